@@ -1,0 +1,91 @@
+"""What a data set is: decoded images, their labels, their names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy.errors import SeewhyError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their labels, decoded once; in memory or memory-mapped."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64, index into Dataset.classes
+    names: Sequence[str]  # (N,) file name or id
+    masks: Tensor | None = None  # (N, H, W) bool, where the object is; only some data sets have them
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Tensor) -> "Split":
+        """The images at `indices` (M,) int64, copied into memory."""
+        return Split(
+            images=self.images[indices],
+            labels=self.labels[indices],
+            names=[self.names[i] for i in indices.tolist()],
+            masks=None if self.masks is None else self.masks[indices],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Everything one training needs to know of its data."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    validation: Split | None
+    fingerprint: str  # hex digest of the decoded content: equal data has equal fingerprints, wherever it came from
+    skipped: tuple[str, ...] = ()  # files left out because they could not be read
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def __repr__(self) -> str:
+        channels, height, width = self.image_shape
+        held_out = "" if self.validation is None else f", {len(self.validation):,} validation"
+        return (
+            f"Dataset({self.name}: {len(self.train):,} train{held_out}, {len(self.test):,} test images, "
+            f"{len(self.classes)} classes, {channels}x{height}x{width})"
+        )
+
+
+def class_counts(split: Split, num_classes: int) -> Tensor:
+    """How many images each class has: (num_classes,) int64."""
+    return torch.bincount(split.labels, minlength=num_classes)
+
+
+def class_weights(split: Split, num_classes: int) -> Tensor:
+    """Weights (num_classes,) float32 inversely proportional to class counts, 1 where all are equal.
+
+    The "balanced" heuristic of King & Zeng 2001: N / (K * count). A class without images gets weight 0.
+    """
+    counts = class_counts(split, num_classes).double()
+    weights = counts.sum() / (num_classes * counts)
+    return torch.where(counts > 0, weights, 0.0).float()
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, held_out), each sorted int64, with `fraction` of every class held out; the same for the same seed.
+
+    Every class with at least two images keeps one and gives one. Raises SeewhyError unless 0 < fraction < 1.
+    """
+    if not 0 < fraction < 1:
+        raise SeewhyError(f"a held-out fraction must be between 0 and 1, found {fraction}")
+    generator = np.random.default_rng(seed)
+    held_out = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        held_out.append(members[:count])
+    chosen = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
