@@ -1,0 +1,140 @@
+"""Other people's models by name: `timm:resnet50`, `torchvision:vgg16,pretrained=true`; they need the extra `zoo`."""
+
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.data.dataset import Split
+from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.models.inference import evaluating
+from seewhy.models.normalise import Normalise, normalise_for
+
+
+def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
+    """The timm model `name`, which may carry a tag as in `resnet50.a1_in1k`; any number of channels.
+
+    With `pretrained` weights, mean and std are those of the weights. Raises SeewhyError where timm is missing, does not
+    know the name, or the model cannot take the sample's image size.
+    """
+    timm = _package("timm")
+    _check_name("timm", name, name.partition(".")[0], timm.list_models())
+    channels = sample.images.shape[1]
+    net = _made("timm", name, lambda: timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels))
+    if pretrained:
+        config = cast(dict[str, Any], net.pretrained_cfg)
+        normalise = _published(config["mean"], config["std"], channels)
+    else:
+        normalise = normalise_for(sample)
+    return _checked(f"timm:{name}", External(net, normalise), sample)
+
+
+def torchvision_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
+    """torchvision's classification model `name`, for RGB images.
+
+    With `pretrained` weights, mean and std are those of the weights and the last layer is new. Raises SeewhyError where
+    torchvision is missing, does not know the name, or the model cannot take the sample's images.
+    """
+    models = _package("torchvision").models
+    _check_name("torchvision", name, name, models.list_models(module=models))
+    channels = sample.images.shape[1]
+    if channels != 3:
+        raise SeewhyError(f"torchvision:{name} takes RGB images, found {channels} channels; timm's models take any number")
+    if pretrained:
+        net = _without_auxiliary(_made("torchvision", name, lambda: models.get_model(name, weights="DEFAULT")))
+        preset = models.get_model_weights(name).DEFAULT.transforms()
+        normalise = _published(preset.mean, preset.std, channels)
+        _replace_last_layer(net, num_classes)
+    else:
+        net = _without_auxiliary(_made("torchvision", name, lambda: models.get_model(name, num_classes=num_classes)))
+        normalise = normalise_for(sample)
+    return _checked(f"torchvision:{name}", External(net, normalise), sample)
+
+
+class External(nn.Module):
+    """A foreign net that takes images (N, C, H, W) float in [0, 1] and returns logits (N, K)."""
+
+    def __init__(self, net: nn.Module, normalise: Normalise) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.net = net
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.net(self.normalise(pixels))
+        return logits
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name in ("timm", "torchvision"):
+            raise SeewhyError(f"{name} models need the package {error.name}: pip install 'seewhy[zoo]'") from None
+        raise SeewhyError(f"{name} is installed but cannot be imported: {_first_line(error)}") from error
+    except Exception as error:  # compiled packages fail in every way when they do not match torch
+        raise SeewhyError(
+            f"{name} is installed but cannot be imported: {_first_line(error)}; "
+            f"install timm and torchvision builds that match torch {torch.__version__}"
+        ) from error
+
+
+def _check_name(package: str, name: str, listed: str, known: Sequence[str]) -> None:
+    if listed not in known:
+        suggestion = did_you_mean(listed, dict.fromkeys(known))
+        raise SeewhyError(f"unknown {package} model {name!r}{suggestion}; {package} lists {len(known)} of them")
+
+
+def _made(package: str, name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torchvision's advice on an argument that nobody here can set
+            return make()
+    except Exception as error:
+        raise SeewhyError(f"{package} could not make {name!r}: {_first_line(error)}") from error
+
+
+def _published(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalise:
+    """The weights' own normalisation. For other than three channels timm repeats the filters in turn, for one it adds them up."""
+    if channels == 1:
+        return Normalise([sum(mean) / len(mean)], [sum(std) / len(std)])
+    return Normalise([mean[i % len(mean)] for i in range(channels)], [std[i % len(std)] for i in range(channels)])
+
+
+def _replace_last_layer(net: nn.Module, num_classes: int) -> None:
+    """The classifier is the last linear layer or convolution of every torchvision model: put a new one in its place."""
+    name, last = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    if isinstance(last, nn.Linear):
+        net.set_submodule(name, nn.Linear(last.in_features, num_classes))
+    else:
+        net.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, kernel_size=1))
+
+
+def _without_auxiliary(net: nn.Module) -> nn.Module:
+    """GoogLeNet and Inception return a second set of logits in training mode, which needs a loss of its own: go without."""
+    for name, absent in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+        if hasattr(net, name):
+            setattr(net, name, absent)
+    return net
+
+
+def _checked(text: str, model: External, sample: Split) -> nn.Module:
+    """`model`, after one image of the sample's size has gone through it."""
+    channels, height, width = sample.images.shape[1:]
+    image = torch.zeros(1, channels, height, width, device=model.normalise.mean.device)
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image)
+    except Exception as error:
+        raise SeewhyError(
+            f"{text} cannot take images of {height}x{width} pixels: {_first_line(error)}; "
+            "resize the images, or choose a model for any size, such as resnet18"
+        ) from error
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

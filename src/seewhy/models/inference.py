@@ -1,0 +1,62 @@
+"""From stored images to logits, without a trace left in the model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import SeewhyError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def logits(
+    model: nn.Module,
+    images: Tensor,  # (N, C, H, W) uint8, in memory or memory-mapped
+    *,
+    batch_size: int = 500,
+    precision: str = "fp32",
+    device: torch.device | str | None = None,
+) -> Tensor:  # (N, K) float32 on the CPU
+    """The model's logits for every image, in evaluation mode and in batches; no more than a batch is held as floats.
+
+    The batches go to `device`, by default where the model's parameters are. `precision` "bf16" runs under autocast.
+    Raises SeewhyError for images that are not (N, C, H, W) uint8, for none at all, and for an unknown precision.
+    """
+    if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0:
+        found = f"{tuple(images.shape)} {images.dtype}".replace("torch.", "")
+        raise SeewhyError(f"logits() needs images (N, C, H, W) uint8 with values 0 to 255 and N of at least 1, found {found}")
+    if precision not in PRECISIONS:
+        raise SeewhyError(f"unknown precision {precision!r}; possible: {', '.join(PRECISIONS)}")
+    if batch_size < 1:
+        raise SeewhyError(f"batch_size must be at least 1, found {batch_size}")
+    device = device_of(model) if device is None else torch.device(device)
+    bf16 = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with evaluating(model), torch.inference_mode(), bf16:
+        batches = [model(_as_pixels(batch, device)).float() for batch in torch.split(images, batch_size)]
+    return torch.cat(batches).cpu()  # outside of inference mode, so that gradients may flow through what is returned
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` in evaluation mode; afterwards every submodule is in the mode it was in before, also after an exception."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, mode in training.items():
+            module.training = mode  # not train(mode), which would overrule submodules that were frozen on their own
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is, or its first buffer; the CPU for a model without either."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _as_pixels(batch: Tensor, device: torch.device) -> Tensor:
+    """uint8 to float32 in [0, 1], moved while it is a quarter of the size."""
+    moved = batch.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)

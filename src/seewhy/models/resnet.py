@@ -1,0 +1,68 @@
+"""ResNets in their CIFAR form: a 3x3 stem without max-pooling, then four stages of basic blocks."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from seewhy.data.dataset import Split
+from seewhy.models.normalise import Normalise, normalise_for
+
+
+def resnet18(num_classes: int, sample: Split) -> nn.Module:
+    """ResNet-18 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size."""
+    return ResNet((2, 2, 2, 2), num_classes, sample.images.shape[1], normalise_for(sample))
+
+
+def resnet34(num_classes: int, sample: Split) -> nn.Module:
+    """ResNet-34 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size."""
+    return ResNet((3, 4, 6, 3), num_classes, sample.images.shape[1], normalise_for(sample))
+
+
+class ResNet(nn.Module):
+    """Images (N, C, H, W) float in [0, 1] to logits (N, K), through `blocks[i]` basic blocks in stage i."""
+
+    def __init__(self, blocks: Sequence[int], num_classes: int, channels: int, normalise: Normalise) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
+        self.layer1 = _stage(64, 64, blocks[0], stride=1)
+        self.layer2 = _stage(64, 128, blocks[1], stride=2)
+        self.layer3 = _stage(128, 256, blocks[2], stride=2)
+        self.layer4 = _stage(256, 512, blocks[3], stride=2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(512, num_classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(self.normalise(pixels))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.linear(self.pool(x).flatten(1))
+        return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them: 1x1 convolution and BatchNorm where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+        self.relu2 = nn.ReLU()  # one module for each use: whoever hooks a ReLU sees one activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        output: Tensor = self.relu2(residual + self.shortcut(x))
+        return output
+
+
+def _stage(inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
+    rest = (BasicBlock(outputs, outputs, stride=1) for _ in range(count - 1))
+    return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)

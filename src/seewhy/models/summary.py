@@ -1,0 +1,177 @@
+"""What a model consists of: its layers, their shapes, parameters and multiply-adds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from seewhy.errors import SeewhyError
+from seewhy.models.inference import device_of, evaluating
+from seewhy.models.table import blank_sample, build
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, in the order of the forward pass; shapes are those of one image."""
+
+    name: str  # the path in the model: layer1.0.conv1
+    type: str  # the class: Conv2d
+    kernel: tuple[int, ...]  # empty where the layer has none
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    parameters: int  # 0 where a layer is used again
+    share: float  # of the model's parameters, in [0, 1]
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A model's layers and their totals, for one image in float32; a megabyte (MB) is 10^6 bytes."""
+
+    title: str
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    layers: tuple[Layer, ...]
+    parameters: int
+    trainable: int  # parameters that require a gradient
+    multiply_adds: int
+    parameters_mb: float
+    activations_mb: float  # outputs of layers with parameters, and their gradients
+    input_mb: float
+
+
+def summary(model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32), num_classes: int = 10) -> Summary:
+    """Send one blank image (C, H, W) through a model, or through the one that a string such as `resnet18` names.
+
+    Multiply-adds are counted as torchinfo does: for each layer its weights and biases times the positions they are applied
+    at. So BatchNorm counts with its 2C, and what has no parameters (pooling, additions, attention's products) with nothing.
+    The model's mode and device and torch's generator are left as they were. Raises SeewhyError where the model cannot
+    take the shape.
+    """
+    title = model if isinstance(model, str) else type(model).__name__
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise SeewhyError(f"an image shape is (channels, height, width), each at least 1, found {image_shape}")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # a named model is made on the CPU, whatever the default is
+        net = build(model, num_classes, blank_sample(*image_shape)) if isinstance(model, str) else model
+        image = torch.zeros(1, *image_shape, device=device_of(net))
+        statistics = _torchinfo(title, net, image)
+    parameters = list(net.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    return Summary(
+        title=title,
+        image_shape=image_shape,
+        layers=_layers(net, statistics.summary_list, total),
+        parameters=total,
+        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        multiply_adds=statistics.total_mult_adds,
+        parameters_mb=sum(parameter.nbytes for parameter in parameters) / 1e6,
+        activations_mb=statistics.total_output_bytes / 1e6,
+        input_mb=image.nbytes / 1e6,
+    )
+
+
+def format_summary(summary: Summary, width: int = 80) -> str:
+    """The summary as text, no line wider than `width` (at least 40): the columns that do not fit are left out."""
+    columns = {header: [header, *cells] for header, cells in _columns(summary).items()}
+    for header in ("input", "kernel", "type", "share", "mult-adds"):  # the least telling first
+        if _table_width(columns) > width:
+            del columns[header]
+    spare = max(width - _table_width(columns) + max(map(len, columns["layer"])), 8)
+    columns["layer"] = [_shortened(name, spare) for name in columns["layer"]]
+    widths = [max(map(len, cells)) for cells in columns.values()]
+    left = [header in ("layer", "type") for header in columns]
+    lines = []
+    for row in zip(*columns.values(), strict=True):
+        cells = [cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(row, widths, left, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    rule = "-" * _table_width(columns)
+    title = f"{summary.title}, image {_shape(summary.image_shape)}"
+    return "\n".join([_shortened(title, width), "", lines[0], rule, *lines[1:], rule, *_totals(summary)])
+
+
+def _torchinfo(title: str, net: nn.Module, image: torch.Tensor) -> Any:
+    import torchinfo
+
+    try:
+        with evaluating(net):  # torchinfo resets the mode of the whole model, not of each submodule
+            return torchinfo.summary(net, input_data=image, verbose=0)
+    except RuntimeError as error:
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise SeewhyError(f"{title} cannot take an image of {_shape(tuple(image.shape[1:]))}: {cause}") from error
+    finally:
+        torchinfo.torchinfo.clear_cached_forward_pass()  # it would keep the model in memory
+
+
+def _layers(net: nn.Module, infos: Sequence[Any], total: int) -> tuple[Layer, ...]:
+    """Modules without children, and those with parameters of their own."""
+    paths = {id(module): name for name, module in net.named_modules()}
+    rows = []
+    for info in infos:
+        own = info.num_params if info.is_leaf_layer else info.leftover_params()
+        if not info.is_leaf_layer and own <= 0:
+            continue
+        parameters = 0 if info.is_recursive else own
+        rows.append(
+            Layer(
+                name=paths[info.layer_id] or "(model)",
+                type=info.class_name,
+                kernel=_kernel(info.kernel_size),
+                input_shape=tuple(info.input_size[1:]),
+                output_shape=tuple(info.output_size[1:]),
+                parameters=parameters,
+                share=parameters / total if total else 0.0,
+                multiply_adds=info.macs if info.is_leaf_layer else 0,
+            )
+        )
+    return tuple(rows)
+
+
+def _kernel(size: int | list[int] | None) -> tuple[int, ...]:
+    if size is None:
+        return ()
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _columns(summary: Summary) -> dict[str, list[str]]:
+    layers = summary.layers
+    return {
+        "layer": [layer.name for layer in layers],
+        "type": [layer.type for layer in layers],
+        "kernel": [_shape(layer.kernel) for layer in layers],
+        "input": [_shape(layer.input_shape) for layer in layers],
+        "output": [_shape(layer.output_shape) for layer in layers],
+        "parameters": [f"{layer.parameters:,}" if layer.parameters else "-" for layer in layers],
+        "share": [f"{layer.share:.1%}" if layer.parameters else "-" for layer in layers],
+        "mult-adds": [_millions(layer.multiply_adds) for layer in layers],
+    }
+
+
+def _totals(summary: Summary) -> list[str]:
+    return [
+        f"parameters     {summary.parameters:,}",
+        f"  trainable    {summary.trainable:,}",
+        f"multiply-adds  {_millions(summary.multiply_adds)}",
+        f"memory, MB     {summary.parameters_mb:,.2f} parameters",
+        f"               {summary.activations_mb:,.2f} activations",
+        f"               {summary.input_mb:,.2f} input",
+    ]
+
+
+def _millions(count: int) -> str:
+    if count == 0:
+        return "-"
+    return f"{count / 1e6:,.2f} M" if count >= 10_000 else "<0.01 M"
+
+
+def _table_width(columns: dict[str, list[str]]) -> int:
+    return sum(max(map(len, cells)) for cells in columns.values()) + 2 * (len(columns) - 1)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "-"
+
+
+def _shortened(text: str, width: int) -> str:
+    """`text`, with its beginning cut where it is longer than `width`: the end of a layer's path is what tells it apart."""
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]

@@ -1,0 +1,199 @@
+"""Other people's models, with small stand-ins for the two packages."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from seewhy.errors import SeewhyError
+from seewhy.models import blank_sample, build
+
+RGB = blank_sample(3, 8, 8)
+
+
+class Net(nn.Module):
+    """Channel means into a linear layer; only images of a multiple of 8 pixels, so that others fail."""
+
+    def __init__(self, channels, num_classes):
+        super().__init__()
+        self.body = nn.Conv2d(channels, 6, kernel_size=1)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(6, num_classes)
+
+    def forward(self, x):
+        if x.shape[-1] % 8:
+            raise AssertionError(f"Input height ({x.shape[-2]}) doesn't match model (8).\nsecond line")
+        return self.head(self.drop(self.body(x).mean((2, 3))))
+
+
+class SqueezeNet(Net):
+    """With a convolution for its last layer."""
+
+    def __init__(self, channels, num_classes):
+        super().__init__(channels, num_classes)
+        self.head = nn.Conv2d(6, num_classes, kernel_size=1)
+
+    def forward(self, x):
+        return self.head(self.body(x)).mean((2, 3))
+
+
+class Inception(Net):
+    """With a second set of logits in training mode."""
+
+    def __init__(self, channels, num_classes):
+        super().__init__(channels, num_classes)
+        self.aux_logits = True
+        self.AuxLogits = nn.Linear(6, num_classes)
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, self.AuxLogits(self.body(x).mean((2, 3)))) if self.training and self.aux_logits else logits
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    def create_model(name, pretrained, num_classes, in_chans):
+        if name == "resnet50.nope":
+            raise RuntimeError("Invalid pretrained tag (nope) for resnet50.")
+        net = Net(in_chans, num_classes)
+        net.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+        net.created = (name, pretrained)
+        return net
+
+    package = ModuleType("timm")
+    package.create_model = create_model
+    package.list_models = lambda: ["resnet50", "vit_tiny"]
+    monkeypatch.setitem(sys.modules, "timm", package)
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    nets = {"resnet50": Net, "squeezenet": SqueezeNet, "inception": Inception}
+    preset = SimpleNamespace(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+    def get_model(name, weights=None, num_classes=1000):
+        if weights is not None and num_classes != 1000:
+            raise ValueError("The parameter 'num_classes' expected value 1000")
+        return nets[name](3, num_classes)
+
+    package = ModuleType("torchvision")
+    package.models = ModuleType("torchvision.models")
+    package.models.list_models = lambda module: sorted(nets)
+    package.models.get_model = get_model
+    package.models.get_model_weights = lambda name: SimpleNamespace(DEFAULT=SimpleNamespace(transforms=lambda: preset))
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_timm_takes_any_number_of_channels(channels):
+    model = build("timm:resnet50", 4, blank_sample(channels, 8, 8))
+    assert model(torch.rand(2, channels, 8, 8)).shape == (2, 4)
+    assert model.net.created == ("resnet50", False)
+    assert torch.equal(model.normalise.mean, torch.zeros(1, channels, 1, 1))  # those of the blank sample
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize(
+    ("channels", "mean", "std"),
+    [
+        (3, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]),
+        (1, [0.2], [0.5]),
+        (5, [0.1, 0.2, 0.3, 0.1, 0.2], [0.4, 0.5, 0.6, 0.4, 0.5]),
+    ],
+)
+def test_timm_with_weights_uses_their_mean_and_std(channels, mean, std):
+    model = build("timm:resnet50.a1_in1k,pretrained=true", 4, blank_sample(channels, 8, 8))
+    assert model.net.created == ("resnet50.a1_in1k", True)
+    torch.testing.assert_close(model.normalise.mean.flatten(), torch.tensor(mean))
+    torch.testing.assert_close(model.normalise.std.flatten(), torch.tensor(std))
+
+
+@pytest.mark.usefixtures("timm", "torchvision")
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_normalise_comes_before_the_net(package):
+    sample = blank_sample(3, 8, 8)
+    sample.images[:, 0, ::2] = 255
+    model = build(f"{package}:resnet50", 4, sample).eval()
+    pixels = torch.rand(2, 3, 8, 8)
+    expected = pixels.clone()
+    expected[:, 0] = (pixels[:, 0] - 0.5) / 0.5
+    torch.testing.assert_close(model(pixels), model.net(expected))
+
+
+@pytest.mark.usefixtures("torchvision")
+@pytest.mark.parametrize("name", ["resnet50", "squeezenet", "inception"])
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_torchvision_gives_one_set_of_logits_for_our_classes(name, pretrained):
+    model = build(f"torchvision:{name},pretrained={pretrained}", 4, RGB).train()
+    assert model(torch.rand(2, 3, 8, 8)).shape == (2, 4)
+    assert not any("AuxLogits" in key for key in model.state_dict())
+    mean = model.normalise.mean.flatten()
+    torch.testing.assert_close(mean, torch.tensor([0.485, 0.456, 0.406]) if pretrained else torch.zeros(3))
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_torchvision_is_for_rgb():
+    with pytest.raises(SeewhyError, match="takes RGB images, found 1 channels; timm's models take any number"):
+        build("torchvision:resnet50", 4, blank_sample(1, 8, 8))
+
+
+@pytest.mark.usefixtures("timm", "torchvision")
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_wrong_names_and_sizes_are_refused(package):
+    with pytest.raises(SeewhyError, match=f"unknown {package} model 'resnet5' \\(did you mean 'resnet50'\\?\\)"):
+        build(f"{package}:resnet5", 4, RGB)
+    with pytest.raises(SeewhyError, match=f"model '{package}': {package} needs name"):
+        build(package, 4, RGB)
+    with pytest.raises(SeewhyError, match=f"{package}:resnet50 cannot take images of 9x12 pixels: Input height") as error:
+        build(f"{package}:resnet50", 4, blank_sample(3, 9, 12))
+    assert "\n" not in str(error.value)
+    assert "resize the images" in str(error.value)
+
+
+@pytest.mark.usefixtures("timm")
+def test_what_the_package_refuses_is_one_line():
+    with pytest.raises(SeewhyError, match=r"timm could not make 'resnet50\.nope': Invalid pretrained tag"):
+        build("timm:resnet50.nope", 4, RGB)
+
+
+@pytest.mark.usefixtures("timm")
+def test_the_probe_leaves_no_trace():
+    generator = torch.get_rng_state()
+    model = build("timm:resnet50", 4, RGB)
+    assert all(module.training for module in model.modules())
+    torch.set_rng_state(generator)
+    again = build("timm:resnet50", 4, RGB)
+    assert torch.equal(model.net.head.weight, again.net.head.weight)
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_a_missing_package_names_the_extra(package, monkeypatch):
+    monkeypatch.setattr("importlib.import_module", importing(ModuleNotFoundError(f"No module named {package!r}", name=package)))
+    with pytest.raises(SeewhyError, match=r"pip install 'seewhy\[zoo\]'$"):
+        build(f"{package}:resnet50", 4, RGB)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("operator torchvision::nms does not exist\nmore"),
+        ModuleNotFoundError("No module named 'other'", name="other"),
+        OSError("libcudart.so: cannot open shared object file"),
+    ],
+)
+def test_a_broken_package_says_what_is_wrong(error, monkeypatch):
+    monkeypatch.setattr("importlib.import_module", importing(error))
+    first_line = str(error).partition("\n")[0]
+    with pytest.raises(SeewhyError, match=f"torchvision is installed but cannot be imported: {first_line}") as raised:
+        build("torchvision:resnet50", 4, RGB)
+    assert "\n" not in str(raised.value)
+
+
+def importing(error):
+    def import_module(name):
+        raise error
+
+    return import_module

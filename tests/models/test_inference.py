@@ -1,0 +1,132 @@
+"""Logits in batches, and the model as it was before."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seewhy.errors import SeewhyError
+from seewhy.models import blank_sample, build, device_of, evaluating, logits
+
+
+def images_of(count, channels=3, side=8):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
+
+
+class Recorder(nn.Module):
+    """Remembers what it was given, and answers with the mean of every channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((tuple(x.shape), x.dtype, self.training, torch.is_grad_enabled()))
+        return x.mean((2, 3))
+
+
+def test_pixels_are_divided_by_255_and_batches_keep_their_order():
+    images, model = images_of(10), Recorder()
+    expected = images.numpy().astype(np.float64).mean((2, 3)) / 255
+    found = logits(model, images, batch_size=4)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    assert model.seen == [((n, 3, 8, 8), torch.float32, False, False) for n in (4, 4, 2)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 100])
+def test_chunks_equal_one_pass(batch_size):
+    torch.manual_seed(0)
+    images = images_of(8, side=16)
+    model = build("resnet18", 5, blank_sample(3, 16, 16))
+    model(images / 255)  # so that the running statistics are not those of the start
+    with torch.no_grad(), evaluating(model):
+        expected = model(images / 255)
+    torch.testing.assert_close(logits(model, images, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_bf16_is_near_and_comes_back_as_float32():
+    torch.manual_seed(0)
+    model, images = build("speednet:width=0.25", 5, blank_sample(1, 8, 8)), images_of(6, channels=1)
+    exact, rounded = logits(model, images), logits(model, images, precision="bf16")
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_an_outer_autocast_does_not_reach_fp32():
+    torch.manual_seed(0)
+    model, images = build("speednet:width=0.25", 5, blank_sample(1, 8, 8)), images_of(6, channels=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = logits(model, images)
+    assert torch.equal(inside, logits(model, images))
+
+
+def test_the_result_may_enter_a_graph():
+    temperature = torch.ones((), requires_grad=True)
+    found = logits(Recorder(), images_of(3))
+    (found / temperature).square().sum().backward()
+    assert temperature.grad.isfinite()
+
+
+def test_memory_mapped_images(tmp_path):
+    images = images_of(9)
+    np.save(tmp_path / "images.npy", images.numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="r+"))
+    assert torch.equal(logits(Recorder(), mapped, batch_size=2), logits(Recorder(), images))
+
+
+def test_the_stored_images_are_not_written_to():
+    images = images_of(4)
+    before = images.clone()
+    logits(Recorder(), images)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_submodule_is_back_in_its_mode(fails):
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.Dropout(), Broken() if fails else nn.ReLU()), nn.Flatten()).train()
+    model[0].eval()
+    model[1][0].eval()
+    before = [module.training for module in model.modules()]
+    if fails:
+        with pytest.raises(RuntimeError, match="broken"):
+            logits(model, images_of(2))
+    else:
+        logits(model, images_of(2))
+    assert [module.training for module in model.modules()] == before
+
+
+def test_running_statistics_and_the_generator_stay():
+    model = build("davidnet:dropout=0.5", 3, blank_sample(3, 8, 8))
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    logits(model, images_of(4))
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.rand(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(0, 3, 8, 8, dtype=torch.uint8)],
+)
+def test_images_that_are_not_stored_pixels_are_refused(images):
+    with pytest.raises(SeewhyError, match=r"needs images \(N, C, H, W\) uint8"):
+        logits(Recorder(), images)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(SeewhyError, match="unknown precision 'fp8'; possible: fp32, bf16"):
+        logits(Recorder(), images_of(1), precision="fp8")
+    with pytest.raises(SeewhyError, match="batch_size must be at least 1, found 0"):
+        logits(Recorder(), images_of(1), batch_size=0)
+
+
+def test_device_of():
+    assert device_of(nn.Linear(1, 1, device="meta")).type == "meta"
+    assert device_of(nn.BatchNorm2d(1, affine=False, device="meta")).type == "meta"
+    assert device_of(nn.ReLU()).type == "cpu"
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("broken")
