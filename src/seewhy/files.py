@@ -1,0 +1,43 @@
+"""Writing files so that a reader never sees half of one."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from seewhy.errors import SeewhyError
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path in the same directory, sync what it wrote to disk, and rename it to `path`.
+
+    Raises SeewhyError where the disk is full or the directory cannot be written; `path` is then as it was.
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        os.fchmod(handle, 0o644)
+        os.close(handle)
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def unwritable(path: Path, error: OSError) -> SeewhyError:
+    """The error of a write as one line with its remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SeewhyError(f"the disk is full: {path} could not be written; free some space, or choose another place")
+    return SeewhyError(f"{path} could not be written ({error.strerror or error}); choose another place")

@@ -1,0 +1,160 @@
+"""What the commands print, as tables that fit a narrow terminal."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from seewhy.console import clock
+from seewhy.data.description import Description
+from seewhy.diagnose.predictions import Predictions
+from seewhy.evaluation import Answer
+from seewhy.models.summary import Summary, format_summary
+from seewhy.run import Run
+from seewhy.train.recipe import Recipe
+
+WRITTEN = {
+    "model.safetensors": "weights; `seewhy predict` and `seewhy.open_run` read them",
+    "summary.json": "the result in numbers",
+    "metrics.jsonl": "one row an epoch",
+    "figures/curves.svg": "loss, accuracy, learning rate",
+    "errors.csv": "every misclassified test image",
+    "confusion.csv": "true class by predicted class",
+    "predictions.npz": "logits of every test image",
+    "recipe.toml": "the recipe; `seewhy train recipe.toml` repeats the run",
+}
+
+
+def console() -> Console:
+    """Where the tables go: standard output, without colouring of numbers."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def table(*headings: str, left: int = 1) -> Table:
+    """A plain table whose first `left` columns are text and whose others are numbers."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, heading in enumerate(headings):
+        made.add_column(heading, justify="left" if place < left else "right", overflow="fold")
+    return made
+
+
+def interval_text(interval: tuple[float, float]) -> str:
+    """A 95 % interval in percent."""
+    return f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
+
+
+def print_run(run: Run) -> None:
+    """The last lines of a training: how well, how fast, and where everything is."""
+    out = console()
+    summary = run.summary
+    low, high = (100 * bound for bound in summary["interval"])
+    out.print(
+        f"\n[bold]{100 * summary['accuracy']:.2f} %[/] of {summary['images']:,} test images correct "
+        f"(95 % interval {low:.2f} – {high:.2f})"
+    )
+    out.print(
+        f"{clock(summary['seconds'])} of training, {summary['images_per_second']:,.0f} images/s "
+        f"in {summary['precision']} on {summary['device']}"
+    )
+    if run.directory is None:
+        return
+    out.print(f"\nwritten to [bold]{run.directory}[/]")
+    rows = table("", "", left=2)
+    rows.show_header = False
+    for name, purpose in WRITTEN.items():
+        if (run.directory / name).exists():
+            rows.add_row(name, purpose)
+    out.print(rows)
+    out.print(f"\nnext: seewhy evaluate {run.directory}")
+
+
+def print_accuracies(result: Predictions) -> None:
+    """Accuracy in all and of each class, the worst class first."""
+    out = console()
+    out.print(
+        f"[bold]{100 * result.accuracy:.2f} %[/] of {len(result.labels):,} images correct "
+        f"(95 % interval {interval_text(result.interval)} %)\n"
+    )
+    rows = table("class", "images", "accuracy %", "95 % interval", "")
+    for row in sorted(result.by_class, key=lambda row: row.accuracy):
+        bar = Bar(1, 0, row.accuracy, width=20) if out.width >= 72 else ""
+        rows.add_row(row.name, f"{row.images:,}", f"{100 * row.accuracy:.1f}", interval_text(row.interval), bar)
+    out.print(rows)
+
+
+def print_answers(answers: Sequence[Answer]) -> None:
+    """The top classes of each image."""
+    out = console()
+    for answer in answers:
+        out.print(Path(answer.image).name, style="bold", markup=False)
+        for guess in answer.top:
+            out.print(f"  {100 * guess.probability:6.2f} %  {guess.name}", markup=False)
+
+
+def print_description(description: Description) -> None:
+    """Sizes, pixel statistics of each channel, class counts, duplicates."""
+    out = console()
+    shape = " x ".join(map(str, description.image_shape))
+    sizes = ", ".join(f"{count:,} {name}" for name, count in description.images.items())
+    out.print(f"[bold]{description.name}[/]: {sizes} images, {len(description.classes)} classes, {shape}\n")
+    pixels = table("split", "channel", "min", "max", "mean", "std", "var")
+    names = "RGB" if description.image_shape[0] == 3 else "L"
+    for split, found in description.pixels.items():
+        for index, channel in enumerate(names):
+            numbers = (found.min, found.max, found.mean, found.std, found.var)
+            pixels.add_row(split if index == 0 else "", channel, *(f"{values[index]:.4f}" for values in numbers))
+    out.print(pixels)
+    out.print()
+    counts = table("class", *description.counts)
+    for index, name in enumerate(description.classes):
+        counts.add_row(name, *(f"{int(count[index]):,}" for count in description.counts.values()))
+    out.print(counts)
+    out.print()
+    for line in description.duplicates.lines():
+        out.print(line)
+    if description.skipped:
+        out.print(f"left out because they could not be read: {len(description.skipped):,}")
+        for name in description.skipped[:10]:
+            out.print(f"  {name}")
+
+
+def print_summary(summary: Summary) -> None:
+    """The layer table of a network."""
+    out = console()
+    out.print(format_summary(summary, out.width), markup=False, soft_wrap=True)
+
+
+def print_functions(functions: Mapping[str, Callable[..., object]], given: int) -> None:
+    """Names of a table with their settings and what they are."""
+    rows = table("name", "settings", "", left=3)
+    for name, function in sorted(functions.items()):
+        settings = list(inspect.signature(function).parameters.values())[given:]
+        written = ", ".join(p.name if p.default is p.empty else f"{p.name}={_short(p.default)}" for p in settings)
+        rows.add_row(name, written, (inspect.getdoc(function) or "").partition("\n")[0])
+    console().print(rows)
+
+
+def print_recipes(recipes: Mapping[str, Recipe]) -> None:
+    """The built-in recipes, a paragraph each."""
+    out = console()
+    for recipe in recipes.values():
+        smoothing = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
+        lines = (
+            f"{recipe.model}, {recipe.epochs:g} epochs, batches of {recipe.batch_size}, lr {recipe.lr:g}{smoothing}",
+            f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
+            recipe.schedule,
+            " ".join(map(str, recipe.augment)),
+        )
+        out.print(recipe.name, style="bold", markup=False)
+        out.print(Padding(Text("\n".join(lines)), (0, 0, 1, 2)))
+    out.print("`seewhy recipes NAME > mine.toml` writes one to start your own from")
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,49 @@
+"""Batches: shuffled, sliced, augmented, on the device."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from seewhy.data.augment import Augmentation, Batch, one_hot
+from seewhy.data.dataset import Split
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch; a data set smaller than a batch is one batch."""
+    return max(1, images // batch_size)
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch, (images,) int64: a function of seed and epoch alone, so that any epoch can be repeated."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(images, generator=generator)
+
+
+def batches(
+    split: Split,
+    num_classes: int,
+    batch_size: int,
+    order: Tensor,  # (N,) int64
+    epoch: int,
+    augment: Augmentation,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (images (B,C,H,W) float32 in [0, 1], channels last; labels (B,K) float32) for every whole batch of `order`."""
+    for start in range(0, steps_per_epoch(len(order), batch_size) * batch_size, batch_size):
+        indices = order[start : start + batch_size]
+        images = split.images[indices.to(split.images.device)].to(device, non_blocking=True)
+        labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)
+        batch = augment(Batch(images, labels, indices.to(device, non_blocking=True), epoch), generator)
+        yield batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255), batch.labels
+
+
+def on_device(split: Split, device: torch.device) -> Split:
+    """`split` with its images on a GPU where they take at most half of its free memory, so that no step waits for a copy."""
+    if device.type != "cuda":
+        return split
+    free, _ = torch.cuda.mem_get_info(device)
+    if split.images.numel() > free // 2:
+        return split
+    return Split(split.images.to(device), split.labels, split.names, split.masks)

@@ -1,0 +1,86 @@
+"""Optimizers: each a function from a model and a recipe to the torch optimizers that train it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from seewhy.errors import SeewhyError
+from seewhy.notation import bind
+from seewhy.train.recipe import Recipe
+
+
+def bind_optimizer(text: str) -> Callable[[nn.Module, Recipe], list[Optimizer]]:
+    """The optimizer that `text` names, such as `sgd:momentum=0.9,nesterov=true`."""
+    return bind(OPTIMIZERS, text, "optimizer", given=2)
+
+
+def sgd(
+    model: nn.Module,
+    recipe: Recipe,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
+) -> list[Optimizer]:
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013).
+
+    `bias_lr` scales the learning rate of biases and norms; `decay_all` lets weight decay act on them too.
+    """
+    _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    groups = parameter_groups(model, recipe, bias_lr, decay_all)
+    return [SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)]
+
+
+def adam(
+    model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+) -> list[Optimizer]:
+    """Adam (Kingma & Ba 2015), with weight decay as an L2 penalty."""
+    return [Adam(parameter_groups(model, recipe, 1.0, decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+
+
+def adamw(
+    model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+) -> list[Optimizer]:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    return [AdamW(parameter_groups(model, recipe, 1.0, decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float, decay_all: bool) -> list[dict[str, Any]]:
+    """Two groups, of weights and of biases and norms (one dimension or none); each remembers its peak learning rate.
+
+    Frozen parameters are left out. Biases and norms decay only with `decay_all`.
+    """
+    _require("bias_lr", bias_lr, bias_lr > 0, "more than 0")
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in trainable if parameter.ndim > 1]
+    biases = [parameter for parameter in trainable if parameter.ndim <= 1]
+    bias_decay = recipe.weight_decay if decay_all else 0.0
+    groups = [
+        {"params": weights, "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": recipe.weight_decay},
+        {"params": biases, "lr": recipe.lr * bias_lr, "peak_lr": recipe.lr * bias_lr, "weight_decay": bias_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:
+    """Set every group to `factor` times its own peak learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
+def _adam_settings(recipe: Recipe, beta1: float, beta2: float, eps: float) -> dict[str, Any]:
+    _require("beta1", beta1, 0 <= beta1 < 1, "in [0, 1)")
+    _require("beta2", beta2, 0 <= beta2 < 1, "in [0, 1)")
+    _require("eps", eps, eps > 0, "more than 0")
+    return {"lr": recipe.lr, "betas": (beta1, beta2), "eps": eps, "fused": True}
+
+
+def _require(name: str, value: float, holds: bool, possible: str) -> None:
+    if not holds:
+        raise SeewhyError(f"optimizer setting {name} must be {possible}, found {value}")
+
+
+OPTIMIZERS: dict[str, Callable[..., list[Optimizer]]] = {"adam": adam, "adamw": adamw, "sgd": sgd}

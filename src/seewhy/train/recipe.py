@@ -1,0 +1,152 @@
+"""What to train and how: one flat, frozen, validated value that reads and writes as TOML."""
+
+import json
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from seewhy.errors import SeewhyError, did_you_mean, lookup
+from seewhy.notation import bind
+
+Step = str | Callable[..., Any]  # an augmentation: text in the notation, or a callable
+
+PRECISIONS = {"auto": "bf16 where the hardware computes in it, else fp32", "bf16": "autocast to bfloat16", "fp32": "float32"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe. Raises SeewhyError on a name that no table has and on a value out of range.
+
+    `model`, `optimizer`, `schedule` and each entry of `augment` are in the notation `name:value,key=value`, a name of the
+    tables MODELS, OPTIMIZERS, SCHEDULES and AUGMENTATIONS; from Python, `augment` also takes callables.
+    """
+
+    name: str = "custom"
+    """What the run directory is called after."""
+    model: str = "resnet18"
+    """Network, such as resnet18 or davidnet:dropout=0.1."""
+    epochs: float = 20.0
+    """Passes over the training images; fractions are possible."""
+    batch_size: int = 512
+    """Images per step. The last, incomplete batch of an epoch is left out; the next epoch shuffles anew."""
+    lr: float = 0.1
+    """Peak learning rate, which the schedule scales; the loss is the mean over a batch."""
+    optimizer: str = "sgd:momentum=0.9"
+    """Optimizer, such as sgd:momentum=0.9,nesterov=true or adamw."""
+    weight_decay: float = 5e-4
+    """L2 penalty (adamw: decoupled decay) of weights; biases and norms have none unless the optimizer says so."""
+    schedule: str = "one-cycle"
+    """Learning rate over the run, such as one-cycle:pct_start=0.3 or cosine."""
+    augment: tuple[Step, ...] = ("crop:4", "flip", "cutout:8")
+    """Augmentations in their order, such as crop:4 flip cutout:16."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes, in [0, 1)."""
+    precision: str = "auto"
+    """auto, bf16 or fp32."""
+    eval_every: int = 1
+    """Evaluate after every so many epochs; 0 for only at the end."""
+    seed: int = 0
+    """Seed of initial weights, data order and augmentation."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _fit(field.name, getattr(self, field.name), field.type))
+        for name, holds, possible in (
+            ("epochs", self.epochs > 0, "more than 0"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("lr", self.lr > 0, "more than 0"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("eval_every", self.eval_every >= 0, "0 or more"),
+            ("seed", 0 <= self.seed < 2**32, "in [0, 2**32)"),
+        ):
+            if not holds:
+                raise SeewhyError(f"recipe field {name} must be {possible}, found {getattr(self, name)}")
+        lookup(PRECISIONS, self.precision, "precision")
+        _check_names(self)
+
+    def __repr__(self) -> str:
+        return f"Recipe({', '.join(f'{key}={value!r}' for key, value in as_dict(self).items())})"
+
+
+def as_dict(recipe: Recipe) -> dict[str, Any]:
+    """The fields as plain values; a callable among the augmentations becomes its name in angle brackets."""
+    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    values["augment"] = [step if isinstance(step, str) else f"<{_callable_name(step)}>" for step in recipe.augment]
+    return values
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML, one line a field: strings, numbers and lists of strings look in TOML as they do in JSON."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in as_dict(recipe).items())
+
+
+def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
+    """`base` (by default a Recipe of defaults) with `values` in its place. Raises SeewhyError on unknown fields."""
+    known = {field.name: field for field in fields(Recipe)}
+    for key in values:
+        if key not in known:
+            raise SeewhyError(f"unknown recipe field {key!r}{did_you_mean(key, known)}; possible: {', '.join(known)}")
+    return replace(base or Recipe(), **values)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file; a field `base` names the recipe whose other fields it keeps."""
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SeewhyError(f"no recipe file {path}; see `seewhy recipes` for the built-in ones") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise SeewhyError(f"{path} is not a recipe in TOML: {error}") from error
+    base = values.pop("base", None)
+    values.setdefault("name", path.stem)
+    try:
+        return from_dict(values, None if base is None else find_recipe(base))
+    except SeewhyError as error:
+        raise SeewhyError(f"{path}: {error}") from error
+
+
+def find_recipe(name: str | Path) -> Recipe:
+    """The recipe of that name in RECIPES, or the one in that TOML file."""
+    from seewhy.train.recipes import RECIPES
+
+    if str(name).endswith(".toml"):
+        return read_recipe(name)
+    try:
+        return lookup(RECIPES, str(name), "recipe")
+    except SeewhyError as error:
+        raise SeewhyError(f"{error}, or a FILE.toml") from None
+
+
+def _fit(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the field's type holds it: ints become floats, lists become tuples. Raises SeewhyError where it cannot."""
+    if get_origin(hint) is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(step, str) or callable(step) for step in value):
+            return tuple(value)
+        raise SeewhyError(f"recipe field {name} must be a list of {get_args(hint)[0]}, found {value!r}")
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        raise SeewhyError(f"recipe field {name} must be of type {hint.__name__}, found {value!r}")
+    return value
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Resolve every name of the notation once, so that a recipe which cannot run cannot be made."""
+    from seewhy.data.augment import augmentation
+    from seewhy.models import MODELS
+    from seewhy.train.optimizers import bind_optimizer
+    from seewhy.train.schedules import bind_schedule
+
+    bind(MODELS, recipe.model, "model", given=2)
+    bind_optimizer(recipe.optimizer)
+    bind_schedule(recipe.schedule)
+    augmentation(recipe.augment)
+
+
+def _callable_name(step: Callable[..., Any]) -> str:
+    return getattr(step, "__qualname__", type(step).__qualname__)

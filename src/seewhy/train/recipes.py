@@ -1,0 +1,44 @@
+"""The built-in recipes. A recipe of your own is `replace(RECIPES["davidnet-24"], epochs=10)`, or a TOML file."""
+
+from seewhy.train.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="davidnet-24",
+            model="davidnet",
+            epochs=24,
+            batch_size=512,
+            lr=0.45,
+            optimizer="sgd:momentum=0.9,nesterov=true,decay_all=true",
+            weight_decay=5e-4,
+            schedule="one-cycle:pct_start=0.3333",
+            augment=("crop:4", "flip", "cutout:8"),
+            label_smoothing=0.1,
+        ),
+        Recipe(
+            name="demo",
+            model="speednet",
+            epochs=20,
+            batch_size=128,
+            lr=1.0,
+            optimizer="sgd:momentum=0.85,nesterov=true,bias_lr=8",
+            weight_decay=5e-4,
+            schedule="linear:warmup=0.2,start=0.2,end=0.05",
+            augment=("crop:1,mode=constant",),
+            label_smoothing=0.1,
+        ),
+        Recipe(
+            name="resnet18-onecycle",
+            model="resnet18",
+            epochs=20,
+            batch_size=512,
+            lr=0.1,
+            optimizer="sgd:momentum=0.9,decay_all=true",
+            weight_decay=5e-4,
+            schedule="one-cycle:pct_start=0.25,div=100,final_div=100",
+            augment=("crop:4,mode=constant", "flip", "cutout:16"),
+        ),
+    )
+}

@@ -1,0 +1,250 @@
+"""The commands as a user types them, in this process; one test starts a real one."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import cli
+from seewhy.data import SOURCES
+from seewhy.data.dataset import Dataset
+from seewhy.train.recipe import Recipe, to_toml
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def here(tmp_path: Path, recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a recipe file, and the bars as a data set that can be named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SOURCES, "bars", lambda: data)
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "tiny.toml").write_text(to_toml(recipe))
+    return tmp_path
+
+
+@pytest.fixture
+def trained(here: Path) -> Path:
+    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "run", "--quiet"]) == 0
+    return here / "run"
+
+
+def error_of(arguments: list[str], capsys: Capture) -> str:
+    """The one line that a mistake prints, after checking that it is one, with exit code 2 and no traceback."""
+    capsys.readouterr()
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("seewhy: ")
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    return printed.err.strip()
+
+
+def test_help_lists_every_command(capsys: Capture) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        assert cli.main(arguments) == 0
+        text = capsys.readouterr().out
+        for name in cli.COMMANDS:
+            assert f"\n  {name} " in text
+        assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_every_command_has_help(capsys: Capture) -> None:
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([name, "--help"])
+        assert stopped.value.code == 0
+        assert f"usage: seewhy {name}" in capsys.readouterr().out
+
+
+def test_help_of_train_shows_the_fields_of_the_recipe_that_is_named(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "davidnet-24", "--help"])
+    text = capsys.readouterr().out
+    assert "(default: 0.45)" in text
+    assert "--batch-size" in text
+
+
+def test_train_says_how_well_and_what_is_where(here: Path, capsys: Capture) -> None:
+    assert cli.main(["train", "tiny.toml", "--data", "bars"]) == 0
+    out = capsys.readouterr().out
+    assert "Dataset(bars: 240 train, 60 test images, 3 classes, 3x8x8)" in out
+    assert len([line for line in out.splitlines() if line.strip()[:1].isdigit() and line.split()[0] in "1234"]) == 4
+    assert "of 60 test images correct (95 % interval" in out
+    directory = here / "runs" / "latest"
+    assert str(directory.resolve().relative_to(here)) in out
+    assert "model.safetensors" in out
+    assert (directory / "model.safetensors").is_file()
+    assert "seewhy" in (directory / "command.txt").read_text() or "Python" in (directory / "command.txt").read_text()
+
+
+def test_any_field_of_the_recipe_is_an_option(here: Path) -> None:
+    options = ["--epochs", "1", "--batch-size", "80", "--augment", "crop:1", "flip", "--seed", "3", "--lr", "0.1", "--name", "mine"]
+    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "out", "--quiet", *options]) == 0
+    written = (here / "out" / "recipe.toml").read_text()
+    for line in ("epochs = 1.0", "batch_size = 80", 'augment = ["crop:1", "flip"]', "seed = 3", "lr = 0.1", 'name = "mine"'):
+        assert line in written.splitlines()
+
+
+def test_the_recipe_of_a_run_trains_it_again(trained: Path) -> None:
+    assert cli.main(["train", str(trained / "recipe.toml"), "--data", "bars", "--output", "again", "--quiet"]) == 0
+    first, again = (json.loads((path / "summary.json").read_text()) for path in (trained, trained.parent / "again"))
+    assert first["test_loss"] == again["test_loss"]
+
+
+def test_evaluate(trained: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    assert cli.main(["evaluate", "run", "--data", "bars"]) == 0
+    out = capsys.readouterr().out
+    for word in ("of 60 images correct", "upright", "level", "slanting", "95 % interval"):
+        assert word in out
+    assert cli.main(["evaluate", "run", "--data", "bars", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == json.loads((trained / "summary.json").read_text())["accuracy"]
+    assert [row["images"] for row in found["classes"]] == [20, 20, 20]
+
+
+def test_predict(trained: Path, data: Dataset, capsys: Capture) -> None:
+    names = []
+    for index in range(3):
+        pixels = data.test.images[index].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(f"{index}.png")
+        names.append(f"{index}.png")
+    capsys.readouterr()
+    assert cli.main(["predict", "run", *names, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [answer["image"] for answer in found] == names
+    assert [answer["top"][0]["name"] for answer in found] == ["upright", "level", "slanting"]
+    assert all(len(answer["top"]) == 3 for answer in found)
+    assert sum(guess["probability"] for guess in found[0]["top"]) == pytest.approx(1, abs=1e-5)
+    assert cli.main(["predict", "run", "0.png", "--top", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "0.png" in out
+    assert "upright" in out
+    assert "level" not in out
+
+
+def test_data_describes_and_draws(here: Path, data: Dataset, capsys: Capture) -> None:
+    assert cli.main(["data", "bars", "--recipe", "tiny.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "240 train, 60 test images, 3 classes, 3 x 8 x 8" in out
+    mean = data.train.images[:, 0].double().div(255).mean().item()
+    variance = data.test.images[:, 2].double().div(255).var(correction=0).item()
+    assert f"{mean:.4f}" in out
+    assert f"{variance:.4f}" in out
+    for name in ("bars-samples.png", "bars-samples.svg", "bars-tiny-augmentations.png"):
+        assert (here / "figures" / name).is_file()
+        assert name in out
+
+
+def test_summary_models_and_recipes(capsys: Capture) -> None:
+    assert cli.main(["summary", "resnet18"]) == 0
+    out = capsys.readouterr().out
+    assert "11,173,962" in out
+    assert "555.43" in out
+    assert cli.main(["models"]) == 0
+    assert "davidnet" in capsys.readouterr().out
+    assert cli.main(["recipes"]) == 0
+    assert "davidnet-24" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian' (did you mean 'train'?); possible: data, demo"),
+        (["train", "davidnet-42", "--data", "bars"], "unknown recipe 'davidnet-42' (did you mean"),
+        (["train", "tiny.toml"], "--data"),
+        (["train"], "RECIPE"),
+        (["train", "tiny.toml", "--data", "bras"], "unknown data set 'bras' (did you mean 'bars'?)"),
+        (["train", "tiny.toml", "--data", "bars", "--epocs", "3"], "--epocs"),
+        (["train", "tiny.toml", "--data", "bars", "--epochs", "three"], "--epochs"),
+        (["train", "tiny.toml", "--data", "bars", "--model", "resnet81"], "unknown model 'resnet81' (did you mean 'resnet18'?)"),
+        (["train", "tiny.toml", "--data", "bars", "--lr", "-1"], "recipe field lr must be more than 0, found -1.0"),
+        (["train", "tiny.toml", "--data", "bars", "--model", "vgg16"], "32"),
+        (["train", "tiny.toml", "--data", "bars", "--device", "tpu"], "device 'tpu' cannot be used here"),
+        (["train", "tiny.toml", "--data", "bars", "--validation", "2"], "validation"),
+        (["evaluate", "nowhere"], "nowhere is not a run directory (no such directory)"),
+        (["predict", "run"], "predict needs at least one image file"),
+        (["data", "bars", "--recipe", "davidnet-42"], "unknown recipe"),
+        (["summary", "resnet81"], "unknown model 'resnet81' (did you mean 'resnet18'?)"),
+        (["summary", "resnet18", "--num-classes", "1"], "at least 2 classes, found 1"),
+        (["models", "--all"], "--all"),
+    ],
+)
+def test_mistakes_are_one_line_with_exit_code_2(arguments: list[str], message: str, here: Path, capsys: Capture) -> None:
+    assert message in error_of(arguments, capsys)
+    assert {path.name for path in here.iterdir()} == {"tiny.toml"}
+
+
+def test_a_run_directory_that_exists_is_not_touched(trained: Path, capsys: Capture) -> None:
+    before = (trained / "summary.json").read_bytes()
+    message = error_of(["train", "tiny.toml", "--data", "bars", "--output", "run"], capsys)
+    assert message == "seewhy: run exists already and nothing in it was touched; name another directory, or remove it"
+    assert (trained / "summary.json").read_bytes() == before
+
+
+def test_an_image_that_is_none_is_named(trained: Path, capsys: Capture) -> None:
+    Path("notes.png").write_text("no image")
+    assert "notes.png" in error_of(["predict", "run", "notes.png"], capsys)
+    assert "missing.png" in error_of(["predict", "run", "missing.png"], capsys)
+
+
+def test_debug_shows_the_traceback(here: Path, capsys: Capture) -> None:
+    assert cli.main(["--debug", "train", "nowhere.toml", "--data", "bars"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_our_own_bugs_stay_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: list[str]) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli.COMMANDS, "models", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["models"])
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "models", interrupted)
+    assert cli.main(["models"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_real_process_starts_quickly_and_prints_its_version() -> None:
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "seewhy", "--help"], capture_output=True, text=True, check=True)
+    assert "usage: seewhy COMMAND" in done.stdout
+    assert time.perf_counter() - began < 5  # generous, since other tests run beside it: the benchmark measures it alone
+    done = subprocess.run([sys.executable, "-m", "seewhy", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("seewhy 0.")
+
+
+def test_wrong_arguments_exit_with_2_in_a_real_process() -> None:
+    done = subprocess.run([sys.executable, "-m", "seewhy", "nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("seewhy: unknown command 'nonsense'; possible:")
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_98_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo"]) == 0
+    summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
+    assert summary["accuracy"] >= 0.98
+    assert summary["images"] == 359
+    assert "written to" in capsys.readouterr().out
+
+
+def test_arrays_of_text_are_not_markup(trained: Path, capsys: Capture) -> None:
+    """A file name that looks like rich's markup is printed as it is."""
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("[red]x[_red].png")
+    capsys.readouterr()
+    assert cli.main(["predict", "run", "[red]x[_red].png"]) == 0
+    assert "[red]x[_red].png" in capsys.readouterr().out

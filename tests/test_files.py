@@ -1,0 +1,41 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from seewhy.errors import SeewhyError
+from seewhy.files import write_atomically, write_text
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_text(path, "old")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SeewhyError, match=r"the disk is full: .*summary.json could not be written; free some space"):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_our_own_mistakes_stay_tracebacks_and_leave_nothing(tmp_path: Path) -> None:
+    def mistaken(temporary: Path) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / "x", mistaken)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SeewhyError, match=r"could not be written .Not a directory.; choose another place"):
+        write_text(tmp_path / "file" / "x.json", "{}")
+
+
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", "")
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644

@@ -1,0 +1,76 @@
+from typing import Any
+
+import pytest
+
+from seewhy.errors import SeewhyError
+from seewhy.notation import bind, parse, write
+
+
+def paint(batch: str, size: int = 4, mode: str = "reflect", strength: float = 0.5, fast: bool = False) -> tuple[Any, ...]:
+    return batch, size, mode, strength, fast
+
+
+def needy(batch: str, path: str) -> tuple[str, str]:
+    return batch, path
+
+
+SETTINGS = "size, mode, strength, fast"
+TABLE = {"paint": paint, "needy": needy}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("crop", ("crop", [], {})),
+        ("crop:4", ("crop", [4], {})),
+        ("crop:4,mode=constant", ("crop", [4], {"mode": "constant"})),
+        ("sgd:momentum=0.9,nesterov=true", ("sgd", [], {"momentum": 0.9, "nesterov": True})),
+        ("one-cycle:final-div=1e4", ("one-cycle", [], {"final_div": 1e4})),
+        ("hub:owner/name", ("hub", ["owner/name"], {})),
+        ("hub:owner/name,config=a=b", ("hub", ["owner/name"], {"config": "a=b"})),
+    ],
+)
+def test_parse(text: str, expected: tuple[Any, ...]) -> None:
+    assert parse(text) == expected
+    assert parse(write(*expected)) == expected
+
+
+def test_bind_fills_settings_after_the_given_parameters() -> None:
+    assert bind(TABLE, "paint", "step", given=1)("b") == ("b", 4, "reflect", 0.5, False)
+    assert bind(TABLE, "paint:7,strength=2,fast=true", "step", given=1)("b") == ("b", 7, "reflect", 2.0, True)
+
+
+def test_an_integer_becomes_the_float_that_is_annotated() -> None:
+    bound = bind(TABLE, "paint:strength=1", "step", given=1)
+    assert type(bound.keywords["strength"]) is float
+
+
+def test_a_number_becomes_the_text_that_is_annotated() -> None:
+    assert bind(TABLE, "needy:123", "step", given=1)("b") == ("b", "123")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pant", "unknown step 'pant' (did you mean 'paint'?); possible: needy, paint"),
+        (
+            "paint:sise=3",
+            "step 'paint:sise=3': paint has no argument 'sise' (did you mean 'size'?); it takes size, mode, strength, fast",
+        ),
+        ("paint:1,2,3,4,5", "step 'paint:1,2,3,4,5': paint takes size, mode, strength, fast, found 5 values"),
+        ("paint:1,size=2", "step 'paint:1,size=2': 'size' is given twice"),
+        ("paint:size=big", "'paint:size=big': size must be int, found 'big'"),
+        ("paint:size=1.5", "'paint:size=1.5': size must be int, found 1.5"),
+        ("paint:fast=1", "'paint:fast=1': fast must be bool, found 1"),
+        ("paint:size=2,reflect", "'paint:size=2,reflect': 'reflect' follows a key=value; give it a key, or move it to the front"),
+        ("needy", "step 'needy': needy needs path, as in needy:path=…"),
+        (
+            "paint:batch=1",
+            "step 'paint:batch=1': paint has no argument 'batch'; it takes size, mode, strength, fast",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(SeewhyError) as caught:
+        bind(TABLE, text, "step", given=1)
+    assert str(caught.value) == message

@@ -1,0 +1,121 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from seewhy.data.dataset import Dataset
+from seewhy.errors import SeewhyError
+from seewhy.models import build
+from seewhy.train.batches import epoch_order
+from seewhy.train.loop import EpochStats, Progress, Totals, train
+from seewhy.train.recipe import Recipe
+
+
+def trained(recipe: Recipe, data: Dataset) -> tuple[nn.Module, list[EpochStats]]:
+    torch.manual_seed(recipe.seed)
+    model = build(recipe.model, len(data.classes), data.train)
+    return model, [event for event in train(model, recipe, data) if isinstance(event, EpochStats)]
+
+
+def test_it_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
+    _, history = trained(recipe, data)
+    assert history[-1].eval_accuracy is not None
+    assert history[-1].eval_accuracy > 0.95
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert [row.epoch for row in history] == [1, 2, 3, 4]
+    assert [row.step for row in history] == [6, 12, 18, 24]
+
+
+def test_it_is_the_loop_that_one_would_write_by_hand(data: Dataset) -> None:
+    recipe = Recipe(
+        model="speednet:width=0.125",
+        epochs=2,
+        batch_size=60,
+        lr=0.1,
+        optimizer="sgd:momentum=0.9,decay_all=true",
+        weight_decay=0.01,
+        schedule="linear:end=0.5",
+        augment=(),
+        label_smoothing=0.1,
+        precision="fp32",
+    )
+    ours, _ = trained(recipe, data)
+    torch.manual_seed(recipe.seed)
+    theirs = build(recipe.model, 3, data.train).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    theirs.train()
+    parameters = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for step in range(8):
+        if step % 4 == 0:
+            order = epoch_order(240, 0, step // 4)
+        chosen = order[step % 4 * 60 :][:60]
+        images = data.train.images[chosen].float().div(255).to(memory_format=torch.channels_last)
+        loss = F.cross_entropy(theirs(images), data.train.labels[chosen], label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - 0.5 * step / 7)
+        optimizer.step()
+    for (name, mine), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(recipe: Recipe, data: Dataset) -> None:
+    weights = [trained(replace(recipe, seed=seed, epochs=1), data)[0].state_dict()["linear.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_progress_comes_every_step_and_ends_where_the_epoch_does(recipe: Recipe, data: Dataset) -> None:
+    torch.manual_seed(0)
+    model = build(recipe.model, 3, data.train)
+    events = list(train(model, replace(recipe, epochs=1), data))
+    steps = [event for event in events if isinstance(event, Progress)]
+    (stats,) = (event for event in events if isinstance(event, EpochStats))
+    assert [event.step for event in steps] == [1, 2, 3, 4, 5, 6]
+    assert {event.steps for event in steps} == {6}
+    assert steps[-1].train_loss == stats.train_loss
+    assert steps[-1].train_accuracy == stats.train_accuracy
+    assert steps[-1].seconds_left == 0
+    assert all(event.images_per_second > 0 for event in steps)
+
+
+def test_fractions_of_an_epoch(recipe: Recipe, data: Dataset) -> None:
+    _, history = trained(replace(recipe, epochs=1.5), data)
+    assert [row.epoch for row in history] == [1, 1.5]
+    assert [row.step for row in history] == [6, 9]
+
+
+@pytest.mark.parametrize(("every", "evaluated"), [(1, [True] * 3), (2, [False, True, True]), (0, [False, False, True])])
+def test_evaluation_where_asked_and_always_at_the_end(every: int, evaluated: list[bool], recipe: Recipe, data: Dataset) -> None:
+    _, history = trained(replace(recipe, epochs=3, eval_every=every), data)
+    assert [row.eval_loss is not None for row in history] == evaluated
+
+
+def test_evaluation_is_on_the_validation_split_where_there_is_one(recipe: Recipe, data: Dataset) -> None:
+    wrong = replace(data.test, labels=(data.test.labels + 1) % 3)
+    _, history = trained(recipe, replace(data, validation=wrong))
+    assert history[-1].eval_accuracy is not None
+    assert history[-1].eval_accuracy < 0.05  # it learnt the bars, and these labels are all wrong
+
+
+def test_bf16_learns_too(recipe: Recipe, data: Dataset) -> None:
+    _, history = trained(replace(recipe, precision="bf16"), data)
+    assert history[-1].eval_accuracy is not None
+    assert history[-1].eval_accuracy > 0.95
+
+
+def test_divergence_is_said_in_one_line(recipe: Recipe, data: Dataset) -> None:
+    with pytest.raises(SeewhyError, match=r"the training loss became (nan|inf) in epoch 1, .* try a lower lr than 1e"):
+        trained(replace(recipe, lr=1e30), data)
+
+
+def test_totals_are_means_over_images_not_over_batches() -> None:
+    totals = Totals(torch.device("cpu"))
+    assert all(math.isnan(value) for value in totals.latest())
+    eye = torch.eye(3)
+    totals.add(torch.tensor(1.0), eye, eye)
+    totals.add(torch.tensor(4.0), eye[:1], eye[1:2])
+    assert totals.latest() == totals.final() == ((3 * 1.0 + 4.0) / 4, 3 / 4)

@@ -1,0 +1,86 @@
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seewhy.errors import SeewhyError
+from seewhy.train.recipe import Recipe, find_recipe, from_dict, read_recipe, to_toml
+from seewhy.train.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_toml_gives_back_the_same_recipe(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "any.toml"
+    path.write_text(to_toml(RECIPES[name]))
+    assert read_recipe(path) == RECIPES[name]
+
+
+def test_every_field_is_documented_and_written() -> None:
+    source = Path(__file__).parents[2].joinpath("src/seewhy/train/recipe.py").read_text()
+    for field in fields(Recipe):
+        assert f"\n{field.name} = " in "\n" + to_toml(Recipe())
+        assert f"    {field.name}: " in source
+        assert source.split(f"    {field.name}: ", 1)[1].split("\n")[1].startswith('    """'), field.name
+
+
+def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "long.toml"
+    path.write_text('base = "davidnet-24"\nepochs = 48\n')
+    assert find_recipe(path) == replace(RECIPES["davidnet-24"], name="long", epochs=48)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epocs": 3}, "unknown recipe field 'epocs' (did you mean 'epochs'?)"),
+        ({"model": "resnet81"}, "unknown model 'resnet81' (did you mean 'resnet18'?)"),
+        ({"optimizer": "sdg"}, "unknown optimizer 'sdg' (did you mean 'sgd'?)"),
+        ({"schedule": "onecycle"}, "unknown schedule 'onecycle' (did you mean 'one-cycle'?)"),
+        ({"augment": ["flipp"]}, "unknown augmentation 'flipp' (did you mean 'flip'?)"),
+        ({"precision": "bf61"}, "unknown precision 'bf61' (did you mean 'bf16'?)"),
+        ({"epochs": 0}, "recipe field epochs must be more than 0, found 0.0"),
+        ({"epochs": float("nan")}, "recipe field epochs must be of type float, found nan"),
+        ({"epochs": "ten"}, "recipe field epochs must be of type float, found 'ten'"),
+        ({"batch_size": 0}, "recipe field batch_size must be at least 1, found 0"),
+        ({"batch_size": 3.5}, "recipe field batch_size must be of type int, found 3.5"),
+        ({"batch_size": True}, "recipe field batch_size must be of type int, found True"),
+        ({"lr": -1}, "recipe field lr must be more than 0, found -1.0"),
+        ({"weight_decay": -1e-4}, "recipe field weight_decay must be 0 or more"),
+        ({"label_smoothing": 1}, "recipe field label_smoothing must be in [0, 1)"),
+        ({"seed": -1}, "recipe field seed must be in [0, 2**32)"),
+        ({"augment": "flip"}, "recipe field augment must be a list"),
+    ],
+)
+def test_mistakes_say_what_is_possible(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SeewhyError) as caught:
+        from_dict(values)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("epochs = = 3", "is not a recipe in TOML"), ("epocs = 3", "unknown recipe field 'epocs'")]
+)
+def test_a_bad_file_is_named(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(SeewhyError, match=message) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_recipe_and_a_missing_file() -> None:
+    with pytest.raises(SeewhyError, match=r"unknown recipe 'davidnet-42' .did you mean 'davidnet-24'.*or a FILE.toml"):
+        find_recipe("davidnet-42")
+    with pytest.raises(SeewhyError, match=r"no recipe file nowhere.toml"):
+        find_recipe("nowhere.toml")
+
+
+def test_callables_are_augmentations_too() -> None:
+    def invert(images: Any) -> Any:
+        return 255 - images
+
+    recipe = Recipe(augment=("flip", invert))
+    assert recipe.augment == ("flip", invert)
+    assert "invert>" in to_toml(recipe)
