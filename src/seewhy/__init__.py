@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seewhy.run import Run as Run
     from seewhy.run import open_run as open_run
     from seewhy.train.optimizers import OPTIMIZERS as OPTIMIZERS
+    from seewhy.train.optimizers import parameter_groups as parameter_groups
     from seewhy.train.recipe import Recipe as Recipe
     from seewhy.train.recipe import read_recipe as read_recipe
     from seewhy.train.recipes import RECIPES as RECIPES
@@ -61,6 +62,7 @@ _HOMES = {
     "fit": "seewhy.fitting",
     "load": "seewhy.data.sources",
     "open_run": "seewhy.run",
+    "parameter_groups": "seewhy.train.optimizers",
     "predict": "seewhy.evaluation",
     "read_recipe": "seewhy.train.recipe",
     "summary": "seewhy.models.summary",
@@ -89,6 +91,7 @@ __all__ = [
     "fit",
     "load",
     "open_run",
+    "parameter_groups",
     "predict",
     "read_recipe",
     "summary",

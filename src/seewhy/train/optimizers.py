@@ -37,17 +37,17 @@ def adam(
     model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam (Kingma & Ba 2015), with weight decay as an L2 penalty."""
-    return [Adam(parameter_groups(model, recipe, 1.0, decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+    return [Adam(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
 
 
 def adamw(
     model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return [AdamW(parameter_groups(model, recipe, 1.0, decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+    return [AdamW(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float, decay_all: bool) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float = 1.0, decay_all: bool = False) -> list[dict[str, Any]]:
     """Two groups, of weights and of biases and norms (one dimension or none); each remembers its peak learning rate.
 
     Frozen parameters are left out. Biases and norms decay only with `decay_all`.

@@ -1,0 +1,16 @@
+"""Train a small network on generated shapes, look at its accuracy by class, and keep the run."""
+
+from dataclasses import replace
+
+import seewhy
+
+data = seewhy.load("shapes:train=2000,test=500")
+print(data)
+
+recipe = replace(seewhy.RECIPES["demo"], name="shapes", epochs=3, augment=("crop:2", "flip"))
+run = seewhy.fit(recipe, data, directory="runs/shapes")
+print(run)
+
+for row in sorted(run.test.by_class, key=lambda row: row.accuracy):
+    low, high = row.interval
+    print(f"{row.name:12} {row.accuracy:6.1%}  [{low:.1%}, {high:.1%}]")

@@ -1,0 +1,92 @@
+"""The examples of the README, the docs and the examples directory are run as they stand.
+
+A block after `<!-- not run: REASON -->` is shown only. Blocks of a page share their names and a working directory.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seewhy import cli
+from seewhy.data import SOURCES
+from seewhy.data.augment import AUGMENTATIONS
+from seewhy.models import MODELS
+from seewhy.train.optimizers import OPTIMIZERS
+from seewhy.train.recipe import read_recipe
+from seewhy.train.schedules import SCHEDULES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A working directory of its own, and tables that are afterwards as they were."""
+    monkeypatch.chdir(tmp_path)
+    tables = (SOURCES, AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES)
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()  # type: ignore[attr-defined]
+        table.update(content)  # type: ignore[attr-defined]
+
+
+def run_page(page: Path) -> int:
+    """Run the blocks of a page in order; returns how many ran."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    ran = 0
+    for not_run, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if not_run:
+            continue
+        if language == "python":
+            exec(compile(text, f"{page.name}: {text.splitlines()[0]}", "exec"), names)
+        elif language == "console":
+            for line in text.splitlines():
+                if line.startswith("$ seewhy "):
+                    assert cli.main(shlex.split(line)[2:]) == 0, line
+        elif language == "toml":
+            Path("mine.toml").write_text(text)
+            read_recipe("mine.toml")
+        else:
+            continue
+        ran += 1
+    return ran
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run(page: Path) -> None:
+    assert run_page(page) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_a_script_runs(script: Path) -> None:
+    exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs(notebook: Path) -> None:
+    names: dict[str, object] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md"]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_augmentation_optimizer_schedule_and_model_is_in_the_docs() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for table in (AUGMENTATIONS, OPTIMIZERS, SCHEDULES, MODELS, SOURCES):
+        for name in table:
+            assert re.search(rf"[`\s]{re.escape(name)}[`:\s,]", text), name
