@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# One thread to a worker: two libraries that each take all cores wait for one another.
 WORKERS ?= auto
 
 .PHONY: demo test check lint types bench clean
@@ -12,10 +13,10 @@ demo: .venv/installed
 	$(BIN)/seewhy demo
 
 test: lint types
-	$(BIN)/pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 check: lint types
-	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -25,7 +26,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 bench: .venv/installed
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(CIFAR10)
 
 # torch goes first: a range that another package asks for would otherwise bring the newest build, with gigabytes of CUDA.
 .venv/installed: pyproject.toml constraints.txt

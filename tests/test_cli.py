@@ -84,7 +84,21 @@ def test_train_says_how_well_and_what_is_where(here: Path, capsys: Capture) -> N
 
 
 def test_any_field_of_the_recipe_is_an_option(here: Path) -> None:
-    options = ["--epochs", "1", "--batch-size", "80", "--augment", "crop:1", "flip", "--seed", "3", "--lr", "0.1", "--name", "mine"]
+    options = [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "80",
+        "--augment",
+        "crop:1",
+        "flip",
+        "--seed",
+        "3",
+        "--lr",
+        "0.1",
+        "--name",
+        "mine",
+    ]
     assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "out", "--quiet", *options]) == 0
     written = (here / "out" / "recipe.toml").read_text()
     for line in ("epochs = 1.0", "batch_size = 80", 'augment = ["crop:1", "flip"]', "seed = 3", "lr = 0.1", 'name = "mine"'):

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -6,7 +6,9 @@ from seewhy.errors import SeewhyError
 from seewhy.notation import bind, parse, write
 
 
-def paint(batch: str, size: int = 4, mode: str = "reflect", strength: float = 0.5, fast: bool = False) -> tuple[Any, ...]:
+def paint(
+    batch: str, size: int = 4, mode: Literal["reflect", "constant"] = "reflect", strength: float = 0.5, fast: bool = False
+) -> tuple[Any, ...]:
     return batch, size, mode, strength, fast
 
 
@@ -58,6 +60,10 @@ def test_a_number_becomes_the_text_that_is_annotated() -> None:
             "step 'paint:sise=3': paint has no argument 'sise' (did you mean 'size'?); it takes size, mode, strength, fast",
         ),
         ("paint:1,2,3,4,5", "step 'paint:1,2,3,4,5': paint takes size, mode, strength, fast, found 5 values"),
+        (
+            "paint:mode=reflekt",
+            "'paint:mode=reflekt': unknown mode 'reflekt' (did you mean 'reflect'?); possible: reflect, constant",
+        ),
         ("paint:1,size=2", "step 'paint:1,size=2': 'size' is given twice"),
         ("paint:size=big", "'paint:size=big': size must be int, found 'big'"),
         ("paint:size=1.5", "'paint:size=1.5': size must be int, found 1.5"),

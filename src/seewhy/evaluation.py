@@ -44,7 +44,9 @@ def evaluate(run: Run, data: Dataset | str | None = None) -> Predictions:
             )
         data = load(**run.summary["loaded_with"])
     elif isinstance(data, str):
-        data = load(**run.summary["loaded_with"] | {"name": data})
+        _, height, width = run.image_shape
+        size = height if height == width else None
+        data = load(**run.summary["loaded_with"] | {"name": data, "image_size": size})
     if data.image_shape != run.image_shape:
         found, expected = ("x".join(map(str, shape)) for shape in (data.image_shape, run.image_shape))
         raise SeewhyError(f"{data.name} has images of {found}, but {run.recipe.model} was trained on {expected}")

@@ -7,7 +7,7 @@ it needs no quotes in a shell and reads the same in TOML, on the command line an
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
 
@@ -88,6 +88,11 @@ def _fit(text: str, key: str, written: str, hint: object) -> Value:
     if hint is str:  # as written: a revision 0012 or a name 2023_01 is not a number
         return written
     value = _value(written)
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        possible = dict.fromkeys(map(str, get_args(hint)))
+        raise SeewhyError(
+            f"{text!r}: unknown {key} {value!r}{did_you_mean(str(value), possible)}; possible: {', '.join(possible)}"
+        )
     if hint is float and type(value) is int:
         return float(value)
     if isinstance(hint, type) and hint is not inspect.Parameter.empty and type(value) is not hint:

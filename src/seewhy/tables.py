@@ -116,8 +116,11 @@ def print_description(description: Description) -> None:
         counts.add_row(name, *(f"{int(count[index]):,}" for count in description.counts.values()))
     out.print(counts)
     out.print()
-    for line in description.duplicates.lines():
-        out.print(line)
+    repeated, across = description.duplicates.groups, description.duplicates.across
+    images = sum(len(group) - 1 for group in repeated)
+    out.print(f"exact duplicates: {images:,} images repeat another, {len(across):,} pictures are in more than one split")
+    for group in across[:5]:
+        out.print("  " + " = ".join(f"{split} {index}" for split, index in group), markup=False)
     if description.skipped:
         out.print(f"left out because they could not be read: {len(description.skipped):,}")
         for name in description.skipped[:10]:

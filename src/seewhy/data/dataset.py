@@ -1,7 +1,10 @@
 """What a data set is: decoded images, their labels, their names."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +46,13 @@ class Dataset:
     validation: Split | None
     fingerprint: str  # hex digest of the decoded content: equal data has equal fingerprints, wherever it came from
     skipped: tuple[str, ...] = ()  # files left out because they could not be read
+    loaded_with: Mapping[str, Any] = field(default_factory=dict)  # the arguments with which `load` gives it again, if any
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits there are, by name: train, test and perhaps validation."""
+        splits = {"train": self.train, "test": self.test}
+        return splits if self.validation is None else splits | {"validation": self.validation}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,6 +67,27 @@ class Dataset:
             f"Dataset({self.name}: {len(self.train):,} train{held_out}, {len(self.test):,} test images, "
             f"{len(self.classes)} classes, {channels}x{height}x{width})"
         )
+
+
+def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
+    """Hex digest of a data set with these classes and these digests of its splits."""
+    content = json.dumps([list(classes), sorted(digests.items())]).encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def split_digest(pixels: hashlib.blake2b, shape: tuple[int, ...], labels: np.ndarray) -> str:
+    """Hex digest of a split, from a hash that has seen all its pixel bytes (and is used up), its shape and its labels."""
+    pixels.update(json.dumps(list(shape)).encode())
+    pixels.update(labels.astype("<i8").tobytes())
+    return pixels.hexdigest()
+
+
+def digest_of(split: Split) -> str:
+    """The `split_digest` of a split at hand."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(split), 1024):
+        hasher.update(split.images[start : start + 1024].contiguous().numpy().data)
+    return split_digest(hasher, tuple(split.images.shape), split.labels.numpy())
 
 
 def class_counts(split: Split, num_classes: int) -> Tensor:

@@ -8,7 +8,10 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +23,7 @@ from seewhy.figures.style import STYLE
 MOST_CLASSES = 20
 ROWS = 5  # images that augmentations_figure shows
 THUMBNAIL = 128  # pixels; larger images are shrunk to it, smaller ones are shown pixel by pixel
+MARGIN = 0.08  # inches, around the figure and between a label and its images
 
 
 def samples_figure(split: Split, classes: Sequence[str], per_class: int = 8, seed: int = 0) -> Figure:
@@ -27,29 +31,35 @@ def samples_figure(split: Split, classes: Sequence[str], per_class: int = 8, see
     if per_class < 1:
         raise SeewhyError(f"per_class must be 1 or more, found {per_class}")
     shown = np.linspace(0, len(classes) - 1, min(len(classes), MOST_CLASSES)).round().astype(int).tolist()
-    images = _thumbnails(_pick(split, shown, per_class, seed).flatten(0, 1)).unflatten(0, (len(shown), per_class))
-    columns = 2 if len(shown) > MOST_CLASSES // 2 else 1
-    rows = -(-len(shown) // columns)
-    names = [_shortened(classes[index], 24) for index in shown]
-    height, width = _cell(images)
-    size = (columns * (width * per_class + 0.2 + 0.075 * max(map(len, names))), height * rows + 0.4)
+    images = _thumbnails(_pick(split, shown, per_class, seed))
+    images = images.view(len(shown), per_class, *images.shape[1:])
+    blocks = 2 if len(shown) > MOST_CLASSES // 2 else 1
+    rows = -(-len(shown) // blocks)
+    title = 0.35
+    scale = 0.72 / max(images.shape[-2:])
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-        for column, first in enumerate(range(0, len(shown), rows)):
-            block = slice(first, first + rows)
-            _show(axes[column], _padded(images[block], rows))
-            _label_rows(axes[column], images, names[block])
+        names = [_shortened(classes[index], 1.8) for index in shown]
+        beside = 2 * MARGIN + max(map(_text_width, names))
+        height, width = _extent(images[:rows], scale)
+        pitch = beside + width + 2 * MARGIN
+        figure = Figure(figsize=(blocks * pitch - MARGIN, title + height + MARGIN))
+        for block in range(blocks):
+            part = slice(block * rows, (block + 1) * rows)
+            axes = _show(figure, images[part], beside + block * pitch, title, scale)
+            axes.set_yticks(_centres(images, -2, len(names[part])), names[part])
         total = f"{len(classes)} class{'es' * (len(classes) != 1)}"
         of = f"{len(shown)} of {total}" if len(shown) < len(classes) else total
-        figure.suptitle(f"{of}, {len(split):,} images", x=0.01, ha="left", weight="bold")
+        top = 1 - 0.5 * title / figure.get_figheight()
+        heading = f"{of}, {len(split):,} images"
+        figure.text(MARGIN / figure.get_figwidth(), top, heading, va="center", weight="bold", fontsize="large")
     return figure
 
 
 def augmentations_figure(split: Split, steps: Sequence[str | Callable[..., Any]], seed: int = 0) -> Figure:
     """Five random images, a row each: as they are, after each of `steps` (see `augmentation`) alone, and after all of them."""
-    named = [steps] if isinstance(steps, str) else list(steps)
-    columns = {"original": []} | {f"{place}. {step_name(step)}": [step] for place, step in enumerate(named, 1)}
+    named: list[str | Callable[..., Any]] = [steps] if isinstance(steps, str) else list(steps)
+    columns: dict[str, list[str | Callable[..., Any]]] = {"original": []}
+    columns |= {f"{place}. {step_name(step)}": [step] for place, step in enumerate(named, 1)}
     if len(named) > 1:
         columns["all together"] = named
     batch = _random_batch(split, seed)
@@ -58,26 +68,28 @@ def augmentations_figure(split: Split, steps: Sequence[str | Callable[..., Any]]
         generator = torch.Generator().manual_seed(seed)
         after.append(_thumbnails(augmentation(column)(batch, generator).images[:ROWS]))
     images = torch.stack(after, dim=1)  # (rows, columns, C, H, W)
-    height, width = _cell(images, largest=1.25)
-    labels = [_wrapped(name, int(width * 14)) for name in columns]
-    lines = 1 + max(label.count("\n") for label in labels)
+    scale = 1.2 / max(images.shape[-2:])
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width * len(columns) + 0.1, height * len(images) + 0.14 * lines + 0.1), layout="constrained")
-        axes = figure.subplots()
-        _show(axes, images)
-        _label_columns(axes, images, labels)
+        labels = [_wrapped(name, 0.97 * images.shape[-1] * scale) for name in columns]
+        above = 2 * MARGIN + 1.25 * mpl.rcParams["font.size"] / 72 * (1 + max(label.count("\n") for label in labels))
+        height, width = _extent(images, scale)
+        figure = Figure(figsize=(width + 2 * MARGIN, above + height + MARGIN))
+        axes = _show(figure, images, MARGIN, above, scale)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_xticks(_centres(images, -1, len(labels)), labels)
     return figure
 
 
 def _pick(split: Split, shown: Sequence[int], per_class: int, seed: int) -> Tensor:
-    """(rows, per_class, C, H, W) uint8: random images of each class in `shown`; white where a class has too few."""
+    """(classes * per_class, C, H, W) uint8: random images of each class in `shown`; white where a class has too few."""
     images = torch.full((len(shown), per_class, *split.images.shape[1:]), 255, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
     for row, index in enumerate(shown):
         members = (split.labels.cpu() == index).nonzero().flatten()
         chosen = members[torch.randperm(len(members), generator=generator)[:per_class]]
         images[row, : len(chosen)] = split.images[chosen.to(split.images.device)].cpu()
-    return images
+    return images.flatten(0, 1)
 
 
 def _random_batch(split: Split, seed: int) -> Batch:
@@ -97,55 +109,73 @@ def _thumbnails(images: Tensor) -> Tensor:
     return F.interpolate(images.float(), size=size, mode="area").round().byte()
 
 
-def _cell(images: Tensor, largest: float = 0.75) -> tuple[float, float]:
-    """Height and width in inches of one image of (…, H, W) with its gap."""
-    height, width = images.shape[-2:]
-    return largest * height / max(height, width), largest * width / max(height, width)
+def _show(figure: Figure, images: Tensor, left: float, top: float, scale: float) -> Axes:
+    """(R, K, C, H, W) uint8 as R rows of K framed images, `left` and `top` in inches, `scale` inches per pixel.
 
-
-def _gap(images: Tensor) -> int:
-    return max(1, round(0.05 * max(images.shape[-2:])))
-
-
-def _padded(images: Tensor, rows: int) -> Tensor:
-    return torch.cat([images, images.new_full((rows - len(images), *images.shape[1:]), 255)])
-
-
-def _show(axes: Axes, images: Tensor) -> None:
-    """(R, K, C, H, W) uint8 as one picture of R rows and K columns, nearest neighbour, white between them."""
-    if images.shape[2] != 3:  # one channel, or a number that has no colours of its own
+    Nearest neighbour, each placed to the pixel: an empty cell is white and has no frame.
+    """
+    if images.shape[2] != 3:  # one channel, or a number of them that has no colours of its own
         images = images.float().mean(2, keepdim=True).round().byte().expand(-1, -1, 3, -1, -1)
+    height, width = _extent(images, scale)
+    whole_width, whole_height = figure.get_size_inches()
+    box = (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
+    axes: Axes = figure.add_axes(box)
     gap = _gap(images)
     spaced = F.pad(images, (0, gap, 0, gap), value=255)
     picture = spaced.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)[:-gap, :-gap]  # (height, width, 3)
-    axes.imshow(picture.numpy(), interpolation="nearest")
+    axes.imshow(picture.numpy(), interpolation="nearest", aspect="auto")
+    pitch_y, pitch_x = (length + gap for length in images.shape[-2:])
+    frames = [
+        Rectangle((column * pitch_x - 0.5, row * pitch_y - 0.5), images.shape[-1], images.shape[-2])
+        for row, column in (images != 255).flatten(2).any(2).nonzero().tolist()
+    ]
+    axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor="0.6", linewidth=0.4, clip_on=False), autolim=False)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
-    axes.tick_params(length=0, pad=3)
+    axes.tick_params(length=0, pad=72 * MARGIN)
+    return axes
 
 
-def _label_rows(axes: Axes, images: Tensor, names: Sequence[str]) -> None:
-    height = images.shape[-2]
-    axes.set_yticks([row * (height + _gap(images)) + (height - 1) / 2 for row in range(len(names))], names)
+def _gap(images: Tensor) -> int:  # pixels between images
+    return max(1, round(0.05 * max(images.shape[-2:])))
 
 
-def _label_columns(axes: Axes, images: Tensor, names: Sequence[str]) -> None:
-    width = images.shape[-1]
-    axes.xaxis.tick_top()
-    axes.set_xticks([column * (width + _gap(images)) + (width - 1) / 2 for column in range(len(names))], names)
-    axes.tick_params(length=0, pad=3)
+def _extent(images: Tensor, scale: float) -> tuple[float, float]:
+    """Height and width in inches of (R, K, C, H, W) with the gaps between them."""
+    rows, columns, _, height, width = images.shape
+    gap = _gap(images)
+    return scale * (rows * (height + gap) - gap), scale * (columns * (width + gap) - gap)
 
 
-def _shortened(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+def _centres(images: Tensor, axis: int, count: int) -> list[float]:
+    length = images.shape[axis]
+    return [place * (length + _gap(images)) + (length - 1) / 2 for place in range(count)]
 
 
-def _wrapped(name: str, length: int) -> str:
-    """`name` in lines of about `length` characters, broken after a blank, comma, colon, equals sign or hyphen."""
+def _text_width(text: str) -> float:  # inches
+    if not text.strip():
+        return 0.0
+    plain = text.replace("$", "S")  # as wide, and no formula
+    return float(TextPath((0, 0), plain, size=mpl.rcParams["font.size"]).get_extents().width) / 72
+
+
+def _shortened(text: str, width: float) -> str:
+    """`text`, or as much of it as fits into `width` inches with an ellipsis."""
+    whole = _text_width(text)
+    if whole > width:
+        kept = int(len(text) * width / whole) + 3  # a start; letters differ in width
+        while kept > 1 and _text_width(text[:kept] + "…") > width:
+            kept -= 1
+        text = text[:kept].rstrip() + "…"
+    return text.replace("$", r"\$")  # a dollar, not a formula
+
+
+def _wrapped(name: str, width: float) -> str:
+    """`name` in lines of at most `width` inches, broken after blanks, commas, colons and hyphens, or shortened."""
     lines = [""]
-    for part in re.split(r"(?<=[ ,:=-])", name):
-        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > length:
+    for part in re.split(r"(?<=[ ,:-])", name):
+        if lines[-1] and _text_width(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(_shortened(line.rstrip(), length + 2) for line in lines)
+    return "\n".join(_shortened(line.rstrip(), width) for line in lines)

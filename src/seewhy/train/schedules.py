@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 from seewhy.errors import SeewhyError
 from seewhy.notation import bind
@@ -22,7 +23,11 @@ def constant(progress: float) -> float:
 
 
 def one_cycle(
-    progress: float, pct_start: float = 0.25, div: float = 25.0, final_div: float = 1e4, anneal: str = "linear"
+    progress: float,
+    pct_start: float = 0.25,
+    div: float = 25.0,
+    final_div: float = 1e4,
+    anneal: Literal["linear", "cosine"] = "linear",
 ) -> float:
     """Up from 1/div to 1 over the share `pct_start` of the run, then down to 1/(div * final_div) (Smith & Topin 2018).
 
@@ -32,8 +37,6 @@ def one_cycle(
         raise SeewhyError(
             f"one-cycle needs 0 < pct_start < 1, div >= 1 and final_div >= 1; found {pct_start}, {div}, {final_div}"
         )
-    if anneal not in ("linear", "cosine"):
-        raise SeewhyError(f"one-cycle: anneal must be linear or cosine, found {anneal!r}")
     first, last = 1 / div, 1 / (div * final_div)
     start, end, share = (
         (first, 1.0, progress / pct_start) if progress < pct_start else (1.0, last, (progress - pct_start) / (1 - pct_start))

@@ -1,0 +1,13 @@
+"""`python -m benchmarks [CIFAR10]`: run the benchmarks; those on CIFAR-10 only where `seewhy.load` is told where it is."""
+
+import sys
+
+from benchmarks import cifar10, loading, startup, steps
+
+startup.main()
+steps.main()
+if sys.argv[1:]:
+    loading.main(sys.argv[1])
+    cifar10.main(sys.argv[1])
+else:
+    print("left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`")

@@ -1,0 +1,63 @@
+"""What a benchmark measured: kept as JSON beside the environment it was measured in, and written to RESULTS.md."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seewhy.environment import environment
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: what it is, its value with unit and spread, and how it came about."""
+
+    what: str
+    value: str
+    how: str
+
+
+def keep(name: str, title: str, rows: Sequence[Row], device: str = "cpu", note: str = "") -> None:
+    """Keep a benchmark's rows as results/NAME.json and write RESULTS.md anew."""
+    where = environment(torch.device(device), "")
+    content = {
+        "title": title,
+        "date": date.today().isoformat(),
+        "note": note,
+        "where": where,
+        "rows": [asdict(row) for row in rows],
+    }
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(rendered(), encoding="utf-8")
+    for row in rows:
+        print(f"{row.what}: {row.value}  ({row.how})")
+
+
+def rendered() -> str:
+    """RESULTS.md, from everything in results/."""
+    sections = [_section(json.loads(path.read_text(encoding="utf-8"))) for path in sorted((HERE / "results").glob("*.json"))]
+    return "# Results\n\nWritten by `python -m benchmarks`; every row comes from the script it names.\n\n" + "\n".join(sections)
+
+
+def _section(content: dict[str, Any]) -> str:
+    where = content["where"]
+    hardware = where["accelerator"] or f"{where['cores']} cores of {where['processor']}"
+    lines = [
+        f"## {content['title']}",
+        "",
+        *([content["note"], ""] if content["note"] else []),
+        f"{hardware}, torch {where['packages']['torch']}, Python {where['python']}, {content['date']}.",
+        "",
+        "| what | measured | how |",
+        "|---|---|---|",
+        *(f"| {row['what']} | {row['value']} | {row['how']} |" for row in content["rows"]),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""One image, however it is stored, as uint8 pixels of the size a model wants: the same for training data and a user's file."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from seewhy.errors import SeewhyError
+
+Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray  # an array is (H, W) or (H, W, C) uint8
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+
+
+def decode_image(source: Encoded, image_size: tuple[int, int], channels: int) -> Tensor:  # (C, H, W) uint8
+    """`source` upright, on white, resized and centre-cropped to `image_size` (height, width), grey (1) or RGB (3).
+
+    Of an animation the first frame. Raises SeewhyError for what cannot be read as an image.
+    """
+    if channels not in (1, 3):
+        raise SeewhyError(f"images are decoded to 1 or 3 channels, found {channels}")
+    try:
+        pixels = to_pixels(open_image(source, image_size), image_size, channels)
+    except Exception as error:  # a damaged file raises nearly anything inside Pillow: OSError, SyntaxError, struct.error …
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
+        raise SeewhyError(f"{name}: {reason(error)}; give a PNG, JPEG or another image file that Pillow reads") from error
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def open_image(source: Encoded, image_size: tuple[int, int] | None = None) -> Image.Image:
+    """The image in Pillow's hands, its header read, its pixels not yet; raises what Pillow raises.
+
+    A JPEG much larger than `image_size` is decoded at a half, a quarter or an eighth, never below twice that size.
+    """
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source)
+    if isinstance(source, bytes):
+        if not source:
+            raise ValueError("it is empty")
+        image: Image.Image = Image.open(io.BytesIO(source))
+    else:
+        # read whole: an open file per image would run into the limit on open files, and bytes decode without locks
+        return open_image(Path(source).read_bytes(), image_size)
+    if image_size is not None:
+        image.draft(None, (2 * max(image_size), 2 * max(image_size)))  # None: keep the mode
+    return image
+
+
+def to_pixels(image: Image.Image, image_size: tuple[int, int], channels: int) -> np.ndarray:  # (H, W, C) uint8
+    """Everything after opening; raises what Pillow raises."""
+    image.load()
+    transposition = _UPRIGHT.get(orientation(image))
+    flat = flatten(image, channels)
+    if transposition is not None:
+        flat = flat.transpose(transposition)
+    pixels = np.asarray(fit(flat, image_size))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) as a viewer shows the image, from its header alone."""
+    return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where there is none or where the EXIF block is damaged."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether the image is stored without colour: a grey mode, or a palette that has only greys."""
+    if image.mode == "P":
+        colours = np.asarray(flatten(image, 3))
+        return bool((colours[:, :, :1] == colours[:, :, 1:]).all())
+    return image.mode in _GREY_MODES or image.mode.startswith("I;")
+
+
+def flatten(image: Image.Image, channels: int) -> Image.Image:
+    """8 bit, without transparency: what is transparent becomes white."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
+    """Scaled until it just covers `image_size` (height, width), the overhang cut off evenly on both sides."""
+    height, width = image_size
+    if image.size == (width, height):
+        return image
+    scale = max(height / image.height, width / image.width)
+    box_width, box_height = min(width / scale, image.width), min(height / scale, image.height)
+    left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+    # Pillow widens its bicubic filter when it shrinks, which is what keeps fine patterns from aliasing
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + box_width, top + box_height))
+
+
+def reason(error: Exception) -> str:
+    """Why an image could not be read, in words for a person."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of a kind that Pillow cannot read"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    text = str(error).strip().splitlines()
+    return f"damaged or not an image ({text[0] if text else type(error).__name__})"
+
+
+def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray:  # (H, W) uint8
+    """Scale deep grey values by the full range that holds them: 16 or 31 bit for integers, 1, 255 or 16 bit for floats."""
+    ranges = (65535.0, 2.0**31 - 1) if values.dtype.kind in "iu" else (1.0, 255.0, 65535.0)
+    values = np.nan_to_num(values.astype(np.float64))
+    highest = values.max(initial=0.0)
+    full = next((top for top in ranges if highest <= top), highest)
+    return np.round(np.clip(values / full, 0, 1) * 255).astype(np.uint8)

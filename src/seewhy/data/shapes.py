@@ -1,0 +1,155 @@
+"""`shapes`: drawn objects on cluttered ground, endless, with exact masks: a data set whose explanations can be checked."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seewhy.data.raw import Raw, Request, Source, no_label_choice, rows_of_arrays
+from seewhy.data.textures import textured
+from seewhy.errors import SeewhyError
+
+SIZE = 32
+_VERSION = 1  # raise it when the pictures change: they are cached
+_SUPERSAMPLING = 4  # samples per pixel along each side, for smooth edges
+_BLOCK = 100  # images drawn at once; part of what a seed means, because each block draws its numbers in turn
+_MAX_TILT = np.pi / 6  # either way: more would turn a square into a diamond and an arrow into another arrow
+_AREAS = (115.0, 215.0)  # square pixels, the same for every class, so that size gives none away
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Inside = Callable[[Floats, Floats], Bools]  # x to the right, y down, float32 -> bool of the same shape
+
+
+def shapes(seed: int = 0, train: int = 10_000, test: int = 2_000) -> Source:
+    """Ten classes of objects of random colour, texture, size, place and tilt; `Split.masks` says where each object is."""
+    if seed < 0 or train < len(SHAPES) or test < len(SHAPES):
+        raise SeewhyError(
+            f"shapes needs seed >= 0 and at least {len(SHAPES)} train and test images, found {seed}, {train}, {test}"
+        )
+
+    def open_(request: Request) -> Raw:
+        no_label_choice("shapes", request)
+        splits = {}
+        for number, (split, count) in enumerate((("train", train), ("test", test))):
+            images, labels, masks = draw(count, np.random.default_rng([seed, number]))
+            splits[split] = rows_of_arrays(images, labels, split, masks)
+        return Raw(tuple(SHAPES), splits)
+
+    return Source("shapes", {"shapes": _VERSION, "seed": seed, "train": train, "test": test}, open_)
+
+
+def draw(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`count` pictures: images (N, 32, 32, 3) uint8, labels (N,) int64 as evenly spread as can be, masks (N, 32, 32) bool."""
+    labels = generator.permutation(np.arange(count, dtype=np.int64) % len(SHAPES))
+    blocks = [_draw_block(labels[start : start + _BLOCK], generator) for start in range(0, count, _BLOCK)]
+    images, masks = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return images, labels, masks
+
+
+def _draw_block(labels: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    coverage = _coverage(labels, generator)  # (n, H, W) float32 in [0, 1]
+    ground, surface = textured(len(labels), SIZE, generator)  # each (n, H, W, 3) float32 in [0, 1]
+    pictures = ground + coverage[..., None] * (surface - ground)
+    pictures += generator.normal(0, 0.015, pictures.shape).astype(np.float32)  # a camera's grain
+    return np.round(np.clip(pictures, 0, 1) * 255).astype(np.uint8), coverage >= 0.5
+
+
+def _coverage(labels: np.ndarray, generator: np.random.Generator) -> Floats:  # (n, H, W) in [0, 1]
+    """How much of each pixel the object covers."""
+    count = len(labels)
+    areas = generator.uniform(*_AREAS, count)
+    tilt = generator.uniform(-_MAX_TILT, _MAX_TILT, count)
+    widest = max(reach for *_, reach in _measures().values())
+    free = np.maximum(SIZE / 2 - widest * np.sqrt(areas), 1.0)  # as far as the widest could move, so that place gives none away
+    centre = SIZE / 2 + generator.uniform(-1, 1, (2, count)) * free
+    samples = SIZE * _SUPERSAMPLING
+    at = ((np.arange(samples) + 0.5) / _SUPERSAMPLING).astype(np.float32)
+    inside = np.empty((count, samples, samples), dtype=bool)
+    for label, (name, shape) in enumerate(SHAPES.items()):
+        area, middle_x, middle_y, _ = _measures()[name]
+        mine = labels == label
+        zoom = np.sqrt(area / areas[mine])
+        cos, sin = (np.cos(tilt[mine]) * zoom)[:, None, None], (np.sin(tilt[mine]) * zoom)[:, None, None]
+        dx, dy = (at[None, None, :] - centre[0, mine, None, None]), (at[None, :, None] - centre[1, mine, None, None])
+        x = (cos * dx + middle_x).astype(np.float32) + (sin * dy).astype(np.float32)
+        y = (-sin * dx + middle_y).astype(np.float32) + (cos * dy).astype(np.float32)
+        inside[mine] = shape(x, y)
+    cells = inside.reshape(count, SIZE, _SUPERSAMPLING, SIZE, _SUPERSAMPLING)
+    covered: Floats = cells.mean((2, 4), dtype=np.float32)
+    return covered
+
+
+def _polygon(points: list[tuple[float, float]]) -> Inside:
+    """The inside of a polygon, by counting the edges to the right of each point."""
+
+    def inside(x: Floats, y: Floats) -> Bools:
+        odd = np.zeros(x.shape, dtype=bool)
+        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+            if y0 != y1:
+                odd ^= ((y0 > y) != (y1 > y)) & (x < (y - y0) * np.float32((x1 - x0) / (y1 - y0)) + np.float32(x0))
+        return odd
+
+    return inside
+
+
+def _corners(radii: list[float], turn: float = 0.0) -> list[tuple[float, float]]:
+    """Points at these distances from the middle, evenly around it, the first at the top."""
+    angles = turn + 2 * np.pi * np.arange(len(radii)) / len(radii)
+    return [(r * float(np.sin(a)), -r * float(np.cos(a))) for r, a in zip(radii, angles, strict=True)]
+
+
+def _circle(x: Floats, y: Floats) -> Bools:
+    return x * x + y * y < 1
+
+
+def _ring(x: Floats, y: Floats) -> Bools:
+    square = x * x + y * y
+    return (square < 1) & (square > 0.52**2)
+
+
+def _crescent(x: Floats, y: Floats) -> Bools:
+    return (x * x + y * y < 1) & ((x - 0.48) ** 2 + y * y > 0.78**2)
+
+
+def _heart(x: Floats, y: Floats) -> Bools:
+    aside = np.abs(x)
+    lobes = (aside - 0.5) ** 2 + (y + 0.35) ** 2 < 0.52**2
+    point = (y > -0.35) & (aside + y < 0.885) & (aside - y < 0.85)  # between the lobes, its sides tangent to them
+    return lobes | point
+
+
+def _cross_corners(arm: float) -> list[tuple[float, float]]:
+    return [
+        *((-arm, -1.0), (arm, -1.0), (arm, -arm), (1.0, -arm), (1.0, arm), (arm, arm)),
+        *((arm, 1.0), (-arm, 1.0), (-arm, arm), (-1.0, arm), (-1.0, -arm), (-arm, -arm)),
+    ]
+
+
+SHAPES: dict[str, Inside] = {
+    "circle": _circle,
+    "square": _polygon([(-1, -1), (1, -1), (1, 1), (-1, 1)]),
+    "triangle": _polygon(_corners([1.0] * 3)),
+    "star": _polygon(_corners([1.0, 0.45] * 5)),
+    "cross": _polygon(_cross_corners(0.3)),
+    "ring": _ring,
+    "heart": _heart,
+    "crescent": _crescent,
+    "arrow": _polygon([(0, -1), (0.8, -0.05), (0.3, -0.05), (0.3, 1), (-0.3, 1), (-0.3, -0.05), (-0.8, -0.05)]),
+    "hourglass": _polygon([(-0.75, -1), (0.75, -1), (0.12, 0), (0.75, 1), (-0.75, 1), (-0.12, 0)]),
+}
+
+
+@cache
+def _measures() -> dict[str, tuple[float, float, float, float]]:
+    """Of every shape its area, the x and y of its centroid, and how far it reaches from there per square root of area."""
+    at = ((np.arange(600) + 0.5) / 200 - 1.5).astype(np.float32)
+    x, y = np.meshgrid(at, at)
+    measures = {}
+    for name, shape in SHAPES.items():
+        inside = shape(x, y)
+        area, middle_x, middle_y = 9 * float(inside.mean()), float(x[inside].mean()), float(y[inside].mean())
+        reach = float(np.hypot(x[inside] - middle_x, y[inside] - middle_y).max())
+        measures[name] = (area, middle_x, middle_y, reach / area**0.5)
+    return measures

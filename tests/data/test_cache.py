@@ -1,0 +1,273 @@
+"""The cache on the disk: mapped and not read, never written to, built once, mended when damaged."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seewhy.data import Dataset, load
+from seewhy.data.cache import cache_root
+from seewhy.data.dataset import digest_of, fingerprint
+from seewhy.data.entry import map_bytes
+from seewhy.errors import SeewhyError
+
+NAME = "shapes:train=200,test=50"
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted(path for path in (cache / "datasets").iterdir() if path.is_dir())
+
+
+def content(data: Dataset) -> str:
+    splits = {"train": data.train, "test": data.test} | ({"validation": data.validation} if data.validation else {})
+    return fingerprint(data.classes, {name: digest_of(split) for name, split in splits.items()})
+
+
+def private_dirty(path: Path) -> int:
+    """Bytes of memory that are this process's own in its mapping of `path`."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    (start,) = (i for i, line in enumerate(lines) if line.endswith(str(path)))
+    fields = dict(line.split(":", 1) for line in lines[start + 1 : start + 20] if "kB" in line)
+    assert int(fields["Size"].split()[0]) * 1024 >= path.stat().st_size
+    return int(fields["Private_Dirty"].split()[0]) * 1024
+
+
+def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_root() == tmp_path / "cache"
+    monkeypatch.delenv("SEEWHY_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "seewhy"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_root() == tmp_path / "home" / ".cache" / "seewhy"
+
+
+def test_second_load_reads_what_the_first_wrote(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(NAME, quiet=True)
+    monkeypatch.setattr("seewhy.data.sources.build_entry", lambda *_: pytest.fail("decoded twice"))
+    second = load(NAME, quiet=True)
+    assert second.train.names == first.train.names
+    assert first.fingerprint == second.fingerprint == content(second)
+    assert len(entries(own_cache)) == 1
+    assert {path.name.split(".")[-1] for path in entries(own_cache)[0].iterdir()} == {
+        "json",
+        "images",
+        "labels",
+        "names",
+        "masks",
+    }
+
+
+def test_every_argument_that_changes_the_data_has_its_own_entry(own_cache: Path) -> None:
+    seen = [
+        load(NAME, quiet=True),
+        load("shapes:train=200,test=50,seed=1", quiet=True),
+        load(NAME, image_size=16, quiet=True),
+        load(NAME, validation=0.2, quiet=True),
+        load(NAME, validation=0.2, seed=1, quiet=True),
+        load(NAME, validation=0.3, quiet=True),
+    ]
+    assert len({data.fingerprint for data in seen}) == len(seen) == len(entries(own_cache))
+    assert load(NAME, validation=0.2, seed=1, quiet=True).fingerprint == seen[4].fingerprint
+
+
+def test_a_seed_that_draws_nothing_costs_no_second_entry(own_cache: Path) -> None:
+    assert load(NAME, quiet=True).fingerprint == load(NAME, seed=7, quiet=True).fingerprint
+    assert len(entries(own_cache)) == 1
+
+
+def test_writing_in_place_does_not_reach_the_file() -> None:
+    data = load(NAME, quiet=True)
+    before = data.train.images.clone()
+    data.train.images.zero_()
+    assert data.train.masks is not None
+    data.train.masks.fill_(True)
+    again = load(NAME, quiet=True)
+    assert torch.equal(again.train.images, before)
+    assert again.train.masks is not None
+    assert not again.train.masks.all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc/self/smaps")
+def test_pixels_are_mapped_and_not_copied(own_cache: Path) -> None:
+    data = load("shapes:train=600,test=10", quiet=True)
+    path = entries(own_cache)[0] / "train.images"
+    assert data.train.images.sum() > 0  # read it all
+    assert private_dirty(path) == 0
+    data.train.images[:10] = 0
+    assert 0 < private_dirty(path) < path.stat().st_size / 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other ways")
+def test_far_more_than_the_memory_can_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "huge.images"
+    shape = (400_000, 3, 512, 512)  # 315 GB, of which the disk holds nothing
+    path.touch()
+    try:
+        os.truncate(path, int(np.prod(shape)))
+    except OSError:
+        pytest.skip("this file system has no files of 315 GB")
+    images = map_bytes(path, shape)
+    assert images.shape == shape
+    assert not images[-1].any()
+    images[123_456, 0, 0, 0] = 9
+    assert images[123_456].sum() == 9
+
+
+def test_two_processes_build_one_entry(own_cache: Path) -> None:
+    script = (
+        "from seewhy.data import load; print('ready', flush=True); input(); "
+        "data = load('shapes:train=400,test=100'); print(data.fingerprint, len(data.train))"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", script], **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert sum("decoding shapes" in err for _, err in outputs) == 1
+    assert len(entries(own_cache)) == 1
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def lengthened(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+def garbled(path: Path) -> None:
+    path.write_text("{ not json")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("train.images", Path.unlink),
+        ("train.images", truncated),
+        ("test.images", lengthened),
+        ("test.labels", truncated),
+        ("train.masks", truncated),
+        ("train.names", garbled),
+        ("entry.json", garbled),
+        ("entry.json", Path.unlink),
+        ("entry.json", lambda path: path.write_text("[]")),
+        ("entry.json", lambda path: path.write_text(json.dumps({"classes": ["a"], "splits": {"train": {}}}))),
+    ],
+)
+def test_a_damaged_entry_is_built_anew(own_cache: Path, file: str, damage: object, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = load(NAME, quiet=True).fingerprint
+    damage(entries(own_cache)[0] / file)  # type: ignore[operator]
+    data = load(NAME)
+    assert content(data) == data.fingerprint == expected
+    warning, *_ = capsys.readouterr().err.splitlines()
+    assert warning.startswith("the cached copy of shapes is damaged (")
+    assert load(NAME).fingerprint == expected
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_what_a_dead_writer_left_is_removed(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("seewhy.data.cache.shutil.rmtree", lambda *_, **__: None)  # as if it had been killed
+        patch.setattr("seewhy.data.sources.build_entry", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            load(NAME, quiet=True)
+    assert [path.name[0] for path in entries(own_cache)] == ["."]
+    load(NAME, quiet=True)
+    assert [path.name.split("-")[0] for path in entries(own_cache)] == ["shapes"]
+
+
+def test_a_failure_while_decoding_leaves_nothing(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("seewhy.data.build.split_digest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            load(NAME, quiet=True)
+    assert entries(own_cache) == []
+
+
+def test_too_small_a_disk_is_refused_before_decoding(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("seewhy.data.entry.shutil.disk_usage", lambda _: usage(MIB, MIB - 99, 99))
+    with pytest.raises(
+        SeewhyError, match=rf"no space in {own_cache}/datasets: 768,000 bytes are needed, 99 are free; .*SEEWHY_CACHE"
+    ):
+        load(NAME, quiet=True)
+    assert entries(own_cache) == []
+
+
+def test_a_disk_that_fills_up_is_reported(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("seewhy.data.entry.os.fsync", full)
+    with pytest.raises(SeewhyError, match=rf"no space in {own_cache}/datasets: 768,000 bytes are needed; .*SEEWHY_CACHE"):
+        load(NAME, quiet=True)
+    assert entries(own_cache) == []
+
+
+def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(SeewhyError, match=r"cannot fill the cache in .*Not a directory.*SEEWHY_CACHE"):
+        load(NAME, quiet=True)
+
+
+def test_progress_goes_to_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    load(NAME)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("decoding shapes at 32x32: 250 in ")
+    load(NAME)
+    load("shapes:train=30,test=20", quiet=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_cached_load_imports_no_heavy_library(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("test", 2)):
+        for label in ("a", "b"):
+            (tmp_path / "set" / split / label).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (4, 4), (i, i, 9)).save(tmp_path / "set" / split / label / f"{i}.png")
+    load(tmp_path / "set", quiet=True)
+    script = (
+        f"import sys; from seewhy.data import load; load({str(tmp_path / 'set')!r}); "
+        "heavy = 'datasets', 'pyarrow', 'pandas', 'sklearn', 'scipy', 'rich', 'huggingface_hub'; "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_moving_a_directory_keeps_its_entry_and_touching_a_file_does_not(tmp_path: Path, own_cache: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "one" / "set" / label).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (4, 4), i).save(tmp_path / "one" / "set" / label / f"{i}.png")
+    load(tmp_path / "one" / "set", quiet=True)
+    shutil.move(tmp_path / "one", tmp_path / "two")
+    load(tmp_path / "two" / "set", quiet=True)
+    assert len(entries(own_cache)) == 1
+    os.utime(tmp_path / "two" / "set" / "a" / "3.png", ns=(1, 1))
+    load(tmp_path / "two" / "set", quiet=True)
+    assert len(entries(own_cache)) == 2

@@ -1,0 +1,72 @@
+"""What a data set is: class counts and weights, stratified splits, fingerprints."""
+
+import numpy as np
+import pytest
+import torch
+
+from seewhy.data.dataset import Dataset, Split, class_counts, class_weights, digest_of, fingerprint, stratified_split
+from seewhy.errors import SeewhyError
+
+
+def a_split(labels: list[int], seed: int = 0) -> Split:
+    images = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (len(labels), 3, 4, 5), dtype=np.uint8))
+    return Split(images, torch.tensor(labels), [f"{i}.png" for i in range(len(labels))])
+
+
+def test_take_copies_the_chosen_images() -> None:
+    split = a_split([0, 1, 2, 1])
+    taken = split.take(torch.tensor([3, 0]))
+    assert taken.labels.tolist() == [1, 0]
+    assert taken.names == ["3.png", "0.png"]
+    taken.images.zero_()
+    assert split.images[3].any()
+
+
+def test_repr_says_sizes_and_shape() -> None:
+    data = Dataset("toys", ("a", "b"), a_split([0, 1] * 600), a_split([0, 1]), a_split([1]), "")
+    assert data.image_shape == (3, 4, 5)
+    assert repr(data) == "Dataset(toys: 1,200 train, 1 validation, 2 test images, 2 classes, 3x4x5)"
+
+
+def test_class_weights_are_balanced() -> None:
+    split = a_split([0, 0, 0, 1])
+    assert class_counts(split, 3).tolist() == [3, 1, 0]
+    # N / (K * count), and 0 for the class without images
+    torch.testing.assert_close(class_weights(split, 3), torch.tensor([4 / 9, 4 / 3, 0.0]))
+    assert class_weights(a_split([0, 1, 0, 1]), 2).tolist() == [1, 1]
+
+
+def test_stratified_split_takes_its_share_of_every_class() -> None:
+    labels = np.repeat([0, 1, 2], [100, 50, 2])
+    kept, held_out = stratified_split(labels, 0.2, seed=0)
+    assert np.bincount(labels[held_out]).tolist() == [20, 10, 1]
+    assert sorted([*kept, *held_out]) == list(range(152))
+    again = stratified_split(labels, 0.2, seed=0)
+    assert np.array_equal(held_out, again[1])
+    assert not np.array_equal(held_out, stratified_split(labels, 0.2, seed=1)[1])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0])
+def test_stratified_split_wants_a_true_fraction(fraction: float) -> None:
+    with pytest.raises(SeewhyError, match="between 0 and 1"):
+        stratified_split(np.array([0, 1]), fraction, 0)
+
+
+def test_fingerprints_follow_pixels_labels_classes_and_nothing_else() -> None:
+    def of(split: Split, classes: tuple[str, ...] = ("a", "b"), role: str = "train") -> str:
+        return fingerprint(classes, {role: digest_of(split)})
+
+    split = a_split([0, 1, 1])
+    renamed = Split(split.images.clone(), split.labels.clone(), ["x", "y", "z"])
+    assert of(split) == of(renamed)
+    changed = split.images.clone()
+    changed[2, 2, 3, 4] ^= 1
+    reshaped = Split(split.images.reshape(3, 3, 5, 4), split.labels, split.names)
+    others = [
+        of(Split(changed, split.labels, split.names)),
+        of(Split(split.images, torch.tensor([0, 1, 0]), split.names)),
+        of(reshaped),
+        of(split, ("a", "c")),
+        of(split, role="test"),
+    ]
+    assert len({of(split), *others}) == 6

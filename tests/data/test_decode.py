@@ -1,0 +1,177 @@
+"""Every kind of image file, against pixels worked out by hand or by Pillow's own independent functions."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from seewhy.data.decode import decode_image, open_image
+from seewhy.errors import SeewhyError
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def decoded(source: object, size: tuple[int, int], channels: int = 3) -> np.ndarray:
+    return decode_image(source, size, channels).numpy().transpose(1, 2, 0)  # type: ignore[arg-type]
+
+
+def pixel(image: Image.Image, channels: int = 3, kind: str = "PNG", **options: object) -> list[int]:
+    """The single colour that an image of one colour is decoded to."""
+    colours = np.unique(
+        decoded(encoded(image, kind, **options), (image.height, image.width), channels).reshape(-1, channels), axis=0
+    )
+    assert len(colours) == 1
+    return colours[0].tolist()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([255 * x / width, 255 * y / height, 127 + 60 * np.sin(x / width * 9)], -1).astype(np.uint8)
+
+
+def test_bytes_path_image_and_array_give_the_same_pixels(tmp_path: Path) -> None:
+    pixels = noise(6, 9)
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.fromarray(pixels)))
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels):
+        tensor = decode_image(source, (6, 9), 3)
+        assert tensor.shape == (3, 6, 9)
+        assert tensor.is_contiguous()
+        np.testing.assert_array_equal(tensor.numpy().transpose(1, 2, 0), pixels)
+
+
+def test_grey_stays_grey_and_repeats_in_rgb() -> None:
+    grey = noise(5, 5)[:, :, 0]
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey)), (5, 5), 1)[:, :, 0], grey)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey)), (5, 5), 3), np.repeat(grey[:, :, None], 3, 2))
+    np.testing.assert_array_equal(decoded(grey[:, :, None], (5, 5), 1)[:, :, 0], grey)
+
+
+def test_colour_becomes_luma_where_one_channel_is_asked() -> None:
+    assert pixel(Image.new("RGB", (4, 4), (255, 0, 0)), channels=1) == [76]  # 0.299 * 255
+    assert pixel(Image.new("CMYK", (4, 4), (255, 0, 0, 0)), channels=1, kind="TIFF") == [179]  # cyan: (0.587 + 0.114) * 255
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGBA", (4, 4), (200, 0, 100, 0)), [255, 255, 255]),
+        (Image.new("RGBA", (4, 4), (200, 0, 100, 255)), [200, 0, 100]),
+        (Image.new("RGBA", (4, 4), (200, 0, 100, 51)), [244, 204, 224]),  # a fifth of the colour, four fifths white
+        (Image.new("LA", (4, 4), (50, 51)), [214, 214, 214]),
+        (Image.new("1", (4, 4), 1), [255, 255, 255]),
+        (Image.new("1", (4, 4), 0), [0, 0, 0]),
+    ],
+)
+def test_transparency_lies_on_white(image: Image.Image, expected: list[int]) -> None:
+    assert pixel(image) == pytest.approx(expected, abs=1)
+
+
+def test_palettes_with_and_without_transparency() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putpixel((1, 0), 1)
+    assert decoded(encoded(image), (1, 2)).tolist() == [[[10, 20, 30], [200, 100, 0]]]
+    assert decoded(encoded(image, transparency=1), (1, 2)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert decoded(encoded(image, transparency=bytes([255, 0])), (1, 2)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert decoded(encoded(image, "GIF", transparency=1), (1, 2)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_cmyk() -> None:
+    assert pixel(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), kind="TIFF") == [0, 255, 255]
+    assert pixel(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), kind="JPEG", quality=100) == pytest.approx([0, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (np.array([[0, 257, 32768, 65535]], np.uint16), "PNG", [0, 1, 128, 255]),
+        (np.array([[0, 257, 32768, 65535]], np.uint16), "TIFF", [0, 1, 128, 255]),
+        (np.array([[0, 257, 32768, 65535]], np.int32), "TIFF", [0, 1, 128, 255]),
+        (np.array([[-5, 2**30, 2**31 - 1, 0]], np.int32), "TIFF", [0, 128, 255, 0]),
+        (np.array([[0, 0.2, 1.0, np.nan]], np.float32), "TIFF", [0, 51, 255, 0]),
+        (np.array([[0, 51, 255, 12]], np.float32), "TIFF", [0, 51, 255, 12]),
+    ],
+)
+def test_deep_greys_are_scaled_not_clipped(values: np.ndarray, kind: str, expected: list[int]) -> None:
+    assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 1).ravel().tolist() == expected
+    assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 3)[0, :, 2].tolist() == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    image = Image.fromarray(noise(4, 7))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = encoded(image, exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(source))))
+    np.testing.assert_array_equal(decoded(source, upright.shape[:2]), upright)
+
+
+def test_broken_exif_is_no_obstacle() -> None:
+    pixels = noise(4, 4)
+    source = encoded(Image.fromarray(pixels), exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    np.testing.assert_array_equal(decoded(source, (4, 4)), pixels)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert pixel(frames[0], kind=kind, save_all=True, append_images=frames[1:], **options) == [255, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(20, 20), (13, 13), (20, 31), (31, 20), (60, 60)])
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40), (47, 47)])
+def test_cover_and_centre_crop(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    image = Image.fromarray(smooth(*shape))
+    # Pillow's own: scale to cover, then cut; on smooth pictures it may differ by rounding alone
+    expected = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(decoded(encoded(image), size).astype(int) - expected).max() <= 1
+
+
+def test_shrinking_does_not_alias() -> None:
+    board = ((np.indices((64, 64)).sum(0) % 2) * 255).astype(np.uint8)
+    inner = decoded(encoded(Image.fromarray(board)), (16, 16), 1)[2:-2, 2:-2]
+    assert np.abs(inner.astype(int) - 127).max() <= 2
+
+
+def test_a_large_jpeg_is_decoded_in_part_but_looks_the_same() -> None:
+    image = Image.fromarray(smooth(640, 800))
+    source = encoded(image, "JPEG", quality=95)
+    whole = ImageOps.fit(Image.open(io.BytesIO(source)), (32, 32), Image.Resampling.BICUBIC)
+    found = decoded(source, (32, 32)).astype(int)
+    assert open_image(source, (32, 32)).size == (100, 80)  # an eighth, still more than twice as large as asked
+    assert open_image(source, (300, 300)).size == (800, 640)
+    assert np.abs(found - np.asarray(whole).astype(int)).mean() < 1
+    assert np.abs(found - np.asarray(whole).astype(int)).max() <= 6
+
+
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+    whole = encoded(Image.fromarray(noise(64, 64)), "JPEG")
+    for name, content, why in [
+        ("notes.txt", b"hello there, this is text", "not an image"),
+        ("fake.png", b"hello there, this is text", "not an image"),
+        ("cut.jpg", whole[: len(whole) // 2], "damaged.*truncated"),
+        ("empty.png", b"", "empty"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(SeewhyError, match=f"{name}: .*{why}.*give a PNG") as caught:
+            decode_image(path, (8, 8), 3)
+        assert "\n" not in str(caught.value)
+        assert "BytesIO" not in str(caught.value)
+    with pytest.raises(SeewhyError, match="there is no such file"):
+        decode_image(tmp_path / "absent.png", (8, 8), 3)
+    with pytest.raises(SeewhyError, match="1 or 3 channels, found 4"):
+        decode_image(noise(4, 4), (8, 8), 4)

@@ -1,0 +1,127 @@
+"""The drawn data set: the same for the same seed, exact masks, and a class that nothing but the shape gives away."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.ensemble import RandomForestClassifier
+
+from seewhy.data import load
+from seewhy.data.shapes import SHAPES, draw
+from seewhy.errors import SeewhyError
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return draw(2000, np.random.default_rng(0))
+
+
+def test_the_seed_decides_everything() -> None:
+    first, same, other = (draw(120, np.random.default_rng(seed)) for seed in (4, 4, 5))
+    for a, b in zip(first, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_ten_classes_evenly_spread(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    images, labels, masks = drawn
+    assert images.shape == (2000, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert masks.shape == (2000, 32, 32)
+    assert masks.dtype == bool
+    assert np.bincount(labels).tolist() == [200] * len(SHAPES)
+    assert (labels[:10] != np.arange(10)).any()
+
+
+def test_masks_are_the_shapes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """Holes, solidity and straightness as geometry has them, measured on the masks alone."""
+    _, labels, masks = drawn
+    names = list(SHAPES)
+    for name, holes in {"ring": 1, "circle": 0, "star": 0, "heart": 0}.items():
+        for mask in masks[labels == names.index(name)][:40]:
+            assert ndimage.label(mask, np.ones((3, 3)))[1] == 1
+            assert ndimage.label(~np.pad(mask, 1))[1] == 1 + holes
+
+    def spread(name: str) -> float:  # second moment over area: 1 / (2 pi) for a disc, the least there is
+        chosen = masks[labels == names.index(name)]
+        moments = []
+        for mask in chosen:
+            y, x = np.nonzero(mask)
+            moments.append((x.var() + y.var()) / mask.sum())
+        return float(np.mean(moments))
+
+    assert spread("circle") == pytest.approx(1 / (2 * np.pi), rel=0.02)
+    assert spread("square") == pytest.approx(1 / 6, rel=0.02)
+    assert spread("triangle") == pytest.approx(1 / (3 * 3**0.5), rel=0.03)
+    assert spread("ring") == pytest.approx((1 + 0.52**2) / (2 * np.pi * (1 - 0.52**2)), rel=0.03)
+
+
+def test_objects_lie_inside_the_picture_and_stand_out(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    images, _, masks = drawn
+    areas = masks.sum((1, 2))
+    assert areas.min() > 90
+    assert areas.max() < 240
+    inside = (images * masks[..., None]).sum((1, 2)) / areas[:, None]
+    outside = (images * ~masks[..., None]).sum((1, 2)) / (1024 - areas)[:, None]
+    assert np.linalg.norm(inside - outside, axis=1).min() > 60  # of 442
+
+
+def test_edges_are_smooth(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """On the edge of a mask pixels lie between the colours on both sides of it."""
+    images, _, masks = drawn
+    between = []
+    for image, mask in zip(images[:200].astype(float), masks[:200], strict=True):
+        core, far = ndimage.binary_erosion(mask, iterations=2), ~ndimage.binary_dilation(mask, iterations=2)
+        axis = image[core].mean(0) - image[far].mean(0)
+        edge = mask & ~ndimage.binary_erosion(mask)
+        between.append(np.median((image[edge] - image[far].mean(0)) @ axis / (axis @ axis)))
+    assert 0.6 < np.mean(between) < 0.95  # 1 without smoothing
+
+
+def test_colour_texture_size_and_place_do_not_give_the_class_away(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    images, labels, masks = drawn
+    y, x = np.mgrid[:32, :32]
+    areas = masks.sum((1, 2))
+    grey = images.mean(-1)
+    middle = ndimage.binary_erosion(masks, np.ones((1, 3, 3)))  # away from edges, whose number differs
+    features = np.column_stack(
+        [
+            (images * masks[..., None]).sum((1, 2)) / areas[:, None],
+            (images * ~masks[..., None]).sum((1, 2)) / (1024 - areas)[:, None],
+            [image[inner].std() for image, inner in zip(grey, middle, strict=True)],
+            areas,
+            (masks * x).sum((1, 2)) / areas,
+            (masks * y).sum((1, 2)) / areas,
+        ]
+    )
+    forest = RandomForestClassifier(100, random_state=0).fit(features[:1400], labels[:1400])
+    assert forest.score(features[1400:], labels[1400:]) < 0.16  # chance is 0.1, one standard error 0.012
+
+
+def test_load_gives_masks_and_takes_arguments() -> None:
+    data = load("shapes:seed=3,train=40,test=20", quiet=True)
+    assert (data.name, data.classes) == ("shapes", tuple(SHAPES))
+    images, labels, masks = draw(40, np.random.default_rng([3, 0]))
+    np.testing.assert_array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), images)
+    np.testing.assert_array_equal(data.train.labels.numpy(), labels)
+    assert data.train.masks is not None
+    np.testing.assert_array_equal(data.train.masks.numpy(), masks)
+    assert data.test.masks is not None
+    assert data.test.masks.shape == (20, 32, 32)
+
+
+def test_masks_follow_a_resize_and_a_split() -> None:
+    small = load("shapes:train=40,test=20", quiet=True)
+    large = load("shapes:train=40,test=20", image_size=64, validation=0.25, quiet=True)
+    assert large.validation is not None
+    assert large.validation.masks is not None
+    assert len(large.validation) == 10
+    place = {name: i for i, name in enumerate(small.train.names)}
+    assert small.train.masks is not None
+    for name, mask in zip(large.validation.names, large.validation.masks, strict=True):
+        doubled = small.train.masks[place[name]].repeat_interleave(2, 0).repeat_interleave(2, 1)
+        assert (mask != doubled).float().mean() < 0.05
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(SeewhyError, match="at least 10 train and test images, found 0, 5, 20"):
+        load("shapes:train=5,test=20")

@@ -1,0 +1,375 @@
+"""From names and paths to data sets: the table, class folders, and one clear line for every mistake."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from seewhy.data import SOURCES, Dataset, Split, load
+from seewhy.errors import SeewhyError
+
+JPEG_CUT = 300
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def picture(path: Path, colour: int | tuple[int, ...] = (9, 8, 7), size: tuple[int, int] = (6, 6), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def tree(root: Path, layout: dict[str, int], **options: object) -> Path:
+    """Folders with so many pictures each; every picture has its own colour."""
+    for number, (folder, count) in enumerate(layout.items()):
+        for i in range(count):
+            picture(root / folder / f"{i}.png", (number, i, 100), **options)  # type: ignore[arg-type]
+    return root
+
+
+def refused(message: str, name: str | Path, **options: object) -> None:
+    with pytest.raises(SeewhyError, match=message) as caught:
+        load(name, quiet=True, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def in_memory(labels: list[int], size: int = 4, mask: bool = False) -> Dataset:
+    def split(seed: int) -> Split:
+        images = torch.randint(0, 256, (len(labels), 3, size, size), generator=torch.Generator().manual_seed(seed))
+        masks = images[:, 0] > 127 if mask else None
+        return Split(images.to(torch.uint8), torch.tensor(labels), [f"{seed}-{i}" for i in range(len(labels))], masks)
+
+    return Dataset("mine", ("a", "b"), split(0), split(1), None, "")
+
+
+# names
+
+
+def test_digits_are_scikit_learns() -> None:
+    data = load("digits", quiet=True)
+    assert data.image_shape == (1, 8, 8)
+    assert data.classes == tuple("0123456789")
+    assert (len(data.train), len(data.test)) == (1438, 359)
+    bunch = load_digits()
+    for split in (data.train, data.test):
+        rows = [int(name.removeprefix("digit-")) for name in split.names]
+        np.testing.assert_array_equal(split.labels.numpy(), bunch.target[rows])
+        np.testing.assert_allclose(split.images[:, 0].numpy(), bunch.images[rows] / 16 * 255, atol=0.5)
+    share = torch.bincount(data.test.labels) / torch.from_numpy(np.bincount(bunch.target))
+    assert (share - 0.2).abs().max() < 0.01
+    assert not set(data.train.names) & set(data.test.names)
+    assert load("digits", seed=1, quiet=True).test.names != data.test.names
+
+
+def test_unknown_names_list_what_is_possible() -> None:
+    refused(
+        r"unknown data set 'digit' \(did you mean 'digits'\?\); possible: cifar10, .*svhn, a directory's path, or hub:owner/name",
+        "digit",
+    )
+    refused("unknown data set ''", "")
+    refused(r"shapes has no argument 'sed' \(did you mean 'seed'\?\)", "shapes:sed=3")
+    refused("hub needs repository", "hub")
+
+
+def test_paths_that_are_no_directories(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png")
+    refused("x.png is a file; give the directory", tmp_path / "x.png")
+    refused("nowhere does not exist; give a directory", str(tmp_path / "nowhere"))
+    refused("cifar10 does not exist", "./cifar10")
+
+
+def test_names_win_over_directories_unless_a_path_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path / "digits", {"a": 5, "b": 5})
+    monkeypatch.chdir(tmp_path)
+    assert len(load("digits", quiet=True).classes) == 10
+    assert load("./digits", quiet=True).classes == ("a", "b")
+    assert load(Path("digits"), quiet=True).classes == ("a", "b")
+    (tmp_path / "digits").rename("pets")
+    assert load("pets", quiet=True).name == "pets"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image_size must be at least 1, found 0"),
+        ({"validation": 1.0}, "validation must be at least 0 and below 1, found 1.0"),
+        ({"validation": -0.1}, "validation must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0, found -1"),
+        ({"label": "x"}, "digits has no label columns to choose from, found label='x'"),
+    ],
+)
+def test_values_out_of_range(options: dict[str, object], message: str) -> None:
+    refused(message, "digits", **options)
+
+
+# sources from outside
+
+
+def test_a_function_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(size: int = 4) -> Dataset:
+        return in_memory([0, 1] * 10, size)
+
+    monkeypatch.setitem(SOURCES, "mine", mine)
+    data = load("mine:size=6", quiet=True)
+    assert data.image_shape == (3, 6, 6)
+    assert len(data.fingerprint) == 32
+    monkeypatch.setitem(SOURCES, "mine", partial(mine, size=5))
+    assert load("mine", quiet=True).image_shape == (3, 5, 5)
+
+
+def test_data_in_memory_is_split_and_resized_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = in_memory([0, 1] * 10, size=8, mask=True)
+    monkeypatch.setitem(SOURCES, "mine", lambda: made)
+    data = load("mine", image_size=4, validation=0.2, quiet=True)
+    assert data.image_shape == (3, 4, 4)
+    assert data.validation is not None
+    assert torch.bincount(data.validation.labels).tolist() == [2, 2]
+    assert sorted([*data.train.names, *data.validation.names]) == sorted(made.train.names)
+    row = made.train.names.index(data.train.names[0])
+    expected = Image.fromarray(made.train.images[row].permute(1, 2, 0).numpy()).resize((4, 4), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(expected))
+    kept = load("mine", validation=0.2, quiet=True)
+    place = [made.train.names.index(name) for name in kept.train.names]
+    assert torch.equal(kept.train.images, made.train.images[place])
+    assert made.train.masks is not None
+    assert kept.train.masks is not None
+    assert torch.equal(kept.train.masks, made.train.masks[place])
+
+
+def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = in_memory([0, 1])
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: in_memory([0, 7]), "labels of the train split are out of range 0 to 1"),
+        (lambda: 5, "must return a Dataset or a Source, found int"),
+        (
+            lambda: Dataset("mine", ("a", "b"), made.train, Split(made.test.images.float(), *_rest(made)), None, ""),
+            "uint8, found",
+        ),
+        (
+            lambda: Dataset("mine", ("a", "b"), made.train, Split(made.test.images, torch.tensor([1]), ["x"]), None, ""),
+            "2, 1 and 1",
+        ),
+    ]
+    for source, message in cases:
+        monkeypatch.setitem(SOURCES, "mine", source)
+        refused(message, "mine")
+    monkeypatch.setitem(SOURCES, "mine", lambda: made)
+    refused("mine has no label columns", "mine", label="x")
+
+
+def _rest(data: Dataset) -> tuple[torch.Tensor, list[str]]:
+    return data.test.labels, list(data.test.names)
+
+
+# class folders
+
+
+def test_train_and_test_folders(tmp_path: Path) -> None:
+    tree(tmp_path / "pets", {"train/cat": 12, "train/dog": 3, "test/cat": 2, "test/dog": 1})
+    data = load(tmp_path / "pets", quiet=True)
+    assert (data.name, data.classes, data.validation, data.skipped) == ("pets", ("cat", "dog"), None, ())
+    # natural order, names relative to the directory, pixels and labels of that very file
+    assert data.train.names == [f"train/cat/{i}.png" for i in range(12)] + [f"train/dog/{i}.png" for i in range(3)]
+    assert data.train.labels.tolist() == [0] * 12 + [1] * 3
+    assert data.train.images[:, 1, 0, 0].tolist() == [*range(12), *range(3)]
+    assert data.test.names == ["test/cat/0.png", "test/cat/1.png", "test/dog/0.png"]
+
+
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation", "Test"])
+def test_names_of_the_held_out_folder(tmp_path: Path, held_out: str) -> None:
+    tree(tmp_path, {"train/a": 2, "train/b": 2, f"{held_out}/a": 1, f"{held_out}/b": 1})
+    data = load(tmp_path, quiet=True)
+    assert data.test.names == [f"{held_out}/a/0.png", f"{held_out}/b/0.png"]
+    assert data.validation is None
+
+
+def test_three_folders_are_three_splits(tmp_path: Path) -> None:
+    tree(tmp_path, {f"{split}/{label}": 2 for split in ("train", "test", "val") for label in ("a", "b")})
+    data = load(tmp_path, quiet=True)
+    assert data.validation is not None
+    assert data.validation.names[0] == "val/a/0.png"
+    assert data.test.names[0] == "test/a/0.png"
+    refused("has its own validation split of 4; leave validation at 0", tmp_path, validation=0.5)
+    tree(tmp_path, {"valid/a": 1})
+    refused("both 'val' and 'valid' could be the validation split", tmp_path)
+
+
+def test_one_tree_is_split(tmp_path: Path) -> None:
+    tree(tmp_path / "set", {"class10/deep/er": 10, "class2": 20, "class1": 5})
+    data = load(tmp_path / "set", validation=0.25, quiet=True)
+    assert data.classes == ("class1", "class2", "class10")
+    assert torch.bincount(data.test.labels).tolist() == [1, 4, 2]
+    assert data.validation is not None
+    assert torch.bincount(data.validation.labels).tolist() == [1, 4, 2]
+    everything = [*data.train.names, *data.validation.names, *data.test.names]
+    assert len(set(everything)) == 35
+    assert "class10/deep/er/9.png" in everything
+
+
+def test_train_can_be_a_class(tmp_path: Path) -> None:
+    tree(tmp_path, {"train": 5, "bus": 5})
+    assert load(tmp_path, quiet=True).classes == ("bus", "train")
+
+
+def test_junk_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", {"a": 5, "b": 5, "empty": 0})
+    (root / "empty").mkdir()
+    for junk in (".DS_Store", "a/Thumbs.db", "a/desktop.ini", "a/._0.png", "README.md", ".git/x", "__MACOSX/a/0.png"):
+        (root / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / junk).write_text("junk")
+    tree(tmp_path / "elsewhere", {"c": 5})
+    (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (root / "a" / "loop").symlink_to(root / "a")
+    data = load(root, quiet=True)
+    assert data.classes == ("a", "b", "c")
+    assert len(data.train) + len(data.test) == 15
+
+
+def test_other_folders_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1, "unlabelled/x": 1})
+    load(tmp_path)
+    assert "not used: unlabelled" in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    refused(r"no images found; expected train/<class>/", tmp_path / "none")
+    refused("found only the class 'a'; a classifier needs at least two", tree(tmp_path / "one", {"a": 5}))
+    refused("class 'b' has a single image", tree(tmp_path / "single", {"a": 5, "b": 1}))
+    lacking = tree(tmp_path / "lacking", {"train/a": 2, "train/b": 2, "test/a": 1, "test/zebra": 1})
+    refused("the test split has classes that train lacks: 'zebra'", lacking)
+    stray = tree(tmp_path / "stray", {"a": 5, "b": 5})
+    picture(stray / "x.png")
+    refused(r"1 images lie outside any class folder \(the first is x.png\)", stray)
+    refused("the folders are the labels", tree(tmp_path / "label", {"a": 5, "b": 5}), label="x")
+
+
+# sizes and channels
+
+
+def test_a_shared_size_is_kept_even_if_it_is_no_square(tmp_path: Path) -> None:
+    tree(tmp_path, {"a": 5, "b": 5}, size=(9, 6))
+    assert load(tmp_path, quiet=True).image_shape == (3, 6, 9)
+    assert load(tmp_path, image_size=4, quiet=True).image_shape == (3, 4, 4)
+
+
+def test_else_the_median_shorter_side(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for i, size in enumerate([(10, 20), (30, 12), (14, 14), (16, 90), (18, 18)] * 2):
+            picture(tmp_path / "set" / label / f"{i}.png", size=size)
+            picture(tmp_path / "large" / label / f"{i}.png", size=(300, 240 + i))
+    assert load(tmp_path / "set", quiet=True).image_shape == (3, 14, 14)
+    assert load(tmp_path / "large", quiet=True).image_shape == (3, 224, 224)
+
+
+def test_a_shared_size_of_photographs_is_not_kept(tmp_path: Path) -> None:
+    tree(tmp_path, {"a": 2, "b": 2}, size=(600, 520))
+    assert load(tmp_path, quiet=True).image_shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "P"])
+def test_grey_files_stay_one_channel(tmp_path: Path, mode: str) -> None:
+    for label in ("a", "b"):
+        for i in range(5):
+            image = Image.new("L", (4, 4), 255 * (i % 2))
+            picture_path = tmp_path / label / f"{i}.png"
+            picture_path.parent.mkdir(exist_ok=True)
+            (image.convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)).save(picture_path)
+    assert load(tmp_path, quiet=True).image_shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_one_colour_image_outside_the_sample_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr("seewhy.data.build._SAMPLED", 4)
+    for label in ("a", "b"):
+        for i in range(30):
+            picture(tmp_path / "set" / label / f"{i}.png", i, mode="L")
+    grey = load(tmp_path / "set", quiet=True)
+    assert grey.image_shape[0] == 1
+    colour = Image.new("RGB", (6, 6), (250, 0, 0))
+    (colour.quantize(2) if mode == "P" else colour).save(tmp_path / "set" / "a" / "17.png")
+    data = load(tmp_path / "set", quiet=True)
+    assert data.image_shape[0] == 3
+    split = data.train if "a/17.png" in data.train.names else data.test
+    assert split.images[list(split.names).index("a/17.png"), :, 0, 0].tolist() == [250, 0, 0]
+    assert torch.equal(data.train.images[0], grey.train.images[0].expand(3, 6, 6))
+
+
+def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seewhy.data.build._BLOCK_ROWS", 7)
+    monkeypatch.setattr("seewhy.data.build._TASK_ROWS", 2)
+    tree(tmp_path, {"train/a": 40, "train/b": 23, "test/a": 1, "test/b": 7})
+    data = load(tmp_path, quiet=True)
+    assert data.train.images[:, 1, 5, 5].tolist() == [*range(40), *range(23)]
+    assert data.train.names[41] == "train/b/1.png"
+
+
+# bad files
+
+
+def broken(root: Path) -> dict[str, str]:
+    tree(root, {"train/a": 6, "train/b": 6, "test/a": 3, "test/b": 3})
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(root / "train/a/cut.jpg")
+    (root / "train/a/cut.jpg").write_bytes((root / "train/a/cut.jpg").read_bytes()[:JPEG_CUT])
+    (root / "train/b/notes.txt").write_text("not an image")
+    (root / "test/b/fake.png").write_text("not an image")
+    (root / "test/b/gone.png").symlink_to(root / "nowhere.png")
+    return {
+        "train/a/cut.jpg": "damaged",
+        "train/b/notes.txt": "not an image",
+        "test/b/fake.png": "",
+        "test/b/gone.png": "no such file",
+    }
+
+
+def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+    for name, why in broken(tmp_path).items():
+        refused(f"{name} is .*{why}.*skip_bad_images", tmp_path)
+        (tmp_path / name).unlink()
+    assert len(load(tmp_path, quiet=True).train) == 12
+
+
+def test_bad_files_can_be_skipped(tmp_path: Path) -> None:
+    bad = broken(tmp_path)
+    data = load(tmp_path, skip_bad_images=True, quiet=True)
+    assert data.skipped == tuple(bad)
+    assert data.train.labels.tolist() == [0] * 6 + [1] * 6
+    assert not set(data.skipped) & {*data.train.names, *data.test.names}
+    assert data.train.images[6:, 1, 0, 0].tolist() == list(range(6))
+    refused("4 images cannot be read, the first is train/a/cut.jpg", tmp_path)  # from the cache, too
+    assert load(tmp_path, skip_bad_images=True, quiet=True).skipped == data.skipped
+
+
+def test_skipping_does_not_hide_that_nothing_is_left(tmp_path: Path) -> None:
+    tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
+    (tmp_path / "test/a/0.png").write_text("text")
+    refused("the test split has no images", tmp_path, skip_bad_images=True)
+    for path in tmp_path.glob("train/*/*.png"):
+        path.write_text("text")
+    refused("none of 4 images looked at can be read; the first is train/a/0.png: not an image", tmp_path, skip_bad_images=True)
+
+
+def test_a_data_set_says_how_to_load_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "test"):
+        for place, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "pets" / split / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                Image.new("RGB", (9, 9), (40 * index, 200 * place, 0)).save(folder / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    first = load("./pets", image_size=6, validation=0.25, seed=3, quiet=True)
+    monkeypatch.chdir("/")
+    again = load(**first.loaded_with, quiet=True)
+    assert again.fingerprint == first.fingerprint
+    assert again.image_shape == (3, 6, 6)
+    assert again.validation is not None
+    assert len(again.validation) == 2
+    assert load("digits", quiet=True).loaded_with["name"] == "digits"

@@ -1,0 +1,198 @@
+import io
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from seewhy.data.augment import Batch, augmentation, one_hot
+from seewhy.data.dataset import Split
+from seewhy.errors import SeewhyError
+from seewhy.figures.samples import augmentations_figure, samples_figure
+from seewhy.figures.style import STYLE
+
+
+def split_of(labels, channels=3, height=8, width=8):
+    """Image i is one gray value of its own, 2 i: so a figure's pixels tell which images it shows."""
+    labels = torch.as_tensor(labels)
+    images = (2 * torch.arange(len(labels))).byte()[:, None, None, None].expand(-1, channels, height, width).contiguous()
+    return Split(images, labels, [f"{index}.png" for index in range(len(labels))])
+
+
+def noisy_split(count, channels=3, height=8, width=8):
+    images = torch.randint(0, 250, (count, channels, height, width), generator=torch.Generator().manual_seed(0))
+    return Split(images.byte(), torch.arange(count) % 3, [""] * count)
+
+
+def pictures(figure):
+    return [axes.images[0].get_array() for axes in figure.axes]
+
+
+def cells(picture, height=8, width=8, gap=1):
+    """The images in a figure's picture, by row and column."""
+    rows, columns = ((length + gap) // (side + gap) for length, side in zip(picture.shape[:2], (height, width), strict=True))
+    tall, wide = height + gap, width + gap
+    return [[picture[r * tall : r * tall + height, c * wide : c * wide + width] for c in range(columns)] for r in range(rows)]
+
+
+def row_names(figure):
+    return [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+
+
+def assert_nothing_is_cut_off_or_overlaps(figure):
+    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
+    with mpl.rc_context(STYLE):
+        figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
+        texts = [text for axes in figure.axes for text in (*axes.get_yticklabels(), *axes.get_xticklabels())] + figure.texts
+        boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+    width, height = figure.bbox.width, figure.bbox.height
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.x1 <= width
+        assert box.y0 >= 0
+        assert box.y1 <= height
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+        assert not any(box.overlaps(axes.bbox) for axes in figure.axes)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_row_shows_different_images_of_its_class(channels):
+    split = split_of(torch.arange(120) % 4, channels)
+    figure = samples_figure(split, ["a", "b", "c", "d"], per_class=6)
+    assert isinstance(figure, Figure)
+    assert row_names(figure) == ["a", "b", "c", "d"]
+    (picture,) = pictures(figure)
+    for row, images in enumerate(cells(picture)):
+        assert all((image == image[0, 0, 0]).all() for image in images)
+        shown = [int(image[0, 0, 0]) // 2 for image in images]
+        assert len(set(shown)) == 6
+        assert all(index % 4 == row for index in shown)
+
+
+def test_the_seed_chooses_the_images():
+    split = split_of(torch.arange(120) % 4)
+    one, again, other = (pictures(samples_figure(split, "abcd", seed=seed))[0] for seed in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_a_class_with_few_images_leaves_white_cells_without_frames():
+    figure = samples_figure(split_of([0, 0, 0, 0, 1, 1]), ["four", "two", "none"], per_class=4)
+    rows = cells(pictures(figure)[0])
+    assert [sum((image != 255).any() for image in row) for row in rows] == [4, 2, 0]
+    assert len(figure.axes[0].collections[0].get_paths()) == 6
+
+
+def test_of_many_classes_twenty_are_shown_evenly_spaced():
+    split = split_of(torch.arange(100))
+    figure = samples_figure(split, [f"class {index}" for index in range(100)], per_class=2)
+    names = row_names(figure)
+    assert len(names) == 20
+    assert (names[0], names[-1]) == ("class 0", "class 99")
+    assert "20 of 100 classes" in figure.texts[0].get_text()
+    shown = [int(row[0][0, 0, 0]) // 2 for picture in pictures(figure) for row in cells(picture)]
+    assert names == [f"class {index}" for index in shown]
+    assert "of" not in samples_figure(split_of([0, 1]), ["a", "b"]).texts[0].get_text()
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 13, 100])
+@pytest.mark.parametrize("size", [(8, 8), (20, 12)])
+def test_labels_of_samples_are_whole_and_apart(count, size):
+    names = [f"WIDE {index} " + "mmm" * (index % 12) for index in range(count)]
+    figure = samples_figure(noisy_split(40, 3, *size), names, per_class=3)
+    assert_nothing_is_cut_off_or_overlaps(figure)
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    figure = samples_figure(split_of([0, 1]), ["$5$", r"$\nonsense"])
+    assert_nothing_is_cut_off_or_overlaps(figure)
+    assert row_names(figure)[0] == r"\$5\$"
+
+
+def test_pixels_are_square_and_not_smoothed():
+    figure = samples_figure(noisy_split(30, 3, 20, 12), ["a", "b", "c"])
+    (axes,) = figure.axes
+    image = axes.images[0]
+    assert image.get_interpolation() == "nearest"
+    height, width = image.get_array().shape[:2]
+    assert axes.bbox.width / width == pytest.approx(axes.bbox.height / height)
+
+
+def test_large_images_are_shrunk_and_keep_their_aspect():
+    figure = samples_figure(noisy_split(6, 3, 300, 150), ["a", "b", "c"], per_class=2)
+    gap = round(0.05 * 128)
+    assert pictures(figure)[0].shape == (3 * 128 + 2 * gap, 2 * 64 + gap, 3)
+
+
+def test_no_images_per_class_is_refused():
+    with pytest.raises(SeewhyError, match="per_class must be 1 or more, found 0"):
+        samples_figure(split_of([0, 1]), ["a", "b"], per_class=0)
+
+
+def shown_after(figure, column, split):
+    """The five images of a column, and which images of the split (by their content) the rows start from."""
+    rows = cells(pictures(figure)[0])
+    originals = [row[0] for row in rows]
+    candidates = split.images.permute(0, 2, 3, 1).numpy()
+    places = [next(i for i, image in enumerate(candidates) if np.array_equal(image, original)) for original in originals]
+    return np.stack([row[column] for row in rows]), candidates[places]
+
+
+def test_columns_are_the_original_each_step_alone_and_all_together():
+    split = noisy_split(50)
+    figure = augmentations_figure(split, ["flip:1", lambda images: 255 - images])
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["original", "1. flip:1", "2. <lambda>", "all together"]
+    flipped, originals = shown_after(figure, 1, split)
+    assert len(originals) == 5
+    assert np.array_equal(flipped, originals[:, :, ::-1])
+    assert np.array_equal(shown_after(figure, 2, split)[0], 255 - originals)
+    assert np.array_equal(shown_after(figure, 3, split)[0], 255 - originals[:, :, ::-1])
+
+
+@pytest.mark.parametrize(("steps", "columns"), [([], 1), (["crop:2"], 2), ("crop:2", 2), (["crop:2", "flip", "cutout:3"], 5)])
+def test_there_are_as_many_columns_as_make_sense(steps, columns):
+    assert len(augmentations_figure(noisy_split(20), steps).axes[0].get_xticklabels()) == columns
+
+
+def test_mixing_finds_partners_and_the_global_generator_is_left_alone():
+    split, before = noisy_split(50), torch.get_rng_state()
+    figure = augmentations_figure(split, ["mixup:100"])
+    mixed, originals = shown_after(figure, 1, split)
+    assert not (mixed == originals).all((1, 2, 3)).any()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_augmentations_of_few_gray_images_still_make_a_figure():
+    figure = augmentations_figure(noisy_split(2, channels=1), ["trivial-augment", "cutmix"])
+    assert len(cells(pictures(figure)[0])) == 2
+    assert_nothing_is_cut_off_or_overlaps(figure)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 20), (20, 6)])
+def test_long_steps_are_wrapped_whole_and_apart(size):
+    steps = ["random-erasing:p=0.5,min_area=0.02,max_area=0.2", "alternating-flip", "brightness-contrast:brightness=0.1"]
+    figure = augmentations_figure(noisy_split(20, 3, *size), steps)
+    assert_nothing_is_cut_off_or_overlaps(figure)
+    if size == (8, 8):
+        texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert re.sub(r"\s", "", "".join(texts[1:4])) == "1." + steps[0] + "2." + steps[1] + "3." + steps[2]
+
+
+def test_wrong_steps_are_named():
+    with pytest.raises(SeewhyError, match="unknown augmentation 'flop'"):
+        augmentations_figure(noisy_split(10), ["flop"])
+
+
+def test_together_means_what_training_does():
+    split = noisy_split(64)
+    figure = augmentations_figure(split, ["flip", "crop:2"], seed=4)
+    together, originals = shown_after(figure, 3, split)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(4))
+    batch = Batch(split.images[order], one_hot(split.labels[order], 3), order, epoch=0)
+    expected = augmentation(["flip", "crop:2"])(batch, torch.Generator().manual_seed(4)).images[:5].permute(0, 2, 3, 1)
+    assert np.array_equal(together, expected.numpy())
+    assert not np.array_equal(together, originals)
