@@ -4,8 +4,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# One thread to a worker: two libraries that each take all cores wait for one another.
 WORKERS ?= auto
+# One thread to each worker: processes that each take all cores spend their time waiting for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: demo test check lint types bench clean
 
@@ -13,10 +14,10 @@ demo: .venv/installed
 	$(BIN)/seewhy demo
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+	$(PYTEST)
 
 check: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

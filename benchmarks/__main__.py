@@ -2,12 +2,13 @@
 
 import sys
 
-from benchmarks import cifar10, loading, startup, steps
+from benchmarks import cifar10, loading, pipeline, startup, steps
 
 startup.main()
 steps.main()
 if sys.argv[1:]:
     loading.main(sys.argv[1])
+    pipeline.main(sys.argv[1])
     cifar10.main(sys.argv[1])
 else:
     print("left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`")
