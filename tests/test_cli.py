@@ -1,6 +1,7 @@
 """The commands as a user types them, in this process; one test starts a real one."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -172,11 +173,14 @@ def test_summary_models_and_recipes(capsys: Capture) -> None:
     [
         (["trian"], "unknown command 'trian' (did you mean 'train'?); possible: data, demo"),
         (["train", "davidnet-42", "--data", "bars"], "unknown recipe 'davidnet-42' (did you mean"),
-        (["train", "tiny.toml"], "--data"),
-        (["train"], "RECIPE"),
+        (["train", "tiny.toml"], "Missing from seewhy train: --data NAME|PATH (see `seewhy train --help`)"),
+        (["train"], "Missing from seewhy train: RECIPE|FILE.toml, --data NAME|PATH (see"),
         (["train", "tiny.toml", "--data", "bras"], "unknown data set 'bras' (did you mean 'bars'?)"),
-        (["train", "tiny.toml", "--data", "bars", "--epocs", "3"], "--epocs"),
-        (["train", "tiny.toml", "--data", "bars", "--epochs", "three"], "--epochs"),
+        (
+            ["train", "tiny.toml", "--data", "bars", "--epocs", "3"],
+            "--epocs, 3; did you mean --epochs FLOAT? (see",
+        ),
+        (["train", "tiny.toml", "--data", "bars", "--epochs", "three"], "Error parsing --epochs: could not convert"),
         (["train", "tiny.toml", "--data", "bars", "--model", "resnet81"], "unknown model 'resnet81' (did you mean 'resnet18'?)"),
         (["train", "tiny.toml", "--data", "bars", "--lr", "-1"], "recipe field lr must be more than 0, found -1.0"),
         (["train", "tiny.toml", "--data", "bars", "--model", "vgg16"], "32"),
@@ -187,12 +191,20 @@ def test_summary_models_and_recipes(capsys: Capture) -> None:
         (["data", "bars", "--recipe", "davidnet-42"], "unknown recipe"),
         (["summary", "resnet81"], "unknown model 'resnet81' (did you mean 'resnet18'?)"),
         (["summary", "resnet18", "--num-classes", "1"], "at least 2 classes, found 1"),
-        (["models", "--all"], "--all"),
+        (["models", "--all"], "Unrecognized options: --all (see `seewhy models --help`)"),
     ],
 )
 def test_mistakes_are_one_line_with_exit_code_2(arguments: list[str], message: str, here: Path, capsys: Capture) -> None:
     assert message in error_of(arguments, capsys)
     assert {path.name for path in here.iterdir()} == {"tiny.toml"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_reads_the_same_in_any_encoding(encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "seewhy", "recipes", "demo", "--al"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr == "seewhy: Unrecognized options: --al (see `seewhy recipes --help`)\n"
 
 
 def test_a_run_directory_that_exists_is_not_touched(trained: Path, capsys: Capture) -> None:

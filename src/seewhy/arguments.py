@@ -1,8 +1,11 @@
 """Parsing a command's arguments with tyro, so that a mistake is one line like every other."""
 
+import re
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
+from itertools import groupby
+from textwrap import dedent
 from typing import Any, TypeVar
 
 import tyro
@@ -45,24 +48,19 @@ def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec
 def _one_line(box: str) -> str:
     """What a box that tyro drew says: its first section, and the names it suggests in the next.
 
-    In a section, a sentence is not indented, the arguments it is about are indented once, their help twice.
+    Under the title, rules part the sections; in a section a sentence is not indented, the arguments it is about are
+    indented once, their help twice. Where the terminal is not UTF-8 the box is drawn with spaces and hyphens.
     """
-    sections: list[list[str]] = [[]]
-    for line in box.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯").rstrip().removeprefix(" ")
-        if text.strip("─ "):
-            sections[-1].append(text)
-        else:
-            sections.append([])
-    message = _sentence(sections[0]) or "these arguments do not fit"
-    if len(sections) > 1 and sections[1] and sections[1][0].startswith("Perhaps you meant"):
+    lines = (line.strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:])
+    groups = groupby(lines, key=lambda line: bool(line.strip("─- ")))
+    sections = [dedent("\n".join(group)).splitlines() for is_text, group in groups if is_text]
+    if not sections:
+        return "these arguments do not fit"
+    message = " ".join([line for line in sections[0] if line[0] != " "] + [", ".join(_arguments(sections[0]))]).strip()
+    if len(sections) > 1 and sections[1][0].startswith("Perhaps you meant"):
         message += f"; did you mean {' or '.join(_arguments(sections[1]))}?"
     return message
 
 
-def _sentence(section: list[str]) -> str:
-    return " ".join([line for line in section if not line.startswith(" ")] + [", ".join(_arguments(section))]).strip()
-
-
 def _arguments(section: list[str]) -> list[str]:
-    return [line.strip() for line in section if line.startswith("    ") and not line.startswith("     ")]
+    return [line.strip() for line in section if re.match(r" {4}\S", line)]

@@ -47,8 +47,8 @@ def symmetric_beta(alpha: float, count: int, device: torch.device, generator: Ge
 
     Devroye 1996, "Random variate generation in one line of code": the t distribution's polar method, mapped to [0, 1].
     """
-    uniform, angle = torch.rand(2, count, device=device, generator=generator)
-    cosine = (2 * pi * angle).cos()
+    draws = torch.rand(2, count, device=device, generator=generator)
+    uniform, cosine = draws[0], (2 * pi * draws[1]).cos()
     odds = torch.expm1(-uniform.log() / alpha) * cosine**2
     return 0.5 + 0.5 * cosine.sign() / (1 + 1 / odds).sqrt()
 

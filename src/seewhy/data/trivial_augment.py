@@ -115,7 +115,7 @@ def _gray(pixels: Tensor) -> Tensor:  # (B, 1, H, W)
     """Luma of RGB (ITU-R BT.601), rounded; the mean over channels where there are not three."""
     if pixels.shape[1] != 3:
         return pixels.mean(1, keepdim=True).round_()
-    red, green, blue = pixels.split(1, dim=1)
+    red, green, blue = pixels[:, 0:1], pixels[:, 1:2], pixels[:, 2:3]
     return (0.299 * red + 0.587 * green + 0.114 * blue).round_()
 
 

@@ -40,5 +40,17 @@ RECIPES: dict[str, Recipe] = {
             schedule="one-cycle:pct_start=0.25,div=100,final_div=100",
             augment=("crop:4,mode=constant", "flip", "cutout:16"),
         ),
+        Recipe(
+            name="speednet-8",
+            model="speednet",
+            epochs=8,
+            batch_size=500,
+            lr=1.0,
+            optimizer="sgd:momentum=0.85,nesterov=true,bias_lr=16",
+            weight_decay=1e-3,
+            schedule="linear:warmup=0.23,start=0.2",
+            augment=("crop:2", "alternating-flip"),
+            label_smoothing=0.2,
+        ),
     )
 }
