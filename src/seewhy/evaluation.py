@@ -50,7 +50,7 @@ def evaluate(run: Run, data: Dataset | str | None = None) -> Predictions:
     if data.image_shape != run.image_shape:
         found, expected = ("x".join(map(str, shape)) for shape in (data.image_shape, run.image_shape))
         raise SeewhyError(f"{data.name} has images of {found}, but {run.recipe.model} was trained on {expected}")
-    return predictions(run.model, _relabelled(data.test, data, run.classes), run.classes)
+    return predictions(run.model, _relabelled(data.test, data, run.classes), run.classes, run.summary["precision"])
 
 
 def predict(run: Run, images: Sequence[str | Path], top: int = 5) -> list[Answer]:
@@ -59,7 +59,7 @@ def predict(run: Run, images: Sequence[str | Path], top: int = 5) -> list[Answer
         raise SeewhyError(f"top must be at least 1, found {top}")
     channels, height, width = run.image_shape
     pixels = torch.stack([decode_image(Path(path), (height, width), channels) for path in images])
-    probabilities = logits(run.model, pixels).softmax(1)
+    probabilities = logits(run.model, pixels, precision=run.summary["precision"]).softmax(1)
     best = probabilities.topk(min(top, len(run.classes)))
     return [
         Answer(str(path), tuple(Guess(run.classes[index], value) for value, index in zip(values, indices, strict=True)))

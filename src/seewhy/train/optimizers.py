@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from seewhy.errors import SeewhyError
 from seewhy.notation import bind
@@ -19,32 +19,80 @@ def bind_optimizer(text: str) -> Callable[[nn.Module, Recipe], list[Optimizer]]:
 def sgd(
     model: nn.Module,
     recipe: Recipe,
-    momentum: float = 0.9,
+    momentum: float = 0.0,
     nesterov: bool = False,
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Stochastic gradient descent with momentum (Sutskever et al. 2013).
+    """Stochastic gradient descent, with momentum if asked (Polyak 1964; Nesterov's as in Sutskever et al. 2013).
 
     `bias_lr` scales the learning rate of biases and norms; `decay_all` lets weight decay act on them too.
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    _require("nesterov", nesterov, momentum > 0 or not nesterov, "false where momentum is 0")
     groups = parameter_groups(model, recipe, bias_lr, decay_all)
-    return [SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)]
+    return [SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=nesterov, fused=True)]
+
+
+def momentum(
+    model: nn.Module, recipe: Recipe, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
+) -> list[Optimizer]:
+    """SGD with momentum (Polyak 1964)."""
+    return sgd(model, recipe, momentum, False, bias_lr, decay_all)
+
+
+def nesterov(
+    model: nn.Module, recipe: Recipe, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
+) -> list[Optimizer]:
+    """SGD with Nesterov's momentum (Sutskever et al. 2013)."""
+    return sgd(model, recipe, momentum, True, bias_lr, decay_all)
+
+
+def adagrad(model: nn.Module, recipe: Recipe, eps: float = 1e-10, decay_all: bool = False) -> list[Optimizer]:
+    """Adagrad (Duchi et al. 2011)."""
+    _require("eps", eps, eps > 0, "more than 0")
+    return [Adagrad(parameter_groups(model, recipe, decay_all=decay_all), lr=recipe.lr, eps=eps, fused=True)]
+
+
+def adadelta(model: nn.Module, recipe: Recipe, rho: float = 0.9, eps: float = 1e-6, decay_all: bool = False) -> list[Optimizer]:
+    """Adadelta (Zeiler 2012), its update scaled by the learning rate, which the paper leaves at 1."""
+    _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
+    _require("eps", eps, eps > 0, "more than 0")
+    return [Adadelta(parameter_groups(model, recipe, decay_all=decay_all), lr=recipe.lr, rho=rho, eps=eps)]
+
+
+def rmsprop(
+    model: nn.Module, recipe: Recipe, alpha: float = 0.99, eps: float = 1e-8, momentum: float = 0.0, decay_all: bool = False
+) -> list[Optimizer]:
+    """RMSprop (Tieleman & Hinton 2012, lecture 6.5)."""
+    _require("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
+    _require("eps", eps, eps > 0, "more than 0")
+    _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    groups = parameter_groups(model, recipe, decay_all=decay_all)
+    return [RMSprop(groups, lr=recipe.lr, alpha=alpha, eps=eps, momentum=momentum)]
 
 
 def adam(
     model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam (Kingma & Ba 2015), with weight decay as an L2 penalty."""
-    return [Adam(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+    settings = _adam_settings(recipe, beta1, beta2, eps)
+    return [Adam(parameter_groups(model, recipe, decay_all=decay_all), **settings, fused=True)]
 
 
 def adamw(
     model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return [AdamW(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+    settings = _adam_settings(recipe, beta1, beta2, eps)
+    return [AdamW(parameter_groups(model, recipe, decay_all=decay_all), **settings, fused=True)]
+
+
+def nadam(
+    model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+) -> list[Optimizer]:
+    """Adam with Nesterov's momentum (Dozat 2016)."""
+    return [NAdam(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float = 1.0, decay_all: bool = False) -> list[dict[str, Any]]:
@@ -75,7 +123,7 @@ def _adam_settings(recipe: Recipe, beta1: float, beta2: float, eps: float) -> di
     _require("beta1", beta1, 0 <= beta1 < 1, "in [0, 1)")
     _require("beta2", beta2, 0 <= beta2 < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
-    return {"lr": recipe.lr, "betas": (beta1, beta2), "eps": eps, "fused": True}
+    return {"lr": recipe.lr, "betas": (beta1, beta2), "eps": eps}
 
 
 def _require(name: str, value: float, holds: bool, possible: str) -> None:
@@ -83,4 +131,14 @@ def _require(name: str, value: float, holds: bool, possible: str) -> None:
         raise SeewhyError(f"optimizer setting {name} must be {possible}, found {value}")
 
 
-OPTIMIZERS: dict[str, Callable[..., list[Optimizer]]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+OPTIMIZERS: dict[str, Callable[..., list[Optimizer]]] = {
+    "adadelta": adadelta,
+    "adagrad": adagrad,
+    "adam": adam,
+    "adamw": adamw,
+    "momentum": momentum,
+    "nadam": nadam,
+    "nesterov": nesterov,
+    "rmsprop": rmsprop,
+    "sgd": sgd,
+}
