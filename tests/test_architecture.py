@@ -21,7 +21,9 @@ MAY_IMPORT = {
     "train": {"errors", "notation", "data", "models"},
     "diagnose": {"errors", "files", "data", "models"},
     "figures": {"errors", "files", "data", "train", "diagnose"},
-    "run": {"errors", "files", "environment", "data", "models", "train", "diagnose"},
+    "weights": {"errors", "files", "models"},
+    "run": {"errors", "files", "train", "diagnose", "weights"},
+    "recording": {"files", "environment", "data", "train", "diagnose", "run", "weights"},
 }
 HEAVY = {"torch", "datasets", "sklearn", "matplotlib", "pyarrow", "tensorboard", "safetensors"}
 
@@ -34,6 +36,15 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path) for path in FILES}
 
 
+HOMES = ast.literal_eval(
+    next(
+        node.value
+        for node in ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES"
+    )
+)
+
+
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
     """The modules that a file imports, each as the longest name that is a module of ours, or as it stands."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -44,8 +55,10 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else str(node.module) for name in names}
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                home = HOMES.get(alias.name) if node.module == "seewhy" else None  # a public name stands for its module
+                found.add(home or (name if name in MODULES else str(node.module)))
     return found
 
 

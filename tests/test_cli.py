@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,6 @@ def test_train_says_how_well_and_what_is_where(here: Path, capsys: Capture) -> N
     assert str(directory.resolve().relative_to(here)) in out
     assert "model.safetensors" in out
     assert (directory / "model.safetensors").is_file()
-    assert "seewhy" in (directory / "command.txt").read_text() or "Python" in (directory / "command.txt").read_text()
 
 
 def test_any_field_of_the_recipe_is_an_option(here: Path) -> None:
@@ -106,6 +106,30 @@ def test_any_field_of_the_recipe_is_an_option(here: Path) -> None:
         assert line in written.splitlines()
 
 
+def test_options_may_come_before_the_recipe(here: Path) -> None:
+    assert cli.main(["train", "--epochs", "1", "--data", "bars", "--output", "out", "--quiet", "tiny.toml"]) == 0
+    written = (here / "out" / "recipe.toml").read_text().splitlines()
+    assert 'name = "tiny"' in written
+    assert 'model = "speednet:width=0.125"' in written
+    assert "epochs = 1.0" in written
+
+
+def test_the_directory_is_called_after_the_name(here: Path) -> None:
+    assert cli.main(["train", "tiny.toml", "--data", "bars", "--quiet", "--epochs", "1", "--name", "my run"]) == 0
+    assert (here / "runs" / "latest").resolve().name.endswith("-my run")
+
+
+def test_the_seed_of_a_recipe_does_not_draw_the_splits(here: Path) -> None:
+    for seed in ("0", "1"):
+        options = ["--epochs", "0.1", "--seed", seed, "--output", seed, "--quiet"]
+        assert cli.main(["train", "demo", "--data", "digits", *options]) == 0
+    first, second = (json.loads((here / seed / "env.json").read_text())["data"]["fingerprint"] for seed in ("0", "1"))
+    assert first == second
+    options = ["--epochs", "0.1", "--split-seed", "1", "--output", "other", "--quiet"]
+    assert cli.main(["train", "demo", "--data", "digits", *options]) == 0
+    assert json.loads((here / "other" / "env.json").read_text())["data"]["fingerprint"] != first
+
+
 def test_the_recipe_of_a_run_trains_it_again(trained: Path) -> None:
     assert cli.main(["train", str(trained / "recipe.toml"), "--data", "bars", "--output", "again", "--quiet"]) == 0
     first, again = (json.loads((path / "summary.json").read_text()) for path in (trained, trained.parent / "again"))
@@ -116,7 +140,7 @@ def test_evaluate(trained: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert cli.main(["evaluate", "run", "--data", "bars"]) == 0
     out = capsys.readouterr().out
-    for word in ("of 60 images correct", "upright", "level", "slanting", "95 % interval"):
+    for word in ("of 60 test images correct", "upright", "level", "slanting", "95 % interval"):
         assert word in out
     assert cli.main(["evaluate", "run", "--data", "bars", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -187,6 +211,8 @@ def test_summary_models_and_recipes(capsys: Capture) -> None:
         (["train", "tiny.toml", "--data", "bars", "--device", "tpu"], "device 'tpu' cannot be used here"),
         (["train", "tiny.toml", "--data", "bars", "--validation", "2"], "validation"),
         (["evaluate", "nowhere"], "nowhere is not a run directory (no such directory)"),
+        (["train", "tiny.toml", "--data", "bars", "--name", "../x"], "recipe field name must be a plain file name"),
+        (["train", "tiny.toml", "--data", "bars", "--augment", "crop:9"], "crop"),
         (["predict", "run"], "predict needs at least one image file"),
         (["data", "bars", "--recipe", "davidnet-42"], "unknown recipe"),
         (["summary", "resnet81"], "unknown model 'resnet81' (did you mean 'resnet18'?)"),
@@ -268,9 +294,42 @@ def test_the_demo_reaches_98_percent(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "written to" in capsys.readouterr().out
 
 
-def test_arrays_of_text_are_not_markup(trained: Path, capsys: Capture) -> None:
-    """A file name that looks like rich's markup is printed as it is."""
+def test_names_are_data_not_markup(here: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Class and file names that look like rich's markup are printed as they are."""
+    named = replace(data, name="[b]ars", classes=("[red]apple", "[other]", "[/b]"))
+    monkeypatch.setitem(SOURCES, "marked", lambda: named)
+    assert cli.main(["train", "tiny.toml", "--data", "marked", "--output", "[bold]run"]) == 0
+    assert "written to [bold]run" in capsys.readouterr().out
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("[red]x[_red].png")
-    capsys.readouterr()
-    assert cli.main(["predict", "run", "[red]x[_red].png"]) == 0
+    for arguments in (["evaluate", "[bold]run"], ["predict", "[bold]run", "[red]x[_red].png"], ["data", "marked"]):
+        capsys.readouterr()
+        assert cli.main(arguments) == 0
+        out = capsys.readouterr().out
+        for name in named.classes:
+            assert name in out
+    assert cli.main(["predict", "[bold]run", "[red]x[_red].png"]) == 0
     assert "[red]x[_red].png" in capsys.readouterr().out
+
+
+def test_a_terminal_that_lacks_a_character_is_no_reason_to_fail() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "seewhy", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0
+    assert "usage: seewhy COMMAND ?" in done.stdout
+
+
+def test_a_terminated_training_keeps_its_weights(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "seewhy", "train", "demo", "--data", "digits", "--epochs", "1000", "--output", "out"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.split()[:1] == ["2"]:  # two epochs have ended
+                process.terminate()
+                break
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
+    assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -1,9 +1,11 @@
 import io
+import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from seewhy.console import clock, fitting_columns, showing
+from seewhy.console import clock, fitting_columns, live_state, showing
 from seewhy.train.loop import EpochStats, Progress
 
 ROW = EpochStats(2.0, 100, 0.0123, 754.0, 812.0, 1.2345, 0.5678, 1.1111, 0.6789)
@@ -56,3 +58,7 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3600, "1:00:00"), (59.6, "1:00")])
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_what_is_not_known_yet_is_left_out() -> None:
+    assert live_state(replace(STEP, train_loss=math.nan, train_accuracy=math.nan)) == "800 img/s  1:01 left"

@@ -61,6 +61,23 @@ def test_predict_reads_files_of_any_size_and_kind(run: Run, data: Dataset, tmp_p
     assert answers[1].top[0].probability > answers[1].top[1].probability
 
 
+def test_predict_takes_one_path_and_images_in_memory(run: Run, data: Dataset, tmp_path: Path) -> None:
+    image = Image.fromarray(data.test.images[0].permute(1, 2, 0).numpy())
+    image.save(tmp_path / "one.png")
+    (answer,) = predict(run, str(tmp_path / "one.png"))
+    assert answer.image == str(tmp_path / "one.png")
+    (same,) = predict(run, [image])
+    assert same.image == "image 0"
+    assert same.top == answer.top
+    with pytest.raises(SeewhyError, match=r"predict needs at least one image"):
+        predict(run, [])
+
+
+def test_a_run_on_data_made_in_memory_says_that_it_needs_data(run: Run) -> None:
+    with pytest.raises(SeewhyError, match=r"bars was made in memory, so it cannot be loaded again"):
+        evaluate(run)
+
+
 def test_top_is_at_least_one(run: Run) -> None:
     with pytest.raises(SeewhyError, match=r"top must be at least 1, found 0"):
         predict(run, ["x.png"], top=0)

@@ -2,7 +2,8 @@
 
 import csv
 import json
-import tomllib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,27 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import seewhy.fitting
+from seewhy.data import load
 from seewhy.data.augment import AUGMENTATIONS, Batch
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
+from seewhy.evaluation import evaluate
 from seewhy.fitting import fit
 from seewhy.models import MODELS
 from seewhy.models.inference import logits
 from seewhy.run import Run, new_directory, open_run
 from seewhy.train.loop import EpochStats
-from seewhy.train.recipe import Recipe, read_recipe
+from seewhy.train.recipe import Recipe, read_recipe, to_toml
 
 
 @pytest.fixture
 def run(recipe: Recipe, data: Dataset, tmp_path: Path) -> Run:
     return fit(recipe, data, tmp_path / "runs" / "first", quiet=True)
+
+
+def accuracy_of(run: Run) -> float:
+    assert run.result is not None
+    return run.result.accuracy
 
 
 def directory_of(run: Run) -> Path:
@@ -42,7 +50,7 @@ def test_without_a_directory_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     run = fit(recipe, data, quiet=True)
     assert run.directory is None
-    assert run.summary["accuracy"] > 0.95
+    assert accuracy_of(run) > 0.95
     assert not list(tmp_path.iterdir())
     assert repr(run).startswith("Run(tiny on bars: ")
 
@@ -56,15 +64,24 @@ def test_the_directory_holds_what_it_should(run: Run, recipe: Recipe, data: Data
     environment = json.loads((directory / "env.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert environment["data"]["fingerprint"] == data.fingerprint
-    assert environment["data"]["images"] == {"train": 240, "test": 60, "validation": 0}
+    assert environment["data"]["images"] == {"train": 240, "test": 60}
+    assert environment["processor"]
+    assert environment["threads"] == torch.get_num_threads()
+    assert (environment["device"], environment["precision"]) == ("cpu", "fp32")
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["schema_version"] == 1
     assert summary["interval"][0] < summary["accuracy"] <= summary["interval"][1]
     for name in ("curves.svg", "curves.png"):
         assert (directory / "figures" / name).stat().st_size > 1000
-    assert "# tiny on bars" in (directory / "README.md").read_text()
-    assert (directory / "command.txt").read_text().strip()
-    assert (directory.parent / "latest").resolve() == directory.resolve()
+    card = (directory / "README.md").read_text()
+    for words in (
+        "# tiny on bars",
+        f"**{100 * accuracy_of(run):.2f} %** of 60 test images",
+        "upright, level, slanting",
+        to_toml(recipe),
+    ):
+        assert words in card
+    assert (directory / "command.txt").read_text() == "Python\n"
 
 
 def test_predictions_and_tables_agree_with_the_model(run: Run, data: Dataset) -> None:
@@ -116,6 +133,11 @@ def test_an_opened_run_predicts_as_the_one_that_was_saved(run: Run, data: Datase
     assert opened.classes == data.classes
     assert opened.image_shape == (3, 8, 8)
     assert not opened.model.training
+    assert opened.result == run.result
+    assert opened.setting == run.setting
+    assert opened.test is not None
+    assert run.test is not None
+    assert torch.equal(opened.test.logits, run.test.logits)
     torch.testing.assert_close(logits(opened.model, data.test.images), logits(run.model, data.test.images), rtol=0, atol=0)
 
 
@@ -133,6 +155,16 @@ def test_a_model_of_ones_own_is_trained_and_opened(
     monkeypatch.delitem(MODELS, "linear")
     with pytest.raises(SeewhyError, match=r"unknown model 'linear'"):
         open_run(tmp_path / "own")
+
+
+def test_opening_needs_the_model_only(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    def invert(images: torch.Tensor) -> torch.Tensor:
+        return 255 - images
+
+    run = fit(replace(recipe, augment=("crop:1", invert), epochs=1), data, tmp_path / "own", quiet=True)
+    opened = open_run(tmp_path / "own")
+    assert opened.recipe.augment[0] == "crop:1"
+    torch.testing.assert_close(logits(opened.model, data.test.images), logits(run.model, data.test.images), rtol=0, atol=0)
 
 
 def test_an_augmentation_of_ones_own(recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,8 +202,10 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_split_is_read_once(
     slowly = replace(recipe, batch_size=240, epochs=8)
     run = fit(slowly, replace(data, validation=hostile), quiet=True)
     assert calls == [data.test]
-    assert run.summary["selected_on"] == "validation"
+    assert run.result is not None
+    assert run.result.selected_on == "validation"
     accuracies = [row.eval_accuracy for row in run.history]
+    assert run.result.selected_epoch == accuracies.index(max(accuracies)) + 1  # type: ignore[type-var]
     kept = (logits(run.model, hostile.images).argmax(1) == hostile.labels).float().mean().item()
     assert kept == pytest.approx(max(accuracies))  # type: ignore[type-var]
     assert kept > accuracies[-1]  # type: ignore[operator]
@@ -192,27 +226,110 @@ def test_a_recipe_that_does_not_fit_the_data_leaves_no_directory(recipe: Recipe,
     assert not (tmp_path / "none").exists()
 
 
+def failing_in_epoch(number: int, error: BaseException) -> Callable[[Batch, torch.Generator], Batch]:
+    def late(batch: Batch, generator: torch.Generator) -> Batch:
+        if batch.epoch == number:
+            raise error
+        return batch
+
+    return late
+
+
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("broken"), "failed")])
 def test_what_was_written_stays_when_a_run_ends_early(
     error: BaseException, status: str, recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(batch: Batch, generator: torch.Generator) -> Batch:
-        if batch.epoch == 2:
-            raise error
-        return batch
-
-    monkeypatch.setitem(AUGMENTATIONS, "late", late)
+    monkeypatch.setitem(AUGMENTATIONS, "late", failing_in_epoch(2, error))
     with pytest.raises(type(error)):
         fit(replace(recipe, augment=("late",)), data, tmp_path / "early", quiet=True)
     assert json.loads((tmp_path / "early" / "status.json").read_text())["status"] == status
     assert len((tmp_path / "early" / "metrics.jsonl").read_text().splitlines()) == 2
     assert (tmp_path / "early" / "model.safetensors").exists() == (status == "interrupted")
-    tomllib.loads((tmp_path / "early" / "recipe.toml").read_text())
+
+
+def test_an_interrupted_run_can_be_used(recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUGMENTATIONS, "late", failing_in_epoch(3, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(recipe, augment=("crop:1", "late")), data, tmp_path / "early", quiet=True)
+    run = open_run(tmp_path / "early")
+    assert (run.result, run.test) == (None, None)
+    assert len(run.history) == 3
+    assert evaluate(run, data).accuracy == pytest.approx(run.history[-1].eval_accuracy)
+    assert repr(run) == "Run(tiny on bars: ended after 3 epochs, before it was finished)"
+
+
+def test_a_run_that_fails_after_training_keeps_its_weights(
+    recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(seewhy.fitting, "write_result", broken)
+    with pytest.raises(ZeroDivisionError):
+        fit(recipe, data, tmp_path / "late", quiet=True)
+    assert json.loads((tmp_path / "late" / "status.json").read_text())["status"] == "failed"
+    assert evaluate(open_run(tmp_path / "late"), data).accuracy > 0.95
+
+
+def test_tied_weights_are_written(
+    recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tied(num_classes: int, sample: object) -> torch.nn.Module:
+        net = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(192, 192), torch.nn.Linear(192, 192), torch.nn.Linear(192, num_classes)
+        )
+        net[2].weight = net[1].weight
+        return net
+
+    monkeypatch.setitem(MODELS, "tied", tied)
+    run = fit(replace(recipe, model="tied", lr=0.001, epochs=1), data, tmp_path / "tied", quiet=True)
+    torch.testing.assert_close(
+        logits(open_run(tmp_path / "tied").model, data.test.images), logits(run.model, data.test.images), rtol=0, atol=0
+    )
+
+
+FILE_LIMIT = """
+import resource, sys
+from dataclasses import replace
+import seewhy
+from seewhy import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.exit(cli.main(["train", "demo", "--data", "digits", "--epochs", "0.2", "--output", "full", "--quiet"]))
+"""
+
+
+def test_a_file_that_the_system_refuses_to_write_is_one_line(tmp_path: Path) -> None:
+    """The weights (8 MB) exceed a limit on file sizes: safetensors reports it in its own kind of error."""
+    load("digits", quiet=True)  # into the cache, before files are limited
+    done = subprocess.run([sys.executable, "-c", FILE_LIMIT], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("seewhy: full/model.safetensors could not be written")
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "full" / "status.json").read_text())["status"] == "failed"
+    assert not [path for path in (tmp_path / "full").iterdir() if path.name.startswith(".")]
+
+
+def test_data_made_by_hand_is_checked(recipe: Recipe, data: Dataset) -> None:
+    wrong = replace(data, train=replace(data.train, labels=data.train.labels + 1))
+    with pytest.raises(SeewhyError, match=r"labels of the train split are out of range 0 to 2"):
+        fit(recipe, wrong, quiet=True)
+
+
+def test_latest_links_to_automatic_names_only(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    short = replace(recipe, epochs=1)
+    first = new_directory("a", tmp_path)
+    fit(short, data, first, quiet=True)
+    assert (tmp_path / "latest").resolve() == first.resolve()
+    fit(short, data, tmp_path / "named", quiet=True)
+    assert (tmp_path / "latest").resolve() == first.resolve()
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("named")  # the user's own link
+    fit(short, data, new_directory("b", tmp_path), quiet=True)
+    assert (tmp_path / "latest").readlink() == Path("named")
 
 
 def test_new_directories_do_not_collide(tmp_path: Path) -> None:
     first = new_directory("a", tmp_path)
-    first.mkdir()
     second = new_directory("a", tmp_path)
     assert second != first
     assert second.name.startswith(first.name[:9])
@@ -224,6 +341,10 @@ def remove(name: str) -> Callable[[Path], None]:
 
 def garble(name: str) -> Callable[[Path], None]:
     return lambda directory: (directory / name).write_bytes(b"\x00garbage")  # type: ignore[return-value]
+
+
+def rewrite(name: str, text: str) -> Callable[[Path], None]:
+    return lambda directory: (directory / name).write_text(text)  # type: ignore[return-value]
 
 
 def foreign(directory: Path) -> None:
@@ -244,9 +365,12 @@ def truncate(directory: Path) -> None:
     ("damage", "message"),
     [
         (remove("recipe.toml"), r"is not a run directory \(it holds no recipe.toml\); runs are below runs/"),
-        (remove("summary.json"), r"summary.json does not exist: the run has not finished"),
-        (garble("summary.json"), r"summary.json is damaged"),
-        (garble("metrics.jsonl"), r"metrics.jsonl is damaged"),
+        (garble("summary.json"), r"summary.json is missing or damaged"),
+        (rewrite("summary.json", "[1]"), r"summary.json is missing or damaged"),
+        (rewrite("summary.json", "{}"), r"summary.json is missing or damaged"),
+        (rewrite("env.json", "{}"), r"env.json is missing or damaged"),
+        (garble("metrics.jsonl"), r"metrics.jsonl is missing or damaged"),
+        (garble("predictions.npz"), r"predictions.npz is missing or damaged"),
         (remove("model.safetensors"), r"model.safetensors does not exist"),
         (garble("model.safetensors"), r"model.safetensors is damaged or no safetensors file"),
         (truncate, r"model.safetensors is damaged or no safetensors file"),

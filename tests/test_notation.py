@@ -3,7 +3,7 @@ from typing import Any, Literal
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.notation import bind, parse, write
+from seewhy.notation import bind, parse, without
 
 
 def paint(
@@ -24,17 +24,54 @@ TABLE = {"paint": paint, "needy": needy}
     ("text", "expected"),
     [
         ("crop", ("crop", [], {})),
-        ("crop:4", ("crop", [4], {})),
-        ("crop:4,mode=constant", ("crop", [4], {"mode": "constant"})),
-        ("sgd:momentum=0.9,nesterov=true", ("sgd", [], {"momentum": 0.9, "nesterov": True})),
-        ("one-cycle:final-div=1e4", ("one-cycle", [], {"final_div": 1e4})),
+        ("crop:4", ("crop", ["4"], {})),
+        ("crop:4,mode=constant", ("crop", ["4"], {"mode": "constant"})),
+        ("sgd:momentum=0.90,nesterov=True", ("sgd", [], {"momentum": "0.90", "nesterov": "True"})),
+        ("one-cycle:final-div=1e4", ("one-cycle", [], {"final_div": "1e4"})),
         ("hub:owner/name", ("hub", ["owner/name"], {})),
         ("hub:owner/name,config=a=b", ("hub", ["owner/name"], {"config": "a=b"})),
     ],
 )
 def test_parse(text: str, expected: tuple[Any, ...]) -> None:
     assert parse(text) == expected
-    assert parse(write(*expected)) == expected
+
+
+def test_values_without_a_hint_are_what_they_look_like() -> None:
+    def anything(a, b, c, d):  # type: ignore[no-untyped-def]
+        return a, b, c, d
+
+    assert bind({"anything": anything}, "anything:4,b=x,c=TRUE,d=1e4", "step", 0)() == (4, "x", True, 1e4)
+
+
+def test_hints_that_only_a_type_checker_sees() -> None:
+    def crop(image: "Image", size: "int", strength: "float" = 0.5, tag: "str" = "", mode: "Mode" = 1) -> "Image":  # noqa: F821
+        return image, size, strength, tag, mode
+
+    found = bind({"crop": crop}, "crop:4,1,007,mode=2", "step", given=1)("image")
+    assert found == ("image", 4, 1.0, "007", 2)
+    assert type(found[2]) is float
+    with pytest.raises(SeewhyError, match="size must be int, found 'big'"):
+        bind({"crop": crop}, "crop:big", "step", given=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("crop", "crop"),
+        ("crop:007,weights=true", "crop:007"),
+        ("crop:007,true", "crop:007"),
+        ("crop:007,true,1.50,mode=a=b", "crop:007,size=1.50,mode=a=b"),
+        ("crop:weights=1e3,tag=0012,size=1_0", "crop:tag=0012,size=1_0"),
+        ("plain:True,1.0", "plain:True,1.0"),
+        ("crop:1,2,3,4,5", "crop:1,2,3,4,5"),  # too many: bind will say so
+    ],
+)
+def test_an_argument_is_taken_out_and_the_rest_stays_as_written(text: str, expected: str) -> None:
+    def crop(batch: str, tag: str = "", weights: bool = False, size: float = 1, mode: str = "") -> None: ...
+
+    def plain(batch: str, fast: bool = False, size: float = 1) -> None: ...
+
+    assert without({"crop": crop, "plain": plain}, text, "step", given=1, argument="weights") == expected
 
 
 def test_bind_fills_settings_after_the_given_parameters() -> None:
@@ -67,6 +104,11 @@ def test_a_number_becomes_the_text_that_is_annotated() -> None:
         ("paint:1,size=2", "step 'paint:1,size=2': 'size' is given twice"),
         ("paint:size=big", "'paint:size=big': size must be int, found 'big'"),
         ("paint:size=1.5", "'paint:size=1.5': size must be int, found 1.5"),
+        ("paint:size=1,size=2", "'paint:size=1,size=2': 'size' is given twice"),
+        ("paint:strength=inf", "'paint:strength=inf': strength must be a finite number, found inf"),
+        ("paint:strength=-Infinity", "'paint:strength=-Infinity': strength must be a finite number, found -Infinity"),
+        ("paint:strength=nan", "'paint:strength=nan': strength must be a finite number, found nan"),
+        ("paint:strength=1e999", "'paint:strength=1e999': strength must be a finite number, found 1e999"),
         ("paint:fast=1", "'paint:fast=1': fast must be bool, found 1"),
         ("paint:size=2,reflect", "'paint:size=2,reflect': 'reflect' follows a key=value; give it a key, or move it to the front"),
         ("needy", "step 'needy': needy needs path, as in needy:path=…"),

@@ -68,34 +68,7 @@ _HOMES = {
     "summary": "seewhy.models.summary",
 }
 
-__all__ = [
-    "AUGMENTATIONS",
-    "MODELS",
-    "OPTIMIZERS",
-    "RECIPES",
-    "SCHEDULES",
-    "SOURCES",
-    "Batch",
-    "Dataset",
-    "Predictions",
-    "Recipe",
-    "Run",
-    "SeewhyError",
-    "Split",
-    "build",
-    "class_counts",
-    "class_weights",
-    "confusion",
-    "describe",
-    "evaluate",
-    "fit",
-    "load",
-    "open_run",
-    "parameter_groups",
-    "predict",
-    "read_recipe",
-    "summary",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

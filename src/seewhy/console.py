@@ -64,11 +64,9 @@ def showing(held_out: str, quiet: bool = False, console: Console | None = None) 
 
 
 def live_state(event: StepProgress) -> str:
-    """Loss, accuracy, speed and time left in one short line."""
-    return (
-        f"loss {event.train_loss:.3f}  acc {100 * event.train_accuracy:.1f} %  "
-        f"{event.images_per_second:,.0f} img/s  {clock(event.seconds_left)} left"
-    )
+    """Loss and accuracy as far as they are known yet, speed and time left in one short line."""
+    known = "" if math.isnan(event.train_accuracy) else f"loss {event.train_loss:.3f}  acc {100 * event.train_accuracy:.1f} %  "
+    return f"{known}{event.images_per_second:,.0f} img/s  {clock(event.seconds_left)} left"
 
 
 def clock(seconds: float) -> str:

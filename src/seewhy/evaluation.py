@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from seewhy.data import load
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.decode import decode_image
 from seewhy.diagnose.predictions import Predictions, predictions
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.inference import device_of, logits
 from seewhy.run import Run
+from seewhy.train.precision import find_precision
 
 
 @dataclass(frozen=True)
@@ -31,40 +33,49 @@ class Answer:
     top: tuple[Guess, ...]
 
 
-def evaluate(run: Run, data: Dataset | str | None = None) -> Predictions:
+def evaluate(run: Run, data: Dataset | str | Path | None = None) -> Predictions:
     """Predictions on the test split of `data`, by default of the data that the run was trained on.
 
-    Classes are matched by name, so another data set may order them differently or lack some. Raises SeewhyError for a
-    class that the network does not know.
+    Images are resized to what the network takes. Classes are matched by name, so another data set may order them
+    differently or lack some. Raises SeewhyError for a class that the network does not know.
     """
     if data is None:
-        if not run.summary["loaded_with"]:
-            raise SeewhyError(
-                f"{run.summary['data']} was made in memory, so it cannot be loaded again; say which data to evaluate on"
-            )
-        data = load(**run.summary["loaded_with"])
-    elif isinstance(data, str):
+        loaded_with = run.setting["data"]["loaded_with"]
+        if not loaded_with:
+            name = run.setting["data"]["name"]
+            raise SeewhyError(f"{name} was made in memory, so it cannot be loaded again; say which data to evaluate on")
+        data = load(**loaded_with)
+    elif not isinstance(data, Dataset):
         _, height, width = run.image_shape
-        size = height if height == width else None
-        data = load(**run.summary["loaded_with"] | {"name": data, "image_size": size})
+        data = load(data, image_size=height if height == width else None)
     if data.image_shape != run.image_shape:
         found, expected = ("x".join(map(str, shape)) for shape in (data.image_shape, run.image_shape))
         raise SeewhyError(f"{data.name} has images of {found}, but {run.recipe.model} was trained on {expected}")
-    return predictions(run.model, _relabelled(data.test, data, run.classes), run.classes, run.summary["precision"])
+    return predictions(run.model, _relabelled(data.test, data, run.classes), run.classes, _precision(run))
 
 
-def predict(run: Run, images: Sequence[str | Path], top: int = 5) -> list[Answer]:
-    """The `top` classes of each image file, decoded, resized and cropped as the training images were."""
+def predict(run: Run, images: str | Path | Sequence[str | Path | Image.Image], top: int = 5) -> list[Answer]:
+    """The `top` classes of each image, a file or Pillow's, decoded, resized and cropped as the training images were."""
     if top < 1:
         raise SeewhyError(f"top must be at least 1, found {top}")
+    given = [images] if isinstance(images, str | Path) else list(images)
+    if not given:
+        raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
     channels, height, width = run.image_shape
-    pixels = torch.stack([decode_image(Path(path), (height, width), channels) for path in images])
-    probabilities = logits(run.model, pixels, precision=run.summary["precision"]).softmax(1)
+    pixels = torch.stack([decode_image(image, (height, width), channels) for image in given])
+    probabilities = logits(run.model, pixels, precision=_precision(run)).softmax(1)
     best = probabilities.topk(min(top, len(run.classes)))
+    names = [f"image {place}" if isinstance(image, Image.Image) else str(image) for place, image in enumerate(given)]
     return [
-        Answer(str(path), tuple(Guess(run.classes[index], value) for value, index in zip(values, indices, strict=True)))
-        for path, values, indices in zip(images, best.values.tolist(), best.indices.tolist(), strict=True)
+        Answer(name, tuple(Guess(run.classes[index], value) for value, index in zip(values, indices, strict=True)))
+        for name, values, indices in zip(names, best.values.tolist(), best.indices.tolist(), strict=True)
     ]
+
+
+def _precision(run: Run) -> str:
+    """What the run was trained in, where the model's device computes in it: then its result is repeated exactly."""
+    trained_in = str(run.setting["precision"])
+    return trained_in if find_precision("auto", device_of(run.model)) == trained_in else "fp32"
 
 
 def _relabelled(split: Split, data: Dataset, classes: tuple[str, ...]) -> Split:

@@ -2,8 +2,8 @@
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from seewhy.errors import SeewhyError
@@ -14,26 +14,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises SeewhyError where the disk is full or the directory cannot be written; `path` is then as it was.
     """
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        os.fchmod(handle, 0o644)
-        os.close(handle)
         write(temporary)
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):  # where the directory itself is gone or none, there is nothing to remove
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it. Raises SeewhyError where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: OSError) -> SeewhyError:

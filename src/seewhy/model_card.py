@@ -6,27 +6,30 @@ from seewhy.train.recipe import to_toml
 
 def model_card(run: Run) -> str:
     """The card as Markdown."""
-    summary = run.summary
-    low, high = (100 * bound for bound in summary["interval"])
+    result = run.result
+    if result is None:
+        raise ValueError("a model card is of a finished run")
+    data = run.setting["data"]
+    low, high = (100 * bound for bound in result.interval)
     channels, height, width = run.image_shape
     read = (
         "The test images were watched during training, but nothing was selected on them: this is the last epoch."
-        if summary["selected_on"] == "last epoch"
-        else "The epoch was selected on a validation split; the test images were read once."
+        if result.selected_on == "last epoch"
+        else f"Epoch {result.selected_epoch:g} was selected on a validation split; the test images were read once."
     )
-    training = f"{summary['epochs']:g} epochs in {summary['seconds']:.0f} s on {summary['device']} ({summary['precision']})"
-    return f"""# {run.recipe.name} on {summary["data"]}
+    where = f"{run.setting['device']} ({run.setting['precision']})"
+    return f"""# {run.recipe.name} on {data["name"]}
 
-**{100 * summary["accuracy"]:.2f} %** of {summary["images"]:,} test images are classified correctly
+**{100 * result.accuracy:.2f} %** of {result.images:,} test images are classified correctly
 (95 % interval {low:.2f} to {high:.2f} %). {read}
 
 | | |
 |---|---|
-| network | `{run.recipe.model}`, {summary["parameters"]:,} parameters |
+| network | `{run.recipe.model}`, {result.parameters:,} parameters |
 | input | {channels} x {height} x {width}, pixels in [0, 1]; normalisation is inside the network |
 | classes | {", ".join(run.classes)} |
-| training | {training} |
-| data | {summary["data"]}, fingerprint `{summary["fingerprint"]}` |
+| training | {result.epochs:g} epochs in {result.seconds:.0f} s on {where} |
+| data | {data["name"]}, fingerprint `{data["fingerprint"]}` |
 
 ![Loss, accuracy and learning rate](figures/curves.svg)
 

@@ -32,8 +32,8 @@ WRITTEN = {
 
 
 def console() -> Console:
-    """Where the tables go: standard output, without colouring of numbers."""
-    return Console(highlight=False, soft_wrap=False)
+    """Where the tables go: standard output. Names of classes and files are data, so markup is off."""
+    return Console(highlight=False, markup=False)
 
 
 def table(*headings: str, left: int = 1) -> Table:
@@ -52,19 +52,20 @@ def interval_text(interval: tuple[float, float]) -> str:
 def print_run(run: Run) -> None:
     """The last lines of a training: how well, how fast, and where everything is."""
     out = console()
-    summary = run.summary
-    low, high = (100 * bound for bound in summary["interval"])
-    out.print(
-        f"\n[bold]{100 * summary['accuracy']:.2f} %[/] of {summary['images']:,} test images correct "
-        f"(95 % interval {low:.2f} – {high:.2f})"
-    )
-    out.print(
-        f"{clock(summary['seconds'])} of training, {summary['images_per_second']:,.0f} images/s "
-        f"in {summary['precision']} on {summary['device']}"
-    )
+    result = run.result
+    if result is not None:
+        low, high = (100 * bound for bound in result.interval)
+        out.print(
+            f"\n{100 * result.accuracy:.2f} % of {result.images:,} test images correct (95 % interval {low:.2f} – {high:.2f})",
+            style="bold",
+        )
+        if result.selected_on == "validation":
+            out.print(f"the weights are those of epoch {result.selected_epoch:g}, the best on the validation split")
+        speed = f"{result.images_per_second:,.0f} images/s in {run.setting['precision']} on {run.setting['device']}"
+        out.print(f"{clock(result.seconds)} of training, {speed}")
     if run.directory is None:
         return
-    out.print(f"\nwritten to [bold]{run.directory}[/]")
+    out.print(f"\nwritten to {run.directory}")
     rows = table("", "", left=2)
     rows.show_header = False
     for name, purpose in WRITTEN.items():
@@ -77,14 +78,12 @@ def print_run(run: Run) -> None:
 def print_accuracies(result: Predictions) -> None:
     """Accuracy in all and of each class, the worst class first."""
     out = console()
-    out.print(
-        f"[bold]{100 * result.accuracy:.2f} %[/] of {len(result.labels):,} images correct "
-        f"(95 % interval {interval_text(result.interval)} %)\n"
-    )
+    share = f"{100 * result.accuracy:.2f} % of {len(result.labels):,} test images correct"
+    out.print(f"{share} (95 % interval {interval_text(result.interval)} %)\n", style="bold")
     rows = table("class", "images", "accuracy %", "95 % interval", "")
     for row in sorted(result.by_class, key=lambda row: row.accuracy):
         bar = Bar(1, 0, row.accuracy, width=20) if out.width >= 72 else ""
-        rows.add_row(row.name, f"{row.images:,}", f"{100 * row.accuracy:.1f}", interval_text(row.interval), bar)
+        rows.add_row(Text(row.name), f"{row.images:,}", f"{100 * row.accuracy:.1f}", interval_text(row.interval), bar)
     out.print(rows)
 
 
@@ -92,9 +91,9 @@ def print_answers(answers: Sequence[Answer]) -> None:
     """The top classes of each image."""
     out = console()
     for answer in answers:
-        out.print(Path(answer.image).name, style="bold", markup=False)
+        out.print(Path(answer.image).name, style="bold")
         for guess in answer.top:
-            out.print(f"  {100 * guess.probability:6.2f} %  {guess.name}", markup=False)
+            out.print(f"  {100 * guess.probability:6.2f} %  {guess.name}")
 
 
 def print_description(description: Description) -> None:
@@ -102,7 +101,7 @@ def print_description(description: Description) -> None:
     out = console()
     shape = " x ".join(map(str, description.image_shape))
     sizes = ", ".join(f"{count:,} {name}" for name, count in description.images.items())
-    out.print(f"[bold]{description.name}[/]: {sizes} images, {len(description.classes)} classes, {shape}\n")
+    out.print(f"{description.name}: {sizes} images, {len(description.classes)} classes, {shape}\n", style="bold")
     pixels = table("split", "channel", "min", "max", "mean", "std", "var")
     names = "RGB" if description.image_shape[0] == 3 else "L"
     for split, found in description.pixels.items():
@@ -113,14 +112,14 @@ def print_description(description: Description) -> None:
     out.print()
     counts = table("class", *description.counts)
     for index, name in enumerate(description.classes):
-        counts.add_row(name, *(f"{int(count[index]):,}" for count in description.counts.values()))
+        counts.add_row(Text(name), *(f"{int(count[index]):,}" for count in description.counts.values()))
     out.print(counts)
     out.print()
     repeated, across = description.duplicates.groups, description.duplicates.across
     images = sum(len(group) - 1 for group in repeated)
     out.print(f"exact duplicates: {images:,} images repeat another, {len(across):,} pictures are in more than one split")
     for group in across[:5]:
-        out.print("  " + " = ".join(f"{split} {index}" for split, index in group), markup=False)
+        out.print("  " + " = ".join(f"{split} {index}" for split, index in group))
     if description.skipped:
         out.print(f"left out because they could not be read: {len(description.skipped):,}")
         for name in description.skipped[:10]:
@@ -130,7 +129,8 @@ def print_description(description: Description) -> None:
 def print_summary(summary: Summary) -> None:
     """The layer table of a network."""
     out = console()
-    out.print(format_summary(summary, out.width), markup=False, soft_wrap=True)
+    width = out.width if out.is_terminal else 200  # nothing is left out of a file or a pipe
+    out.print(format_summary(summary, width), soft_wrap=True)
 
 
 def print_functions(functions: Mapping[str, Callable[..., object]], given: int) -> None:
@@ -154,7 +154,7 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
             recipe.schedule,
             " ".join(map(str, recipe.augment)),
         )
-        out.print(recipe.name, style="bold", markup=False)
+        out.print(recipe.name, style="bold")
         out.print(Padding(Text("\n".join(lines)), (0, 0, 1, 2)))
     out.print("`seewhy recipes NAME > mine.toml` writes one to start your own from")
 

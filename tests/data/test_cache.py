@@ -17,7 +17,8 @@ from PIL import Image
 from seewhy.data import Dataset, load
 from seewhy.data.cache import cache_root
 from seewhy.data.dataset import digest_of, fingerprint
-from seewhy.data.entry import map_bytes
+from seewhy.data.entry import Header, SplitHeader, map_bytes, write_header, write_names
+from seewhy.data.folders import directory
 from seewhy.errors import SeewhyError
 
 NAME = "shapes:train=200,test=50"
@@ -271,3 +272,96 @@ def test_moving_a_directory_keeps_its_entry_and_touching_a_file_does_not(tmp_pat
     os.utime(tmp_path / "two" / "set" / "a" / "3.png", ns=(1, 1))
     load(tmp_path / "two" / "set", quiet=True)
     assert len(entries(own_cache)) == 2
+
+
+def bitmaps(root: Path, seed: int, count: int = 6, side: int = 8) -> Path:
+    """Two classes of noise in files of one size, all of one time, as out of an archive."""
+    generator = np.random.default_rng(seed)
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+        for i in range(count):
+            path = root / label / f"{i}.bmp"
+            Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+            os.utime(path, ns=(10**18, 10**18))
+    return root
+
+
+def test_directories_that_differ_in_content_alone_have_entries_of_their_own(tmp_path: Path, own_cache: Path) -> None:
+    first = load(bitmaps(tmp_path / "one" / "set", seed=0), quiet=True)
+    second = load(bitmaps(tmp_path / "two" / "set", seed=1), quiet=True)
+    assert first.fingerprint != second.fingerprint
+    copy = shutil.copytree(tmp_path / "two", tmp_path / "three")  # with its times
+    assert load(copy / "set", quiet=True).fingerprint == second.fingerprint
+    assert len(entries(own_cache)) == 2
+
+
+@pytest.mark.parametrize("place", [60, -60])
+def test_content_is_looked_at_at_both_ends_of_some_files(tmp_path: Path, own_cache: Path, place: int) -> None:
+    root = bitmaps(tmp_path / "set", seed=0, side=64)  # 12 kB each
+    load(root, quiet=True)
+    path = root / "b" / "5.bmp"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+    load(root, quiet=True)
+    assert len(entries(own_cache)) == 2
+
+
+def test_looking_at_content_reads_little_and_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = bitmaps(tmp_path / "set", seed=0, count=100, side=2)
+    (root / "a" / "dead.bmp").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(root / "a" / "pipe.bmp")
+    opened = []
+    plain_open = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: opened.append(path) or plain_open(path, *args, **kwargs))
+    assert directory(root).signature == directory(root).signature
+    assert 100 < len(opened) <= 128
+    assert {path.parent.name for path in opened} == {"a", "b"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other ways")
+def test_what_is_larger_than_the_memory_is_shuffled_and_trained_on(tmp_path: Path) -> None:
+    """In a process that may have 400 MB beside the mapping of 315 GB, of which the disk holds nothing."""
+    count, side = 400_000, 512
+    try:
+        (tmp_path / "train.images").touch()
+        os.truncate(tmp_path / "train.images", count * 3 * side**2)
+    except OSError:
+        pytest.skip("this file system has no files of 315 GB")
+    np.tile(np.array([0, 1], dtype="<i8"), count // 2).tofile(tmp_path / "train.labels")
+    write_names(tmp_path, "train", [str(i) for i in range(count)])
+    write_header(tmp_path, Header(("a", "b"), {"train": SplitHeader((count, 3, side, side), masks=False)}, "0", ()))
+    script = """
+import resource, sys
+from itertools import islice
+from pathlib import Path
+import torch
+from seewhy.data import channel_statistics
+from seewhy.data.augment import augmentation
+from seewhy.data.entry import read_entry
+from seewhy.train.batches import batches, epoch_order
+
+def kilobytes(field):
+    (line,) = [line for line in open("/proc/self/status") if line.startswith(field + ":")]
+    return int(line.split()[1])
+
+split = read_entry(Path(sys.argv[1]))[1]["train"]
+limit = kilobytes("VmData") * 1024 + 400 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    split.images[: 8192].clone()
+    sys.exit("the limit does not hold")
+except RuntimeError:
+    pass
+model = torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten(), torch.nn.Linear(192, 2))
+generator = torch.Generator().manual_seed(0)
+order = epoch_order(len(split), seed=0, epoch=0)
+stream = batches(split, 2, 8, order, 0, augmentation(["flip"]), generator, torch.device("cpu"))
+for images, labels in islice(stream, 5):
+    torch.nn.functional.cross_entropy(model(images), labels).backward()
+print(order[:40].max().item() > 200_000, model[2].weight.grad.isfinite().all().item())
+print(channel_statistics(split, at_most=16).max.tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True True\n[0.0, 0.0, 0.0]\n", "")

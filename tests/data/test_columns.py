@@ -84,7 +84,7 @@ def test_the_hubs_layout(tmp_path: Path, own_cache: Path, folder: str, monkeypat
 
 def test_splits_of_parquet_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kind = class_label("cat", "dog")
-    for name in ("train", "validation", "test-0", "extra"):
+    for name in ("train", "validation", "test-0", "extra-00000-of-00001"):
         stored(tmp_path / "three", f"{name}.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
     data = load(tmp_path / "three")
     assert data.validation is not None
@@ -96,6 +96,42 @@ def test_splits_of_parquet_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for folder in ("x", "y"):
         stored(tmp_path / "two" / folder, "train.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
     refused("several folders hold Parquet files: x, y; give the path of one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("mydata-train", "mydata-test"), ("my_Training", "my_Testing"), ("x.train1.v2", "x.val1.v2"), ("trainset", "testset")],
+)
+def test_the_split_may_stand_anywhere_in_a_files_name(tmp_path: Path, train: str, test: str) -> None:
+    kind = class_label("cat", "dog")
+    stored(tmp_path, f"{train}.parquet", table(6, kind=(kind, [0, 1, 0, 1, 0, 1])))
+    stored(tmp_path, f"{test}.parquet", table(2, kind=(kind, [1, 0])))
+    data = load(tmp_path, quiet=True)
+    assert data.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert data.test.labels.tolist() == [1, 0]
+
+
+def test_names_of_parquet_files_that_leave_the_split_open_are_refused(tmp_path: Path) -> None:
+    kind = class_label("cat", "dog")
+    for folder, names in {
+        "some": ("a-train", "a-holdout"),
+        "both": ("train", "train_test"),
+        "twice": ("val", "train", "valid"),
+    }.items():
+        for name in names:
+            stored(tmp_path / folder, f"{name}.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
+    refused("a-holdout.parquet names no split, as other files do; put train, test or", tmp_path / "some")
+    refused(r"train_test.parquet names more than one split \(train, test\); rename it", tmp_path / "both")
+    refused("both 'val' and 'valid' could be the validation split", tmp_path / "twice")
+
+
+def test_a_parquet_file_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    stored(tmp_path, "train.parquet", table(4, kind=(class_label("cat", "dog"), [0, 1, 0, 1])))
+    try:
+        (tmp_path / "train.parquet").rename(tmp_path / "train-\udce9.parquet")
+    except OSError:
+        pytest.skip("this file system has no names that are not UTF-8")
+    refused(r"the file name train-\\xe9.parquet is not valid UTF-8", tmp_path)
 
 
 def test_a_plain_struct_of_bytes_is_an_image_and_integers_are_labels(tmp_path: Path) -> None:

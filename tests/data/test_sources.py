@@ -1,8 +1,12 @@
 """From names and paths to data sets: the table, class folders, and one clear line for every mistake."""
 
+import json
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from seewhy.data import SOURCES, Dataset, Split, load
+from seewhy.data.sources import checked
 from seewhy.errors import SeewhyError
 
 JPEG_CUT = 300
@@ -101,12 +106,31 @@ def test_names_win_over_directories_unless_a_path_is_meant(tmp_path: Path, monke
         ({"image_size": 0}, "image_size must be at least 1, found 0"),
         ({"validation": 1.0}, "validation must be at least 0 and below 1, found 1.0"),
         ({"validation": -0.1}, "validation must be at least 0"),
+        ({"validation": float("nan")}, "validation must be at least 0 and below 1, found nan"),
+        ({"validation": "0.1"}, "validation must be a number, found '0.1' of type str"),
+        ({"validation": np.ones((9, 9))}, r"validation must be a number, found array.* of type ndarray"),
+        ({"image_size": 12.0}, "image_size must be a whole number, found 12.0 of type float"),
+        ({"image_size": True}, "image_size must be a whole number, found True of type bool"),
+        ({"seed": None}, "seed must be a whole number, found None"),
+        ({"label": 3}, "label must be the name of a column, found 3 of type int"),
         ({"seed": -1}, "seed must be at least 0, found -1"),
         ({"label": "x"}, "digits has no label columns to choose from, found label='x'"),
     ],
 )
 def test_values_out_of_range(options: dict[str, object], message: str) -> None:
     refused(message, "digits", **options)
+
+
+def test_numbers_may_be_numpys() -> None:
+    data = load("digits", image_size=np.int64(6), validation=np.float64(0.25), seed=np.uint8(3), quiet=True)  # type: ignore[arg-type]
+    plain = load("digits", image_size=6, validation=0.25, seed=3, quiet=True)
+    assert data.fingerprint == plain.fingerprint
+    assert data.loaded_with == plain.loaded_with
+    assert json.loads(json.dumps(data.loaded_with)) == data.loaded_with
+
+
+def test_a_name_is_text_or_a_path() -> None:
+    refused("a data set is loaded by its name or a directory's path, found 5 of type int", 5)  # type: ignore[arg-type]
 
 
 # sources from outside
@@ -162,6 +186,40 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         refused(message, "mine")
     monkeypatch.setitem(SOURCES, "mine", lambda: made)
     refused("mine has no label columns", "mine", label="x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((2, 3, 4, 4), dtype=np.uint8)}, r"images must be \(N, C, H, W\) uint8, found a ndarray"),
+        ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.int8)}, r".* uint8, found \(2, 3, 4, 4\) torch.int8"),
+        ({"images": torch.zeros(2, 3, 4, dtype=torch.uint8)}, r".* uint8, found \(2, 3, 4\) torch.uint8"),
+        ({"images": torch.zeros(2, 3, 0, 4, dtype=torch.uint8)}, r".* uint8, found \(2, 3, 0, 4\)"),
+        ({"images": torch.zeros(2, 3, 5, 4, dtype=torch.uint8)}, "images are 3x5x4 but those of train are 3x4x4; resize them"),
+        ({"labels": torch.tensor([0, 1], dtype=torch.int32)}, r"labels must be \(N,\) int64, found \(2,\) torch.int32"),
+        ({"labels": torch.tensor([[0, 1]])}, r"labels must be \(N,\) int64, found \(1, 2\) torch.int64"),
+        ({"labels": [0, 1]}, r"labels must be \(N,\) int64, found a list"),
+        ({"names": iter("ab")}, "names must be a list of N names, found a str_"),
+        ({"names": ["a"]}, "labels and names must be as many as its images, found 2, 2 and 1"),
+        ({"masks": torch.zeros(2, 4, 5, dtype=torch.bool)}, r"masks must be .* bool, here \(2, 4, 4\), found \(2, 4, 5\)"),
+        ({"masks": torch.zeros(2, 4, 4)}, r"masks must be .* bool, .* found \(2, 4, 4\) torch.float32"),
+    ],
+)
+def test_what_is_wrong_with_a_data_set_made_by_hand_is_one_line(change: dict[str, Any], message: str) -> None:
+    made = in_memory([0, 1])
+    for split in ("test", "validation"):
+        with pytest.raises(SeewhyError, match=f"mine: the {split} split's {message}") as caught:
+            checked(replace(made, **{split: replace(made.test, **change)}))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_sound_data_set_is_only_given_the_fingerprint_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = in_memory([0, 1], mask=True)
+    done = checked(made)
+    assert len(done.fingerprint) == 32
+    assert (done.train, done.test, done.classes) == (made.train, made.test, made.classes)
+    monkeypatch.setattr("seewhy.data.sources.digest_of", lambda _: pytest.fail("read the pixels"))
+    assert checked(done) is done
 
 
 def _rest(data: Dataset) -> tuple[torch.Tensor, list[str]]:
@@ -230,6 +288,19 @@ def test_junk_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
     data = load(root, quiet=True)
     assert data.classes == ("a", "b", "c")
     assert len(data.train) + len(data.test) == 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf_8_are_read_and_written_out(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", {"train/b": 2, "train/caf\udce9": 3, "test/b": 1, "test/caf\udce9": 1})
+    (root / "train" / "b" / "1.png").rename(root / "train" / "b" / "\udcff.png")
+    data = load(root, quiet=True)
+    assert data.classes == ("b", r"caf\xe9")
+    assert data.train.names == ["train/b/0.png", r"train/b/\xff.png", *(rf"train/caf\xe9/{i}.png" for i in range(3))]
+    assert data.train.images[:, 1, 0, 0].tolist() == [0, 1, 0, 1, 2]
+    (root / "test" / "b" / "\udcff.png").write_text("text")
+    refused(r"test/b/\\xff.png is not an image", root)
+    refused(r"path .*\\xff is not valid UTF-8; rename", root.rename(tmp_path / "\udcff"))
 
 
 def test_other_folders_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

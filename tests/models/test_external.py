@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, build
+from seewhy.models import blank_sample, blueprint, build
 
 RGB = blank_sample(3, 8, 8)
 
@@ -52,6 +52,23 @@ class Inception(Net):
         return (logits, self.AuxLogits(self.body(x).mean((2, 3)))) if self.training and self.aux_logits else logits
 
 
+class GoogLeNet(Net):
+    """Turns the normalisation of its published weights into another one, as torchvision's does."""
+
+    def __init__(self, channels, num_classes):
+        super().__init__(channels, num_classes)
+        self.transform_input = False
+
+    def forward(self, x):
+        if self.transform_input:
+            x = x * per_channel([0.229, 0.224, 0.225]) / 0.5 + (per_channel([0.485, 0.456, 0.406]) - 0.5) / 0.5
+        return super().forward(x)
+
+
+def per_channel(values):
+    return torch.tensor(values).view(1, 3, 1, 1)
+
+
 @pytest.fixture
 def timm(monkeypatch):
     def create_model(name, pretrained, num_classes, in_chans):
@@ -70,13 +87,16 @@ def timm(monkeypatch):
 
 @pytest.fixture
 def torchvision(monkeypatch):
-    nets = {"resnet50": Net, "squeezenet": SqueezeNet, "inception": Inception}
+    nets = {"resnet50": Net, "squeezenet": SqueezeNet, "inception": Inception, "googlenet": GoogLeNet}
     preset = SimpleNamespace(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
     def get_model(name, weights=None, num_classes=1000):
         if weights is not None and num_classes != 1000:
             raise ValueError("The parameter 'num_classes' expected value 1000")
-        return nets[name](3, num_classes)
+        net = nets[name](3, num_classes)
+        if weights is not None and hasattr(net, "transform_input"):
+            net.transform_input = True
+        return net
 
     package = ModuleType("torchvision")
     package.models = ModuleType("torchvision.models")
@@ -132,6 +152,21 @@ def test_torchvision_gives_one_set_of_logits_for_our_classes(name, pretrained):
     assert not any("AuxLogits" in key for key in model.state_dict())
     mean = model.normalise.mean.flatten()
     torch.testing.assert_close(mean, torch.tensor([0.485, 0.456, 0.406]) if pretrained else torch.zeros(3))
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_a_net_that_normalises_again_is_the_same_function_and_the_same_when_it_is_built_again():
+    pixels = torch.rand(2, 3, 8, 8)
+    text = "torchvision:googlenet,true"
+    with torch.no_grad():
+        trained = build(text, 4, RGB).eval()
+        logits = trained(pixels)
+        rebuilt = build(blueprint(text), 4, RGB).eval()
+        rebuilt.load_state_dict(trained.state_dict())
+        torch.testing.assert_close(rebuilt(pixels), logits)
+        trained.net.transform_input = True
+        published = (pixels - per_channel([0.485, 0.456, 0.406])) / per_channel([0.229, 0.224, 0.225])
+        torch.testing.assert_close(trained.net(published), logits)
 
 
 @pytest.mark.usefixtures("torchvision")

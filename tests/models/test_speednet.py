@@ -45,6 +45,20 @@ def test_whitening_reads_an_evenly_spaced_subset():
     torch.testing.assert_close(whitening_filters(sample, normalise, at_most=10), whitening_filters(third, normalise))
 
 
+@pytest.mark.parametrize("pixels", [1, 13, 16 * 16, 5 * 16 * 16 + 3])
+def test_whitening_is_the_same_whatever_is_held_at_once(monkeypatch, pixels):
+    sample = correlated_images(40, 3, 16)
+    normalise = build("speednet", 2, sample).normalise
+    whole = whitening_filters(sample, normalise)
+    held = []
+    unfold = F.unfold
+    monkeypatch.setattr("seewhy.models.speednet._BLOCK_PIXELS", pixels)
+    monkeypatch.setattr(F, "unfold", lambda block, **size: held.append(block[:, 0].numel()) or unfold(block, **size))
+    torch.testing.assert_close(whitening_filters(sample, normalise), whole)
+    assert max(held) <= max(pixels + 16, 2 * 16)  # a band shares a row with the next
+    assert len(held) > 1
+
+
 def test_whitening_stays_finite_without_variance():
     model = build("speednet", 10, blank_sample(3, 32, 32))
     assert model.whiten.weight.isfinite().all()

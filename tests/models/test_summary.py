@@ -1,14 +1,16 @@
 """Counts against arithmetic, and text that fits."""
 
 import gc
+import re
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, build, format_summary, summary
+from seewhy.models import MODELS, Layer, Summary, blank_sample, build, format_summary, summary
 
 
 def test_resnet18_by_hand():
@@ -128,10 +130,111 @@ def test_text_fits_and_names_every_layer(text, width):
     assert f"multiply-adds  {found.multiply_adds / 1e6:,.2f} M" in lines
 
 
-def test_columns_go_in_turn():
+ALL_COLUMNS = ["layer", "type", "input", "output", "params", "%", "madds"]
+
+
+@pytest.mark.parametrize("text", ["resnet18", "davidnet", "speednet", "vgg16-bn"])
+def test_80_columns_hold_everything(text):
+    with torch.device("meta"):
+        model = build(text, 10, blank_sample(3, 32, 32))
+    lines = format_summary(summary(model), 80).splitlines()
+    assert lines[2].split() == ALL_COLUMNS
+    assert lines[-1].endswith("input")  # no note
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_row_says_what_it_counts():
+    found = format_summary(summary("resnet18"), 80).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in found[4:] if line}
+    assert rows["layer2.0.conv1"] == ["Conv2d", "3x3", "64x32x32", "128x16x16", "73,728", "0.7", "18.9M"]
+    assert rows["bn1"] == ["BatchNorm2d", "64x32x32", "64x32x32", "128", "0.0", "128"]
+    assert rows["relu"] == ["ReLU", "64x32x32", "64x32x32", "-", "-", "-"]
+    assert rows["pool"][0] == "AdaptiveAvgP…"
+
+
+def test_a_kernel_stays_when_its_type_is_cut():
+    found = summary(nn.Sequential(nn.ConvTranspose2d(3, 4, kernel_size=2, stride=2)), (3, 8, 8))
+    wide = format_summary(found, 200).splitlines()
+    narrow = format_summary(found, len(wide[3]) - 6).splitlines()
+    assert wide[4].split()[1:3] == ["ConvTranspose2d", "2x2"]
+    assert narrow[4].split()[1:3] == ["ConvTran…", "2x2"]
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(60, "input, type"), (40, "input, type, %, madds")])
+def test_columns_that_are_left_out_are_named_with_the_remedy(width, left_out):
     found = summary("davidnet")
-    headers = {width: format_summary(found, width).splitlines()[2].split() for width in (200, 80, 40)}
-    assert headers[200] == ["layer", "type", "kernel", "input", "output", "parameters", "share", "mult-adds"]
-    assert headers[80] == ["layer", "type", "output", "parameters", "share", "mult-adds"]
-    assert headers[40][0] == "layer"
-    assert "output" in headers[40]
+    lines = format_summary(found, width).splitlines()
+    headers = lines[2].split()
+    assert headers == [header for header in ALL_COLUMNS if header not in left_out.split(", ")]
+    note = " ".join(lines[lines.index("", 3) :]).strip()
+    needed = int(re.fullmatch(rf"left out to fit {width} columns: {left_out}; a terminal of (\d+) columns shows them", note)[1])
+    assert format_summary(found, needed).splitlines()[2].split() == ALL_COLUMNS
+    assert format_summary(found, needed - 1).splitlines()[2].split() != ALL_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "-"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (9_994, "9.99k"),
+        (9_996, "10.0k"),
+        (99_960, "100k"),
+        (999_499, "999k"),
+        (999_500, "1.00M"),
+        (37_748_736, "37.7M"),
+        (1_160_000_000, "1.16G"),
+        (2_000_000_000_000, "2.00T"),
+    ],
+)
+def test_multiply_adds_have_three_digits(count, text):
+    layer = Layer("a", "B", (), (1,), (1,), 0, 0.0, count)
+    found = Summary("net", (1, 1, 1), (layer,), 0, 0, count, 0, 0, 0)
+    assert format_summary(found).splitlines()[4].split()[-1] == text
+
+
+class Huge(nn.Module):
+    """Asks for an exabyte, when it is made or when it is used."""
+
+    def __init__(self, at_once):
+        super().__init__()
+        self.held = torch.empty(2**60) if at_once else None
+
+    def forward(self, x):
+        return torch.empty(2**60)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_does_not_fit_into_memory_is_refused_in_one_line(at_once, monkeypatch):
+    monkeypatch.setitem(MODELS, "huge", lambda num_classes, sample: Huge(at_once))
+    with pytest.raises(SeewhyError) as error:
+        summary("huge", image_shape=(3, 8, 8))
+    assert str(error.value) == "huge and an image of 3x8x8 do not fit into memory; choose a smaller image or network"
+
+
+def test_an_image_beyond_all_memory_is_refused_before_it_is_made():
+    with pytest.raises(SeewhyError, match="resnet18 and an image of 3x100000x100000 do not fit into memory"):
+        summary("resnet18", (3, 100_000, 100_000))
+
+
+def test_other_bugs_of_a_model_stay_tracebacks(monkeypatch):
+    def broken(num_classes, sample):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(MODELS, "broken", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        summary("broken")
+
+
+def test_every_number_of_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    assert rows[0][:3] == ["name", "parameters, 10 classes", "multiply-adds at 32x32"]
+    documented = {name: row[1:3] for row in rows[2:] for name in re.findall("`([^`]+)`", row[0])}
+    counts = {name: numbers for name, numbers in documented.items() if any(numbers)}
+    assert counts.keys() == MODELS.keys() - {"timm", "torchvision"}
+    for name, numbers in counts.items():
+        with torch.device("meta"):
+            found = summary(build(name, 10, blank_sample(3, 32, 32)))
+        assert [f"{found.parameters:,}", f"{found.multiply_adds / 1e6:,.2f} M"] == numbers, name

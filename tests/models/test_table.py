@@ -78,6 +78,8 @@ def test_a_model_from_outside(monkeypatch):
         ("vgg16:dropout=-1", "vgg16: dropout must be"),
         ("speednet:depth=4", "depth must be 2 or 3"),
         ("speednet:width=0.001", "width multiplies"),
+        ("speednet:width=inf", "width must be a finite number, found inf"),
+        ("davidnet:dropout=nan", "dropout must be a finite number, found nan"),
         ("resnet18:depth=3", "resnet18 has no argument 'depth'"),
     ],
 )
@@ -109,4 +111,6 @@ def test_a_sample_that_is_not_uint8_images_is_refused(images):
 def test_a_blueprint_has_no_published_weights() -> None:
     assert blueprint("timm:resnet50,pretrained=true") == "timm:resnet50"
     assert blueprint("davidnet:dropout=0.1") == "davidnet:dropout=0.1"
-    assert blueprint("speednet:width=0.5,pretrained=false,depth=3") == "speednet:width=0.5,depth=3"
+    assert blueprint("torchvision:vgg16,true") == "torchvision:vgg16"
+    assert blueprint("timm:pretrained=true,name=007") == "timm:name=007"
+    assert blueprint("speednet:0.50,depth=3") == "speednet:0.50,depth=3"

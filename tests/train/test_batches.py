@@ -1,8 +1,11 @@
+import math
+
+import pytest
 import torch
 
 from seewhy.data.augment import augmentation
 from seewhy.data.dataset import Split
-from seewhy.train.batches import batches, epoch_order, steps_per_epoch
+from seewhy.train.batches import batches, epoch_order, equal_batches
 
 CPU = torch.device("cpu")
 
@@ -14,15 +17,31 @@ def numbered(count: int) -> Split:
     return Split(images, indices % 2, [str(index) for index in range(count)])
 
 
-def test_every_image_comes_once_with_its_own_label_and_the_rest_is_left_out() -> None:
+def test_every_image_comes_once_with_its_own_label_and_less_than_a_batch_is_left_out() -> None:
     split, order = numbered(23), epoch_order(23, seed=3, epoch=0)
-    found = list(batches(split, 2, 5, order, 0, augmentation(()), torch.Generator(), CPU))
-    assert len(found) == steps_per_epoch(23, 5) == 4
+    steps, size = equal_batches(23, 5)
+    assert (steps, size) == (5, 4)
+    found = list(batches(split, 2, size, order, 0, augmentation(()), torch.Generator(), CPU))
+    assert [len(images) for images, _ in found] == [4] * 5
     seen = torch.cat([images[:, 0, 0, 0] for images, _ in found]).mul(255).round().long()
     labels = torch.cat([labels for _, labels in found])
     assert torch.equal(seen, order[:20])
     assert torch.equal(labels.argmax(1), seen % 2)
     assert torch.equal(labels.sum(1), torch.ones(20))
+
+
+@pytest.mark.parametrize("images", [2, 3, 5, 11, 97, 100, 1000, 1023, 50_000])
+@pytest.mark.parametrize("most", [2, 3, 5, 128, 512, 100_000])
+def test_equal_batches_hold_nearly_all_images(images: int, most: int) -> None:
+    steps, size = equal_batches(images, most)
+    assert 2 <= size <= max(most, 3)
+    assert images - steps * size < min(size, math.ceil(images / size))
+    assert len(range(0, images - size + 1, size)) == steps
+
+
+def test_published_recipes_keep_their_number_of_steps() -> None:
+    assert equal_batches(50_000, 512) == (98, 510)
+    assert equal_batches(50_000, 500) == (100, 500)
 
 
 def test_images_are_floats_in_the_unit_interval_and_channels_last() -> None:
@@ -41,6 +60,6 @@ def test_an_epoch_can_be_repeated_and_differs_from_the_next_and_from_other_seeds
 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    assert steps_per_epoch(3, 512) == 1
+    assert equal_batches(3, 512) == (1, 3)
     found = list(batches(numbered(3), 2, 3, torch.arange(3), 0, augmentation(()), torch.Generator(), CPU))
     assert [len(images) for images, _ in found] == [3]

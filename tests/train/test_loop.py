@@ -4,13 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.models import build
 from seewhy.train.batches import epoch_order
 from seewhy.train.loop import EpochStats, Progress, Totals, train
+from seewhy.train.precision import find_precision
 from seewhy.train.recipe import Recipe
 
 
@@ -105,6 +106,38 @@ def test_bf16_learns_too(recipe: Recipe, data: Dataset) -> None:
     _, history = trained(replace(recipe, precision="bf16"), data)
     assert history[-1].eval_accuracy is not None
     assert history[-1].eval_accuracy > 0.95
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_network_computes_in_the_precision_asked_for_and_channels_last(precision: str, recipe: Recipe, data: Dataset) -> None:
+    model = build(recipe.model, 3, data.train)
+    seen = set()
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.add((output.dtype, output.is_contiguous(memory_format=torch.channels_last)))
+
+    conv = next(module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d))
+    conv.register_forward_hook(look)
+    list(train(model, replace(recipe, precision=precision, epochs=1, eval_every=0), data))
+    assert seen == {(torch.bfloat16 if precision == "bf16" else torch.float32, True)}
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("name", "capabilities", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, "bf16"),
+        ("auto", {"amx_bf16": True, "avx512_bf16": False}, "bf16"),
+        ("auto", {"avx2": True}, "fp32"),
+        ("fp32", {"avx512_bf16": True}, "fp32"),
+        ("bf16", {}, "bf16"),
+    ],
+)
+def test_auto_takes_bf16_where_the_processor_has_it(
+    name: str, capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert find_precision(name, torch.device("cpu")) == expected
 
 
 def test_divergence_is_said_in_one_line(recipe: Recipe, data: Dataset) -> None:

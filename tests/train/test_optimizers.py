@@ -31,6 +31,18 @@ def test_decay_all_decays_all() -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01]
 
 
+def test_an_optimizer_of_ones_own_needs_to_know_nothing_of_schedules() -> None:
+    optimizers = [torch.optim.Rprop(network().parameters(), lr=0.3)]
+    for factor in (0.1, 0.5):
+        set_learning_rate(optimizers, factor)
+        assert optimizers[0].param_groups[0]["lr"] == pytest.approx(0.3 * factor)
+
+
+def test_a_model_with_nothing_to_train() -> None:
+    with pytest.raises(SeewhyError, match=r"no parameter that requires a gradient"):
+        bind_optimizer("sgd")(network().requires_grad_(False), Recipe())
+
+
 def test_the_schedule_scales_every_group_from_its_own_peak() -> None:
     optimizers = bind_optimizer("sgd:bias_lr=2")(network(), Recipe(lr=0.5))
     for factor in (0.1, 0.5):

@@ -1,11 +1,13 @@
+import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.train.recipe import Recipe, find_recipe, from_dict, read_recipe, to_toml
+from seewhy.train.recipe import Recipe, find_recipe, from_dict, read_recipe, restore_recipe, to_toml
 from seewhy.train.recipes import RECIPES
 
 
@@ -35,6 +37,7 @@ def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path)
     [
         ({"epocs": 3}, "unknown recipe field 'epocs' (did you mean 'epochs'?)"),
         ({"model": "resnet81"}, "unknown model 'resnet81' (did you mean 'resnet18'?)"),
+        ({"model": "ResNet18"}, "unknown model 'ResNet18' (did you mean 'resnet18'?)"),
         ({"optimizer": "sdg"}, "unknown optimizer 'sdg' (did you mean 'sgd'?)"),
         ({"schedule": "onecycle"}, "unknown schedule 'onecycle' (did you mean 'one-cycle'?)"),
         ({"augment": ["flipp"]}, "unknown augmentation 'flipp' (did you mean 'flip'?)"),
@@ -42,7 +45,10 @@ def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path)
         ({"epochs": 0}, "recipe field epochs must be more than 0, found 0.0"),
         ({"epochs": float("nan")}, "recipe field epochs must be of type float, found nan"),
         ({"epochs": "ten"}, "recipe field epochs must be of type float, found 'ten'"),
-        ({"batch_size": 0}, "recipe field batch_size must be at least 1, found 0"),
+        ({"batch_size": 1}, "recipe field batch_size must be at least 2, found 1"),
+        ({"name": "../x"}, "recipe field name must be a plain file name, found '../x'"),
+        ({"name": ""}, "recipe field name must be a plain file name"),
+        ({"schedule": "linear:end=-5"}, "schedule 'linear:end=-5' gives a factor of"),
         ({"batch_size": 3.5}, "recipe field batch_size must be of type int, found 3.5"),
         ({"batch_size": True}, "recipe field batch_size must be of type int, found True"),
         ({"lr": -1}, "recipe field lr must be more than 0, found -1.0"),
@@ -75,6 +81,41 @@ def test_an_unknown_recipe_and_a_missing_file() -> None:
         find_recipe("davidnet-42")
     with pytest.raises(SeewhyError, match=r"no recipe file nowhere.toml"):
         find_recipe("nowhere.toml")
+
+
+def test_a_base_is_found_beside_the_file_and_may_not_be_itself(tmp_path: Path) -> None:
+    (tmp_path / "common.toml").write_text('base = "demo"\nlr = 0.25\n')
+    (tmp_path / "mine.toml").write_text('base = "common.toml"\nseed = 4\n')
+    assert read_recipe(tmp_path / "mine.toml") == replace(RECIPES["demo"], name="mine", lr=0.25, seed=4)
+    (tmp_path / "common.toml").write_text('base = "mine.toml"\n')
+    with pytest.raises(SeewhyError, match=r"starts from itself"):
+        read_recipe(tmp_path / "mine.toml")
+
+
+def test_a_place_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    for path in (tmp_path, tmp_path / "x" / "y.toml"):
+        with pytest.raises(SeewhyError, match=r"is not a recipe in TOML"):
+            read_recipe(path)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    recipe = Recipe(lr=np.logspace(-3, 0)[0], epochs=np.float32(2), seed=np.int64(3))  # type: ignore[arg-type]
+    assert (recipe.lr, recipe.epochs, recipe.seed) == (pytest.approx(1e-3), 2.0, 3)
+    assert read_recipe_text(to_toml(recipe)) == recipe
+
+
+def read_recipe_text(text: str) -> Recipe:
+    return from_dict(tomllib.loads(text))
+
+
+def test_a_written_recipe_is_restored_where_its_names_mean_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(RECIPES["demo"]).replace("speednet", "mine:depth=3").replace("crop:1", "<invert>"))
+    recipe = restore_recipe(path)
+    assert recipe.model == "mine:depth=3"
+    assert recipe.augment == ("<invert>,mode=constant",)
+    assert recipe.lr == RECIPES["demo"].lr
 
 
 def test_callables_are_augmentations_too() -> None:

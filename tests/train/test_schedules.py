@@ -58,7 +58,8 @@ def test_never_above_the_peak_nor_below_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["one-cycle:pct_start=0", "one-cycle:anneal=square", "linear:warmup=1", "cosine:start=-1", "step:stages=0"]
+    "text",
+    ["one-cycle:pct_start=0", "one-cycle:anneal=square", "linear:warmup=1", "cosine:start=-1", "step:stages=0", "linear:end=-5"],
 )
 def test_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):

@@ -37,6 +37,7 @@ class Wish:
     validation: float = 0.0
     seed: int = 0
     skip_bad_images: bool = False
+    label: str | None = None  # the column that has the labels
 
 
 @dataclass(frozen=True)

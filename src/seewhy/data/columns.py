@@ -10,11 +10,9 @@ from seewhy.data.decode import Encoded
 from seewhy.data.raw import Raw, Request, Rows, note_unused, split_roles
 from seewhy.errors import SeewhyError, did_you_mean
 
-Naming = Callable[[str], str]
 
-
-def raw_of_tables(tables: Mapping[str, Any], where: str, request: Request, naming: Naming = str) -> Raw:
-    """Images and labels of the `datasets.Dataset` of each split; `naming` turns an image's stored path into its name.
+def raw_of_tables(tables: Mapping[str, Any], where: str, request: Request) -> Raw:
+    """Images and labels of the `datasets.Dataset` of each split; an image is named after its stored path, if it has one.
 
     A single split of any name is the training split. Raises SeewhyError where no image or label column is found, or
     more than one may be meant.
@@ -34,7 +32,7 @@ def raw_of_tables(tables: Mapping[str, Any], where: str, request: Request, namin
             raise SeewhyError(f"{where}: the {role} split lacks {image!r} or {label!r}; found {', '.join(table.features)}")
     stored = {role: _column(table, label, role, where) for role, table in chosen.items()}
     classes, labels = _classes(features[label], stored)
-    splits = {role: Rows(_reader(table, image, role, naming), labels[role]) for role, table in chosen.items()}
+    splits = {role: Rows(_reader(table, image, role), labels[role]) for role, table in chosen.items()}
     return Raw(classes, splits)
 
 
@@ -138,7 +136,7 @@ def _classes(feature: Any, stored: Mapping[str, np.ndarray]) -> tuple[tuple[str,
     return tuple(map(str, found)), labels
 
 
-def _reader(table: Any, image: str, role: str, naming: Naming) -> Callable[[Sequence[int]], list[tuple[str, Encoded]]]:
+def _reader(table: Any, image: str, role: str) -> Callable[[Sequence[int]], list[tuple[str, Encoded]]]:
     import datasets
 
     if isinstance(table.features[image], datasets.Image):
@@ -147,13 +145,13 @@ def _reader(table: Any, image: str, role: str, naming: Naming) -> Callable[[Sequ
 
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
         cells = table[indices if isinstance(indices, range) else list(indices)][image]
-        return [_named(cell, f"{role}-{index:05d}", naming) for index, cell in zip(indices, cells, strict=True)]
+        return [_named(cell, f"{role}-{index:05d}") for index, cell in zip(indices, cells, strict=True)]
 
     return read
 
 
-def _named(cell: dict[str, Any] | None, number: str, naming: Naming) -> tuple[str, Encoded]:
+def _named(cell: dict[str, Any] | None, number: str) -> tuple[str, Encoded]:
     if cell is None:
         return number, b""
     path, content = cell["path"], cell["bytes"]
-    return naming(path) if path else number, content if content is not None else path or b""
+    return path or number, content if content is not None else path or b""

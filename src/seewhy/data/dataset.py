@@ -86,8 +86,8 @@ def digest_of(split: Split) -> str:
     """The `split_digest` of a split at hand."""
     hasher = hashlib.blake2b(digest_size=16)
     for start in range(0, len(split), 1024):
-        hasher.update(split.images[start : start + 1024].contiguous().numpy().data)
-    return split_digest(hasher, tuple(split.images.shape), split.labels.numpy())
+        hasher.update(split.images[start : start + 1024].cpu().contiguous().numpy().data)
+    return split_digest(hasher, tuple(split.images.shape), split.labels.cpu().numpy())
 
 
 def class_counts(split: Split, num_classes: int) -> Tensor:

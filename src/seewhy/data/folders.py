@@ -2,18 +2,25 @@
 
 import errno
 import glob
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from seewhy.data.columns import library_offline, library_quiet, raw_of_tables
-from seewhy.data.raw import Raw, Request, Source, note_unused, split_role, split_roles
+from seewhy.data.decode import Encoded
+from seewhy.data.raw import Raw, Request, Rows, Source, note_unused, split_role, split_roles
 from seewhy.errors import SeewhyError
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
+_SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE)  # as the hub names its files
+_GLIMPSED = 64  # files whose content is looked at on every load
+_GLIMPSE = 4096  # bytes at the start and at the end of each
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ def directory(path: Path) -> Source:
     if not path.is_dir():
         raise SeewhyError(f"{path} is a file; give the directory that holds the class folders or the Parquet files")
     root = path.resolve()
+    if _printable(str(root)) != str(root):
+        raise SeewhyError(f"the directory's path {_printable(str(root))} is not valid UTF-8; rename what is not")
     try:
         parquet = _parquet_files(root)
         return _parquet_source(root, parquet) if parquet else _class_folders(root)
@@ -48,19 +57,14 @@ def _parquet_files(root: Path) -> list[_File]:
     }
     found = {name: files for name, files in found.items() if files}
     if len(found) > 1:
-        raise SeewhyError(f"{root}: several folders hold Parquet files: {', '.join(found)}; give the path of one of them")
+        raise SeewhyError(
+            f"{root}: several folders hold Parquet files: {', '.join(map(_printable, found))}; give the path of one of them"
+        )
     return next(iter(found.values()), [])
 
 
 def _parquet_source(root: Path, files: list[_File]) -> Source:
-    by_split: dict[str, list[_File]] = {}
-    for file in files:
-        by_split.setdefault(re.split(r"[-_.]", file.path.name)[0], []).append(file)  # train-00000-of-00001.parquet
-    if not any(split_role(name) == "train" for name in by_split):
-        if any(split_role(name) for name in by_split):
-            names = ", ".join(file.path.name for file in files[:5])
-            raise SeewhyError(f"{root}: no train-*.parquet; found {names}; rename the files of the training split")
-        by_split = {"train": files}
+    by_split = _by_split(root, files)
     roles = split_roles(by_split, str(root))
     chosen = {role: by_split[name] for role, name in roles.items()}
 
@@ -86,6 +90,38 @@ def _parquet_source(root: Path, files: list[_File]) -> Source:
     return Source(root.name, _signature(root, chosen), open_)
 
 
+def _by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
+    """Parquet files by the word anywhere in their names that says train, test or validation; all are train where none does.
+
+    Files that the hub has named are files of the split that it names. Raises SeewhyError where another name says nothing
+    although some do, or says two things: a guess could train on the test images.
+    """
+    found: dict[str, list[_File]] = {}
+    silent = []
+    for file in files:
+        name = file.path.name
+        if _printable(name) != name:
+            raise SeewhyError(f"{root}: the file name {_printable(name)} is not valid UTF-8; rename the file")
+        roles = {role: word for word in re.findall(r"[a-z]+", name.lower()) if (role := split_role(word))}
+        if len(roles) > 1:
+            raise SeewhyError(f"{root}: {name} names more than one split ({', '.join(roles)}); rename it after the one it is of")
+        shard = _SHARD.fullmatch(name)
+        if roles or shard:
+            found.setdefault(next(iter(roles.values()), shard["split"] if shard else ""), []).append(file)
+        else:
+            silent.append(name)
+    if not any(map(split_role, found)):
+        return {"train": files}
+    if silent:
+        raise SeewhyError(
+            f"{root}: {silent[0]} names no split, as other files do; put train, test or validation into its name, or move it away"
+        )
+    if not any(split_role(name) == "train" for name in found):
+        names = ", ".join(file.path.name for file in files[:5])
+        raise SeewhyError(f"{root}: no train-*.parquet; found {names}; rename the files of the training split")
+    return found
+
+
 def _class_folders(root: Path) -> Source:
     folders = {folder.name: folder for folder in _folders(root)}
     roles = split_roles(folders, str(root)) if _has_split_folders(folders) else {}
@@ -94,26 +130,25 @@ def _class_folders(root: Path) -> Source:
     files = {role: [file for members in classes.values() for file in members] for role, classes in images.items()}
     if not files["train"]:
         raise SeewhyError(f"{root}: no images found; expected train/<class>/ and test/<class>/, or <class>/, or Parquet files")
-    classes = tuple(sorted(set().union(*images.values()), key=natural_key))
+    classes = sorted(set().union(*images.values()), key=natural_key)
 
     def open_(request: Request) -> Raw:
-        import datasets
-
         if request.label is not None:
             raise SeewhyError(f"{root}: the folders are the labels, found label={request.label!r}; leave label out")
         if roles:
-            note_unused(str(root), set(folders) - set(roles.values()), request.quiet)
-        features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=list(classes)))
-        tables = {}
-        for role, members in images.items():
-            columns = {
-                "image": [str(file.path) for files in members.values() for file in files],
-                "label": [name for name, files in members.items() for _ in files],
-            }
-            tables[role] = datasets.Dataset.from_dict(columns, features=features)
-        return raw_of_tables(tables, str(root), request, naming=lambda path: Path(path).relative_to(root).as_posix())
+            note_unused(str(root), map(_printable, set(folders) - set(roles.values())), request.quiet)
+        lengths = {role: [len(members.get(name, ())) for name in classes] for role, members in images.items()}
+        splits = {role: _rows_of_files(root, files[role], np.repeat(np.arange(len(classes)), lengths[role])) for role in images}
+        return Raw(tuple(map(_printable, classes)), splits)
 
     return Source(root.name, _signature(root, files), open_)
+
+
+def _rows_of_files(root: Path, files: Sequence[_File], labels: np.ndarray) -> Rows:
+    def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
+        return [(_printable(files[i].path.relative_to(root).as_posix()), files[i].path) for i in indices]
+
+    return Rows(read, labels)
 
 
 def _has_split_folders(folders: Mapping[str, Path]) -> bool:
@@ -126,7 +161,7 @@ def _images_by_class(tree: Path) -> dict[str, list[_File]]:
     stray = [file.path.name for file in _listed(tree, deep=False) if file.path.suffix.lower() in _IMAGE_SUFFIXES]
     if stray:
         raise SeewhyError(
-            f"{tree}: {len(stray):,} images lie outside any class folder (the first is {stray[0]}); "
+            f"{tree}: {len(stray):,} images lie outside any class folder (the first is {_printable(stray[0])}); "
             "put each into a folder named after its class"
         )
     found = {folder.name: _listed(folder, deep=True) for folder in _folders(tree)}
@@ -172,11 +207,41 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
-def _signature(root: Path, files: Mapping[str, Iterable[_File]]) -> list[object]:
+def _printable(name: str) -> str:
+    """`name` with the bytes that are no UTF-8 written out: a terminal, JSON and a figure take it."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _signature(root: Path, files: Mapping[str, Sequence[_File]]) -> list[object]:
+    """Path, size and time of every file, and a hash of the start and the end of some.
+
+    Two directories of one name are taken for one another only if all of these agree: files of equal names and sizes, all
+    unpacked with the times of an archive, that differ in none of the glimpses.
+    """
+    everything = [file for members in files.values() for file in members]
     return [
-        [role, *((file.path.relative_to(root).as_posix(), file.size, file.mtime_ns) for file in members)]
-        for role, members in files.items()
+        _glimpses(everything),
+        *(
+            [role, *((file.path.relative_to(root).as_posix(), file.size, file.mtime_ns) for file in members)]
+            for role, members in files.items()
+        ),
     ]
+
+
+def _glimpses(files: Sequence[_File]) -> str:
+    """Hex digest of the first and the last bytes of some of the files, evenly spaced."""
+    seen = hashlib.blake2b(digest_size=16)
+    for i in np.unique(np.linspace(0, len(files) - 1, _GLIMPSED).astype(np.int64)).tolist():
+        if not files[i].path.is_file():  # a dead link, or a pipe that would be waited for
+            continue
+        try:
+            with files[i].path.open("rb", buffering=0) as file:
+                seen.update(file.read(_GLIMPSE))
+                file.seek(max(0, files[i].size - _GLIMPSE))
+                seen.update(file.read(_GLIMPSE))
+        except OSError:  # reading it as an image will say so
+            pass
+    return seen.hexdigest()
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -13,7 +13,11 @@ from seewhy.errors import SeewhyError
 
 TEST_FRACTION = 0.2  # held out of a data set that comes without a test split
 
-_ROLES = {"train": ("train", "training"), "test": ("test", "testing"), "validation": ("validation", "valid", "val")}
+_ROLES = {
+    "train": ("train", "training", "trainset"),
+    "test": ("test", "testing", "testset"),
+    "validation": ("validation", "valid", "val", "valset"),
+}
 
 
 @dataclass(frozen=True, eq=False)

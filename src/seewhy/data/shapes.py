@@ -94,9 +94,9 @@ def _polygon(points: list[tuple[float, float]]) -> Inside:
     return inside
 
 
-def _corners(radii: list[float], turn: float = 0.0) -> list[tuple[float, float]]:
+def _corners(radii: list[float]) -> list[tuple[float, float]]:
     """Points at these distances from the middle, evenly around it, the first at the top."""
-    angles = turn + 2 * np.pi * np.arange(len(radii)) / len(radii)
+    angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
     return [(r * float(np.sin(a)), -r * float(np.cos(a))) for r, a in zip(radii, angles, strict=True)]
 
 

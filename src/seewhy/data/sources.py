@@ -2,11 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import asdict, replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from seewhy.data.build import Wish, build_entry
 from seewhy.data.cache import open_or_build
@@ -37,51 +40,40 @@ def load(
     the source lacks, `label` chooses a column. `skip_bad_images` leaves out what cannot be read and lists it in
     `Dataset.skipped`. Raises SeewhyError for an unknown name, values out of range, and data that cannot be trained on.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise SeewhyError(f"a data set is loaded by its name or a directory's path, found {_shown(name)}")
+    if label is not None and not isinstance(label, str):
+        raise SeewhyError(f"label must be the name of a column, found {_shown(label)}")
+    wish = Wish(
+        image_size=None if image_size is None else _whole("image_size", image_size, least=1),
+        validation=_share("validation", validation),
+        seed=_whole("seed", seed, least=0),
+        skip_bad_images=bool(skip_bad_images),
+        label=label,
+    )
     named = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
-    arguments = {
-        "name": str(name) if named else str(Path(name).expanduser().resolve()),
-        "image_size": image_size,
-        "validation": validation,
-        "seed": seed,
-        "skip_bad_images": skip_bad_images,
-        "label": label,
-    }
-    return replace(_load(name, image_size, validation, seed, skip_bad_images, label, quiet), loaded_with=arguments)
+    again = {"name": str(name) if named else str(Path(name).expanduser().resolve()), **asdict(wish)}
+    return replace(_load(find(name), wish, quiet), loaded_with=again)
 
 
-def _load(
-    name: str | os.PathLike[str],
-    image_size: int | None,
-    validation: float,
-    seed: int,
-    skip_bad_images: bool,
-    label: str | None,
-    quiet: bool,
-) -> Dataset:
-    if image_size is not None and image_size < 1:
-        raise SeewhyError(f"image_size must be at least 1, found {image_size}")
-    if not 0 <= validation < 1:
-        raise SeewhyError(f"validation must be at least 0 and below 1, found {validation}")
-    if seed < 0:
-        raise SeewhyError(f"seed must be at least 0, found {seed}")
-    source = find(name)
+def _load(source: Source | Dataset, wish: Wish, quiet: bool) -> Dataset:
     if isinstance(source, Dataset):
-        dataset = _checked(source)
-        if not validation and label is None and (image_size is None or dataset.image_shape[1:] == (image_size, image_size)):
+        dataset = checked(source)
+        as_it_is = wish.image_size is None or dataset.image_shape[1:] == (wish.image_size, wish.image_size)
+        if as_it_is and not wish.validation and wish.label is None:
             return dataset
         source = _from_memory(dataset)
-    key = {"source": source.signature, "image_size": image_size, "validation": float(validation), "label": label}
-    wish = Wish(image_size, float(validation), seed, skip_bad_images)
+    key = {"source": source.signature, "image_size": wish.image_size, "validation": wish.validation, "label": wish.label}
 
     def build(into: Path) -> bool:
         scratch = into / "scratch"
         scratch.mkdir()
-        drawn = build_entry(source.open(Request(label, scratch, quiet)), source.name, wish, into, quiet)
+        drawn = build_entry(source.open(Request(wish.label, scratch, quiet)), source.name, wish, into, quiet)
         shutil.rmtree(scratch)
         return drawn
 
-    header, splits = open_or_build(source.name, key, seed, build, quiet)
-    if header.skipped and not skip_bad_images:
+    header, splits = open_or_build(source.name, key, wish.seed, build, quiet)
+    if header.skipped and not wish.skip_bad_images:
         raise SeewhyError(
             f"{source.name}: {len(header.skipped):,} images cannot be read, the first is {header.skipped[0]}; "
             "remove them, or leave them out with skip_bad_images"
@@ -95,6 +87,28 @@ def _load(
         fingerprint=header.fingerprint,
         skipped=header.skipped,
     )
+
+
+def _whole(argument: str, value: object, least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise SeewhyError(f"{argument} must be a whole number, found {_shown(value)}")
+    if value < least:
+        raise SeewhyError(f"{argument} must be at least {least}, found {value}")
+    return int(value)
+
+
+def _share(argument: str, value: object) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise SeewhyError(f"{argument} must be a number, found {_shown(value)}")
+    share = float(value)
+    if not 0 <= share < 1:
+        raise SeewhyError(f"{argument} must be at least 0 and below 1, found {share}")
+    return share
+
+
+def _shown(value: object) -> str:
+    """Its value and its type on one line."""
+    return f"{' '.join(repr(value).split()):.60} of type {type(value).__name__}"
 
 
 def find(name: str | os.PathLike[str]) -> Source | Dataset:
@@ -137,20 +151,48 @@ def _on_the_hub(name: str, repository: str, config: str = "") -> Callable[[], So
     return source
 
 
-def _checked(dataset: Dataset) -> Dataset:
-    """A data set made in memory, with its fingerprint where its maker gave none. Raises SeewhyError if it is not sound."""
-    for split in _splits(dataset).values():
-        if split.images.ndim != 4 or split.images.dtype.is_floating_point or split.images.element_size() != 1:
-            found = f"{tuple(split.images.shape)} {split.images.dtype}"
-            raise SeewhyError(f"{dataset.name}: images must be (N, C, H, W) uint8, found {found}")
-        if not len(split.images) == len(split.labels) == len(split.names):
-            counts = f"{len(split.images):,}, {len(split.labels):,} and {len(split.names):,}"
-            raise SeewhyError(f"{dataset.name}: a split must have as many labels and names as images, found {counts}")
-    check_labels(dataset.classes, {name: split.labels.numpy() for name, split in _splits(dataset).items()}, dataset.name)
+def checked(dataset: Dataset) -> Dataset:
+    """A data set made by hand, with its fingerprint where its maker gave none; no pixel is read where there is one.
+
+    Raises SeewhyError where its splits are not what `Split` says, do not match, or cannot be trained on.
+    """
+    for name, split in dataset.splits.items():
+        wrong = _wrong_with(split, dataset.image_shape if name != "train" else None)
+        if wrong:
+            raise SeewhyError(f"{dataset.name}: the {name} split's {wrong}")
+    labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
+    check_labels(dataset.classes, labels, dataset.name)
     if dataset.fingerprint:
         return dataset
-    digests = {name: digest_of(split) for name, split in _splits(dataset).items()}
+    digests = {name: digest_of(split) for name, split in dataset.splits.items()}
     return replace(dataset, fingerprint=fingerprint(dataset.classes, digests))
+
+
+def _wrong_with(split: Split, image_shape: tuple[int, ...] | None) -> str | None:
+    """What is wrong with the tensors of a split, whose images should have this shape (C, H, W), or None."""
+    images, labels, names, masks = split.images, split.labels, split.names, split.masks
+    if not _is(images, torch.uint8, 4) or 0 in images.shape[1:]:
+        return f"images must be (N, C, H, W) uint8, found {_kind(images)}"
+    if not _is(labels, torch.int64, 1):
+        return f"labels must be (N,) int64, found {_kind(labels)}"
+    if not isinstance(names, Sized):
+        return f"names must be a list of N names, found {_kind(names)}"
+    if not len(images) == len(labels) == len(names):
+        return f"labels and names must be as many as its images, found {len(images):,}, {len(labels):,} and {len(names):,}"
+    if masks is not None and not (_is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])):
+        return f"masks must be (N, H, W) bool, here {(len(images), *images.shape[2:])}, found {_kind(masks)}"
+    if image_shape is not None and images.shape[1:] != image_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (images.shape[1:], image_shape)]
+        return f"images are {shapes[0]} but those of train are {shapes[1]}; resize them to one size"
+    return None
+
+
+def _is(value: object, dtype: torch.dtype, dimensions: int) -> bool:
+    return isinstance(value, Tensor) and value.dtype == dtype and value.ndim == dimensions
+
+
+def _kind(value: object) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _from_memory(dataset: Dataset) -> Source:
@@ -158,14 +200,9 @@ def _from_memory(dataset: Dataset) -> Source:
 
     def open_(request: Request) -> Raw:
         no_label_choice(dataset.name, request)
-        return Raw(dataset.classes, {name: _rows_of_split(split) for name, split in _splits(dataset).items()})
+        return Raw(dataset.classes, {name: _rows_of_split(split) for name, split in dataset.splits.items()})
 
     return Source(dataset.name, {"memory": dataset.fingerprint}, open_)
-
-
-def _splits(dataset: Dataset) -> dict[str, Split]:
-    found = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    return {name: split for name, split in found.items() if split is not None}
 
 
 def _rows_of_split(split: Split) -> Rows:

@@ -35,7 +35,8 @@ def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: 
         loss.legend(frameon=False, loc="upper right")
         accuracy.legend(frameon=False, loc="lower right")
         spent = f"{history[-1].epoch:g} epochs in {history[-1].seconds:,.0f} s of training"
-        figure.suptitle(f"{title}: {spent}" if title else spent, x=0.005, ha="left", weight="bold", fontsize=11)
+        heading = f"{title}: {spent}" if title else spent
+        figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
     return figure
 
 

@@ -1,24 +1,16 @@
 """How every figure looks: Okabe–Ito colours, which colour-blind readers can tell apart; text stays text in SVG."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from seewhy.files import write_atomically
+from seewhy.files import make_directory, write_atomically
 
 # Okabe & Ito 2008, "Color Universal Design"
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLUE, VERMILION = "#0072B2", "#D55E00"
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -35,9 +27,10 @@ STYLE: dict[str, Any] = {
 
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write `stem`.svg and `stem`.png, making the directory; returns both paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = stem.with_suffix(".svg"), stem.with_suffix(".png")
-    with mpl.rc_context(STYLE):
+    make_directory(stem.parent)
+    paths = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # text stays text in the SVG
         for path in paths:
             write_atomically(path, figure.savefig)
     return paths

@@ -47,7 +47,8 @@ def torchvision_model(num_classes: int, sample: Split, name: str, pretrained: bo
     if pretrained:
         net = _without_auxiliary(_made("torchvision", name, lambda: models.get_model(name, weights="DEFAULT")))
         preset = models.get_model_weights(name).DEFAULT.transforms()
-        normalise = _published(preset.mean, preset.std, channels)
+        mean, std = _folded(net, preset.mean, preset.std)
+        normalise = _published(mean, std, channels)
         _replace_last_layer(net, num_classes)
     else:
         net = _without_auxiliary(_made("torchvision", name, lambda: models.get_model(name, num_classes=num_classes)))
@@ -102,6 +103,18 @@ def _published(mean: Sequence[float], std: Sequence[float], channels: int) -> No
     if channels == 1:
         return Normalise([sum(mean) / len(mean)], [sum(std) / len(std)])
     return Normalise([mean[i % len(mean)] for i in range(channels)], [std[i % len(std)] for i in range(channels)])
+
+
+def _folded(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std that do what `net` would do to normalised images itself, which it no longer does.
+
+    GoogLeNet and Inception with published weights turn ImageNet's mean and std into 0.5 and 0.5. That is a flag which no
+    state dict holds, so the same net made again without these weights would lack it.
+    """
+    if not getattr(net, "transform_input", False):
+        return mean, std
+    net.transform_input = False  # type: ignore[assignment]
+    return [0.5] * 3, [0.5] * 3
 
 
 def _replace_last_layer(net: nn.Module, num_classes: int) -> None:

@@ -1,5 +1,7 @@
 """SpeedNet: a small net that learns within seconds, after the CIFAR-10 speed records."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +11,8 @@ from seewhy.errors import SeewhyError
 from seewhy.models.normalise import Normalise, normalise_for
 
 GROUP_WIDTHS = (64, 256, 256)
+
+_BLOCK_PIXELS = 256_000  # whose patches are held as floats at once: 50 MB in colour, whatever the size of the images
 
 
 def speednet(num_classes: int, sample: Split, width: float = 1.0, depth: int = 2, scale: float = 1 / 9) -> nn.Module:
@@ -100,7 +104,7 @@ def whitening_filters(sample: Split, normalise: Normalise, at_most: int = 5_000,
     images = sample.images[:: -(-len(sample) // at_most)]
     mean, std = normalise.mean.double(), normalise.std.double()
     count, total, products = 0, torch.zeros(()), torch.zeros(())
-    for block in torch.split(images, 250):  # a block's patches are all that is held as floats
+    for block in _blocks(images):
         patches = F.unfold((block / 255 - mean) / std, kernel_size=2).transpose(0, 1).flatten(1)  # (4C, patches)
         count += patches.shape[1]
         total = total + patches.sum(1)
@@ -110,6 +114,15 @@ def whitening_filters(sample: Split, normalise: Normalise, at_most: int = 5_000,
     filters = eigenvectors / (eigenvalues.clamp(min=0) + eps).sqrt()
     whitening: Tensor = filters.T.flip(0).reshape(-1, images.shape[1], 2, 2)
     return whitening.float()
+
+
+def _blocks(images: Tensor) -> Iterator[Tensor]:  # (n, C, h, W) uint8
+    """Parts that have every 2x2 patch of `images` once: several images, or bands of one that share a row with the next."""
+    _, _, height, width = images.shape
+    rows = max(1, _BLOCK_PIXELS // width)
+    for block in torch.split(images, max(1, _BLOCK_PIXELS // (height * width))):
+        for top in range(0, height - 1, rows):
+            yield block[:, :, top : top + rows + 1]
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

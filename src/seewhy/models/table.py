@@ -12,7 +12,7 @@ from seewhy.models.external import timm_model, torchvision_model
 from seewhy.models.resnet import resnet18, resnet34
 from seewhy.models.speednet import speednet
 from seewhy.models.vgg import vgg16, vgg16_bn
-from seewhy.notation import bind, parse, write
+from seewhy.notation import bind, without
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "davidnet": davidnet,
@@ -44,8 +44,7 @@ def build(text: str, num_classes: int, sample: Split) -> nn.Module:
 
 def blueprint(text: str) -> str:
     """The same network without published weights: what to build where others are loaded into it afterwards."""
-    name, positional, keywords = parse(text)
-    return write(name, positional, {key: value for key, value in keywords.items() if key != "pretrained"})
+    return without(MODELS, text, "model", given=2, argument="pretrained")
 
 
 def blank_sample(channels: int, height: int, width: int) -> Split:

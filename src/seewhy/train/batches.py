@@ -1,5 +1,6 @@
 """Batches: shuffled, sliced, augmented, on the device."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,9 +10,14 @@ from seewhy.data.augment import Augmentation, Batch, one_hot
 from seewhy.data.dataset import Split
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch; a data set smaller than a batch is one batch."""
-    return max(1, images // batch_size)
+def equal_batches(images: int, batch_size: int) -> tuple[int, int]:
+    """(batches in an epoch, images in each): as few equal batches of at most `batch_size` as hold all images but a remainder.
+
+    Fewer images than batches are left out of an epoch; the next one shuffles anew. Equal shapes compile once, and a
+    BatchNorm never sees a batch of one.
+    """
+    size = images // max(1, min(math.ceil(images / batch_size), images // 2))
+    return images // size, size
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
@@ -31,7 +37,7 @@ def batches(
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (images (B,C,H,W) float32 in [0, 1], channels last; labels (B,K) float32) for every whole batch of `order`."""
-    for start in range(0, steps_per_epoch(len(order), batch_size) * batch_size, batch_size):
+    for start in range(0, len(order) - batch_size + 1, batch_size):
         indices = order[start : start + batch_size]
         images = split.images[indices.to(split.images.device)].to(device, non_blocking=True)
         labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)

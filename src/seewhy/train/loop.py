@@ -13,7 +13,7 @@ from seewhy.data.augment import augmentation
 from seewhy.data.dataset import Dataset, Split
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import logits
-from seewhy.train.batches import batches, epoch_order, on_device, steps_per_epoch
+from seewhy.train.batches import batches, epoch_order, equal_batches, on_device
 from seewhy.train.optimizers import bind_optimizer, set_learning_rate
 from seewhy.train.precision import find_precision
 from seewhy.train.recipe import Recipe
@@ -68,8 +68,7 @@ def train(model: nn.Module, recipe: Recipe, data: Dataset) -> Iterator[Event]:
     schedule = bind_schedule(recipe.schedule)
     augment = augmentation(recipe.augment)
     generator = torch.Generator(device).manual_seed(recipe.seed)
-    batch_size = min(recipe.batch_size, len(split))
-    per_epoch = steps_per_epoch(len(split), batch_size)
+    per_epoch, batch_size = equal_batches(len(split), recipe.batch_size)
     steps = max(1, round(recipe.epochs * per_epoch))
     seconds, step = 0.0, 0
     for epoch in range(math.ceil(steps / per_epoch)):

@@ -96,27 +96,29 @@ def nadam(
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float = 1.0, decay_all: bool = False) -> list[dict[str, Any]]:
-    """Two groups, of weights and of biases and norms (one dimension or none); each remembers its peak learning rate.
+    """Two groups, of weights and of biases and norms (one dimension or none).
 
     Frozen parameters are left out. Biases and norms decay only with `decay_all`.
     """
     _require("bias_lr", bias_lr, bias_lr > 0, "more than 0")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise SeewhyError(f"model {recipe.model!r} has no parameter that requires a gradient, so there is nothing to train")
     weights = [parameter for parameter in trainable if parameter.ndim > 1]
     biases = [parameter for parameter in trainable if parameter.ndim <= 1]
     bias_decay = recipe.weight_decay if decay_all else 0.0
     groups = [
-        {"params": weights, "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": recipe.weight_decay},
-        {"params": biases, "lr": recipe.lr * bias_lr, "peak_lr": recipe.lr * bias_lr, "weight_decay": bias_decay},
+        {"params": weights, "lr": recipe.lr, "weight_decay": recipe.weight_decay},
+        {"params": biases, "lr": recipe.lr * bias_lr, "weight_decay": bias_decay},
     ]
     return [group for group in groups if group["params"]]
 
 
 def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:
-    """Set every group to `factor` times its own peak learning rate."""
+    """Set every group to `factor` times its own peak learning rate: the one it came with."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
 
 
 def _adam_settings(recipe: Recipe, beta1: float, beta2: float, eps: float) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import numbers
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -31,7 +33,7 @@ class Recipe:
     epochs: float = 20.0
     """Passes over the training images; fractions are possible."""
     batch_size: int = 512
-    """Images per step. The last, incomplete batch of an epoch is left out; the next epoch shuffles anew."""
+    """Images per step, at most: an epoch is cut into equal batches."""
     lr: float = 0.1
     """Peak learning rate, which the schedule scales; the loss is the mean over a batch."""
     optimizer: str = "sgd:momentum=0.9"
@@ -55,8 +57,9 @@ class Recipe:
         for field in fields(self):
             object.__setattr__(self, field.name, _fit(field.name, getattr(self, field.name), field.type))
         for name, holds, possible in (
+            ("name", re.fullmatch(r"[\w+-][\w.+ -]*", self.name), "a plain file name"),
             ("epochs", self.epochs > 0, "more than 0"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 2, "at least 2"),
             ("lr", self.lr > 0, "more than 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
@@ -64,7 +67,7 @@ class Recipe:
             ("seed", 0 <= self.seed < 2**32, "in [0, 2**32)"),
         ):
             if not holds:
-                raise SeewhyError(f"recipe field {name} must be {possible}, found {getattr(self, name)}")
+                raise SeewhyError(f"recipe field {name} must be {possible}, found {getattr(self, name)!r}")
         lookup(PRECISIONS, self.precision, "precision")
         _check_names(self)
 
@@ -94,20 +97,41 @@ def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file; a field `base` names the recipe whose other fields it keeps."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SeewhyError(f"no recipe file {path}; see `seewhy recipes` for the built-in ones") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise SeewhyError(f"{path} is not a recipe in TOML: {error}") from error
-    base = values.pop("base", None)
+    """Read a recipe from a TOML file; a field `base` names the recipe, or the file beside it, whose other fields it keeps."""
+    return _read(Path(path), ())
+
+
+def restore_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file as it was written, its names not resolved: a run may be opened where they mean nothing."""
+    recipe = Recipe.__new__(Recipe)
+    for key, value in vars(Recipe()).items():
+        object.__setattr__(recipe, key, value)
+    for key, value in _read_toml(path).items():
+        object.__setattr__(recipe, key, tuple(value) if isinstance(value, list) else value)
+    return recipe
+
+
+def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
+    if path.resolve() in before:
+        raise SeewhyError(f"{path} starts from itself: base = {' -> '.join(map(str, (*before, path.resolve())))}")
+    values = _read_toml(path)
+    base = str(values.pop("base", ""))
     values.setdefault("name", path.stem)
     try:
-        return from_dict(values, None if base is None else find_recipe(base))
+        if base.endswith(".toml"):
+            return from_dict(values, _read(path.parent / base, (*before, path.resolve())))
+        return from_dict(values, find_recipe(base) if base else None)
     except SeewhyError as error:
         raise SeewhyError(f"{path}: {error}") from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SeewhyError(f"no recipe file {path}; see `seewhy recipes` for the built-in ones") from None
+    except (OSError, ValueError) as error:
+        raise SeewhyError(f"{path} is not a recipe in TOML: {error}") from error
 
 
 def find_recipe(name: str | Path) -> Recipe:
@@ -128,8 +152,10 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         if isinstance(value, list | tuple) and all(isinstance(step, str) or callable(step) for step in value):
             return tuple(value)
         raise SeewhyError(f"recipe field {name} must be a list of {get_args(hint)[0]}, found {value!r}")
-    if hint is float and type(value) is int:
+    if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         value = float(value)
+    if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = int(value)
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise SeewhyError(f"recipe field {name} must be of type {hint.__name__}, found {value!r}")
     return value

@@ -11,9 +11,12 @@ Schedule = Callable[[float], float]
 
 
 def bind_schedule(text: str) -> Schedule:
-    """The schedule that `text` names, such as `one-cycle:pct_start=0.3`; tried once, so that bad settings show here."""
+    """The schedule that `text` names, such as `one-cycle:pct_start=0.3`; tried, so that bad settings show here."""
     schedule: Schedule = bind(SCHEDULES, text, "schedule", given=1)
-    schedule(0.0)
+    for step in range(101):
+        factor = schedule(step / 100)
+        if not 0 <= factor < math.inf:
+            raise SeewhyError(f"schedule {text!r} gives a factor of {factor:g} after {step} % of the run; it must be 0 or more")
     return schedule
 
 

@@ -1,0 +1,77 @@
+"""`seewhy train` and `seewhy demo`."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from seewhy.arguments import parse
+from seewhy.commands.loading import Loading, Name, loaded
+from seewhy.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network on a data set, and write a run directory."""
+
+    start: Annotated[Positional[str], arg(metavar="RECIPE|FILE.toml")]
+    """A built-in recipe, see `seewhy recipes`, or a file."""
+    data: Name
+    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    loading: OmitArgPrefixes[Loading]
+    recipe: OmitArgPrefixes[Recipe]
+    output: Path | None = None
+    """Run directory to make; by default runs/DATE-TIME-RECIPE."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Show nothing while training."""
+
+
+def train(arguments: list[str]) -> None:
+    """Train a network on a data set, and write a run directory."""
+    from seewhy.train.recipe import find_recipe
+
+    def parsed(recipe: Recipe) -> Train:
+        return parse("train", Train, arguments, Train(tyro.MISSING, tyro.MISSING, Loading(), recipe))
+
+    first = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    options = parsed(find_recipe(first) if first else Recipe())
+    if options.start != first:  # the recipe was not the first word: only now is it known whose fields the options change
+        options = parsed(find_recipe(options.start))
+
+    from seewhy import tables
+    from seewhy.fitting import fit
+    from seewhy.run import check_free, new_directory
+
+    if options.output is not None:
+        check_free(options.output)
+    data = loaded(options.data, options.loading)
+    print(data)
+    directory = options.output or new_directory(options.recipe.name)
+    try:
+        run = fit(options.recipe, data, directory, options.device, options.quiet)
+    finally:
+        for made in (directory, directory.parent):
+            with suppress(OSError):
+                made.rmdir()  # only an empty one goes: what could not even start leaves nothing behind
+    tables.print_run(run)
+
+
+def demo(arguments: list[str]) -> None:
+    """Train on the embedded handwritten digits in under a minute."""
+
+    def options(output: Path | None = None) -> Path | None:
+        """Train on the 1,797 handwritten digits that come with scikit-learn; nothing is downloaded.
+
+        Args:
+            output: Run directory to make; by default runs/DATE-TIME-demo.
+        """
+        return output
+
+    output = parse("demo", options, arguments)
+    print("Training on the embedded digits: `seewhy train demo --data digits`\n")
+    train(["demo", "--data", "digits", *([] if output is None else ["--output", str(output)])])

@@ -1,0 +1,199 @@
+"""What a training leaves behind: the files of a run directory, written as it goes on."""
+
+import csv
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from seewhy.data.dataset import Dataset
+from seewhy.diagnose.predictions import Predictions, confusion
+from seewhy.environment import environment
+from seewhy.files import make_directory, unwritable, write_atomically, write_text
+from seewhy.run import AUTOMATIC_NAME, SCHEMA_VERSION, Result
+from seewhy.train.loop import EpochStats
+from seewhy.train.recipe import Recipe, to_toml
+from seewhy.weights import write_model
+
+
+class Recorder:
+    """Keeps the history and, with a validation split, the weights of the best epoch; writes both if there is a directory.
+
+    Used as a context: what ends it early is said in status.json, and an interruption still leaves weights.
+    """
+
+    def __init__(
+        self, directory: Path | None, model: nn.Module, recipe: Recipe, data: Dataset, setting: Mapping[str, Any]
+    ) -> None:
+        self.directory, self.model, self.recipe, self.data, self.setting = directory, model, recipe, data, setting
+        self.history: list[EpochStats] = []
+        self.best: dict[str, Tensor] | None = None
+        self.best_row: EpochStats | None = None
+        self.best_accuracy = -1.0
+        self.board: SummaryWriter | None = None
+
+    def __enter__(self) -> Self:
+        if self.directory is not None:
+            make_directory(self.directory)
+            write_start(self.directory, self.recipe, self.setting)
+            try:
+                self.board = SummaryWriter(self.directory / "tensorboard")
+            except OSError as error:
+                raise unwritable(self.directory / "tensorboard", error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.board is not None:
+            _attempt(self.board.close)
+        if self.directory is None:
+            return
+        if error is None:
+            write_status(self.directory, "finished")
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted and self.history:
+            self.keep_weights()
+        write_status(self.directory, "interrupted" if interrupted else "failed", f"{type(error).__name__}: {error}")
+
+    def epoch(self, row: EpochStats) -> None:
+        """Record an epoch that has ended."""
+        self.history.append(row)
+        if self.data.validation is not None and row.eval_accuracy is not None and row.eval_accuracy > self.best_accuracy:
+            self.best_row, self.best_accuracy = row, row.eval_accuracy
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        if self.directory is not None:
+            append_metrics(self.directory, row)
+            _attempt(lambda: self._plot(row))
+
+    def keep_weights(self) -> None:
+        """Give the model the weights of its best epoch, where one was selected, and write them."""
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        if self.directory is not None:
+            shape = self.data.image_shape
+            write_model(self.directory / "model.safetensors", self.model, self.recipe.model, self.data.classes, shape)
+
+    def _plot(self, row: EpochStats) -> None:
+        for name, value in asdict(row).items():
+            if self.board is not None and value is not None and name not in ("step", "epoch"):
+                self.board.add_scalar(name.replace("_", "/", 1), value, row.step)
+
+
+def describe_setting(data: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
+    """What a run was trained on and with, as plain values."""
+    about = {
+        "name": data.name,
+        "loaded_with": dict(data.loaded_with),
+        "fingerprint": data.fingerprint,
+        "classes": list(data.classes),
+        "image_shape": list(data.image_shape),
+        "images": {name: len(split) for name, split in data.splits.items()},
+        "skipped": list(data.skipped),
+    }
+    return environment(device, precision) | {"data": about}
+
+
+def write_start(directory: Path, recipe: Recipe, setting: Mapping[str, Any]) -> None:
+    """Write what is known before training; `latest` beside the directory then points to it."""
+    write_text(directory / "recipe.toml", to_toml(recipe))
+    write_text(directory / "command.txt", shlex.join(["seewhy", *sys.argv[1:]]) + "\n" if _from_command_line() else "Python\n")
+    write_json(directory / "env.json", setting)
+    write_status(directory, "running")
+    _point_latest(directory)
+
+
+def append_metrics(directory: Path, row: EpochStats) -> None:
+    """Add one epoch to metrics.jsonl."""
+    try:
+        with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+    except OSError as error:
+        raise unwritable(directory / "metrics.jsonl", error) from error
+
+
+def write_status(directory: Path, status: str, detail: str = "") -> None:
+    """Say in status.json whether the run is `running`, `finished`, `interrupted` or `failed`."""
+    write_json(directory / "status.json", {"status": status, "detail": detail, "time": datetime.now().isoformat("T", "seconds")})
+
+
+def write_result(directory: Path, result: Result, test: Predictions, names: Sequence[str]) -> None:
+    """Write what is known after training, besides the weights: summary, predictions, errors, confusion."""
+    write_json(directory / "summary.json", {"schema_version": SCHEMA_VERSION, **asdict(result)})
+    arrays = {"logits": test.logits.numpy(), "labels": test.labels.numpy(), "classes": np.array(test.classes)}
+    write_atomically(directory / "predictions.npz", lambda path: _save_arrays(path, arrays))
+    write_errors(directory / "errors.csv", test, names)
+    rows = [[name, *row] for name, row in zip(test.classes, confusion(test).tolist(), strict=True)]
+    write_csv(directory / "confusion.csv", ["true \\ predicted", *test.classes], rows)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table atomically."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+
+    write_atomically(path, write)
+
+
+def write_errors(path: Path, test: Predictions, names: Sequence[str]) -> None:
+    """Every misclassified image, the most confident first."""
+    wrong = (~test.correct).nonzero().flatten()
+    wrong = wrong[test.confidence[wrong].argsort(descending=True)]
+    rows = [
+        [
+            names[index],
+            test.classes[test.labels[index]],
+            test.classes[test.predicted[index]],
+            f"{test.confidence[index]:.6f}",
+            f"{test.losses[index]:.6f}",
+        ]
+        for index in wrong.tolist()
+    ]
+    write_csv(path, ["name", "true", "predicted", "confidence", "loss"], rows)
+
+
+def _attempt(plot: Callable[[], object]) -> None:
+    """TensorBoard is a view of metrics.jsonl: if its files cannot be written, that costs nobody a training."""
+    try:
+        plot()
+    except OSError as error:
+        print(f"seewhy: TensorBoard's files could not be written ({error}); metrics.jsonl has the same numbers", file=sys.stderr)
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # a file, because savez would append .npz to a path
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _from_command_line() -> bool:
+    return Path(sys.argv[0]).name in ("seewhy", "__main__.py")
+
+
+def _point_latest(directory: Path) -> None:
+    """Let `latest` beside a run with an automatic name point to it, where the file system has links."""
+    latest, temporary = directory.parent / "latest", directory.parent / f".latest-{os.getpid()}"
+    ours = not latest.exists() or (latest.is_symlink() and AUTOMATIC_NAME.match(latest.readlink().name))
+    if not (AUTOMATIC_NAME.match(directory.name) and ours):
+        return
+    try:
+        temporary.symlink_to(directory.name)
+        temporary.replace(latest)
+    except OSError:
+        temporary.unlink(missing_ok=True)
