@@ -142,6 +142,8 @@ def test_evaluate(trained: Path, capsys: Capture) -> None:
     out = capsys.readouterr().out
     for word in ("of 60 test images correct", "upright", "level", "slanting", "95 % interval"):
         assert word in out
+    assert cli.main(["evaluate", "run", "--data", "bars", "--split", "all"]) == 0
+    assert "of 300 images correct" in capsys.readouterr().out
     assert cli.main(["evaluate", "run", "--data", "bars", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["accuracy"] == json.loads((trained / "summary.json").read_text())["accuracy"]

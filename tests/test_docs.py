@@ -90,3 +90,13 @@ def test_every_augmentation_optimizer_schedule_and_model_is_in_the_docs() -> Non
     for table in (AUGMENTATIONS, OPTIMIZERS, SCHEDULES, MODELS, SOURCES):
         for name in table:
             assert re.search(rf"[`\s]{re.escape(name)}[`:\s,]", text), name
+
+
+def test_every_number_of_the_readme_is_in_the_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("## Numbers")[1].split("\n## ")[0]
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\d[\d,.]* (?:images/s|ms|s|%)|\d[\d.]*x", table)
+    assert len(numbers) >= 8
+    for number in numbers:
+        assert number in results, number

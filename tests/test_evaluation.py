@@ -23,6 +23,14 @@ def test_evaluating_on_the_same_data_repeats_the_result(run: Run, data: Dataset)
     torch.testing.assert_close(evaluate(run, data).logits, run.test.logits, rtol=1e-4, atol=1e-5)
 
 
+def test_a_split_or_all_of_them(run: Run, data: Dataset) -> None:
+    train, test, both = (evaluate(run, data, split) for split in ("train", "test", "all"))
+    assert torch.equal(both.labels, torch.cat([data.train.labels, data.test.labels]))
+    assert torch.equal(both.correct, torch.cat([train.correct, test.correct]))
+    with pytest.raises(SeewhyError, match=r"unknown split 'tset' \(did you mean 'test'\?\); possible: all, test, train"):
+        evaluate(run, data, "tset")
+
+
 def test_classes_are_matched_by_name(run: Run, data: Dataset) -> None:
     order = torch.tensor([2, 0, 1])  # class k of data is class order[k] of the other
     classes = tuple(data.classes[k] for k in order.argsort())

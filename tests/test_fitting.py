@@ -271,9 +271,7 @@ def test_a_run_that_fails_after_training_keeps_its_weights(
     assert evaluate(open_run(tmp_path / "late"), data).accuracy > 0.95
 
 
-def test_tied_weights_are_written(
-    recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tied_weights_are_written(recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tied(num_classes: int, sample: object) -> torch.nn.Module:
         net = torch.nn.Sequential(
             torch.nn.Flatten(), torch.nn.Linear(192, 192), torch.nn.Linear(192, 192), torch.nn.Linear(192, num_classes)

@@ -11,7 +11,7 @@ from seewhy.data import load
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.decode import decode_image
 from seewhy.diagnose.predictions import Predictions, predictions
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, lookup
 from seewhy.models.inference import device_of, logits
 from seewhy.run import Run
 from seewhy.train.precision import find_precision
@@ -33,11 +33,12 @@ class Answer:
     top: tuple[Guess, ...]
 
 
-def evaluate(run: Run, data: Dataset | str | Path | None = None) -> Predictions:
-    """Predictions on the test split of `data`, by default of the data that the run was trained on.
+def evaluate(run: Run, data: Dataset | str | Path | None = None, split: str = "test") -> Predictions:
+    """Predictions on a split of `data`, by default the test split of the data that the run was trained on.
 
-    Images are resized to what the network takes. Classes are matched by name, so another data set may order them
-    differently or lack some. Raises SeewhyError for a class that the network does not know.
+    `split` is train, test, validation or all; all is for a folder of new images that comes without splits. Images are
+    resized to what the network takes. Classes are matched by name, so another data set may order them differently or lack
+    some. Raises SeewhyError for a class that the network does not know.
     """
     if data is None:
         loaded_with = run.setting["data"]["loaded_with"]
@@ -51,7 +52,9 @@ def evaluate(run: Run, data: Dataset | str | Path | None = None) -> Predictions:
     if data.image_shape != run.image_shape:
         found, expected = ("x".join(map(str, shape)) for shape in (data.image_shape, run.image_shape))
         raise SeewhyError(f"{data.name} has images of {found}, but {run.recipe.model} was trained on {expected}")
-    return predictions(run.model, _relabelled(data.test, data, run.classes), run.classes, _precision(run))
+    chosen = lookup({**{name: (part,) for name, part in data.splits.items()}, "all": tuple(data.splits.values())}, split, "split")
+    parts = [predictions(run.model, _relabelled(part, data, run.classes), run.classes, _precision(run)) for part in chosen]
+    return Predictions(torch.cat([part.logits for part in parts]), torch.cat([part.labels for part in parts]), run.classes)
 
 
 def predict(run: Run, images: str | Path | Sequence[str | Path | Image.Image], top: int = 5) -> list[Answer]:

@@ -75,10 +75,10 @@ def print_run(run: Run) -> None:
     out.print(f"\nnext: seewhy evaluate {run.directory}")
 
 
-def print_accuracies(result: Predictions) -> None:
+def print_accuracies(result: Predictions, split: str) -> None:
     """Accuracy in all and of each class, the worst class first."""
     out = console()
-    share = f"{100 * result.accuracy:.2f} % of {len(result.labels):,} test images correct"
+    share = f"{100 * result.accuracy:.2f} % of {len(result.labels):,} {'' if split == 'all' else split + ' '}images correct"
     out.print(f"{share} (95 % interval {interval_text(result.interval)} %)\n", style="bold")
     rows = table("class", "images", "accuracy %", "95 % interval", "")
     for row in sorted(result.by_class, key=lambda row: row.accuracy):

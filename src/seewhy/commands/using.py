@@ -18,31 +18,33 @@ def evaluate(arguments: list[str]) -> None:
     def options(
         run: Annotated[Positional[Path], arg(metavar="RUN")],
         data: Name | None = None,
+        split: str = "test",
         json: bool = False,
         device: str = "auto",
-    ) -> tuple[Path, str | None, bool, str]:
+    ) -> tuple[Path, str | None, str, bool, str]:
         """Accuracy of a run on the test images of a data set, with 95 % intervals.
 
         Args:
             run: Run directory, such as runs/latest.
             data: Data set; by default the one the run was trained on.
+            split: train, test, validation or all; all for a folder of new images that comes without splits.
             json: Print JSON.
             device: auto, cpu, cuda, cuda:1, mps.
         """
-        return run, data, json, device
+        return run, data, split, json, device
 
-    directory, data, as_json, device = parse("evaluate", options, arguments)
+    directory, data, split, as_json, device = parse("evaluate", options, arguments)
     from seewhy import tables
     from seewhy.diagnose.predictions import accuracies
     from seewhy.evaluation import evaluate as evaluate_run
     from seewhy.run import open_run
     from seewhy.train.precision import find_device
 
-    result = evaluate_run(open_run(directory, find_device(device)), data)
+    result = evaluate_run(open_run(directory, find_device(device)), data, split)
     if as_json:
         print(json_format.dumps(accuracies(result)))
     else:
-        tables.print_accuracies(result)
+        tables.print_accuracies(result, split)
 
 
 def predict(arguments: list[str]) -> None:
