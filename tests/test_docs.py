@@ -16,7 +16,7 @@ from seewhy.data import SOURCES
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.models import MODELS
 from seewhy.train.optimizers import OPTIMIZERS
-from seewhy.train.recipe import read_recipe
+from seewhy.train.recipes import read_recipe
 from seewhy.train.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]

@@ -26,7 +26,8 @@ from seewhy.models import MODELS
 from seewhy.models.inference import logits
 from seewhy.run import Run, new_directory, open_run
 from seewhy.train.loop import EpochStats
-from seewhy.train.recipe import Recipe, read_recipe, to_toml
+from seewhy.train.recipe import Recipe, to_toml
+from seewhy.train.recipes import read_recipe
 
 
 @pytest.fixture

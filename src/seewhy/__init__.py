@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from seewhy.train.optimizers import OPTIMIZERS as OPTIMIZERS
     from seewhy.train.optimizers import parameter_groups as parameter_groups
     from seewhy.train.recipe import Recipe as Recipe
-    from seewhy.train.recipe import read_recipe as read_recipe
     from seewhy.train.recipes import RECIPES as RECIPES
+    from seewhy.train.recipes import read_recipe as read_recipe
     from seewhy.train.schedules import SCHEDULES as SCHEDULES
 
 __version__ = "0.1.0"
@@ -64,7 +64,7 @@ _HOMES = {
     "open_run": "seewhy.run",
     "parameter_groups": "seewhy.train.optimizers",
     "predict": "seewhy.evaluation",
-    "read_recipe": "seewhy.train.recipe",
+    "read_recipe": "seewhy.train.recipes",
     "summary": "seewhy.models.summary",
 }
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.train.recipe import Recipe, find_recipe, from_dict, read_recipe, restore_recipe, to_toml
-from seewhy.train.recipes import RECIPES
+from seewhy.train.recipe import Recipe, from_dict, restore_recipe, to_toml
+from seewhy.train.recipes import RECIPES, find_recipe, read_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

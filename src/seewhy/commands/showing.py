@@ -33,7 +33,7 @@ def data(arguments: list[str]) -> None:
     from seewhy.data import describe
     from seewhy.figures.samples import augmentations_figure, samples_figure
     from seewhy.figures.style import save_figure
-    from seewhy.train.recipe import find_recipe
+    from seewhy.train.recipes import find_recipe
 
     recipe = None if recipe_name is None else find_recipe(recipe_name)
     found = loaded(name, loading)
@@ -94,8 +94,8 @@ def recipes(arguments: list[str]) -> None:
 
     name = parse("recipes", options, arguments)
     from seewhy import tables
-    from seewhy.train.recipe import find_recipe, to_toml
-    from seewhy.train.recipes import RECIPES
+    from seewhy.train.recipe import to_toml
+    from seewhy.train.recipes import RECIPES, find_recipe
 
     if name is None:
         tables.print_recipes(RECIPES)

@@ -33,7 +33,7 @@ class Train:
 
 def train(arguments: list[str]) -> None:
     """Train a network on a data set, and write a run directory."""
-    from seewhy.train.recipe import find_recipe
+    from seewhy.train.recipes import find_recipe
 
     def parsed(recipe: Recipe) -> Train:
         return parse("train", Train, arguments, Train(tyro.MISSING, tyro.MISSING, Loading(), recipe))

@@ -1,24 +1,32 @@
 """Optimizers: each a function from a model and a recipe to the torch optimizers that train it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from seewhy.errors import SeewhyError
 from seewhy.notation import bind
-from seewhy.train.recipe import Recipe
 
 
-def bind_optimizer(text: str) -> Callable[[nn.Module, Recipe], list[Optimizer]]:
+class Rates(Protocol):
+    """What an optimizer reads of a recipe."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def bind_optimizer(text: str) -> Callable[[nn.Module, Rates], list[Optimizer]]:
     """The optimizer that `text` names, such as `sgd:momentum=0.9,nesterov=true`."""
     return bind(OPTIMIZERS, text, "optimizer", given=2)
 
 
 def sgd(
     model: nn.Module,
-    recipe: Recipe,
+    recipe: Rates,
     momentum: float = 0.0,
     nesterov: bool = False,
     bias_lr: float = 1.0,
@@ -35,26 +43,26 @@ def sgd(
 
 
 def momentum(
-    model: nn.Module, recipe: Recipe, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module, recipe: Rates, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
 ) -> list[Optimizer]:
     """SGD with momentum (Polyak 1964)."""
     return sgd(model, recipe, momentum, False, bias_lr, decay_all)
 
 
 def nesterov(
-    model: nn.Module, recipe: Recipe, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module, recipe: Rates, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
 ) -> list[Optimizer]:
     """SGD with Nesterov's momentum (Sutskever et al. 2013)."""
     return sgd(model, recipe, momentum, True, bias_lr, decay_all)
 
 
-def adagrad(model: nn.Module, recipe: Recipe, eps: float = 1e-10, decay_all: bool = False) -> list[Optimizer]:
+def adagrad(model: nn.Module, recipe: Rates, eps: float = 1e-10, decay_all: bool = False) -> list[Optimizer]:
     """Adagrad (Duchi et al. 2011)."""
     _require("eps", eps, eps > 0, "more than 0")
     return [Adagrad(parameter_groups(model, recipe, decay_all=decay_all), lr=recipe.lr, eps=eps, fused=True)]
 
 
-def adadelta(model: nn.Module, recipe: Recipe, rho: float = 0.9, eps: float = 1e-6, decay_all: bool = False) -> list[Optimizer]:
+def adadelta(model: nn.Module, recipe: Rates, rho: float = 0.9, eps: float = 1e-6, decay_all: bool = False) -> list[Optimizer]:
     """Adadelta (Zeiler 2012), its update scaled by the learning rate, which the paper leaves at 1."""
     _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
@@ -62,7 +70,7 @@ def adadelta(model: nn.Module, recipe: Recipe, rho: float = 0.9, eps: float = 1e
 
 
 def rmsprop(
-    model: nn.Module, recipe: Recipe, alpha: float = 0.99, eps: float = 1e-8, momentum: float = 0.0, decay_all: bool = False
+    model: nn.Module, recipe: Rates, alpha: float = 0.99, eps: float = 1e-8, momentum: float = 0.0, decay_all: bool = False
 ) -> list[Optimizer]:
     """RMSprop (Tieleman & Hinton 2012, lecture 6.5)."""
     _require("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
@@ -73,7 +81,7 @@ def rmsprop(
 
 
 def adam(
-    model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+    model: nn.Module, recipe: Rates, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam (Kingma & Ba 2015), with weight decay as an L2 penalty."""
     settings = _adam_settings(recipe, beta1, beta2, eps)
@@ -81,7 +89,7 @@ def adam(
 
 
 def adamw(
-    model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+    model: nn.Module, recipe: Rates, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
     settings = _adam_settings(recipe, beta1, beta2, eps)
@@ -89,13 +97,13 @@ def adamw(
 
 
 def nadam(
-    model: nn.Module, recipe: Recipe, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+    model: nn.Module, recipe: Rates, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
 ) -> list[Optimizer]:
     """Adam with Nesterov's momentum (Dozat 2016)."""
     return [NAdam(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float = 1.0, decay_all: bool = False) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: Rates, bias_lr: float = 1.0, decay_all: bool = False) -> list[dict[str, Any]]:
     """Two groups, of weights and of biases and norms (one dimension or none).
 
     Frozen parameters are left out. Biases and norms decay only with `decay_all`.
@@ -103,7 +111,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe, bias_lr: float = 1.0, dec
     _require("bias_lr", bias_lr, bias_lr > 0, "more than 0")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise SeewhyError(f"model {recipe.model!r} has no parameter that requires a gradient, so there is nothing to train")
+        raise SeewhyError("the model has no parameter that requires a gradient, so there is nothing to train")
     weights = [parameter for parameter in trainable if parameter.ndim > 1]
     biases = [parameter for parameter in trainable if parameter.ndim <= 1]
     bias_decay = recipe.weight_decay if decay_all else 0.0
@@ -121,7 +129,7 @@ def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:
             group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
 
 
-def _adam_settings(recipe: Recipe, beta1: float, beta2: float, eps: float) -> dict[str, Any]:
+def _adam_settings(recipe: Rates, beta1: float, beta2: float, eps: float) -> dict[str, Any]:
     _require("beta1", beta1, 0 <= beta1 < 1, "in [0, 1)")
     _require("beta2", beta2, 0 <= beta2 < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")

@@ -96,54 +96,24 @@ def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     return replace(base or Recipe(), **values)
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file; a field `base` names the recipe, or the file beside it, whose other fields it keeps."""
-    return _read(Path(path), ())
-
-
 def restore_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file as it was written, its names not resolved: a run may be opened where they mean nothing."""
     recipe = Recipe.__new__(Recipe)
     for key, value in vars(Recipe()).items():
         object.__setattr__(recipe, key, value)
-    for key, value in _read_toml(path).items():
+    for key, value in read_toml(path).items():
         object.__setattr__(recipe, key, tuple(value) if isinstance(value, list) else value)
     return recipe
 
 
-def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
-    if path.resolve() in before:
-        raise SeewhyError(f"{path} starts from itself: base = {' -> '.join(map(str, (*before, path.resolve())))}")
-    values = _read_toml(path)
-    base = str(values.pop("base", ""))
-    values.setdefault("name", path.stem)
-    try:
-        if base.endswith(".toml"):
-            return from_dict(values, _read(path.parent / base, (*before, path.resolve())))
-        return from_dict(values, find_recipe(base) if base else None)
-    except SeewhyError as error:
-        raise SeewhyError(f"{path}: {error}") from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values in a recipe's file. Raises SeewhyError where there is none, or it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SeewhyError(f"no recipe file {path}; see `seewhy recipes` for the built-in ones") from None
     except (OSError, ValueError) as error:
         raise SeewhyError(f"{path} is not a recipe in TOML: {error}") from error
-
-
-def find_recipe(name: str | Path) -> Recipe:
-    """The recipe of that name in RECIPES, or the one in that TOML file."""
-    from seewhy.train.recipes import RECIPES
-
-    if str(name).endswith(".toml"):
-        return read_recipe(name)
-    try:
-        return lookup(RECIPES, str(name), "recipe")
-    except SeewhyError as error:
-        raise SeewhyError(f"{error}, or a FILE.toml") from None
 
 
 def _fit(name: str, value: Any, hint: Any) -> Any:

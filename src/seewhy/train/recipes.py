@@ -1,6 +1,42 @@
-"""The built-in recipes. A recipe of your own is `replace(RECIPES["davidnet-24"], epochs=10)`, or a TOML file."""
+"""The built-in recipes, and finding one by its name or file.
 
-from seewhy.train.recipe import Recipe
+A recipe of your own is `replace(RECIPES["davidnet-24"], epochs=10)`, or a TOML file that starts from another.
+"""
+
+from pathlib import Path
+
+from seewhy.errors import SeewhyError, lookup
+from seewhy.train.recipe import Recipe, from_dict, read_toml
+
+
+def find_recipe(name: str | Path) -> Recipe:
+    """The recipe of that name in RECIPES, or the one in that TOML file."""
+    if str(name).endswith(".toml"):
+        return read_recipe(name)
+    try:
+        return lookup(RECIPES, str(name), "recipe")
+    except SeewhyError as error:
+        raise SeewhyError(f"{error}, or a FILE.toml") from None
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file; a field `base` names the recipe, or the file beside it, whose other fields it keeps."""
+    return _read(Path(path), ())
+
+
+def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
+    if path.resolve() in before:
+        raise SeewhyError(f"{path} starts from itself: base = {' -> '.join(map(str, (*before, path.resolve())))}")
+    values = read_toml(path)
+    base = str(values.pop("base", ""))
+    values.setdefault("name", path.stem)
+    try:
+        if base.endswith(".toml"):
+            return from_dict(values, _read(path.parent / base, (*before, path.resolve())))
+        return from_dict(values, find_recipe(base) if base else None)
+    except SeewhyError as error:
+        raise SeewhyError(f"{path}: {error}") from error
+
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
