@@ -211,6 +211,7 @@ def test_summary_models_and_recipes(capsys: Capture) -> None:
         (["train", "tiny.toml", "--data", "bars", "--lr", "-1"], "recipe field lr must be more than 0, found -1.0"),
         (["train", "tiny.toml", "--data", "bars", "--model", "vgg16"], "32"),
         (["train", "tiny.toml", "--data", "bars", "--device", "tpu"], "device 'tpu' cannot be used here"),
+        (["train", "tiny.toml", "--data", "bars", "--device", "meta"], "device 'meta' cannot be used here"),
         (["train", "tiny.toml", "--data", "bars", "--validation", "2"], "validation"),
         (["evaluate", "nowhere"], "nowhere is not a run directory (no such directory)"),
         (["train", "tiny.toml", "--data", "bars", "--name", "../x"], "recipe field name must be a plain file name"),

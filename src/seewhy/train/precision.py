@@ -12,6 +12,7 @@ def find_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        torch.Generator(device)  # meta, for one, has tensors but no random numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise SeewhyError(f"device {name!r} cannot be used here ({reason}); possible: auto, cpu, cuda, mps") from error
