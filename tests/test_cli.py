@@ -243,6 +243,12 @@ def test_a_run_directory_that_exists_is_not_touched(trained: Path, capsys: Captu
     assert (trained / "summary.json").read_bytes() == before
 
 
+def test_an_empty_directory_of_the_users_stays_when_a_training_cannot_start(here: Path, capsys: Capture) -> None:
+    (here / "mine" / "run").mkdir(parents=True)
+    error_of(["train", "tiny.toml", "--data", "bars", "--augment", "crop:9", "--output", "mine/run"], capsys)
+    assert (here / "mine" / "run").is_dir()
+
+
 def test_an_image_that_is_none_is_named(trained: Path, capsys: Capture) -> None:
     Path("notes.png").write_text("no image")
     assert "notes.png" in error_of(["predict", "run", "notes.png"], capsys)

@@ -55,9 +55,10 @@ def train(arguments: list[str]) -> None:
     try:
         run = fit(options.recipe, data, directory, options.device, options.quiet)
     finally:
-        for made in (directory, directory.parent):
-            with suppress(OSError):
-                made.rmdir()  # only an empty one goes: what could not even start leaves nothing behind
+        if options.output is None:  # a directory that the user made stays, empty or not
+            for made in (directory, directory.parent):
+                with suppress(OSError):
+                    made.rmdir()  # only an empty one goes: what could not even start leaves nothing behind
     tables.print_run(run)
 
 
