@@ -328,6 +328,7 @@ def test_a_terminal_that_lacks_a_character_is_no_reason_to_fail() -> None:
     assert "usage: seewhy COMMAND ?" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_terminated_training_keeps_its_weights(tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-m", "seewhy", "train", "demo", "--data", "digits", "--epochs", "1000", "--output", "out"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -297,6 +297,7 @@ sys.exit(cli.main(["train", "demo", "--data", "digits", "--epochs", "0.2", "--ou
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_the_system_refuses_to_write_is_one_line(tmp_path: Path) -> None:
     """The weights (8 MB) exceed a limit on file sizes: safetensors reports it in its own kind of error."""
     load("digits", quiet=True)  # into the cache, before files are limited

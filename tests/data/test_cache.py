@@ -131,6 +131,7 @@ def test_far_more_than_the_memory_can_be_mapped(tmp_path: Path) -> None:
     assert images[123_456].sum() == 9
 
 
+@pytest.mark.slow
 def test_two_processes_build_one_entry(own_cache: Path) -> None:
     script = (
         "from seewhy.data import load; print('ready', flush=True); input(); "
@@ -321,6 +322,7 @@ def test_looking_at_content_reads_little_and_waits_for_nothing(tmp_path: Path, m
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other ways")
+@pytest.mark.slow
 def test_what_is_larger_than_the_memory_is_shuffled_and_trained_on(tmp_path: Path) -> None:
     """In a process that may have 400 MB beside the mapping of 315 GB, of which the disk holds nothing."""
     count, side = 400_000, 512
