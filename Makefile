@@ -1,6 +1,6 @@
 # make demo   train on the embedded digits          make check   lint, types, fast tests (under a minute)
 # make test   lint, types and every test            make bench   the benchmarks, which write benchmarks/RESULTS.md
-# Each makes .venv first if it is not there; a second call skips what is done.
+# Each makes .venv first if it is not there, and test and check get a browser; a second call skips what is done.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,15 +8,20 @@ WORKERS ?= auto
 # One thread to each worker: processes that each take all cores spend their time waiting for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
+NODE := tests/browser/node_modules/.package-lock.json
+# Only root can, and only where there is apt-get; `update` may fail for a source that has no Chromium anyway.
+APT_CHROMIUM := { [ "$$(id -u)" = 0 ] && command -v apt-get && { apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; }; }
+
 .PHONY: demo test check lint types bench clean
 
 demo: .venv/installed
 	$(BIN)/seewhy demo
 
-test: lint types
+test: lint types .venv/browser $(NODE)
 	$(PYTEST)
 
-check: lint types
+check: lint types .venv/browser $(NODE)
 	$(PYTEST) -m "not slow"
 
 lint: .venv/installed
@@ -37,5 +42,15 @@ bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# The system's Chromium, else Debian's package, else Playwright's. Where none is to be had, the next call tries again.
+.venv/browser: .venv/installed
+	@if command -v chromium || test -x /usr/bin/chromium || $(APT_CHROMIUM) || $(BIN)/playwright install chromium; then touch $@; \
+	else echo "!!! NO CHROMIUM: THE BROWSER TESTS WILL BE SKIPPED (in CI they fail) !!!" >&2; fi
+
+# TypeScript and axe-core. npm writes the file that stands for them.
+$(NODE): tests/browser/package-lock.json
+	@cd tests/browser && npm ci --loglevel=error --no-audit --no-fund || \
+	echo "!!! NO NPM PACKAGES: THE BROWSER TESTS THAT NEED THEM WILL BE SKIPPED (in CI they fail) !!!" >&2
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf tests/browser/node_modules .venv .mypy_cache .pytest_cache .ruff_cache

@@ -22,13 +22,15 @@ MAY_IMPORT = {
     "models": {"errors", "notation", "data"},
     "explaining": {"errors", "notation", "data", "models"},
     "train": {"errors", "notation", "data", "models"},
-    "diagnose": {"errors", "notation", "files", "data", "models"},
-    "figures": {"errors", "files", "data", "models", "explaining", "train", "diagnose"},
+    "diagnosing": {"errors", "notation", "files", "data", "models"},
+    "figures": {"errors", "files", "data", "models", "explaining", "train", "diagnosing"},
     "weights": {"errors", "files", "models"},
-    "run": {"errors", "files", "train", "diagnose", "weights"},
-    "recording": {"files", "environment", "keeping", "checkpoint", "data", "train", "diagnose", "run", "weights"},
+    "run": {"errors", "files", "train", "diagnosing", "weights"},
+    "evaluation": {"errors", "data", "diagnosing", "models", "run", "train"},
+    "reporting": {"errors", "files", "data", "train", "explaining", "diagnosing", "figures", "run", "evaluation"},
+    "recording": {"files", "environment", "keeping", "checkpoint", "data", "train", "diagnosing", "run", "weights"},
 }
-HEAVY = {"torch", "datasets", "sklearn", "matplotlib", "pyarrow", "tensorboard", "safetensors"}
+HEAVY = {"torch", "datasets", "jinja2", "sklearn", "matplotlib", "pyarrow", "tensorboard", "safetensors"}
 
 
 def module_name(path: Path) -> str:

@@ -14,7 +14,7 @@ import pytest
 from seewhy import cli
 from seewhy.data import SOURCES
 from seewhy.data.augment import AUGMENTATIONS
-from seewhy.diagnose.attacks import ATTACKS
+from seewhy.diagnosing.attacks import ATTACKS
 from seewhy.explaining.cams import CAMS
 from seewhy.explaining.faithfulness import FAITHFULNESS
 from seewhy.explaining.methods import METHODS

@@ -15,7 +15,7 @@ from seewhy.explaining.explanation import explain
 from seewhy.fitting import fit
 from seewhy.models import external
 from seewhy.models.external import Published
-from seewhy.pictures import Asked, Picture, Subject, explain_pictures, open_subject, trust_of_run, worst_mistakes
+from seewhy.pictures import Asked, Picture, Subject, explain_pictures, mistaken_pictures, open_subject, trust_of_run
 from seewhy.run import Run
 from seewhy.train.recipe import Recipe
 
@@ -43,7 +43,7 @@ def test_mistakes_come_most_confident_first(run: Run, data: Dataset) -> None:
     wrong = [index for index in range(60) if run.test.predicted[index] != data.test.labels[index]]
     assert wrong, "the recipe must leave some"
     expected = sorted(wrong, key=lambda index: -run.test.confidence[index].item())[:3]
-    found = worst_mistakes(run, 3)
+    found = mistaken_pictures(run, 3)
     assert [picture.name for picture in found] == [data.test.names[index] for index in expected]
     assert [picture.label for picture in found] == [int(data.test.labels[index]) for index in expected]
     source = found[0].source
@@ -55,16 +55,16 @@ def test_a_network_without_mistakes(run: Run, data: Dataset, monkeypatch: pytest
     assert run.test is not None
     perfect = replace(run, test=replace(run.test, labels=run.test.predicted))
     with pytest.raises(SeewhyError, match="makes no mistake on the 60 test images"):
-        worst_mistakes(perfect, 3)
+        mistaken_pictures(perfect, 3)
     with pytest.raises(SeewhyError, match="did not come to its end"):
-        worst_mistakes(replace(run, test=None), 3)
+        mistaken_pictures(replace(run, test=None), 3)
     monkeypatch.setattr(pictures, "data_of", lambda run: replace(data, fingerprint="f" * 32))
     with pytest.raises(SeewhyError, match=r"no longer as .* was trained on it"):
-        worst_mistakes(run, 3)
+        mistaken_pictures(run, 3)
 
 
 def test_what_is_written(run: Run, tmp_path: Path) -> None:
-    pictures = worst_mistakes(run, 3)
+    pictures = mistaken_pictures(run, 3)
     found = explain_pictures(subject_of(run), pictures, Asked(("grad-cam", "gradients")), tmp_path / "out", quiet=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"grid.png", "grid.svg", "maps.npz", "overlays"}
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 3 * len(found.maps)
@@ -126,7 +126,7 @@ def test_pictures_of_one_name_do_not_overwrite_one_another(run: Run, tmp_path: P
 def test_many_pictures_go_in_batches(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "AT_ONCE", 2)
     monkeypatch.setattr(pictures, "ON_GRID", 3)
-    mistakes = worst_mistakes(run, 5)
+    mistakes = mistaken_pictures(run, 5)
     found = explain_pictures(subject_of(run), mistakes, Asked(("grad-cam",)), tmp_path / "out", quiet=True)
     whole = explain_pictures(subject_of(run), mistakes[:1], Asked(("grad-cam",)), tmp_path / "one", quiet=True)
     assert len(found.logits) == len(mistakes)
@@ -183,7 +183,7 @@ def test_too_many_maps_for_a_grid_are_refused_before_anything_is_written(run: Ru
     assert len(methods) < 48
     methods += tuple(f"rise:masks={count}" for count in range(1, 49 - len(methods) + 1))
     with pytest.raises(SeewhyError, match=r"a grid holds 48 maps of an image, found 49; name fewer layers or methods"):
-        explain_pictures(subject_of(run), worst_mistakes(run, 1), Asked(methods), tmp_path / "out", quiet=True)
+        explain_pictures(subject_of(run), mistaken_pictures(run, 1), Asked(methods), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -191,7 +191,7 @@ def test_maps_that_are_not_finite_are_left_out_of_overlays(run: Run, tmp_path: P
     from seewhy.explaining.backprop import ATTRIBUTIONS
 
     monkeypatch.setitem(ATTRIBUTIONS, "broken", lambda question: torch.full_like(question.images[:, 0], torch.nan))
-    found = explain_pictures(subject_of(run), worst_mistakes(run, 1), Asked(("broken",)), tmp_path / "out", quiet=True)
+    found = explain_pictures(subject_of(run), mistaken_pictures(run, 1), Asked(("broken",)), tmp_path / "out", quiet=True)
     assert found.statuses["pixels", "broken"].kinds == ("not finite",)
     assert (tmp_path / "out" / "grid.png").exists()
 

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 
 from seewhy import __version__
 from seewhy.commands.explaining import explain, layers, methods, trust
+from seewhy.commands.reporting import report
 from seewhy.commands.showing import data, models, recipes, summary
 from seewhy.commands.training import demo, train
 from seewhy.commands.using import evaluate, predict
@@ -78,6 +79,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "report": report,
     "explain": explain,
     "trust": trust,
     "data": data,

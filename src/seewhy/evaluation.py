@@ -10,7 +10,7 @@ from PIL import Image
 from seewhy.data import load
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.decode import decode_image
-from seewhy.diagnose.predictions import Predictions, predictions
+from seewhy.diagnosing.predictions import Predictions, predictions
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.inference import device_of, logits
 from seewhy.run import Run

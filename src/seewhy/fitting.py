@@ -20,7 +20,7 @@ from seewhy.console import showing
 from seewhy.data import load
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import checked
-from seewhy.diagnose.predictions import Predictions, predictions
+from seewhy.diagnosing.predictions import Predictions, predictions
 from seewhy.errors import SeewhyError
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Split
 from seewhy.data.decode import Encoded, crop_box, decode_image, open_image, to_pixels, upright_size
 from seewhy.data.progress import note, progress
+from seewhy.diagnosing.mistakes import worst_mistakes
 from seewhy.errors import SeewhyError
 from seewhy.evaluation import data_of
 from seewhy.explaining.explanation import PIXELS, Explanation, explain, joined
@@ -85,7 +86,7 @@ def open_subject(name: str, device: torch.device | str = "cpu", image_size: int 
     return Subject(model.to(device).eval(), made_for.classes, (3, size, size), None)
 
 
-def worst_mistakes(run: Run, count: int) -> list[Picture]:
+def mistaken_pictures(run: Run, count: int) -> list[Picture]:
     """The `count` test images that the run's network is most surely wrong about, the most confident mistake first.
 
     With the recipe's test-time augmentation, so that the image alone may once in a while be classified correctly.
@@ -93,8 +94,7 @@ def worst_mistakes(run: Run, count: int) -> list[Picture]:
     if run.test is None:
         raise SeewhyError(f"{run.directory} did not come to its end, so its mistakes are not known; give image files")
     split = _test_split(run)
-    wrong = (~run.test.correct).nonzero().flatten()
-    chosen = wrong[run.test.confidence[wrong].argsort(descending=True)][:count]
+    chosen = worst_mistakes(run.test, count)
     if not len(chosen):
         raise SeewhyError(f"the network makes no mistake on the {len(split)} test images; give image files to explain")
     return [

@@ -20,7 +20,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seewhy.checkpoint import write_checkpoint
 from seewhy.data.dataset import Dataset
-from seewhy.diagnose.predictions import Predictions, confusion
+from seewhy.diagnosing.mistakes import worst_mistakes
+from seewhy.diagnosing.predictions import Predictions, confusion
 from seewhy.environment import environment
 from seewhy.files import make_directory, unwritable, write_atomically, write_text
 from seewhy.keeping import Keeping
@@ -221,8 +222,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
 
 def write_errors(path: Path, test: Predictions, names: Sequence[str]) -> None:
     """Every misclassified image, the most confident first."""
-    wrong = (~test.correct).nonzero().flatten()
-    wrong = wrong[test.confidence[wrong].argsort(descending=True)]
     rows = [
         [
             names[index],
@@ -231,7 +230,7 @@ def write_errors(path: Path, test: Predictions, names: Sequence[str]) -> None:
             f"{test.confidence[index]:.6f}",
             f"{test.losses[index]:.6f}",
         ]
-        for index in wrong.tolist()
+        for index in worst_mistakes(test).tolist()
     ]
     write_csv(path, ["name", "true", "predicted", "confidence", "loss"], rows)
 

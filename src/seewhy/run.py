@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seewhy.diagnose.predictions import Predictions
+from seewhy.diagnosing.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.files import unwritable
 from seewhy.train.loop import EpochStats

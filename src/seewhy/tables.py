@@ -15,7 +15,7 @@ from rich.text import Text
 
 from seewhy.console import clock
 from seewhy.data.description import Description
-from seewhy.diagnose.predictions import Predictions
+from seewhy.diagnosing.predictions import Predictions
 from seewhy.evaluation import Answer
 from seewhy.explaining.explanation import Explanation
 from seewhy.explaining.layers import Layer
@@ -26,6 +26,7 @@ from seewhy.run import Run
 from seewhy.train.recipe import Recipe, as_dict
 
 WRITTEN = {
+    "report.html": "where the network fails and why",
     "model.safetensors": "weights; `seewhy predict` and `seewhy.open_run` read them",
     "summary.json": "the result in numbers",
     "metrics.jsonl": "one row an epoch",
@@ -34,6 +35,7 @@ WRITTEN = {
     "errors.csv": "every misclassified test image",
     "confusion.csv": "true class by predicted class",
     "predictions.npz": "logits of every test image",
+    "diagnosis.npz": "what the report is made of",
     "recipe.toml": "the recipe; `seewhy train recipe.toml` repeats the run",
 }
 
@@ -81,7 +83,8 @@ def print_run(run: Run) -> None:
         if (run.directory / name).exists():
             rows.add_row(name, purpose)
     out.print(rows)
-    out.print(f"\nnext: seewhy evaluate {run.directory}")
+    written = run.directory / "report.html"
+    out.print(f"\nnext: open {written}" if written.exists() else f"\nnext: seewhy report {run.directory}")
 
 
 def print_accuracies(result: Predictions, split: str) -> None:

@@ -52,7 +52,7 @@ def explain(arguments: list[str]) -> None:
     from seewhy import tables
     from seewhy.data.folders import image_files
     from seewhy.explaining.methods import bind_methods
-    from seewhy.pictures import Asked, Picture, explain_pictures, open_subject, worst_mistakes
+    from seewhy.pictures import Asked, Picture, explain_pictures, mistaken_pictures, open_subject
     from seewhy.run import check_free, new_directory
     from seewhy.train.precision import find_device
 
@@ -68,7 +68,7 @@ def explain(arguments: list[str]) -> None:
     elif subject.run is None:
         raise SeewhyError(f"name at least one image, as in `seewhy explain {name} photo.jpg`")
     else:
-        pictures = worst_mistakes(subject.run, mistakes)
+        pictures = mistaken_pictures(subject.run, mistakes)
     directory = out or new_directory(methods[0].partition(":")[0], "explanations")
     try:
         explanation = explain_pictures(subject, pictures, Asked(methods, layers, target, smooth), directory, opacity, quiet)

@@ -1,18 +1,24 @@
 """`seewhy train` and `seewhy demo`."""
 
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from seewhy.arguments import parse
 from seewhy.commands.loading import Loading, Name, loaded
+from seewhy.errors import SeewhyError
 from seewhy.keeping import Keeping
 from seewhy.train.recipe import Recipe
 from seewhy.train.world import is_first_process
+
+if TYPE_CHECKING:
+    from seewhy.data.dataset import Dataset
+    from seewhy.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Train:
     """Run directory to make; by default runs/DATE-TIME-RECIPE."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    report: bool = True
+    """End with report.html: mistakes, confusions, calibration, robustness and more."""
     quiet: bool = False
     """Show nothing while training."""
 
@@ -43,6 +51,8 @@ class Resume:
     keeping: OmitArgPrefixes[Keeping]
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    report: bool = True
+    """End with report.html: mistakes, confusions, calibration, robustness and more."""
     quiet: bool = False
     """Show nothing while training."""
 
@@ -62,7 +72,6 @@ def train(arguments: list[str]) -> None:
     if options.start != first:  # the recipe was not the first word: only now is it known whose fields the options change
         options = parsed(find_recipe(options.start))
 
-    from seewhy import tables
     from seewhy.fitting import fit
     from seewhy.run import check_free, new_directory
 
@@ -81,19 +90,31 @@ def train(arguments: list[str]) -> None:
                 with suppress(OSError):
                     made.rmdir()  # only an empty one goes: what could not even start leaves nothing behind
     if is_first_process():
-        tables.print_run(run)
+        _finish(run, data, options.report, options.quiet)
 
 
 def resume(arguments: list[str]) -> None:
     """Go on with a training that was interrupted."""
     options = parse("train", Resume, arguments, Resume(tyro.MISSING, Keeping()))
 
-    from seewhy import tables
     from seewhy.fitting import resume
 
     run = resume(options.resume, device=options.device, quiet=options.quiet, keeping=options.keeping)
     if is_first_process():
-        tables.print_run(run)
+        _finish(run, None, options.report, options.quiet)
+
+
+def _finish(run: "Run", data: "Dataset | None", with_report: bool, quiet: bool) -> None:
+    """Write the report, and say how the training went and where everything is."""
+    from seewhy import tables
+    from seewhy.reporting.page import report
+
+    if with_report:
+        try:
+            report(run, data=data, quiet=quiet)
+        except SeewhyError as error:  # the training is finished, and kept
+            print(f"seewhy: no report was written: {error}", file=sys.stderr)
+    tables.print_run(run)
 
 
 def demo(arguments: list[str]) -> None:

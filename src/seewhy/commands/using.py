@@ -35,7 +35,7 @@ def evaluate(arguments: list[str]) -> None:
 
     directory, data, split, as_json, device = parse("evaluate", options, arguments)
     from seewhy import tables
-    from seewhy.diagnose.predictions import accuracies
+    from seewhy.diagnosing.predictions import accuracies
     from seewhy.evaluation import evaluate as evaluate_run
     from seewhy.run import open_run
     from seewhy.train.precision import find_device

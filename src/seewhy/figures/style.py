@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from seewhy.files import make_directory, write_atomically
 
 # Okabe & Ito 2008, "Color Universal Design"
 BLUE, VERMILION = "#0072B2", "#D55E00"
+ORANGE, SKY, GREEN, YELLOW, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"
 
 # of heat on images: perceptually uniform, rising in lightness, readable with any colour vision; unlike cividis, whose dull
 # blues and yellows get lost on grass, skies and fur, it holds colours that photographs seldom do
@@ -42,3 +44,9 @@ def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
         for path in paths:
             write_atomically(path, figure.savefig)
     return paths
+
+
+def heat_colours(steps: int) -> bytes:
+    """`HEAT` in so many steps from cold to hot, each a byte of red, green and blue."""
+    colours = mpl.colormaps[HEAT](np.linspace(0, 1, steps), bytes=True)
+    return bytes(colours[:, :3].tobytes())

@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss
 
 from seewhy.data.dataset import Dataset
-from seewhy.diagnose.predictions import Predictions, accuracies, confusion, predictions, wilson_interval
+from seewhy.diagnosing.predictions import Predictions, accuracies, confusion, predictions, wilson_interval
 from seewhy.models import build
 
 

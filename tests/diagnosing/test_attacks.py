@@ -11,7 +11,7 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seewhy.diagnose.attacks import ATTACKS, Attack, attack, fgsm, pgd, until_changed
+from seewhy.diagnosing.attacks import ATTACKS, Attack, attack, fgsm, pgd, until_changed
 from seewhy.errors import SeewhyError
 
 SHAPE = (3, 4, 4)

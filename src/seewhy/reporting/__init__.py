@@ -1,0 +1,1 @@
+"""One offline HTML file that says where a model fails and why."""

@@ -1,0 +1,49 @@
+// The confusion matrix: a cell leads to its images, arrow keys move between cells.
+
+/** Wire the cells; only one of them is a stop of the Tab key, as in other grids. */
+function wireMatrix() {
+  for (const link of document.querySelectorAll("[data-cell]")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const [actual, predicted] = (link.getAttribute("data-cell") ?? "").split(",").map(Number);
+      look({ confusion: [actual, predicted], image: null }, true);
+      element("mistakes", HTMLElement).scrollIntoView();
+    });
+  }
+  const table = document.querySelector("table.matrix");
+  if (!(table instanceof HTMLTableElement)) return;
+  const links = [...table.querySelectorAll("a")];
+  for (const [place, link] of links.entries()) link.tabIndex = place === 0 ? 0 : -1;
+  table.addEventListener("keydown", (event) => {
+    const steps = /** @type {Record<string, [number, number]>} */ ({ ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] });
+    const step = steps[event.key];
+    const from = document.activeElement?.closest("td");
+    if (!step || !from) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const to = neighbour(table, from, step);
+    if (to === null) return;
+    for (const link of links) link.tabIndex = link === to ? 0 : -1;
+    to.focus();
+  });
+}
+
+/**
+ * The next cell with a number in a direction.
+ * @param {HTMLTableElement} table
+ * @param {HTMLTableCellElement} from
+ * @param {[number, number]} step rows and columns
+ * @returns {HTMLAnchorElement | null}
+ */
+function neighbour(table, from, [down, right]) {
+  let row = /** @type {HTMLTableRowElement} */ (from.parentElement).rowIndex;
+  let column = from.cellIndex;
+  for (;;) {
+    row += down;
+    column += right;
+    const cell = table.rows[row]?.cells[column];
+    if (cell === undefined) return null;
+    const link = cell.querySelector("a");
+    if (link !== null) return link;
+  }
+}

@@ -1,0 +1,85 @@
+"""What a section of the report is, and how its numbers and pieces are written."""
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from seewhy.diagnosing.predictions import Predictions
+from seewhy.reporting.svg import inline_svg
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    finding: str  # one sentence with a number
+    html: str
+    data: Mapping[str, Any] = field(default_factory=dict)  # for the page's script, as JSON
+    figures: Mapping[str, Figure] = field(default_factory=dict)  # by the name of their file in the run directory
+
+
+def render(template: str, **values: object) -> str:
+    """A template of this package, with everything in `values` escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+def panel(figure: Figure, name: str, description: str) -> Markup:
+    """A figure as a part of the page; `description` says in words what it shows."""
+    return Markup(inline_svg(figure, name, description))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] as `90.9 %`."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f} %"
+
+
+def between(interval: Sequence[float], digits: int = 1) -> str:
+    """An interval of shares as `90.3 to 91.4 %`."""
+    low, high = interval
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+
+
+def count(number: int, thing: str, things: str = "") -> str:
+    """`1 mistake`, `1,200 mistakes`."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def be(number: int) -> str:
+    """`is` of one, `are` of several."""
+    return "is" if number == 1 else "are"
+
+
+def alternative(result: Predictions, index: int) -> str:
+    """What an image is to those who do not see it, as in `true cat, predicted dog 0.91`."""
+    true, predicted = (result.classes[labels[index]] for labels in (result.labels, result.predicted))
+    return f"true {true}, predicted {predicted} {result.confidence[index]:.2f}"
+
+
+def csv_link(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A data URL of a table, to be downloaded without a script."""
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.getvalue().encode()).decode()}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("seewhy.reporting", "assets"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"percent": percent, "between": between}
+    return environment

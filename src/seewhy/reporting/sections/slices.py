@@ -1,0 +1,57 @@
+"""Groups of images on which the network is worse than elsewhere, and where it looks for each class."""
+
+from seewhy.diagnosing.slices import Slice
+from seewhy.explaining.localisation import Finding, suspicious
+from seewhy.figures.slices import evidence_figure, shown_classes, slices_figure
+from seewhy.reporting.album import Album
+from seewhy.reporting.diagnosis import examples_of
+from seewhy.reporting.section import Section, alternative, be, between, count, panel, percent, render
+from seewhy.reporting.study import Study
+
+
+def slices(study: Study, album: Album) -> Section:
+    """Slices that are significantly weak, with examples, and the mean place of each class's evidence."""
+    result, diagnosis = study.test, study.diagnosis
+    found = diagnosis.slices
+    looks = diagnosis.looks
+    suspects = () if looks is None else suspicious(looks.evidence)
+    figures = {} if looks is None else {"evidence": evidence_figure(looks.evidence)}
+    if found:
+        figures["slices"] = slices_figure(found, result.accuracy)
+    html = render(
+        "sections/slices.html",
+        figure=panel(figures["slices"], "slices", "Accuracy of the weakest slices") if found else None,
+        slices=[_described(group, study) for group in found],
+        evidence=[] if looks is None else [(place, result.classes[place]) for place in shown_classes(looks.evidence).tolist()],
+        suspects=[_question(each) for each in suspects],
+        best=None if looks is None else looks.best,
+        album=album,
+    )
+    return Section("Weak slices", _finding(found, suspects), html, figures=figures)
+
+
+def _finding(found: tuple[Slice, ...], suspects: tuple[Finding, ...]) -> str:
+    where = "no class stands out by where its evidence lies"
+    if suspects:
+        where = f"the evidence for {suspects[0].name} lies oddly often at the {suspects[0].region}"
+    if not found:
+        return f"0 groups of images are significantly worse than the rest, and {where}."
+    worst = found[0]
+    return (
+        f"{count(len(found), 'group')} of images {be(len(found))} significantly worse than the rest; the costliest, "
+        f"“{worst.description}”, is right on {percent(worst.accuracy)} against {percent(worst.rest)}; {where}."
+    )
+
+
+def _described(group: Slice, study: Study) -> tuple[Slice, str, list[tuple[int, str]]]:
+    examples = [(index, alternative(study.test, index)) for index in examples_of(group, study.test).tolist()]
+    return group, between(group.interval), examples
+
+
+def _question(found: Finding) -> str:
+    peak = found.peak
+    return (
+        f"{found.name}: {percent(found.share, 0)} of the evidence lies at the {found.region}, against {percent(found.usual, 0)} "
+        f"of that for other classes. Is it the object, or something that comes with it? Look at rows {peak.top} to "
+        f"{peak.top + peak.height} and columns {peak.left} to {peak.left + peak.width} of its images."
+    )

@@ -1,0 +1,51 @@
+"""How the network was trained."""
+
+from seewhy.figures.curves import accuracy_figure, loss_figure, rate_figure
+from seewhy.reporting.album import Album
+from seewhy.reporting.section import Section, count, panel, percent, render
+from seewhy.reporting.study import Study
+from seewhy.train.recipe import to_toml
+
+
+def training(study: Study, album: Album) -> Section:
+    """Loss, accuracy and learning rate by epoch and second, the recipe, and where it ran."""
+    run, result = study.run, study.result
+    data, history = run.setting["data"], run.history
+    held_out = "test" if result.selected_on == "last epoch" else "valid"
+    device = run.setting.get("accelerator") or run.setting.get("processor") or run.setting["device"]
+    last = history[-1]
+    finding = (
+        f"{result.epochs:g} epochs took {result.seconds:,.0f} s of training on {device}, {result.images_per_second:,.0f} images "
+        f"a second, and ended at a training loss of {last.train_loss:.3f}."
+    )
+    figures = {
+        "loss": loss_figure(history, held_out),
+        "accuracy": accuracy_figure(history, held_out),
+        "rate": rate_figure(history),
+    }
+    panels = [
+        (panel(figures["loss"], "loss", "Loss by epoch"), "Training is measured on augmented images."),
+        (panel(figures["accuracy"], "accuracy", "Accuracy by epoch"), "Without test-time augmentation."),
+        (panel(figures["rate"], "rate", "Learning rate and momentum by epoch"), "At the end of each epoch."),
+    ]
+    rows = [
+        (f"{row.epoch:g}", f"{row.seconds:,.1f}", f"{row.train_loss:.4f}", percent(row.train_accuracy, 2))
+        + (("–", "–") if row.eval_loss is None else (f"{row.eval_loss:.4f}", percent(row.eval_accuracy or 0, 2)))
+        + (f"{row.lr:.4g}", f"{row.momentum:.4g}")
+        for row in history
+    ]
+    setting = [
+        ("network", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
+        (
+            "data",
+            f"{data['name']}: " + ", ".join(f"{count(number, f'{split} image')}" for split, number in data["images"].items()),
+        ),
+        ("fingerprint of the data", data["fingerprint"]),
+        ("device and precision", f"{device}, {run.setting['precision']}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run.setting.get("packages", {}).items())),
+        ("result chosen on", result.selected_on),
+    ]
+    html = render(
+        "sections/training.html", panels=panels, rows=rows, held_out=held_out, setting=setting, recipe=to_toml(run.recipe)
+    )
+    return Section("Training", finding, html, figures=figures)

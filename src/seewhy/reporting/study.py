@@ -1,0 +1,91 @@
+"""Everything that a report reads: a run, its predictions, its diagnosis, and another run to compare it with."""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from seewhy.data.dataset import Dataset
+from seewhy.diagnosing.comparison import compare
+from seewhy.diagnosing.predictions import Predictions
+from seewhy.errors import SeewhyError
+from seewhy.evaluation import data_of
+from seewhy.reporting.diagnosis import Diagnosis, diagnose
+from seewhy.reporting.storing import restore, store
+from seewhy.run import Result, Run
+
+FILE = "diagnosis.npz"  # in the run directory
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A finished run with its diagnosis; `other` is what it is compared with."""
+
+    run: Run
+    result: Result
+    test: Predictions
+    diagnosis: Diagnosis
+    full: bool = False  # show everything, whatever the size
+    paths: bool = False  # say in which directories the images were
+    other: "Study | None" = None
+
+    @property
+    def title(self) -> str:
+        """What was trained on what."""
+        return f"{self.run.recipe.name} on {self.run.setting['data']['name']}"
+
+    def name(self, index: int) -> str:
+        """The file name of a test image, without directories unless they are asked for."""
+        name = self.diagnosis.names[index]
+        return name if self.paths else PurePath(name).name
+
+
+def study(
+    run: Run,
+    against: Run | None = None,
+    data: Dataset | None = None,
+    full: bool = False,
+    fresh: bool = False,
+    paths: bool = False,
+    quiet: bool = False,
+) -> Study:
+    """The study of a run, and of the one it is compared with.
+
+    A diagnosis that was made before is read from the run directory, so that no data is needed; otherwise it is made, on `data`
+    or what the run was trained on, and kept there. `fresh` makes it anew. Raises SeewhyError for a run without a result, and for
+    two that were tested on different images.
+    """
+    result, test = _finished(run)
+    if against is not None:
+        compare(_finished(against)[1], test)  # says what cannot be compared, before minutes of work rather than after
+    diagnosis = None
+    path = None if run.directory is None else run.directory / FILE
+    if path is not None and path.exists() and not fresh:
+        diagnosis = restore(Diagnosis, path)
+        if full and len(diagnosis.mistakes) < int((~test.correct).sum()):
+            diagnosis = None  # it does not hold all that is asked for
+    if diagnosis is None:
+        diagnosis = diagnose(run.model, _checked(run, data), test, run.setting["precision"], full, quiet)
+        if path is not None:
+            store(diagnosis, path)
+    other = None
+    if against is not None:
+        shared = data is not None and data.fingerprint == against.setting["data"]["fingerprint"]
+        other = study(against, data=data if shared else None, full=full, quiet=quiet)
+    return Study(run, result, test, diagnosis, full, paths, other)
+
+
+def _finished(run: Run) -> tuple[Result, Predictions]:
+    """What a run came to."""
+    if run.test is None or run.result is None:
+        found = run.directory or "this run"
+        raise SeewhyError(f"{found} did not come to its end, so there is nothing to report; `seewhy train --resume` goes on")
+    return run.result, run.test
+
+
+def _checked(run: Run, data: Dataset | None) -> Dataset:
+    """The data that a run was trained on, as it was then."""
+    data = data_of(run) if data is None else data
+    if data.fingerprint != run.setting["data"]["fingerprint"]:
+        raise SeewhyError(
+            f"{data.name} is no longer as {run.directory or 'this run'} was trained on it; bring back the data, or train again"
+        )
+    return data

@@ -1,0 +1,194 @@
+"""A real browser, pages that must be quiet, and what reads them for accessibility.
+
+`make check` and `make test` fetch Chromium and the packages of package.json. Where they are missing the tests here are skipped,
+or fail where SEEWHY_REQUIRE_BROWSER=1, as in CI.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Playwright, sync_playwright
+
+PACKAGES = Path(__file__).with_name("node_modules")
+DEBIAN = Path("/usr/bin/chromium")
+ARGUMENTS = (
+    "--no-sandbox",  # which root, as in a container, cannot have
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+OFFLINE = ("file:", "data:", "blob:", "about:")  # what a page may ask for
+AXE = """async () => (await axe.run()).violations.flatMap(violation => violation.nodes.map(
+    node => `${violation.id}: ${node.failureSummary} ${node.html}`
+))"""
+# true after the tasks that the page's scripts have left waiting; without JavaScript at once, as there no promise is ever kept
+SETTLED = "matchMedia('(scripting: none)').matches || new Promise(done => setTimeout(() => done(true)))"
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the pages of a test said and asked for, in order."""
+
+    errors: list[str] = field(default_factory=list)  # of the console
+    warnings: list[str] = field(default_factory=list)  # of the console
+    exceptions: list[str] = field(default_factory=list)  # that no script caught
+    requests: list[str] = field(default_factory=list)  # addresses, of documents too
+
+    def problems(self) -> list[str]:
+        """What no page of ours may do: one line for each error, exception and request that leaves this machine."""
+        online = [address for address in self.requests if not address.startswith(OFFLINE)]
+        found = {"console error": self.errors, "exception": self.exceptions, "request": online}
+        return [f"{kind}: {text}" for kind, texts in found.items() for text in texts]
+
+
+class Visit:
+    """Opens pages, each in a context of its own, and records what they do; `records` is shared by all of them."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.records = Records()
+        self.contexts: list[BrowserContext] = []
+
+    def __call__(
+        self,
+        path: Path,
+        javascript: bool = True,
+        viewport: tuple[int, int] = (1280, 900),  # CSS pixels, width and height
+        dark: bool = False,
+        touch: bool = False,
+        print: bool = False,
+    ) -> Page:
+        """The page at `path`, loaded, in a browser without network; `touch` is a phone: no hover, and a viewport that it sets."""
+        context = self.browser.new_context(
+            java_script_enabled=javascript,
+            viewport={"width": viewport[0], "height": viewport[1]},
+            color_scheme="dark" if dark else "light",
+            has_touch=touch,
+            is_mobile=touch,
+            offline=True,
+        )
+        self.contexts.append(context)
+        self._record(context)
+        page = context.new_page()
+        page.emulate_media(media="print" if print else "screen")
+        page.goto(path.resolve().as_uri())
+        return page
+
+    def check(self) -> None:
+        """Close the pages; AssertionError if one of them did what `Records.problems` names."""
+        for page in [page for context in self.contexts for page in context.pages]:
+            page.evaluate(SETTLED)
+        self.close()
+        problems = self.records.problems()
+        assert not problems, "\n".join(problems)
+
+    def close(self) -> None:
+        while self.contexts:
+            self.contexts.pop().close()
+
+    def _record(self, context: BrowserContext) -> None:
+        """Listen to the pages of a context, and to those that they open."""
+
+        def hear(message: ConsoleMessage) -> None:
+            kept = {"error": self.records.errors, "warning": self.records.warnings}.get(message.type)
+            if kept is not None:
+                kept.append(message.text)
+
+        context.on("console", hear)
+        context.on("weberror", lambda event: self.records.exceptions.append(str(event.error)))
+        context.on("request", lambda request: self.records.requests.append(request.url))
+        # routed, so that it is told before the page may be closed, and goes nowhere
+        context.route_web_socket("**/*", lambda socket: self.records.requests.append(socket.url))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
+    """Chromium without a window, one for each worker of pytest-xdist, with a profile of its own; and Playwright's loop."""
+    with sync_playwright() as playwright:
+        try:
+            browser = _launched(playwright)
+        except Error as error:
+            unavailable(f"no Chromium, which `make check` fetches: {error.message}")
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        yield browser, loop
+        asyncio._set_running_loop(loop)
+        browser.close()
+
+
+def _launched(playwright: Playwright) -> Browser:
+    """The system's Chromium, else the one that `playwright install chromium` fetched."""
+    system = shutil.which("chromium") or (DEBIAN if DEBIAN.exists() else None)
+    return playwright.chromium.launch(executable_path=system, args=list(ARGUMENTS))
+
+
+@pytest.fixture
+def browser(chromium: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
+    """The worker's Chromium.
+
+    Between its calls Playwright leaves its loop marked as running, with which `asyncio.run` fails in this thread. So that only
+    the tests of a browser are told so, the mark is set for as long as they run.
+    """
+    browser, loop = chromium
+    asyncio._set_running_loop(loop)
+    yield browser
+    asyncio._set_running_loop(None)
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Like `open_page`, for a test that calls `visit.check` itself."""
+    visit = Visit(browser)
+    yield visit
+    visit.close()
+
+
+@pytest.fixture
+def open_page(visit: Visit) -> Iterator[Visit]:
+    """Opens a file, `open_page(path, dark=True)`; the test fails at its end if a page was not quiet, see `Records.problems`."""
+    yield visit
+    visit.check()
+
+
+@pytest.fixture(scope="session")
+def package() -> Callable[[str], Path]:
+    """The path of a file in node_modules, such as "axe-core/axe.min.js"."""
+
+    def find(name: str) -> Path:
+        path = PACKAGES / name
+        if not path.exists():
+            unavailable(f"no {path}, which `make check` fetches; npm must be installed")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def axe(package: Callable[[str], Path]) -> Callable[[Page], list[str]]:
+    """`axe(page)` is what axe-core finds in a page as it is now, "rule: what to fix, element"; the page needs JavaScript.
+
+    The page's content-security policy stays in force: it does not hold for what Playwright evaluates.
+    """
+    source = package("axe-core/axe.min.js").read_text(encoding="utf-8")
+
+    def violations(page: Page) -> list[str]:
+        page.evaluate(source)
+        return list(page.evaluate(AXE))
+
+    return violations
+
+
+def unavailable(what: str) -> NoReturn:
+    """Skip the test, or fail it where a browser is required."""
+    if os.environ.get("SEEWHY_REQUIRE_BROWSER") == "1":
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)

@@ -1,0 +1,224 @@
+"""Reports of a real, tiny training, made once for all tests; and what a reader sees of one."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from numpy.typing import NDArray
+from playwright.sync_api import Locator, Page, expect
+
+from seewhy import Dataset, Predictions, Recipe, Run, fit, open_run
+from seewhy.data.dataset import Split
+from seewhy.data.shapes import SHAPES, draw
+from seewhy.reporting.diagnosis import Diagnosis
+from seewhy.reporting.page import page, report
+from seewhy.reporting.storing import restore
+from seewhy.reporting.study import FILE, study
+
+MARKUP = "</script><img src=x onerror=alert(1)>"  # a name of a class, which must stay text
+SIGNS = 'a, "b" & 100%=#'  # all that means something in an address, a table or a page
+FOLDER = "where-they-lay"  # of the images, which a report does not say
+ASKED = {"TRUSTED": 6, "ATTACKED": 40, "CORRUPTED": 40}  # images: their number is not what is tested here
+SAVED = 60_000  # bytes that a page is asked to shrink by
+RECIPE = Recipe(
+    name="tiny",
+    model="speednet:width=0.125",
+    epochs=3,
+    batch_size=50,
+    lr=0.5,
+    optimizer="sgd:momentum=0.85,nesterov=true",
+    schedule="linear:warmup=0.2",
+    augment=("crop:2",),
+    precision="fp32",
+)
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Pages on disk, and what they are made of."""
+
+    home: Path
+
+    @property
+    def directory(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def page(self) -> Path:
+        """Of the run, compared with one that was trained for half as long."""
+        return self.directory / "report.html"
+
+    @property
+    def sampled(self) -> Path:
+        """Within a budget that is `SAVED` below the size of `full`, of which it shows a part."""
+        return self.home / "sampled.html"
+
+    @property
+    def full(self) -> Path:
+        """With everything, whatever its size."""
+        return self.home / "full.html"
+
+    @property
+    def perfect(self) -> Path:
+        """Of predictions that are all right."""
+        return self.home / "perfect.html"
+
+    @property
+    def run(self) -> Run:
+        return open_run(self.directory)
+
+    @property
+    def before(self) -> Run:
+        return open_run(self.home / "before")
+
+    @property
+    def test(self) -> Predictions:
+        found = self.run.test
+        assert found is not None
+        return found
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        return restore(Diagnosis, self.directory / FILE)
+
+    def mistakes(self) -> dict[int, tuple[int, int]]:
+        """Of each misclassified image the true and the predicted class, from what the run directory holds."""
+        with np.load(self.directory / "predictions.npz") as arrays:
+            true, predicted = arrays["labels"], arrays["logits"].argmax(1)
+        return {int(index): (int(true[index]), int(predicted[index])) for index in np.flatnonzero(true != predicted)}
+
+    def worst_confusion(self) -> tuple[int, int]:
+        """The kind of mistake with most images."""
+        kinds = list(self.mistakes().values())
+        return max(sorted(set(kinds)), key=kinds.count)
+
+
+@pytest.fixture(scope="session")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    """Made by the first worker of pytest-xdist that asks; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reports"
+    home.mkdir(exist_ok=True)
+    found = Reports(home)
+    with FileLock(home / "lock"):
+        if not (home / "made").exists():
+            with pytest.MonkeyPatch.context() as patch:
+                _make(found, patch)
+            (home / "made").touch()
+    return found
+
+
+def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
+    for name, count in ASKED.items():
+        patch.setattr(f"seewhy.reporting.diagnosis.{name}", count)
+    data = Dataset("shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(300, 1), None, "0" * 32)
+    run = fit(RECIPE, data, reports.directory, device="cpu", quiet=True)
+    before = fit(replace(RECIPE, epochs=1.5), data, reports.home / "before", device="cpu", quiet=True)
+    study(before, data=data, quiet=True)  # which keeps its diagnosis
+    report(run, before, data=data, quiet=True)
+    asked = study(run, quiet=True)
+    everything = page(replace(asked, full=True)).html
+    reports.full.write_text(everything, encoding="utf-8")
+    patch.setattr("seewhy.reporting.page.BUDGET", len(everything.encode()) - SAVED)
+    reports.sampled.write_text(page(asked).html, encoding="utf-8")
+    assert run.test is not None
+    assert run.result is not None
+    right = Predictions(10 * F.one_hot(run.test.labels).float(), run.test.labels, run.test.classes)
+    result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=right.interval)
+    asked = study(replace(run, directory=None, test=right, result=result), data=data, quiet=True)
+    reports.perfect.write_text(page(asked).html, encoding="utf-8")
+
+
+def _split(count: int, seed: int) -> Split:
+    images, labels, masks = draw(count, np.random.default_rng(seed))
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    names = [f"{FOLDER}/<b>{index:04}.png" for index in range(count)]
+    return Split(pixels, torch.from_numpy(labels), names, torch.from_numpy(masks))
+
+
+class Reader:
+    """A report in a browser, ready to be read."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def ready(self) -> None:
+        """Wait until the maps are unpacked."""
+        expect(self.page.locator("html")).to_have_attribute("data-ready", "")
+
+    def go(self, address: str) -> None:
+        """What is behind #, as a reader types it."""
+        self.page.evaluate("address => { location.hash = address }", address)
+
+    def address(self) -> str:
+        return str(self.page.evaluate("location.hash"))
+
+    def shown(self) -> list[int]:
+        """The images of the gallery that are not hidden, in their order."""
+        ids = self.page.locator("#gallery > li:not([hidden])").evaluate_all("cards => cards.map(card => card.id)")
+        return [int(each.removeprefix("image-")) for each in ids]
+
+    def shows(self, images: int) -> None:
+        """Wait until the gallery says that it shows so many."""
+        expect(self.page.locator("#gallery-count")).to_have_text(re.compile(rf"^{images} images?\b"))
+
+    def heat(self, canvas: Locator) -> NDArray[np.uint8]:  # (height, width, 4)
+        """The pixels of a canvas."""
+        height, width, pixels = canvas.evaluate("""canvas => {
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return [canvas.height, canvas.width, [...data]];
+        }""")
+        return np.array(pixels, np.uint8).reshape(height, width, 4)
+
+    def set(self, name: str, value: str) -> None:
+        """Set one of the controls above the gallery."""
+        control = self.page.locator(f"form.controls [name={name}]")
+        if control.evaluate("control => control.tagName") == "SELECT":
+            control.select_option(value)
+        else:
+            control.fill(value)
+
+    def contrasts(self, selector: str) -> list[float]:
+        """WCAG 2's contrast of each element's colour, of an SVG its fill, with the nearest ground behind it."""
+        return [_contrast(*pair) for pair in self.page.locator(selector).evaluate_all(COLOURS)]
+
+
+COLOURS = """elements => elements.map(element => {
+    const numbers = text => text.match(/[\\d.]+/g).map(Number);
+    const style = getComputedStyle(element);
+    let behind = element;
+    while (numbers(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    return [numbers(ink).slice(0, 3), numbers(getComputedStyle(behind).backgroundColor).slice(0, 3)];
+})"""
+
+
+def _contrast(one: list[float], other: list[float]) -> float:
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: list[float]) -> float:
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in (value / 255 for value in colour)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.fixture
+def read(open_page: Callable[..., Page]) -> Callable[..., Reader]:
+    """`read(path, dark=True)` opens a report and waits until its script is ready, if it has one."""
+
+    def opened(path: Path, javascript: bool = True, **how: Any) -> Reader:
+        reader = Reader(open_page(path, javascript=javascript, **how))
+        if javascript:
+            reader.ready()
+        return reader
+
+    return opened

@@ -1,0 +1,146 @@
+"""What the report says, against the files of the run."""
+
+import csv
+import json
+import re
+import time
+from itertools import groupby
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from seewhy.diagnosing.comparison import compare
+from seewhy.diagnosing.label_errors import label_errors
+
+PAGES = ("page", "sampled", "full", "perfect")
+LOST = """[...document.querySelectorAll("a[href^='#'], use")].map(each => each.getAttribute("href"))
+    .filter(address => address !== "#" && document.getElementById(address.slice(1)) === null)"""
+TWICE = """(() => {
+    const ids = [...document.querySelectorAll("[id]")].map(each => each.id);
+    return ids.filter((id, place) => ids.indexOf(id) !== place);
+})()"""
+
+
+@pytest.fixture(params=PAGES)
+def path(request, reports):
+    return getattr(reports, request.param)
+
+
+def test_it_opens_quickly_and_asks_for_nothing_but_itself(read, visit, path):
+    started = time.perf_counter()
+    reader = read(path)
+    assert time.perf_counter() - started < 3  # a third of it here, but other tests may run beside
+    assert {url for url in visit.records.requests if not url.startswith(("data:", "blob:"))} == {path.resolve().as_uri()}
+    assert not visit.records.warnings
+    assert reader.page.title()
+
+
+def test_everything_that_is_linked_is_there_and_no_id_is_there_twice(read, path):
+    page = read(path).page
+    assert page.evaluate(LOST) == []
+    assert page.evaluate(TWICE) == []
+
+
+def test_the_numbers_are_those_of_the_summary(read, reports):
+    summary = json.loads((reports.directory / "summary.json").read_text(encoding="utf-8"))
+    text = read(reports.page).page.locator("#verdict .finding").inner_text()
+    found = [float(number) for number in re.findall(r"\d+\.\d+", text)]
+    expected = [100 * summary["accuracy"], *(100 * end for end in summary["interval"])]
+    np.testing.assert_allclose(found, expected, atol=0.00501)
+    assert f"of {summary['images']} test images" in text
+
+
+def test_the_matrix_is_that_of_the_file(read, reports):
+    with (reports.directory / "confusion.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    matrix = read(reports.page).page.locator("table.matrix")
+    shown = matrix.locator("tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+    assert [[name, *(cell or "0" for cell in cells)] for name, *cells in shown] == rows
+    assert matrix.locator("thead th").all_text_contents()[1:] == header[1:]
+
+
+def test_names_are_text_and_nothing_in_them_runs(read, visit, reports):
+    reader = read(reports.page)
+    page, markup = reader.page, reports.test.classes[0]
+    page.context.on("dialog", lambda dialog: pytest.fail(f"the page said {dialog.message}"))
+    image = next(index for index, (true, predicted) in reports.mistakes().items() if true == 0 and predicted)
+    reader.go(f"image={image}")
+    expect(page.locator("#viewer-title")).to_contain_text(f"true {markup}")
+    expect(page.locator("#viewer-file")).to_have_text(f"<b>{image:04}.png")
+    assert page.locator("img, [onerror], #viewer-file b, body > script:not(#data) ~ script").count() == 0
+    assert page.locator("script").count() == 2
+    assert page.locator("select[name=true] option").nth(1).text_content() == markup
+    assert page.locator("svg.tile").filter(has_text="alert").count() == 0
+    assert not [url for url in visit.records.requests if url.endswith("/x")]
+    assert "where-they-lay" not in page.content()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_the_labels_in_doubt_can_be_downloaded(read, reports, javascript):
+    page = read(reports.page, javascript=javascript).page
+    with page.expect_download() as started:
+        page.get_by_role("link", name="All as CSV").click()
+    assert started.value.suggested_filename == "suspected-labels.csv"
+    with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
+        rows = list(csv.DictReader(file))
+    test, suspects = reports.test, label_errors(reports.test)
+    assert [int(row["index"]) for row in rows] == [suspect.index for suspect in suspects]
+    for row, suspect in zip(rows, suspects, strict=True):
+        index = suspect.index
+        assert row["given"] == test.classes[test.labels[index]]
+        assert row["name"] == f"<b>{index:04}.png"
+        suggested = test.classes.index(row["suggested"])
+        assert float(row["probability"]) == pytest.approx(test.probabilities[index, suggested].item(), abs=1e-6)
+
+
+def test_the_comparison_is_of_the_two_runs(read, reports):
+    before, after = reports.before.test.correct, reports.test.correct
+    fixed, broken = int((~before & after).sum()), int((before & ~after).sum())
+    assert fixed != broken  # or else it could not be seen which is which
+    section = read(reports.page).page.locator("#comparison")
+    expect(section.locator("h3", has_text="Fixed")).to_have_text(f"Fixed: {fixed}")
+    expect(section.locator("h3", has_text="Broken")).to_have_text(f"Broken: {broken}")
+    finding = section.locator(".finding").inner_text()
+    assert f"p = {compare(reports.before.test, reports.test).p_value:.2g}." in finding
+    change = re.search(r"([+-][\d.]+) points", finding)
+    assert float(change[1]) == pytest.approx(100 * (fixed - broken) / len(after), abs=0.00501)
+    assert section.locator(".tiles").first.locator("figure").count() == min(fixed, 100)
+
+
+def test_a_small_budget_shows_some_mistakes_of_every_kind_and_says_so(read, reports):
+    mistakes = reports.mistakes()
+    reader = read(reports.sampled)
+    shown = reader.shown()
+    assert len(set(mistakes.values())) <= len(shown) < len(mistakes)
+    assert {mistakes[index] for index in shown} == set(mistakes.values())
+    expect(reader.page.locator("#mistakes .notice")).to_contain_text(f"{len(shown)} of {len(mistakes)} mistakes are shown")
+    assert reports.full.stat().st_size - 60_000 - 20_000 < reports.sampled.stat().st_size <= reports.full.stat().st_size - 60_000
+
+
+def test_of_each_kind_a_small_budget_shows_the_surest(read, reports):
+    confidence, mistakes = reports.test.confidence, reports.mistakes()
+    shown = set(read(reports.sampled).shown())
+    by_kind = sorted(mistakes, key=lambda index: (mistakes[index], -confidence[index]))
+    for _, kind in groupby(by_kind, key=mistakes.__getitem__):
+        are_shown = [index in shown for index in kind]
+        assert are_shown == sorted(are_shown, reverse=True)
+
+
+def test_a_full_report_shows_every_mistake(read, reports):
+    reader = read(reports.full)
+    assert sorted(reader.shown()) == sorted(reports.mistakes())
+    assert reader.page.locator(".notice").count() == 0
+
+
+def test_no_mistake_at_all(read, reports):
+    reader = read(reports.perfect)
+    page = reader.page
+    expect(page.locator("#verdict .finding")).to_contain_text("100.00 % of 300 test images")
+    expect(page.locator("#mistakes .finding")).to_contain_text("0 of 300 test images are misclassified")
+    expect(page.locator("#classes")).to_contain_text("no image is misclassified")
+    for key in ("j", "o", "1"):
+        page.keyboard.press(key)  # no mistake to open, and none of ours
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    expect(page.locator("#viewer")).to_be_hidden()

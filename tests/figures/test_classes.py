@@ -1,0 +1,141 @@
+"""What the panels of classes draw, and that nothing of them is cut off."""
+
+import io
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from seewhy.diagnosing.predictions import Predictions, confusion
+from seewhy.diagnosing.scores import ClassScore, class_scores
+from seewhy.errors import SeewhyError
+from seewhy.figures.classes import class_figure, confusion_figure
+from seewhy.figures.style import STYLE
+
+
+def score(name: str, images: int, accuracy: float, low: float, high: float) -> ClassScore:
+    return ClassScore(name, images, accuracy, (low, high), 0.5, (0.4, 0.6), 0.5, images, "", 0)
+
+
+SCORES = (
+    score("good", 10, 0.9, 0.8, 0.95),
+    score("none", 0, math.nan, math.nan, math.nan),
+    score("bad", 20, 0.3, 0.2, 0.5),
+    score("fair", 20, 0.6, 0.5, 0.7),
+)
+
+
+def predictions(images: int, classes: int, name: str = "class {}") -> Predictions:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(images) % classes
+    logits = torch.randn(images, classes, generator=generator) + 2 * torch.nn.functional.one_hot(labels, classes)
+    return Predictions(logits, labels, tuple(name.format(index) for index in range(classes)))
+
+
+def names(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def assert_nothing_is_cut_off(figure: Figure) -> None:
+    with mpl.rc_context(STYLE):
+        figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
+        drawn = figure.get_tightbbox()
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    width, height = figure.get_size_inches()
+    assert drawn.x0 > -0.01
+    assert drawn.y0 > -0.01
+    assert drawn.x1 < width + 0.01
+    assert drawn.y1 < height + 0.01
+    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[index + 1 :])
+
+
+def test_classes_are_dots_with_intervals_the_worst_on_top() -> None:
+    figure = class_figure(SCORES)
+    axes = figure.axes[0]
+    assert names(figure) == ["bad", "fair", "good"]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[30, 0], [60, 1], [90, 2]])
+    np.testing.assert_allclose(axes.collections[0].get_segments(), [[[20, 0], [50, 0]], [[50, 1], [70, 1]], [[80, 2], [95, 2]]])
+    assert [label.get_text() for label in axes.child_axes[0].get_yticklabels()] == ["30.0", "60.0", "90.0"]
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+    assert axes.get_title(loc="left") == "Accuracy by class, the worst first, 1 without images"
+
+
+def test_the_mean_is_over_classes_with_images() -> None:
+    axes = class_figure(SCORES).axes[0]
+    assert axes.lines[1].get_xdata() == pytest.approx([60, 60])
+    assert axes.texts[0].get_text() == "mean 60.0"
+
+
+def test_of_many_classes_the_40_worst_are_shown_and_the_mean_is_of_all() -> None:
+    scores = [score(f"class {index}", 50, index / 100, index / 100, index / 100) for index in range(100)]
+    figure = class_figure(scores[::-1])
+    assert names(figure) == [f"class {index}" for index in range(40)]
+    assert figure.axes[0].get_title(loc="left") == "The 40 worst of 100 classes"
+    assert figure.axes[0].texts[0].get_text() == "mean 49.5"
+    few = class_figure(scores[:10])
+    assert few.axes[0].get_title(loc="left") == "Accuracy by class, the worst first"
+    assert few.get_figheight() < figure.get_figheight() / 2
+
+
+def test_without_images_there_is_nothing_to_show() -> None:
+    with pytest.raises(SeewhyError, match="no class has images"):
+        class_figure(SCORES[1:2])
+
+
+def test_rows_are_shares_of_the_true_class_and_what_is_right_is_apart() -> None:
+    counts = torch.tensor([[6, 3, 1], [0, 5, 0], [0, 0, 0]])
+    figure = confusion_figure(counts, ["a", "b", "c"])
+    axes = figure.axes[0]
+    mistakes, right = (image.get_array() for image in axes.images)
+    np.testing.assert_allclose(mistakes.filled(-1), [[-1, 30, 10], [0, -1, 0], [0, 0, -1]])
+    assert np.array_equal(~np.ma.getmaskarray(right), np.eye(3, dtype=bool))
+    assert axes.images[0].get_clim() == pytest.approx((0, 30))
+    written = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "6", (0, 1): "3", (0, 2): "1", (1, 1): "5"}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_counts_are_written_up_to_20_classes() -> None:
+    few, many = (confusion_figure(torch.ones(size, size).long(), [""] * size) for size in (20, 21))
+    assert (len(few.axes[0].texts), len(many.axes[0].texts)) == (400, 0)
+
+
+def test_of_very_many_classes_those_with_the_most_mistakes_are_shown() -> None:
+    counts = torch.eye(130, dtype=torch.int64) * 10
+    counts[torch.arange(30, 130), torch.arange(30, 130).roll(1)] = 5
+    figure = confusion_figure(counts, [f"class {index}" for index in range(130)])
+    assert names(figure) == [f"class {index}" for index in range(30, 130)]
+    assert "the 100 with the most mistakes" in figure.get_suptitle()
+    mistakes = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(mistakes[1, 0], 100 * 5 / 15)
+
+
+def test_names_are_no_formulas() -> None:
+    result = predictions(40, 2, "${}$ and $")
+    for figure in (class_figure(class_scores(result)), confusion_figure(confusion(result), result.classes)):
+        assert_nothing_is_cut_off(figure)
+        assert sorted(names(figure)) == [r"\$0\$ and \$", r"\$1\$ and \$"]
+
+
+@pytest.mark.parametrize(("images", "classes"), [(3, 3), (40, 2), (200, 10), (300, 20), (900, 100)])
+def test_nothing_is_cut_off(images: int, classes: int) -> None:
+    result = predictions(images, classes, "class {} with a name that is much too long for the margin")
+    assert_nothing_is_cut_off(class_figure(class_scores(result)))
+    assert_nothing_is_cut_off(confusion_figure(confusion(result), result.classes))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10])
+def test_without_mistakes_there_is_no_scale(classes: int) -> None:
+    figure = confusion_figure(5 * torch.eye(classes, dtype=torch.int64), [f"class {index}" for index in range(classes)])
+    assert len(figure.axes) == 1
+    assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 3), (2,)])
+def test_counts_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SeewhyError, match=r"2 classes need counts \(K, K\) of as many, at least 1, found"):
+        confusion_figure(torch.zeros(shape, dtype=torch.int64), ["a", "b"])
