@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import cifar10, explaining, loading, overhead, pipeline, recipes, startup, steps, trust, tutorial
+from benchmarks import cifar10, explaining, loading, overhead, pipeline, recipes, report, startup, steps, trust, tutorial
 
 startup.main()
 steps.main()
@@ -15,5 +15,6 @@ if sys.argv[1:]:
     pipeline.main(sys.argv[1])
     cifar10.main(sys.argv[1])
     recipes.main()
+    report.main()
 else:
     print("left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`")

@@ -15,6 +15,7 @@ from PIL import Image
 from seewhy import cli
 from seewhy.data import SOURCES
 from seewhy.data.dataset import Dataset
+from seewhy.errors import SeewhyError
 from seewhy.train.recipe import Recipe, to_toml
 
 Capture = pytest.CaptureFixture[str]
@@ -32,7 +33,7 @@ def here(tmp_path: Path, recipe: Recipe, data: Dataset, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def trained(here: Path) -> Path:
-    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "run", "--quiet"]) == 0
+    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "run", "--quiet", "--no-report"]) == 0
     return here / "run"
 
 
@@ -82,6 +83,9 @@ def test_train_says_how_well_and_what_is_where(here: Path, capsys: Capture) -> N
     assert str(directory.resolve().relative_to(here)) in out
     assert "model.safetensors" in out
     assert (directory / "model.safetensors").is_file()
+    assert "report.html" in out
+    assert "<title>tiny on bars: " in (directory / "report.html").read_text()
+    assert (directory / "figures" / "confusion.png").is_file()
 
 
 def test_any_field_of_the_recipe_is_an_option(here: Path) -> None:
@@ -100,14 +104,14 @@ def test_any_field_of_the_recipe_is_an_option(here: Path) -> None:
         "--name",
         "mine",
     ]
-    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "out", "--quiet", *options]) == 0
+    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "out", "--quiet", "--no-report", *options]) == 0
     written = (here / "out" / "recipe.toml").read_text()
     for line in ("epochs = 1.0", "batch_size = 80", 'augment = ["crop:1", "flip"]', "seed = 3", "lr = 0.1", 'name = "mine"'):
         assert line in written.splitlines()
 
 
 def test_options_may_come_before_the_recipe(here: Path) -> None:
-    assert cli.main(["train", "--epochs", "1", "--data", "bars", "--output", "out", "--quiet", "tiny.toml"]) == 0
+    assert cli.main(["train", "--epochs", "1", "--data", "bars", "--output", "out", "--quiet", "--no-report", "tiny.toml"]) == 0
     written = (here / "out" / "recipe.toml").read_text().splitlines()
     assert 'name = "tiny"' in written
     assert 'model = "speednet:width=0.125"' in written
@@ -115,23 +119,25 @@ def test_options_may_come_before_the_recipe(here: Path) -> None:
 
 
 def test_the_directory_is_called_after_the_name(here: Path) -> None:
-    assert cli.main(["train", "tiny.toml", "--data", "bars", "--quiet", "--epochs", "1", "--name", "my run"]) == 0
+    options = ["--quiet", "--no-report", "--epochs", "1", "--name", "my run"]
+    assert cli.main(["train", "tiny.toml", "--data", "bars", *options]) == 0
     assert (here / "runs" / "latest").resolve().name.endswith("-my run")
 
 
 def test_the_seed_of_a_recipe_does_not_draw_the_splits(here: Path) -> None:
     for seed in ("0", "1"):
-        options = ["--epochs", "0.1", "--seed", seed, "--output", seed, "--quiet"]
+        options = ["--epochs", "0.1", "--seed", seed, "--output", seed, "--quiet", "--no-report"]
         assert cli.main(["train", "demo", "--data", "digits", *options]) == 0
     first, second = (json.loads((here / seed / "env.json").read_text())["data"]["fingerprint"] for seed in ("0", "1"))
     assert first == second
-    options = ["--epochs", "0.1", "--split-seed", "1", "--output", "other", "--quiet"]
+    options = ["--epochs", "0.1", "--split-seed", "1", "--output", "other", "--quiet", "--no-report"]
     assert cli.main(["train", "demo", "--data", "digits", *options]) == 0
     assert json.loads((here / "other" / "env.json").read_text())["data"]["fingerprint"] != first
 
 
 def test_the_recipe_of_a_run_trains_it_again(trained: Path) -> None:
-    assert cli.main(["train", str(trained / "recipe.toml"), "--data", "bars", "--output", "again", "--quiet"]) == 0
+    options = ["--output", "again", "--quiet", "--no-report"]
+    assert cli.main(["train", str(trained / "recipe.toml"), "--data", "bars", *options]) == 0
     first, again = (json.loads((path / "summary.json").read_text()) for path in (trained, trained.parent / "again"))
     assert first["test_loss"] == again["test_loss"]
 
@@ -427,3 +433,60 @@ def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
     assert cli.main([*arguments, "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "most faithful: " in out or "none of these can be trusted" in out
+
+
+def test_report_needs_the_data_once_and_then_the_run_alone(
+    trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert not (trained / "report.html").exists()
+    assert not (trained / "diagnosis.npz").exists()
+    capsys.readouterr()
+    assert cli.main(["report", "run", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"open {Path('run/report.html')}\n"
+    first = (trained / "report.html").read_text()
+    accuracy = json.loads((trained / "summary.json").read_text())["accuracy"]
+    assert f"<title>tiny on bars: {100 * accuracy:.2f} % of 60 test images</title>" in first
+
+    monkeypatch.delitem(SOURCES, "bars")
+    assert cli.main(["report", "run", "--out", "mine.html", "--quiet"]) == 0  # without data
+    assert capsys.readouterr().out == ""
+    assert (here / "mine.html").read_text() == first
+    assert cli.main(["report", "run", "--against", "run", "--full"]) == 0
+    assert "0 images are fixed and 0 broken" in (trained / "report.html").read_text()
+    capsys.readouterr()
+    assert "unknown data set 'bars'" in error_of(["report", "run", "--fresh"], capsys)  # which needs the data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing from seewhy report: RUN (see `seewhy report --help`)"),
+        (["nowhere"], "nowhere is not a run directory (no such directory)"),
+        (["run", "--against", "nowhere"], "nowhere is not a run directory (no such directory)"),
+        (["run", "--device", "tpu"], "device 'tpu' cannot be used here"),
+        (["run", "--ful"], "--ful; did you mean --full"),
+    ],
+)
+def test_report_says_what_is_wrong(trained: Path, arguments: list[str], said: str, capsys: Capture) -> None:
+    assert said in error_of(["report", *arguments], capsys)
+    assert not (trained / "report.html").exists()
+
+
+def test_an_unfinished_run_has_no_report(trained: Path, capsys: Capture) -> None:
+    (trained / "summary.json").unlink()
+    said = error_of(["report", "run"], capsys)
+    assert "run did not come to its end, so there is nothing to report; `seewhy train --resume` goes on" in said
+
+
+def test_a_training_without_a_report_is_finished_all_the_same(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def cannot(*arguments: object, **options: object) -> Path:
+        raise SeewhyError("there is no room")
+
+    monkeypatch.setattr("seewhy.reporting.page.report", cannot)
+    assert cli.main(["train", "tiny.toml", "--data", "bars", "--output", "run"]) == 0
+    printed = capsys.readouterr()
+    assert "no report was written: there is no room" in printed.err
+    assert "of 60 test images correct" in printed.out
+    assert not (here / "run" / "report.html").exists()

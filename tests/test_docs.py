@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+import seewhy
 from seewhy import cli
 from seewhy.data import SOURCES
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.diagnosing.attacks import ATTACKS
+from seewhy.diagnosing.corruptions import CORRUPTIONS
 from seewhy.explaining.cams import CAMS
 from seewhy.explaining.faithfulness import FAITHFULNESS
 from seewhy.explaining.methods import METHODS
 from seewhy.models import MODELS
 from seewhy.models.tta import TTA
+from seewhy.reporting.sections.table import SECTIONS
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.recipes import read_recipe
 from seewhy.train.schedules import SCHEDULES
@@ -33,7 +36,7 @@ BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A working directory of its own, and tables that are afterwards as they were."""
     monkeypatch.chdir(tmp_path)
-    tables = (SOURCES, AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, CAMS, FAITHFULNESS)
+    tables = (SOURCES, AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, CAMS, FAITHFULNESS, CORRUPTIONS, SECTIONS)
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
@@ -95,6 +98,15 @@ def test_every_augmentation_optimizer_schedule_and_model_is_in_the_docs() -> Non
     for table in (AUGMENTATIONS, OPTIMIZERS, SCHEDULES, MODELS, SOURCES, TTA, METHODS, ATTACKS):
         for name in table:
             assert re.search(rf"[`\s]{re.escape(name)}[`:\s,]", text), name
+
+
+def test_every_corruption_section_and_diagnosing_function_is_in_the_guide_to_the_report() -> None:
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    homes = {name: getattr(seewhy, name).__module__ for name in seewhy.__all__ if callable(getattr(seewhy, name))}
+    public = [name for name, home in homes.items() if home.split(".")[1] in ("diagnosing", "figures", "reporting")]
+    assert len(public) > 50
+    for name in ("ATTACKS", "CORRUPTIONS", "SECTIONS", *CORRUPTIONS, *SECTIONS, *public):
+        assert re.search(rf"`{re.escape(name)}[`(]", text), name
 
 
 def test_every_number_of_the_readme_is_in_the_results() -> None:

@@ -113,7 +113,10 @@ def _spaced(levels: Sequence[float]) -> list[float]:
 
 
 def _ink(color: tuple[float, ...]) -> str:
-    """Black or white, whichever stands out more from the colour (relative luminance of WCAG 2)."""
+    """Black or white, whichever stands out more from the colour (relative luminance of WCAG 2).
+
+    A black that says its colour: pure black is the default, in whose place a dark page puts its light ink.
+    """
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(color)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if luminance > 0.179 else "white"
+    return "#000001" if luminance > 0.179 else "white"

@@ -11,7 +11,7 @@ from seewhy.data.progress import progress
 from seewhy.diagnosing.duplicates import Pair, near_duplicates
 from seewhy.diagnosing.label_errors import label_errors
 from seewhy.diagnosing.mistakes import closest_calls, varied_mistakes, worst_mistakes
-from seewhy.diagnosing.predictions import Predictions
+from seewhy.diagnosing.predictions import Predictions, predictions
 from seewhy.diagnosing.robustness import Curve, Strip, attack_curves, attack_strip, corruption_curves
 from seewhy.diagnosing.slices import Slice, features, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
@@ -32,6 +32,7 @@ class Diagnosis:
     """What was found out about a model on a test split."""
 
     names: tuple[str, ...]  # of every test image
+    validation: Predictions | None  # of the validation split, where there is one
     mistakes: Tensor  # (M,) int64, those that are shown, the surest first
     looks: Looks | None
     unexplained: str  # why there are no looks, empty where there are
@@ -49,12 +50,19 @@ class Diagnosis:
 
 
 def diagnose(
-    model: nn.Module, data: Dataset, result: Predictions, precision: str = "fp32", full: bool = False, quiet: bool = False
+    model: nn.Module,
+    data: Dataset,
+    result: Predictions,
+    precision: str = "fp32",
+    tta: str = "none",
+    full: bool = False,
+    quiet: bool = False,
 ) -> Diagnosis:
     """Ask everything that a report says of a model and of its `result` on the test split of `data`.
 
     At most 2,000 mistakes are explained, unless `full`. What is measured on some test images only is measured on the same ones
-    each time. `precision` is that of the passes for robustness and features. Where the network cannot be explained, the
+    each time. `precision` is that of the passes for robustness and features, `tta` the test-time augmentation that `result` was
+    made with. Where the network cannot be explained, the
     diagnosis says why, and holds the rest. Raises SeewhyError where the result is not of that split.
     """
     _check(data, result)
@@ -82,10 +90,12 @@ def diagnose(
         advance(1)
     pairs = duplicates[:PAIRS]
     splits = tuple(name for name in data.splits if name != "test")
+    held_out = None if data.validation is None else predictions(model, data.validation, result.classes, precision, tta)
     suspects = [suspect.index for suspect in label_errors(result)[:SUSPECTS]]
     wanted = torch.cat([mistakes, closest_shown(result), *(examples_of(group, result) for group in slices)]).tolist()
     return Diagnosis(
         names=tuple(test.names),
+        validation=held_out,
         mistakes=mistakes,
         looks=found,
         unexplained=unexplained,

@@ -97,7 +97,8 @@ def _page(asked: Study) -> Page:
     made = {name: section(asked, album) for name, section in SECTIONS.items()}
     sections = {name: section for name, section in made.items() if section is not None}
     sheets = album.sheets()
-    style, script = _asset("report.css"), _script()
+    gallery = sections.get("mistakes")
+    style, script = _asset("report.css"), _script() if gallery else ""
     text = render(
         "page.html",
         title=asked.title,
@@ -108,17 +109,14 @@ def _page(asked: Study) -> Page:
         sheets=sheets,
         sections=sections,
         data=_json({name: section.data for name, section in sections.items() if section.data}),
-        viewer=render("viewer.html", layers=len(sections["mistakes"].data["maps"]["layers"])),
+        viewer=render("viewer.html", layers=len(gallery.data["maps"]["layers"])) if gallery else "",
         about=_about(asked),
         version=__version__,
     )
     tile = sum(len(sheet.url) for sheet in sheets) / max(1, len(album.tiles))
-    heat = sections["mistakes"].data["maps"]
-    shown = max(1, len(asked.diagnosis.mistakes))
-    whole = [layers for layers, images in zip(heat["sheets"], heat["counts"], strict=True) if images == shown]
-    maps = sum(len(sheet) for layers in whole for sheet in layers) / shown
+    beside = (len(gallery.html) + len(_json(gallery.data))) / max(1, len(asked.diagnosis.mistakes)) if gallery else 0
     figures = {name: figure for section in sections.values() for name, figure in section.figures.items()}
-    return Page(text, figures, tile + maps + 350)  # the rest is its card
+    return Page(text, figures, tile + beside)
 
 
 def _images(asked: Study) -> dict[Hashable, Tensor]:

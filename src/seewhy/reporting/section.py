@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seewhy.diagnosing.predictions import Predictions
+from seewhy.reporting.album import Album
 from seewhy.reporting.svg import inline_svg
 
 
@@ -36,6 +37,16 @@ def render(template: str, **values: object) -> str:
 def panel(figure: Figure, name: str, description: str) -> Markup:
     """A figure as a part of the page; `description` says in words what it shows."""
     return Markup(inline_svg(figure, name, description))
+
+
+def picture(album: Album, key: Hashable, label: str) -> Markup:
+    """An image of the album with its text alternative; where there is no image of that key, the text alone."""
+    tile = album[key]
+    if tile is None:
+        return Markup('<span class="tile missing">{}</span>').format(label)
+    return Markup(
+        '<svg class="tile" viewBox="0 0 {} {}" role="img" aria-label="{}"><use href="#s{}" x="{}" y="{}"/></svg>'
+    ).format(album.width, album.height, label, tile.sheet, -tile.left, -tile.top)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -81,5 +92,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.globals["picture"] = picture
     environment.filters |= {"percent": percent, "between": between}
     return environment

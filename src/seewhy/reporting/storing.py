@@ -4,6 +4,7 @@ import json
 import types
 import typing
 import zipfile
+import zlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from seewhy.files import write_atomically
 T = TypeVar("T")
 
 _ARRAY = "array"  # a tensor stands in the JSON as {"array": its name in the file}
+# What a changed byte can lead to: in the archive, in what is packed in it, in an array's header, in the JSON.
+_ARCHIVE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_DAMAGED = (*_ARCHIVE, ValueError, KeyError, TypeError, AttributeError)
 
 
 def store(value: object, path: Path) -> None:
@@ -35,10 +39,10 @@ def store(value: object, path: Path) -> None:
 def restore(kind: type[T], path: Path) -> T:
     """Read a value of type `kind` back. Raises SeewhyError for a file that is missing, damaged or of another version."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             value: T = _typed(kind, json.loads(str(arrays["tree"])), arrays)
             return value
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise SeewhyError(
             f"{path} is damaged or of another version of seewhy ({type(error).__name__}: {error}); delete it, and it is made anew"
         ) from error

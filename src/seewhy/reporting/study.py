@@ -63,7 +63,7 @@ def study(
         if full and len(diagnosis.mistakes) < int((~test.correct).sum()):
             diagnosis = None  # it does not hold all that is asked for
     if diagnosis is None:
-        diagnosis = diagnose(run.model, _checked(run, data), test, run.setting["precision"], full, quiet)
+        diagnosis = diagnose(run.model, _checked(run, data), test, run.setting["precision"], run.recipe.tta, full, quiet)
         if path is not None:
             store(diagnosis, path)
     other = None

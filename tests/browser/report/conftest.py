@@ -19,14 +19,18 @@ from seewhy import Dataset, Predictions, Recipe, Run, fit, open_run
 from seewhy.data.dataset import Split
 from seewhy.data.shapes import SHAPES, draw
 from seewhy.reporting.diagnosis import Diagnosis
-from seewhy.reporting.page import page, report
+from seewhy.reporting.page import page
 from seewhy.reporting.storing import restore
-from seewhy.reporting.study import FILE, study
+from seewhy.reporting.study import FILE, Study, study
 
 MARKUP = "</script><img src=x onerror=alert(1)>"  # a name of a class, which must stay text
 SIGNS = 'a, "b" & 100%=#'  # all that means something in an address, a table or a page
 FOLDER = "where-they-lay"  # of the images, which a report does not say
-ASKED = {"TRUSTED": 6, "ATTACKED": 40, "CORRUPTED": 40}  # images: their number is not what is tested here
+ASKED = {
+    "looks.TRUSTED": 6,
+    "diagnosis.ATTACKED": 40,
+    "diagnosis.CORRUPTED": 40,
+}  # images: their number is not what is tested here
 SAVED = 60_000  # bytes that a page is asked to shrink by
 RECIPE = Recipe(
     name="tiny",
@@ -58,12 +62,12 @@ class Reports:
 
     @property
     def sampled(self) -> Path:
-        """Within a budget that is `SAVED` below the size of `full`, of which it shows a part."""
+        """Within a budget that is `SAVED` below the size of `page`, of which it shows a part."""
         return self.home / "sampled.html"
 
     @property
     def full(self) -> Path:
-        """With everything, whatever its size."""
+        """Made under that budget, but with everything."""
         return self.home / "full.html"
 
     @property
@@ -118,23 +122,26 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 
 def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     for name, count in ASKED.items():
-        patch.setattr(f"seewhy.reporting.diagnosis.{name}", count)
-    data = Dataset("shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(300, 1), None, "0" * 32)
+        patch.setattr(f"seewhy.reporting.{name}", count)
+    data = Dataset("shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(200, 1), None, "0" * 32)
     run = fit(RECIPE, data, reports.directory, device="cpu", quiet=True)
     before = fit(replace(RECIPE, epochs=1.5), data, reports.home / "before", device="cpu", quiet=True)
     study(before, data=data, quiet=True)  # which keeps its diagnosis
-    report(run, before, data=data, quiet=True)
-    asked = study(run, quiet=True)
-    everything = page(replace(asked, full=True)).html
-    reports.full.write_text(everything, encoding="utf-8")
-    patch.setattr("seewhy.reporting.page.BUDGET", len(everything.encode()) - SAVED)
-    reports.sampled.write_text(page(asked).html, encoding="utf-8")
+    asked = study(run, before, data=data, quiet=True)
+    _write(reports.page, asked)
+    patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
+    _write(reports.sampled, asked)
+    _write(reports.full, replace(asked, other=None, full=True))
     assert run.test is not None
     assert run.result is not None
     right = Predictions(10 * F.one_hot(run.test.labels).float(), run.test.labels, run.test.classes)
     result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=right.interval)
     asked = study(replace(run, directory=None, test=right, result=result), data=data, quiet=True)
-    reports.perfect.write_text(page(asked).html, encoding="utf-8")
+    _write(reports.perfect, asked)
+
+
+def _write(path: Path, asked: Study) -> None:
+    path.write_text(page(asked).html, encoding="utf-8")
 
 
 def _split(count: int, seed: int) -> Split:
@@ -149,6 +156,7 @@ class Reader:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        page.emulate_media(reduced_motion="reduce")  # else the next click would meet a page that is still scrolling
 
     def ready(self) -> None:
         """Wait until the maps are unpacked."""
@@ -160,6 +168,11 @@ class Reader:
 
     def address(self) -> str:
         return str(self.page.evaluate("location.hash"))
+
+    def says(self, pattern: str) -> None:
+        """Wait until the address says that, and the page has followed it."""
+        expect(self.page).to_have_url(re.compile(pattern))
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def shown(self) -> list[int]:
         """The images of the gallery that are not hidden, in their order."""
@@ -187,18 +200,42 @@ class Reader:
             control.fill(value)
 
     def contrasts(self, selector: str) -> list[float]:
-        """WCAG 2's contrast of each element's colour, of an SVG its fill, with the nearest ground behind it."""
-        return [_contrast(*pair) for pair in self.page.locator(selector).evaluate_all(COLOURS)]
+        """WCAG 2's contrast of each text, in a figure too, with what lies behind it."""
+        return [_contrast_of(*pair) for pair in self.page.locator(selector).evaluate_all(COLOURS)]
 
 
+# an element's colour, and the colours of what lies behind its middle, the nearest first, down to one that covers the rest
 COLOURS = """elements => elements.map(element => {
-    const numbers = text => text.match(/[\\d.]+/g).map(Number);
-    const style = getComputedStyle(element);
-    let behind = element;
-    while (numbers(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
-    const ink = element instanceof SVGElement ? style.fill : style.color;
-    return [numbers(ink).slice(0, 3), numbers(getComputedStyle(behind).backgroundColor).slice(0, 3)];
+    const channels = (text, opacity = "1") => {
+        const [red, green, blue, alpha = 1] = text.match(/[\\d.]+/g).map(Number);
+        return [red, green, blue, alpha * Number(opacity)];
+    };
+    const isText = element instanceof SVGElement;
+    const own = getComputedStyle(element);
+    const layers = [];
+    if (isText) {
+        element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+        const { x, y, width, height } = element.getBoundingClientRect();
+        const behind = element.ownerSVGElement.contains.bind(element.ownerSVGElement);
+        for (const each of document.elementsFromPoint(x + width / 2, y + height / 2).filter(behind)) {
+            const { fill, fillOpacity, opacity } = getComputedStyle(each);
+            if (each instanceof SVGGeometryElement && fill !== "none") layers.push(channels(fill, fillOpacity * opacity));
+        }
+    }
+    for (let each = element; each !== null; each = each.parentElement) {
+        layers.push(channels(getComputedStyle(each).backgroundColor));
+    }
+    const last = layers.findIndex(layer => layer[3] === 1);
+    return [channels(isText ? own.fill : own.color), ...layers.slice(0, last + 1)];
 })"""
+
+
+def _contrast_of(ink: list[float], *layers: list[float]) -> float:
+    """Of an ink with what its ground looks like, whose layers let through what is below them."""
+    ground = np.zeros(3)
+    for *colour, alpha in reversed(layers):
+        ground = alpha * np.array(colour) + (1 - alpha) * ground
+    return _contrast(ink[:3], ground.tolist())
 
 
 def _contrast(one: list[float], other: list[float]) -> float:

@@ -41,6 +41,7 @@ function heatCard(card) {
 
 /** Show what the state asks for. */
 function showGallery() {
+  if (gallery === null) return;
   const [actual, predicted] = state.confusion;
   const { kinds, loss } = mistakes;
   const rank = new Map(); // of each confusion: how many there are
@@ -53,7 +54,8 @@ function showGallery() {
   if (state.sort === "confusion") order.sort((a, b) => size(b) - size(a) || a - b);
   const kept = new Set(order);
   for (const [row, card] of cards.entries()) card.hidden = !kept.has(row);
-  gallery?.append(...order.map((row) => cards[row]));
+  const arranged = [...order.map((row) => cards[row]), ...cards.filter((card) => card.hidden)];
+  if (arranged.some((card, place) => card !== gallery.children[place])) gallery.append(...arranged); // what is moved loses the focus
   for (const card of near) heatCard(card);
   element("gallery-count", HTMLOutputElement).textContent = described();
   showTable();

@@ -19,7 +19,7 @@ def calibration_section(study: Study, album: Album) -> Section:
         f"The network is {percent(mean)} sure on average and {percent(result.accuracy)} right: {direction}confident, "
         f"with an expected calibration error of {percent(before.ece)}."
     )
-    scaling = temperature_scaling(result) if len(result.labels) >= 2 else None
+    scaling = temperature_scaling(result, study.diagnosis.validation) if len(result.labels) >= 2 else None
     after = None if scaling is None else scaling.after
     reached = [(target, coverage_at(result, target)) for target in TARGETS]
     figures = {"reliability": reliability_figure(before, after), "coverage": coverage_figure(coverage(result))}

@@ -7,7 +7,7 @@ from seewhy.reporting.album import Album
 from seewhy.reporting.section import Section, be, count, panel, render
 from seewhy.reporting.study import Study
 
-MOST = 100  # images of a gallery
+MOST = 48  # images of a gallery
 
 
 def comparison(study: Study, album: Album) -> Section | None:

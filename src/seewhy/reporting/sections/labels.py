@@ -1,10 +1,12 @@
 """Labels that may be wrong, and images that occur more than once."""
 
-from seewhy.diagnosing.label_errors import label_errors
+from seewhy.diagnosing.label_errors import Suspect, label_errors
 from seewhy.reporting.album import Album
 from seewhy.reporting.diagnosis import PAIRS, SUSPECTS
 from seewhy.reporting.section import Section, be, count, csv_link, percent, render
 from seewhy.reporting.study import Study
+
+IN_TABLE = 500  # suspects in the file to download
 
 
 def labels(study: Study, album: Album) -> Section:
@@ -28,19 +30,15 @@ def labels(study: Study, album: Album) -> Section:
         names={suspect.index: study.name(suspect.index) for suspect in suspects},
         album=album,
         csv=csv_link(
-            ["index", "name", "given", "suggested", "probability", "self_confidence", "reason"],
-            [
-                (
-                    each.index,
-                    study.name(each.index),
-                    result.classes[each.given],
-                    result.classes[each.suggested],
-                    f"{each.probability:.6f}",
-                    f"{each.self_confidence:.6f}",
-                    each.reason,
-                )
-                for each in suspects
-            ],
+            ["name", "given", "suggested", "probability", "self_confidence", "threshold"],
+            [_row(study, suspect) for suspect in suspects[:IN_TABLE]],
         ),
+        in_table=min(IN_TABLE, len(suspects)),
     )
     return Section("Labels in doubt", finding, html)
+
+
+def _row(study: Study, suspect: Suspect) -> tuple[str, ...]:
+    given, suggested = (study.test.classes[place] for place in (suspect.given, suspect.suggested))
+    numbers = (suspect.probability, suspect.self_confidence, suspect.threshold)
+    return study.name(suspect.index), given, suggested, *(f"{number:.6f}" for number in numbers)

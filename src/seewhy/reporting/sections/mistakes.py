@@ -12,7 +12,7 @@ from seewhy.diagnosing.scores import worst_confusions
 from seewhy.figures.style import heat_colours
 from seewhy.reporting.album import Album, data_url
 from seewhy.reporting.looks import Looks
-from seewhy.reporting.section import Section, alternative, be, count, percent, render
+from seewhy.reporting.section import Section, alternative, be, count, render
 from seewhy.reporting.study import Study
 
 STEPS = 15  # of heat: the magnitudes of a map are kept in so many
@@ -41,11 +41,9 @@ def mistakes(study: Study, album: Album) -> Section:
     result, diagnosis = study.test, study.diagnosis
     found = diagnosis.looks
     wrong = ~result.correct
-    total, sure = int(wrong.sum()), int((result.confidence[wrong] >= 0.9).sum())
-    finding = (
-        f"{total:,} of {count(len(wrong), 'test image')} {be(total)} misclassified, "
-        f"{sure:,} of them ({percent(sure / max(total, 1), 0)}) with a confidence of 0.9 or more."
-    )
+    total = int(wrong.sum())
+    finding = f"{total:,} of {count(len(wrong), 'test image')} {be(total)} misclassified"
+    finding += f", half of them with a confidence above {result.confidence[wrong].median():.2f}." if total else "."
     cards = _cards(study)
     kinds: dict[tuple[int, int], list[int]] = {}
     for card in cards:

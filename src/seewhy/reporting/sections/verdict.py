@@ -45,12 +45,9 @@ def _calibration(study: Study) -> Sentence:
     text = f"The network is {direction}: {percent(sure)} sure on average, an expected calibration error of {percent(error)}"
     if len(result.labels) < 2:
         return f"{text}.", "calibration", "Calibration"
-    scaling = temperature_scaling(result)
-    return (
-        f"{text}, which a temperature of {scaling.temperature:.2f} turns into {percent(scaling.after.ece)}.",
-        "calibration",
-        "Calibration",
-    )
+    scaling = temperature_scaling(result, study.diagnosis.validation)
+    text += f", {percent(scaling.after.ece)} with a temperature of {scaling.temperature:.2f}."
+    return text, "calibration", "Calibration"
 
 
 def _robustness(study: Study) -> Sentence:

@@ -1,0 +1,238 @@
+"""The gallery of mistakes, against the numbers of the run."""
+
+import csv
+import re
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+
+@pytest.fixture
+def reader(read, reports):
+    return read(reports.page)
+
+
+def heat(reader):
+    """The heat on the first card that is shown, as one text."""
+    card = reader.page.locator("#gallery > li:not([hidden])").first
+    card.scroll_into_view_if_needed()
+    expect(card.locator("canvas.heat")).to_be_attached()
+    return card.locator("canvas.heat").evaluate("canvas => canvas.toDataURL()")
+
+
+def of_kind(reports, kind):
+    """The misclassified images of a true and a predicted class, the surest first."""
+    confidence = reports.test.confidence
+    found = [index for index, each in reports.mistakes().items() if each == kind]
+    return sorted(found, key=lambda index: -confidence[index])
+
+
+def test_a_cell_of_the_matrix_leads_to_exactly_its_images(reader, reports):
+    page, counts = reader.page, {}
+    for kind in reports.mistakes().values():
+        counts[kind] = counts.get(kind, 0) + 1
+    cells = page.locator("table.matrix a[data-cell]")
+    found = cells.evaluate_all("links => links.map(link => [link.dataset.cell, Number(link.textContent)])")
+    assert {tuple(map(int, cell.split(","))): number for cell, number in found} == counts
+    for kind in [reports.worst_confusion(), max(counts), min(counts)]:
+        page.locator(f"table.matrix a[data-cell='{kind[0]},{kind[1]}']").click()
+        reader.shows(counts[kind])
+        assert reader.shown() == of_kind(reports, kind)
+        expect(page.locator("#mistakes")).to_be_in_viewport()
+        expect(page.locator("#gallery")).to_be_in_viewport()
+
+
+def test_a_confusion_of_the_list_leads_to_its_images(reader, reports):
+    reader.page.locator(".confusions a").first.click()
+    kind = reports.worst_confusion()
+    reader.shows(list(reports.mistakes().values()).count(kind))
+
+
+def test_classes_are_chosen_above_the_gallery(reader, reports):
+    mistakes = reports.mistakes()
+    actual, predicted = reports.worst_confusion()
+    reader.set("true", str(actual))
+    reader.shows(sum(true == actual for true, _ in mistakes.values()))
+    assert all(mistakes[index][0] == actual for index in reader.shown())
+    reader.set("predicted", str(predicted))
+    reader.shows(list(mistakes.values()).count((actual, predicted)))
+    assert reader.shown() == of_kind(reports, (actual, predicted))
+    reader.set("true", "")
+    reader.shows(sum(said == predicted for _, said in mistakes.values()))
+
+
+def test_the_orders_are_those_of_the_numbers(reader, reports):
+    mistakes, test = reports.mistakes(), reports.test
+    shown = reader.shown()
+    assert sorted(shown) == sorted(mistakes)
+    assert np.all(np.diff(test.confidence[shown]) <= 0)
+    reader.set("sort", "loss")
+    expect(reader.page.locator("#gallery > li").first).to_have_id(f"image-{max(mistakes, key=lambda i: test.losses[i])}")
+    assert np.all(np.diff(test.losses[reader.shown()]) <= 1.01e-3)  # the page holds three decimals
+    reader.set("sort", "confusion")
+    first = of_kind(reports, reports.worst_confusion())
+    expect(reader.page.locator("#gallery > li").first).to_have_id(re.compile("|".join(f"^image-{index}$" for index in first)))
+    kinds = [mistakes[index] for index in reader.shown()]
+    runs = [kind for place, kind in enumerate(kinds) if place == 0 or kinds[place - 1] != kind]
+    assert len(runs) == len(set(kinds))  # each confusion in one piece
+    assert np.all(np.diff([kinds.count(kind) for kind in runs]) <= 0)  # the largest first
+    reader.set("sort", "confidence")
+    expect(reader.page.locator("#gallery > li").first).to_have_id(f"image-{shown[0]}")
+    assert reader.shown() == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("layer", None), ("method", None), ("target", "true"), ("target", "difference"), ("opacity", "20")]
+)
+def test_a_control_changes_the_heat(reader, name, value):
+    page, before = reader.page, heat(reader)
+    if value is None:
+        options = page.locator(f"select[name={name}] option").evaluate_all("options => options.map(option => option.value)")
+        value = next(option for option in options if option != page.locator(f"select[name={name}]").input_value())
+    reader.set(name, value)
+    reader.says(f"{name}={value}$")
+    assert heat(reader) != before
+    page.locator("button[name=reset]").click()
+    expect(page.locator(f"[name={name}]")).not_to_have_value(value)
+    assert heat(reader) == before
+
+
+def test_heat_is_switched_off_and_on(reader):
+    page, before = reader.page, heat(reader)
+    page.get_by_label("heat", exact=True).uncheck()
+    reader.says("overlay=off$")
+    card = page.locator("#gallery > li").first
+    assert reader.heat(card.locator("canvas"))[..., 3].max() == 0
+    page.get_by_label("heat", exact=True).check()
+    assert heat(reader) == before
+
+
+def test_heat_is_seen_on_the_picture(reader):
+    card = reader.page.locator("#gallery > li").first
+    heat(reader)
+    with_heat = card.screenshot()
+    reader.go("overlay=off")
+    expect(reader.page.get_by_label("heat", exact=True)).not_to_be_checked()
+    assert card.screenshot() != with_heat
+
+
+def test_reset_shows_everything_again(reader, reports):
+    page, before = reader.page, reader.shown()
+    actual, predicted = reports.worst_confusion()
+    reader.go(f"confusion={','.join(quote(reports.test.classes[place], safe='') for place in (actual, predicted))}&sort=loss")
+    reader.shows(len(of_kind(reports, (actual, predicted))))
+    page.locator("button[name=reset]").click()
+    reader.shows(len(before))
+    assert reader.shown() == before
+    assert page.locator("select[name=sort]").input_value() == "confidence"
+    assert page.locator("select[name=true]").input_value() == ""
+
+
+def test_the_table_is_that_of_the_gallery(reader, reports):
+    page, test, mistakes = reader.page, reports.test, reports.mistakes()
+    for name, expected in (("", len(mistakes)), ("1", sum(true == 1 for true, _ in mistakes.values()))):
+        reader.set("true", name)
+        reader.shows(expected)
+        with page.expect_download() as started:
+            page.get_by_role("link", name="Table as CSV").click()
+        assert started.value.suggested_filename == "mistakes.csv"
+        with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
+            rows = list(csv.DictReader(file))
+        shown = reader.shown()
+        assert [row["name"] for row in rows] == [f"<b>{index:04}.png" for index in shown]
+        assert [row["true"] for row in rows] == [test.classes[test.labels[index]] for index in shown]
+        assert [row["predicted"] for row in rows] == [test.classes[test.predicted[index]] for index in shown]
+        np.testing.assert_allclose([float(row["confidence"]) for row in rows], test.confidence[shown], atol=5.1e-4)
+        np.testing.assert_allclose([float(row["loss"]) for row in rows], test.losses[shown], atol=5.1e-4)
+
+
+def test_going_back_leads_to_what_was_before(reader, reports):
+    page, everything = reader.page, len(reports.mistakes())
+    page.locator("table.matrix a[data-cell]").first.click()
+    reader.says("#confusion=")
+    few = len(reader.shown())
+    assert few < everything
+    reader.set("sort", "loss")  # what is set is no step of its own
+    reader.says("sort=loss")
+    page.go_back()
+    reader.shows(everything)
+    assert page.locator("select[name=true]").input_value() == ""
+    page.go_forward()
+    reader.shows(few)
+    assert page.locator("select[name=sort]").input_value() == "loss"
+
+
+def test_another_visit_shows_the_same(reader, reports):
+    page = reader.page
+    actual, predicted = reports.worst_confusion()
+    reader.set("true", str(actual))
+    reader.set("predicted", str(predicted))
+    for name, value in (("sort", "loss"), ("target", "difference"), ("layer", "1"), ("opacity", "35")):
+        reader.set(name, value)
+    page.get_by_label("heat", exact=True).uncheck()
+    reader.says("overlay=off")
+    before = reader.shown()
+    page.reload()
+    reader.ready()
+    assert reader.shown() == before
+    values = page.locator("form.controls").evaluate("form => Object.fromEntries(new FormData(form))")
+    expected = {"true": str(actual), "predicted": str(predicted), "sort": "loss", "target": "difference", "opacity": "35"}
+    assert expected.items() <= values.items()
+    assert "overlay" not in values
+
+
+@pytest.mark.parametrize(
+    "address", ["confusion=%E0%A4%A,nothing&layer=99&method=x&target=y&sort=z&opacity=-3&image=99999", "image=", "&&==", "%"]
+)
+def test_an_address_that_says_nothing_shows_everything(reader, reports, address):
+    page, before = reader.page, settings(reader)
+    reader.go("sort=loss")
+    expect(page.locator("select[name=sort]")).to_have_value("loss")
+    reader.go(address)
+    expect(page.locator("select[name=sort]")).to_have_value("confidence")
+    assert len(reader.shown()) == len(reports.mistakes())
+    assert settings(reader) == before
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
+def settings(reader):
+    return reader.page.locator("form.controls").evaluate("form => Object.fromEntries(new FormData(form))")
+
+
+def test_arrow_keys_move_between_the_cells(reader):
+    """Against a walk over the table's own numbers: the next cell that holds one, and none beyond the edge."""
+    page = reader.page
+    matrix = page.locator("table.matrix tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(c => c.textContent))")
+    filled = {(y, x) for y, row in enumerate(matrix) for x, cell in enumerate(row) if x and cell.strip()}
+    at = min(filled)
+    stops = page.locator("table.matrix a[tabindex='0']")
+    stops.focus()
+    steps = {"ArrowRight": (0, 1), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowUp": (-1, 0)}
+    for key in ["ArrowDown"] * 3 + ["ArrowRight"] * 4 + ["ArrowUp"] * 12 + ["ArrowLeft"] * 12:
+        down, right = steps[key]
+        ahead = [cell for n in range(1, 12) if (cell := (at[0] + n * down, at[1] + n * right)) in filled]
+        at = ahead[0] if ahead else at
+        page.keyboard.press(key)
+        place = "[document.activeElement.closest('tr').rowIndex - 1, document.activeElement.closest('td').cellIndex]"
+        assert tuple(page.evaluate(place)) == at
+        expect(stops).to_have_count(1)
+        expect(stops).to_be_focused()
+
+
+def test_the_matrix_is_one_stop_of_the_tab_key(reader):
+    page = reader.page
+    page.locator("table.matrix a[tabindex='0']").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('table.matrix')") is None
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("table.matrix a[tabindex='0']")).to_be_focused()
+
+
+def test_a_key_leaves_the_focus_where_it_is(reader):
+    link = reader.page.locator("#gallery > li").nth(2).locator("a")
+    link.focus()
+    reader.page.keyboard.press("o")
+    reader.says("overlay=off")
+    expect(link).to_be_focused()

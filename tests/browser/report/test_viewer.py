@@ -1,0 +1,254 @@
+"""One mistake, large: what its viewer paints, against the maps in diagnosis.npz; keys, links and the clipboard."""
+
+import re
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from playwright.sync_api import expect
+
+TARGETS = {"predicted": 0, "true": 1, "difference": 2}  # their places in the viewer
+
+
+@pytest.fixture
+def reader(read, reports):
+    return read(reports.page)
+
+
+def opened(reader, image):
+    """Wait until the viewer shows that image of the test split."""
+    expect(reader.page.locator("#viewer")).to_be_visible()
+    expect(reader.page.locator("#viewer-file")).to_have_text(f"<b>{image:04}.png")
+
+
+def closed(reader):
+    expect(reader.page.locator("#viewer")).to_be_hidden()
+
+
+def signed_heat(reader, target):
+    """What the viewer paints as numbers in [-1, 1], orange above 0 in a difference, otherwise the heat alone."""
+    canvas = reader.page.locator("#viewer-looks figure").nth(TARGETS[target]).locator("canvas")
+    pixels = reader.heat(canvas).astype(np.int64)
+    sign = np.where(pixels[..., 0] >= pixels[..., 2], 1, -1) if target == "difference" else 1
+    return sign * pixels[..., 3] / 255
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("layer", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_heat_is_that_of_the_maps(reader, reports, target, layer):
+    """Scaled up by torch from float64; the page has 15 steps, so a value may be half a step beside."""
+    diagnosis = reports.diagnosis
+    maps, row = diagnosis.looks.maps, 3
+    image = int(diagnosis.mistakes[row])
+    reader.go(f"image={image}&layer={layer}&method={maps.methods[1]}&opacity=100")
+    opened(reader, image)
+    expect(reader.page.locator(f"#viewer [data-layer='{layer}']")).to_have_attribute("aria-pressed", "true")
+    predicted, true = maps.values[layer - 1][row, 1].double() / 127
+    wanted = {"predicted": predicted, "true": true, "difference": (predicted - true) / 2}[target]
+    large = F.interpolate(wanted[None, None], (224, 224), mode="bilinear", align_corners=False)[0, 0].numpy()
+    found = signed_heat(reader, target)
+    if target != "difference":
+        large = large.clip(0)
+    assert np.abs(large).max() > 0.2  # there is something to see
+    np.testing.assert_allclose(found, large, atol=1 / 30 + 0.004)
+
+
+def test_the_captions_say_which_class(reader, reports):
+    image, (actual, predicted) = next(iter(reports.mistakes().items()))
+    reader.go(f"image={image}")
+    opened(reader, image)
+    names = reports.test.classes
+    captions = reader.page.locator("#viewer-looks figcaption").all_text_contents()
+    assert captions[0] == f"what speaks for {names[predicted]}"
+    assert captions[1] == f"what speaks for {names[actual]}"
+    expect(reader.page.locator("#viewer-title")).to_have_text(f"predicted {names[predicted]}, true {names[actual]}")
+
+
+def test_the_probabilities_are_the_largest(reader, reports):
+    image = reader.shown()[0]
+    reader.go(f"image={image}")
+    opened(reader, image)
+    lines = reader.page.locator("#viewer-probabilities li").evaluate_all(
+        "lines => lines.map(l => [...l.children].map(c => c.textContent))"
+    )
+    top = torch.softmax(reports.test.logits[image].double(), 0).topk(5)
+    names = [reports.test.classes[place] for place in top.indices]
+    actual = reports.test.classes[reports.test.labels[image]]
+    assert [line[0] for line in lines] == [f"{name} (true)" if name == actual else name for name in names]
+    np.testing.assert_allclose([float(line[1] or line[2]) for line in lines], top.values, atol=0.0056)
+    widths = reader.page.locator("#viewer-probabilities i").evaluate_all("bars => bars.map(bar => parseFloat(bar.style.width))")
+    np.testing.assert_allclose(widths, 100 * top.values, atol=0.051)
+
+
+def test_a_card_opens_the_viewer_and_escape_gives_the_focus_back(reader):
+    page, image = reader.page, reader.shown()[4]
+    link = page.locator(f"#image-{image} a")
+    link.focus()
+    page.keyboard.press("Enter")
+    opened(reader, image)
+    page.keyboard.press("2")
+    reader.says("layer=2|image=\\d+$")
+    page.keyboard.press("Escape")
+    closed(reader)
+    assert "image" not in reader.address()
+    expect(link).to_be_focused()
+
+
+def test_j_and_k_walk_through_the_gallery_as_it_is_ordered(reader):
+    page = reader.page
+    reader.set("sort", "loss")
+    reader.says("sort=loss")
+    page.locator("select[name=sort]").blur()
+    order = reader.shown()
+    for key, place in (("j", 0), ("j", 1), ("ArrowRight", 2), ("k", 1), ("ArrowLeft", 0), ("k", 0)):
+        page.keyboard.press(key)
+        opened(reader, order[place])
+    page.get_by_role("button", name="next image").click()
+    opened(reader, order[1])
+    page.get_by_role("button", name="previous image").click()
+    opened(reader, order[0])
+    page.locator("#viewer").get_by_role("button", name="close").click()
+    closed(reader)
+    page.keyboard.press("k")
+    opened(reader, order[-1])
+    page.keyboard.press("j")
+    opened(reader, order[-1])  # there is none behind the last
+
+
+def test_digits_choose_a_layer_and_o_the_heat(reader, reports):
+    page, layers = reader.page, len(reports.diagnosis.looks.maps.layers)
+    reader.go(f"image={reader.shown()[0]}")
+    opened(reader, reader.shown()[0])
+    assert page.locator("#viewer-stages button").count() == layers > 1
+    for layer in range(1, layers + 1):
+        page.keyboard.press(str(layer))
+        expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", str(layer))
+    page.keyboard.press(str(layers + 1) if layers < 9 else "0")  # no such layer
+    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", str(layers))
+    page.locator("#viewer-stages button").first.click()
+    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", "1")
+    canvas = page.locator("#viewer-looks canvas").first
+    assert reader.heat(canvas)[..., 3].max() > 0
+    page.keyboard.press("o")
+    reader.says("overlay=off")
+    assert reader.heat(canvas)[..., 3].max() == 0
+    page.keyboard.press("o")
+    reader.says("layer=1$")
+    assert reader.heat(canvas)[..., 3].max() > 0
+
+
+def test_keys_are_left_alone_where_something_is_typed_or_held(reader):
+    page = reader.page
+    page.keyboard.press("Control+j")
+    page.keyboard.press("Alt+1")
+    page.locator("select[name=method]").focus()
+    page.keyboard.press("j")
+    closed(reader)
+    assert reader.address() == ""
+
+
+def test_the_help_opens_and_closes(reader):
+    page, help_ = reader.page, reader.page.locator("#help")
+    page.keyboard.press("?")
+    expect(help_).to_be_visible()
+    page.keyboard.press("j")  # means nothing while it is open
+    closed(reader)
+    page.keyboard.press("Escape")
+    expect(help_).to_be_hidden()
+    page.keyboard.press("?")
+    help_.get_by_role("button", name="close").click()
+    expect(help_).to_be_hidden()
+    image = reader.shown()[0]
+    reader.go(f"image={image}")
+    opened(reader, image)
+    page.keyboard.press("?")
+    expect(help_).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(help_).to_be_hidden()
+    opened(reader, image)  # of the two only the upper one closes
+
+
+def test_a_click_beside_the_viewer_closes_it(reader):
+    image = reader.shown()[0]
+    reader.go(f"image={image}")
+    opened(reader, image)
+    reader.page.mouse.click(3, 450)
+    closed(reader)
+
+
+def test_a_link_opens_just_what_it_says(reader, reports):
+    """In a new page, with the names of classes that hold what means something in an address."""
+    page, mistakes, names = reader.page, reports.mistakes(), reports.test.classes
+    image, kind = next((index, kind) for index, kind in mistakes.items() if 1 in kind)
+    address = f"#confusion={','.join(quote(names[place], safe='') for place in kind)}&image={image}&layer=2"
+    page.goto("about:blank")
+    page.goto(reports.page.resolve().as_uri() + address)
+    reader.ready()
+    opened(reader, image)
+    assert set(reader.shown()) == {index for index, each in mistakes.items() if each == kind}
+    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", "2")
+    page.keyboard.press("Escape")
+    closed(reader)
+    assert set(reader.shown()) == {index for index, each in mistakes.items() if each == kind}
+
+
+def test_the_page_makes_the_links_that_it_reads(reader, reports):
+    actual = next(true for true, predicted in reports.mistakes().values() if predicted == 1)
+    reader.set("true", str(actual))
+    reader.set("predicted", "1")
+    reader.says(re.escape("," + quote(reports.test.classes[1], safe="")))
+    before = reader.shown()
+    reader.page.reload()
+    reader.ready()
+    assert reader.shown() == before
+
+
+def test_going_back_closes_the_viewer(reader):
+    page, images = reader.page, reader.shown()
+    page.locator(f"#image-{images[0]} a").click()
+    opened(reader, images[0])
+    page.keyboard.press("j")
+    opened(reader, images[1])
+    page.go_back()
+    closed(reader)
+    page.go_forward()
+    opened(reader, images[1])
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_link_to_an_image_needs_no_script(read, reports, javascript):
+    reader = read(reports.page, javascript=javascript)
+    page, image = reader.page, reader.shown()[-1]
+    page.goto("about:blank")
+    page.goto(reports.page.resolve().as_uri() + f"#image-{image}")
+    if javascript:
+        reader.ready()
+        opened(reader, image)
+    else:
+        expect(page.locator(":target")).to_have_id(f"image-{image}")
+        expect(page.locator(":target")).to_be_in_viewport()
+        links = page.locator("#gallery a").evaluate_all("links => links.map(link => getComputedStyle(link).outlineStyle)")
+        assert [index for index, outline in zip(reader.shown(), links, strict=True) if outline == "solid"] == [image]
+
+
+def test_the_file_name_and_the_link_are_copied(reader):
+    page, image = reader.page, reader.shown()[0]
+    reader.go(f"image={image}&layer=1")
+    opened(reader, image)
+    for button, expected in (("Copy file name", f"<b>{image:04}.png"), ("Copy link", page.url)):
+        page.get_by_role("button", name=button).click()
+        expect(page.locator("#viewer-status")).to_contain_text("copied")
+        assert pasted(page) == expected
+        page.locator("#viewer-status").evaluate("status => status.textContent = ''")
+
+
+def pasted(page):
+    """What the clipboard holds, put where something is typed."""
+    page.evaluate("document.getElementById('viewer').append(Object.assign(document.createElement('textarea'), { id: 'typed' }))")
+    page.locator("#typed").focus()
+    page.keyboard.press("Control+v")
+    text = page.locator("#typed").input_value()
+    page.locator("#typed").evaluate("typed => typed.remove()")
+    return text
