@@ -71,11 +71,14 @@ const START = {
 /** @type {State} */
 let state = START;
 
+const NOTHING = "#all"; // the address of the start: an empty one would scroll to the top
+
 /** @returns {State} what the address says; whatever it says wrongly is left as it is at the start */
 function readState() {
   const next = { ...START };
   const plain = /^#image-(\d+)$/.exec(location.hash); // a link that works without a script too
   if (plain) return { ...next, image: known(Number(plain[1])) };
+  if (/^#[\w-]+$/.test(location.hash) && location.hash !== NOTHING) return { ...state, image: null }; // a place in the page
   for (const part of location.hash.slice(1).split("&")) {
     const [key, value = ""] = part.split("=", 2);
     if (key === "confusion") {
@@ -108,7 +111,7 @@ function look(changes, lasting = false) {
     if (next[key] !== START[key]) parts.push(`${key}=${next[key]}`);
   }
   if (!next.overlay) parts.push("overlay=off");
-  const address = "#" + (parts.join("&") || "all"); // an empty one would scroll to the top
+  const address = parts.length ? "#" + parts.join("&") : NOTHING;
   if (lasting) location.hash = address;
   else location.replace(address);
 }
