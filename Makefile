@@ -1,4 +1,4 @@
-# make demo   train on the embedded digits          make check   lint, types, fast tests (under a minute)
+# make demo   train on the embedded digits          make check   lint, types, fast tests (4 minutes)
 # make test   lint, types and every test            make bench   the benchmarks, which write benchmarks/RESULTS.md
 # Each makes .venv first if it is not there, and test and check get a browser; a second call skips what is done.
 
