@@ -316,7 +316,7 @@ def test_names_are_data_not_markup(here: Path, data: Dataset, monkeypatch: pytes
     """Class and file names that look like rich's markup are printed as they are."""
     named = replace(data, name="[b]ars", classes=("[red]apple", "[other]", "[/b]"))
     monkeypatch.setitem(SOURCES, "marked", lambda: named)
-    assert cli.main(["train", "tiny.toml", "--data", "marked", "--output", "[bold]run"]) == 0
+    assert cli.main(["train", "tiny.toml", "--data", "marked", "--output", "[bold]run", "--no-report"]) == 0
     assert "written to [bold]run" in capsys.readouterr().out
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("[red]x[_red].png")
     for arguments in (["evaluate", "[bold]run"], ["predict", "[bold]run", "[red]x[_red].png"], ["data", "marked"]):

@@ -293,7 +293,7 @@ from dataclasses import replace
 import seewhy
 from seewhy import cli
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-sys.exit(cli.main(["train", "demo", "--data", "digits", "--epochs", "0.2", "--output", "full", "--quiet"]))
+sys.exit(cli.main(["train", "demo", "--data", "digits", "--epochs", "0.2", "--output", "full", "--quiet", "--no-report"]))
 """
 
 

@@ -342,7 +342,7 @@ def test_how_often_is_not_negative(values: tuple[float, int]) -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "seewhy", "train", *arguments]
+    return [sys.executable, "-m", "seewhy", "train", "--no-report", *arguments]
 
 
 @pytest.mark.slow

@@ -87,10 +87,12 @@ def test_two_processes_end_where_one_does(optimizer: str, tmp_path: Path) -> Non
     load("digits", quiet=True)
     options = ["demo", "--data", "digits", "--epochs", "1.5", "--lr", "0.05", "--optimizer", optimizer, "--precision", "fp32"]
     options += ["--batch-size", "97", "--augment", "crop:1", "mixup", "--clip", "5", "--ema", "0.9", "--accumulate", "2"]
-    alone = [sys.executable, "-m", "seewhy", "train", *options, "--output", "one"]
+    alone = [sys.executable, "-m", "seewhy", "train", *options, "--output", "one", "--no-report"]
     subprocess.run(alone, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
-    done = together(["-m", "seewhy", "train", *options, "--output", "two"], tmp_path)
+    with_report = ["--report"] if optimizer == "nesterov" else ["--no-report"]
+    done = together(["-m", "seewhy", "train", *options, "--output", "two", *with_report], tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two" / "report.html").exists() == (optimizer == "nesterov")
     assert done.stdout.count("test images correct") == 1  # only the first process speaks
     one, two = open_run(tmp_path / "one"), open_run(tmp_path / "two")
     assert one.test is not None
