@@ -62,8 +62,8 @@ def diagnose(
 
     At most 2,000 mistakes are explained, unless `full`. What is measured on some test images only is measured on the same ones
     each time. `precision` is that of the passes for robustness and features, `tta` the test-time augmentation that `result` was
-    made with. Where the network cannot be explained, the
-    diagnosis says why, and holds the rest. Raises SeewhyError where the result is not of that split.
+    made with. Where the network cannot be explained, the diagnosis says why, and holds the rest. Raises SeewhyError where the
+    result is not of that split.
     """
     _check(data, result)
     started = time.monotonic()

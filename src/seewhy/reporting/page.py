@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy import __version__
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosing.corruptions import CORRUPTIONS, corrupt
 from seewhy.diagnosing.mistakes import varied_mistakes
@@ -111,7 +111,7 @@ def _page(asked: Study) -> Page:
         data=_json({name: section.data for name, section in sections.items() if section.data}),
         viewer=render("viewer.html", layers=len(gallery.data["maps"]["layers"])) if gallery else "",
         about=_about(asked),
-        version=__version__,
+        version=version("seewhy"),
     )
     tile = sum(len(sheet.url) for sheet in sheets) / max(1, len(album.tiles))
     beside = (len(gallery.html) + len(_json(gallery.data))) / max(1, len(asked.diagnosis.mistakes)) if gallery else 0
@@ -155,7 +155,7 @@ def _corrupted_images(sample: Tensor) -> dict[Hashable, Tensor]:
 
 def _about(asked: Study) -> str:
     where = "" if asked.run.directory is None else f", run {asked.run.directory.name}"
-    return f"Made by seewhy {__version__}{where}. Diagnosed in {asked.diagnosis.seconds:,.0f} s. Intervals are of 95 %."
+    return f"Made by seewhy {version('seewhy')}{where}. Diagnosed in {asked.diagnosis.seconds:,.0f} s. Intervals are of 95 %."
 
 
 def _asset(name: str) -> str:
