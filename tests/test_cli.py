@@ -445,7 +445,7 @@ def test_report_needs_the_data_once_and_then_the_run_alone(
     assert capsys.readouterr().out == f"open {Path('run/report.html')}\n"
     first = (trained / "report.html").read_text()
     accuracy = json.loads((trained / "summary.json").read_text())["accuracy"]
-    assert f"<title>tiny on bars: {100 * accuracy:.2f} % of 60 test images</title>" in first
+    assert f"<title>tiny on bars: {100 * accuracy:.2f} % of 60 test images correct</title>" in first
 
     monkeypatch.delitem(SOURCES, "bars")
     assert cli.main(["report", "run", "--out", "mine.html", "--quiet"]) == 0  # without data

@@ -1,10 +1,12 @@
+import csv
 import errno
+import io
 from pathlib import Path
 
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.files import write_atomically, write_text
+from seewhy.files import csv_text, write_atomically, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -39,3 +41,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_table_holds_no_formula() -> None:
+    rows = [["=1+1", "-0.5", 3], ["+cmd|x", "@a", -2.0], ["-dash", 'plain, "quoted"', "\tx"]]
+    text = csv_text(["name", "value", "n"], rows)
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["name", "value", "n"],
+        ["'=1+1", "-0.5", "3"],
+        ["'+cmd|x", "'@a", "-2.0"],
+        ["'-dash", 'plain, "quoted"', "'\tx"],
+    ]

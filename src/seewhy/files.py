@@ -1,8 +1,10 @@
 """Writing files so that a reader never sees half of one."""
 
+import csv
 import errno
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,9 +40,26 @@ def _sync_directory(path: Path) -> None:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, newline: str | None = None) -> None:
+    """Write UTF-8 text atomically; `newline` is that of open()."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=newline))
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it: names are strangers'."""
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *([_harmless(cell) for cell in row] for row in rows)])
+    return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def make_directory(path: Path) -> None:

@@ -1,6 +1,5 @@
 """What a training leaves behind: the files of a run directory, written as it goes on."""
 
-import csv
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.diagnosing.mistakes import worst_mistakes
 from seewhy.diagnosing.predictions import Predictions, confusion
 from seewhy.environment import environment
-from seewhy.files import make_directory, unwritable, write_atomically, write_text
+from seewhy.files import csv_text, make_directory, unwritable, write_atomically, write_text
 from seewhy.keeping import Keeping
 from seewhy.run import AUTOMATIC_NAME, SCHEMA_VERSION, Result
 from seewhy.train.averaging import Weights
@@ -212,12 +211,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a table atomically."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
-
-    write_atomically(path, write)
+    write_text(path, csv_text(header, rows), newline="")
 
 
 def write_errors(path: Path, test: Predictions, names: Sequence[str]) -> None:

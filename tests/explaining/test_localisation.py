@@ -9,7 +9,16 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from seewhy.errors import SeewhyError
-from seewhy.explaining.localisation import Evidence, Peak, chance, energy_inside, evidence_location, pointing_game, suspicious
+from seewhy.explaining.localisation import (
+    Evidence,
+    Peak,
+    _median_of_others,
+    chance,
+    energy_inside,
+    evidence_location,
+    pointing_game,
+    suspicious,
+)
 from seewhy.explaining.resize import resized
 
 CLASSES = tuple("abcdefghij")
@@ -321,3 +330,12 @@ def test_maps_of_half_precision_and_maps_in_a_graph():
     torch.testing.assert_close(rounded.shares, exact.shares, atol=0.01, rtol=0)
     assert resized(maps.half(), (3, 3)).dtype == torch.float16
     torch.testing.assert_close(energy_inside(maps.half(), masks), energy_inside(maps, masks), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8])
+def test_the_median_of_the_others_is_that_of_numpy(count: int) -> None:
+    values = torch.randint(0, 5, (count, 4, 3), generator=torch.Generator().manual_seed(count)).double()  # with ties
+    found = _median_of_others(values)
+    for index in range(count):
+        others = np.delete(values.numpy(), index, axis=0)
+        np.testing.assert_array_equal(found[index], np.median(others, axis=0) if count > 1 else 0 * others.sum(0))

@@ -193,5 +193,19 @@ def test_sheets_hold_the_maps_within_half_a_step(asked: Study, first: int) -> No
 
 def test_without_looks_there_are_no_sheets() -> None:
     assert maps_data(None, 3, 100) == {
-        "methods": [], "counts": [], "layers": [], "sizes": [], "sheets": [], "steps": STEPS, "columns": COLUMNS
+        "methods": [], "counts": [], "layers": [], "sizes": [], "sheets": [], "steps": STEPS, "columns": COLUMNS, "apart": APART
     }  # fmt: skip
+
+
+def test_more_maps_than_an_image_can_be_high(monkeypatch: pytest.MonkeyPatch, asked: Study) -> None:
+    """WebP ends at 16,383 pixels; with less room the sheets grow wider, and hold the same."""
+    looks = asked.diagnosis.looks
+    assert looks is not None
+    images = len(asked.diagnosis.mistakes)
+    monkeypatch.setattr("seewhy.reporting.sections.mistakes.HIGHEST", 24)
+    data = maps_data(looks, images, images)
+    assert data["columns"] >= images / 2
+    for (height, width), sheet in zip(data["sizes"], data["sheets"][0], strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) as image:
+            assert image.height <= 24 + height
+            assert image.width == 2 * width * data["columns"]

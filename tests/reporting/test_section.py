@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seewhy.diagnosing.predictions import Predictions
-from seewhy.reporting.section import alternative, be, between, count, csv_link, panel, percent, render
+from seewhy.reporting.section import alternative, at_least, be, between, count, csv_link, panel, percent, render
 
 
 def test_numbers() -> None:
@@ -54,3 +54,12 @@ def test_a_panel_is_markup_of_its_own() -> None:
     assert isinstance(made, Markup)
     assert made.startswith("<svg ")
     assert 'aria-label="says &quot;&lt;nothing&gt;&quot;"' in made
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [(0.411, "0.411"), (0.4111, "0.412"), (0.99986, "0.9999"), (0.999999, "0.999999"), (1.0, "1.000"), (0.0, "0.000")],
+)
+def test_a_threshold_is_rounded_up_but_not_to_one(threshold: float, said: str) -> None:
+    assert at_least(threshold) == said
+    assert float(said) >= threshold

@@ -135,9 +135,7 @@ def test_a_file_of_another_version_is_refused(values: dict[str, object], tmp_pat
     changed(path, number=-3)  # writing it again does no harm
     restore(Tree, path)
     changed(path, **values)
-    with pytest.raises(
-        SeewhyError, match=r"tree\.npz is damaged or of another version of seewhy .*; delete it, and it is made anew"
-    ):
+    with pytest.raises(SeewhyError, match=r"tree\.npz is damaged or of another version of seewhy \("):
         restore(Tree, path)
 
 

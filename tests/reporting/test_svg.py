@@ -148,3 +148,9 @@ def test_it_is_smaller_and_the_same_each_time(pairs: list[Pair]) -> None:
     assert inline_svg(figure(), "own", "words") == inline_svg(figure(), "own", "words")
     for pair in pairs:
         assert len(pair.text) < len(ElementTree.tostring(pair.before))
+
+
+def test_a_name_with_characters_that_xml_forbids() -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, "a\x0bb\x00c", parse_math=False)
+    assert ">abc</text>" in inline_svg(figure, "odd", "odd")

@@ -114,6 +114,9 @@ def _finish(run: "Run", data: "Dataset | None", with_report: bool, quiet: bool) 
             report(run, data=data, quiet=quiet)
         except SeewhyError as error:  # the training is finished, and kept
             print(f"seewhy: no report was written: {error}", file=sys.stderr)
+        except BaseException:  # interrupted, or our fault
+            tables.print_run(run)
+            raise
     tables.print_run(run)
 
 

@@ -170,15 +170,27 @@ def _by_class(values: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Ten
 def _peaks(mean_maps: Tensor, present: Tensor) -> tuple[Peak | None, ...]:
     height, width = (max(1, round(side * _PEAK_SIDE)) for side in mean_maps.shape[1:])
     boxes = F.avg_pool2d(mean_maps[:, None], (height, width), stride=1)[:, 0] * (height * width)  # sums, by top and left
+    usual = torch.zeros_like(boxes)
+    usual[present] = _median_of_others(boxes[present])
     peaks: list[Peak | None] = []
-    for index in range(len(boxes)):
-        others = present.clone()
-        others[index] = False
-        usual = boxes[others].quantile(0.5, dim=0) if others.any() else torch.zeros_like(boxes[index])
-        top, left = divmod(int((boxes[index] - usual).argmax()), boxes.shape[2])
-        found = Peak(top, left, height, width, float(boxes[index, top, left]), float(usual[top, left]))
-        peaks.append(found if present[index] else None)
+    for box, other, there in zip(boxes, usual, present.tolist(), strict=True):
+        top, left = divmod(int((box - other).argmax()), boxes.shape[2])
+        peaks.append(Peak(top, left, height, width, float(box[top, left]), float(other[top, left])) if there else None)
     return tuple(peaks)
+
+
+def _median_of_others(values: Tensor) -> Tensor:  # (K, ...)
+    """Of each of K values (K, ...) the median of the others, 0 where there are none; one sort for all of them."""
+    others = len(values) - 1
+    if others < 1:
+        return torch.zeros_like(values)
+    ordered = values.sort(0)
+    ranks = ordered.indices.argsort(0)
+
+    def without(place: int) -> Tensor:  # the value at `place` of those that are left
+        return torch.where(place < ranks, ordered.values[place], ordered.values[min(place + 1, others)])
+
+    return (without((others - 1) // 2) + without(others // 2)) / 2
 
 
 def _regions(size: Sequence[int]) -> dict[str, Tensor]:  # each (H, W) float64

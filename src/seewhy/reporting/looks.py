@@ -16,6 +16,7 @@ from seewhy.reporting.maps import StageMaps, stage_maps
 
 METHODS = ("grad-cam", "hires-cam", "layer-cam")  # which share their passes through the network
 FINE = 7  # places a side: coarser maps say little of where, however faithful
+GRID = 32  # places a side of the evidence, which is a mean of many maps
 TRUSTED, LOCATED = 48, 1000  # test images that are drawn for these questions
 
 
@@ -59,4 +60,5 @@ def _evidence(model: nn.Module, test: Split, result: Predictions, best: Verdict)
     some = test.take(asked[drawn(len(asked), LOCATED)])
     explanation = explain(model, some.images, best.method, [best.layer], "true", labels=some.labels, warn=False)
     maps = explanation.at(best.layer).nan_to_num(0, 0, 0)
-    return evidence_location(maps, some.labels, result.classes, some.images.shape[2:])
+    size = [min(GRID, side) for side in some.images.shape[2:]]
+    return evidence_location(maps, some.labels, result.classes, size)

@@ -18,7 +18,9 @@ from seewhy.data.dataset import Dataset
 from seewhy.diagnosing.corruptions import CORRUPTIONS, corrupt
 from seewhy.diagnosing.mistakes import varied_mistakes
 from seewhy.errors import SeewhyError
+from seewhy.explaining.resize import resized
 from seewhy.figures.explanations import overlay
+from seewhy.figures.robustness import SHOWN
 from seewhy.figures.slices import heat_images, shown_classes
 from seewhy.figures.style import save_figure
 from seewhy.figures.tiles import thumbnails
@@ -26,13 +28,13 @@ from seewhy.files import write_text
 from seewhy.reporting.album import Album
 from seewhy.reporting.images import SIDE
 from seewhy.reporting.section import count, percent, render
-from seewhy.reporting.sections.robustness import SHOWN_STRENGTHS
 from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.study import Study, study
 from seewhy.run import Run
 
 FILE = "report.html"  # in the run directory
 BUDGET = 2_000_000  # bytes, of the file
+FEWEST = 48  # mistakes that are shown in any case
 SCRIPTS = ("state", "maps", "gallery", "viewer", "matrix", "main")  # in assets/, each uses those before it
 
 
@@ -77,8 +79,8 @@ def page(asked: Study) -> Page:
     """The report of a study, within the budget if that is not of a `full` one."""
     made = _page(asked)
     mistakes = len(asked.diagnosis.mistakes)
-    while (excess := len(made.html.encode()) - BUDGET) > 0 and mistakes and not asked.full:
-        mistakes = max(0, mistakes - max(1, round(excess / made.bytes_of_mistake)))
+    while (excess := len(made.html.encode()) - BUDGET) > 0 and mistakes > FEWEST and not asked.full:
+        mistakes = max(FEWEST, mistakes - max(1, round(excess / made.bytes_of_mistake)))
         made = _page(_with_mistakes(asked, mistakes))
     return made
 
@@ -102,7 +104,7 @@ def _page(asked: Study) -> Page:
     text = render(
         "page.html",
         title=asked.title,
-        headline=f"{percent(asked.result.accuracy, 2)} of {count(asked.result.images, 'test image')}",
+        headline=f"{percent(asked.result.accuracy, 2)} of {count(asked.result.images, 'test image')} correct",
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
@@ -131,7 +133,7 @@ def _images(asked: Study) -> dict[Hashable, Tensor]:
     if diagnosis.looks is not None:
         evidence = diagnosis.looks.evidence
         places = shown_classes(evidence)
-        heat = thumbnails(heat_images(evidence.mean_maps[places]), SIDE)
+        heat = heat_images(resized(evidence.mean_maps[places], diagnosis.shown.images.shape[2:]))
         images |= {("evidence", place): image for place, image in zip(places.tolist(), heat, strict=True)}
     return images | _strip_images(asked) | _corrupted_images(diagnosis.sample)
 
@@ -150,7 +152,7 @@ def _strip_images(asked: Study) -> dict[Hashable, Tensor]:
 
 def _corrupted_images(sample: Tensor) -> dict[Hashable, Tensor]:
     """One image under every corruption, by name and strength."""
-    return {(name, strength): corrupt(sample[None], name, strength)[0] for name in CORRUPTIONS for strength in SHOWN_STRENGTHS}
+    return {(name, strength): corrupt(sample[None], name, strength)[0] for name in CORRUPTIONS for strength in SHOWN}
 
 
 def _about(asked: Study) -> str:
@@ -171,7 +173,7 @@ def _policy(style: str, script: str) -> str:
     """Nothing is loaded, nothing is run but what is written here."""
     styles, scripts = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
     return (
-        f"default-src 'none'; img-src data: blob:; style-src 'sha256-{styles}'; script-src 'sha256-{scripts}'; "
+        f"default-src 'none'; img-src data:; style-src 'sha256-{styles}'; script-src 'sha256-{scripts}'; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
 

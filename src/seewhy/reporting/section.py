@@ -1,8 +1,6 @@
 """What a section of the report is, and how its numbers and pieces are written."""
 
 import base64
-import csv
-import io
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seewhy.diagnosing.predictions import Predictions
+from seewhy.files import csv_text
 from seewhy.reporting.album import Album
 from seewhy.reporting.svg import inline_svg
 
@@ -54,6 +53,15 @@ def percent(share: float, digits: int = 1) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
+def at_least(threshold: float) -> str:
+    """A threshold in [0, 1], rounded up, with as many digits as it takes to stay below 1."""
+    for digits in range(3, 9):
+        rounded = math.ceil(threshold * 10**digits) / 10**digits
+        if rounded < 1 or threshold >= 1:
+            return f"{rounded:.{digits}f}"
+    return f"{threshold!r}"
+
+
 def between(interval: Sequence[float], digits: int = 1) -> str:
     """An interval of shares as `90.3 to 91.4 %`."""
     low, high = interval
@@ -78,9 +86,7 @@ def alternative(result: Predictions, index: int) -> str:
 
 def csv_link(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A data URL of a table, to be downloaded without a script."""
-    text = io.StringIO()
-    csv.writer(text).writerows([header, *rows])
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.getvalue().encode()).decode()}"
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv_text(header, rows).encode()).decode()}"
 
 
 @cache
@@ -93,5 +99,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.globals["picture"] = picture
-    environment.filters |= {"percent": percent, "between": between}
+    environment.filters |= {"percent": percent, "between": between, "at_least": at_least}
     return environment

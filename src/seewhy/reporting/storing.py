@@ -43,9 +43,7 @@ def restore(kind: type[T], path: Path) -> T:
             value: T = _typed(kind, json.loads(str(arrays["tree"])), arrays)
             return value
     except _DAMAGED as error:
-        raise SeewhyError(
-            f"{path} is damaged or of another version of seewhy ({type(error).__name__}: {error}); delete it, and it is made anew"
-        ) from error
+        raise SeewhyError(f"{path} is damaged or of another version of seewhy ({type(error).__name__}: {error})") from error
 
 
 def _plain(value: object, name: str, arrays: dict[str, np.ndarray]) -> object:

@@ -1,10 +1,14 @@
 """Everything that a report reads: a run, its predictions, its diagnosis, and another run to compare it with."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 
 from seewhy.data.dataset import Dataset
+from seewhy.data.progress import note
+from seewhy.diagnosing.calibration import Calibration, TemperatureScaling, calibration, temperature_scaling
 from seewhy.diagnosing.comparison import compare
+from seewhy.diagnosing.label_errors import Suspect, label_errors
 from seewhy.diagnosing.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.evaluation import data_of
@@ -31,6 +35,21 @@ class Study:
     def title(self) -> str:
         """What was trained on what."""
         return f"{self.run.recipe.name} on {self.run.setting['data']['name']}"
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the probabilities as they are."""
+        return calibration(self.test)
+
+    @cached_property
+    def scaling(self) -> TemperatureScaling | None:
+        """What a temperature makes of them; None for a single image."""
+        return None if len(self.test.labels) < 2 else temperature_scaling(self.test, self.diagnosis.validation)
+
+    @cached_property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """The labels in doubt, the most suspicious first."""
+        return label_errors(self.test)
 
     def name(self, index: int) -> str:
         """The file name of a test image, without directories unless they are asked for."""
@@ -59,8 +78,11 @@ def study(
     diagnosis = None
     path = None if run.directory is None else run.directory / FILE
     if path is not None and path.exists() and not fresh:
-        diagnosis = restore(Diagnosis, path)
-        if full and len(diagnosis.mistakes) < int((~test.correct).sum()):
+        try:
+            diagnosis = restore(Diagnosis, path)
+        except SeewhyError as error:
+            note(f"{error}; diagnosing anew", quiet)
+        if diagnosis is not None and full and len(diagnosis.mistakes) < int((~test.correct).sum()):
             diagnosis = None  # it does not hold all that is asked for
     if diagnosis is None:
         diagnosis = diagnose(run.model, _checked(run, data), test, run.setting["precision"], run.recipe.tta, full, quiet)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from seewhy.figures.style import STYLE
 
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_FORBIDDEN = dict.fromkeys([code for code in range(32) if chr(code) not in "\t\n\r"] + [0xFFFE, 0xFFFF])  # in XML
 _COORDINATES = ("d", "transform", "points", "x", "y", "width", "height")
 
 
@@ -25,7 +26,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     with mpl.rc_context(STYLE | {"svg.hashsalt": "seewhy"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # text stays text in the SVG
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
-    text = stream.getvalue()
+    text = stream.getvalue().translate(_FORBIDDEN)
     root = ElementTree.fromstring(text)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     for each in root.iter():
@@ -33,6 +34,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     _unwrap(root)
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib = {
+        "class": "plot",
         "viewBox": f"0 0 {width} {height}",
         "width": width,
         "height": height,

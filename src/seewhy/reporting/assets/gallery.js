@@ -8,6 +8,10 @@ const PIXELS = 64; // of the heat on a card
 /** @type {number[]} rows of the mistakes that are shown, in their order */
 let order = cards.map((_, row) => row);
 
+const MANY = 200; // cards that are shown at first, and more each time: on a phone these are a few screens
+let most = MANY;
+let filtered = "";
+
 /** @type {Set<HTMLElement>} cards in or near the window */
 const near = new Set();
 
@@ -52,9 +56,13 @@ function showGallery() {
     .filter((row) => (actual === null || kinds[row][0] === actual) && (predicted === null || kinds[row][1] === predicted));
   if (state.sort === "loss") order.sort((a, b) => loss[b] - loss[a]);
   if (state.sort === "confusion") order.sort((a, b) => size(b) - size(a) || a - b);
-  const kept = new Set(order);
-  for (const [row, card] of cards.entries()) card.hidden = !kept.has(row);
-  const arranged = [...order.map((row) => cards[row]), ...cards.filter((card) => card.hidden)];
+  const filter = [...state.confusion, state.sort].join();
+  if (filter !== filtered) most = MANY;
+  filtered = filter;
+  const ranks = new Map(order.map((row, rank) => [row, rank]));
+  for (const [row, card] of cards.entries()) card.hidden = (ranks.get(row) ?? Infinity) >= most;
+  element("gallery-more", HTMLButtonElement).hidden = order.length <= most;
+  const arranged = [...order.map((row) => cards[row]), ...cards.filter((_, row) => !ranks.has(row))];
   if (arranged.some((card, place) => card !== gallery.children[place])) gallery.append(...arranged); // what is moved loses the focus
   for (const card of near) heatCard(card);
   element("gallery-count", HTMLOutputElement).textContent = described();
@@ -65,10 +73,11 @@ function showGallery() {
 function described() {
   const [actual, predicted] = state.confusion;
   const images = `${order.length} image${order.length === 1 ? "" : "s"}`;
+  const none = order.length === 0 && document.querySelector("#mistakes .notice") ? ", or none that this file has room for" : "";
   const words = [];
   if (actual !== null) words.push(`true ${mistakes.classes[actual]}`);
   if (predicted !== null) words.push(`predicted ${mistakes.classes[predicted]}`);
-  return words.length ? `${images}: ${words.join(", ")}` : images;
+  return (words.length ? `${images}: ${words.join(", ")}` : images) + none;
 }
 
 /** Wire the controls above the gallery. */
@@ -84,6 +93,10 @@ function wireControls() {
     else if (changed.name === "overlay") look({ overlay: /** @type {HTMLInputElement} */ (changed).checked });
     else if (changed.name === "layer" || changed.name === "opacity") look({ [changed.name]: Number(changed.value) });
     else look({ [changed.name]: changed.value });
+  });
+  element("gallery-more", HTMLButtonElement).addEventListener("click", () => {
+    most += MANY;
+    showGallery();
   });
   control("reset").addEventListener("click", () => look(START, true));
 }

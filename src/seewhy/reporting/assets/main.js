@@ -43,13 +43,15 @@ function followReading() {
 }
 
 for (const hidden of document.querySelectorAll(".script-only")) hidden.removeAttribute("hidden");
-for (const [row, card] of cards.entries()) {
-  card.querySelector("a")?.addEventListener("click", (event) => {
+for (const link of document.querySelectorAll('a[href^="#image-"]')) {
+  link.addEventListener("click", (event) => {
+    const index = known(Number((link.getAttribute("href") ?? "").slice("#image-".length)));
+    if (index === null) return;
     event.preventDefault();
-    look({ image: mistakes.index[row] }, true);
+    enter(index);
   });
-  nearness.observe(card);
 }
+for (const card of cards) nearness.observe(card);
 wireControls();
 wireViewer();
 wireMatrix();

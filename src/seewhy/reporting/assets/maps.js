@@ -11,7 +11,6 @@ const COLOURS = bytesOf(mistakes.colours);
 const FOR = [213, 94, 0]; // of a difference: what speaks for the predicted class
 const AGAINST = [0, 114, 178]; // and for the true one
 
-const APART = 8; // shades of gray between two steps
 
 /** @type {Uint8ClampedArray[][]} red, green, blue and alpha of each sheet, by method and layer */
 let sheets = [];
@@ -47,17 +46,19 @@ function mapOf(row, layer, method, target) {
   const place = mistakes.maps.methods.indexOf(method);
   const pixels = sheets[place]?.[layer - 1];
   if (pixels === undefined || row >= mistakes.maps.counts[place]) return null;
-  const { columns, sizes, steps } = mistakes.maps;
+  const { columns, sizes, steps, apart } = mistakes.maps;
   const [height, width] = sizes[layer - 1];
   const top = Math.floor(row / columns) * height;
   const left = (row % columns) * 2 * width;
   const at = (/** @type {number} */ y, /** @type {number} */ x) =>
-    Math.round(pixels[4 * ((top + y) * columns * 2 * width + left + x)] / APART) - steps;
+    Math.round(pixels[4 * ((top + y) * columns * 2 * width + left + x)] / apart) - steps;
   const values = Float32Array.from({ length: height * width }, (_, each) => {
     const [y, x] = [Math.floor(each / width), each % width];
-    const value = target === "predicted" ? at(y, x) : target === "true" ? at(y, x + width) : (at(y, x) - at(y, x + width)) / 2;
-    return value / steps;
+    return target === "predicted" ? at(y, x) : target === "true" ? at(y, x + width) : at(y, x) - at(y, x + width);
   });
+  // The two maps are on one scale, so that they can be compared; their difference is on its own, or it would hardly be seen.
+  const largest = target === "difference" ? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1) : steps;
+  for (let each = 0; each < values.length; each++) values[each] /= largest;
   return { values, height, width };
 }
 

@@ -7,6 +7,7 @@
  * @property {string[]} layers
  * @property {[number, number][]} sizes height and width of the maps of each layer
  * @property {number} steps the largest magnitude
+ * @property {number} apart shades of gray between two steps
  * @property {number} columns images in a row of a sheet, each with its two maps side by side
  * @property {string[][]} sheets gray images as data URLs, by method and layer; "" where there is none
  */
@@ -56,6 +57,11 @@ function element(id, kind) {
 /** @type {Mistakes} */
 const mistakes = JSON.parse(element("data", HTMLScriptElement).textContent ?? "").mistakes;
 
+/** How each class is called in an address: by its name, or by its number where the name is empty or another's too. */
+const KEYS = mistakes.classes.map((name, place) =>
+  name !== "" && mistakes.classes.indexOf(name) === mistakes.classes.lastIndexOf(name) ? name : `class ${place}`,
+);
+
 /** @type {State} */
 const START = {
   confusion: [null, null],
@@ -77,7 +83,7 @@ const NOTHING = "#all"; // the address of the start: an empty one would scroll t
 function readState() {
   const next = { ...START };
   const plain = /^#image-(\d+)$/.exec(location.hash); // a link that works without a script too
-  if (plain) return { ...next, image: known(Number(plain[1])) };
+  if (plain) return { ...state, image: known(Number(plain[1])) };
   if (/^#[\w-]+$/.test(location.hash) && location.hash !== NOTHING) return { ...state, image: null }; // a place in the page
   for (const part of location.hash.slice(1).split("&")) {
     const [key, value = ""] = part.split("=", 2);
@@ -104,7 +110,7 @@ function look(changes, lasting = false) {
   const next = { ...state, ...changes };
   const parts = [];
   if (next.confusion[0] !== null || next.confusion[1] !== null) {
-    parts.push("confusion=" + next.confusion.map((place) => (place === null ? "" : encodeURIComponent(mistakes.classes[place]))).join(","));
+    parts.push("confusion=" + next.confusion.map((place) => (place === null ? "" : encodeURIComponent(KEYS[place]))).join(","));
   }
   if (next.image !== null) parts.push(`image=${next.image}`);
   for (const key of /** @type {const} */ (["layer", "method", "target", "sort", "opacity"])) {
@@ -119,7 +125,7 @@ function look(changes, lasting = false) {
 /** @param {string} text a class in an address @returns {number | null} */
 function classNamed(text) {
   try {
-    const place = mistakes.classes.indexOf(decodeURIComponent(text));
+    const place = KEYS.indexOf(decodeURIComponent(text));
     return place < 0 ? null : place;
   } catch {
     return null; // a percent sign that begins no character

@@ -17,8 +17,14 @@ function showViewer() {
   element("viewer-title", HTMLElement).textContent = `predicted ${predicted}, true ${actual}`;
   element("viewer-file", HTMLElement).textContent = mistakes.names[row];
   element("viewer-status", HTMLElement).textContent = "";
+  const explained = mistakes.maps.layers.length > 0;
+  const covered = row < mistakes.maps.counts[mistakes.maps.methods.indexOf(state.method)];
+  const plain = document.createElement("figure");
+  plain.append(heated(row, state.layer, null, LARGE));
   const captions = { predicted: `what speaks for ${predicted}`, true: `what speaks for ${actual}`, difference: `orange: for ${predicted}, blue: for ${actual}` };
-  element("viewer-looks", HTMLElement).replaceChildren(...TARGETS.map((target) => lookOf(row, target, captions[target])));
+  const looks = explained && covered ? TARGETS.map((target) => lookOf(row, target, captions[target])) : [];
+  element("viewer-looks", HTMLElement).replaceChildren(plain, ...looks);
+  element("viewer-missing", HTMLElement).hidden = !explained || covered;
   const focused = document.activeElement?.closest(".stages button")?.getAttribute("data-layer");
   const stages = element("viewer-stages", HTMLElement);
   stages.replaceChildren(...mistakes.maps.layers.map((name, place) => stageOf(row, place + 1, name)));
@@ -29,21 +35,22 @@ function showViewer() {
 }
 
 /**
- * The image with heat on it.
+ * The image with heat on it, or without for no target.
  * @param {number} row
  * @param {number} layer
- * @param {Target} target
+ * @param {Target | null} target
  * @param {number} pixels
  * @returns {HTMLElement}
  */
 function heated(row, layer, target, pixels) {
   const box = document.createElement("div");
   const tile = cards[row].querySelector("svg")?.cloneNode(true);
+  if (tile) box.append(tile);
+  if (target === null) return box;
   const canvas = document.createElement("canvas");
   canvas.className = "heat";
   const map = state.overlay ? mapOf(row, layer, state.method, target) : null;
   paint(canvas, map, target, state.opacity, pixels, pixels);
-  if (tile) box.append(tile);
   box.append(canvas);
   return box;
 }
@@ -56,8 +63,7 @@ function heated(row, layer, target, pixels) {
 function lookOf(row, target, caption) {
   const figure = document.createElement("figure");
   const text = document.createElement("figcaption");
-  const covered = row < mistakes.maps.counts[mistakes.maps.methods.indexOf(state.method)];
-  text.textContent = covered ? caption : `no map by ${state.method} of this image: choose ${mistakes.method}`;
+  text.textContent = caption;
   figure.append(heated(row, state.layer, target, LARGE), text);
   return figure;
 }
@@ -97,7 +103,25 @@ function move(step) {
   const row = state.image === null ? -1 : mistakes.index.indexOf(state.image);
   const place = order.indexOf(row);
   const next = place < 0 ? (step > 0 ? 0 : order.length - 1) : Math.min(Math.max(place + step, 0), order.length - 1);
-  if (order.length) look({ image: mistakes.index[order[next]] }, state.image === null);
+  if (!order.length) return;
+  if (state.image === null) enter(mistakes.index[order[next]]);
+  else look({ image: mistakes.index[order[next]] });
+}
+
+/** @type {boolean} whether going back closes the image that is open */
+let entered = false;
+
+/** @param {number} index of an image that is to be opened */
+function enter(index) {
+  entered = state.image === null;
+  look({ image: index }, entered);
+}
+
+/** Close the image; where it was opened by a step that can be gone back, go back, so that the step is not there twice. */
+function leave() {
+  if (entered) history.back();
+  else look({ image: null });
+  entered = false;
 }
 
 /** @param {string} text @param {string} what */
@@ -120,13 +144,14 @@ function wireViewer() {
   const actions = new Map([
     ["previous", () => move(-1)],
     ["next", () => move(1)],
-    ["close", () => look({ image: null })],
+    ["close", leave],
+    ["favoured", () => look({ method: mistakes.method })],
     ["copy-name", () => copy(element("viewer-file", HTMLElement).textContent ?? "", "file name")],
     ["copy-link", () => copy(location.href, "link")],
   ]);
   for (const button of viewer.querySelectorAll("button")) button.addEventListener("click", () => actions.get(button.name)?.());
   viewer.addEventListener("close", () => {
-    if (state.image !== null) look({ image: null }); // closed by the Escape key
+    if (state.image !== null) leave(); // closed by the Escape key
   });
   const help = element("help", HTMLDialogElement);
   help.querySelector("button")?.addEventListener("click", () => help.close());

@@ -1,6 +1,6 @@
 """Whether the network is as sure as it is right."""
 
-from seewhy.diagnosing.calibration import Calibration, calibration, coverage, coverage_at, temperature_scaling
+from seewhy.diagnosing.calibration import Calibration, coverage, coverage_at
 from seewhy.figures.calibration import coverage_figure, reliability_figure
 from seewhy.reporting.album import Album
 from seewhy.reporting.section import Section, panel, percent, render
@@ -12,14 +12,13 @@ TARGETS = (0.95, 0.99)  # accuracies that one might ask for
 def calibration_section(study: Study, album: Album) -> Section:
     """Reliability, its measures before and after temperature scaling, and accuracy against coverage."""
     result = study.test
-    before = calibration(result)
+    before, scaling = study.calibration, study.scaling
     mean = result.confidence.mean().item()
     direction = "over" if mean > result.accuracy else "under"
     finding = (
         f"The network is {percent(mean)} sure on average and {percent(result.accuracy)} right: {direction}confident, "
         f"with an expected calibration error of {percent(before.ece)}."
     )
-    scaling = temperature_scaling(result, study.diagnosis.validation) if len(result.labels) >= 2 else None
     after = None if scaling is None else scaling.after
     reached = [(target, coverage_at(result, target)) for target in TARGETS]
     figures = {"reliability": reliability_figure(before, after), "coverage": coverage_figure(coverage(result))}

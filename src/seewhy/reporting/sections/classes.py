@@ -11,6 +11,7 @@ from seewhy.reporting.section import Section, count, panel, percent, render
 from seewhy.reporting.study import Study
 
 SHADES = 8  # of a cell of the matrix
+MOST = 100  # classes in the matrix and in the table
 
 
 def classes(study: Study, album: Album) -> Section:
@@ -24,18 +25,27 @@ def classes(study: Study, album: Album) -> Section:
         + (f", most often mistaken for {worst.mistaken_for} ({count(worst.mistaken, 'time')})." if worst.mistaken else ".")
     )
     counts = confusion(result)
+    places = _most_mistaken(counts)
     figures = {"classes": class_figure(scores), "confusion": confusion_figure(counts, result.classes)}
     html = render(
         "sections/classes.html",
         figure=panel(figures["classes"], "classes", f"Accuracy of each class with its 95 % interval; {worst.name} is the worst"),
         scores=scores,
         classes=result.classes,
-        matrix=_cells(counts),
+        listed=sorted(scores, key=lambda score: score.accuracy)[:MOST] if len(scores) > MOST else scores,
+        places=places.tolist(),
+        matrix=_cells(counts[places][:, places]),
         worst=[(result.classes[pair.true], result.classes[pair.predicted], pair) for pair in worst_confusions(result, 10)],
-        closest=_closest(result),
+        closest=_closest(result)[:MOST],
         album=album,
     )
     return Section("Classes", finding, html, figures=figures)
+
+
+def _most_mistaken(counts: Tensor) -> Tensor:  # at most (MOST,) int64, ascending
+    """The classes that take part in most mistakes, all of them where they are few."""
+    wrong = counts.clone().fill_diagonal_(0)
+    return (wrong.sum(0) + wrong.sum(1)).argsort(descending=True, stable=True)[:MOST].sort().values
 
 
 def _cells(counts: Tensor) -> list[list[tuple[int, int]]]:

@@ -1,6 +1,9 @@
 """Labels that may be wrong, and images that occur more than once."""
 
-from seewhy.diagnosing.label_errors import Suspect, label_errors
+import torch
+
+from seewhy.diagnosing.duplicates import Pair
+from seewhy.diagnosing.label_errors import Suspect
 from seewhy.reporting.album import Album
 from seewhy.reporting.diagnosis import PAIRS, SUSPECTS
 from seewhy.reporting.section import Section, be, count, csv_link, percent, render
@@ -12,13 +15,10 @@ IN_TABLE = 500  # suspects in the file to download
 def labels(study: Study, album: Album) -> Section:
     """Confident learning's ranking with reasons, and duplicates across the splits."""
     result, diagnosis = study.test, study.diagnosis
-    suspects = label_errors(result)
-    pairs = diagnosis.duplicates
-    unlike = sum(not pair.same_label for pair in pairs)
+    suspects, pairs = study.suspects, diagnosis.duplicates
     finding = (
-        f"{count(len(suspects), 'test label')} ({percent(len(suspects) / len(result.labels))}) {be(len(suspects))} in doubt, "
-        f"and {count(len(pairs), 'pair')} of images in two splits {be(len(pairs))} "
-        f"the same or nearly so, {unlike:,} of them with unlike labels."
+        f"{count(len(suspects), 'test label')} ({percent(len(suspects) / len(result.labels))}) {be(len(suspects))} in doubt, and "
+        f"{_twins(study)}"
     )
     html = render(
         "sections/labels.html",
@@ -30,7 +30,7 @@ def labels(study: Study, album: Album) -> Section:
         names={suspect.index: study.name(suspect.index) for suspect in suspects},
         album=album,
         csv=csv_link(
-            ["name", "given", "suggested", "probability", "self_confidence", "threshold"],
+            ["index", "name", "given", "suggested", "probability", "self_confidence", "threshold"],
             [_row(study, suspect) for suspect in suspects[:IN_TABLE]],
         ),
         in_table=min(IN_TABLE, len(suspects)),
@@ -38,7 +38,24 @@ def labels(study: Study, album: Album) -> Section:
     return Section("Labels in doubt", finding, html)
 
 
-def _row(study: Study, suspect: Suspect) -> tuple[str, ...]:
+def _twins(study: Study) -> str:
+    """How many test images the network may have been trained on, and how good it is without them."""
+    right = study.test.correct
+    seen = sorted({index for pair in study.diagnosis.duplicates for index in _in_training(pair)})
+    if not seen:
+        return "no test image was found in another split."
+    others = right[torch.isin(torch.arange(len(right)), torch.tensor(seen), invert=True)]
+    without = f"; without them {percent(others.float().mean().item(), 2)} are right" if len(others) else ""
+    return f"{count(len(seen), 'test image')} {be(len(seen))} nearly or wholly the same as one in training{without}."
+
+
+def _in_training(pair: Pair) -> list[int]:
+    """The test image of a pair with an image of another split."""
+    places = dict((pair.first, pair.second))
+    return [places["test"]] if places.keys() == {"test", "train"} else []
+
+
+def _row(study: Study, suspect: Suspect) -> tuple[object, ...]:
     given, suggested = (study.test.classes[place] for place in (suspect.given, suspect.suggested))
     numbers = (suspect.probability, suspect.self_confidence, suspect.threshold)
-    return study.name(suspect.index), given, suggested, *(f"{number:.6f}" for number in numbers)
+    return suspect.index, study.name(suspect.index), given, suggested, *(f"{number:.6f}" for number in numbers)

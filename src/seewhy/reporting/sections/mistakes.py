@@ -17,8 +17,10 @@ from seewhy.reporting.study import Study
 
 STEPS = 15  # of heat: the magnitudes of a map are kept in so many
 FIRST = 100  # mistakes that have maps of all methods; the others of the first method only
-COLUMNS = 16  # images in a row of a sheet
+COLUMNS = 16  # images in a row of a sheet, or more where it would be too high
+HIGHEST = 16_000  # pixels; WebP has at most 16,383
 APART = 8  # shades of gray between two steps
+LISTED = 1000  # confusions in the table
 PROBABLE = 5  # classes whose probabilities are said
 
 
@@ -51,7 +53,7 @@ def mistakes(study: Study, album: Album) -> Section:
     html = render(
         "sections/mistakes.html",
         cards=cards,
-        kinds=[(pair, kinds.get((pair.true, pair.predicted), [])) for pair in worst_confusions(result)],
+        kinds=[(pair, kinds.get((pair.true, pair.predicted), [])) for pair in worst_confusions(result, LISTED)],
         total=total,
         classes=result.classes,
         album=album,
@@ -85,13 +87,15 @@ def maps_data(found: Looks | None, images: int, first: int) -> dict[str, Any]:
     are a quarter smaller than deflated bytes. Steps are so far apart that a browser which blurs what it gives back against
     fingerprinting does no harm.
     """
-    data: dict[str, Any] = {"methods": [], "counts": [], "layers": [], "sizes": [], "sheets": []}
+    data: dict[str, Any] = {"methods": [], "counts": [], "layers": [], "sizes": [], "sheets": [], "columns": COLUMNS}
     if found is not None:
         maps, whole = found.maps, _whole(found)
         counts = [images if place < whole else min(first, images) for place in range(len(maps.methods))]
-        sheets = [[_sheet(values[:count, place]) for values in maps.values] for place, count in enumerate(counts)]
+        columns = max(COLUMNS, *(-(-images // (HIGHEST // height)) for height, _ in maps.sizes))
+        sheets = [[_sheet(values[:count, place], columns) for values in maps.values] for place, count in enumerate(counts)]
         data = {"methods": maps.methods, "counts": counts, "layers": maps.layers, "sizes": maps.sizes, "sheets": sheets}
-    return data | {"steps": STEPS, "columns": COLUMNS}
+        data["columns"] = columns
+    return data | {"steps": STEPS, "apart": APART}
 
 
 def _whole(found: Looks) -> int:
@@ -99,12 +103,12 @@ def _whole(found: Looks) -> int:
     return 1 + found.maps.methods.index(found.best.method)
 
 
-def _sheet(values: Tensor) -> str:  # (M, 2, h, w) int8
+def _sheet(values: Tensor, columns: int) -> str:  # (M, 2, h, w) int8
     """A data URL of lossless WebP; gray 0 is -STEPS, and APART more each step."""
     steps = ((values.float() * STEPS / 127).round() + STEPS) * APART
     pairs = steps.permute(0, 2, 1, 3).flatten(2)  # (M, h, 2 w)
-    padded = F.pad(pairs, (0, 0, 0, 0, 0, -len(pairs) % COLUMNS))
-    grid = padded.reshape(-1, COLUMNS, *padded.shape[1:]).transpose(1, 2).flatten(2).flatten(0, 1)
+    padded = F.pad(pairs, (0, 0, 0, 0, 0, -len(pairs) % columns))
+    grid = padded.reshape(-1, columns, *padded.shape[1:]).transpose(1, 2).flatten(2).flatten(0, 1)
     return data_url(grid.byte()[..., None].expand(-1, -1, 3), lossless=True) if len(values) else ""
 
 

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 from seewhy.diagnosing.corruptions import CORRUPTIONS
 from seewhy.diagnosing.robustness import Curve
-from seewhy.figures.robustness import attack_curves_figure, corruption_figure, corruption_samples_figure
+from seewhy.figures.robustness import SHOWN, attack_curves_figure, corruption_figure, corruption_samples_figure
 from seewhy.reporting.album import Album
 from seewhy.reporting.diagnosis import Diagnosis
-from seewhy.reporting.section import Section, panel, percent, render
+from seewhy.reporting.section import Section, count, panel, percent, render
 from seewhy.reporting.study import Study
-
-SHOWN_STRENGTHS = (1, 3, 5)
 
 
 def robustness(study: Study, album: Album) -> Section:
@@ -18,9 +16,9 @@ def robustness(study: Study, album: Album) -> Section:
     diagnosis = study.diagnosis
     attack, harm = least_attack(diagnosis), worst_corruption(diagnosis)
     finding = (
-        f"A change of at most {attack.epsilon} per pixel lowers the accuracy from {percent(attack.clean)} to "
-        f"{percent(attack.accuracy)} ({attack.name}); of common corruptions {harm.name} costs most, down to "
-        f"{percent(harm.accuracy[-1].item())} at strength {harm.levels[-1]:g}."
+        f"A change of at most {attack.epsilon} per pixel lowers the accuracy on {count(attack.images, 'test image')} from "
+        f"{percent(attack.clean)} to {percent(attack.accuracy)} ({attack.name}); of common corruptions {harm.name} costs most, "
+        f"down to {percent(harm.accuracy[-1].item())} of {harm.images:,} at strength {harm.levels[-1]:g}."
     )
     attacked, corrupted = diagnosis.attacks[0].images, diagnosis.corruptions[0].images
     strip = diagnosis.strip
@@ -44,11 +42,11 @@ def robustness(study: Study, album: Album) -> Section:
         attack_figure=panel(figures["attacks"], "attacks", "Accuracy against the size of an attack"),
         corruption_figure=panel(figures["corruptions"], "corruptions", "Accuracy under corruptions by strength"),
         corruptions=list(CORRUPTIONS),
-        strengths=SHOWN_STRENGTHS,
-        attack_rows=_table(diagnosis.attacks),
+        strengths=SHOWN,
+        attack_rows=[(name.upper(), *cells) for name, *cells in _table(diagnosis.attacks)],
         corruption_rows=_table(diagnosis.corruptions),
-        attack_levels=[f"{255 * level:g}/255" for level in diagnosis.attacks[0].levels.tolist()],
-        corruption_levels=[f"{level:g}" for level in diagnosis.corruptions[0].levels.tolist()],
+        attack_levels=[f"#{255 * level:g}/255" for level in diagnosis.attacks[0].levels.tolist()],
+        corruption_levels=[f"#{level:g}" for level in diagnosis.corruptions[0].levels.tolist()],
         attacked=attacked,
         corrupted=corrupted,
         rows=rows,

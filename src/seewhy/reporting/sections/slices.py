@@ -23,7 +23,7 @@ def slices(study: Study, album: Album) -> Section:
         figure=panel(figures["slices"], "slices", "Accuracy of the weakest slices") if found else None,
         slices=[_described(group, study) for group in found],
         evidence=[] if looks is None else [(place, result.classes[place]) for place in shown_classes(looks.evidence).tolist()],
-        suspects=[_question(each) for each in suspects],
+        suspects=[_question(each, study) for each in suspects],
         best=None if looks is None else looks.best,
         album=album,
     )
@@ -43,15 +43,20 @@ def _finding(found: tuple[Slice, ...], suspects: tuple[Finding, ...]) -> str:
     )
 
 
-def _described(group: Slice, study: Study) -> tuple[Slice, str, list[tuple[int, str]]]:
-    examples = [(index, alternative(study.test, index)) for index in examples_of(group, study.test).tolist()]
+def _described(group: Slice, study: Study) -> tuple[Slice, str, list[tuple[int, str, bool]]]:
+    carded = set(study.diagnosis.mistakes.tolist())
+    examples = [(index, alternative(study.test, index), index in carded) for index in examples_of(group, study.test).tolist()]
     return group, between(group.interval), examples
 
 
-def _question(found: Finding) -> str:
-    peak = found.peak
+def _question(found: Finding, study: Study) -> str:
+    looks, peak = study.diagnosis.looks, found.peak
+    assert looks is not None  # the finding is about its evidence
+    scales = [side / grid for side, grid in zip(study.run.image_shape[1:], looks.evidence.mean_maps.shape[1:], strict=True)]
+    top, bottom = (round(scales[0] * row) for row in (peak.top, peak.top + peak.height))
+    left, right = (round(scales[1] * column) for column in (peak.left, peak.left + peak.width))
     return (
         f"{found.name}: {percent(found.share, 0)} of the evidence lies at the {found.region}, against {percent(found.usual, 0)} "
-        f"of that for other classes. Is it the object, or something that comes with it? Look at rows {peak.top} to "
-        f"{peak.top + peak.height} and columns {peak.left} to {peak.left + peak.width} of its images."
+        f"of that for other classes. Is it the object, or something that comes with it? Look at rows {top} to {bottom} and "
+        f"columns {left} to {right} of its images."
     )

@@ -3,6 +3,7 @@
 from seewhy.explaining.trust import Verdict
 from seewhy.figures.trust import trust_figure
 from seewhy.reporting.album import Album
+from seewhy.reporting.looks import FINE
 from seewhy.reporting.section import Section, count, panel, percent, render
 from seewhy.reporting.study import Study
 
@@ -12,7 +13,7 @@ def trust(study: Study, album: Album) -> Section:
     looks = study.diagnosis.looks
     if looks is None:
         why = render("sections/untrusted.html", unexplained=study.diagnosis.unexplained)
-        return Section("Trust", "0 kinds of maps could be measured: the network cannot be explained.", why)
+        return Section("Trust", "0 kinds of maps were measured.", why)
     verdicts = looks.verdicts
     best, believed = verdicts[0], sum(verdict.trusted for verdict in verdicts)
     finding = (
@@ -24,6 +25,8 @@ def trust(study: Study, album: Album) -> Section:
         "sections/trust.html",
         figure=panel(figures["trust"], "trust", "Faithfulness of each method at each layer, over chance"),
         rows=[_row(verdict) for verdict in verdicts],
+        best=looks.best,
+        fine=FINE,
         masks=best.pointing is not None,
         images=count(looks.images, "test image"),
     )

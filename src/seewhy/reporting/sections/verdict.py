@@ -1,10 +1,8 @@
 """The report in five sentences."""
 
-from seewhy.diagnosing.calibration import calibration, temperature_scaling
-from seewhy.diagnosing.label_errors import label_errors
 from seewhy.diagnosing.scores import worst_confusions
 from seewhy.reporting.album import Album
-from seewhy.reporting.section import Section, between, count, percent, render
+from seewhy.reporting.section import Section, be, between, count, percent, render
 from seewhy.reporting.sections.robustness import least_attack, worst_corruption
 from seewhy.reporting.study import Study
 
@@ -13,7 +11,7 @@ def verdict(study: Study, album: Album) -> Section:
     """Accuracy, the worst confusion, calibration, robustness, and what to look at first."""
     result = study.result
     finding = (
-        f"{percent(result.accuracy, 2)} of {count(result.images, 'test image')} are classified correctly "
+        f"{percent(result.accuracy, 2)} of {count(result.images, 'test image')} {be(result.images)} classified correctly "
         f"(95 % interval {between(result.interval, 2)})."
     )
     sentences = [_confusion(study), _calibration(study), _robustness(study), _first(study)]
@@ -39,13 +37,12 @@ def _confusion(study: Study) -> Sentence:
 
 def _calibration(study: Study) -> Sentence:
     result = study.test
-    error = calibration(result).ece
+    error, scaling = study.calibration.ece, study.scaling
     sure, right = result.confidence.mean().item(), result.accuracy
     direction = "surer than it is right" if sure > right else "right more often than it is sure"
     text = f"The network is {direction}: {percent(sure)} sure on average, an expected calibration error of {percent(error)}"
-    if len(result.labels) < 2:
+    if scaling is None:
         return f"{text}.", "calibration", "Calibration"
-    scaling = temperature_scaling(result, study.diagnosis.validation)
     text += f", {percent(scaling.after.ece)} with a temperature of {scaling.temperature:.2f}."
     return text, "calibration", "Calibration"
 
@@ -54,16 +51,17 @@ def _robustness(study: Study) -> Sentence:
     attack, worst = least_attack(study.diagnosis), worst_corruption(study.diagnosis)
     text = (
         f"It is right on {percent(attack.accuracy)} of {count(attack.images, 'image')} attacked by at most {attack.epsilon} per "
-        f"pixel, and loses most to {worst.name}: {percent(worst.accuracy[-1].item())} at strength {worst.levels[-1]:g}."
+        f"pixel, and loses most to {worst.name}: {percent(worst.accuracy[-1].item())} of {worst.images:,} at strength "
+        f"{worst.levels[-1]:g}."
     )
     return text, "robustness", "Robustness"
 
 
 def _first(study: Study) -> Sentence:
-    """Whatever explains most of the mistakes: a weak slice, labels in doubt, or the surest mistakes."""
+    """The weak slice that costs most, else labels in doubt, else the surest mistakes."""
     result, found = study.test, study.diagnosis.slices
     wrong = int((~result.correct).sum())
-    doubtful = len(label_errors(result))
+    doubtful = len(study.suspects)
     if found and wrong:
         group = found[0]
         share = int((~result.correct[group.members]).sum()) / wrong
@@ -89,8 +87,8 @@ def _numbers(study: Study) -> list[tuple[str, str, str]]:
     return [
         (percent(study.result.accuracy, 2), "accuracy", "classes"),
         (f"{wrong:,}", "mistakes", "mistakes"),
-        (percent(calibration(result).ece), "calibration error", "calibration"),
-        (percent(attack.accuracy), f"attacked, {attack.epsilon}", "robustness"),
-        (f"{len(label_errors(result)):,}", "labels in doubt", "labels"),
+        (percent(study.calibration.ece), "calibration error", "calibration"),
+        (percent(attack.accuracy), f"of {attack.images:,}, attacked by {attack.epsilon}", "robustness"),
+        (f"{len(study.suspects):,}", "labels in doubt", "labels"),
         (f"{study.result.seconds:,.0f} s", "of training", "training"),
     ]
