@@ -141,6 +141,7 @@ def test_the_table_is_that_of_the_gallery(reader, reports):
         with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
             rows = list(csv.DictReader(file))
         shown = reader.shown()
+        assert [int(row["index"]) for row in rows] == shown
         assert [row["name"] for row in rows] == [f"<b>{index:04}.png" for index in shown]
         assert [row["true"] for row in rows] == [test.classes[test.labels[index]] for index in shown]
         assert [row["predicted"] for row in rows] == [test.classes[test.predicted[index]] for index in shown]

@@ -104,12 +104,15 @@ function wireControls() {
 /** Let the link above the gallery hold what the gallery shows. */
 function showTable() {
   const link = element("mistakes-csv", HTMLAnchorElement);
-  const cell = (/** @type {string | number} */ value) => (/[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const cell = (/** @type {string | number} */ value) => {
+    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value); // no formula
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
   const lines = order.map((row) => {
     const [actual, predicted] = mistakes.kinds[row].map((place) => mistakes.classes[place]);
-    return [mistakes.names[row], actual, predicted, mistakes.probabilities[row][0], mistakes.loss[row]];
+    return [mistakes.index[row], mistakes.names[row], actual, predicted, mistakes.probabilities[row][0], mistakes.loss[row]];
   });
-  const text = [["name", "true", "predicted", "confidence", "loss"], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
+  const text = [["index", "name", "true", "predicted", "confidence", "loss"], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
   URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(new Blob([text + "\r\n"], { type: "text/csv" }));
 }

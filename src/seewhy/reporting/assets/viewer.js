@@ -15,6 +15,7 @@ function showViewer() {
   }
   const [actual, predicted] = mistakes.kinds[row].map((place) => mistakes.classes[place]);
   element("viewer-title", HTMLElement).textContent = `predicted ${predicted}, true ${actual}`;
+  element("viewer-index", HTMLElement).textContent = `test image ${mistakes.index[row]}`;
   element("viewer-file", HTMLElement).textContent = mistakes.names[row];
   element("viewer-status", HTMLElement).textContent = "";
   const explained = mistakes.maps.layers.length > 0;

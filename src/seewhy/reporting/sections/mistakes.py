@@ -1,4 +1,4 @@
-"""Every misclassified image, with what the network looks at in it."""
+"""The misclassified images, with what the network looks at in them."""
 
 import base64
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from seewhy.reporting.section import Section, alternative, be, count, render
 from seewhy.reporting.study import Study
 
 STEPS = 15  # of heat: the magnitudes of a map are kept in so many
-FIRST = 100  # mistakes that have maps of all methods; the others of the first method only
+FIRST = 100  # mistakes that have maps of all methods; the others of Grad-CAM and the favoured one
 COLUMNS = 16  # images in a row of a sheet, or more where it would be too high
 HIGHEST = 16_000  # pixels; WebP has at most 16,383
 APART = 8  # shades of gray between two steps
