@@ -16,6 +16,7 @@ from seewhy import cli
 from seewhy.data import SOURCES
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
+from seewhy.train.lr_finder import SUGGESTIONS
 from seewhy.train.recipe import Recipe, to_toml
 
 Capture = pytest.CaptureFixture[str]
@@ -490,3 +491,16 @@ def test_a_training_without_a_report_is_finished_all_the_same(
     assert "no report was written: there is no room" in printed.err
     assert "of 60 test images correct" in printed.out
     assert not (here / "run" / "report.html").exists()
+
+
+def test_find_lr_says_which_rates_to_try(here: Path, capsys: Capture) -> None:
+    options = ["find-lr", "tiny.toml", "--data", "bars", "--updates", "12", "--start", "1e-5", "--device", "cpu"]
+    assert cli.main([*options, "--out", "figures/range"]) == 0
+    out = capsys.readouterr().out
+    assert "12 updates at rates from 1e-05 to 10" in out
+    assert all(f"\n{name} " in out for name in (*SUGGESTIONS, "in tiny"))
+    assert (here / "figures" / "range.svg").exists()
+    assert not (here / "runs").exists()
+    message = error_of(["find-lr", "tiny.toml", "--data", "bars", "--start", "1", "--end", "0.1"], capsys)
+    assert "from a lower to a higher rate" in message
+    assert "unknown recipe 'davidnet-42'" in error_of(["find-lr", "davidnet-42", "--data", "bars"], capsys)

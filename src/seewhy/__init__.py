@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from seewhy.figures.explanations import explanation_figure as explanation_figure
     from seewhy.figures.explanations import methods_figure as methods_figure
     from seewhy.figures.explanations import overlay as overlay
+    from seewhy.figures.lr_finder import lr_figure as lr_figure
     from seewhy.figures.robustness import attack_curves_figure as attack_curves_figure
     from seewhy.figures.robustness import corruption_figure as corruption_figure
     from seewhy.figures.robustness import corruption_samples_figure as corruption_samples_figure
@@ -115,12 +116,16 @@ if TYPE_CHECKING:
     from seewhy.reporting.study import study as study
     from seewhy.run import Run as Run
     from seewhy.run import open_run as open_run
+    from seewhy.train.lr_finder import SUGGESTIONS as SUGGESTIONS
+    from seewhy.train.lr_finder import RangeTest as RangeTest
+    from seewhy.train.lr_finder import range_test as range_test
     from seewhy.train.optimizers import OPTIMIZERS as OPTIMIZERS
     from seewhy.train.optimizers import parameter_groups as parameter_groups
     from seewhy.train.recipe import Recipe as Recipe
     from seewhy.train.recipes import RECIPES as RECIPES
     from seewhy.train.recipes import read_recipe as read_recipe
     from seewhy.train.schedules import SCHEDULES as SCHEDULES
+    from seewhy.tuning import find_lr as find_lr
 
 __version__ = "0.1.0"
 
@@ -147,11 +152,13 @@ _HOMES = {
     "Predictions": "seewhy.diagnosing.predictions",
     "Question": "seewhy.explaining.question",
     "RECIPES": "seewhy.train.recipes",
+    "RangeTest": "seewhy.train.lr_finder",
     "Recipe": "seewhy.train.recipe",
     "Run": "seewhy.run",
     "SCHEDULES": "seewhy.train.schedules",
     "SECTIONS": "seewhy.reporting.sections.table",
     "SOURCES": "seewhy.data.sources",
+    "SUGGESTIONS": "seewhy.train.lr_finder",
     "Section": "seewhy.reporting.section",
     "SeewhyError": "seewhy.errors",
     "Split": "seewhy.data.dataset",
@@ -200,6 +207,7 @@ _HOMES = {
     "faithfulness": "seewhy.explaining.faithfulness",
     "features": "seewhy.diagnosing.slices",
     "find_layers": "seewhy.explaining.layers",
+    "find_lr": "seewhy.tuning",
     "fit": "seewhy.fitting",
     "fit_temperature": "seewhy.diagnosing.calibration",
     "fuse_layers": "seewhy.explaining.fusion",
@@ -207,6 +215,7 @@ _HOMES = {
     "label_errors": "seewhy.diagnosing.label_errors",
     "load": "seewhy.data.sources",
     "loss_figure": "seewhy.figures.curves",
+    "lr_figure": "seewhy.figures.lr_finder",
     "methods_figure": "seewhy.figures.explanations",
     "near_duplicates": "seewhy.diagnosing.duplicates",
     "open_run": "seewhy.run",
@@ -216,6 +225,7 @@ _HOMES = {
     "predict": "seewhy.evaluation",
     "predictions": "seewhy.diagnosing.predictions",
     "randomisation_check": "seewhy.explaining.randomisation",
+    "range_test": "seewhy.train.lr_finder",
     "rate_figure": "seewhy.figures.curves",
     "read_recipe": "seewhy.train.recipes",
     "reliability_figure": "seewhy.figures.calibration",

@@ -12,6 +12,7 @@ from seewhy.commands.explaining import explain, layers, methods, trust
 from seewhy.commands.reporting import report
 from seewhy.commands.showing import data, models, recipes, summary
 from seewhy.commands.training import demo, train
+from seewhy.commands.tuning import find_lr
 from seewhy.commands.using import evaluate, predict
 from seewhy.errors import SeewhyError, lookup
 
@@ -77,6 +78,7 @@ def overview() -> str:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "train": train,
+    "find-lr": find_lr,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,

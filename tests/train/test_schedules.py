@@ -128,3 +128,13 @@ def test_never_above_the_peak_nor_below_zero(name: str) -> None:
 def test_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):
         bind_schedule(text)
+
+
+def test_exponential_grows_by_one_factor() -> None:
+    schedule = bind_schedule("exponential:start=1e-4,end=10")
+    values = [schedule(place / 50, ()) for place in range(51)]
+    assert values[0] == pytest.approx(1e-4)
+    assert values[-1] == pytest.approx(10)
+    assert [after / before for before, after in pairwise(values)] == pytest.approx([1e5 ** (1 / 50)] * 50)
+    with pytest.raises(SeewhyError, match="start and end above 0"):
+        bind_schedule("exponential:start=0")

@@ -55,6 +55,10 @@ class EpochStats:
 Event = Progress | EpochStats
 
 
+class NotFinite(SeewhyError):
+    """A loss or a gradient was not finite, and the weights were left as they were before."""
+
+
 def train(state: TrainState, data: Dataset, world: World | None = None) -> Generator[Event]:
     """Train the model of `state` in place on `data.train`, from where `state` is to the end of its recipe.
 
@@ -136,7 +140,7 @@ def _check(state: TrainState, course: Course, step: int) -> None:
         return
     progress = (step - 1) / max(1, course.steps - 1)
     rate = course.schedules[0](progress, state.losses) * state.optimizers[0].param_groups[0]["peak_lr"]
-    raise SeewhyError(
+    raise NotFinite(
         f"the loss or a gradient was not finite at step {step} (epoch {step / course.per_epoch:.2f}), at a learning rate of "
         f"{rate:.3g}; the weights were left as they were before it; try a lower lr than {state.recipe.lr:g}"
     )

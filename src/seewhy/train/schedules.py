@@ -74,6 +74,13 @@ def cosine(progress: float, losses: Sequence[float], warmup: float = 0.0, start:
     return _warmed_up("cosine", progress, warmup, start, end, "cosine")
 
 
+def exponential(progress: float, losses: Sequence[float], start: float = 1e-6, end: float = 1.0) -> float:
+    """From `start` to `end` times the peak, by the same factor in each step: a learning-rate range test (Smith 2017)."""
+    if not 0 < start < math.inf or not 0 < end < math.inf:
+        raise SeewhyError(f"exponential needs start and end above 0, found {start:g} and {end:g}")
+    return float(start * (end / start) ** progress)
+
+
 def step(progress: float, losses: Sequence[float], stages: int = 3, factor: float = 0.1) -> float:
     """`stages` equal stretches, each at `factor` times the learning rate of the one before."""
     if stages < 1 or not 0 < factor <= 1:
@@ -132,6 +139,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "cosine": cosine,
     "dip": dip,
+    "exponential": exponential,
     "linear": linear,
     "multi-step": multi_step,
     "one-cycle": one_cycle,

@@ -1,0 +1,179 @@
+"""The range test: its rates, its smoothing, its end, and that nothing is left of it."""
+
+import copy
+import math
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from seewhy.data.augment import Batch
+from seewhy.data.dataset import Dataset
+from seewhy.errors import SeewhyError
+from seewhy.models import build
+from seewhy.train import loop
+from seewhy.train.lr_finder import minimum_tenth, range_test, smoothed, steepest, valley
+from seewhy.train.recipe import Recipe
+from seewhy.train.state import TrainState, new_state, state_dict
+
+RECIPE = Recipe(
+    name="small", model="speednet:width=0.125", epochs=2, batch_size=40, lr=0.2, optimizer="sgd:momentum=0.9", precision="fp32"
+)
+
+
+def begun(data: Dataset, recipe: Recipe = RECIPE) -> TrainState:
+    torch.manual_seed(0)
+    return new_state(build(recipe.model, len(data.classes), data.train), recipe)
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd:bias_lr=8", "muon", "adamw"])
+def test_rates_grow_by_one_factor_and_groups_keep_their_ratio(
+    data: Dataset, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[float]] = []
+    true = loop.set_rates
+
+    def spy(optimizers: list[torch.optim.Optimizer], *factors: float) -> None:
+        true(optimizers, *factors)
+        seen.append([group["lr"] for each in optimizers for group in each.param_groups])
+
+    state = begun(data, replace(RECIPE, optimizer=optimizer))
+    ratios = [group["lr"] / 0.2 for each in state.optimizers for group in each.param_groups]
+    monkeypatch.setattr(loop, "set_rates", spy)
+    found = range_test(state, data, 1e-6, 1e-2, 20)
+    assert found.ended == "at the end of the range"
+    assert found.rates == pytest.approx([1e-6 * 1e4 ** (place / 19) for place in range(20)])
+    for rates, rate in zip(seen, found.rates, strict=False):
+        assert rates == pytest.approx([rate * ratio for ratio in ratios])
+
+
+def test_losses_are_those_of_a_training_with_these_rates(data: Dataset) -> None:
+    """At a rate of nearly 0 nothing moves, so each loss is that of its batch; a training that stands still has their mean."""
+    recipe = replace(RECIPE, augment=())
+    per_epoch = math.ceil(len(data.train) / 40)
+    found = range_test(begun(data, recipe), data, 1e-12, 2e-12, max(10, 2 * per_epoch))
+    still = replace(recipe, lr=1e-12, epochs=1, schedule="constant")
+    rows = [event for event in loop.train(begun(data, still), data) if isinstance(event, loop.EpochStats)]
+    assert np.mean(found.losses[:per_epoch]) == pytest.approx(rows[0].train_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_update_of_several_batches_is_one_point(data: Dataset, accumulate: int) -> None:
+    found = range_test(begun(data, replace(RECIPE, accumulate=accumulate)), data, 1e-6, 1e-3, 12)
+    assert len(found.rates) == len(found.losses) == len(found.smoothed) == 12
+    assert all(low < high for low, high in pairwise(found.rates))
+
+
+def test_smoothing_is_the_weighted_mean_so_far_and_keeps_a_constant() -> None:
+    losses, beta = [3.0, 1.0, 4.0, 1.0, 5.0], 0.98
+    for count, value in enumerate(smoothed(losses, beta), 1):
+        weights = [beta ** (count - place) for place in range(1, count + 1)]
+        assert value == pytest.approx(np.average(losses[:count], weights=weights))
+    assert smoothed([0.7] * 200, 0.98) == pytest.approx([0.7] * 200)
+
+
+def test_it_ends_where_the_loss_diverges_and_cuts_that_off(data: Dataset) -> None:
+    found = range_test(begun(data), data, 1e-4, 1e6, 60, beta=0.0)
+    assert found.ended == "diverged"
+    assert len(found.rates) < 60
+    least = list(np.minimum.accumulate(found.smoothed))
+    assert all(loss <= 4 * low for loss, low in zip(found.smoothed, least, strict=True))
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_is_no_suggestion(data: Dataset) -> None:
+    calls = 0
+
+    def breaks(batch: Batch, generator: torch.Generator) -> Batch:
+        nonlocal calls
+        calls += 1
+        return batch if calls <= 15 else replace(batch, labels=batch.labels * math.nan)
+
+    found = range_test(begun(data, replace(RECIPE, augment=(breaks,))), data, 1e-5, 1.0, 40)
+    assert found.ended == "not finite"
+    assert len(found.rates) == 15
+    assert np.isfinite(found.losses).all()
+    assert all(found.rates[0] / 10 <= rate <= found.rates[-1] for rate in found.suggestions.values())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
+    """Weights, BatchNorm, optimizers, averages, counters and every generator, in the middle of a training."""
+    calls = 0
+
+    def sometimes(batch: Batch, generator: torch.Generator) -> Batch:
+        nonlocal calls
+        calls += 1
+        torch.rand(1)
+        if fails and calls > 20:
+            raise ZeroDivisionError
+        return batch
+
+    recipe = replace(RECIPE, ema=0.9, lookahead=2, augment=("crop:1", sometimes), epochs=4)
+    state = begun(data, recipe)
+    training = loop.train(state, data)
+    for _ in range(4):
+        next(training)
+    training.close()
+    state.model.eval()
+    kept = copy.deepcopy(state_dict(state))
+    trained = [parameter.requires_grad for parameter in state.model.parameters()]
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            range_test(state, data, 1e-4, 1.0, 30)
+    else:
+        range_test(state, data, 1e-4, 1.0, 12)
+    assert same(state_dict(state), kept)
+    assert state.recipe is recipe
+    assert not any(module.training for module in state.model.modules())
+    assert [parameter.requires_grad for parameter in state.model.parameters()] == trained
+
+
+def test_steepest_is_per_decade_and_before_the_minimum() -> None:
+    rates = np.logspace(-6, 1, 400)
+    place = np.log10(rates)
+    losses = 2.3 - 2 / (1 + np.exp(-6 * (place + 2))) + 50 * np.maximum(place, 0) ** 2  # falls most at 0.01, then rises
+    assert math.log10(steepest(rates.tolist(), losses.tolist())) == pytest.approx(-2, abs=0.02)
+    assert minimum_tenth(rates.tolist(), losses.tolist()) == pytest.approx(rates[losses.argmin()] / 10)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_valley_is_the_longest_way_down(seed: int) -> None:
+    losses = torch.rand(11, generator=torch.Generator().manual_seed(seed)).tolist()
+    rates = [10.0**place for place in range(11)]
+
+    def falls(places: tuple[int, ...]) -> bool:
+        return all(losses[a] > losses[b] for a, b in pairwise(places))
+
+    ways = [places for size in range(1, 12) for places in combinations(range(11), size) if falls(places)]
+    longest = max(map(len, ways))
+    possible = {rates[places[0] + round(2 / 3 * (places[-1] - places[0]))] for places in ways if len(places) == longest}
+    assert valley(rates, losses) in possible
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"start": 1.0, "end": 0.1}, "from a lower to a higher rate, both above 0, found 1 to 0.1"),
+        ({"start": 0.0}, "both above 0, found 0 to 10"),
+        ({"end": math.inf}, "found 1e-07 to inf"),
+        ({"steps": 9}, "at least 10 updates, found 9"),
+        ({"beta": 1.0}, "beta must be in [0, 1), found 1"),
+        ({"start": 1e9, "end": 1e30}, "begin lower than 1e+09"),
+    ],
+)
+def test_bad_ranges(data: Dataset, given: dict[str, float], said: str) -> None:
+    with pytest.raises(SeewhyError) as raised:
+        range_test(begun(data), data, **given)  # type: ignore[arg-type]
+    assert said in str(raised.value)
