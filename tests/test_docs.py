@@ -100,13 +100,13 @@ def test_every_augmentation_optimizer_schedule_and_model_is_in_the_docs() -> Non
             assert re.search(rf"[`\s]{re.escape(name)}[`:\s,]", text), name
 
 
-def test_every_corruption_section_and_diagnosing_function_is_in_the_guide_to_the_report() -> None:
-    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+def test_every_corruption_section_and_diagnosing_function_is_in_the_guide() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
     homes = {name: getattr(seewhy, name).__module__ for name in seewhy.__all__ if callable(getattr(seewhy, name))}
     public = [name for name, home in homes.items() if home.split(".")[1] in ("diagnosing", "figures", "reporting")]
     assert len(public) > 50
     for name in ("ATTACKS", "CORRUPTIONS", "SECTIONS", *CORRUPTIONS, *SECTIONS, *public):
-        assert re.search(rf"`{re.escape(name)}[`(]", text), name
+        assert re.search(rf"[`.]{re.escape(name)}[`(]", text), name
 
 
 def test_every_number_of_the_readme_is_in_the_results() -> None:
