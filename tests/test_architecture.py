@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "run": {"errors", "files", "train", "diagnosing", "weights"},
     "evaluation": {"errors", "data", "diagnosing", "models", "run", "train"},
     "reporting": {"errors", "files", "data", "train", "explaining", "diagnosing", "figures", "run", "evaluation"},
-    "recording": {"files", "environment", "keeping", "checkpoint", "data", "train", "diagnosing", "run", "weights"},
+    "recording": {"files", "figures", "environment", "keeping", "checkpoint", "data", "train", "diagnosing", "run", "weights"},
 }
 HEAVY = {"torch", "datasets", "jinja2", "sklearn", "matplotlib", "pyarrow", "tensorboard", "safetensors"}
 

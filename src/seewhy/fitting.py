@@ -1,24 +1,23 @@
 """`fit` and `resume`: train, show it, and keep it."""
 
-import random
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from seewhy.checkpoint import Found, best_weights, newest_checkpoint
 from seewhy.console import showing
 from seewhy.data import load
 from seewhy.data.dataset import Dataset
+from seewhy.data.progress import note
 from seewhy.data.sources import checked
 from seewhy.diagnosing.predictions import Predictions, predictions
 from seewhy.errors import SeewhyError
@@ -30,15 +29,18 @@ from seewhy.model_card import model_card
 from seewhy.models import blueprint, build
 from seewhy.models.tta import bind_tta
 from seewhy.recording import Before, Recorder, describe_setting, write_result
-from seewhy.run import Result, Run, check_free, read_setting
+from seewhy.run import Result, Run, check_free, read_range_test, read_setting
 from seewhy.train.averaging import Weights
 from seewhy.train.batches import equal_batches
-from seewhy.train.distributed import joined
+from seewhy.train.distributed import from_first, joined
 from seewhy.train.loop import EpochStats, train
+from seewhy.train.optimizers import remembered_bytes
 from seewhy.train.precision import find_device, find_precision
 from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml
+from seewhy.train.seeding import seeded
 from seewhy.train.state import TrainState, load_state_dict, new_state
 from seewhy.train.world import World
+from seewhy.tuning import find_lr
 
 
 def fit(
@@ -55,6 +57,7 @@ def fit(
     With a validation split the weights of the best epoch on it are kept, and the test split is read once, at the end;
     without one the last epoch is the result. A run that ends early keeps what was written, says so in status.json, and can
     be resumed. Started by torchrun, all processes train one model, and the first of them shows and writes.
+    Where `recipe.lr` is "find", a range test comes first, and the recipe of the run has the rate that it suggests.
     The caller's random state is left as it was. Raises SeewhyError for what the user can mend.
     """
     data = checked(data)
@@ -64,10 +67,15 @@ def fit(
         place = find_device(own_device)
         if home is not None and world.is_first:
             check_free(home)
+        before = Before()
+        if recipe.lr == "find":
+            found = from_first(lambda: find_lr(recipe, data, device=own_device), world)
+            recipe, before = replace(recipe, lr=found.suggestion), Before(range_test=found)
+            note(f"lr {recipe.lr:.3g}, by a range test of {len(found.rates)} updates", quiet or not world.is_first)
         setting = describe_setting(data, place, find_precision(recipe.precision, place))
         with seeded(recipe.seed, place):
             state = new_state(build(recipe.model, len(data.classes), data.train).to(place), recipe)
-            return _finished(state, data, home, setting, world, quiet, keeping or Keeping())
+            return _finished(state, data, home, setting, world, quiet, keeping or Keeping(), before)
 
 
 def resume(
@@ -89,6 +97,8 @@ def resume(
     if (home / "summary.json").exists():
         raise SeewhyError(f"{home} has finished, so there is nothing to go on with; `seewhy evaluate {home}` uses it")
     values = read_toml(home / "recipe.toml")
+    if recipe is not None and recipe.lr == "find":
+        recipe = replace(recipe, lr=values["lr"])
     if recipe is not None and as_dict(recipe) != {**as_dict(Recipe()), **values}:
         raise SeewhyError(f"the recipe given is not the one in {home / 'recipe.toml'}; to change one, train anew")
     if recipe is None and any(step.startswith("<") for step in values["augment"]):
@@ -114,7 +124,8 @@ def resume(
             state = new_state(model.to(place), recipe)
             load_state_dict(state, found.content["state"])
             history = [EpochStats(**row) for row in found.content["history"]]
-            before = Before(history, _best(home / "checkpoints", history, state.step, world) if data.validation else None)
+            best = _best(home / "checkpoints", history, state.step, world) if data.validation else None
+            before = Before(history, best, read_range_test(home))
             again = {"step": state.step, "device": str(place), "time": datetime.now().isoformat("T", "seconds")}
             setting = {**setting, "resumed": [*setting.get("resumed", []), again]}
             return _finished(state, data, home, setting, world, quiet, keeping or Keeping(), before)
@@ -164,7 +175,7 @@ def _finished(
     world: World,
     quiet: bool,
     keeping: Keeping,
-    before: Before | None = None,
+    before: Before,
 ) -> Run:
     """Train from `state` to the end, and write what comes of it."""
     recipe, model = state.recipe, state.model
@@ -189,31 +200,13 @@ def _finished(
         test = predictions(model, data.test, data.classes, setting["precision"], recipe.tta)
         plain = test if recipe.tta == "none" else predictions(model, data.test, data.classes, setting["precision"])
         history = tuple(recorder.history)
-        result = _result(test, plain, history, recorder.best_row or history[-1], recipe, model, data)
-        run = Run(recipe, model.eval(), data.classes, data.image_shape, history, test, result, setting, home)
+        result = _result(test, plain, history, recorder.best_row or history[-1], state, data)
+        run = Run(recipe, model.eval(), data.classes, data.image_shape, history, test, result, setting, home, before.range_test)
         if home is not None:
             write_text(home / "README.md", model_card(run))
             save_figure(curves_figure(run.history, held_out, recipe.name), home / "figures" / "curves")
             write_result(home, result, test, data.test.names)
     return run
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and Python for the block and restore them after it."""
-    every_gpu = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (a user's augmentation may draw from it)
-    with torch.random.fork_rng(devices=every_gpu):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.default_generator.manual_seed(seed)
-        if device.type != "cpu":
-            torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
 
 
 @contextmanager
@@ -246,12 +239,11 @@ def _result(
     plain: Predictions,
     history: Sequence[EpochStats],
     chosen: EpochStats,
-    recipe: Recipe,
-    model: nn.Module,
+    state: TrainState,
     data: Dataset,
 ) -> Result:
     last = history[-1]
-    _, batch_size = equal_batches(len(data.train), recipe.batch_size)
+    _, batch_size = equal_batches(len(data.train), state.recipe.batch_size)
     return Result(
         accuracy=test.accuracy,
         plain_accuracy=plain.accuracy,
@@ -264,5 +256,6 @@ def _result(
         steps=last.step,
         seconds=last.seconds,
         images_per_second=last.step * batch_size / last.seconds,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in state.model.parameters()),
+        optimizer_bytes=remembered_bytes(state.optimizers),
     )

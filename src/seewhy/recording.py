@@ -22,11 +22,14 @@ from seewhy.data.dataset import Dataset
 from seewhy.diagnosing.mistakes import worst_mistakes
 from seewhy.diagnosing.predictions import Predictions, confusion
 from seewhy.environment import environment
+from seewhy.figures.lr_finder import lr_figure
+from seewhy.figures.style import save_figure
 from seewhy.files import csv_text, make_directory, unwritable, write_atomically, write_text
 from seewhy.keeping import Keeping
-from seewhy.run import AUTOMATIC_NAME, SCHEMA_VERSION, Result
+from seewhy.run import AUTOMATIC_NAME, RANGE_TEST, SCHEMA_VERSION, Result
 from seewhy.train.averaging import Weights
 from seewhy.train.loop import EpochStats, Event
+from seewhy.train.lr_finder import RangeTest
 from seewhy.train.recipe import Recipe, as_dict, to_toml
 from seewhy.train.state import TrainState, state_dict
 from seewhy.train.world import World
@@ -35,10 +38,11 @@ from seewhy.weights import write_model
 
 @dataclass(frozen=True, eq=False)
 class Before:
-    """What a training that is resumed had when its checkpoint was written."""
+    """What is there before a training begins or goes on."""
 
-    history: Sequence[EpochStats]
-    best: Weights | None  # of the best epoch, where one is selected
+    history: Sequence[EpochStats] = ()
+    best: Weights | None = None  # of the best epoch, where one is selected
+    range_test: RangeTest | None = None  # which found the learning rate
 
 
 class Recorder:
@@ -57,12 +61,11 @@ class Recorder:
         setting: Mapping[str, Any],
         keeping: Keeping,
         world: World,
-        before: Before | None = None,
+        before: Before,
     ) -> None:
         self.directory, self.state, self.data, self.setting = directory, state, data, setting
         self.keeping, self.world = keeping, world
-        self.history = [] if before is None else list(before.history)
-        self.best = None if before is None else before.best
+        self.history, self.best, self.range_test = list(before.history), before.best, before.range_test
         self.best_row = None if self.best is None else best_of(self.history)
         self.board: SummaryWriter | None = None
         self.written = -math.inf  # the first event is kept at once
@@ -71,6 +74,8 @@ class Recorder:
         if self.directory is not None:
             make_directory(self.directory)
             write_start(self.directory, self.state.recipe, self.setting, self.history)
+            if self.range_test is not None:
+                write_range_test(self.directory, self.range_test)
             purge = self.history[-1].step + 1 if self.history else None
             try:
                 self.board = SummaryWriter(self.directory / "tensorboard", purge_step=purge)
@@ -178,6 +183,12 @@ def write_start(directory: Path, recipe: Recipe, setting: Mapping[str, Any], his
     write_json(directory / "env.json", setting)
     write_status(directory, "running")
     _point_latest(directory)
+
+
+def write_range_test(directory: Path, found: RangeTest) -> None:
+    """Write the range test that found the learning rate, and its figure."""
+    write_json(directory / RANGE_TEST, asdict(found))
+    save_figure(lr_figure(found), directory / "figures" / "range_test")
 
 
 def append_metrics(directory: Path, row: EpochStats) -> None:

@@ -18,10 +18,12 @@ from seewhy.diagnosing.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.files import unwritable
 from seewhy.train.loop import EpochStats
+from seewhy.train.lr_finder import RangeTest
 from seewhy.train.recipe import Recipe, restore_recipe
 from seewhy.weights import open_model
 
 SCHEMA_VERSION = 1
+RANGE_TEST = "range_test.json"
 AUTOMATIC_NAME = re.compile(r"\d{8}-\d{4}-")  # how new_directory calls a run; `latest` links to such ones only
 
 
@@ -41,6 +43,7 @@ class Result:
     seconds: float  # of training, without evaluation
     images_per_second: float  # of training
     parameters: int
+    optimizer_bytes: int  # that the optimizers remember from step to step, such as momentum
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,7 @@ class Run:
     result: Result | None  # None where the training did not come to its end
     setting: Mapping[str, Any]  # what env.json holds: versions, hardware, device, precision, and the data under "data"
     directory: Path | None
+    range_test: RangeTest | None = None  # which found the learning rate, where the recipe did not give one
 
     def __repr__(self) -> str:
         name = f"{self.recipe.name} on {self.setting['data']['name']}"
@@ -98,20 +102,59 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     setting = read_setting(directory)
     model, about = open_model(directory / "model.safetensors", device)
     finished = (directory / "summary.json").exists()
+    return Run(
+        recipe=restore_recipe(directory / "recipe.toml"),
+        model=model,
+        classes=tuple(about["classes"]),
+        image_shape=tuple(about["image_shape"]),
+        history=read_history(directory),
+        test=read_predictions(directory) if finished else None,
+        result=read_result(directory) if finished else None,
+        setting=setting,
+        directory=directory,
+        range_test=read_range_test(directory),
+    )
+
+
+def read_history(directory: Path) -> tuple[EpochStats, ...]:
+    """The rows of metrics.jsonl."""
     with _reading(directory / "metrics.jsonl") as path:
-        history = tuple(EpochStats(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
-    result = test = None
-    if finished:
-        with _reading(directory / "summary.json") as path:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values["interval"] = tuple(values["interval"])
-            values.pop("schema_version")
-            result = Result(**values)
-        with _reading(directory / "predictions.npz") as path, np.load(path) as arrays:
-            classes = tuple(arrays["classes"].tolist())
-            test = Predictions(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]), classes)
-    recipe = restore_recipe(directory / "recipe.toml")
-    return Run(recipe, model, tuple(about["classes"]), tuple(about["image_shape"]), history, test, result, setting, directory)
+        return tuple(EpochStats(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def read_result(directory: Path) -> Result:
+    """What summary.json of a finished run holds."""
+    with _reading(directory / "summary.json") as path:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values["interval"] = tuple(values["interval"])
+        values.pop("schema_version")
+        return Result(**values)
+
+
+def read_predictions(directory: Path) -> Predictions:
+    """What a finished run answered to the test split."""
+    with _reading(directory / "predictions.npz") as path, np.load(path) as arrays:
+        classes = tuple(arrays["classes"].tolist())
+        return Predictions(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]), classes)
+
+
+def read_status(directory: Path) -> tuple[str, str]:
+    """Status and detail of status.json: `running`, `finished`, `interrupted` or `failed`, and why; empty where there is none."""
+    with _reading(directory / "status.json") as path:
+        if not path.exists():
+            return "", ""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return str(values["status"]), str(values["detail"])
+
+
+def read_range_test(directory: Path) -> RangeTest | None:
+    """The range test that found a run's learning rate, where there was one."""
+    with _reading(directory / RANGE_TEST) as path:
+        if not path.exists():
+            return None
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values |= {name: tuple(values[name]) for name in ("rates", "losses", "smoothed")}
+        return RangeTest(**values)
 
 
 def read_setting(directory: Path) -> dict[str, Any]:

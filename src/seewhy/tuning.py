@@ -1,15 +1,22 @@
-"""Choosing a learning rate before a training."""
+"""What can be known before a training: which learning rate to take, and how fast it will be."""
+
+import time
+from dataclasses import replace
 
 import torch
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import checked
-from seewhy.fitting import seeded
 from seewhy.models import build
+from seewhy.train.batches import equal_batches
+from seewhy.train.loop import Progress, train
 from seewhy.train.lr_finder import RangeTest, range_test
 from seewhy.train.precision import find_device
 from seewhy.train.recipe import Recipe
+from seewhy.train.seeding import seeded
 from seewhy.train.state import new_state
+
+WARM = 3  # steps before the clock is started: the first ones plan, allocate and compile
 
 
 def find_lr(
@@ -26,6 +33,30 @@ def find_lr(
     Weights are those that `fit` begins with. The caller's random state is left as it was. Raises as `range_test` does.
     """
     data, place = checked(data), find_device(device)
+    if recipe.lr == "find":
+        recipe = replace(recipe, lr=1.0)
     with seeded(recipe.seed, place):
         state = new_state(build(recipe.model, len(data.classes), data.train).to(torch.device(place)), recipe)
         return range_test(state, data, start, end, steps, beta)
+
+
+def images_per_second(recipe: Recipe, data: Dataset, device: str = "auto", seconds: float = 2.0) -> float:
+    """How fast a new model trains as `recipe` says, measured for so many seconds after three steps, or to the end of an epoch.
+
+    The caller's random state is left as it was.
+    """
+    data, place = checked(data), find_device(device)
+    with seeded(recipe.seed, place):
+        state = new_state(build(recipe.model, len(data.classes), data.train).to(torch.device(place)), recipe)
+        _, batch_size = equal_batches(len(data.train), recipe.batch_size)
+        steps, began = 0, time.perf_counter()
+        for event in train(state, data):
+            if not isinstance(event, Progress):
+                break
+            steps += 1
+            if steps == WARM:
+                began = time.perf_counter()
+            if steps > WARM and time.perf_counter() - began >= seconds:
+                break
+        measured = steps - WARM if steps > WARM else steps
+        return float(measured * batch_size / (time.perf_counter() - began))

@@ -444,3 +444,26 @@ def test_a_data_set_says_how_to_load_it_again(tmp_path: Path, monkeypatch: pytes
     assert again.validation is not None
     assert len(again.validation) == 2
     assert load("digits", quiet=True).loaded_with["name"] == "digits"
+
+
+def test_a_limit_keeps_training_images_of_every_class_alike_and_the_same_test_split() -> None:
+    whole = load("digits", seed=4, quiet=True)
+    some = load("digits", limit=200, seed=4, quiet=True)
+    assert len(some.train) == 200
+    assert torch.equal(some.test.images, whole.test.images)
+    counts, all_counts = (torch.bincount(split.labels, minlength=10) for split in (some.train, whole.train))
+    assert (counts - 200 * all_counts / len(whole.train)).abs().max() <= 1
+    by_name = dict(zip(whole.train.names, whole.train.images, strict=True))
+    assert all(torch.equal(image, by_name[name]) for name, image in zip(some.train.names, some.train.images, strict=True))
+    assert some.fingerprint != whole.fingerprint
+    assert load(**some.loaded_with, quiet=True).fingerprint == some.fingerprint
+    assert set(some.train.names) <= set(load("digits", limit=300, seed=4, quiet=True).train.names)
+    assert set(some.train.names) != set(load("digits", limit=200, seed=5, quiet=True).train.names)
+    assert load("digits", limit=10**6, seed=4, quiet=True).fingerprint == whole.fingerprint
+
+
+def test_a_limit_keeps_rare_classes_and_is_checked(tmp_path: Path) -> None:
+    tree(tmp_path, {"train/a": 40, "train/b": 2, "test/a": 1, "test/b": 1})
+    assert torch.bincount(load(tmp_path, limit=3, quiet=True).train.labels).tolist() == [2, 1]
+    refused("2 classes, so limit must be at least that, found 1", tmp_path, limit=1)
+    refused("limit must be at least 1, found 0", tmp_path, limit=0)

@@ -19,8 +19,10 @@ class Loading:
     """Side of the square that images are resized and cropped to; by default what most of them have."""
     validation: float = 0.0
     """Share of the training images to hold out, stratified."""
+    limit: int | None = None
+    """Train on so many images only, of every class alike."""
     split_seed: int = 0
-    """Seed of the splits that are drawn: of validation, and of test where the data comes without."""
+    """Seed of what is drawn: of validation, of a limit, and of test where the data comes without."""
     label: str | None = None
     """Column of the labels, where a data set has several."""
     skip_bad_images: bool = False

@@ -120,3 +120,16 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
         held_out.append(members[:count])
     chosen = np.sort(np.concatenate(held_out))
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Sorted indices (count,) int64 of images of every class, as often as the class occurs; a larger sample holds a smaller one.
+
+    At least one of each class is among them where `count` is no less than the number of classes.
+    """
+    generator = np.random.default_rng(seed)
+    turn = np.empty(len(labels))  # in [0, 1): when an image is taken, so that all classes are used up at the same pace
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        turn[members] = np.arange(len(members)) / len(members)
+    return np.sort(np.argsort(turn, kind="stable")[:count])

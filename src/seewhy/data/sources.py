@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seewhy.data.build import Wish, build_entry
 from seewhy.data.cache import open_or_build
-from seewhy.data.dataset import Dataset, Split, digest_of, fingerprint
+from seewhy.data.dataset import Dataset, Split, digest_of, fingerprint, stratified_sample
 from seewhy.data.decode import Encoded
 from seewhy.data.folders import directory
 from seewhy.data.hub import hub
@@ -28,6 +28,7 @@ def load(
     *,
     image_size: int | None = None,
     validation: float = 0.0,
+    limit: int | None = None,
     seed: int = 0,
     skip_bad_images: bool = False,
     label: str | None = None,
@@ -36,9 +37,10 @@ def load(
     """The data set that `name` names in SOURCES, or that lies in this directory: decoded once, memory-mapped ever after.
 
     `image_size` is the side of the square that images are resized and cropped to; None keeps the size that they share,
-    else takes their median shorter side. `validation` is the share of train to hold out, `seed` draws the splits that
-    the source lacks, `label` chooses a column. `skip_bad_images` leaves out what cannot be read and lists it in
-    `Dataset.skipped`. Raises SeewhyError for an unknown name, values out of range, and data that cannot be trained on.
+    else takes their median shorter side. `validation` is the share of train to hold out, `limit` keeps only so many training
+    images, of every class alike; `seed` draws these, and the splits that the source lacks. `label` chooses a column.
+    `skip_bad_images` leaves out what cannot be read and lists it in `Dataset.skipped`. Raises SeewhyError for an unknown name,
+    values out of range, and data that cannot be trained on.
     """
     if not isinstance(name, (str, os.PathLike)):
         raise SeewhyError(f"a data set is loaded by its name or a directory's path, found {_shown(name)}")
@@ -53,7 +55,11 @@ def load(
     )
     named = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
     again = {"name": str(name) if named else str(Path(name).expanduser().resolve()), **asdict(wish)}
-    return replace(_load(find(name), wish, quiet), loaded_with=again)
+    most = None if limit is None else _whole("limit", limit, least=1)
+    dataset = _load(find(name), wish, quiet)
+    if most is not None and most < len(dataset.train):
+        dataset, again = _limited(dataset, most, wish.seed), again | {"limit": most}
+    return replace(dataset, loaded_with=again)
 
 
 def _load(source: Source | Dataset, wish: Wish, quiet: bool) -> Dataset:
@@ -87,6 +93,14 @@ def _load(source: Source | Dataset, wish: Wish, quiet: bool) -> Dataset:
         fingerprint=header.fingerprint,
         skipped=header.skipped,
     )
+
+
+def _limited(dataset: Dataset, limit: int, seed: int) -> Dataset:
+    """The data set with only so many training images, copied into memory."""
+    if limit < len(dataset.classes):
+        raise SeewhyError(f"{dataset.name} has {len(dataset.classes)} classes, so limit must be at least that, found {limit}")
+    train = dataset.train.take(torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed)))
+    return checked(replace(dataset, train=train, fingerprint=""))
 
 
 def _whole(argument: str, value: object, least: int) -> int:

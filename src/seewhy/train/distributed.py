@@ -1,9 +1,10 @@
 """Several processes that train one network, as `torchrun` starts them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from seewhy.errors import SeewhyError
 from seewhy.train.world import World
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -53,6 +56,22 @@ def average(tensors: Sequence[Tensor], world: World) -> None:
     flat /= world.size
     for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view(tensor.shape))
+
+
+def from_first(make: Callable[[], T], world: World) -> T:
+    """What `make` gives in the first process, in all of them; and its SeewhyError, too."""
+    if world.size == 1:
+        return make()
+    answer: list[Any] = [None, ""]
+    if world.is_first:
+        try:
+            answer[0] = make()
+        except SeewhyError as error:
+            answer[1] = str(error)
+    dist.broadcast_object_list(answer)
+    if answer[1]:
+        raise SeewhyError(answer[1])
+    return cast(T, answer[0])
 
 
 def summed(values: Tensor, world: World) -> Tensor:

@@ -13,7 +13,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.train.batches import equal_batches
 from seewhy.train.loop import EpochStats, NotFinite, train
-from seewhy.train.optimizers import wants_full_batch
+from seewhy.train.optimizers import by_batch, wants_full_batch
 from seewhy.train.state import TrainState, load_state_dict, state_dict
 
 DIVERGED = 4.0  # times the smallest smoothed loss: from there on nothing is learned from going on
@@ -34,20 +34,27 @@ class RangeTest:
         """A learning rate by each entry of SUGGESTIONS."""
         return {name: suggest(self.rates, self.smoothed) for name, suggest in SUGGESTIONS.items()}
 
+    @property
+    def suggestion(self) -> float:
+        """The one to train at."""
+        return self.suggestions[DEFAULT]
+
 
 def range_test(
     state: TrainState, data: Dataset, start: float = 1e-7, end: float = 10.0, steps: int = 100, beta: float = 0.98
 ) -> RangeTest:
     """Train for `steps` updates while the learning rate grows exponentially from `start` to `end`, and forget it all.
 
-    The rates are those of `Recipe.lr`; every parameter group keeps its ratio to it. Losses are smoothed by `beta` in [0, 1). The
+    The rates are those of `Recipe.lr`; every parameter group keeps its ratio to it, and gradient descent on the full batch, which
+    would take an epoch for each update, is tried on single batches. Losses are smoothed by `beta` in [0, 1). The
     test ends where the smoothed loss passes 4 times its minimum, or a loss or gradient is not finite. Model, optimizers,
     averages, scaler, random generators and counters are afterwards as they were, also after an exception. Raises SeewhyError
     for a range upside down, for fewer than 10 updates, and where fewer than 10 went well.
     """
     _check(start, end, steps, beta)
-    recipe, per_epoch = state.recipe, equal_batches(len(data.train), state.recipe.batch_size)[0]
-    accumulate = per_epoch if wants_full_batch(state.optimizers) else recipe.accumulate
+    recipe, lr = state.recipe, float(state.recipe.lr)
+    per_epoch, _ = equal_batches(len(data.train), recipe.batch_size)
+    accumulate = 1 if wants_full_batch(state.optimizers) else recipe.accumulate
     batches = steps * accumulate
     growth = (end / start) ** (1 / (accumulate * (steps - 1)))  # from batch to batch
     first, beyond = start / growth ** (accumulate - 1), end * growth
@@ -56,7 +63,7 @@ def range_test(
         recipe=replace(
             recipe,
             epochs=(batches + 1) / per_epoch,  # a batch more than is used: at its end a training is evaluated
-            schedule=f"exponential:start={first / recipe.lr!r},end={beyond / recipe.lr!r}",
+            schedule=f"exponential:start={first / lr!r},end={beyond / lr!r}",
             momentum_schedule="constant",
             eval_every=0,
         ),
@@ -69,6 +76,7 @@ def range_test(
     losses: list[float] = []
     ended = "at the end of the range"
     with unchanged(state):
+        by_batch(state.optimizers)
         try:
             for rate, loss in islice(_updates(trial, data), steps):
                 if _diverged(smoothed([*losses, loss], beta)):
@@ -130,6 +138,7 @@ def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
     return rates[down[-1] + round(2 / 3 * (down[0] - down[-1]))]
 
 
+DEFAULT = "valley"
 SUGGESTIONS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "steepest": steepest,
     "minimum / 10": minimum_tenth,
@@ -147,7 +156,7 @@ def _updates(trial: TrainState, data: Dataset) -> Iterator[tuple[float, float]]:
             before = (0.0, 0.0)
         elif trial.updates > updates:
             loss, _, count = trial.totals.device_sums[:3].tolist()
-            yield trial.recipe.lr * event.lr / peak, (loss - before[0]) / (count - before[1])
+            yield float(trial.recipe.lr) * event.lr / peak, (loss - before[0]) / (count - before[1])
             updates, before = trial.updates, (loss, count)
 
 

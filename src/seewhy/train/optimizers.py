@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from seewhy.errors import SeewhyError
@@ -182,6 +182,20 @@ def set_rates(optimizers: list[Optimizer], factor: float, momentum_factor: float
 def momentum_of(group: dict[str, Any]) -> float:
     """The momentum (or beta1) of a parameter group, 0 where its optimizer has none."""
     return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
+
+
+def remembered_bytes(optimizers: list[Optimizer]) -> int:
+    """Bytes of the tensors that optimizers keep from step to step, such as momentum."""
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def by_batch(optimizers: list[Optimizer]) -> None:
+    """Let none of them want the gradient of all training images."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.pop("full_batch", None)
 
 
 def wants_full_batch(optimizers: list[Optimizer]) -> bool:

@@ -8,12 +8,13 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
 from seewhy.notation import bind
 
 Step = str | Callable[..., Any]  # an augmentation: text in the notation, or a callable
+Rate = float | Literal["find"]  # a learning rate, or the wish that a range test finds one before the training
 
 PRECISIONS = {
     "auto": "bf16 where the hardware computes in it, else fp32",
@@ -39,8 +40,8 @@ class Recipe:
     """Passes over the training images; fractions are possible."""
     batch_size: int = 512
     """Images per step, at most: an epoch is cut into equal batches."""
-    lr: float = 0.1
-    """Peak learning rate, which the schedule scales; the loss is the mean over a batch."""
+    lr: Rate = 0.1
+    """Peak learning rate, which the schedule scales, or find; the loss is the mean over a batch."""
     optimizer: str = "sgd:momentum=0.9"
     """Optimizer, such as sgd:momentum=0.9,nesterov=true or adamw."""
     weight_decay: float = 5e-4
@@ -89,7 +90,7 @@ class Recipe:
             ("name", re.fullmatch(r"[\w+-][\w.+ -]*", self.name), "a plain file name"),
             ("epochs", 0 < self.epochs <= 1e6, "more than 0 and at most a million"),
             ("batch_size", self.batch_size >= 2, "at least 2"),
-            ("lr", self.lr > 0, "more than 0"),
+            ("lr", self.lr == "find" or self.lr > 0, "more than 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("l1", self.l1 >= 0, "0 or more"),
@@ -134,10 +135,13 @@ def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
 
 def restore_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file as it was written, its names not resolved: a run may be opened where they mean nothing."""
+    return restored(read_toml(path))
+
+
+def restored(values: dict[str, Any]) -> Recipe:
+    """The recipe whose `as_dict` is, or was in an earlier version, `values`; its names are not resolved."""
     recipe = Recipe.__new__(Recipe)
-    for key, value in vars(Recipe()).items():
-        object.__setattr__(recipe, key, value)
-    for key, value in read_toml(path).items():
+    for key, value in (vars(Recipe()) | values).items():
         object.__setattr__(recipe, key, tuple(value) if isinstance(value, list) else value)
     return recipe
 
@@ -154,6 +158,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def _fit(name: str, value: Any, hint: Any) -> Any:
     """`value` as the field's type holds it: ints become floats, lists become tuples. Raises SeewhyError where it cannot."""
+    if hint == Rate:
+        if isinstance(value, str) and value != "find":
+            raise SeewhyError(f"recipe field {name} must be a number, or find, found {value!r}")
+        hint = str if isinstance(value, str) else float
     if get_origin(hint) is tuple:
         if isinstance(value, list | tuple) and all(isinstance(step, str) or callable(step) for step in value):
             return tuple(value)

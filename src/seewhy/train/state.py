@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ from torch import Generator, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from seewhy.errors import SeewhyError
 from seewhy.models.inference import device_of
 from seewhy.train.averaging import Weights, copied
-from seewhy.train.optimizers import bind_optimizer
+from seewhy.train.optimizers import Rates, bind_optimizer
 from seewhy.train.precision import find_precision
 from seewhy.train.recipe import Recipe
 from seewhy.train.totals import Totals
@@ -44,13 +45,17 @@ class TrainState:
 
 
 def new_state(model: nn.Module, recipe: Recipe) -> TrainState:
-    """The state before the first step of training `model`, on the device that holds it."""
+    """The state before the first step of training `model`, on the device that holds it; raises SeewhyError without a rate."""
+    if recipe.lr == "find":
+        raise SeewhyError(
+            "lr is still to be found; `fit` does so itself, and find_lr(recipe, data).suggestion is a rate to train at"
+        )
     device = device_of(model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainState(
         recipe,
         model,
-        bind_optimizer(recipe.optimizer)(model, recipe),
+        bind_optimizer(recipe.optimizer)(model, cast(Rates, recipe)),
         GradScaler(device.type, enabled=find_precision(recipe.precision, device) == "fp16"),
         Generator(device).manual_seed(recipe.seed),
         Totals(device),

@@ -1,0 +1,174 @@
+"""What an experiment measured: mean and spread over seeds, and which differences between recipes are real."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
+
+from seewhy.comparing.experiment import Experiment
+from seewhy.comparing.trial import Trial
+from seewhy.run import Result
+
+LEVEL = 0.05  # of significance, of all comparisons together
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a trial came to."""
+
+    title: str
+    of: Callable[[Trial, Result], float]
+    higher_is_better: bool = False
+    unit: str = ""
+    scale: float = 1.0  # from the number to its unit
+    digits: int = 3
+    resolution: Callable[[Result], float] = lambda result: 0.0  # the smallest step between two values
+
+    def said(self, value: float, sign: str = "") -> str:
+        """A value with as many digits as make sense, without its unit."""
+        return f"{self.scale * value:{sign},.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one recipe over its seeds."""
+
+    recipe: str
+    values: tuple[float, ...]  # of the finished trials
+    mean: float
+    std: float  # of the sample; nan for fewer than two
+    interval: tuple[float, float]  # 95 %, Student's t; nan for fewer than two
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one recipe is than another, paired over the seeds that both finished."""
+
+    better: str
+    worse: str
+    seeds: int
+    difference: float  # mean of better minus worse; negative where smaller is better
+    interval: tuple[float, float]  # 95 % of this difference alone
+    p_value: float  # two-sided paired t-test
+    adjusted: float  # by Holm's method, for all pairs of the metric
+
+    @property
+    def is_real(self) -> bool:
+        """Whether luck explains it at most once in twenty experiments, all pairs taken together."""
+        return self.adjusted < LEVEL
+
+
+def summary(experiment: Experiment, name: str, metric: str) -> Summary:
+    """A metric of METRICS, of the recipe of that name in an experiment."""
+    values = tuple(_values(experiment, name, metric).values())
+    mean = fmean(values) if values else math.nan
+    if len(values) < 2:
+        return Summary(name, values, mean, math.nan, (math.nan, math.nan))
+    std = stdev(values)
+    half = float(student.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
+    return Summary(name, values, mean, std, (mean - half, mean + half))
+
+
+def ranking(experiment: Experiment, metric: str) -> list[Summary]:
+    """The recipes that have a finished trial, the best mean first."""
+    found = [summary(experiment, name, metric) for name in experiment.recipes if experiment.of(name)]
+    return sorted(found, key=lambda row: row.mean, reverse=METRICS[metric].higher_is_better)
+
+
+def differences(experiment: Experiment, metric: str) -> list[Difference]:
+    """Every pair of recipes, the better one first, those with the smallest p first.
+
+    Trials of one seed begin with the same weights and see the same images in the same order, so they are compared in pairs. The
+    p-values are of a paired t-test and corrected for the number of pairs (Holm 1979). Where the two share fewer than two seeds
+    there is nothing to tell by: p is 1. Equal steps between the values that a metric can take are no evidence, so the
+    spread is never taken to be smaller than that of rounding to them.
+    """
+    rows = []
+    for better, worse in combinations([row.recipe for row in ranking(experiment, metric)], 2):
+        ours, theirs = _values(experiment, better, metric), _values(experiment, worse, metric)
+        gaps = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        rows.append((better, worse, gaps, *_paired_t(gaps, _resolution(experiment, metric))))
+    adjusted = holm([row[-1] for row in rows])
+    found = [
+        Difference(better, worse, len(gaps), fmean(gaps) if gaps else math.nan, interval, p_value, corrected)
+        for (better, worse, gaps, interval, p_value), corrected in zip(rows, adjusted, strict=True)
+    ]
+    return sorted(found, key=lambda row: row.p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): the k-th smallest of n times n - k + 1, never falling, at most 1."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def conclusion(experiment: Experiment, metric: str) -> str:
+    """In words: which recipe is best by a metric, and over which others that is no luck."""
+    rows, about = ranking(experiment, metric), METRICS[metric]
+    if not rows:
+        return "No training has finished yet."
+    best = rows[0]
+    spread = "" if math.isnan(best.std) else f" ± {about.said(best.std)}"
+    said = f"{best.recipe} has the {'highest' if about.higher_is_better else 'lowest'} {about.title}: {about.said(best.mean)}"
+    said += f"{spread}{about.unit}"
+    if len(rows) == 1:
+        return f"{said}."
+    over = [row for row in differences(experiment, metric) if row.better == best.recipe]
+    real = [row.worse for row in over if row.is_real]
+    others = [row for row in over if not row.is_real]
+    if not real:
+        return f"{said}. That is not told from luck over any of the others ({_gaps(others, about)})."
+    if not others:
+        return f"{said}. That is real over {'all the others' if len(real) > 1 else real[0]}."
+    return f"{said}. That is real over {_listed(real)}, but not told from luck over {_gaps(others, about)}."
+
+
+def _gaps(rows: Sequence[Difference], about: Metric) -> str:
+    ordered = sorted(rows, key=lambda row: abs(row.difference))
+    return _listed([f"{row.worse} ({about.said(row.difference, '+')}, p = {row.adjusted:.2g})" for row in ordered])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _values(experiment: Experiment, name: str, metric: str) -> dict[int, float]:
+    """The metric of each finished trial of a recipe, by seed."""
+    of = METRICS[metric].of
+    return {trial.seed: of(trial, trial.result) for trial in experiment.of(name) if trial.result is not None}
+
+
+def _resolution(experiment: Experiment, metric: str) -> float:
+    results = [trial.result for trial in experiment.finished if trial.result is not None]
+    return max(map(METRICS[metric].resolution, results), default=0.0)
+
+
+def _paired_t(gaps: Sequence[float], resolution: float) -> tuple[tuple[float, float], float]:
+    """95 % interval of the mean gap, and the two-sided p-value of none."""
+    if len(gaps) < 2:
+        return (math.nan, math.nan), 1.0
+    mean, freedom = fmean(gaps), len(gaps) - 1
+    rounding = resolution / math.sqrt(6)  # standard deviation of the difference of two values that are rounded
+    error = max(stdev(gaps), rounding) / math.sqrt(len(gaps))
+    half = float(student.ppf(0.975, freedom)) * error
+    if error == 0:
+        return (mean, mean), 1.0 if mean == 0 else 0.0
+    return (mean - half, mean + half), 2 * float(student.sf(abs(mean) / error, freedom))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        "test accuracy", lambda trial, result: result.accuracy, True, " %", 100, 2, lambda result: 1 / result.images
+    ),
+    "test_loss": Metric("test loss", lambda trial, result: result.test_loss),
+    "train_loss": Metric("training loss", lambda trial, result: trial.history[-1].train_loss),
+    "calibration_error": Metric("calibration error", lambda trial, result: trial.calibration_error, False, " %", 100, 2),
+    "seconds": Metric("training time", lambda trial, result: result.seconds, False, " s", 1, 1),
+}

@@ -1,0 +1,270 @@
+"""`compare_recipes`: the trials of an experiment, fanned out over the processes of a machine or over a cluster."""
+
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+from filelock import FileLock, Timeout
+
+from seewhy.comparing.experiment import RECIPE, Experiment, homes_of, read_experiment, write_experiment
+from seewhy.comparing.trial import Trial, read_trial
+from seewhy.comparing.writing import write_results
+from seewhy.data import SOURCES, load
+from seewhy.data.augment import AUGMENTATIONS
+from seewhy.data.dataset import Dataset
+from seewhy.data.progress import note
+from seewhy.data.sources import checked
+from seewhy.errors import SeewhyError
+from seewhy.files import make_directory, write_text
+from seewhy.fitting import fit, resume
+from seewhy.keeping import Keeping
+from seewhy.models import MODELS
+from seewhy.models.tta import TTA
+from seewhy.recording import write_range_test, write_status
+from seewhy.run import check_free, read_status
+from seewhy.train.optimizers import OPTIMIZERS
+from seewhy.train.precision import find_device
+from seewhy.train.recipe import Recipe, restore_recipe, to_toml
+from seewhy.train.schedules import SCHEDULES
+from seewhy.tuning import find_lr, images_per_second
+
+TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """Where the trainings of an experiment run."""
+
+    jobs: int = 0
+    """Trainings at a time; 0 for as many as there are cores, or one on a GPU."""
+    backend: Literal["processes", "dask", "ray"] = "processes"
+    """Processes of this machine, or a cluster that shares its files: dask (at DASK_SCHEDULER_ADDRESS), ray (at RAY_ADDRESS)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 0:
+            raise SeewhyError(f"jobs must be 0 or more, found {self.jobs}")
+
+
+def compare_recipes(
+    recipes: Mapping[str, Recipe],
+    data: Dataset,
+    directory: str | Path,
+    seeds: int = 5,
+    seconds: float | None = None,
+    fan_out: FanOut | None = None,
+    quiet: bool = False,
+) -> Experiment:
+    """Train every recipe with the same seeds, each training in a run directory of its own below `directory`.
+
+    `seewhy.grid` makes recipes that differ in some fields. A learning rate of "find" is found once for all seeds of a recipe.
+    `seconds` sets the epochs of each recipe, so that all train as long; otherwise their epochs do. A training that fails costs
+    the others nothing, and an interrupted comparison goes on with `resume_comparison`. Raises SeewhyError where nothing can be
+    compared, and where a process dies.
+    """
+    recipes, data, directory = dict(recipes), checked(data), Path(directory)
+    _check(recipes, seeds, seconds)
+    check_free(directory)
+    first = min(recipe.seed for recipe in recipes.values())
+    about = {"name": data.name, "fingerprint": data.fingerprint, "loaded_with": dict(data.loaded_with)}
+    experiment = Experiment(directory, about, recipes, tuple(range(first, first + seeds)), seconds, (), {})
+    make_directory(directory)
+    write_experiment(experiment)
+    return _finished(experiment, data, fan_out or FanOut(), quiet)
+
+
+def resume_comparison(
+    directory: str | Path, data: Dataset | None = None, fan_out: FanOut | None = None, quiet: bool = False
+) -> Experiment:
+    """Go on with an experiment: what has finished stays, what was interrupted goes on, what failed is tried again.
+
+    `data` is needed only where it was made in memory. Raises as `compare_recipes` does.
+    """
+    experiment = read_experiment(directory)
+    if data is None:
+        if not experiment.data["loaded_with"]:
+            raise SeewhyError(f"{experiment.data['name']} was made in memory; give resume_comparison() the data of {directory}")
+        data = load(**experiment.data["loaded_with"])
+    data = checked(data)
+    if data.fingerprint != experiment.data["fingerprint"]:
+        raise SeewhyError(f"{data.name} is not the data of {directory}: its fingerprint differs")
+    return _finished(experiment, data, fan_out or FanOut(), quiet)
+
+
+def _check(recipes: Mapping[str, Recipe], seeds: int, seconds: float | None) -> None:
+    if not recipes:
+        raise SeewhyError("there is no recipe to train")
+    if seeds < 1:
+        raise SeewhyError(f"seeds must be at least 1, found {seeds}")
+    if seconds is not None and not seconds > 0:
+        raise SeewhyError(f"seconds must be more than 0, found {seconds:g}")
+    for name, recipe in recipes.items():
+        if any(callable(step) for step in recipe.augment):
+            raise SeewhyError(f"{name}: an experiment keeps recipes as text; give the augmentation a name in AUGMENTATIONS")
+
+
+def _finished(experiment: Experiment, data: Dataset, fan_out: FanOut, quiet: bool) -> Experiment:
+    """Prepare the recipes, run the trials, and write what comes of it."""
+    directory, homes = experiment.directory, homes_of(experiment.directory, experiment.recipes)
+    sent = None if data.loaded_with else data  # what can be loaded is loaded from its cache, and memory is shared
+    work = _Work(sent, dict(data.loaded_with), fan_out.device, experiment.seconds, _additions())
+    try:
+        open_ones = [(name, experiment.recipes[name], home) for name, home in homes.items() if not (home / RECIPE).exists()]
+        for name in _fanned_out(_prepare, open_ones, work, fan_out):
+            note(_prepared_line(name, homes[name]), quiet)
+        experiment = read_experiment(directory)
+        left = [trial for trial in experiment.trials if trial.result is None and (homes[trial.recipe] / RECIPE).exists()]
+        left.sort(key=lambda trial: trial.seed)  # so that an interruption leaves every recipe as many seeds
+        tasks = [(replace(experiment.recipes[trial.recipe], seed=trial.seed), trial) for trial in left]
+        for count, trial in enumerate(_fanned_out(_try, tasks, work, fan_out), 1):
+            note(f"{count} of {len(left)}: {_line(read_trial(trial.recipe, trial.seed, trial.directory))}", quiet)
+    except BrokenProcessPool as error:
+        done, total = len(read_experiment(directory).finished), len(experiment.recipes) * len(experiment.seeds)
+        raise SeewhyError(
+            f"a worker process died, out of memory or killed; {done} of {total} trainings are finished and kept; "
+            f"`seewhy compare --resume {directory} --jobs 1` goes on with the others"
+        ) from error
+    experiment = read_experiment(directory)
+    write_results(experiment)
+    return experiment
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all tasks share, sent to where they run."""
+
+    data: Dataset | None
+    loaded_with: Mapping[str, Any]
+    device: str
+    seconds: float | None
+    additions: Sequence[Mapping[str, Any]]  # to each of TABLES: a new process knows the built-in entries only
+
+    def loaded(self) -> Dataset:
+        """The data, after the tables know everything."""
+        for table, more in zip(TABLES, self.additions, strict=True):
+            table.update(more)
+        return load(**self.loaded_with, quiet=True) if self.data is None else self.data
+
+
+def _additions() -> list[dict[str, Any]]:
+    return [{name: entry for name, entry in table.items() if not _built_in(entry)} for table in TABLES]
+
+
+def _built_in(entry: object) -> bool:
+    return str(getattr(entry, "__module__", "")).partition(".")[0] == "seewhy"
+
+
+def _prepare(name: str, recipe: Recipe, home: Path, work: _Work) -> str:
+    """Fix what is still open of a recipe, the same for all seeds, and write it down."""
+    make_directory(home)
+
+    def prepare() -> None:
+        fixed = recipe
+        if recipe.lr == "find" or work.seconds is not None:
+            data = work.loaded()
+            if recipe.lr == "find":
+                found = find_lr(recipe, data, device=work.device)
+                write_range_test(home, found)
+                fixed = replace(fixed, lr=found.suggestion)
+            if work.seconds is not None:
+                pace = images_per_second(fixed, data, work.device)
+                fixed = replace(fixed, epochs=work.seconds * pace / len(data.train))
+        write_text(home / RECIPE, to_toml(fixed))
+        (home / "status.json").unlink(missing_ok=True)
+
+    _noting_failure(home, prepare)
+    return name
+
+
+def _try(recipe: Recipe, trial: Trial, work: _Work) -> Trial:
+    """One training, from its start or from its last checkpoint."""
+    home = trial.directory
+
+    def train() -> None:
+        with _alone(home):
+            if (home / "summary.json").exists():
+                return
+            data = work.loaded()
+            if any((home / "checkpoints").glob("*.pt")):
+                resume(home, data, work.device, quiet=True)
+                return
+            shutil.rmtree(home, ignore_errors=True)  # ours, from an attempt that did not get as far as a checkpoint
+            fit(recipe, data, home, work.device, quiet=True, keeping=Keeping())
+
+    _noting_failure(home, train)
+    return trial
+
+
+def _noting_failure(home: Path, work: Callable[[], None]) -> None:
+    """Let what goes wrong be seen in status.json of `home`, and all else go on."""
+    try:
+        work()
+    except Exception as error:
+        make_directory(home)
+        if not isinstance(error, SeewhyError):
+            write_text(home / "traceback.txt", traceback.format_exc())
+        write_status(home, "failed", str(error) if isinstance(error, SeewhyError) else f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep others from training in the same directory, as the workers of a killed comparison may for a while."""
+    make_directory(home.parent)
+    try:
+        with FileLock(home.with_name(f".{home.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise SeewhyError(f"another process is still training {home}; wait for it, or end it, and resume") from None
+
+
+def _fanned_out(task: Callable[..., Any], each: Sequence[tuple[Any, ...]], work: _Work, fan_out: FanOut) -> Iterator[Any]:
+    """What `task` returns for each, as soon as it does."""
+    if not each:
+        return
+    at_once = fan_out.jobs or (joblib.cpu_count() if find_device(fan_out.device).type == "cpu" else 1)
+    jobs = min(len(each), at_once) if fan_out.backend == "processes" else -1
+    with _backend(fan_out.backend) as (backend, unordered):
+        how = "generator_unordered" if unordered else "list"
+        parallel = joblib.Parallel(n_jobs=jobs, backend=backend, return_as=how, batch_size=1)
+        yield from parallel(joblib.delayed(task)(*arguments, work) for arguments in each)
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[tuple[str, bool]]:
+    """joblib's name of a back end, once it is connected, and whether it gives results as they come."""
+    if name == "processes":
+        yield "loky", True
+        return
+    try:
+        if name == "ray":
+            from ray.util.joblib import register_ray
+
+            register_ray()
+            yield "ray", False
+            return
+        from distributed import Client
+    except ImportError:
+        package = "ray" if name == "ray" else "distributed"
+        raise SeewhyError(f"--backend {name} needs the package {package}; `pip install {package}`") from None
+    with Client(set_as_default=True):
+        yield "dask", True
+
+
+def _prepared_line(name: str, home: Path) -> str:
+    if not (home / RECIPE).exists():
+        return f"{name}: {read_status(home)[1]}"
+    recipe = restore_recipe(home / RECIPE)
+    return f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs"
+
+
+def _line(trial: Trial) -> str:
+    if trial.result is None:
+        return f"{trial.recipe}, seed {trial.seed}: {trial.why_not}"
+    return f"{trial.recipe}, seed {trial.seed}: {100 * trial.result.accuracy:.2f} % in {trial.result.seconds:,.0f} s"
