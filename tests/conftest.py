@@ -1,12 +1,17 @@
 """What many tests share: a tiny data set, a recipe that learns it in a second, a cache of their own."""
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from seewhy.comparing.experiment import Experiment
+from seewhy.comparing.trial import Trial
 from seewhy.data.dataset import Dataset, Split
+from seewhy.run import Result
+from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -56,3 +61,55 @@ def recipe() -> Recipe:
         augment=("crop:1",),
         precision="fp32",
     )
+
+
+Seconds_Loss_Accuracy = tuple[float, float, float | None]  # of an epoch; the accuracy where it was evaluated
+Histories = Mapping[str, Sequence[Sequence[Seconds_Loss_Accuracy] | str]]
+
+
+@pytest.fixture
+def experiment_of() -> Callable[..., Experiment]:
+    """`experiment_of({"adam": [[(1.5, 2.3, 0.4), ...], "why it has not finished"]})`: of each recipe the epochs of each seed.
+
+    A trial's accuracy is that of its last epoch; it lies in `directory`/RECIPE/seed-SEED.
+    """
+
+    def trial(home: Path, name: str, seed: int, rows: Sequence[Seconds_Loss_Accuracy] | str, selected_on: str) -> Trial:
+        if isinstance(rows, str):
+            return Trial(name, seed, home, why_not=rows)
+        history = tuple(
+            EpochStats(epoch, 10 * epoch, 0.1, 0.9, seconds, 100.0, loss, 0.5, None if accuracy is None else loss + 0.1, accuracy)
+            for epoch, (seconds, loss, accuracy) in enumerate(rows, 1)
+        )
+        seconds, loss, accuracy = rows[-1]
+        assert accuracy is not None
+        epochs = len(rows)
+        result = Result(
+            accuracy,
+            accuracy,
+            (0.0, 1.0),
+            500,
+            loss + 0.1,
+            selected_on,
+            epochs,
+            epochs,
+            10 * epochs,
+            seconds,
+            100.0,
+            10,
+            4_000_000,
+        )
+        return Trial(name, seed, home, history, result, 0.02 + 0.01 * seed, "")
+
+    def made(histories: Histories, directory: Path = Path("experiment"), selected_on: str = "last epoch") -> Experiment:
+        seeds = max(map(len, histories.values()))
+        trials = [
+            trial(directory / name / f"seed-{seed}", name, seed, rows, selected_on)
+            for name, each in histories.items()
+            for seed, rows in enumerate(each)
+        ]
+        recipes = {name: Recipe(lr=0.1, epochs=4) for name in histories}
+        data = {"name": "digits", "fingerprint": "0" * 32, "loaded_with": {}}
+        return Experiment(directory, data, recipes, tuple(range(seeds)), None, tuple(trials), {})
+
+    return made

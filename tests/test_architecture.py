@@ -23,14 +23,15 @@ MAY_IMPORT = {
     "explaining": {"errors", "notation", "data", "models"},
     "train": {"errors", "notation", "data", "models"},
     "diagnosing": {"errors", "notation", "files", "data", "models"},
-    "figures": {"errors", "files", "data", "models", "explaining", "train", "diagnosing"},
+    "figures": {"errors", "files", "data", "models", "explaining", "train", "diagnosing", "comparing"},
     "weights": {"errors", "files", "models"},
     "run": {"errors", "files", "train", "diagnosing", "weights"},
     "evaluation": {"errors", "data", "diagnosing", "models", "run", "train"},
-    "reporting": {"errors", "files", "data", "train", "explaining", "diagnosing", "figures", "run", "evaluation"},
+    "reporting": {"errors", "files", "data", "train", "explaining", "diagnosing", "figures", "run", "evaluation", "comparing"},
+    "comparing": {"errors", "files", "train", "diagnosing", "run"},
     "recording": {"files", "figures", "environment", "keeping", "checkpoint", "data", "train", "diagnosing", "run", "weights"},
 }
-HEAVY = {"torch", "datasets", "jinja2", "sklearn", "matplotlib", "pyarrow", "tensorboard", "safetensors"}
+HEAVY = {"torch", "datasets", "jinja2", "sklearn", "matplotlib", "pyarrow", "tensorboard", "safetensors", "joblib", "scipy"}
 
 
 def module_name(path: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from seewhy import cli
+from seewhy.comparing.experiment import read_experiment
 from seewhy.data import SOURCES
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
@@ -207,7 +208,7 @@ def test_summary_models_and_recipes(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "unknown command 'trian' (did you mean 'train'?); possible: data, demo"),
+        (["trian"], "unknown command 'trian' (did you mean 'train'?); possible: compare, data, demo"),
         (["train", "davidnet-42", "--data", "bars"], "unknown recipe 'davidnet-42' (did you mean"),
         (["train", "tiny.toml"], "Missing from seewhy train: --data NAME|PATH (see `seewhy train --help`)"),
         (["train"], "Missing from seewhy train: RECIPE|FILE.toml, --data NAME|PATH (see"),
@@ -504,3 +505,77 @@ def test_find_lr_says_which_rates_to_try(here: Path, capsys: Capture) -> None:
     message = error_of(["find-lr", "tiny.toml", "--data", "bars", "--start", "1", "--end", "0.1"], capsys)
     assert "from a lower to a higher rate" in message
     assert "unknown recipe 'davidnet-42'" in error_of(["find-lr", "davidnet-42", "--data", "bars"], capsys)
+
+
+COMPARE = ["compare", "tiny.toml", "--data", "bars", "--jobs", "1", "--device", "cpu", "--quiet"]
+
+
+def test_compare_trains_each_recipe_with_each_seed_and_says_what_is_real(here: Path, capsys: Capture) -> None:
+    options = ["--vary", "optimizer=sgd:momentum=0.9,nesterov=true,adam", "--seeds", "2", "--output", "both"]
+    assert cli.main([*COMPARE, *options]) == 0
+    out = capsys.readouterr().out
+    assert "sgd:momentum=0.9,nesterov=true" in out
+    assert " has the highest test accuracy: " in out
+    assert " has the lowest training loss: " in out
+    assert "2 seeds" in out
+    homes = sorted(path.name for path in (here / "both").iterdir() if path.is_dir())
+    assert homes == ["01-sgd-momentum-0.9-nesterov-true", "02-adam", "figures"]
+    for home in homes[:2]:
+        assert (here / "both" / home / "range_test.json").exists()  # its rate was found, because none was given
+        assert sorted(path.name for path in (here / "both" / home).glob("seed-*/summary.json")) == ["summary.json"] * 2
+    for name in ("results.csv", "differences.csv", "curves.csv", "report.html"):
+        assert (here / "both" / name).exists()
+    before = (here / "both" / "02-adam" / "seed-1" / "summary.json").read_text()
+    assert cli.main(["compare", "--resume", "both", "--jobs", "1", "--device", "cpu", "--quiet"]) == 0  # nothing is left to do
+    assert (here / "both" / "02-adam" / "seed-1" / "summary.json").read_text() == before
+
+
+def test_compare_takes_a_learning_rate_that_is_given_and_makes_a_grid(here: Path, capsys: Capture) -> None:
+    options = [
+        "--vary",
+        "optimizer=momentum,adam",
+        "--vary",
+        "augment=none,flip",
+        "--lr",
+        "0.01",
+        "--seeds",
+        "1",
+        "--images",
+        "120",
+    ]
+    assert cli.main([*COMPARE, *options, "--output", "grid"]) == 0
+    experiment = read_experiment("grid")
+    assert list(experiment.recipes) == ["momentum · no augment", "momentum · flip", "adam · no augment", "adam · flip"]
+    assert {recipe.lr for recipe in experiment.recipes.values()} == {0.01}
+    images = len(SOURCES["bars"]().train)  # type: ignore[union-attr]
+    assert {recipe.epochs for recipe in experiment.recipes.values()} == {120 / images}
+    assert not experiment.range_tests
+
+
+def test_compare_says_what_failed_and_how_to_go_on(here: Path, capsys: Capture) -> None:
+    message = error_of([*COMPARE, "--vary", "lr=0.01,1e30", "--seeds", "1", "--output", "half"], capsys)
+    assert message.startswith("seewhy: 1 of 2 trainings have no result; `seewhy compare --resume half` tries them again")
+    assert (here / "half" / "results.csv").exists()
+    assert len(read_experiment("half").finished) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "say what is to differ, as in --vary optimizer=sgd,adam"),
+        (["--vary", "optimiser=sgd,adam"], "unknown recipe field 'optimiser' (did you mean 'optimizer'?)"),
+        (["--vary", "lr=0.1,0.2", "--vary", "lr=0.3,0.4"], "lr varies twice; put all its values into one, as in lr=VALUE,VALUE"),
+        (["--vary", "lr=0.1,-3"], "lr must be more than 0, found -3.0"),
+        (["--vary", "lr=0.1,fast"], "lr must be a number, or find, found 'fast'"),
+        (["--vary", "lr=0.1,0.1"], "lr=0.1 is given twice"),
+        (["--vary", "optimizer"], "written FIELD=VALUE,VALUE"),
+        (["--vary", "seed=1,2"], "see --seeds"),
+        (["--vary", "lr=0.1,0.2", "--seeds", "0"], "seeds must be at least 1, found 0"),
+        (["--vary", "lr=0.1,0.2", "--seconds", "0"], "seconds must be more than 0, found 0"),
+        (["--vary", "lr=0.1,0.2", "--images", "0"], "above 0; found images 0"),
+        (["--vary", "lr=0.1,0.2", "--jobs", "-1"], "jobs must be 0 or more, found -1"),
+    ],
+)
+def test_compare_refuses_what_cannot_be_compared(here: Path, capsys: Capture, options: list[str], said: str) -> None:
+    assert said in error_of([*COMPARE, *options], capsys)
+    assert not (here / "runs").exists()

@@ -6,7 +6,10 @@ A block after `<!-- not run: REASON -->` is shown only. Blocks of a page share t
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,19 @@ def test_the_examples_of_a_page_run(page: Path) -> None:
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_a_script_runs(script: Path) -> None:
     exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((ROOT / "examples" / "experiments").glob("*.py")), ids=lambda path: path.name)
+def test_an_experiment_runs(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(script.parent))
+    base = import_module("base")
+    monkeypatch.setattr(base, "BASE", replace(base.BASE, model="speednet:width=0.05", batch_size=20))
+    monkeypatch.setattr(base, "IMAGES", 100)
+    monkeypatch.setattr(base, "SEEDS", 1)
+    monkeypatch.setattr(sys, "argv", [str(script), "digits"])
+    exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
+    assert script.name == "base.py" or "has the" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -22,12 +22,14 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.evaluation import evaluate
 from seewhy.fitting import fit
-from seewhy.models import MODELS
+from seewhy.models import MODELS, build
 from seewhy.models.inference import logits
 from seewhy.run import Run, new_directory, open_run
 from seewhy.train.loop import EpochStats
-from seewhy.train.recipe import Recipe, to_toml
+from seewhy.train.recipe import Recipe, from_dict, to_toml
 from seewhy.train.recipes import read_recipe
+from seewhy.train.state import new_state
+from seewhy.tuning import find_lr
 
 
 @pytest.fixture
@@ -313,6 +315,80 @@ def test_data_made_by_hand_is_checked(recipe: Recipe, data: Dataset) -> None:
     wrong = replace(data, train=replace(data.train, labels=data.train.labels + 1))
     with pytest.raises(SeewhyError, match=r"labels of the train split are out of range 0 to 2"):
         fit(recipe, wrong, quiet=True)
+
+
+def test_a_rate_that_is_to_be_found_is_found_first(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    """The run is, bit for bit, that of the recipe with the number; the range test is kept beside it."""
+    expected = find_lr(recipe, data)
+    found = fit(replace(recipe, lr="find", epochs=2), data, tmp_path / "found", quiet=True)
+    assert found.recipe == replace(recipe, lr=expected.suggestion, epochs=2)
+    assert read_recipe(tmp_path / "found" / "recipe.toml") == found.recipe
+    assert found.range_test == expected
+    assert json.loads((tmp_path / "found" / "range_test.json").read_text())["losses"] == list(expected.losses)
+    for name in ("range_test.svg", "range_test.png"):
+        assert (tmp_path / "found" / "figures" / name).stat().st_size > 1000
+    opened = open_run(tmp_path / "found")
+    assert opened.range_test == expected
+    assert opened.recipe.lr == expected.suggestion
+
+    given = fit(found.recipe, data, tmp_path / "given", quiet=True)
+    for tensor, same in zip(found.model.state_dict().values(), given.model.state_dict().values(), strict=True):
+        assert torch.equal(tensor, same)
+    assert found.test is not None
+    assert given.test is not None
+    assert torch.equal(found.test.logits, given.test.logits)
+    assert [row.train_loss for row in found.history] == [row.train_loss for row in given.history]
+    assert given.range_test is None
+    assert open_run(tmp_path / "given").range_test is None
+    assert not (tmp_path / "given" / "range_test.json").exists()
+
+
+def test_what_is_found_is_said(recipe: Recipe, data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(replace(recipe, lr="find", epochs=0.5), data)
+    assert run.range_test is not None
+    assert f"lr {run.recipe.lr:.3g}, by a range test of {len(run.range_test.rates)} updates" in capsys.readouterr().err
+
+
+def test_where_no_rate_is_found_nothing_is_written(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    def stuck(batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, labels=batch.labels * float("nan"))
+
+    with pytest.raises(SeewhyError, match=r"begin lower than"):
+        fit(replace(recipe, lr="find", augment=(stuck,)), data, tmp_path / "none", quiet=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_directory_that_is_taken_is_said_before_a_rate_is_looked_for(
+    run: Run, recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seewhy.fitting, "find_lr", lambda *arguments, **named: pytest.fail("this takes long"))
+    with pytest.raises(SeewhyError, match=r"exists already"):
+        fit(replace(recipe, lr="find"), data, run.directory, quiet=True)
+
+
+def test_a_recipe_may_leave_its_rate_open(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    open_one = replace(recipe, lr="find")
+    (tmp_path / "open.toml").write_text(to_toml(open_one))
+    assert 'lr = "find"' in (tmp_path / "open.toml").read_text()
+    assert read_recipe(tmp_path / "open.toml") == open_one
+    assert from_dict({"lr": "find"}).lr == "find"
+    with pytest.raises(SeewhyError, match=r"recipe field lr must be a number, or find, found 'search'"):
+        replace(recipe, lr="search")
+    with pytest.raises(SeewhyError, match=r"lr is still to be found; `fit` does so itself, and find_lr\(recipe, data\)"):
+        new_state(build(recipe.model, 3, data.train), open_one)
+
+
+@pytest.mark.parametrize(("optimizer", "of_each"), [("sgd", 0), ("momentum", 4), ("adadelta", 8)])
+def test_what_the_optimizer_remembers_is_in_the_summary(
+    optimizer: str, of_each: int, recipe: Recipe, data: Dataset, tmp_path: Path
+) -> None:
+    run = fit(replace(recipe, optimizer=optimizer, epochs=0.5), data, tmp_path / "run", quiet=True)
+    trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
+    steps = 4 * len(trained) if optimizer == "adadelta" else 0  # each parameter's own count
+    expected = of_each * sum(map(torch.numel, trained)) + steps
+    assert run.result is not None
+    assert run.result.optimizer_bytes == expected
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["optimizer_bytes"] == expected
 
 
 def test_latest_links_to_automatic_names_only(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,25 @@ def test_resume_goes_on_in_the_same_directory(
     assert again["step"] == 14
     with pytest.raises(SeewhyError, match=r"has finished"):
         resume(tmp_path / "part", data)
+
+
+def test_a_rate_that_was_found_is_not_looked_for_again(
+    recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gives the recipe may give it as it was, with its rate open, or as it is in the directory."""
+    open_one = replace(recipe, lr="find")
+    whole = fit(open_one, data, quiet=True)
+    interrupted(open_one, data, tmp_path / "part", monkeypatch, step=8)
+    with pytest.raises(SeewhyError, match=r"the recipe given is not the one"):
+        resume(tmp_path / "part", data, recipe=replace(open_one, batch_size=41))
+    monkeypatch.setattr("seewhy.fitting.find_lr", lambda *arguments, **named: pytest.fail("it was found before"))
+    for name, given in {"none": None, "open": open_one, "found": whole.recipe}.items():
+        part = tmp_path / name
+        shutil.copytree(tmp_path / "part", part)
+        run = resume(part, data, quiet=True, recipe=given)
+        assert_same_run(run, whole)
+        assert run.recipe == whole.recipe
+        assert run.range_test == open_run(part).range_test == whole.range_test is not None
 
 
 @pytest.mark.parametrize("step", [8, 15, 21])

@@ -10,6 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seewhy.comparing.experiment import Experiment as Experiment
+    from seewhy.comparing.experiment import read_experiment as read_experiment
+    from seewhy.comparing.fan_out import FanOut as FanOut
+    from seewhy.comparing.grid import grid as grid
+    from seewhy.comparing.statistics import METRICS as METRICS
+    from seewhy.comparing.statistics import Metric as Metric
+    from seewhy.comparing.statistics import conclusion as conclusion
+    from seewhy.comparing.statistics import differences as differences
+    from seewhy.comparing.statistics import ranking as ranking
+    from seewhy.comparing.trial import Trial as Trial
     from seewhy.data.augment import AUGMENTATIONS as AUGMENTATIONS
     from seewhy.data.augment import Batch as Batch
     from seewhy.data.dataset import Dataset as Dataset
@@ -89,6 +99,9 @@ if TYPE_CHECKING:
     from seewhy.figures.curves import curves_figure as curves_figure
     from seewhy.figures.curves import loss_figure as loss_figure
     from seewhy.figures.curves import rate_figure as rate_figure
+    from seewhy.figures.experiment import experiment_figure as experiment_figure
+    from seewhy.figures.experiment import recipes_figure as recipes_figure
+    from seewhy.figures.experiment import seeds_figure as seeds_figure
     from seewhy.figures.explanations import attack_figure as attack_figure
     from seewhy.figures.explanations import explanation_figure as explanation_figure
     from seewhy.figures.explanations import methods_figure as methods_figure
@@ -109,6 +122,7 @@ if TYPE_CHECKING:
     from seewhy.models.tta import TTA as TTA
     from seewhy.reporting.diagnosis import Diagnosis as Diagnosis
     from seewhy.reporting.diagnosis import diagnose as diagnose
+    from seewhy.reporting.experiment_page import report_experiment as report_experiment
     from seewhy.reporting.page import report as report
     from seewhy.reporting.section import Section as Section
     from seewhy.reporting.sections.table import SECTIONS as SECTIONS
@@ -125,7 +139,10 @@ if TYPE_CHECKING:
     from seewhy.train.recipes import RECIPES as RECIPES
     from seewhy.train.recipes import read_recipe as read_recipe
     from seewhy.train.schedules import SCHEDULES as SCHEDULES
+    from seewhy.trials import compare_recipes as compare_recipes
+    from seewhy.trials import resume_comparison as resume_comparison
     from seewhy.tuning import find_lr as find_lr
+    from seewhy.tuning import images_per_second as images_per_second
 
 __version__ = "0.1.0"
 
@@ -143,10 +160,14 @@ _HOMES = {
     "Coverage": "seewhy.diagnosing.calibration",
     "Dataset": "seewhy.data.dataset",
     "Diagnosis": "seewhy.reporting.diagnosis",
+    "Experiment": "seewhy.comparing.experiment",
     "Explanation": "seewhy.explaining.explanation",
     "FAITHFULNESS": "seewhy.explaining.faithfulness",
+    "FanOut": "seewhy.comparing.fan_out",
     "METHODS": "seewhy.explaining.methods",
+    "METRICS": "seewhy.comparing.statistics",
     "MODELS": "seewhy.models.table",
+    "Metric": "seewhy.comparing.statistics",
     "Normalise": "seewhy.models.normalise",
     "OPTIMIZERS": "seewhy.train.optimizers",
     "Predictions": "seewhy.diagnosing.predictions",
@@ -165,6 +186,7 @@ _HOMES = {
     "Study": "seewhy.reporting.study",
     "TTA": "seewhy.models.tta",
     "TemperatureScaling": "seewhy.diagnosing.calibration",
+    "Trial": "seewhy.comparing.trial",
     "Verdict": "seewhy.explaining.trust",
     "accuracy_figure": "seewhy.figures.curves",
     "ask": "seewhy.explaining.question",
@@ -185,6 +207,8 @@ _HOMES = {
     "class_weights": "seewhy.data.dataset",
     "closest_calls": "seewhy.diagnosing.mistakes",
     "compare": "seewhy.diagnosing.comparison",
+    "compare_recipes": "seewhy.trials",
+    "conclusion": "seewhy.comparing.statistics",
     "confident_joint": "seewhy.diagnosing.label_errors",
     "confusion": "seewhy.diagnosing.predictions",
     "confusion_figure": "seewhy.figures.classes",
@@ -198,10 +222,12 @@ _HOMES = {
     "curves_figure": "seewhy.figures.curves",
     "describe": "seewhy.data.description",
     "diagnose": "seewhy.reporting.diagnosis",
+    "differences": "seewhy.comparing.statistics",
     "energy_inside": "seewhy.explaining.localisation",
     "evaluate": "seewhy.evaluation",
     "evidence_figure": "seewhy.figures.slices",
     "evidence_location": "seewhy.explaining.localisation",
+    "experiment_figure": "seewhy.figures.experiment",
     "explain": "seewhy.explaining.explanation",
     "explanation_figure": "seewhy.figures.explanations",
     "faithfulness": "seewhy.explaining.faithfulness",
@@ -211,7 +237,9 @@ _HOMES = {
     "fit": "seewhy.fitting",
     "fit_temperature": "seewhy.diagnosing.calibration",
     "fuse_layers": "seewhy.explaining.fusion",
+    "grid": "seewhy.comparing.grid",
     "image_attributes": "seewhy.diagnosing.slices",
+    "images_per_second": "seewhy.tuning",
     "label_errors": "seewhy.diagnosing.label_errors",
     "load": "seewhy.data.sources",
     "loss_figure": "seewhy.figures.curves",
@@ -226,12 +254,18 @@ _HOMES = {
     "predictions": "seewhy.diagnosing.predictions",
     "randomisation_check": "seewhy.explaining.randomisation",
     "range_test": "seewhy.train.lr_finder",
+    "ranking": "seewhy.comparing.statistics",
     "rate_figure": "seewhy.figures.curves",
+    "read_experiment": "seewhy.comparing.experiment",
     "read_recipe": "seewhy.train.recipes",
+    "recipes_figure": "seewhy.figures.experiment",
     "reliability_figure": "seewhy.figures.calibration",
     "report": "seewhy.reporting.page",
+    "report_experiment": "seewhy.reporting.experiment_page",
     "resized": "seewhy.explaining.resize",
     "resume": "seewhy.fitting",
+    "resume_comparison": "seewhy.trials",
+    "seeds_figure": "seewhy.figures.experiment",
     "sensitivity": "seewhy.explaining.faithfulness",
     "slices_figure": "seewhy.figures.slices",
     "study": "seewhy.reporting.study",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from seewhy import __version__
+from seewhy.commands.comparing import compare
 from seewhy.commands.explaining import explain, layers, methods, trust
 from seewhy.commands.reporting import report
 from seewhy.commands.showing import data, models, recipes, summary
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "train": train,
     "find-lr": find_lr,
+    "compare": compare,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,

@@ -4,7 +4,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -85,6 +85,25 @@ def new_directory(name: str, root: str | Path = "runs") -> Path:
             raise unwritable(path, error) from error
         return path
     raise SeewhyError(f"{root} already holds 10,000 runs of this minute; name a directory")
+
+
+@contextmanager
+def directory_for(name: str, output: Path | None = None) -> Iterator[Path]:
+    """`output` if it is free, else a new directory; one that was made here and is empty at the end of the block goes again.
+
+    So what could not even start leaves nothing behind.
+    """
+    if output is not None:
+        check_free(output)
+        yield output
+        return
+    directory = new_directory(name)
+    try:
+        yield directory
+    finally:
+        for made in (directory, directory.parent):
+            with suppress(OSError):
+                made.rmdir()  # only an empty one goes
 
 
 def check_free(directory: Path) -> None:

@@ -23,7 +23,6 @@ from seewhy.explaining.methods import METHODS
 from seewhy.explaining.trust import Verdict
 from seewhy.models.summary import Summary, format_summary
 from seewhy.run import Run
-from seewhy.train.lr_finder import RangeTest
 from seewhy.train.recipe import Recipe, as_dict
 
 WRITTEN = {
@@ -86,18 +85,6 @@ def print_run(run: Run) -> None:
     out.print(rows)
     written = run.directory / "report.html"
     out.print(f"\nnext: open {written}" if written.exists() else f"\nnext: seewhy report {run.directory}")
-
-
-def print_range_test(test: RangeTest, recipe: Recipe) -> None:
-    """The rates that a range test suggests, beside that of the recipe."""
-    out = console()
-    last = f"{test.rates[0]:.2g} to {test.rates[-1]:.2g}"
-    out.print(f"{len(test.rates)} updates at rates from {last}, {test.ended}\n", style="bold")
-    rows = table("suggestion", "learning rate")
-    for name, rate in test.suggestions.items():
-        rows.add_row(name, f"{rate:.3g}")
-    rows.add_row(f"in {recipe.name}", f"{recipe.lr:.3g}")
-    out.print(rows)
 
 
 def print_accuracies(result: Predictions, split: str) -> None:
@@ -264,7 +251,7 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
         batches = f"batches of {recipe.batch_size}" + (f" x {recipe.accumulate}" if recipe.accumulate > 1 else "")
         others = {key: value for key, value in as_dict(recipe).items() if key not in said and value != usual[key]}
         lines = (
-            f"{recipe.model}, {recipe.epochs:g} epochs, {batches}, lr {recipe.lr:g}",
+            f"{recipe.model}, {recipe.epochs:g} epochs, {batches}, lr {_short(recipe.lr)}",
             f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
             recipe.schedule,
             " ".join(map(str, recipe.augment)),

@@ -1,18 +1,21 @@
 """`compare_recipes`: the trials of an experiment, fanned out over the processes of a machine or over a cluster."""
 
 import shutil
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import joblib
 from filelock import FileLock, Timeout
 
+from seewhy.checkpoint import newest_checkpoint
 from seewhy.comparing.experiment import RECIPE, Experiment, homes_of, read_experiment, write_experiment
+from seewhy.comparing.fan_out import FanOut
 from seewhy.comparing.trial import Trial, read_trial
 from seewhy.comparing.writing import write_results
 from seewhy.data import SOURCES, load
@@ -35,22 +38,7 @@ from seewhy.train.schedules import SCHEDULES
 from seewhy.tuning import find_lr, images_per_second
 
 TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
-
-
-@dataclass(frozen=True)
-class FanOut:
-    """Where the trainings of an experiment run."""
-
-    jobs: int = 0
-    """Trainings at a time; 0 for as many as there are cores, or one on a GPU."""
-    backend: Literal["processes", "dask", "ray"] = "processes"
-    """Processes of this machine, or a cluster that shares its files: dask (at DASK_SCHEDULER_ADDRESS), ray (at RAY_ADDRESS)."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-
-    def __post_init__(self) -> None:
-        if self.jobs < 0:
-            raise SeewhyError(f"jobs must be 0 or more, found {self.jobs}")
+ONE_AT_A_TIME = threading.Lock()  # in a process: a worker of dask has several threads, which share the random generators
 
 
 def compare_recipes(
@@ -112,26 +100,27 @@ def _check(recipes: Mapping[str, Recipe], seeds: int, seconds: float | None) -> 
 
 def _finished(experiment: Experiment, data: Dataset, fan_out: FanOut, quiet: bool) -> Experiment:
     """Prepare the recipes, run the trials, and write what comes of it."""
-    directory, homes = experiment.directory, homes_of(experiment.directory, experiment.recipes)
+    directory = experiment.directory.absolute()  # worker processes that live on may have begun in another directory
+    homes = homes_of(directory, experiment.recipes)
     sent = None if data.loaded_with else data  # what can be loaded is loaded from its cache, and memory is shared
     work = _Work(sent, dict(data.loaded_with), fan_out.device, experiment.seconds, _additions())
     try:
         open_ones = [(name, experiment.recipes[name], home) for name, home in homes.items() if not (home / RECIPE).exists()]
         for name in _fanned_out(_prepare, open_ones, work, fan_out):
             note(_prepared_line(name, homes[name]), quiet)
-        experiment = read_experiment(directory)
-        left = [trial for trial in experiment.trials if trial.result is None and (homes[trial.recipe] / RECIPE).exists()]
+        ready = read_experiment(directory)
+        left = [trial for trial in ready.trials if trial.result is None and (homes[trial.recipe] / RECIPE).exists()]
         left.sort(key=lambda trial: trial.seed)  # so that an interruption leaves every recipe as many seeds
-        tasks = [(replace(experiment.recipes[trial.recipe], seed=trial.seed), trial) for trial in left]
+        tasks = [(replace(ready.recipes[trial.recipe], seed=trial.seed), trial) for trial in left]
         for count, trial in enumerate(_fanned_out(_try, tasks, work, fan_out), 1):
             note(f"{count} of {len(left)}: {_line(read_trial(trial.recipe, trial.seed, trial.directory))}", quiet)
     except BrokenProcessPool as error:
         done, total = len(read_experiment(directory).finished), len(experiment.recipes) * len(experiment.seeds)
         raise SeewhyError(
             f"a worker process died, out of memory or killed; {done} of {total} trainings are finished and kept; "
-            f"`seewhy compare --resume {directory} --jobs 1` goes on with the others"
+            f"`seewhy compare --resume {experiment.directory} --jobs 1` goes on with the others"
         ) from error
-    experiment = read_experiment(directory)
+    experiment = read_experiment(experiment.directory)
     write_results(experiment)
     return experiment
 
@@ -192,20 +181,31 @@ def _try(recipe: Recipe, trial: Trial, work: _Work) -> Trial:
             if (home / "summary.json").exists():
                 return
             data = work.loaded()
-            if any((home / "checkpoints").glob("*.pt")):
+            if _has_checkpoint(home):
                 resume(home, data, work.device, quiet=True)
                 return
-            shutil.rmtree(home, ignore_errors=True)  # ours, from an attempt that did not get as far as a checkpoint
+            shutil.rmtree(home, ignore_errors=True)  # ours, from an attempt that left no whole checkpoint
             fit(recipe, data, home, work.device, quiet=True, keeping=Keeping())
 
     _noting_failure(home, train)
     return trial
 
 
+def _has_checkpoint(home: Path) -> bool:
+    """Whether there is one that is whole: a process may have been killed while it wrote its first."""
+    try:
+        newest_checkpoint(home / "checkpoints")
+    except SeewhyError:
+        return False
+    return True
+
+
 def _noting_failure(home: Path, work: Callable[[], None]) -> None:
     """Let what goes wrong be seen in status.json of `home`, and all else go on."""
     try:
-        work()
+        with ONE_AT_A_TIME:
+            work()
+        (home / "traceback.txt").unlink(missing_ok=True)
     except Exception as error:
         make_directory(home)
         if not isinstance(error, SeewhyError):
@@ -228,11 +228,13 @@ def _fanned_out(task: Callable[..., Any], each: Sequence[tuple[Any, ...]], work:
     """What `task` returns for each, as soon as it does."""
     if not each:
         return
-    at_once = fan_out.jobs or (joblib.cpu_count() if find_device(fan_out.device).type == "cpu" else 1)
-    jobs = min(len(each), at_once) if fan_out.backend == "processes" else -1
+    jobs = -1  # as many as a cluster has room for; what devices there are, its workers know
+    if fan_out.backend == "processes":
+        jobs = min(len(each), fan_out.jobs or (joblib.cpu_count() if find_device(fan_out.device).type == "cpu" else 1))
     with _backend(fan_out.backend) as (backend, unordered):
         how = "generator_unordered" if unordered else "list"
-        parallel = joblib.Parallel(n_jobs=jobs, backend=backend, return_as=how, batch_size=1)
+        with joblib.parallel_config(backend, n_jobs=jobs):  # Parallel by itself knows no name of a cluster
+            parallel = joblib.Parallel(return_as=how, batch_size=1)
         yield from parallel(joblib.delayed(task)(*arguments, work) for arguments in each)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
@@ -9,12 +10,12 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.sources import checked
 from seewhy.models import build
 from seewhy.train.batches import equal_batches
-from seewhy.train.loop import Progress, train
+from seewhy.train.loop import train
 from seewhy.train.lr_finder import RangeTest, range_test
 from seewhy.train.precision import find_device
 from seewhy.train.recipe import Recipe
 from seewhy.train.seeding import seeded
-from seewhy.train.state import new_state
+from seewhy.train.state import TrainState, new_state
 
 WARM = 3  # steps before the clock is started: the first ones plan, allocate and compile
 
@@ -43,20 +44,25 @@ def find_lr(
 def images_per_second(recipe: Recipe, data: Dataset, device: str = "auto", seconds: float = 2.0) -> float:
     """How fast a new model trains as `recipe` says, measured for so many seconds after three steps, or to the end of an epoch.
 
-    The caller's random state is left as it was.
+    Evaluation is not counted. The caller's random state is left as it was.
     """
     data, place = checked(data), find_device(device)
+    recipe = replace(recipe, epochs=max(1.0, recipe.epochs))  # no evaluation comes before the end of an epoch
     with seeded(recipe.seed, place):
         state = new_state(build(recipe.model, len(data.classes), data.train).to(torch.device(place)), recipe)
-        _, batch_size = equal_batches(len(data.train), recipe.batch_size)
+        per_epoch, batch_size = equal_batches(len(data.train), recipe.batch_size)
+        warm = WARM if per_epoch > WARM else 0
         steps, began = 0, time.perf_counter()
-        for event in train(state, data):
-            if not isinstance(event, Progress):
-                break
+        for _ in islice(train(state, data), per_epoch):
             steps += 1
-            if steps == WARM:
-                began = time.perf_counter()
-            if steps > WARM and time.perf_counter() - began >= seconds:
+            if steps == warm:
+                began = _once_done(state)
+            if steps > warm and time.perf_counter() - began >= seconds:
                 break
-        measured = steps - WARM if steps > WARM else steps
-        return float(measured * batch_size / (time.perf_counter() - began))
+        return (steps - warm) * batch_size / (_once_done(state) - began)
+
+
+def _once_done(state: TrainState) -> float:
+    """The time, in seconds, when the device has done every step so far."""
+    state.totals.device_sums.tolist()
+    return time.perf_counter()

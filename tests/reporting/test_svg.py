@@ -126,11 +126,25 @@ def test_text_stays_text_and_colours_stay(pairs: list[Pair]) -> None:
             for root in (pair.before, pair.after)
         ]
         assert texts[0] == texts[1]
+        uses = [(each.attrib["href"][1:], each.get("stroke")) for each in pair.after.iter("use")]
         for one, other in zip(drawn(pair.before), drawn(pair.after), strict=True):
             style = dict(part.split(": ", 1) for part in (one.get("style") or "").split("; ") if ": " in part)
             for key in ("stroke", "fill", "stroke-width", "opacity", "stroke-dasharray"):
-                if key in style and "url" not in style[key]:
+                if key not in style or "url" in style[key]:
+                    continue
+                if key == "stroke" and key not in other.attrib:  # a marker, which has the colour of each use
+                    assert {stroke for marker, stroke in uses if marker == other.get("id")} == {style[key].rstrip(";")}
+                else:
                     assert other.get(key) == style[key].rstrip(";")
+
+
+def test_what_is_used_takes_its_colour_from_the_use() -> None:
+    """A style sheet's rule for `svg.plot [stroke=...]` reaches the use, but not what it shows a copy of."""
+    root = ElementTree.fromstring(inline_svg(figure(), "own", "words"))
+    shown = {each.attrib["id"]: each for each in root.iter("path") if "id" in each.attrib}
+    coloured = [each for each in root.iter("use") if each.get("stroke") == "#d55e00"]
+    assert len(coloured) >= 3
+    assert all("stroke" not in shown[each.attrib["href"][1:]].attrib for each in coloured)
 
 
 def test_words_are_escaped() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from seewhy.data import load
 from seewhy.run import open_run
+from seewhy.train.distributed import from_first
 from seewhy.train.world import World, is_first_process
 
 
@@ -78,6 +79,72 @@ def test_batch_norm_over_processes_is_batch_norm_over_the_whole_batch(tmp_path: 
     (tmp_path / "norm.py").write_text(BATCH_NORM)
     done = together(["norm.py"], tmp_path)
     assert done.stdout.count("all of it holds") == 2, done.stderr
+
+
+FROM_FIRST = """
+import os
+from seewhy.errors import SeewhyError
+from seewhy.train.distributed import from_first, joined
+
+made = []
+def value():
+    made.append(os.environ["RANK"])
+    return {"rate": 0.1 + int(os.environ["RANK"])}
+
+def fails():
+    made.append(os.environ["RANK"])
+    raise SeewhyError("no rate was found in process " + os.environ["RANK"])
+
+with joined("cpu") as (world, device):
+    assert from_first(value, world) == {"rate": 0.1}
+    try:
+        from_first(fails, world)
+    except SeewhyError as error:
+        assert str(error) == "no rate was found in process 0"
+    else:
+        raise AssertionError("nothing was raised")
+    assert from_first(value, world) == {"rate": 0.1}  # all are still in step
+    assert made == (["0"] * 3 if world.is_first else [])
+print("all of it holds")
+"""
+
+
+def test_alone_a_value_is_just_made() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    assert from_first(lambda: 7, World()) == 7
+    with pytest.raises(ZeroDivisionError):
+        from_first(fails, World())
+
+
+@pytest.mark.slow
+def test_what_the_first_process_makes_all_have(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(FROM_FIRST)
+    done = together(["first.py"], tmp_path)
+    assert done.stdout.count("all of it holds") == 2, done.stderr
+
+
+FINDS = """
+from seewhy.data import load
+from seewhy.fitting import fit
+from seewhy.train.recipes import RECIPES
+from dataclasses import replace
+
+recipe = replace(RECIPES["demo"], lr="find", model="speednet:width=0.05", epochs=0.5, precision="fp32")
+run = fit(recipe, load("digits", quiet=True), "run", "cpu")
+print(f"trained at {run.recipe.lr!r}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_at_the_rate_that_the_first_one_finds(tmp_path: Path) -> None:
+    load("digits", quiet=True)
+    (tmp_path / "finds.py").write_text(FINDS)
+    done = together(["finds.py"], tmp_path)
+    rate = open_run(tmp_path / "run").recipe.lr
+    assert done.stdout.count(f"trained at {rate!r}\n") == 2, done.stderr
+    assert done.stderr.count("by a range test") == 1
 
 
 @pytest.mark.slow

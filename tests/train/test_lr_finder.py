@@ -14,7 +14,8 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.models import build
 from seewhy.train import loop
-from seewhy.train.lr_finder import minimum_tenth, range_test, smoothed, steepest, valley
+from seewhy.train.lr_finder import DEFAULT, SUGGESTIONS, RangeTest, minimum_tenth, range_test, smoothed, steepest, valley
+from seewhy.train.optimizers import wants_full_batch
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state, state_dict
 
@@ -74,6 +75,80 @@ def test_an_update_of_several_batches_is_one_point(data: Dataset, accumulate: in
     found = range_test(begun(data, replace(RECIPE, accumulate=accumulate)), data, 1e-6, 1e-3, 12)
     assert len(found.rates) == len(found.losses) == len(found.smoothed) == 12
     assert all(low < high for low, high in pairwise(found.rates))
+
+
+def test_each_point_of_an_accumulated_update_is_the_mean_over_its_batches(data: Dataset) -> None:
+    """At a rate of nearly 0 the three batches of an update lose what they lose alone, one after the other."""
+    recipe = replace(RECIPE, augment=(), epochs=5)
+    alone = range_test(begun(data, recipe), data, 1e-12, 2e-12, 30).losses
+    found = range_test(begun(data, replace(recipe, accumulate=3)), data, 1e-12, 2e-12, 10).losses
+    assert found == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_rates_of_accumulated_updates_are_those_of_single_ones(data: Dataset, optimizer: str) -> None:
+    once, thrice = (
+        range_test(begun(data, replace(RECIPE, optimizer=optimizer, accumulate=count)), data, 1e-6, 1e-2, 12) for count in (1, 3)
+    )
+    assert thrice.rates == pytest.approx(once.rates)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_full_batch_descent_is_tried_on_single_batches(data: Dataset, fails: bool) -> None:
+    """An update at each of them: 20 points of 20 batches. Afterwards it is for the full batch again."""
+    calls = 0
+
+    def counts(batch: Batch, generator: torch.Generator) -> Batch:
+        nonlocal calls
+        calls += 1
+        if fails and calls > 15:
+            raise ZeroDivisionError
+        return batch
+
+    state = begun(data, replace(RECIPE, optimizer="gd:momentum=0.5", augment=(counts,), accumulate=2))
+    kept = copy.deepcopy(state_dict(state))
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            range_test(state, data, 1e-4, 1e-1, 20)
+    else:
+        found = range_test(state, data, 1e-4, 1e-1, 20)
+        assert found.rates == pytest.approx([1e-4 * 1e3 ** (place / 19) for place in range(20)])
+        assert calls in (20, 21)  # the last one is only looked at
+        likewise = replace(RECIPE, optimizer="sgd:momentum=0.5", augment=())
+        assert found.losses == range_test(begun(data, likewise), data, 1e-4, 1e-1, 20).losses
+    assert wants_full_batch(state.optimizers)
+    assert all(group["full_batch"] for optimizer in state.optimizers for group in optimizer.param_groups)
+    assert same(state_dict(state), kept)
+
+
+def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
+    state = begun(data, replace(RECIPE, precision="fp16"))
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=5, enabled=True)  # grows during the test
+    training = loop.train(state, data)
+    for _ in range(3):
+        next(training)
+    training.close()
+    kept = copy.deepcopy(state_dict(state))
+    assert kept["scaler"]["_growth_tracker"] == 3
+    scales = []
+
+    def looks(batch: Batch, generator: torch.Generator) -> Batch:
+        scales.append(state.scaler.get_scale())
+        return batch
+
+    state.recipe = replace(state.recipe, augment=(looks,))
+    range_test(state, data, 1e-6, 1e-3, 20)
+    assert max(scales) > kept["scaler"]["scale"]
+    assert state.scaler.state_dict() == kept["scaler"]
+    assert same(state_dict(state), kept)
+
+
+def test_the_suggestion_is_the_default_one(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = range_test(begun(data), data, 1e-5, 1.0, 20)
+    assert found.suggestion == SUGGESTIONS[DEFAULT](found)
+    assert found.suggestions == {name: suggest(found) for name, suggest in SUGGESTIONS.items()}
+    monkeypatch.setitem(SUGGESTIONS, DEFAULT, lambda test: 0.125)
+    assert found.suggestion == 0.125
 
 
 def test_smoothing_is_the_weighted_mean_so_far_and_keeps_a_constant() -> None:
@@ -140,12 +215,36 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
     assert [parameter.requires_grad for parameter in state.model.parameters()] == trained
 
 
+def a_test(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
+    return RangeTest(tuple(rates.tolist()), tuple(losses.tolist()), tuple(losses.tolist()), "at the end of the range")
+
+
+@pytest.mark.parametrize("steps", [100, 400])
+def test_the_default_is_where_most_of_the_fall_is_done_noise_or_not(steps: int) -> None:
+    rates = np.logspace(-6, 1, steps)
+    place = np.log10(rates)
+    losses = (
+        2.3 - 2 / (1 + np.exp(-3 * (place + 2))) + 50 * np.maximum(place, 0) ** 2
+    )  # falls by 80 % at log 4 / 3 decades past 0.01
+    noisy = losses + 0.05 * np.random.default_rng(0).standard_normal(steps)
+    for each in (losses, noisy):
+        assert math.log10(a_test(rates, each).suggestion) == pytest.approx(-2 + math.log(4) / 3, abs=0.2)
+
+
+def test_there_is_no_default_where_the_loss_hardly_fell() -> None:
+    rates = np.logspace(-6, 1, 50)
+    with pytest.raises(SeewhyError, match=r"fell by no more than 0.0% at rates from 1e-06 to 10; give lr, or try others"):
+        _ = a_test(rates, np.linspace(2.3, 3, 50)).suggestion
+    with pytest.raises(SeewhyError, match=r"fell by no more than 0.5%"):
+        _ = a_test(rates, np.linspace(2, 1.99, 50)).suggestion
+
+
 def test_steepest_is_per_decade_and_before_the_minimum() -> None:
     rates = np.logspace(-6, 1, 400)
     place = np.log10(rates)
     losses = 2.3 - 2 / (1 + np.exp(-6 * (place + 2))) + 50 * np.maximum(place, 0) ** 2  # falls most at 0.01, then rises
-    assert math.log10(steepest(rates.tolist(), losses.tolist())) == pytest.approx(-2, abs=0.02)
-    assert minimum_tenth(rates.tolist(), losses.tolist()) == pytest.approx(rates[losses.argmin()] / 10)
+    assert math.log10(steepest(a_test(rates, losses))) == pytest.approx(-2, abs=0.02)
+    assert minimum_tenth(a_test(rates, losses)) == pytest.approx(rates[losses.argmin()] / 10)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -159,7 +258,7 @@ def test_the_valley_is_the_longest_way_down(seed: int) -> None:
     ways = [places for size in range(1, 12) for places in combinations(range(11), size) if falls(places)]
     longest = max(map(len, ways))
     possible = {rates[places[0] + round(2 / 3 * (places[-1] - places[0]))] for places in ways if len(places) == longest}
-    assert valley(rates, losses) in possible
+    assert valley(a_test(np.array(rates), np.array(losses))) in possible
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, set_rates
+from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, remembered_bytes, set_rates
 from seewhy.train.recipe import Recipe
 
 
@@ -144,6 +144,46 @@ def test_each_follows_its_paper(text: str, by_hand: Iterator[float]) -> None:
         layer.weight.grad = torch.full_like(layer.weight, gradient)
         optimizer.step()
         assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "of_each", "of_each_tensor"),
+    [
+        ("sgd", 0, 0),
+        ("gd", 0, 0),
+        ("sgd:momentum=0.9", 4, 0),
+        ("nesterov", 4, 0),
+        ("adagrad", 4, 4),
+        ("adadelta", 8, 4),
+        ("rmsprop", 4, 4),
+        ("rmsprop:momentum=0.5", 8, 4),
+        ("adam", 8, 4),
+        ("adamw", 8, 4),
+        ("nadam", 8, 8),  # the product of its momenta, too
+    ],
+)
+def test_bytes_that_are_remembered(text: str, of_each: int, of_each_tensor: int) -> None:
+    """Numbers of four bytes for each trained parameter, and a count of steps where the optimizer keeps one."""
+    net = network()
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizers = bind_optimizer(text)(net, Recipe(lr=LR))
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    for _ in range(2):
+        for optimizer in optimizers:
+            optimizer.step()
+    numbers = 3 * 4 + 4 + 4 + 4 + 4 * 2  # of both layers and the norm; the last bias is frozen
+    assert remembered_bytes(optimizers) == of_each * numbers + of_each_tensor * len(trained)
+
+
+def test_bytes_of_several_optimizers_and_formats_add_up() -> None:
+    small, large = nn.Linear(3, 2, bias=False).bfloat16(), nn.Linear(5, 2, bias=False).double()
+    optimizers = [torch.optim.SGD(part.parameters(), lr=LR, momentum=0.9) for part in (small, large)]
+    for parameter in (small.weight, large.weight):
+        parameter.grad = torch.ones_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert remembered_bytes(list(optimizers)) == 6 * 2 + 10 * 8
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """`seewhy train` and `seewhy demo`."""
 
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,24 +72,18 @@ def train(arguments: list[str]) -> None:
         options = parsed(find_recipe(options.start))
 
     from seewhy.fitting import fit
-    from seewhy.run import check_free, new_directory
+    from seewhy.run import check_free, directory_for
 
     if options.output is not None:
         check_free(options.output)
     data = loaded(options.data, options.loading)
-    directory = None
-    if is_first_process():
-        print(data)
-        directory = options.output or new_directory(options.recipe.name)
-    try:
+    if not is_first_process():
+        fit(options.recipe, data, None, options.device, options.quiet, options.keeping)
+        return
+    print(data)
+    with directory_for(options.recipe.name, options.output) as directory:
         run = fit(options.recipe, data, directory, options.device, options.quiet, options.keeping)
-    finally:
-        if directory is not None and options.output is None:  # a directory that the user made stays, empty or not
-            for made in (directory, directory.parent):
-                with suppress(OSError):
-                    made.rmdir()  # only an empty one goes: what could not even start leaves nothing behind
-    if is_first_process():
-        _finish(run, data, options.report, options.quiet)
+    _finish(run, data, options.report, options.quiet)
 
 
 def resume(arguments: list[str]) -> None:

@@ -48,14 +48,14 @@ def find_lr(arguments: list[str]) -> None:
     if options.start_from != first:
         options = parsed(find_recipe(options.start_from))
 
-    from seewhy import tables
     from seewhy.figures.lr_finder import lr_figure
     from seewhy.figures.style import save_figure
+    from seewhy.scoreboard import print_range_test
     from seewhy.tuning import find_lr as find
 
     data = loaded(options.data, options.loading)
     found = find(options.recipe, data, options.start, options.end, options.updates, options.beta, options.device)
-    tables.print_range_test(found, options.recipe)
+    print_range_test(found, options.recipe)
     if options.out is not None:
         for path in save_figure(lr_figure(found), options.out):
             print(path)

@@ -43,12 +43,13 @@ def parse_vary(texts: Sequence[str]) -> dict[str, list[Any]]:
     for text in texts:
         field, equals, values = text.partition("=")
         field = field.strip().replace("-", "_")
-        if not equals or not values.strip():
+        each = [value.strip() for value in re.split(r",(?!\s*\w+=)", values)]
+        if not equals or not all(each):
             raise SeewhyError(f"what to vary is written FIELD=VALUE,VALUE as in optimizer=sgd,adam, found {text!r}")
         if field in vary:
             raise SeewhyError(f"{field} varies twice; put all its values into one, as in {field}=VALUE,VALUE")
         _known(field)
-        vary[field] = [_value(field, value.strip()) for value in re.split(r",(?!\s*\w+=)", values)]
+        vary[field] = [_value(field, value) for value in each]
     return vary
 
 
@@ -61,7 +62,7 @@ def _known(field: str) -> None:
 
 def _check(field: str, values: Sequence[Any]) -> None:
     _known(field)
-    if isinstance(values, str) or not values:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise SeewhyError(f"{field} varies over a list of values, found {values!r}")
 
 

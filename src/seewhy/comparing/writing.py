@@ -6,18 +6,28 @@ from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.statistics import METRICS, differences, summary
 from seewhy.files import csv_text, write_text
 
+Table = tuple[list[str], list[list[object]]]  # a header, and rows
+
 
 def write_results(experiment: Experiment) -> None:
     """Write results.csv, a row a recipe; differences.csv, a row a pair and metric; curves.csv, a row an epoch."""
     for name, (header, rows) in {
         "results": _results(experiment),
-        "differences": _differences(experiment),
+        "differences": differences_table(experiment),
         "curves": _curves(experiment),
     }.items():
         write_text(experiment.directory / f"{name}.csv", csv_text(header, rows), newline="")
 
 
-Table = tuple[list[str], list[list[object]]]
+def differences_table(experiment: Experiment) -> Table:
+    """Every pair of recipes by every metric."""
+    header = ["metric", "better", "worse", "seeds", "difference", "low", "high", "p_value", "adjusted_p_value", "real"]
+    rows: list[list[object]] = [
+        [metric, row.better, row.worse, row.seeds, row.difference, *row.interval, row.p_value, row.adjusted, row.is_real]
+        for metric in METRICS
+        for row in differences(experiment, metric)
+    ]
+    return header, rows
 
 
 def _results(experiment: Experiment) -> Table:
@@ -29,16 +39,6 @@ def _results(experiment: Experiment) -> Table:
         numbers = [number for row in found for number in (row.mean, row.std, *row.interval)]
         rows.append([name, recipe.lr, recipe.epochs, len(experiment.of(name)), *numbers, experiment.memory(name)])
     return [*header, "optimizer_bytes"], rows
-
-
-def _differences(experiment: Experiment) -> Table:
-    header = ["metric", "better", "worse", "seeds", "difference", "low", "high", "p_value", "adjusted_p_value", "real"]
-    rows: list[list[object]] = [
-        [metric, row.better, row.worse, row.seeds, row.difference, *row.interval, row.p_value, row.adjusted, row.is_real]
-        for metric in METRICS
-        for row in differences(experiment, metric)
-    ]
-    return header, rows
 
 
 def _curves(experiment: Experiment) -> Table:

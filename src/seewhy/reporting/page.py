@@ -1,16 +1,10 @@
-"""The report as one HTML file that asks nothing of a network."""
+"""The report of a run: its sections on one page, within a budget of bytes."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import torch
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -26,6 +20,7 @@ from seewhy.figures.style import save_figure
 from seewhy.figures.tiles import thumbnails
 from seewhy.files import write_text
 from seewhy.reporting.album import Album
+from seewhy.reporting.document import as_json, document
 from seewhy.reporting.images import SIDE
 from seewhy.reporting.section import count, percent, render
 from seewhy.reporting.sections.table import SECTIONS
@@ -35,7 +30,6 @@ from seewhy.run import Run
 FILE = "report.html"  # in the run directory
 BUDGET = 2_000_000  # bytes, of the file
 FEWEST = 48  # mistakes that are shown in any case
-SCRIPTS = ("state", "maps", "gallery", "viewer", "matrix", "main")  # in assets/, each uses those before it
 
 
 def report(
@@ -100,23 +94,16 @@ def _page(asked: Study) -> Page:
     sections = {name: section for name, section in made.items() if section is not None}
     sheets = album.sheets()
     gallery = sections.get("mistakes")
-    style, script = _asset("report.css"), _script() if gallery else ""
-    text = render(
-        "page.html",
+    text = document(
         title=asked.title,
         headline=f"{percent(asked.result.accuracy, 2)} of {count(asked.result.images, 'test image')} correct",
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        sheets=sheets,
         sections=sections,
-        data=_json({name: section.data for name, section in sections.items() if section.data}),
-        viewer=render("viewer.html", layers=len(gallery.data["maps"]["layers"])) if gallery else "",
         about=_about(asked),
-        version=version("seewhy"),
+        sheets=sheets,
+        viewer=render("viewer.html", layers=len(gallery.data["maps"]["layers"])) if gallery else "",
     )
     tile = sum(len(sheet.url) for sheet in sheets) / max(1, len(album.tiles))
-    beside = (len(gallery.html) + len(_json(gallery.data))) / max(1, len(asked.diagnosis.mistakes)) if gallery else 0
+    beside = (len(gallery.html) + len(as_json(gallery.data))) / max(1, len(asked.diagnosis.mistakes)) if gallery else 0
     figures = {name: figure for section in sections.values() for name, figure in section.figures.items()}
     return Page(text, figures, tile + beside)
 
@@ -157,28 +144,4 @@ def _corrupted_images(sample: Tensor) -> dict[Hashable, Tensor]:
 
 def _about(asked: Study) -> str:
     where = "" if asked.run.directory is None else f", run {asked.run.directory.name}"
-    return f"Made by seewhy {version('seewhy')}{where}. Diagnosed in {asked.diagnosis.seconds:,.0f} s. Intervals are of 95 %."
-
-
-def _asset(name: str) -> str:
-    return (files("seewhy.reporting") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _script() -> str:
-    """The scripts in one scope of their own."""
-    return '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing is loaded, nothing is run but what is written here."""
-    styles, scripts = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{styles}'; script-src 'sha256-{scripts}'; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
-
-
-def _json(value: object) -> Markup:
-    """JSON that cannot end the element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    return f"{where}. Diagnosed in {asked.diagnosis.seconds:,.0f} s."

@@ -31,6 +31,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     for each in root.iter():
         _simplify(each, name, used)
+    _let_uses_colour(root)
     _unwrap(root)
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib = {
@@ -66,6 +67,15 @@ def _simplify(each: Element, name: str, used: set[str]) -> None:
     if each.tag not in ("text", "tspan"):
         each.text = None
     each.tail = None
+
+
+def _let_uses_colour(root: Element) -> None:
+    """Take the colours off markers, whose every use says them too: a style sheet reaches the use, but not the copy inside it."""
+    coloured = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" in use.attrib}
+    plain = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" not in use.attrib}
+    for each in root.iter("path"):
+        if each.get("id") in coloured - plain:
+            each.attrib.pop("stroke", None)
 
 
 def _unwrap(parent: Element) -> None:

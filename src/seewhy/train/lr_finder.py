@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
@@ -18,6 +20,10 @@ from seewhy.train.state import TrainState, load_state_dict, state_dict
 
 DIVERGED = 4.0  # times the smallest smoothed loss: from there on nothing is learned from going on
 FEWEST = 10  # updates from which a slope can be told
+BLOCK = 10  # updates whose losses are read at once
+WIDTH = 0.3  # decades of the rate, of the Gaussian that smooths to both sides
+FALL = 0.8  # share of the loss's fall after which the rate is high enough; chosen on trainings, see benchmarks/NOTES.md
+LEAST_FALL = 0.01  # of the smoothed loss, below which it is noise
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,15 @@ class RangeTest:
     @property
     def suggestions(self) -> dict[str, float]:
         """A learning rate by each entry of SUGGESTIONS."""
-        return {name: suggest(self.rates, self.smoothed) for name, suggest in SUGGESTIONS.items()}
+        return {name: suggest(self) for name, suggest in SUGGESTIONS.items()}
 
     @property
     def suggestion(self) -> float:
-        """The one to train at."""
+        """The one to train at. Raises SeewhyError where the loss hardly fell at any rate: there is nothing to choose by."""
+        fall = 1 - min(self.smoothed) / max(self.smoothed[: int(np.argmin(self.smoothed)) + 1])
+        if not fall > LEAST_FALL:
+            tried = f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}"
+            raise SeewhyError(f"the loss fell by no more than {fall:.1%} at rates from {tried}; give lr, or try others")
         return self.suggestions[DEFAULT]
 
 
@@ -63,6 +73,7 @@ def range_test(
         recipe=replace(
             recipe,
             epochs=(batches + 1) / per_epoch,  # a batch more than is used: at its end a training is evaluated
+            accumulate=accumulate,
             schedule=f"exponential:start={first / lr!r},end={beyond / lr!r}",
             momentum_schedule="constant",
             eval_every=0,
@@ -78,7 +89,7 @@ def range_test(
     with unchanged(state):
         by_batch(state.optimizers)
         try:
-            for rate, loss in islice(_updates(trial, data), steps):
+            for rate, loss in islice(_updates(trial, data, steps), steps):
                 if _diverged(smoothed([*losses, loss], beta)):
                     ended = "diverged"
                     break
@@ -113,51 +124,83 @@ def smoothed(losses: Sequence[float], beta: float) -> list[float]:
     return result
 
 
-def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Where the loss falls most per decade of the rate, before its minimum."""
-    slopes = np.gradient(np.array(losses), np.log10(rates))
-    return rates[int(slopes[: int(np.argmin(losses)) + 1].argmin())]
+def most_of_the_fall(test: RangeTest) -> float:
+    """The lowest rate at which the loss has done four fifths of all its fall.
+
+    Of the losses as they were measured, smoothed by a Gaussian of 0.3 decades to both sides: unlike a running average, that does
+    not lag behind. They fall from the median of their first third before the minimum.
+    """
+    places = np.log10(test.rates)
+    weights = np.exp(-0.5 * ((places[:, None] - places) / WIDTH) ** 2)
+    curve = weights @ np.array(test.losses) / weights.sum(1)
+    lowest = int(curve.argmin())
+    level = float(np.median(curve[: max(1, lowest // 3)]))
+    return test.rates[int(np.flatnonzero(curve <= level - FALL * (level - curve[lowest]))[0])]
 
 
-def minimum_tenth(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """A tenth of the rate with the smallest loss."""
-    return rates[int(np.argmin(losses))] / 10
+def steepest(test: RangeTest) -> float:
+    """Where the smoothed loss falls most per decade of the rate, before its minimum."""
+    slopes = np.gradient(np.array(test.smoothed), np.log10(test.rates))
+    return test.rates[int(slopes[: int(np.argmin(test.smoothed)) + 1].argmin())]
 
 
-def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Two thirds of the way down the longest valley: the longest subsequence of ever smaller losses."""
+def minimum_tenth(test: RangeTest) -> float:
+    """A tenth of the rate with the smallest smoothed loss."""
+    return test.rates[int(np.argmin(test.smoothed))] / 10
+
+
+def valley(test: RangeTest) -> float:
+    """Two thirds of the way down the longest valley: the longest subsequence of ever smaller smoothed losses."""
+    losses = np.array(test.smoothed)
     longest, before = np.ones(len(losses), dtype=int), np.full(len(losses), -1)
     for place, loss in enumerate(losses):
-        higher = np.flatnonzero(np.array(losses[:place]) > loss)
+        higher = np.flatnonzero(losses[:place] > loss)
         if len(higher):
             before[place] = higher[longest[higher].argmax()]
             longest[place] = longest[before[place]] + 1
     down = [int(longest.argmax())]
     while before[down[-1]] >= 0:
         down.append(int(before[down[-1]]))
-    return rates[down[-1] + round(2 / 3 * (down[0] - down[-1]))]
+    return test.rates[down[-1] + round(2 / 3 * (down[0] - down[-1]))]
 
 
-DEFAULT = "valley"
-SUGGESTIONS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
+DEFAULT = "80 % of the fall"
+SUGGESTIONS: dict[str, Callable[[RangeTest], float]] = {
+    DEFAULT: most_of_the_fall,
     "steepest": steepest,
     "minimum / 10": minimum_tenth,
     "valley": valley,
 }
 
 
-def _updates(trial: TrainState, data: Dataset) -> Iterator[tuple[float, float]]:
-    """The peak learning rate of each update, and the mean loss over its batches."""
+def _updates(trial: TrainState, data: Dataset, count: int) -> Iterator[tuple[float, float]]:
+    """The peak learning rate of each of `count` updates, and the mean loss over its batches.
+
+    The sums are read ten at a time, because reading waits for the device.
+    """
     group = trial.optimizers[0].param_groups[0]
     peak = group.get("peak_lr", group["lr"])
-    updates, before = 0, (0.0, 0.0)
-    for event in train(trial, data):
-        if isinstance(event, EpochStats):  # the sums begin anew
-            before = (0.0, 0.0)
-        elif trial.updates > updates:
-            loss, _, count = trial.totals.device_sums[:3].tolist()
-            yield float(trial.recipe.lr) * event.lr / peak, (loss - before[0]) / (count - before[1])
-            updates, before = trial.updates, (loss, count)
+    updates, rates, sums = 0, list[float](), [trial.totals.device_sums.clone()]
+    try:
+        for event in train(trial, data):
+            if trial.updates > updates and not isinstance(event, EpochStats):
+                updates = trial.updates
+                rates.append(float(trial.recipe.lr) * event.lr / peak)
+                sums.append(trial.totals.device_sums.clone())
+            if len(rates) == BLOCK or updates == count or isinstance(event, EpochStats):
+                yield from _losses(rates, sums)
+                rates, sums = [], [trial.totals.device_sums.clone()]  # an epoch begins them anew
+    except NotFinite:
+        yield from _losses(rates, sums)
+        raise
+
+
+def _losses(rates: Sequence[float], sums: Sequence[Tensor]) -> Iterator[tuple[float, float]]:
+    """Each rate with the mean loss between the sums before it and after it, as far as those are finite."""
+    for rate, (loss, _, images, _) in zip(rates, torch.stack(list(sums)).diff(dim=0).tolist(), strict=True):
+        if not math.isfinite(loss):
+            return
+        yield rate, loss / images
 
 
 def _diverged(averages: Sequence[float]) -> bool:

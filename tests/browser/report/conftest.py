@@ -203,6 +203,10 @@ class Reader:
         """WCAG 2's contrast of each text, in a figure too, with what lies behind it."""
         return [_contrast_of(*pair) for pair in self.page.locator(selector).evaluate_all(COLOURS)]
 
+    def contrast(self, one: list[float], other: list[float]) -> float:
+        """WCAG 2's contrast of two colours, each red, green and blue in [0, 255]."""
+        return _contrast(one, other)
+
 
 # an element's colour, and the colours of what lies behind its middle, the nearest first, down to one that covers the rest
 COLOURS = """elements => elements.map(element => {
@@ -246,6 +250,12 @@ def _contrast(one: list[float], other: list[float]) -> float:
 def _luminance(colour: list[float]) -> float:
     linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in (value / 255 for value in colour)]
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.fixture
+def reader_of() -> Callable[[Page], Reader]:
+    """`reader_of(page)`, for a page that has no script to wait for."""
+    return Reader
 
 
 @pytest.fixture

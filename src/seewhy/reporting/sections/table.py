@@ -7,6 +7,7 @@ from seewhy.reporting.section import Section
 from seewhy.reporting.sections.calibration import calibration_section
 from seewhy.reporting.sections.classes import classes
 from seewhy.reporting.sections.comparison import comparison
+from seewhy.reporting.sections.experiment import experiment
 from seewhy.reporting.sections.labels import labels
 from seewhy.reporting.sections.mistakes import mistakes
 from seewhy.reporting.sections.robustness import robustness
@@ -27,5 +28,6 @@ SECTIONS: dict[str, Callable[[Study, Album], Section | None]] = {
     "slices": slices,
     "labels": labels,
     "trust": trust,
+    "experiment": experiment,
     "training": training,
 }

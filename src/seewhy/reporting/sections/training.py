@@ -1,6 +1,7 @@
 """How the network was trained."""
 
 from seewhy.figures.curves import accuracy_figure, loss_figure, rate_figure
+from seewhy.figures.lr_finder import lr_figure
 from seewhy.reporting.album import Album
 from seewhy.reporting.section import Section, count, panel, percent, render
 from seewhy.reporting.study import Study
@@ -28,6 +29,9 @@ def training(study: Study, album: Album) -> Section:
         (panel(figures["accuracy"], "accuracy", "Accuracy by epoch"), "Without test-time augmentation."),
         (panel(figures["rate"], "rate", "Learning rate and momentum by epoch"), "At the end of each epoch."),
     ]
+    if run.range_test is not None:
+        figures["range"] = lr_figure(run.range_test)
+        panels.append((panel(figures["range"], "range", "Loss by learning rate"), "The range test that found the learning rate."))
     rows = [
         (f"{row.epoch:g}", f"{row.seconds:,.1f}", f"{row.train_loss:.4f}", percent(row.train_accuracy, 2))
         + (("–", "–") if row.eval_loss is None else (f"{row.eval_loss:.4f}", percent(row.eval_accuracy or 0, 2)))

@@ -1,0 +1,14 @@
+"""Does cutout beat crop and flip? Nothing differs but the augmentation."""
+
+from dataclasses import replace
+
+from base import BASE, experiment, found
+
+import seewhy
+
+AUGMENTATIONS = [(), ("crop:2", "flip"), ("cutout:8",), ("crop:2", "flip", "cutout:8")]
+
+if __name__ == "__main__":
+    experiment(
+        "augmentation", lambda data: seewhy.grid(found(replace(BASE, epochs=8), data), {"augment": AUGMENTATIONS}), ("accuracy",)
+    )

@@ -1,0 +1,14 @@
+"""What does label smoothing do to accuracy, and to how far confidence can be believed?"""
+
+from base import BASE, experiment, found
+
+import seewhy
+
+SMOOTHINGS = [0.0, 0.1, 0.2]
+
+if __name__ == "__main__":
+    experiment(
+        "label-smoothing",
+        lambda data: seewhy.grid(found(BASE, data), {"label_smoothing": SMOOTHINGS}),
+        ("accuracy", "calibration_error", "test_loss"),
+    )

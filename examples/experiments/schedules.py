@@ -1,0 +1,10 @@
+"""Step or one-cycle? The same peak learning rate, in one that stays, one that steps, and one that rises and falls."""
+
+from base import BASE, experiment, found
+
+import seewhy
+
+SCHEDULES = ["constant", "step", "one-cycle"]
+
+if __name__ == "__main__":
+    experiment("schedules", lambda data: seewhy.grid(found(BASE, data), {"schedule": SCHEDULES}), ("accuracy", "train_loss"))

@@ -1,0 +1,23 @@
+"""Does weight decay in AdamW close the gap that Adam leaves to SGD? Adam and AdamW at one learning rate, found for Adam."""
+
+from dataclasses import replace
+
+from base import BASE, experiment, found
+
+import seewhy
+
+
+def recipes(data: seewhy.Dataset) -> dict[str, seewhy.Recipe]:
+    """SGD as the rest of the experiments have it; Adam with none and with an L2 penalty; AdamW with little and much decay."""
+    adam = found(replace(BASE, optimizer="adam", weight_decay=0), data)
+    return {
+        "sgd with momentum": BASE,
+        "adam": adam,
+        "adam, L2 5e-4": replace(adam, weight_decay=5e-4),
+        "adamw, decay 0.05": replace(adam, optimizer="adamw", weight_decay=0.05),
+        "adamw, decay 0.5": replace(adam, optimizer="adamw", weight_decay=0.5),
+    }
+
+
+if __name__ == "__main__":
+    experiment("weight-decay", recipes, ("accuracy", "train_loss"))

@@ -1,0 +1,117 @@
+"""`seewhy compare`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from seewhy.arguments import parse
+from seewhy.commands.loading import Loading, Name, loaded
+from seewhy.comparing.fan_out import FanOut
+from seewhy.errors import SeewhyError
+from seewhy.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from seewhy.comparing.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train recipes that differ in some fields, each with the same seeds, and say which differences are real."""
+
+    start_from: Annotated[Positional[str], arg(name="RECIPE", metavar="RECIPE|FILE.toml")]
+    """A built-in recipe, see `seewhy recipes`, or a file."""
+    data: Name
+    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    vary: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUE,VALUE")]
+    """What differs, as in optimizer=sgd:momentum=0.9,adam or augment="none,crop:4 flip"; several make a grid."""
+    loading: OmitArgPrefixes[Loading]
+    recipe: OmitArgPrefixes[Recipe]
+    fan_out: OmitArgPrefixes[FanOut]
+    seeds: int = 5
+    """How many trainings of each recipe."""
+    seconds: float | None = None
+    """Train every recipe about so long, instead of so many epochs."""
+    images: int | None = None
+    """Train every recipe on so many images in all, instead of so many epochs."""
+    output: Path | None = None
+    """Directory to make; by default runs/DATE-TIME-compare-RECIPE."""
+    quiet: bool = False
+    """Show only the result."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a comparison: what has finished stays, what was interrupted goes on, what failed is tried again."""
+
+    resume: Path
+    """Directory of the comparison."""
+    fan_out: OmitArgPrefixes[FanOut]
+    quiet: bool = False
+    """Show only the result."""
+
+
+def compare(arguments: list[str]) -> None:
+    """Train recipes side by side over several seeds: --vary optimizer=sgd,adam."""
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+        resumed = parse("compare", Resume, arguments, Resume(tyro.MISSING, FanOut()))
+
+        from seewhy.trials import resume_comparison
+
+        _finish(resume_comparison(resumed.resume, fan_out=resumed.fan_out, quiet=resumed.quiet))
+        return
+    from seewhy.train.recipes import find_recipe
+
+    def parsed(recipe: Recipe) -> Compare:
+        return parse("compare", Compare, arguments, Compare(tyro.MISSING, tyro.MISSING, (), Loading(), recipe, FanOut()))
+
+    first = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    options = parsed(find_recipe(first) if first else Recipe())
+    if options.start_from != first:
+        options = parsed(find_recipe(options.start_from))
+
+    from seewhy.comparing.grid import grid, parse_vary
+    from seewhy.run import check_free, directory_for
+    from seewhy.trials import compare_recipes
+
+    vary = parse_vary(options.vary)
+    if not vary:
+        raise SeewhyError("say what is to differ, as in --vary optimizer=sgd,adam --vary lr=0.1,0.3")
+    if any(argument.split("=")[0] == "--lr" for argument in arguments):
+        vary = {"lr": [options.recipe.lr]} | vary
+    grid(options.recipe, vary)  # what it says about bad values does not need the data
+    if options.output is not None:
+        check_free(options.output)
+    data = loaded(options.data, options.loading)
+    recipes = grid(_with_budget(options, len(data.train)), vary)
+    with directory_for(f"compare-{options.recipe.name}", options.output) as directory:
+        made = compare_recipes(recipes, data, directory, options.seeds, options.seconds, options.fan_out, options.quiet)
+    _finish(made)
+
+
+def _with_budget(options: Compare, images: int) -> Recipe:
+    if options.images is None:
+        return options.recipe
+    if options.seconds is not None or options.images < 1:
+        raise SeewhyError(
+            f"a budget is in --epochs, --seconds or --images, one of them and above 0; found images {options.images}"
+        )
+    return replace(options.recipe, epochs=options.images / images)
+
+
+def _finish(experiment: "Experiment") -> None:
+    """Write the report, print the result, and end with an error where a training has none."""
+    from seewhy.reporting.experiment_page import report_experiment
+    from seewhy.scoreboard import print_experiment
+
+    if experiment.finished:
+        report_experiment(experiment)
+    print_experiment(experiment)
+    missing = len(experiment.trials) - len(experiment.finished)
+    if missing:
+        raise SeewhyError(
+            f"{missing} of {len(experiment.trials)} trainings have no result; `seewhy compare --resume {experiment.directory}` "
+            "tries them again"
+        )

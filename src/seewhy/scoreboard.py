@@ -1,0 +1,65 @@
+"""What `find-lr` and `compare` print, as tables that fit a narrow terminal."""
+
+import math
+
+from rich.text import Text
+
+from seewhy.comparing.experiment import Experiment
+from seewhy.comparing.statistics import METRICS, Summary, conclusion, ranking, summary
+from seewhy.tables import console, table
+from seewhy.train.lr_finder import DEFAULT, RangeTest
+from seewhy.train.recipe import Recipe
+
+WRITTEN = {
+    "report.html": "curves, results and every difference; with links to the reports of the trainings",
+    "results.csv": "a row a recipe",
+    "differences.csv": "a row a pair of recipes, for each metric",
+    "curves.csv": "a row an epoch of every training",
+}
+
+
+def print_range_test(test: RangeTest, recipe: Recipe) -> None:
+    """The rates that a range test suggests, beside that of the recipe."""
+    out = console()
+    last = f"{test.rates[0]:.2g} to {test.rates[-1]:.2g}"
+    out.print(f"{len(test.rates)} updates at rates from {last}, {test.ended}\n", style="bold")
+    rows = table("suggestion", "learning rate", "")
+    for name, rate in test.suggestions.items():
+        rows.add_row(name, f"{rate:.3g}", "← lr = find takes this one" if name == DEFAULT else "")
+    if recipe.lr != "find":
+        rows.add_row(f"in {recipe.name}", f"{recipe.lr:.3g}", "")
+    rows.columns[2].justify = "left"
+    out.print(rows)
+
+
+def print_experiment(experiment: Experiment) -> None:
+    """Every recipe's result, the best first; what is real about it; what failed; and where everything is."""
+    out = console()
+    rows = table("recipe", "lr", "test accuracy %", "training loss", "s", "memory MB")
+    for row in ranking(experiment, "accuracy"):
+        loss, seconds = (summary(experiment, row.recipe, metric) for metric in ("train_loss", "seconds"))
+        memory = (experiment.memory(row.recipe) or 0) / 1e6
+        lr = f"{experiment.recipes[row.recipe].lr:.3g}"
+        cells = _spread(row, "accuracy"), _spread(loss, "train_loss"), METRICS["seconds"].said(seconds.mean), f"{memory:.1f}"
+        rows.add_row(Text(row.recipe), lr, *cells)
+    if rows.row_count:
+        out.print()
+        out.print(rows)
+        out.print(f"\nmean ± standard deviation over {len(experiment.seeds)} seeds; s of training; memory of the optimizer\n")
+        for metric in ("accuracy", "train_loss"):
+            out.print(conclusion(experiment, metric))
+    for trial in experiment.trials:
+        if trial.result is None:
+            out.print(f"{trial.recipe}, seed {trial.seed}, has no result: {trial.why_not}", style="red")
+    out.print(f"\nwritten to {experiment.directory}")
+    files = table("", "", left=2)
+    files.show_header = False
+    for name, purpose in WRITTEN.items():
+        if (experiment.directory / name).exists():
+            files.add_row(name, purpose)
+    out.print(files)
+
+
+def _spread(row: Summary, metric: str) -> str:
+    about = METRICS[metric]
+    return about.said(row.mean) if math.isnan(row.std) else f"{about.said(row.mean)} ± {about.said(row.std)}"
