@@ -2,7 +2,20 @@
 
 import sys
 
-from benchmarks import cifar10, explaining, loading, overhead, pipeline, recipes, report, startup, steps, trust, tutorial
+from benchmarks import (
+    cifar10,
+    explaining,
+    loading,
+    lr_finder,
+    overhead,
+    pipeline,
+    recipes,
+    report,
+    startup,
+    steps,
+    trust,
+    tutorial,
+)
 
 startup.main()
 steps.main()
@@ -14,6 +27,7 @@ if sys.argv[1:]:
     loading.main(sys.argv[1])
     pipeline.main(sys.argv[1])
     cifar10.main(sys.argv[1])
+    lr_finder.main(sys.argv[1])
     recipes.main()
     report.main()
 else:

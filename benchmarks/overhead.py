@@ -20,8 +20,9 @@ from seewhy.keeping import Keeping
 from seewhy.models import build
 from seewhy.train.precision import find_precision
 from seewhy.train.recipe import Recipe
+from seewhy.tuning import find_lr
 
-REPEATS, EPOCHS, IMAGES, CHECKPOINT_SECONDS = 4, 4, 2560, 10.0
+REPEATS, EPOCHS, IMAGES, CHECKPOINT_SECONDS, STEPS = 4, 4, 2560, 10.0, 20
 RECIPE = Recipe(
     model="speednet",
     batch_size=512,
@@ -74,6 +75,21 @@ def with_fit(data: Dataset, epochs: int) -> float:
     return time.perf_counter() - began
 
 
+def range_test_of(data: Dataset) -> float:
+    """Seconds of a range test whose rates are so low that it does not end early."""
+    began = time.perf_counter()
+    assert len(find_lr(RECIPE, data, end=1e-3, steps=STEPS).rates) == STEPS
+    return time.perf_counter() - began
+
+
+def same_steps(data: Dataset) -> float:
+    """Seconds of `fit`, in memory, for as many steps."""
+    began = time.perf_counter()
+    run = fit(replace(RECIPE, epochs=STEPS * 512 / len(data.train)), data, quiet=True)
+    assert run.history[-1].step == STEPS
+    return time.perf_counter() - began
+
+
 def main() -> None:
     """Measure and keep."""
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -87,6 +103,8 @@ def main() -> None:
             spent = loop(data, 1 + EPOCHS) - loop(data, 1)
             if repeat:
                 times[name].append(spent)
+    tests, fits = zip(*((range_test_of(data), same_steps(data)) for _ in range(REPEATS + 1)), strict=True)
+    cost = median(test / trained for test, trained in zip(tests[1:], fits[1:], strict=True))
     hand, ours = median(times["by hand"]), median(times["fit"])
     ratio = median(mine / other for mine, other in zip(times["fit"], times["by hand"], strict=True))
     how = (
@@ -99,6 +117,11 @@ def main() -> None:
             "`fit`, with logs, TensorBoard and checkpoints",
             f"{EPOCHS * IMAGES / ours:.0f} images/s, {100 * (ratio - 1):+.1f} %",
             how,
+        ),
+        Row(
+            f"a range test of {STEPS} updates",
+            f"{median(tests[1:]):.1f} s, {100 * (cost - 1):+.1f} %",
+            f"`benchmarks/overhead.py`, beside `fit` for as many steps in batches of 512; median of {REPEATS} interleaved",
         ),
     ]
     keep("overhead", "What `fit` costs over a loop by hand", rows)

@@ -1,59 +1,102 @@
-"""What the originals of published recipes reported, beside what was measured here: each recipe that has finished runs in runs/.
+"""Published recipes as their originals have them and as ours: what was reported, and what was measured here.
 
-`python -m benchmarks.cifar10 PATH NAME SEEDS` makes such runs; a recipe without one stays marked as not measured.
+`python -m benchmarks.recipes PATH` trains what this machine can train in reasonable time, on a GPU everything, and what the names
+after PATH say; then, or without PATH, it makes the table from the finished runs in runs/. A recipe without one says so.
 """
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
-from benchmarks.results import Row, keep
+import torch
+
+from benchmarks import cifar10
+from benchmarks.results import keep
 from seewhy.run import Run, open_run
 from seewhy.train.recipes import RECIPES
 
 REPORTED = {  # accuracy on lossless CIFAR-10, in percent or seconds on one A100
+    "davidnet-24": "94.12 %",
+    "resnet18-adam-onecycle": "92.22 %",
     "resnet18-onecycle": "88.28 %",
     "resnet18-plateau": "89.41 %",
-    "resnet18-adam-onecycle": "92.22 %",
     "resnet18-steplr": "91.75 %",
     "resnet18-steplr-cutout": "88.96 %",
-    "davidnet-24": "94.12 %",
-    "speedrun94": "94 % in 2.59 s, 1.98 s and 1.83 s on one A100, by three records",
+    "speedrun94": "94 % in 2.59 s, 1.98 s, 1.83 s, by three records on one A100",
     "speedrun95": "95 % in 10.4 s on one A100",
     "speedrun96": "96 % in 27.3 s on one A100",
 }
+SMALL = ("speedrun94", "speednet-8")  # ten minutes on two cores; a ResNet-18 takes hours
+SEEDS = {"cpu": "3", "cuda": "10"}
 
 
-def main() -> None:
-    """Look for runs and keep."""
-    rows = [_row(name) for name in RECIPES if name != "demo"]
-    rows += [
-        Row(f"{name} on a GPU, cold and warm, at least 10 seeds", "not measured", f"reported: {REPORTED[name]}")
-        for name in ("speedrun94", "speedrun95", "speedrun96")
-    ]
+@dataclass(frozen=True)
+class Published:
+    """A recipe: what its original reported, and what it came to here as published and as ours."""
+
+    recipe: str
+    reported: str
+    as_published: str
+    ours: str
+    epochs: str
+    where: str
+
+
+COLUMNS = ("recipe", "reported by the original", "as published, here", "ours, here", "epochs", "data and hardware, here")
+
+
+def main(path: str = "", *names: str) -> None:
+    """Train what is missing, and keep."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if path:
+        for name in names or ([name for name in RECIPES if name != "demo"] if device == "cuda" else SMALL):
+            cifar10.main(path, name, SEEDS[device])
     note = (
-        "Reported accuracies are of the lossless CIFAR-10. Ours, where measured, are of a JPEG copy (quality 75), on which the "
-        "same training reaches about four points less."
+        "Reported accuracies are of the lossless CIFAR-10; those measured here are of a JPEG copy (quality 75), on which the "
+        "same training reaches about four points less. Ours trains for as many epochs as the published one. What is not measured "
+        "needs a GPU; on one, `python -m benchmarks.recipes PATH` measures all."
     )
-    keep("recipes", "Recipes", rows, note=note)
+    published = [name for name in REPORTED if f"{name}-plus" in RECIPES]
+    rows = [_row(name, name, f"{name}-plus") for name in published]
+    rows += [_row(name, None, name) for name in RECIPES if not name.startswith((*published, "demo"))]
+    keep("recipes", "Published results", rows, device, note, COLUMNS)
 
 
-def _row(name: str) -> Row:
-    recipe = RECIPES[name]
-    runs = [open_run(path.parent) for path in sorted(Path("runs").glob(f"benchmark-{name}-seed[0-9]*/summary.json"))]
-    reported = f"reported: {REPORTED[name]}" if name in REPORTED else "nothing reported: ours"
-    how = f"{reported}; {recipe.epochs:g} epochs in batches of {recipe.batch_size * recipe.accumulate}"
-    return Row(name, _measured(runs), how if not runs else f"{how}; `benchmarks/cifar10.py`, seeds 0 to {len(runs) - 1}")
+def _row(name: str, published: str | None, ours: str) -> Published:
+    theirs, mine = ([] if published is None else _runs(published)), _runs(ours)
+    return Published(
+        recipe=name,
+        reported=REPORTED.get(name, "–"),
+        as_published="–" if published is None else _measured(theirs),
+        ours=_measured(mine),
+        epochs=f"{RECIPES[name].epochs:g}",
+        where=_where([*theirs, *mine]),
+    )
+
+
+def _runs(name: str) -> list[Run]:
+    return [open_run(path.parent) for path in sorted(Path("runs").glob(f"benchmark-{name}-seed[0-9]*/summary.json"))]
 
 
 def _measured(runs: list[Run]) -> str:
     results = [run.result for run in runs if run.result is not None]
     if not results:
         return "not measured"
-    accuracy, seconds, speed = (
-        mean(values) for values in zip(*((r.accuracy, r.seconds, r.images_per_second) for r in results), strict=True)
-    )
-    return f"{100 * accuracy:.2f} %, {seconds:.0f} s, {speed:.0f} images/s"
+    accuracies = [100 * result.accuracy for result in results]
+    spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    speed = mean(result.images_per_second for result in results)
+    seconds = mean(result.seconds for result in results)
+    return f"{mean(accuracies):.2f} %{spread} in {seconds:,.0f} s, {speed:,.0f} images/s, {len(results)} seeds"
+
+
+def _where(runs: list[Run]) -> str:
+    if not runs:
+        return "–"
+    setting = runs[0].setting
+    hardware = setting["accelerator"] or f"{setting['cores']} cores of {setting['processor']}"
+    return f"JPEG copy, {hardware}, {setting['precision']}"
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

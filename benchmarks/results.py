@@ -23,21 +23,29 @@ class Row:
     how: str
 
 
-def keep(name: str, title: str, rows: Sequence[Row], device: str = "cpu", note: str = "") -> None:
-    """Keep a benchmark's rows as results/NAME.json and write RESULTS.md anew."""
+def keep(
+    name: str,
+    title: str,
+    rows: Sequence[Any],
+    device: str = "cpu",
+    note: str = "",
+    columns: Sequence[str] = ("what", "measured", "how"),
+) -> None:
+    """Keep a benchmark's rows, Row or any dataclass with a field a column, as results/NAME.json and write RESULTS.md anew."""
     where = environment(torch.device(device), "")
-    content = {
+    content: dict[str, Any] = {
         "title": title,
         "date": date.today().isoformat(),
         "note": note,
         "where": where,
+        "columns": list(columns),
         "rows": [asdict(row) for row in rows],
     }
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (HERE / "RESULTS.md").write_text(rendered(), encoding="utf-8")
-    for row in rows:
-        print(f"{row.what}: {row.value}  ({row.how})")
+    for row in content["rows"]:
+        print("; ".join(row.values()))
 
 
 def rendered() -> str:
@@ -55,9 +63,8 @@ def _section(content: dict[str, Any]) -> str:
         *([content["note"], ""] if content["note"] else []),
         f"{hardware}, torch {where['packages']['torch']}, Python {where['python']}, {content['date']}.",
         "",
-        "| what | measured | how |",
-        "|---|---|---|",
-        *(f"| {row['what']} | {row['value']} | {row['how']} |" for row in content["rows"]),
+        *(f"| {' | '.join(cells)} |" for cells in [content["columns"], ["---"] * len(content["columns"])]),
+        *(f"| {' | '.join(row.values())} |" for row in content["rows"]),
         "",
     ]
     return "\n".join(lines)
