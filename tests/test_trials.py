@@ -25,7 +25,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.fitting import fit
 from seewhy.keeping import Keeping
-from seewhy.run import open_run
+from seewhy.run import open_run, read_setting
 from seewhy.train.loop import train
 from seewhy.train.recipe import Recipe
 from seewhy.train.recipes import RECIPES, read_recipe
@@ -290,14 +290,17 @@ def test_ctrl_c_ends_all_and_what_is_done_is_kept(
     assert calls == 7 + 4 + 7 * 3 - 1  # the second one goes on after its first step, of which there is a checkpoint
 
 
-def test_a_trial_that_another_process_trains_is_left_alone(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+def test_a_trial_that_another_process_trains_is_left_alone(
+    recipe: Recipe, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     compared({"a": recipe}, data, tmp_path / "e", seeds=2)
     first, second = (tmp_path / "e" / "01-a" / f"seed-{seed}" for seed in (0, 1))
     shutil.rmtree(first)
     shutil.rmtree(second)
     with FileLock(first.with_name(".seed-0.lock")):
         experiment = resumed(tmp_path / "e", data)
-        assert experiment.trials[0].why_not == f"another process is still training {first}; wait for it, or end it, and resume"
+        assert f"another process is still training {first}; wait for it, or end it, and resume" in capsys.readouterr().err
+        assert not first.exists()
         assert [trial.seed for trial in experiment.finished] == [1]
     assert len(resumed(tmp_path / "e", data).finished) == 2
 
@@ -310,6 +313,25 @@ def test_data_made_in_memory_is_asked_for(recipe: Recipe, data: Dataset, tmp_pat
         resumed(tmp_path / "e", replace(data, fingerprint="1" * 32))
     with pytest.raises(SeewhyError, match=r"is not an experiment"):
         resumed(tmp_path, data)
+
+
+def test_data_that_was_changed_after_loading_is_not_loaded_again(recipe: Recipe, tmp_path: Path) -> None:
+    whole = load("digits", quiet=True)
+    some = replace(whole, train=whole.train.take(torch.arange(0, len(whole.train), 9)))
+    experiment = compared({"a": replace(recipe, epochs=1)}, some, tmp_path / "e")
+    assert experiment.data["loaded_with"] == {}
+    assert experiment.data["fingerprint"] != whole.fingerprint
+    assert read_setting(experiment.trials[0].directory)["data"]["images"]["train"] == len(some.train)
+
+
+def test_a_row_that_was_half_written_hinders_nothing(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    home = compared({"a": recipe}, data, tmp_path / "e").trials[0].directory
+    before = (home / "metrics.jsonl").read_text()
+    (home / "summary.json").unlink()
+    (home / "metrics.jsonl").write_text(before[:-30])
+    assert read_experiment(tmp_path / "e").trials[0].history == ()
+    assert resumed(tmp_path / "e", data).trials[0].result is not None
+    assert (home / "metrics.jsonl").read_text() == before
 
 
 def test_data_that_was_loaded_is_loaded_again(recipe: Recipe, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import torch
 from filelock import FileLock, Timeout
 
 from seewhy.checkpoint import newest_checkpoint
@@ -38,6 +39,7 @@ from seewhy.train.schedules import SCHEDULES
 from seewhy.tuning import find_lr, images_per_second
 
 TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
+SAMPLED = 1000  # training images, by which data is compared
 ONE_AT_A_TIME = threading.Lock()  # in a process: a worker of dask has several threads, which share the random generators
 
 
@@ -57,7 +59,7 @@ def compare_recipes(
     the others nothing, and an interrupted comparison goes on with `resume_comparison`. Raises SeewhyError where nothing can be
     compared, and where a process dies.
     """
-    recipes, data, directory = dict(recipes), checked(data), Path(directory)
+    recipes, data, directory = dict(recipes), _as_loaded(checked(data)), Path(directory)
     _check(recipes, seeds, seconds)
     check_free(directory)
     first = min(recipe.seed for recipe in recipes.values())
@@ -84,6 +86,20 @@ def resume_comparison(
     if data.fingerprint != experiment.data["fingerprint"]:
         raise SeewhyError(f"{data.name} is not the data of {directory}: its fingerprint differs")
     return _finished(experiment, data, fan_out or FanOut(), quiet)
+
+
+def _as_loaded(data: Dataset) -> Dataset:
+    """The data, no longer said to be loaded where it is not what loading gives: a data set may be changed after that."""
+    if not data.loaded_with:
+        return data
+    loaded = load(**data.loaded_with, quiet=True)
+    rows = slice(None, None, max(1, len(data.train) // SAMPLED))
+    if data.splits.keys() == loaded.splits.keys() and all(
+        torch.equal(mine.labels, theirs.labels) and torch.equal(mine.images[rows], theirs.images[rows])
+        for mine, theirs in zip(data.splits.values(), loaded.splits.values(), strict=True)
+    ):
+        return data
+    return checked(replace(data, loaded_with={}, fingerprint=""))
 
 
 def _check(recipes: Mapping[str, Recipe], seeds: int, seconds: float | None) -> None:
@@ -206,6 +222,8 @@ def _noting_failure(home: Path, work: Callable[[], None]) -> None:
         with ONE_AT_A_TIME:
             work()
         (home / "traceback.txt").unlink(missing_ok=True)
+    except Timeout:
+        note(f"another process is still training {home}; wait for it, or end it, and resume", quiet=False)
     except Exception as error:
         make_directory(home)
         if not isinstance(error, SeewhyError):
@@ -217,11 +235,8 @@ def _noting_failure(home: Path, work: Callable[[], None]) -> None:
 def _alone(home: Path) -> Iterator[None]:
     """Keep others from training in the same directory, as the workers of a killed comparison may for a while."""
     make_directory(home.parent)
-    try:
-        with FileLock(home.with_name(f".{home.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise SeewhyError(f"another process is still training {home}; wait for it, or end it, and resume") from None
+    with FileLock(home.with_name(f".{home.name}.lock"), timeout=0):  # raises Timeout
+        yield
 
 
 def _fanned_out(task: Callable[..., Any], each: Sequence[tuple[Any, ...]], work: _Work, fan_out: FanOut) -> Iterator[Any]:

@@ -197,8 +197,8 @@ def some(names: str) -> dict[str, dict[int, float]]:
         (some("cda"), "a has the highest test accuracy: 90.00 ± 1.00 %. That is real over all the others."),
         (
             some("ba"),
-            "a has the highest test accuracy: 90.00 ± 1.00 %. That is not told from luck over any of the others "
-            f"(b (+1.00, {said(some('ba'), 'b')})).",
+            "a has the highest test accuracy: 90.00 ± 1.00 %. That is not told from luck over "
+            f"b (+1.00, {said(some('ba'), 'b')}).",
         ),
         (
             some("bca"),
@@ -215,6 +215,15 @@ def some(names: str) -> dict[str, dict[int, float]]:
 )
 def test_the_conclusion_in_words(values: dict[str, dict[int, Any]], expected: str, make: Make) -> None:
     assert conclusion(make(values, "accuracy", images=100_000), "accuracy") == expected
+
+
+def test_of_many_that_may_be_as_good_the_closest_are_named(make: Make) -> None:
+    orders = ((0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1), (2, 1, 0), (1, 0, 2))
+    values = {name: around(0.9 - 0.0005 * place, order) for place, (name, order) in enumerate(zip("abcdef", orders, strict=True))}
+    sentence = conclusion(make(values, "accuracy", images=100_000), "accuracy")
+    others = sentence.split("a has the highest test accuracy: 90.00 ± 1.00 %. That is not told from luck over ")[1]
+    assert [name for name in "abcdef" if f"{name} (+" in others] == ["b", "c", "d"]
+    assert others.endswith(" and 2 others.")
 
 
 def test_a_smaller_loss_is_better_in_words_too(make: Make) -> None:

@@ -251,6 +251,7 @@ def test_a_page_of_its_own_links_to_the_reports_of_the_trials(trained: Trained, 
     assert all((path.parent / link).read_text() == "the report" for link in links)
     assert {each.name for each in (trained.home / "figures").glob("*.png")} >= {"recipes.png", "recipes-accuracy.png"}
     other = experiment_page(read_experiment(trained.home), tmp_path / "elsewhere").html
+    assert "/a%20b/compared/" in other
     [link, _] = [unquote(link) for link in re.findall(r'href="([^"#]*)"', other) if not link.startswith("data:")]
     assert (tmp_path / "elsewhere" / link).resolve().read_text() == "the report"
 

@@ -12,6 +12,7 @@ from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.trial import Trial
 from seewhy.run import Result
 
+CLOSEST = 3  # recipes that a sentence names
 LEVEL = 0.05  # of significance, of all comparisons together
 
 
@@ -124,15 +125,18 @@ def conclusion(experiment: Experiment, metric: str) -> str:
     real = [row.worse for row in over if row.is_real]
     others = [row for row in over if not row.is_real]
     if not real:
-        return f"{said}. That is not told from luck over any of the others ({_gaps(others, about)})."
+        return f"{said}. That is not told from luck over {_gaps(others, about)}."
     if not others:
         return f"{said}. That is real over {'all the others' if len(real) > 1 else real[0]}."
     return f"{said}. That is real over {_listed(real)}, but not told from luck over {_gaps(others, about)}."
 
 
 def _gaps(rows: Sequence[Difference], about: Metric) -> str:
+    """The recipes that come closest, and by how much; of the rest their number."""
     ordered = sorted(rows, key=lambda row: abs(row.difference))
-    return _listed([f"{row.worse} ({about.said(row.difference, '+')}, p = {row.adjusted:.2g})" for row in ordered])
+    closest = [f"{row.worse} ({about.said(row.difference, '+')}, p = {row.adjusted:.2g})" for row in ordered[:CLOSEST]]
+    left = len(ordered) - len(closest)
+    return _listed(closest + [f"{left} other{'s' * (left > 1)}"] * (left > 0))
 
 
 def _listed(names: Sequence[str]) -> str:

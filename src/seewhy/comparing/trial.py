@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seewhy.diagnosing.calibration import calibration
+from seewhy.errors import SeewhyError
 from seewhy.run import Result, read_history, read_predictions, read_result, read_status
 from seewhy.train.loop import EpochStats
 
@@ -23,9 +24,13 @@ class Trial:
 
 def read_trial(recipe: str, seed: int, directory: Path) -> Trial:
     """The trial in a directory, as far as it has come. Raises SeewhyError where what it wrote is damaged."""
-    history = read_history(directory) if (directory / "metrics.jsonl").exists() else ()
     if not (directory / "summary.json").exists():
+        try:
+            history = read_history(directory)
+        except SeewhyError:  # not begun, or ended in the middle of a row: a training that goes on writes its rows anew
+            history = ()
         return Trial(recipe, seed, directory, history, why_not=_why_not(directory))
+    history = read_history(directory)
     result, error = read_result(directory), calibration(read_predictions(directory)).ece
     return Trial(recipe, seed, directory, history, result, error, why_not="")
 

@@ -117,7 +117,7 @@ def _rows(experiment: Experiment, links_from: Path | None) -> list[list[str]]:
         lr = recipe.lr if isinstance(recipe.lr, str) else f"{recipe.lr:.3g}"
         rows.append(
             [
-                name,
+                Markup(",<wbr>").join(name.split(",")),  # where a long name may break
                 Markup("{}<br><small>found</small>").format(lr) if name in experiment.range_tests else lr,
                 f"{recipe.epochs:.4g}",
                 *(_measured(experiment, name, metric) for metric in COLUMNS),
