@@ -7,7 +7,7 @@ from rich.text import Text
 from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.statistics import METRICS, Summary, conclusion, ranking, summary
 from seewhy.tables import console, table
-from seewhy.train.lr_finder import DEFAULT, RangeTest
+from seewhy.train.lr_finder import DEFAULT, SURE_FALL, RangeTest
 from seewhy.train.recipe import Recipe
 
 WRITTEN = {
@@ -30,6 +30,10 @@ def print_range_test(test: RangeTest, recipe: Recipe) -> None:
         rows.add_row(f"in {recipe.name}", f"{recipe.lr:.3g}", "")
     rows.columns[2].justify = "left"
     out.print(rows)
+    if test.fall < SURE_FALL:
+        out.print(
+            f"\nthe loss fell by {100 * test.fall:.0f} % only, so these may be too low; more --updates tell more", style="yellow"
+        )
 
 
 def print_experiment(experiment: Experiment) -> None:

@@ -249,7 +249,7 @@ def _fanned_out(task: Callable[..., Any], each: Sequence[tuple[Any, ...]], work:
     with _backend(fan_out.backend) as (backend, unordered):
         how = "generator_unordered" if unordered else "list"
         with joblib.parallel_config(backend, n_jobs=jobs):  # Parallel by itself knows no name of a cluster
-            parallel = joblib.Parallel(return_as=how, batch_size=1)
+            parallel = joblib.Parallel(return_as=how, batch_size=1, pre_dispatch="n_jobs")  # nobody waits in a worker's queue
         yield from parallel(joblib.delayed(task)(*arguments, work) for arguments in each)
 
 

@@ -24,6 +24,7 @@ BLOCK = 10  # updates whose losses are read at once
 WIDTH = 0.3  # decades of the rate, of the Gaussian that smooths to both sides
 FALL = 0.8  # share of the loss's fall after which the rate is high enough; chosen on trainings, see benchmarks/NOTES.md
 LEAST_FALL = 0.01  # of the smoothed loss, below which it is noise
+SURE_FALL = 0.1  # below which suggestions were too low, see benchmarks/NOTES.md
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,16 @@ class RangeTest:
         return {name: suggest(self) for name, suggest in SUGGESTIONS.items()}
 
     @property
+    def fall(self) -> float:
+        """Share in [0, 1) of the smoothed loss that it lost, from its highest before its lowest."""
+        return 1 - min(self.smoothed) / max(self.smoothed[: int(np.argmin(self.smoothed)) + 1])
+
+    @property
     def suggestion(self) -> float:
         """The one to train at. Raises SeewhyError where the loss hardly fell at any rate: there is nothing to choose by."""
-        fall = 1 - min(self.smoothed) / max(self.smoothed[: int(np.argmin(self.smoothed)) + 1])
-        if not fall > LEAST_FALL:
+        if not self.fall > LEAST_FALL:
             tried = f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}"
-            raise SeewhyError(f"the loss fell by no more than {fall:.1%} at rates from {tried}; give lr, or try others")
+            raise SeewhyError(f"the loss fell by no more than {self.fall:.1%} at rates from {tried}; give lr, or try others")
         return self.suggestions[DEFAULT]
 
 
