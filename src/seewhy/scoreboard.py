@@ -30,10 +30,10 @@ def print_range_test(test: RangeTest, recipe: Recipe) -> None:
         rows.add_row(f"in {recipe.name}", f"{recipe.lr:.3g}", "")
     rows.columns[2].justify = "left"
     out.print(rows)
-    if test.fall < SURE_FALL:
-        out.print(
-            f"\nthe loss fell by {100 * test.fall:.0f} % only, so these may be too low; more --updates tell more", style="yellow"
-        )
+    high, low = test.fall
+    if low > (1 - SURE_FALL) * high:
+        said = f"the loss fell from {high:.3g} to {low:.3g} only, so these may be too low; more --updates tell more"
+        out.print(f"\n{said}", style="yellow")
 
 
 def print_experiment(experiment: Experiment) -> None:

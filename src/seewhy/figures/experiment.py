@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.statistics import METRICS, Metric, Summary, differences, ranking
 from seewhy.errors import SeewhyError, lookup
-from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, YELLOW
+from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from seewhy.figures.tiles import shortened, text_height, text_width
 
-_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "black", SKY, YELLOW)
+_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "black", SKY, "#767676")  # no yellow, which is lost on white
 _LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5)), (0, (4, 1.2, 1, 1.2, 1, 1.2)), (0, (2, 1)), "-")
 _MARKERS = "os^DvPXp"
 MOST_RECIPES = len(_COLOURS)  # that can be told apart

@@ -23,8 +23,8 @@ FEWEST = 10  # updates from which a slope can be told
 BLOCK = 10  # updates whose losses are read at once
 WIDTH = 0.3  # decades of the rate, of the Gaussian that smooths to both sides
 FALL = 0.8  # share of the loss's fall after which the rate is high enough; chosen on trainings, see benchmarks/NOTES.md
-LEAST_FALL = 0.01  # of the smoothed loss, below which it is noise
-SURE_FALL = 0.1  # below which suggestions were too low, see benchmarks/NOTES.md
+LEAST_FALL = 0.01  # share of the loss, below which a fall is noise
+SURE_FALL = 0.1  # below which suggestions were too low, see there
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,26 @@ class RangeTest:
         return {name: suggest(self) for name, suggest in SUGGESTIONS.items()}
 
     @property
-    def fall(self) -> float:
-        """Share in [0, 1) of the smoothed loss that it lost, from its highest before its lowest."""
-        return 1 - min(self.smoothed) / max(self.smoothed[: int(np.argmin(self.smoothed)) + 1])
+    def centred(self) -> tuple[float, ...]:
+        """The losses smoothed to both sides, by a Gaussian of 0.3 decades: unlike a running average this does not lag behind."""
+        places = np.log10(self.rates)
+        weights = np.exp(-0.5 * ((places[:, None] - places) / WIDTH) ** 2)
+        return tuple((weights @ np.array(self.losses) / weights.sum(1)).tolist())
+
+    @property
+    def fall(self) -> tuple[float, float]:
+        """From where the centred loss falls, the median of the first third of what comes before its minimum, and that minimum."""
+        curve = self.centred
+        lowest = int(np.argmin(curve))
+        return float(np.median(curve[: max(1, lowest // 3)])), curve[lowest]
 
     @property
     def suggestion(self) -> float:
         """The one to train at. Raises SeewhyError where the loss hardly fell at any rate: there is nothing to choose by."""
-        if not self.fall > LEAST_FALL:
+        high, low = self.fall
+        if not low < (1 - LEAST_FALL) * high:
             tried = f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}"
-            raise SeewhyError(f"the loss fell by no more than {self.fall:.1%} at rates from {tried}; give lr, or try others")
+            raise SeewhyError(f"the loss fell from {high:.3g} to {low:.3g} only at rates from {tried}; give lr, or try others")
         return self.suggestions[DEFAULT]
 
 
@@ -130,17 +140,9 @@ def smoothed(losses: Sequence[float], beta: float) -> list[float]:
 
 
 def most_of_the_fall(test: RangeTest) -> float:
-    """The lowest rate at which the loss has done four fifths of all its fall.
-
-    Of the losses as they were measured, smoothed by a Gaussian of 0.3 decades to both sides: unlike a running average, that does
-    not lag behind. They fall from the median of their first third before the minimum.
-    """
-    places = np.log10(test.rates)
-    weights = np.exp(-0.5 * ((places[:, None] - places) / WIDTH) ** 2)
-    curve = weights @ np.array(test.losses) / weights.sum(1)
-    lowest = int(curve.argmin())
-    level = float(np.median(curve[: max(1, lowest // 3)]))
-    return test.rates[int(np.flatnonzero(curve <= level - FALL * (level - curve[lowest]))[0])]
+    """The lowest rate at which the centred loss has done four fifths of its fall."""
+    high, low = test.fall
+    return next(rate for rate, loss in zip(test.rates, test.centred, strict=True) if loss <= high - FALL * (high - low))
 
 
 def steepest(test: RangeTest) -> float:
