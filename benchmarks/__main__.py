@@ -4,6 +4,7 @@ import sys
 
 from benchmarks import (
     cifar10,
+    experiments,
     explaining,
     loading,
     lr_finder,
@@ -29,6 +30,7 @@ if sys.argv[1:]:
     cifar10.main(sys.argv[1])
     lr_finder.main(sys.argv[1])
     recipes.main()
+    experiments.main()
     report.main()
 else:
     print("left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`")

@@ -1,0 +1,65 @@
+"""The experiments of examples/experiments, as far as they have been run: a row a recipe.
+
+`python examples/experiments/NAME.py PATH` runs one; this only reads runs/experiment-NAME.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.results import keep
+from seewhy.comparing.experiment import Experiment, read_experiment
+from seewhy.comparing.statistics import METRICS, ranking, summary
+
+COLUMNS = (
+    "experiment",
+    "recipe",
+    "learning rate",
+    "test accuracy, %",
+    "training loss",
+    "test loss",
+    "calibration error, %",
+    "MB",
+)
+SHOWN = ("accuracy", "train_loss", "test_loss", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A recipe of an experiment: mean and standard deviation over the seeds."""
+
+    experiment: str
+    recipe: str
+    lr: str
+    accuracy: str
+    train_loss: str
+    test_loss: str
+    calibration_error: str
+    memory: str
+
+
+def main() -> None:
+    """Read and keep."""
+    found = [read_experiment(path.parent) for path in sorted(Path("runs").glob("experiment-*/experiment.json"))]
+    note = (
+        "Mean ± standard deviation over five seeds, best accuracy first; MB of the optimizer's state. `speednet:width=0.25` on "
+        "10,000 training images of a JPEG copy of CIFAR-10, five epochs (augmentation: eight) in batches of 250, all 10,000 test "
+        "images; `examples/experiments`."
+    )
+    rows = [_row(experiment, row.recipe) for experiment in found for row in ranking(experiment, "accuracy")]
+    keep("experiments", "Experiments", rows, note=note, columns=COLUMNS)
+
+
+def _row(experiment: Experiment, name: str) -> Measured:
+    values = [_spread(experiment, name, metric) for metric in SHOWN]
+    memory = (experiment.memory(name) or 0) / 1e6
+    lr = f"{experiment.recipes[name].lr:.3g}"
+    return Measured(experiment.directory.name.removeprefix("experiment-"), name, lr, *values, f"{memory:.1f}")
+
+
+def _spread(experiment: Experiment, name: str, metric: str) -> str:
+    row, about = summary(experiment, name, metric), METRICS[metric]
+    return f"{about.said(row.mean)} ± {about.said(row.std)}"
+
+
+if __name__ == "__main__":
+    main()
