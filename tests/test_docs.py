@@ -16,6 +16,7 @@ import pytest
 
 import seewhy
 from seewhy import cli
+from seewhy.comparing.statistics import METRICS
 from seewhy.data import SOURCES
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.diagnosing.attacks import ATTACKS
@@ -26,6 +27,7 @@ from seewhy.explaining.methods import METHODS
 from seewhy.models import MODELS
 from seewhy.models.tta import TTA
 from seewhy.reporting.sections.table import SECTIONS
+from seewhy.train.lr_finder import SUGGESTIONS
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.recipes import read_recipe
 from seewhy.train.schedules import SCHEDULES
@@ -39,7 +41,19 @@ BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A working directory of its own, and tables that are afterwards as they were."""
     monkeypatch.chdir(tmp_path)
-    tables = (SOURCES, AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, CAMS, FAITHFULNESS, CORRUPTIONS, SECTIONS)
+    tables = (
+        SOURCES,
+        AUGMENTATIONS,
+        MODELS,
+        OPTIMIZERS,
+        SCHEDULES,
+        CAMS,
+        FAITHFULNESS,
+        CORRUPTIONS,
+        SECTIONS,
+        SUGGESTIONS,
+        METRICS,
+    )
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
