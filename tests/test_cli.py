@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import cli
+from seewhy import cli, trials
+from seewhy.checkpoint import newest_checkpoint
 from seewhy.comparing.experiment import read_experiment
 from seewhy.data import SOURCES
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.train.lr_finder import SUGGESTIONS
+from seewhy.train.lr_finder import SUGGESTIONS, RangeTest
 from seewhy.train.recipe import Recipe, to_toml
+from seewhy.tuning import find_lr
 
 Capture = pytest.CaptureFixture[str]
 
@@ -517,7 +520,7 @@ def test_compare_trains_each_recipe_with_each_seed_and_says_what_is_real(here: P
     assert "sgd:momentum=0.9,nesterov=true" in out
     assert " has the highest test accuracy: " in out
     assert " has the lowest training loss: " in out
-    assert "2 seeds" in out
+    assert "over the seeds" in out
     homes = sorted(path.name for path in (here / "both").iterdir() if path.is_dir())
     assert homes == ["01-sgd-momentum-0.9-nesterov-true", "02-adam", "figures"]
     for home in homes[:2]:
@@ -559,6 +562,53 @@ def test_compare_says_what_failed_and_how_to_go_on(here: Path, capsys: Capture) 
     assert len(read_experiment("half").finished) == 1
 
 
+def test_a_rate_that_cannot_be_found_costs_the_others_nothing(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the report, in which the range test is that found nothing."""
+
+    def found(recipe: Recipe, data: Dataset, device: str) -> RangeTest:
+        test = find_lr(recipe, data)
+        return test if recipe.batch_size == 40 else replace(test, losses=tuple(sorted(test.losses)))
+
+    monkeypatch.setattr(trials, "find_lr", found)
+    options = ["--vary", "batch_size=40,60", "--lr", "find", "--seeds", "1", "--epochs", "1", "--output", "half"]
+    message = error_of([*COMPARE, *options], capsys)
+    assert message.startswith("seewhy: 1 of 2 trainings have no result; `seewhy compare --resume half` tries them again")
+    experiment = read_experiment("half")
+    assert [trial.recipe for trial in experiment.finished] == ["batch_size=40"]
+    assert "only at rates from" in experiment.trials[1].why_not
+    assert "batch_size=60" in (here / "half" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_every_training_of_a_comparison_write_a_checkpoint(tmp_path: Path) -> None:
+    options = ["--data", "digits", "--vary", "lr=0.5,1.0", "--epochs", "500", "--seeds", "1", "--jobs", "2", "--output", "c"]
+    command = [sys.executable, "-m", "seewhy", "compare", "demo", *options, "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    began = time.monotonic()
+    while len(list(tmp_path.glob("c/*/seed-0/checkpoints/last.pt"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() - began < 120
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.endswith("seewhy: interrupted; 0 of 2 trainings are finished and kept; `seewhy compare --resume c` goes on\n")
+    for home in tmp_path.glob("c/*/seed-0"):
+        status = json.loads((home / "status.json").read_text())
+        assert status["status"] == "interrupted"
+        step = newest_checkpoint(home / "checkpoints").content["state"]["step"]
+        assert f"interrupted after step {step};" in status["detail"]
+    assert (tmp_path / "c" / "curves.csv").exists()
+
+
+def test_compare_starts_its_own_processes(here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "start it without torchrun" in error_of([*COMPARE, "--vary", "lr=0.1,0.2"], capsys)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -572,7 +622,13 @@ def test_compare_says_what_failed_and_how_to_go_on(here: Path, capsys: Capture) 
         (["--vary", "seed=1,2"], "see --seeds"),
         (["--vary", "lr=0.1,0.2", "--seeds", "0"], "seeds must be at least 1, found 0"),
         (["--vary", "lr=0.1,0.2", "--seconds", "0"], "seconds must be more than 0, found 0"),
-        (["--vary", "lr=0.1,0.2", "--images", "0"], "above 0; found images 0"),
+        (["--vary", "lr=0.1,0.2", "--images", "0"], "images must be more than 0, found 0"),
+        (["--vary", "epochs=1,2", "--seconds", "3"], "is said by one of epochs, seconds and images, found epochs and seconds"),
+        (
+            ["--vary", "lr=0.1,0.2", "--epochs", "3", "--images", "9"],
+            "one of epochs, seconds and images, found epochs and images",
+        ),
+        (["--vary", "lr=0.1,0.2", "--backend", "dask", "--jobs", "2"], "jobs are of this machine's processes; dask runs as many"),
         (["--vary", "lr=0.1,0.2", "--jobs", "-1"], "jobs must be 0 or more, found -1"),
     ],
 )

@@ -324,6 +324,16 @@ def test_data_that_was_changed_after_loading_is_not_loaded_again(recipe: Recipe,
     assert read_setting(experiment.trials[0].directory)["data"]["images"]["train"] == len(some.train)
 
 
+def test_a_checkpoint_that_cannot_be_read_is_put_aside_and_not_removed(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    home = compared({"a": recipe}, data, tmp_path / "e").trials[0].directory
+    (home / "summary.json").unlink()
+    for path in (home / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"of another version")
+    assert resumed(tmp_path / "e", data).trials[0].result is not None
+    kept = home.with_name(f"{home.name}.damaged-1")
+    assert (kept / "checkpoints" / "last.pt").read_bytes() == b"of another version"
+
+
 def test_a_row_that_was_half_written_hinders_nothing(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
     home = compared({"a": recipe}, data, tmp_path / "e").trials[0].directory
     before = (home / "metrics.jsonl").read_text()
@@ -513,7 +523,7 @@ def test_a_worker_that_dies_is_one_line_and_the_rest_is_kept(
     died = tmp_path / "died"
 
     def dies_once(batch: Batch, generator: torch.Generator) -> Batch:
-        if not died.exists():
+        if generator.initial_seed() == 2 and not died.exists():
             died.touch()
             os._exit(1)  # as where the system ends what takes too much memory
         return batch
@@ -525,15 +535,15 @@ def test_a_worker_that_dies_is_one_line_and_the_rest_is_kept(
     with pytest.raises(SeewhyError) as raised:
         compared(recipes, data, tmp_path / "e", seeds=4, fan_out=TWO)
     said = re.fullmatch(
-        r"a worker process died, out of memory or killed; (\d) of 8 trainings are finished and kept; "
-        rf"`seewhy compare --resume {tmp_path}/e --jobs 1` goes on with the others",
+        r"a worker process died, out of memory or killed \(fewer --jobs need less\); (\d) of 8 trainings are finished and kept; "
+        rf"`seewhy compare --resume {tmp_path}/e` goes on",
         str(raised.value),
     )
     assert said, raised.value
     kept = {
         trial.directory: (trial.directory / "summary.json").read_bytes() for trial in read_experiment(tmp_path / "e").finished
     }
-    assert int(said[1]) <= len(kept) < 8
+    assert 2 <= int(said[1]) <= len(kept) < 8
     experiment = resume_comparison(tmp_path / "e", fan_out=TWO, quiet=True)
     assert len(experiment.finished) == 8
     assert all((home / "summary.json").read_bytes() == content for home, content in kept.items())

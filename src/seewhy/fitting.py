@@ -71,7 +71,8 @@ def fit(
         if recipe.lr == "find":
             found = from_first(lambda: find_lr(recipe, data, device=own_device), world)
             recipe, before = replace(recipe, lr=found.suggestion), Before(range_test=found)
-            note(f"lr {recipe.lr:.3g}, by a range test of {len(found.rates)} updates", quiet or not world.is_first)
+            doubt = f"; {found.doubt}" if found.doubt else ""
+            note(f"lr {recipe.lr:.3g}, by a range test of {len(found.rates)} updates{doubt}", quiet or not world.is_first)
         setting = describe_setting(data, place, find_precision(recipe.precision, place))
         with seeded(recipe.seed, place):
             state = new_state(build(recipe.model, len(data.classes), data.train).to(place), recipe)

@@ -7,7 +7,7 @@ from rich.text import Text
 from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.statistics import METRICS, Summary, conclusion, ranking, summary
 from seewhy.tables import console, table
-from seewhy.train.lr_finder import DEFAULT, SURE_FALL, RangeTest
+from seewhy.train.lr_finder import DEFAULT, RangeTest
 from seewhy.train.recipe import Recipe
 
 WRITTEN = {
@@ -30,26 +30,30 @@ def print_range_test(test: RangeTest, recipe: Recipe) -> None:
         rows.add_row(f"in {recipe.name}", f"{recipe.lr:.3g}", "")
     rows.columns[2].justify = "left"
     out.print(rows)
-    high, low = test.fall
-    if low > (1 - SURE_FALL) * high:
-        said = f"the loss fell from {high:.3g} to {low:.3g} only, so these may be too low; more --updates tell more"
-        out.print(f"\n{said}", style="yellow")
+    if test.doubt:
+        out.print(f"\n{test.doubt}; more --updates tell more", style="yellow")
 
 
 def print_experiment(experiment: Experiment) -> None:
     """Every recipe's result, the best first; what is real about it; what failed; and where everything is."""
     out = console()
-    rows = table("recipe", "lr", "test accuracy %", "training loss", "s", "memory MB")
+    rows = table("recipe", "lr", "test accuracy %", "training loss", "s", "state MB", "seeds")
     for row in ranking(experiment, "accuracy"):
         loss, seconds = (summary(experiment, row.recipe, metric) for metric in ("train_loss", "seconds"))
         memory = (experiment.memory(row.recipe) or 0) / 1e6
         lr = f"{experiment.recipes[row.recipe].lr:.3g}"
-        cells = _spread(row, "accuracy"), _spread(loss, "train_loss"), METRICS["seconds"].said(seconds.mean), f"{memory:.1f}"
+        cells = (
+            _spread(row, "accuracy"),
+            _spread(loss, "train_loss"),
+            METRICS["seconds"].said(seconds.mean),
+            f"{memory:.1f}",
+            str(len(row.values)),
+        )
         rows.add_row(Text(row.recipe), lr, *cells)
     if rows.row_count:
         out.print()
         out.print(rows)
-        out.print(f"\nmean ± standard deviation over {len(experiment.seeds)} seeds; s of training; memory of the optimizer\n")
+        out.print("\nmean ± standard deviation over the seeds; s of training; state of the optimizer\n")
         for metric in ("accuracy", "train_loss"):
             out.print(conclusion(experiment, metric))
     for trial in experiment.trials:

@@ -1,17 +1,17 @@
 """`compare_recipes`: the trials of an experiment, fanned out over the processes of a machine or over a cluster."""
 
+import os
 import shutil
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 from filelock import FileLock, Timeout
 
 from seewhy.checkpoint import newest_checkpoint
@@ -25,13 +25,14 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.progress import note
 from seewhy.data.sources import checked
 from seewhy.errors import SeewhyError
+from seewhy.fanning_out import WorkerDied, fanned_out
 from seewhy.files import make_directory, write_text
 from seewhy.fitting import fit, resume
 from seewhy.keeping import Keeping
 from seewhy.models import MODELS
 from seewhy.models.tta import TTA
 from seewhy.recording import write_range_test, write_status
-from seewhy.run import check_free, read_status
+from seewhy.run import check_free, read_range_test, read_status
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.precision import find_device
 from seewhy.train.recipe import Recipe, restore_recipe, to_toml
@@ -39,7 +40,6 @@ from seewhy.train.schedules import SCHEDULES
 from seewhy.tuning import find_lr, images_per_second
 
 TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
-SAMPLED = 1000  # training images, by which data is compared
 ONE_AT_A_TIME = threading.Lock()  # in a process: a worker of dask has several threads, which share the random generators
 
 
@@ -59,15 +59,16 @@ def compare_recipes(
     the others nothing, and an interrupted comparison goes on with `resume_comparison`. Raises SeewhyError where nothing can be
     compared, and where a process dies.
     """
-    recipes, data, directory = dict(recipes), _as_loaded(checked(data)), Path(directory)
-    _check(recipes, seeds, seconds)
+    recipes, directory, fan_out = dict(recipes), Path(directory), fan_out or FanOut()
+    _check(recipes, seeds, seconds, fan_out)
     check_free(directory)
+    data = _as_loaded(checked(data))
     first = min(recipe.seed for recipe in recipes.values())
     about = {"name": data.name, "fingerprint": data.fingerprint, "loaded_with": dict(data.loaded_with)}
     experiment = Experiment(directory, about, recipes, tuple(range(first, first + seeds)), seconds, (), {})
     make_directory(directory)
     write_experiment(experiment)
-    return _finished(experiment, data, fan_out or FanOut(), quiet)
+    return _finished(experiment, data, fan_out, quiet)
 
 
 def resume_comparison(
@@ -77,7 +78,8 @@ def resume_comparison(
 
     `data` is needed only where it was made in memory. Raises as `compare_recipes` does.
     """
-    experiment = read_experiment(directory)
+    experiment, fan_out = read_experiment(directory), fan_out or FanOut()
+    _check(experiment.recipes, len(experiment.seeds), None, fan_out)
     if data is None:
         if not experiment.data["loaded_with"]:
             raise SeewhyError(f"{experiment.data['name']} was made in memory; give resume_comparison() the data of {directory}")
@@ -85,33 +87,39 @@ def resume_comparison(
     data = checked(data)
     if data.fingerprint != experiment.data["fingerprint"]:
         raise SeewhyError(f"{data.name} is not the data of {directory}: its fingerprint differs")
-    return _finished(experiment, data, fan_out or FanOut(), quiet)
+    return _finished(experiment, data, fan_out, quiet)
 
 
 def _as_loaded(data: Dataset) -> Dataset:
     """The data, no longer said to be loaded where it is not what loading gives: a data set may be changed after that."""
     if not data.loaded_with:
         return data
-    loaded = load(**data.loaded_with, quiet=True)
-    rows = slice(None, None, max(1, len(data.train) // SAMPLED))
-    if data.splits.keys() == loaded.splits.keys() and all(
-        torch.equal(mine.labels, theirs.labels) and torch.equal(mine.images[rows], theirs.images[rows])
-        for mine, theirs in zip(data.splits.values(), loaded.splits.values(), strict=True)
-    ):
+    content, loaded = checked(replace(data, fingerprint="")), load(**data.loaded_with, quiet=True)
+    if content.fingerprint in (loaded.fingerprint, checked(replace(loaded, fingerprint="")).fingerprint):
         return data
-    return checked(replace(data, loaded_with={}, fingerprint=""))
+    return replace(content, loaded_with={})
 
 
-def _check(recipes: Mapping[str, Recipe], seeds: int, seconds: float | None) -> None:
+def _check(recipes: Mapping[str, Recipe], seeds: int, seconds: float | None, fan_out: FanOut) -> None:
+    """Raise SeewhyError for what cannot be compared, before anything is written."""
     if not recipes:
         raise SeewhyError("there is no recipe to train")
-    if seeds < 1:
+    if not isinstance(seeds, int) or seeds < 1:
         raise SeewhyError(f"seeds must be at least 1, found {seeds}")
     if seconds is not None and not seconds > 0:
         raise SeewhyError(f"seconds must be more than 0, found {seconds:g}")
+    if seconds is not None and len({recipe.epochs for recipe in recipes.values()}) > 1:
+        raise SeewhyError("seconds set the epochs of every recipe, so these cannot differ from recipe to recipe too")
     for name, recipe in recipes.items():
+        if not isinstance(recipe, Recipe):
+            raise SeewhyError(f"{name!r} must be a Recipe, as in RECIPES or made by grid(), found {recipe!r}")
         if any(callable(step) for step in recipe.augment):
             raise SeewhyError(f"{name}: an experiment keeps recipes as text; give the augmentation a name in AUGMENTATIONS")
+        replace(recipe, seed=recipe.seed + seeds - 1)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SeewhyError("a comparison starts its own processes, see --jobs; start it without torchrun")
+    if fan_out.backend == "processes":
+        find_device(fan_out.device)
 
 
 def _finished(experiment: Experiment, data: Dataset, fan_out: FanOut, quiet: bool) -> Experiment:
@@ -120,25 +128,39 @@ def _finished(experiment: Experiment, data: Dataset, fan_out: FanOut, quiet: boo
     homes = homes_of(directory, experiment.recipes)
     sent = None if data.loaded_with else data  # what can be loaded is loaded from its cache, and memory is shared
     work = _Work(sent, dict(data.loaded_with), fan_out.device, experiment.seconds, _additions())
+    missing = [trial for trial in read_experiment(directory).trials if trial.result is None]
+    jobs = _jobs(fan_out, len(missing))  # for both: a recipe's speed is to be measured as it will be trained
     try:
-        open_ones = [(name, experiment.recipes[name], home) for name, home in homes.items() if not (home / RECIPE).exists()]
-        for name in _fanned_out(_prepare, open_ones, work, fan_out):
+        unfixed = [(name, experiment.recipes[name], home) for name, home in homes.items() if not (home / RECIPE).exists()]
+        for name in fanned_out(_prepare, unfixed, work, fan_out.backend, jobs):
             note(_prepared_line(name, homes[name]), quiet)
-        ready = read_experiment(directory)
-        left = [trial for trial in ready.trials if trial.result is None and (homes[trial.recipe] / RECIPE).exists()]
+        ready = read_experiment(directory).recipes
+        left = [trial for trial in missing if (homes[trial.recipe] / RECIPE).exists()]
         left.sort(key=lambda trial: trial.seed)  # so that an interruption leaves every recipe as many seeds
-        tasks = [(replace(ready.recipes[trial.recipe], seed=trial.seed), trial) for trial in left]
-        for count, trial in enumerate(_fanned_out(_try, tasks, work, fan_out), 1):
-            note(f"{count} of {len(left)}: {_line(read_trial(trial.recipe, trial.seed, trial.directory))}", quiet)
-    except BrokenProcessPool as error:
-        done, total = len(read_experiment(directory).finished), len(experiment.recipes) * len(experiment.seeds)
-        raise SeewhyError(
-            f"a worker process died, out of memory or killed; {done} of {total} trainings are finished and kept; "
-            f"`seewhy compare --resume {experiment.directory} --jobs 1` goes on with the others"
-        ) from error
-    experiment = read_experiment(experiment.directory)
-    write_results(experiment)
-    return experiment
+        tasks = [(replace(ready[trial.recipe], seed=trial.seed), trial) for trial in left]
+        for done, trial in enumerate(fanned_out(_try, tasks, work, fan_out.backend, jobs), 1):
+            note(f"{done} of {len(left)}: {_line(read_trial(trial.recipe, trial.seed, trial.directory))}", quiet)
+    except WorkerDied as error:
+        raise SeewhyError(f"{error}; {_kept(experiment)}") from error
+    except KeyboardInterrupt:
+        write_results(read_experiment(experiment.directory))
+        raise KeyboardInterrupt(f"interrupted; {_kept(experiment)}") from None
+    finished = read_experiment(experiment.directory)
+    write_results(finished)
+    return finished
+
+
+def _kept(experiment: Experiment) -> str:
+    done, total = len(read_experiment(experiment.directory).finished), len(experiment.recipes) * len(experiment.seeds)
+    return f"{done} of {total} trainings are finished and kept; `seewhy compare --resume {experiment.directory}` goes on"
+
+
+def _jobs(fan_out: FanOut, most: int) -> int:
+    """Trainings at a time, in processes of this machine; what a cluster has room for, it knows."""
+    if fan_out.backend != "processes":
+        return -1
+    cores = joblib.cpu_count() if find_device(fan_out.device).type == "cpu" else 1
+    return max(1, min(most, fan_out.jobs or cores))
 
 
 @dataclass(frozen=True)
@@ -171,21 +193,25 @@ def _prepare(name: str, recipe: Recipe, home: Path, work: _Work) -> str:
     make_directory(home)
 
     def prepare() -> None:
-        fixed = recipe
-        if recipe.lr == "find" or work.seconds is not None:
-            data = work.loaded()
-            if recipe.lr == "find":
-                found = find_lr(recipe, data, device=work.device)
-                write_range_test(home, found)
-                fixed = replace(fixed, lr=found.suggestion)
-            if work.seconds is not None:
-                pace = images_per_second(fixed, data, work.device)
-                fixed = replace(fixed, epochs=work.seconds * pace / len(data.train))
-        write_text(home / RECIPE, to_toml(fixed))
-        (home / "status.json").unlink(missing_ok=True)
+        with _alone(home):
+            if not (home / RECIPE).exists():
+                write_text(home / RECIPE, to_toml(_fixed(recipe, home, work)))
+                (home / "status.json").unlink(missing_ok=True)
 
     _noting_failure(home, prepare)
     return name
+
+
+def _fixed(recipe: Recipe, home: Path, work: _Work) -> Recipe:
+    """The recipe with its learning rate found and its epochs set, where that was asked for."""
+    if recipe.lr == "find":
+        found = find_lr(recipe, work.loaded(), device=work.device)
+        write_range_test(home, found)
+        recipe = replace(recipe, lr=found.suggestion)
+    if work.seconds is not None:
+        data = work.loaded()
+        recipe = replace(recipe, epochs=work.seconds * images_per_second(recipe, data, work.device) / len(data.train))
+    return recipe
 
 
 def _try(recipe: Recipe, trial: Trial, work: _Work) -> Trial:
@@ -200,11 +226,20 @@ def _try(recipe: Recipe, trial: Trial, work: _Work) -> Trial:
             if _has_checkpoint(home):
                 resume(home, data, work.device, quiet=True)
                 return
-            shutil.rmtree(home, ignore_errors=True)  # ours, from an attempt that left no whole checkpoint
+            _put_aside(home)
             fit(recipe, data, home, work.device, quiet=True, keeping=Keeping())
 
     _noting_failure(home, train)
     return trial
+
+
+def _put_aside(home: Path) -> None:
+    """Make room for a training anew: what holds no checkpoint is removed, and what does, though it cannot be read, renamed."""
+    if any((home / "checkpoints").glob("*.pt")):
+        number = next(number for number in count(1) if not home.with_name(f"{home.name}.damaged-{number}").exists())
+        home.rename(home.with_name(f"{home.name}.damaged-{number}"))
+    else:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _has_checkpoint(home: Path) -> bool:
@@ -239,46 +274,13 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-def _fanned_out(task: Callable[..., Any], each: Sequence[tuple[Any, ...]], work: _Work, fan_out: FanOut) -> Iterator[Any]:
-    """What `task` returns for each, as soon as it does."""
-    if not each:
-        return
-    jobs = -1  # as many as a cluster has room for; what devices there are, its workers know
-    if fan_out.backend == "processes":
-        jobs = min(len(each), fan_out.jobs or (joblib.cpu_count() if find_device(fan_out.device).type == "cpu" else 1))
-    with _backend(fan_out.backend) as (backend, unordered):
-        how = "generator_unordered" if unordered else "list"
-        with joblib.parallel_config(backend, n_jobs=jobs):  # Parallel by itself knows no name of a cluster
-            parallel = joblib.Parallel(return_as=how, batch_size=1, pre_dispatch="n_jobs")  # nobody waits in a worker's queue
-        yield from parallel(joblib.delayed(task)(*arguments, work) for arguments in each)
-
-
-@contextmanager
-def _backend(name: str) -> Iterator[tuple[str, bool]]:
-    """joblib's name of a back end, once it is connected, and whether it gives results as they come."""
-    if name == "processes":
-        yield "loky", True
-        return
-    try:
-        if name == "ray":
-            from ray.util.joblib import register_ray
-
-            register_ray()
-            yield "ray", False
-            return
-        from distributed import Client
-    except ImportError:
-        package = "ray" if name == "ray" else "distributed"
-        raise SeewhyError(f"--backend {name} needs the package {package}; `pip install {package}`") from None
-    with Client(set_as_default=True):
-        yield "dask", True
-
-
 def _prepared_line(name: str, home: Path) -> str:
     if not (home / RECIPE).exists():
         return f"{name}: {read_status(home)[1]}"
     recipe = restore_recipe(home / RECIPE)
-    return f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs"
+    found = read_range_test(home)
+    doubt = f"; {found.doubt}" if found is not None and found.doubt else ""
+    return f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs{doubt}"
 
 
 def _line(trial: Trial) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from itertools import islice
+from statistics import fmean
 
 import torch
 
@@ -14,6 +14,7 @@ from seewhy.train.loop import train
 from seewhy.train.lr_finder import RangeTest, range_test
 from seewhy.train.precision import find_device
 from seewhy.train.recipe import Recipe
+from seewhy.train.schedules import bind_schedule
 from seewhy.train.seeding import seeded
 from seewhy.train.state import TrainState, new_state
 
@@ -42,27 +43,29 @@ def find_lr(
 
 
 def images_per_second(recipe: Recipe, data: Dataset, device: str = "auto", seconds: float = 2.0) -> float:
-    """How fast a new model trains as `recipe` says, measured for so many seconds after three steps, or to the end of an epoch.
+    """How fast a new model trains as `recipe` says, measured for so many seconds of training after three steps.
 
-    Evaluation is not counted. The caller's random state is left as it was.
+    Images have the side whose area is the mean over the run, where `resolution` changes it. The caller's random state is left as
+    it was.
     """
     data, place = checked(data), find_device(device)
-    recipe = replace(recipe, epochs=max(1.0, recipe.epochs))  # no evaluation comes before the end of an epoch
+    schedule = bind_schedule(recipe.resolution)
+    side = fmean(schedule(step / 100, ()) ** 2 for step in range(100)) ** 0.5
+    recipe = replace(recipe, epochs=1e6, eval_every=0, resolution=f"exponential:start={side},end={side}")
     with seeded(recipe.seed, place):
         state = new_state(build(recipe.model, len(data.classes), data.train).to(torch.device(place)), recipe)
-        per_epoch, batch_size = equal_batches(len(data.train), recipe.batch_size)
-        warm = WARM if per_epoch > WARM else 0
-        steps, began = 0, time.perf_counter()
-        for _ in islice(train(state, data), per_epoch):
-            steps += 1
-            if steps == warm:
-                began = _once_done(state)
-            if steps > warm and time.perf_counter() - began >= seconds:
+        _, batch_size = equal_batches(len(data.train), recipe.batch_size)
+        steps, began = 0, 0.0
+        for _ in train(state, data):
+            if state.step == WARM:
+                steps, began = state.step, _once_done(state)
+            elif steps and state.step > steps and state.seconds + state.spent - began >= seconds:
                 break
-        return (steps - warm) * batch_size / (_once_done(state) - began)
+        return (state.step - steps) * batch_size / (_once_done(state) - began)
 
 
 def _once_done(state: TrainState) -> float:
-    """The time, in seconds, when the device has done every step so far."""
+    """Seconds of training until the device has done every step so far."""
+    waited = time.perf_counter()
     state.totals.device_sums.tolist()
-    return time.perf_counter()
+    return state.seconds + state.spent + time.perf_counter() - waited

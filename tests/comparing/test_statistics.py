@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, combinations
 from typing import Any
 
@@ -105,11 +106,47 @@ def test_only_seeds_that_both_finished_are_paired(make: Make) -> None:
     assert row.difference == pytest.approx(np.mean(ours) - np.mean(theirs))
 
 
+def test_what_is_better_is_so_on_the_seeds_that_both_finished(make: Make) -> None:
+    """b diverged on the two seeds that were hard for a, which makes its mean the better one; where both finished a is better."""
+    values: dict[str, dict[int, Any]] = {
+        "a": {0: 0.70, 1: 0.71, 2: 0.90, 3: 0.905, 4: 0.902},
+        "b": {0: None, 1: None, 2: 0.88, 3: 0.886, 4: 0.881},
+    }
+    experiment = make(values, "accuracy", images=100_000)
+    (row,) = differences(experiment, "accuracy")
+    assert (row.better, row.worse, row.seeds, row.significant) == ("a", "b", 3, True)
+    assert row.difference == pytest.approx((0.02 + 0.019 + 0.021) / 3)
+    assert row.interval[0] > 0
+    assert conclusion(experiment, "accuracy") == (
+        "b has the highest test accuracy: 88.23 ± 0.32 % (3 of 5 seeds). That is turned round for a on the seeds that both have "
+        "finished."
+    )
+
+
+def test_a_metric_that_is_nan_is_no_value(make: Make) -> None:
+    values = {"a": {0: 0.1, 1: 0.11, 2: 0.12}, "b": {0: 0.2, 1: 0.211, 2: 0.22}, "c": {0: math.nan, 1: math.nan, 2: math.nan}}
+    (row,) = differences(make(values), "test_loss")
+    assert (row.better, row.worse, row.significant) == ("a", "b", True)
+    assert [each.recipe for each in ranking(make(values), "test_loss")] == ["a", "b"]
+
+
+def test_recipes_without_a_seed_in_common_are_not_compared(make: Make) -> None:
+    said = conclusion(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_loss")
+    assert said == "a has the lowest test loss: 0.100 (1 of 2 seeds). That is not told from luck over b (no seed in common)."
+
+
+def test_training_losses_of_different_tasks_are_said_to_be_so(make: Make) -> None:
+    experiment = make({"a": around(0.1), "b": around(0.9, (1, 0, 2))}, "train_loss")
+    recipes = {"a": experiment.recipes["a"], "b": replace(experiment.recipes["b"], label_smoothing=0.1)}
+    said = conclusion(replace(experiment, recipes=recipes), "train_loss")
+    assert said.endswith("over b. But label_smoothing differs, and with that what the training loss is of.")
+
+
 @pytest.mark.parametrize("shared", [0, 1])
 def test_fewer_than_two_shared_seeds_tell_nothing(shared: int, make: Make) -> None:
     experiment = make({"a": {0: 0.1, 1: 0.1, 2: None}, "b": {0: 0.9 if shared else None, 1: None, 2: 0.9}})
     (row,) = differences(experiment, "test_loss")
-    assert (row.seeds, row.p_value, row.adjusted, row.is_real) == (shared, 1.0, 1.0, False)
+    assert (row.seeds, row.p_value, row.adjusted, row.significant) == (shared, 1.0, 1.0, False)
     assert all(map(math.isnan, row.interval))
     assert math.isnan(row.difference) if shared == 0 else row.difference == pytest.approx(-0.8)
 
@@ -123,7 +160,7 @@ def test_equal_steps_of_accuracy_are_rounding_and_not_certainty(make: Make) -> N
     assert row.p_value > 0.05
     assert row.interval == pytest.approx(stats.t.interval(0.95, 2, loc=0.01, scale=error))
     (row,) = differences(make(values, "accuracy", images=10_000), "accuracy")  # a hundred images more are more than rounding
-    assert row.is_real
+    assert row.significant
 
 
 def test_a_spread_above_that_of_rounding_is_left_alone(make: Make) -> None:
@@ -142,7 +179,7 @@ def test_where_nothing_is_rounded_equal_gaps_are_certain_and_equal_values_are_no
 def test_equal_recipes_seldom_seem_to_differ(make: Make) -> None:
     """Of 300 experiments with 6 recipes of equal truth, a real difference anywhere shows in at most one of twenty."""
     rng = np.random.default_rng(0)
-    fooled = sum(any(row.is_real for row in differences(make(drawn(rng, 6, 5)), "test_loss")) for _ in range(300))
+    fooled = sum(any(row.significant for row in differences(make(drawn(rng, 6, 5)), "test_loss")) for _ in range(300))
     assert fooled <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
     naive = np.random.default_rng(0)  # what the same experiments show where pairs are not corrected for
     uncorrected = sum(any(row.p_value < 0.05 for row in differences(make(drawn(naive, 6, 5)), "test_loss")) for _ in range(100))
@@ -155,7 +192,7 @@ def test_a_difference_of_many_spreads_is_found(make: Make) -> None:
     for _ in range(20):
         values = drawn(rng, 6, 5)
         values["r3"] = {seed: value - 0.2 for seed, value in values["r3"].items()}
-        found += sum(row.is_real for row in differences(make(values), "test_loss") if row.better == "r3")
+        found += sum(row.significant for row in differences(make(values), "test_loss") if row.better == "r3")
     assert found == 20 * 5
 
 
@@ -193,8 +230,8 @@ def some(names: str) -> dict[str, dict[int, float]]:
         ({"a": {0: None}}, "No training has finished yet."),
         ({"a": {0: 0.9}}, "a has the highest test accuracy: 90.00 %."),
         (some("a"), "a has the highest test accuracy: 90.00 ± 1.00 %."),
-        (some("ca"), "a has the highest test accuracy: 90.00 ± 1.00 %. That is real over c."),
-        (some("cda"), "a has the highest test accuracy: 90.00 ± 1.00 %. That is real over all the others."),
+        (some("ca"), "a has the highest test accuracy: 90.00 ± 1.00 %. That is significant over c."),
+        (some("cda"), "a has the highest test accuracy: 90.00 ± 1.00 %. That is significant over all the others."),
         (
             some("ba"),
             "a has the highest test accuracy: 90.00 ± 1.00 %. That is not told from luck over "
@@ -202,12 +239,12 @@ def some(names: str) -> dict[str, dict[int, float]]:
         ),
         (
             some("bca"),
-            "a has the highest test accuracy: 90.00 ± 1.00 %. That is real over c, but not told from luck over "
+            "a has the highest test accuracy: 90.00 ± 1.00 %. That is significant over c, but not told from luck over "
             f"b (+1.00, {said(some('bca'), 'b')}).",
         ),
         (
             FIVE,
-            "a has the highest test accuracy: 90.00 ± 1.00 %. That is real over d and c, but not told from luck over "
+            "a has the highest test accuracy: 90.00 ± 1.00 %. That is significant over d and c, but not told from luck over "
             f"b (+1.00, {said(FIVE, 'b')}) and e (+1.50, {said(FIVE, 'e')}).",
         ),
     ],
@@ -230,5 +267,5 @@ def test_a_smaller_loss_is_better_in_words_too(make: Make) -> None:
     far = around(0.8, (1, 0, 2))
     said = conclusion(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_loss")
     assert said.startswith(
-        "a has the lowest test loss: 0.100 ± 0.010. That is real over b, but not told from luck over c (-0.010,"
+        "a has the lowest test loss: 0.100 ± 0.010. That is significant over b, but not told from luck over c (-0.010,"
     )

@@ -215,6 +215,17 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
     assert [parameter.requires_grad for parameter in state.model.parameters()] == trained
 
 
+@pytest.mark.parametrize("accumulate", [2, 3, 4, 5, 8])
+def test_the_whole_range_is_covered_however_many_batches_an_update_has(data: Dataset, accumulate: int) -> None:
+    recipe = replace(RECIPE, batch_size=35, accumulate=accumulate, resolution="linear:start=0.5,end=1,warmup=0.5", lookahead=50)
+    assert len(data.train) % 35 > 0  # the last update of an epoch is a smaller one for most of these
+    found = range_test(begun(data, recipe), data, 1e-6, 1e-3, 20)
+    assert len(found.rates) == 20
+    assert found.rates[0] == pytest.approx(1e-6)
+    assert found.rates[-1] == pytest.approx(1e-3)
+    assert all(before < after for before, after in pairwise(found.rates))
+
+
 def a_test(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
     return RangeTest(tuple(rates.tolist()), tuple(losses.tolist()), tuple(losses.tolist()), "at the end of the range")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -81,24 +81,30 @@ def compare(arguments: list[str]) -> None:
         raise SeewhyError("say what is to differ, as in --vary optimizer=sgd,adam --vary lr=0.1,0.3")
     if any(argument.split("=")[0] == "--lr" for argument in arguments):
         vary = {"lr": [options.recipe.lr]} | vary
+    _check_budget(options, arguments, vary)
     grid(options.recipe, vary)  # what it says about bad values does not need the data
     if options.output is not None:
         check_free(options.output)
     data = loaded(options.data, options.loading)
-    recipes = grid(_with_budget(options, len(data.train)), vary)
+    recipe = options.recipe
+    if options.images is not None:
+        recipe = replace(recipe, epochs=options.images / len(data.train))
+    recipes = grid(recipe, vary)
     with directory_for(f"compare-{options.recipe.name}", options.output) as directory:
         made = compare_recipes(recipes, data, directory, options.seeds, options.seconds, options.fan_out, options.quiet)
     _finish(made)
 
 
-def _with_budget(options: Compare, images: int) -> Recipe:
-    if options.images is None:
-        return options.recipe
-    if options.seconds is not None or options.images < 1:
-        raise SeewhyError(
-            f"a budget is in --epochs, --seconds or --images, one of them and above 0; found images {options.images}"
-        )
-    return replace(options.recipe, epochs=options.images / images)
+def _check_budget(options: Compare, arguments: list[str], vary: dict[str, list[Any]]) -> None:
+    """Raise SeewhyError where more than one thing says how long to train."""
+    epochs = "epochs" in vary or any(argument.split("=")[0] == "--epochs" for argument in arguments)
+    budgets = {"seconds": options.seconds, "images": options.images}
+    said = ["epochs"] * epochs + [name for name, value in budgets.items() if value is not None]
+    if len(said) > 1:
+        raise SeewhyError(f"how long to train is said by one of epochs, seconds and images, found {' and '.join(said)}")
+    for name, value in budgets.items():
+        if value is not None and not value > 0:
+            raise SeewhyError(f"{name} must be more than 0, found {value:g}")
 
 
 def _finish(experiment: "Experiment") -> None:
@@ -106,9 +112,11 @@ def _finish(experiment: "Experiment") -> None:
     from seewhy.reporting.experiment_page import report_experiment
     from seewhy.scoreboard import print_experiment
 
-    if experiment.finished:
-        report_experiment(experiment)
-    print_experiment(experiment)
+    try:
+        if experiment.finished:
+            report_experiment(experiment)
+    finally:
+        print_experiment(experiment)
     missing = len(experiment.trials) - len(experiment.finished)
     if missing:
         raise SeewhyError(

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from seewhy.arguments import parse
 from seewhy.commands.loading import Loading, Name, loaded
 from seewhy.train.recipe import Recipe
+from seewhy.train.world import is_first_process
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def find_lr(arguments: list[str]) -> None:
     from seewhy.tuning import find_lr as find
 
     data = loaded(options.data, options.loading)
+    if not is_first_process():  # torchrun starts several, and one is enough
+        return
     found = find(options.recipe, data, options.start, options.end, options.updates, options.beta, options.device)
     print_range_test(found, options.recipe)
     if options.out is not None:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, lookup
 
 
 @dataclass(frozen=True)
 class FanOut:
-    """Where the trainings of an experiment run. Raises SeewhyError for a negative number of jobs."""
+    """Where the trainings of an experiment run. Raises SeewhyError for values out of range."""
 
     jobs: int = 0
     """Trainings at a time; 0 for as many as there are cores, or one on a GPU."""
@@ -18,5 +18,8 @@ class FanOut:
     """auto, cpu, cuda, cuda:1, mps."""
 
     def __post_init__(self) -> None:
-        if self.jobs < 0:
+        if not isinstance(self.jobs, int) or self.jobs < 0:
             raise SeewhyError(f"jobs must be 0 or more, found {self.jobs}")
+        lookup(dict.fromkeys(("processes", "dask", "ray")), self.backend, "back end")
+        if self.jobs and self.backend != "processes":
+            raise SeewhyError(f"jobs are of this machine's processes; {self.backend} runs as many as its workers have room for")

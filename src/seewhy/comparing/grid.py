@@ -87,4 +87,4 @@ def _said(field: str, value: Any) -> str:
         return " ".join(str(step) for step in value) or f"no {field}"
     if isinstance(value, str) and value != "find":
         return value
-    return f"{field}={value:g}" if isinstance(value, float) else f"{field}={value}"
+    return f"{field}={value:g}" if isinstance(value, float) and float(f"{value:g}") == value else f"{field}={value}"

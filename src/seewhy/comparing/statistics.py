@@ -13,6 +13,7 @@ from seewhy.comparing.trial import Trial
 from seewhy.run import Result
 
 CLOSEST = 3  # recipes that a sentence names
+LOSS_FIELDS = ("augment", "class_weights", "l1", "label_smoothing", "resolution")  # that change what is minimised
 LEVEL = 0.05  # of significance, of all comparisons together
 
 
@@ -51,13 +52,13 @@ class Difference:
     better: str
     worse: str
     seeds: int
-    difference: float  # mean of better minus worse; negative where smaller is better
+    difference: float  # mean of better minus worse over those seeds; negative where smaller is better; nan for none
     interval: tuple[float, float]  # 95 % of this difference alone
     p_value: float  # two-sided paired t-test
     adjusted: float  # by Holm's method, for all pairs of the metric
 
     @property
-    def is_real(self) -> bool:
+    def significant(self) -> bool:
         """Whether luck explains it at most once in twenty experiments, all pairs taken together."""
         return self.adjusted < LEVEL
 
@@ -75,7 +76,7 @@ def summary(experiment: Experiment, name: str, metric: str) -> Summary:
 
 def ranking(experiment: Experiment, metric: str) -> list[Summary]:
     """The recipes that have a finished trial, the best mean first."""
-    found = [summary(experiment, name, metric) for name in experiment.recipes if experiment.of(name)]
+    found = [summary(experiment, name, metric) for name in experiment.recipes if _values(experiment, name, metric)]
     return sorted(found, key=lambda row: row.mean, reverse=METRICS[metric].higher_is_better)
 
 
@@ -88,9 +89,12 @@ def differences(experiment: Experiment, metric: str) -> list[Difference]:
     spread is never taken to be smaller than that of rounding to them.
     """
     rows = []
+    sign = 1 if METRICS[metric].higher_is_better else -1
     for better, worse in combinations([row.recipe for row in ranking(experiment, metric)], 2):
         ours, theirs = _values(experiment, better, metric), _values(experiment, worse, metric)
         gaps = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        if sign * sum(gaps) < 0:  # the one with the better mean of all its seeds is the worse one where both have finished
+            better, worse, gaps = worse, better, [-gap for gap in gaps]
         rows.append((better, worse, gaps, *_paired_t(gaps, _resolution(experiment, metric))))
     adjusted = holm([row[-1] for row in rows])
     found = [
@@ -119,24 +123,46 @@ def conclusion(experiment: Experiment, metric: str) -> str:
     spread = "" if math.isnan(best.std) else f" ± {about.said(best.std)}"
     said = f"{best.recipe} has the {'highest' if about.higher_is_better else 'lowest'} {about.title}: {about.said(best.mean)}"
     said += f"{spread}{about.unit}"
+    if len(best.values) < len(experiment.seeds):
+        said += f" ({len(best.values)} of {len(experiment.seeds)} seeds)"
     if len(rows) == 1:
         return f"{said}."
-    over = [row for row in differences(experiment, metric) if row.better == best.recipe]
-    real = [row.worse for row in over if row.is_real]
-    others = [row for row in over if not row.is_real]
-    if not real:
-        return f"{said}. That is not told from luck over {_gaps(others, about)}."
-    if not others:
-        return f"{said}. That is real over {'all the others' if len(real) > 1 else real[0]}."
-    return f"{said}. That is real over {_listed(real)}, but not told from luck over {_gaps(others, about)}."
+    pairs = [row for row in differences(experiment, metric) if best.recipe in (row.better, row.worse)]
+    over = [row.worse for row in pairs if row.significant and row.better == best.recipe]
+    under = [row.better for row in pairs if row.significant and row.worse == best.recipe]
+    others = [row for row in pairs if not row.significant]
+    if over and not others and not under:
+        return f"{said}. That is significant over {'all the others' if len(over) > 1 else over[0]}.{_tasks(experiment, metric)}"
+    parts = [
+        *([f"significant over {_listed(over)}"] if over else []),
+        *([f"not told from luck over {_gaps(best.recipe, others, about)}"] if others else []),
+        *([f"turned round for {_listed(under)} on the seeds that both have finished"] if under else []),
+    ]
+    return f"{said}. That is {', but '.join(parts)}.{_tasks(experiment, metric)}"
 
 
-def _gaps(rows: Sequence[Difference], about: Metric) -> str:
+def _tasks(experiment: Experiment, metric: str) -> str:
+    """What makes training losses those of different tasks, in words."""
+    finished = [recipe for name, recipe in experiment.recipes.items() if experiment.of(name)]
+    differing = [field for field in LOSS_FIELDS if len({getattr(recipe, field) for recipe in finished}) > 1]
+    if metric != "train_loss" or not differing:
+        return ""
+    return f" But {_listed(differing)} differ{'s' * (len(differing) == 1)}, and with that what the training loss is of."
+
+
+def _gaps(best: str, rows: Sequence[Difference], about: Metric) -> str:
     """The recipes that come closest, and by how much; of the rest their number."""
-    ordered = sorted(rows, key=lambda row: abs(row.difference))
-    closest = [f"{row.worse} ({about.said(row.difference, '+')}, p = {row.adjusted:.2g})" for row in ordered[:CLOSEST]]
+    ordered = sorted(rows, key=lambda row: math.inf if math.isnan(row.difference) else abs(row.difference))
+    closest = [_gap(best, row, about) for row in ordered[:CLOSEST]]
     left = len(ordered) - len(closest)
     return _listed(closest + [f"{left} other{'s' * (left > 1)}"] * (left > 0))
+
+
+def _gap(best: str, row: Difference, about: Metric) -> str:
+    other, gap = (row.worse, row.difference) if row.better == best else (row.better, -row.difference)
+    if math.isnan(gap):
+        return f"{other} (no seed in common)"
+    return f"{other} ({about.said(gap, '+')}, p = {row.adjusted:.2g})"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -146,7 +172,8 @@ def _listed(names: Sequence[str]) -> str:
 def _values(experiment: Experiment, name: str, metric: str) -> dict[int, float]:
     """The metric of each finished trial of a recipe, by seed."""
     of = METRICS[metric].of
-    return {trial.seed: of(trial, trial.result) for trial in experiment.of(name) if trial.result is not None}
+    values = {trial.seed: of(trial, trial.result) for trial in experiment.of(name) if trial.result is not None}
+    return {seed: value for seed, value in values.items() if not math.isnan(value)}
 
 
 def _resolution(experiment: Experiment, metric: str) -> float:

@@ -23,15 +23,19 @@ class Trial:
 
 
 def read_trial(recipe: str, seed: int, directory: Path) -> Trial:
-    """The trial in a directory, as far as it has come. Raises SeewhyError where what it wrote is damaged."""
+    """The trial in a directory, as far as it has come."""
     if not (directory / "summary.json").exists():
         try:
             history = read_history(directory)
         except SeewhyError:  # not begun, or ended in the middle of a row: a training that goes on writes its rows anew
             history = ()
         return Trial(recipe, seed, directory, history, why_not=_why_not(directory))
-    history = read_history(directory)
-    result, error = read_result(directory), calibration(read_predictions(directory)).ece
+    try:
+        history = read_history(directory)
+        result, error = read_result(directory), calibration(read_predictions(directory)).ece
+    except SeewhyError as error_:
+        why = f"{error_}; remove {directory} and resume, and it is trained again"
+        return Trial(recipe, seed, directory, why_not=why)
     return Trial(recipe, seed, directory, history, result, error, why_not="")
 
 

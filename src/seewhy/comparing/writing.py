@@ -23,7 +23,7 @@ def differences_table(experiment: Experiment) -> Table:
     """Every pair of recipes by every metric."""
     header = ["metric", "better", "worse", "seeds", "difference", "low", "high", "p_value", "adjusted_p_value", "real"]
     rows: list[list[object]] = [
-        [metric, row.better, row.worse, row.seeds, row.difference, *row.interval, row.p_value, row.adjusted, row.is_real]
+        [metric, row.better, row.worse, row.seeds, row.difference, *row.interval, row.p_value, row.adjusted, row.significant]
         for metric in METRICS
         for row in differences(experiment, metric)
     ]

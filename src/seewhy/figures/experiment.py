@@ -107,7 +107,7 @@ def seeds_figure(experiment: Experiment, metric: str = "accuracy") -> Figure:
     _check(experiment)
     ranked = ranking(experiment, metric)
     rows, best = ranked[:MOST_ROWS], ranked[0].recipe
-    worse = {row.worse for row in differences(experiment, metric) if row.better == best and row.is_real}
+    worse = {row.worse for row in differences(experiment, metric) if row.better == best and row.significant}
     with mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 9.5}):
         figure = Figure(figsize=(4.4, 1.15 + 0.36 * len(rows)), layout="constrained")
         axes = figure.subplots()

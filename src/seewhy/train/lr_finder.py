@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -41,7 +42,7 @@ class RangeTest:
         """A learning rate by each entry of SUGGESTIONS."""
         return {name: suggest(self) for name, suggest in SUGGESTIONS.items()}
 
-    @property
+    @cached_property
     def centred(self) -> tuple[float, ...]:
         """The losses smoothed to both sides, by a Gaussian of 0.3 decades: unlike a running average this does not lag behind."""
         places = np.log10(self.rates)
@@ -54,6 +55,14 @@ class RangeTest:
         curve = self.centred
         lowest = int(np.argmin(curve))
         return float(np.median(curve[: max(1, lowest // 3)])), curve[lowest]
+
+    @property
+    def doubt(self) -> str:
+        """Why the suggestions may be too low; empty where the loss fell by a tenth or more."""
+        high, low = self.fall
+        return (
+            "" if low <= (1 - SURE_FALL) * high else f"the loss fell from {high:.3g} to {low:.3g} only, so rates may be too low"
+        )
 
     @property
     def suggestion(self) -> float:
@@ -70,19 +79,21 @@ def range_test(
 ) -> RangeTest:
     """Train for `steps` updates while the learning rate grows exponentially from `start` to `end`, and forget it all.
 
-    The rates are those of `Recipe.lr`; every parameter group keeps its ratio to it, and gradient descent on the full batch, which
-    would take an epoch for each update, is tried on single batches. Losses are smoothed by `beta` in [0, 1). The
-    test ends where the smoothed loss passes 4 times its minimum, or a loss or gradient is not finite. Model, optimizers,
-    averages, scaler, random generators and counters are afterwards as they were, also after an exception. Raises SeewhyError
-    for a range upside down, for fewer than 10 updates, and where fewer than 10 went well.
+    The rates are those of `Recipe.lr`; every parameter group keeps its ratio to it. Full-batch gradient descent, which would take
+    an epoch for each update, is tried on single batches, and images have their full size. Losses are smoothed by `beta` in
+    [0, 1). The test ends where the smoothed loss passes 4 times its minimum, or a loss or gradient is not finite. Model,
+    optimizers, averages, scaler, random generators and counters are afterwards as they were, also after an exception. Raises
+    SeewhyError for a range upside down, for fewer than 10 updates, and where fewer than 10 went well.
     """
     _check(start, end, steps, beta)
     recipe, lr = state.recipe, float(state.recipe.lr)
     per_epoch, _ = equal_batches(len(data.train), recipe.batch_size)
     accumulate = 1 if wants_full_batch(state.optimizers) else recipe.accumulate
-    batches = steps * accumulate
-    growth = (end / start) ** (1 / (accumulate * (steps - 1)))  # from batch to batch
-    first, beyond = start / growth ** (accumulate - 1), end * growth
+    epochs, rest = divmod(steps, -(-per_epoch // accumulate))  # an epoch's last update may be of fewer batches
+    batches = epochs * per_epoch + min(rest * accumulate, per_epoch)
+    before = min(accumulate, per_epoch)  # batches until the first update
+    growth = (end / start) ** (1 / (batches - before))  # from batch to batch
+    first, beyond = start / growth ** (before - 1), end * growth
     trial = replace(
         state,
         recipe=replace(
@@ -91,6 +102,8 @@ def range_test(
             accumulate=accumulate,
             schedule=f"exponential:start={first / lr!r},end={beyond / lr!r}",
             momentum_schedule="constant",
+            resolution="constant",  # or the loss would change with the size of the images
+            lookahead=min(recipe.lookahead, batches // accumulate),
             eval_every=0,
         ),
         step=0,
@@ -103,6 +116,7 @@ def range_test(
     ended = "at the end of the range"
     with unchanged(state):
         by_batch(state.optimizers)
+        state.model.zero_grad(set_to_none=True)  # of an update that is half done
         try:
             for rate, loss in islice(_updates(trial, data, steps), steps):
                 if _diverged(smoothed([*losses, loss], beta)):
@@ -113,7 +127,9 @@ def range_test(
         except NotFinite:
             ended = "not finite"
     if len(losses) < FEWEST:
-        raise SeewhyError(f"the loss was {ended} after {len(losses)} updates, fewer than {FEWEST}; begin lower than {start:g}")
+        raise SeewhyError(
+            f"the range test ended after {len(losses)} updates ({ended}), fewer than {FEWEST}; begin lower than {start:g}"
+        )
     return RangeTest(tuple(rates), tuple(losses), tuple(smoothed(losses, beta)), ended)
 
 

@@ -98,6 +98,7 @@ def load_state_dict(state: TrainState, kept: dict[str, Any]) -> None:
         parameter.grad = None if gradient is None else gradient.to(parameter)
     state.scaler.load_state_dict(kept["scaler"])
     state.totals.device_sums.copy_(kept["totals"])
+    state.totals.host_sums.copy_(kept["totals"])  # waits for copies that are under way: what they bring is of later
     for mine, theirs in ((state.ema, kept["ema"]), (state.slow, kept["slow"])):
         if mine is not None:
             for name, tensor in mine.items():

@@ -169,11 +169,11 @@ def _tested(experiment: Experiment, metric: str) -> dict[str, object]:
             *_interval(about.said, pair.difference, pair.interval),
             f"{pair.p_value:.2g}",
             f"{pair.adjusted:.2g}",
-            "real" if pair.is_real else "may be luck",
+            "real" if pair.significant else "may be luck",
         ]
         for pair in pairs[:MOST_PAIRS]
     ]
-    real = sum(pair.is_real for pair in pairs)
+    real = sum(pair.significant for pair in pairs)
     unit = ", points" if about.unit == " %" else ""
     return {
         "title": about.title,
@@ -208,9 +208,7 @@ def _range_tests(experiment: Experiment) -> list[tuple[Markup, str]]:
     found = list(experiment.range_tests.items())[:MOST_TESTS]
     return [
         (
-            panel(
-                lr_figure(test), f"range-{place}", f"Range test of {name}: the loss by learning rate, {test.suggestion:.2g} found"
-            ),
+            panel(lr_figure(test), f"range-{place}", f"Range test of {name}: the loss by learning rate"),
             name,
         )
         for place, (name, test) in enumerate(found)
