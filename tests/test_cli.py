@@ -513,7 +513,9 @@ def test_find_lr_says_which_rates_to_try(here: Path, capsys: Capture) -> None:
 COMPARE = ["compare", "tiny.toml", "--data", "bars", "--jobs", "1", "--device", "cpu", "--quiet"]
 
 
-def test_compare_trains_each_recipe_with_each_seed_and_says_what_is_real(here: Path, capsys: Capture) -> None:
+def test_compare_trains_each_recipe_with_each_seed_and_says_what_is_real(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["--vary", "optimizer=sgd:momentum=0.9,nesterov=true,adam", "--seeds", "2", "--output", "both"]
     assert cli.main([*COMPARE, *options]) == 0
     out = capsys.readouterr().out
@@ -529,7 +531,12 @@ def test_compare_trains_each_recipe_with_each_seed_and_says_what_is_real(here: P
     for name in ("results.csv", "differences.csv", "curves.csv", "report.html"):
         assert (here / "both" / name).exists()
     before = (here / "both" / "02-adam" / "seed-1" / "summary.json").read_text()
+    monkeypatch.setenv("COLUMNS", "60")
     assert cli.main(["compare", "--resume", "both", "--jobs", "1", "--device", "cpu", "--quiet"]) == 0  # nothing is left to do
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "training loss" in narrow
+    assert "state MB" not in narrow
     assert (here / "both" / "02-adam" / "seed-1" / "summary.json").read_text() == before
 
 

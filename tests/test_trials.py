@@ -555,8 +555,8 @@ def test_a_dask_cluster_does_what_this_process_does(
     processes: bool, workers: int, threads: int, recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a worker has several threads, which share the generators of random numbers, and in processes of its own."""
-    distributed = pytest.importorskip("distributed")
     import dask
+    import distributed
 
     def shifts(batch: Batch, generator: torch.Generator) -> Batch:
         return replace(batch, images=batch.images.roll(int(torch.randint(8, ())), 3))

@@ -37,23 +37,21 @@ def print_range_test(test: RangeTest, recipe: Recipe) -> None:
 def print_experiment(experiment: Experiment) -> None:
     """Every recipe's result, the best first; what is real about it; what failed; and where everything is."""
     out = console()
-    rows = table("recipe", "lr", "test accuracy %", "training loss", "s", "state MB", "seeds")
+    wide = out.width >= 78  # else the rest is in the files
+    rows = table(
+        "recipe", *(["lr"] if wide else []), "test accuracy %", "training loss", *(["s", "state MB", "seeds"] if wide else [])
+    )
     for row in ranking(experiment, "accuracy"):
         loss, seconds = (summary(experiment, row.recipe, metric) for metric in ("train_loss", "seconds"))
-        memory = (experiment.memory(row.recipe) or 0) / 1e6
-        lr = f"{experiment.recipes[row.recipe].lr:.3g}"
-        cells = (
-            _spread(row, "accuracy"),
-            _spread(loss, "train_loss"),
-            METRICS["seconds"].said(seconds.mean),
-            f"{memory:.1f}",
-            str(len(row.values)),
-        )
-        rows.add_row(Text(row.recipe), lr, *cells)
+        lr, memory = f"{experiment.recipes[row.recipe].lr:.3g}", f"{(experiment.memory(row.recipe) or 0) / 1e6:.1f}"
+        measured = _spread(row, "accuracy"), _spread(loss, "train_loss")
+        beside = METRICS["seconds"].said(seconds.mean), memory, str(len(row.values))
+        rows.add_row(Text(row.recipe), *([lr, *measured, *beside] if wide else measured))
     if rows.row_count:
         out.print()
         out.print(rows)
-        out.print("\nmean ± standard deviation over the seeds; s of training; state of the optimizer\n")
+        key = "; s of training; state of the optimizer" if wide else ""
+        out.print(f"\nmean ± standard deviation over the seeds{key}\n")
         for metric in ("accuracy", "train_loss"):
             out.print(conclusion(experiment, metric))
     for trial in experiment.trials:

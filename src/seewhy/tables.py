@@ -32,6 +32,7 @@ WRITTEN = {
     "metrics.jsonl": "one row an epoch",
     "checkpoints/last.pt": "the training itself",
     "figures/curves.svg": "loss, accuracy, learning rate",
+    "figures/range_test.svg": "how the learning rate was found",
     "errors.csv": "every misclassified test image",
     "confusion.csv": "true class by predicted class",
     "predictions.npz": "logits of every test image",

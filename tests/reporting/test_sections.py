@@ -16,6 +16,7 @@ from seewhy.reporting.sections.robustness import least_attack, worst_corruption
 from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.study import Study, study
 from seewhy.run import Run
+from seewhy.train.lr_finder import RangeTest
 
 
 @pytest.fixture
@@ -121,6 +122,15 @@ def test_labels_and_duplicates(asked: Study, said: dict[str, Section]) -> None:
     }
     assert "bar-" in text_of(found.html)
     assert "photos/" not in text_of(found.html)
+
+
+def test_a_rate_that_was_found_is_shown_with_its_range_test(asked: Study, said: dict[str, Section]) -> None:
+    losses = tuple(2.3 - 0.05 * max(0, place - 12) for place in range(30))
+    found = RangeTest(tuple(10.0 ** (place / 5 - 6) for place in range(30)), losses, losses, "at the end of the range")
+    section = sections(replace(asked, run=replace(asked.run, range_test=found)))["training"]
+    assert "range_test" in section.figures
+    assert "The range test that found the learning rate." in section.html
+    assert "range_test" not in said["training"].figures
 
 
 def test_training(asked: Study, said: dict[str, Section]) -> None:

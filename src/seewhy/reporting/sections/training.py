@@ -30,8 +30,10 @@ def training(study: Study, album: Album) -> Section:
         (panel(figures["rate"], "rate", "Learning rate and momentum by epoch"), "At the end of each epoch."),
     ]
     if run.range_test is not None:
-        figures["range"] = lr_figure(run.range_test)
-        panels.append((panel(figures["range"], "range", "Loss by learning rate"), "The range test that found the learning rate."))
+        figures["range_test"] = lr_figure(run.range_test)
+        panels.append(
+            (panel(figures["range_test"], "range_test", "Loss by learning rate"), "The range test that found the learning rate.")
+        )
     rows = [
         (f"{row.epoch:g}", f"{row.seconds:,.1f}", f"{row.train_loss:.4f}", percent(row.train_accuracy, 2))
         + (("–", "–") if row.eval_loss is None else (f"{row.eval_loss:.4f}", percent(row.eval_accuracy or 0, 2)))
