@@ -6,7 +6,7 @@ from rich.text import Text
 
 from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.statistics import METRICS, Summary, conclusion, ranking, summary
-from seewhy.tables import console, table
+from seewhy.tables import console, print_written, table
 from seewhy.train.lr_finder import DEFAULT, RangeTest
 from seewhy.train.recipe import Recipe
 
@@ -57,13 +57,7 @@ def print_experiment(experiment: Experiment) -> None:
     for trial in experiment.trials:
         if trial.result is None:
             out.print(f"{trial.recipe}, seed {trial.seed}, has no result: {trial.why_not}", style="red")
-    out.print(f"\nwritten to {experiment.directory}")
-    files = table("", "", left=2)
-    files.show_header = False
-    for name, purpose in WRITTEN.items():
-        if (experiment.directory / name).exists():
-            files.add_row(name, purpose)
-    out.print(files)
+    print_written(experiment.directory, WRITTEN)
 
 
 def _spread(row: Summary, metric: str) -> str:

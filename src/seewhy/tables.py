@@ -59,6 +59,18 @@ def interval_text(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
 
 
+def print_written(directory: Path, purposes: Mapping[str, str]) -> None:
+    """Which of these files are in a directory, and what each is for."""
+    out = console()
+    out.print(f"\nwritten to {directory}")
+    rows = table("", "", left=2)
+    rows.show_header = False
+    for name, purpose in purposes.items():
+        if (directory / name).exists():
+            rows.add_row(name, purpose)
+    out.print(rows)
+
+
 def print_run(run: Run) -> None:
     """The last lines of a training: how well, how fast, and where everything is."""
     out = console()
@@ -77,13 +89,7 @@ def print_run(run: Run) -> None:
         out.print(f"{clock(result.seconds)} of training, {speed}")
     if run.directory is None:
         return
-    out.print(f"\nwritten to {run.directory}")
-    rows = table("", "", left=2)
-    rows.show_header = False
-    for name, purpose in WRITTEN.items():
-        if (run.directory / name).exists():
-            rows.add_row(name, purpose)
-    out.print(rows)
+    print_written(run.directory, WRITTEN)
     written = run.directory / "report.html"
     out.print(f"\nnext: open {written}" if written.exists() else f"\nnext: seewhy report {run.directory}")
 

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from seewhy.comparing.experiment import Experiment
-from seewhy.comparing.statistics import METRICS, conclusion, differences, holm, ranking, summary
+from seewhy.comparing.statistics import METRICS, conclusion, differences, ranking, summary
+from seewhy.diagnosing.multiple_tests import holm
 
 Make = Callable[..., Experiment]
 

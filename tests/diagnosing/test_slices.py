@@ -9,8 +9,9 @@ import torch
 from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 from torch import Tensor, nn
 
+from seewhy.diagnosing.multiple_tests import holm
 from seewhy.diagnosing.predictions import Predictions
-from seewhy.diagnosing.slices import Slice, features, holm, hypergeometric_tail, image_attributes, weak_slices
+from seewhy.diagnosing.slices import Slice, features, hypergeometric_tail, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
 from seewhy.models import blank_sample, build, logits
 

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 from seewhy.comparing.experiment import Experiment
 from seewhy.comparing.trial import Trial
+from seewhy.diagnosing.multiple_tests import holm
 from seewhy.run import Result
 
 CLOSEST = 3  # recipes that a sentence names
@@ -102,16 +103,6 @@ def differences(experiment: Experiment, metric: str) -> list[Difference]:
         for (better, worse, gaps, interval, p_value), corrected in zip(rows, adjusted, strict=True)
     ]
     return sorted(found, key=lambda row: row.p_value)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979): the k-th smallest of n times n - k + 1, never falling, at most 1."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
 
 
 def conclusion(experiment: Experiment, metric: str) -> str:

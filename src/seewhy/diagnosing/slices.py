@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy.diagnosing.label_errors import short_name
+from seewhy.diagnosing.multiple_tests import holm
 from seewhy.diagnosing.predictions import Predictions, wilson_interval
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import evaluating, logits
@@ -154,16 +155,6 @@ def hypergeometric_tail(population: int, wrong: int, drawn: int, at_least: int) 
     terms = _log_choose(torch.full_like(counts, wrong), counts)
     terms = terms + _log_choose(torch.full_like(counts, population - wrong), drawn - counts)
     return min(1.0, (terms - whole).logsumexp(0).exp().item())
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Each of `p_values` corrected for all of them (Holm 1979): at most a share of that size of families has one by luck."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def _laplacian(luma: Tensor) -> Tensor:  # (N, H, W)
