@@ -16,7 +16,7 @@ from seewhy.fitting import fit
 from seewhy.models import MODELS
 from seewhy.train.batches import epoch_order, resized
 from seewhy.train.loop import EpochStats, Progress, train
-from seewhy.train.optimizers import momentum_of
+from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, momentum_of
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state
 from seewhy.train.update import step_where
@@ -167,17 +167,29 @@ def test_what_is_not_finite_reaches_no_weight(only_gradient: bool, optimizer: st
 
 
 @pytest.mark.parametrize("sound", [True, False])
-def test_without_waiting_weights_change_only_where_all_was_sound(sound: bool) -> None:
-    """What runs on a GPU, where the flag stands for one that a device holds: the branch must not read the flag on the host."""
-    parameter = torch.ones(3)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_waiting_weights_move_only_where_all_was_sound(name: str, sound: bool) -> None:
+    """What runs on a GPU, where the device holds the flag: the host must not read it."""
 
     class Flag(Tensor):
         def __bool__(self) -> bool:
             raise AssertionError("the host waited for the device")
 
-    flag = torch.tensor(sound).as_subclass(Flag)
-    step_where(flag, [parameter], lambda: parameter.mul_(float("nan") if not sound else 2.0), on_host=False)
-    assert parameter.tolist() == ([2.0] * 3 if sound else [1.0] * 3)
+    def after_a_step(on_host: bool) -> tuple[list[Tensor], list[Tensor]]:
+        model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+        model.load_state_dict(weights)
+        optimizers = bind_optimizer(name)(model, Recipe(lr=0.1))
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5 if sound else float("inf"))
+        step_where(torch.tensor(sound) if on_host else torch.tensor(sound).as_subclass(Flag), optimizers, on_host)
+        kept = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+        return list(model.parameters()), [value for value in kept if isinstance(value, Tensor)]
+
+    weights = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)).state_dict()
+    (waited, _), (found, remembered) = after_a_step(True), after_a_step(False)
+    assert all(torch.equal(one, other) for one, other in zip(waited, found, strict=True))
+    assert sound != torch.equal(found[0], weights["0.weight"])
+    assert all(value.isfinite().all() for value in remembered)
 
 
 def test_fp16_scales_the_loss_and_learns(recipe: Recipe, data: Dataset) -> None:

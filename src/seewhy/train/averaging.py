@@ -1,6 +1,6 @@
 """Averages of weights beside those that are trained: an exponential moving average, and lookahead."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,8 +26,7 @@ def update_ema(average: Weights, model: nn.Module, decay: float, updates: int) -
     names = [name for name, tensor in state.items() if tensor.is_floating_point()]
     warmed_up = min(decay, (1 + updates) / (10 + updates))
     torch._foreach_lerp_([average[name] for name in names], [state[name] for name in names], 1 - warmed_up)
-    for name in state.keys() - names:
-        average[name].copy_(state[name])
+    _copy(average, state, state.keys() - set(names))
 
 
 @torch.no_grad()
@@ -40,9 +39,13 @@ def look_ahead(slow: Weights, model: nn.Module) -> None:
     kept = [slow[name] for name in parameters]
     torch._foreach_lerp_(kept, list(parameters.values()), TOWARDS)
     torch._foreach_copy_(list(parameters.values()), kept)
-    for name, tensor in model.state_dict().items():
-        if name not in parameters:
-            slow[name].copy_(tensor)
+    state = model.state_dict()
+    _copy(slow, state, state.keys() - parameters.keys())
+
+
+def _copy(kept: Weights, state: Weights, names: Iterable[str]) -> None:
+    if chosen := sorted(names):  # torch takes no empty list
+        torch._foreach_copy_([kept[name] for name in chosen], [state[name] for name in chosen])
 
 
 @contextmanager

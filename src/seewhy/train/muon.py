@@ -1,8 +1,8 @@
 """Muon: momentum whose every step has singular values near one."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,31 +34,51 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every weight that has a gradient; those of one shape go through Newton-Schulz as one batch."""
+        """One step of every weight that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            shapes = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    shapes[weight.shape].append(weight)
-            for shape, weights in shapes.items():
-                matrices = torch.stack([self._direction(weight, group).reshape(shape[0], -1) for weight in weights])
-                rows, columns = matrices.shape[1:]
-                updates = orthogonalised(matrices, group["iterations"])
-                for weight, update in zip(weights, updates, strict=True):
-                    if group["unit_rows"]:
-                        weight.mul_(rows**0.5 / weight.norm().clamp(min=1e-7))
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(update.view(shape), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+            if weights := [weight for weight in group["params"] if weight.grad is not None]:
+                self._move(weights, group)
         return loss
 
-    def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
-        gradient, state = weight.grad, self.state[weight]
-        assert gradient is not None
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """A step of the weights of a group, all of them in each operation: on a GPU launching one costs more than it does."""
+        gradients = [cast(Tensor, weight.grad) for weight in weights]
+        buffers = [self._buffer(weight) for weight in weights]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, gradients)
+        directions = torch._foreach_add(gradients, buffers, alpha=group["momentum"]) if group["nesterov"] else buffers
+        kept = 1 - group["lr"] * group["weight_decay"]
+        if group["unit_rows"]:
+            norms = torch._foreach_norm(weights)
+            torch._foreach_clamp_min_(norms, 1e-7)
+            torch._foreach_div_(weights, norms)
+            torch._foreach_mul_(weights, [kept * len(weight) ** 0.5 for weight in weights])
+        else:
+            torch._foreach_mul_(weights, kept)
+        torch._foreach_add_(weights, _updates(directions, group["iterations"]), alpha=-group["lr"])
+
+    def _buffer(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        return gradient.add(buffer, alpha=group["momentum"]) if group["nesterov"] else buffer
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+
+def _updates(directions: Sequence[Tensor], iterations: int) -> list[Tensor]:
+    """What each direction says at a learning rate of one; those of one shape go through Newton-Schulz as one batch."""
+    places = defaultdict(list)
+    for place, direction in enumerate(directions):
+        places[direction.shape].append(place)
+    updates = list(directions)
+    for shape, same in places.items():
+        matrices = torch.stack([directions[place].flatten(1) for place in same])
+        rows, columns = matrices.shape[1:]
+        found = orthogonalised(matrices, iterations).mul_(max(1, rows / columns) ** 0.5)
+        for place, update in zip(same, found, strict=True):
+            updates[place] = update.view(shape)
+    return updates
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
@@ -70,12 +90,13 @@ def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     gram = wide @ wide.mT
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     a, b, c = QUINTIC
-    total = eye.expand_as(gram)
-    for _ in range(iterations):
-        factor = torch.baddbmm(a * eye + b * gram, gram, gram, alpha=c)
-        total = factor @ total
-        gram = factor @ gram @ factor
-    result: Tensor = total @ wide
+    total = None
+    for left in reversed(range(iterations)):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        total = factor if total is None else factor @ total
+        if left:
+            gram = factor @ gram @ factor
+    result: Tensor = wide if total is None else total @ wide
     return result if matrices.shape[1] <= matrices.shape[2] else result.mT

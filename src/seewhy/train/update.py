@@ -1,6 +1,7 @@
 """One update of the weights from the gradients that have come together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -35,11 +36,7 @@ def update(state: TrainState, loss: Tensor, world: World) -> None:
     finite = shared.isfinite().all() & (~overflowed | state.scaler.is_enabled())
     sound = state.totals.fail(finite, state.step + 1) & ~overflowed
 
-    def step() -> None:
-        for optimizer in optimizers:
-            state.scaler.step(optimizer)
-
-    step_where(sound, moving, step, on_host=sound.device.type == "cpu")
+    step_where(sound, optimizers, on_host=sound.device.type == "cpu")
     state.scaler.update()
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
@@ -56,13 +53,25 @@ def _moving(optimizer: Optimizer) -> list[Tensor]:
 
 
 @torch.no_grad()
-def step_where(sound: Tensor, parameters: Sequence[Tensor], step: Callable[[], None], on_host: bool) -> None:
-    """Call `step` where `sound` () is True, and leave the parameters as they are where not; only `on_host` may it be read."""
+def step_where(sound: Tensor, optimizers: Sequence[Optimizer], on_host: bool) -> None:
+    """Let the optimizers step where `sound` () is True, and no parameter move where not; only `on_host` may it be read.
+
+    A fused optimizer is told, and skips the step itself. Of another one the parameters are put back, and it sees gradients of
+    zero, so that what it remembers stays finite.
+    """
     if on_host:
-        if sound:
-            step()
+        for optimizer in optimizers if sound else ():
+            optimizer.step()
         return
-    before = [parameter.clone() for parameter in parameters]
-    step()
-    for parameter, kept in zip(parameters, before, strict=True):
-        parameter.copy_(torch.where(sound, parameter, kept))
+    skipped = (~sound).float()
+    for optimizer in optimizers:
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale, optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
+            optimizer.step()
+            continue
+        parameters = _moving(optimizer)
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        torch._foreach_copy_(gradients, [torch.where(sound, gradient, 0) for gradient in gradients])
+        before = torch._foreach_clone(parameters)
+        optimizer.step()
+        torch._foreach_copy_(parameters, [torch.where(sound, new, old) for new, old in zip(parameters, before, strict=True)])

@@ -1,0 +1,204 @@
+"""A GPU that is pretended: tensors that say they are on it, and are computed on the CPU.
+
+It keeps a GPU's rules. Tensors of two devices do not mix, NumPy cannot look at one, and where the host reads a value it waits for
+the device; each wait is recorded. Of speed, memory and the rounding of a GPU's kernels it knows nothing. A process that imports
+this was started with the library of pretended.cpp preloaded.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo  # which looks for GPUs once, when it is imported
+import torch._inductor.utils
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+DEVICE = torch.device("cuda", 0)
+SOURCE = str(Path(__file__).parents[2] / "src")
+# The shape or the value of what they give depends on values, which are on the device.
+WAITING = frozenset(
+    ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount", "tolist")
+)
+INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"))
+
+_waits: list[str] | None = None
+_launches: list[str] | None = None
+
+
+class OnGpu(Tensor):
+    """A tensor that says it is on the GPU; `held` are its values, on the CPU."""
+
+    held: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> "OnGpu":
+        tensor = torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            layout=held.layout,
+            device=DEVICE,
+        )
+        tensor.held = held
+        return tensor
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return _run(function, args, dict(kwargs or {}))
+
+    def tolist(self) -> Any:
+        _waited("tolist")
+        return self.held.tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError(
+            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+        )
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.numpy()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"OnGpu({self.held})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # a file holds the values
+        return self.held.__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: Any) -> "OnGpu":
+        return OnGpu(self.held.detach().clone()).requires_grad_(self.requires_grad)
+
+
+class _Pretending(TorchDispatchMode):
+    """Sees what asks for a tensor on the GPU without having one."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if _means_gpu(named.get("device")) or any(isinstance(value, OnGpu) for value in tree_iter((args, named))):
+            return _run(function, args, named)
+        return function(*args, **named)
+
+
+def _run(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Compute it on the CPU, if a GPU could, and say that what comes out is on the GPU."""
+    name = function._schema.name.removeprefix("aten::")
+    tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
+    held = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, OnGpu)}
+    moves = name in ("_to_copy", "copy_", "_foreach_copy_")
+    if held and not moves:
+        _check_devices(name, args, tensors)
+    _record(name, args, kwargs, bool(held))
+    device = kwargs.get("device")
+    result_on_gpu = bool(held) if device is None else _means_gpu(device)
+    here = {key: value for key, value in kwargs.items() if key not in ("device", "pin_memory", "non_blocking")}
+    if device is not None:
+        here["device"] = torch.device("cpu")
+    plain, here = tree_map(_values, (tuple(args), here))
+    result = function(*plain, **here)
+    if name == "_to_copy" and result is plain[0]:
+        result = result.clone()  # another device's memory
+    if not result_on_gpu:
+        return result
+    return tree_map(lambda value: held.get(id(value), OnGpu(value)) if isinstance(value, Tensor) else value, result)
+
+
+def _values(value: Any) -> Any:
+    return value.held if isinstance(value, OnGpu) else value
+
+
+def _means_gpu(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def _check_devices(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
+    """Tensors on the host may only be single values that are read, or indices, for which the device waits."""
+    for tensor in tensors:
+        if isinstance(tensor, OnGpu):
+            continue
+        if name in INDEXING and tensor is not args[0] and (len(args) < 3 or tensor is not args[2]):
+            _waited(f"{name} at places that the host knows")
+        elif tensor.ndim or (tensor is args[0] and name.endswith("_")):
+            raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices in {name}")
+
+
+def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> None:
+    if on_gpu and _launches is not None:
+        _launches.append(name)
+    if on_gpu and name in WAITING:
+        _waited(name)
+    masks = (
+        [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)] if name in INDEXING else []
+    )
+    if on_gpu and masks:
+        _waited(f"{name} where a mask is true")
+    crosses = (
+        (name == "_to_copy" and kwargs.get("device") is not None and _means_gpu(kwargs["device"]) != on_gpu)
+        or (name == "copy_" and isinstance(args[0], OnGpu) != isinstance(args[1], OnGpu))
+    )  # fmt: skip
+    if crosses and not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])):
+        _waited("a copy from one device to the other")
+
+
+def _waited(what: str) -> None:
+    if _waits is not None:
+        ours = [frame for frame in traceback.extract_stack() if frame.filename.startswith(SOURCE)]
+        place = f" in {Path(ours[-1].filename).name}: {ours[-1].line}" if ours else ""
+        _waits.append(what + place)
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """What made the host wait for the device inside the block, and where."""
+    global _waits
+    _waits = []
+    try:
+        yield _waits
+    finally:
+        _waits = None
+
+
+@contextmanager
+def launches() -> Iterator[list[str]]:
+    """The operations on the device inside the block, by torch's names for them."""
+    global _launches
+    _launches = []
+    try:
+        yield _launches
+    finally:
+        _launches = None
+
+
+def install() -> None:
+    """Let this process have one GPU from now on, called cuda."""
+    answers: dict[str, Callable[..., Any]] = {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_name": lambda device=None: "pretended GPU",
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "mem_get_info": lambda device=None: (2**36, 2**36),
+        "synchronize": lambda device=None: None,
+        "get_rng_state": lambda device=0: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=0: None,
+        "get_rng_state_all": lambda: [torch.get_rng_state()],
+        "set_rng_state_all": lambda states: None,
+        "manual_seed": lambda seed: None,
+        "manual_seed_all": lambda seed: None,
+    }
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, answer)
+    torch._C._cuda_getDeviceCount = lambda: 1
+    torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter's `data` cannot become another class
+    _Pretending().__enter__()

@@ -1,0 +1,229 @@
+"""What holds on a GPU, tried on a pretended one; test_gpu.py runs these tests in a process that has it."""
+
+import copy
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pretended
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seewhy.cli import main
+from seewhy.data.augment import AUGMENTATIONS
+from seewhy.data.dataset import Dataset
+from seewhy.diagnosing.attacks import ATTACKS, attack
+from seewhy.errors import SeewhyError
+from seewhy.explaining.explanation import explain
+from seewhy.explaining.methods import METHODS
+from seewhy.fitting import fit
+from seewhy.models import build
+from seewhy.models.inference import logits
+from seewhy.models.tta import TTA
+from seewhy.train.loop import train
+from seewhy.train.optimizers import OPTIMIZERS
+from seewhy.train.recipe import Recipe
+from seewhy.train.state import TrainState, load_state_dict, new_state, state_dict
+from seewhy.tuning import find_lr
+
+pretended.install()
+
+SETTINGS = [
+    {"precision": "fp32"},
+    {"precision": "bf16", "accumulate": 2, "clip": 1.0, "l1": 1e-5},
+    {"ema": 0.9, "lookahead": 2, "freeze": ("whiten:0.2",)},
+    {"resolution": "linear:warmup=0.9,start=0.5,end=1", "class_weights": True},
+    {"schedule": "plateau", "momentum_schedule": "dip"},
+]
+NAMES = ["plain", "accumulated", "averaged", "resized", "plateau"]
+
+
+def begun(recipe: Recipe, data: Dataset) -> TrainState:
+    torch.manual_seed(recipe.seed)
+    return new_state(build(recipe.model, len(data.classes), data.train).to("cuda"), recipe)
+
+
+def assert_waits_for_nothing(recipe: Recipe, data: Dataset) -> None:
+    events = train(begun(recipe, data), data)
+    next(events)
+    with pretended.waits() as waits:
+        steps = list(islice(events, 4))
+    assert [event.step for event in steps] == [2, 3, 4, 5]
+    assert waits == []
+
+
+def test_the_pretended_gpu_keeps_the_rules() -> None:
+    """Without this, nothing below would mean much."""
+    here, there = torch.ones(3), torch.ones(3, device="cuda")
+    assert there.device.type == "cuda"
+    with pytest.raises(RuntimeError, match="same device"):
+        here + there
+    with pytest.raises(RuntimeError, match="same device"):
+        here.add_(there)
+    with pytest.raises(TypeError, match="numpy"):
+        there.numpy()
+    with pretended.waits() as waits, pretended.launches() as launches:
+        total = (there * 2).sum()
+        assert waits == []
+        assert total.item() == 6
+        assert bool(total > 5)
+        there[there > 0]
+        there.cpu()
+        there[torch.tensor([0, 1])]
+    assert [wait.split(" in ")[0] for wait in waits] == [
+        "_local_scalar_dense",
+        "_local_scalar_dense",
+        "index where a mask is true",
+        "a copy from one device to the other",
+        "index at places that the host knows",
+    ]
+    assert launches[:2] == ["mul", "sum"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_no_step_waits_whatever_the_optimizer(optimizer: str, precision: str, recipe: Recipe, data: Dataset) -> None:
+    assert_waits_for_nothing(replace(recipe, optimizer=optimizer, lr=0.01, precision=precision), data)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+def test_no_step_waits_whatever_the_settings(settings: dict[str, object], recipe: Recipe, data: Dataset) -> None:
+    assert_waits_for_nothing(replace(recipe, **settings), data)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_no_step_waits_whatever_the_augmentation(name: str, recipe: Recipe, data: Dataset) -> None:
+    assert_waits_for_nothing(replace(recipe, augment=(f"{name}:4" if name == "cutout" else name,)), data)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_is_that_of_the_cpu(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+    """Both compute on the same kernels here, so every branch for a GPU must end at the same bits."""
+    recipe = replace(recipe, optimizer=optimizer, lr=0.01, epochs=1, precision="fp32")
+    one, other = (fit(recipe, data, device=device, quiet=True) for device in ("cuda", "cpu"))
+    assert one.setting["accelerator"] == "pretended GPU"
+    for mine, theirs in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(mine.cpu(), theirs)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_overflow_in_fp16_is_passed_over(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+    """No weight moves, the scale falls, and the training goes on."""
+    state = begun(replace(recipe, optimizer=optimizer, lr=0.01, precision="fp16"), data)
+    state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
+    events = train(state, data)
+    before = [parameter.detach().clone() for parameter in state.model.parameters()]
+    list(islice(events, 6 if optimizer == "gd" else 1))  # one update
+    assert all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
+    assert state.scaler.get_scale() == 2.0**59
+    assert all(value.isfinite().all() for o in state.optimizers for kept in o.state.values() for value in kept.values())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+def test_a_step_that_is_not_finite_moves_no_weight(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+    """The device decides it: the host may learn of it some steps later."""
+    recipe = replace(recipe, optimizer=optimizer, lr=0.01, precision="fp32", schedule="constant")
+    state = begun(recipe, data)
+    events = train(state, data)
+    next(events)
+    before = [parameter.detach().clone() for parameter in state.model.parameters()]
+    *_, last = state.model.parameters()
+    with torch.no_grad():
+        last.fill_(float("nan"))
+    with pytest.raises(SeewhyError, match=r"not finite at step 2"):
+        list(events)
+    for old, new in zip(before, state.model.parameters(), strict=True):
+        assert new is last or torch.equal(old, new)
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_end(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    recipe = replace(recipe, augment=("crop:1", "cutmix"), ema=0.9, accumulate=4)
+    whole, part, resumed = (begun(recipe, data) for _ in range(3))
+    list(train(whole, data))
+    list(islice(train(part, data), 14))
+    torch.save(state_dict(part), tmp_path / "state.pt")
+    load_state_dict(resumed, torch.load(tmp_path / "state.pt", weights_only=True))
+    list(train(resumed, data))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+        assert torch.equal(whole.ema[name], resumed.ema[name]), name
+
+
+def kernels(launches: list[str]) -> int:
+    """How many of them compute anything: a view, or memory that is not filled, is no work for a GPU."""
+    free = {"detach", "view", "_unsafe_view", "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "slice", "select"}
+    free |= {"alias", "as_strided", "split", "split_with_sizes", "unbind", "empty_like", "empty", "diagonal", "_reshape_alias"}
+    return sum(name not in free for name in launches)
+
+
+@pytest.mark.parametrize(("optimizer", "most"), [("nesterov", 65), ("adamw", 65), ("muon", 110)])
+def test_a_step_launches_little_more_than_a_bare_one(optimizer: str, most: int, data: Dataset) -> None:
+    """Small networks are as fast as kernels can be launched. A bare step: forward, backward, the same optimizer."""
+    recipe = Recipe(
+        model="resnet18", epochs=2, batch_size=40, lr=0.01, optimizer=optimizer, augment=(), ema=0.99, precision="bf16"
+    )
+    state = begun(recipe, data)
+    events = train(state, data)
+    next(events)
+    with pretended.launches() as ours:
+        next(events)
+    bare = begun(recipe, data)
+    images, labels = torch.rand(40, 3, 8, 8, device="cuda"), torch.zeros(40, dtype=torch.long, device="cuda")
+    for _ in range(2):
+        with pretended.launches() as theirs:
+            with torch.autocast("cuda", torch.bfloat16):
+                outputs = bare.model(images)
+            F.cross_entropy(outputs.float(), labels).backward()
+            for each in bare.optimizers:
+                each.step()
+                each.zero_grad()
+    assert 0 < kernels(ours) - kernels(theirs) < most
+
+
+def test_every_method_explains_as_on_the_cpu(data: Dataset) -> None:
+    torch.manual_seed(0)
+    model = build("resnet18", 3, data.train).eval()
+    images = F.interpolate(data.test.images[:3].float(), scale_factor=4).to(torch.uint8)
+    methods = [{"rise": "rise:masks=20"}.get(name, name) for name in METHODS if name not in ("score-cam", "cam")]
+    asked = {"methods": methods, "layers": ["layer2"], "target": torch.tensor([0, 1, 2]), "warn": False}
+    here = explain(model, images, **asked)
+    there = explain(copy.deepcopy(model).to("cuda"), images, **asked)
+    assert here.maps.keys() == there.maps.keys()
+    for key, maps in there.maps.items():
+        torch.testing.assert_close(torch.as_tensor(maps), torch.as_tensor(here.maps[key]), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_are_those_of_the_cpu(name: str, data: Dataset) -> None:
+    torch.manual_seed(0)
+    model = build("speednet:width=0.25", 3, data.train).eval()
+    found = [attack(net, data.test.images[:8], data.test.labels[:8], name) for net in (model, copy.deepcopy(model).to("cuda"))]
+    torch.testing.assert_close(found[0].images, found[1].images.cpu())
+
+
+@pytest.mark.parametrize("tta", TTA)
+def test_predictions_are_those_of_the_cpu(tta: str, data: Dataset) -> None:
+    torch.manual_seed(0)
+    model = build("speednet:width=0.25", 3, data.train)
+    here, there = (logits(net, data.test.images, tta=tta) for net in (model, copy.deepcopy(model).to("cuda")))
+    assert there.device.type == "cpu"
+    torch.testing.assert_close(here, there)
+
+
+def test_the_range_test_is_that_of_the_cpu(recipe: Recipe, data: Dataset) -> None:
+    recipe = replace(recipe, precision="fp32")
+    here, there = (find_lr(recipe, data, steps=20, device=device) for device in ("cpu", "cuda"))
+    assert here.losses == there.losses
+
+
+def test_the_commands_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    assert (
+        main(["train", "demo", "--data", "digits", "--limit", "200", "--epochs", "1", "--device", "cuda", "--output", run]) == 0
+    )
+    assert "in bf16 on cuda" in capsys.readouterr().out
+    assert (tmp_path / "run/report.html").stat().st_size > 100_000
+    assert main(["trust", run, "--device", "cuda"]) == 0
+    assert main(["explain", run, "--device", "cuda", "--out", str(tmp_path / "maps")]) == 0
+    assert main(["evaluate", run, "--device", "cuda"]) == 0
