@@ -88,7 +88,8 @@ def _measured(runs: list[Run]) -> str:
     spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     speed = mean(result.images_per_second for result in results)
     seconds = mean(result.seconds for result in results)
-    return f"{mean(accuracies):.2f} %{spread} in {seconds:,.0f} s, {speed:,.0f} images/s, {len(results)} {'seed' if len(results) == 1 else 'seeds'}"
+    seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
+    return f"{mean(accuracies):.2f} %{spread} in {seconds:,.0f} s, {speed:,.0f} images/s, {seeds}"
 
 
 def _where(runs: list[Run]) -> str:
