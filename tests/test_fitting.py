@@ -464,3 +464,8 @@ def test_a_damaged_run_says_what_is_wrong(damage: Callable[[Path], None], messag
 def test_a_directory_that_is_none() -> None:
     with pytest.raises(SeewhyError, match=r"nowhere is not a run directory \(no such directory\)"):
         open_run("nowhere")
+
+
+def test_patience_needs_evaluations(recipe: Recipe, data: Dataset) -> None:
+    with pytest.raises(SeewhyError, match="patience 2 needs evaluations to wait for; eval_every is 0"):
+        fit(replace(recipe, patience=2, eval_every=0), replace(data, validation=data.test), quiet=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from seewhy.checkpoint import read_checkpoint
@@ -389,3 +390,47 @@ def test_a_killed_training_resumes_bit_for_bit(number: signal.Signals, tmp_path:
     assert 0 < step < 6 * 12
     subprocess.run(command("--resume", "part", "--quiet"), cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert_same_run(open_run(tmp_path / "part"), open_run(tmp_path / "whole"))
+
+
+def test_a_training_that_ended_before_its_first_checkpoint_begins_again(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    whole = fit(recipe, data, tmp_path / "whole", quiet=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / "checkpoints")
+    (tmp_path / "part" / "summary.json").unlink()
+    resumed = resume(tmp_path / "part", data, quiet=True)
+    assert same(whole.model.state_dict(), resumed.model.state_dict())
+    assert [row.step for row in resumed.history] == [row.step for row in whole.history]
+
+
+def test_two_processes_do_not_train_in_one_directory(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    fit(recipe, data, tmp_path / "run", quiet=True)
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "checkpoints" / ".half.pt").write_text("the other one is writing this")
+    (tmp_path / "link").symlink_to("run")
+    with (
+        FileLock(tmp_path / ".run.lock"),
+        pytest.raises(SeewhyError, match=r"another process is still training .*run; wait for it"),
+    ):
+        resume(tmp_path / "link", data, quiet=True)
+    assert (tmp_path / "run" / "checkpoints" / ".half.pt").exists()
+    assert resume(tmp_path / "run", data, quiet=True).result is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "run"]  # no lock stays behind
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("augment = 5", "recipe field augment must be a list of strings or functions, found 5"),
+        ("", "is no longer what the training began with"),
+        ('epochs = "many"', "recipe field epochs must be of type float, found 'many'"),
+    ],
+)
+def test_a_recipe_that_was_damaged_is_one_line(line: str, message: str, recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    fit(replace(recipe, augment=("flip",)), data, tmp_path / "run", quiet=True)
+    (tmp_path / "run" / "summary.json").unlink()
+    path = tmp_path / "run" / "recipe.toml"
+    field = line.partition(" ")[0] or "augment"
+    lines = [line if old.startswith(field) else old for old in path.read_text().splitlines()]
+    path.write_text("\n".join(lines))
+    with pytest.raises(SeewhyError, match=message):
+        resume(tmp_path / "run", data, quiet=True)

@@ -29,7 +29,7 @@ from seewhy.model_card import model_card
 from seewhy.models import blueprint, build
 from seewhy.models.tta import bind_tta
 from seewhy.recording import Before, Recorder, describe_setting, write_result
-from seewhy.run import Result, Run, check_free, read_range_test, read_setting
+from seewhy.run import Result, Run, alone, check_free, read_range_test, read_setting
 from seewhy.train.averaging import Weights
 from seewhy.train.batches import equal_batches
 from seewhy.train.distributed import from_first, joined
@@ -97,14 +97,7 @@ def resume(
     setting = read_setting(home)
     if (home / "summary.json").exists():
         raise SeewhyError(f"{home} has finished, so there is nothing to go on with; `seewhy evaluate {home}` uses it")
-    values = read_toml(home / "recipe.toml")
-    if recipe is not None and recipe.lr == "find":
-        recipe = replace(recipe, lr=values["lr"])
-    if recipe is not None and as_dict(recipe) != {**as_dict(Recipe()), **values}:
-        raise SeewhyError(f"the recipe given is not the one in {home / 'recipe.toml'}; to change one, train anew")
-    if recipe is None and any(step.startswith("<") for step in values["augment"]):
-        raise SeewhyError(f"augmentations of {home} are Python's: {', '.join(values['augment'])}; give resume() the recipe")
-    recipe = recipe or from_dict(values)
+    recipe = _recipe_of(home, recipe)
     if data is None:
         if not setting["data"]["loaded_with"]:
             raise SeewhyError(f"{setting['data']['name']} was made in memory; give resume() the data of {home}")
@@ -113,18 +106,18 @@ def resume(
     _check(recipe, data)
     if data.fingerprint != setting["data"]["fingerprint"]:
         raise SeewhyError(f"{data.name} is not the data that {home} was trained on: its fingerprint differs")
-    found = newest_checkpoint(home / "checkpoints")
-    if found.content["recipe"] != as_dict(recipe):
-        raise SeewhyError(f"{home / 'recipe.toml'} is no longer what the training began with; put it back, or train anew")
-    with joined(device) as (world, own_device):
+    with joined(device) as (world, own_device), alone(home if world.is_first else None):
+        found = _newest(home, recipe)
         if world.is_first:
             _put_aside(found)
         place = find_device(own_device)
         with seeded(recipe.seed, place):
-            model = build(blueprint(recipe.model), len(data.classes), data.train)
-            state = new_state(model.to(place), recipe)
-            load_state_dict(state, found.content["state"])
-            history = [EpochStats(**row) for row in found.content["history"]]
+            name = recipe.model if found is None else blueprint(recipe.model)  # whose weights are in the checkpoint
+            state = new_state(build(name, len(data.classes), data.train).to(place), recipe)
+            history: list[EpochStats] = []
+            if found is not None:
+                load_state_dict(state, found.content["state"])
+                history = [EpochStats(**row) for row in found.content["history"]]
             best = _best(home / "checkpoints", history, state.step, world) if data.validation else None
             before = Before(history, best, read_range_test(home))
             again = {"step": state.step, "device": str(place), "time": datetime.now().isoformat("T", "seconds")}
@@ -132,8 +125,35 @@ def resume(
             return _finished(state, data, home, setting, world, quiet, keeping or Keeping(), before)
 
 
-def _put_aside(found: Found) -> None:
+def _recipe_of(home: Path, given: Recipe | None) -> Recipe:
+    """The recipe of a run, which the one that is given must be. Raises SeewhyError where it is another, or cannot be read."""
+    values = as_dict(Recipe()) | read_toml(home / "recipe.toml")
+    if given is not None:
+        given = replace(given, lr=values["lr"]) if given.lr == "find" else given
+        if as_dict(given) != values:
+            raise SeewhyError(f"the recipe given is not the one in {home / 'recipe.toml'}; to change one, train anew")
+        return given
+    if isinstance(values["augment"], list):
+        own = [step for step in values["augment"] if str(step).startswith("<")]
+        if own:
+            raise SeewhyError(f"augmentations of {home} are Python's: {', '.join(own)}; give resume() the recipe")
+    return from_dict(values)
+
+
+def _newest(home: Path, recipe: Recipe) -> Found | None:
+    """The checkpoint to go on from; None for a training that ended before its first one, and begins again."""
+    if not any((home / "checkpoints").glob("*.pt")):
+        return None
+    found = newest_checkpoint(home / "checkpoints")
+    if as_dict(Recipe()) | found.content["recipe"] != as_dict(recipe):
+        raise SeewhyError(f"{home / 'recipe.toml'} is no longer what the training began with; put it back, or train anew")
+    return found
+
+
+def _put_aside(found: Found | None) -> None:
     """Name what was damaged and rename it, or it would be kept as the one before the next; remove what was half written."""
+    if found is None:
+        return
     for path, complaint in found.damaged.items():
         print(f"seewhy: {complaint}; going on from {found.path.name} instead", file=sys.stderr)
         try:
@@ -161,6 +181,8 @@ def _check(recipe: Recipe, data: Dataset) -> None:
     """Raise SeewhyError for what a recipe asks of data that this data lacks."""
     images = data.test.images[:1]
     bind_tta(recipe.tta)(lambda some: torch.zeros(len(some), len(data.classes)), images)
+    if recipe.patience and recipe.eval_every == 0:
+        raise SeewhyError(f"patience {recipe.patience} needs evaluations to wait for; eval_every is 0, and 1 is every epoch")
     if recipe.patience and data.validation is None:
         raise SeewhyError(
             f"patience {recipe.patience} needs a validation split to watch, as validation=0.1 draws one: "
@@ -184,7 +206,7 @@ def _finished(
     held_out = "test" if data.validation is None else "valid"
     events = train(state, data, world)
     first = next(events, None)  # a recipe that does not fit the data fails here, before anything is written
-    with Recorder(home, state, data, setting, keeping, world, before) as recorder:
+    with alone(home), Recorder(home, state, data, setting, keeping, world, before) as recorder:
         with showing(held_out, quiet or not world.is_first) as show, stoppable(world) as stopping:
             for event in chain([] if first is None else [first], events):
                 show(event)

@@ -49,8 +49,7 @@ class Recorder:
     """Keeps the history and, with a validation split, the weights of the best epoch; writes both if there is a directory.
 
     Used as a context: what ends it early is said in status.json, and an interruption still leaves weights. Checkpoints are
-    written after the first event, every so many seconds, at each
-    new best epoch, and when asked.
+    written after the first event, every so many seconds, at each new best epoch, and when asked.
     """
 
     def __init__(
@@ -106,8 +105,8 @@ class Recorder:
             self.checkpoint(*names)
 
     def checkpoint(self, *also: str) -> None:
-        """Write a checkpoint, under the names `also` too."""
-        if self.directory is None:
+        """Write a checkpoint, under the names `also` too; none of a state that is not finite, whose failure is still to show."""
+        if self.directory is None or not self.state.totals.sound():
             return
         content = {
             "state": state_dict(self.state),

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from seewhy.diagnosing.predictions import Predictions
 from seewhy.errors import SeewhyError
-from seewhy.files import unwritable
+from seewhy.files import make_directory, unwritable
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import RangeTest
 from seewhy.train.recipe import Recipe, restore_recipe
@@ -110,6 +111,35 @@ def check_free(directory: Path) -> None:
     """Raise SeewhyError if there is anything at `directory`: a run directory is never reused silently."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SeewhyError(f"{directory} exists already and nothing in it was touched; name another directory, or remove it")
+
+
+class StillTraining(SeewhyError):
+    """Another process trains in that directory."""
+
+
+@contextmanager
+def alone(directory: Path | None) -> Iterator[None]:
+    """Inside the block no other process trains in `directory`; raises StillTraining where one does. Locks may be nested."""
+    if directory is None:
+        yield
+        return
+    directory = directory.resolve()
+    make_directory(directory.parent)
+    path = directory.with_name(f".{directory.name}.lock")
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StillTraining(f"another process is still training {directory}; wait for it, or end it, and resume") from None
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not lock.is_locked:
+            with suppress(OSError):
+                path.unlink()
 
 
 def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:

@@ -4,15 +4,13 @@ import os
 import shutil
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import joblib
-from filelock import FileLock, Timeout
 
 from seewhy.checkpoint import newest_checkpoint
 from seewhy.comparing.experiment import RECIPE, Experiment, homes_of, read_experiment, write_experiment
@@ -32,7 +30,7 @@ from seewhy.keeping import Keeping
 from seewhy.models import MODELS
 from seewhy.models.tta import TTA
 from seewhy.recording import write_range_test, write_status
-from seewhy.run import check_free, read_range_test, read_status
+from seewhy.run import StillTraining, alone, check_free, read_range_test, read_status
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.precision import find_device
 from seewhy.train.recipe import Recipe, restore_recipe, to_toml
@@ -193,7 +191,7 @@ def _prepare(name: str, recipe: Recipe, home: Path, work: _Work) -> str:
     make_directory(home)
 
     def prepare() -> None:
-        with _alone(home):
+        with alone(home):
             if not (home / RECIPE).exists():
                 write_text(home / RECIPE, to_toml(_fixed(recipe, home, work)))
                 (home / "status.json").unlink(missing_ok=True)
@@ -219,7 +217,7 @@ def _try(recipe: Recipe, trial: Trial, work: _Work) -> Trial:
     home = trial.directory
 
     def train() -> None:
-        with _alone(home):
+        with alone(home):
             if (home / "summary.json").exists():
                 return
             data = work.loaded()
@@ -257,21 +255,13 @@ def _noting_failure(home: Path, work: Callable[[], None]) -> None:
         with ONE_AT_A_TIME:
             work()
         (home / "traceback.txt").unlink(missing_ok=True)
-    except Timeout:
-        note(f"another process is still training {home}; wait for it, or end it, and resume", quiet=False)
+    except StillTraining as error:  # as the workers of a killed comparison may for a while
+        note(str(error), quiet=False)
     except Exception as error:
         make_directory(home)
         if not isinstance(error, SeewhyError):
             write_text(home / "traceback.txt", traceback.format_exc())
         write_status(home, "failed", str(error) if isinstance(error, SeewhyError) else f"{type(error).__name__}: {error}")
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Keep others from training in the same directory, as the workers of a killed comparison may for a while."""
-    make_directory(home.parent)
-    with FileLock(home.with_name(f".{home.name}.lock"), timeout=0):  # raises Timeout
-        yield
 
 
 def _prepared_line(name: str, home: Path) -> str:

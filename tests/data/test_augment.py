@@ -471,3 +471,11 @@ def test_albumentations_that_changes_the_size_or_dtype_is_named(albumentations):
         apply(albumentations.RandomCrop(4, 4), noise(2, 3, 6, 6))
     with pytest.raises(SeewhyError, match="leave out Normalize"):
         apply(albumentations.Compose([albumentations.Normalize()]), noise(2, 3, 6, 6))
+
+
+def test_cutout_takes_the_mean_of_the_images_as_they_are_stored():
+    """Not of what the crop before it has put black borders around."""
+    images = torch.full((50, 1, 8, 8), 200, dtype=torch.uint8)
+    after = augmentation(["crop:4,mode=constant", "cutout:3"])(batch_of(images), seeded()).images
+    assert (after == 0).any()
+    assert after[after > 0].unique().tolist() == [200]

@@ -95,8 +95,10 @@ def _run(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     name = function._schema.name.removeprefix("aten::")
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
     held = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, OnGpu)}
-    moves = name in ("_to_copy", "copy_", "_foreach_copy_")
-    if held and not moves:
+    if name == "_foreach_copy_":
+        for target, source in zip(*args[:2], strict=True):
+            _record("copy_", (target, source), {"non_blocking": len(args) > 2 and args[2]}, bool(held))
+    elif held and name not in ("_to_copy", "copy_"):
         _check_devices(name, args, tensors)
     _record(name, args, kwargs, bool(held))
     device = kwargs.get("device")
@@ -134,7 +136,7 @@ def _check_devices(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) ->
 
 def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> None:
     if on_gpu and _launches is not None:
-        _launches.append(name)
+        _launches.extend([name] * _kernels(name, args))
     if on_gpu and name in WAITING:
         _waited(name)
     masks = (
@@ -148,6 +150,15 @@ def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: b
     )  # fmt: skip
     if crosses and not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])):
         _waited("a copy from one device to the other")
+
+
+def _kernels(name: str, args: Sequence[Any]) -> int:
+    """How many launches it is: an operation on lists is one where all tensors lie in memory alike, else one for each of them."""
+    lists = [arg for arg in args if isinstance(arg, list | tuple) and arg and isinstance(arg[0], Tensor)]
+    if not name.startswith("_foreach") or not lists:
+        return 1
+    alike = all(len({(tensor.shape, tensor.stride()) for tensor in same}) == 1 for same in zip(*lists, strict=True))
+    return 1 if alike else len(lists[0])
 
 
 def _waited(what: str) -> None:

@@ -63,6 +63,9 @@ def test_the_pretended_gpu_keeps_the_rules() -> None:
         here.add_(there)
     with pytest.raises(TypeError, match="numpy"):
         there.numpy()
+    with pretended.waits() as waits:
+        torch._foreach_copy_([there, there], [here, there])
+    assert waits == ["a copy from one device to the other"]
     with pretended.waits() as waits, pretended.launches() as launches:
         total = (there * 2).sum()
         assert waits == []

@@ -42,4 +42,3 @@ def test_the_rules_of_a_gpu_are_kept(library: Path, tmp_path: Path) -> None:
     ]
     ran = subprocess.run(command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
-    assert " passed" in ran.stdout or "[100%]" in ran.stdout

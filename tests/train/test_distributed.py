@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from seewhy.data import load
+from seewhy.errors import SeewhyError
 from seewhy.run import open_run
 from seewhy.train.distributed import from_first
 from seewhy.train.world import World, is_first_process
@@ -29,6 +30,9 @@ def test_a_process_alone_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_first_process()  # a rank of what?
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_first_process()
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(SeewhyError, match="WORLD_SIZE must be a whole number of at least 1, found 'two'"):
+        is_first_process()
 
 
 def together(arguments: list[str], directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -70,6 +74,13 @@ with joined("cpu") as (world, device):
     assert summed(torch.tensor([world.rank + 1.0]), world).item() == 3
     with one_batch(part.eval(), world):
         torch.testing.assert_close(part(own), whole.eval()(own))
+    forgetful = nn.BatchNorm2d(4, track_running_stats=False).eval()
+    with one_batch(forgetful, world):
+        found = forgetful(own)
+    torch.testing.assert_close(found, forgetful(own))
+with joined("cpu") as (again, device):  # a second training of one process
+    assert again == world
+    assert summed(torch.tensor([1.0]), again).item() == 2
 print("all of it holds")
 """
 
@@ -79,6 +90,7 @@ def test_batch_norm_over_processes_is_batch_norm_over_the_whole_batch(tmp_path: 
     (tmp_path / "norm.py").write_text(BATCH_NORM)
     done = together(["norm.py"], tmp_path)
     assert done.stdout.count("all of it holds") == 2, done.stderr
+    assert "Warning" not in done.stderr
 
 
 FROM_FIRST = """
@@ -127,6 +139,7 @@ def test_what_the_first_process_makes_all_have(tmp_path: Path) -> None:
 
 FINDS = """
 from seewhy.data import load
+from seewhy.errors import SeewhyError
 from seewhy.fitting import fit
 from seewhy.train.recipes import RECIPES
 from dataclasses import replace

@@ -219,3 +219,12 @@ def test_each_lowers_a_loss(name: str) -> None:
         for optimizer in optimizers:
             optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_gives_biases_a_rate_of_their_own(name: str) -> None:
+    net = network()
+    groups = [group for each in bind_optimizer(f"{name}:bias_lr=3")(net, Recipe(lr=0.5)) for group in each.param_groups]
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    assert [rates[id(parameter)] for parameter in trained] == [0.5 if parameter.ndim > 1 else 1.5 for parameter in trained]

@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from seewhy.errors import SeewhyError
+from seewhy.train.optimizers import bind_optimizer, momentum_of, set_rates
 from seewhy.train.recipe import Recipe, from_dict, restore_recipe, to_toml
 from seewhy.train.recipes import RECIPES, find_recipe, read_recipe
+from seewhy.train.schedules import bind_schedule
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-plus")])
@@ -143,3 +146,20 @@ def test_callables_are_augmentations_too() -> None:
     recipe = Recipe(augment=("flip", invert))
     assert recipe.augment == ("flip", invert)
     assert "invert>" in to_toml(recipe)
+
+
+def test_the_published_adam_cycles_its_momentum_as_torch_does() -> None:
+    """OneCycleLR's own default takes Adam's beta1 from 0.95 to 0.85 and back."""
+    recipe = RECIPES["resnet18-adam-onecycle"]
+    model = torch.nn.Linear(2, 2)
+    (ours,) = bind_optimizer(recipe.optimizer)(model, recipe)
+    theirs = torch.optim.Adam(model.parameters())
+    cycle = torch.optim.lr_scheduler.OneCycleLR(theirs, 5.09e-3, total_steps=1001, pct_start=0.25, anneal_strategy="linear")
+    for step in range(1001):
+        set_rates(
+            [ours], bind_schedule(recipe.schedule)(step / 1000, ()), bind_schedule(recipe.momentum_schedule)(step / 1000, ())
+        )
+        assert momentum_of(ours.param_groups[0]) == pytest.approx(momentum_of(theirs.param_groups[0]), abs=1e-3)
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], abs=3e-5)
+        theirs.step()
+        cycle.step()

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,16 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seewhy.checkpoint import read_checkpoint
 from seewhy.data.dataset import Dataset, Split, class_weights
 from seewhy.errors import SeewhyError
 from seewhy.fitting import fit
+from seewhy.keeping import Keeping
 from seewhy.models import MODELS
+from seewhy.recording import Before, Recorder, describe_setting
 from seewhy.train.batches import epoch_order, resized
+from seewhy.train.course import compiling, plan
 from seewhy.train.loop import EpochStats, Progress, train
 from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, momentum_of
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state
 from seewhy.train.update import step_where
+from seewhy.train.world import World
 
 PLAIN = Recipe(
     epochs=1, batch_size=40, lr=0.1, optimizer="sgd", weight_decay=0, schedule="constant", augment=(), precision="fp32"
@@ -327,3 +333,86 @@ def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(recipe: Re
     assert counters["stats"]["unique_graphs"] == 2
     assert run.test is not None
     assert run.test.accuracy > 0.9
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("changes", [{"accumulate": 4}, {"optimizer": "gd"}], ids=["accumulated", "gd"])
+def test_a_loss_that_is_not_finite_counts_wherever_in_an_update_it_is(
+    precision: str, changes: dict[str, Any], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the second of the four or six batches of an update; no checkpoint is of a state after it."""
+    monkeypatch.setitem(MODELS, "exploding", lambda num_classes, sample: Exploding(2, only_gradient=False))
+    recipe = replace(PLAIN, model="exploding", precision=precision, **changes)
+    with pytest.raises(SeewhyError, match=r"not finite at step 2 \(epoch 0\.33\)"):
+        fit(recipe, data, tmp_path / "run", quiet=True, keeping=Keeping(checkpoint_seconds=0))
+    kept = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["state"]
+    assert kept["step"] == 1
+    assert all(gradient.isfinite().all() for gradient in kept["gradients"].values())
+
+
+def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path: Path) -> None:
+    """On a GPU the host learns of it some steps later, and may want a checkpoint before."""
+    state = new_state(linear(), PLAIN)
+    setting = describe_setting(data, torch.device("cpu"), "fp32")
+    with Recorder(tmp_path / "run", state, data, setting, Keeping(), World(), Before()) as recorder:
+        recorder.checkpoint()
+        written = (tmp_path / "run/checkpoints/last.pt").stat().st_mtime_ns
+        state.totals.fail(torch.tensor(False), 5)
+        recorder.checkpoint()
+        assert (tmp_path / "run/checkpoints/last.pt").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("settings", "factors"),
+    [
+        ({"optimizer": "gd", "epochs": 1}, [1.0]),
+        ({"optimizer": "gd", "epochs": 3}, [1.0, 0.5, 0.0]),
+        ({"accumulate": 4, "epochs": 2}, [1.0, 0.6, 0.4, 0.0]),  # from steps 0, 4, 6 and 10
+        ({"epochs": 0.5}, [1.0, 0.5, 0.0]),
+    ],
+)
+def test_an_update_has_the_rate_of_its_first_batch(settings: dict[str, Any], factors: list[float], data: Dataset) -> None:
+    state = new_state(linear(), replace(PLAIN, schedule="linear", **settings))
+    rates, updates = [], 0
+    for event in train(state, data):
+        if state.updates > updates and isinstance(event, Progress):
+            rates.append(event.lr)
+            updates = state.updates
+    assert rates == pytest.approx([0.1 * factor for factor in factors], abs=1e-12)
+
+
+def test_lookahead_counts_the_updates_that_ends_of_epochs_make(data: Dataset) -> None:
+    """Six batches an epoch and eight an update are one update an epoch."""
+    recipe = replace(PLAIN, epochs=3, accumulate=8, lookahead=3)
+    state, _ = trained(recipe, data)
+    assert state.updates == 3
+    with pytest.raises(SeewhyError, match="lookahead 4 is more than the 3 updates of this training"):
+        trained(replace(recipe, lookahead=4), data)
+
+
+def test_momentum_stays_below_one(data: Dataset) -> None:
+    recipe = replace(PLAIN, optimizer="adam", momentum_schedule="exponential:start=1,end=1.2")
+    with pytest.raises(SeewhyError, match=r"takes a momentum of 0\.9 to 1\.08; it must stay below 1"):
+        trained(recipe, data)
+
+
+@pytest.mark.parametrize(("outputs", "found"), [(nn.Linear(192, 5), r"\(40, 5\)"), (nn.LSTM(192, 3), "a tuple")])
+def test_what_is_no_logits_is_said(outputs: nn.Module, found: str, data: Dataset) -> None:
+    with pytest.raises(SeewhyError, match=rf"into logits \(N, 3\), one for each class; 40 images gave {found}"):
+        trained(PLAIN, data, nn.Sequential(nn.Flatten(), outputs))
+
+
+def test_torch_compiles_as_many_sizes_as_a_training_has(data: Dataset) -> None:
+    from torch._dynamo import config
+
+    recipe = replace(PLAIN, epochs=12, resolution="linear:start=0.5,warmup=0.9")
+    course = replace(plan(new_state(linear_of_any_size(), recipe), data, World()), steps=72)
+    assert len(set(course.factors)) == 12
+    before = config.recompile_limit
+    with compiling(course, wanted=True):
+        assert config.recompile_limit >= 24
+    assert config.recompile_limit == before
+
+
+def linear_of_any_size() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))

@@ -31,6 +31,7 @@ class Batch:
     labels: Tensor  # (B, K) float32, one-hot until something mixes them
     indices: Tensor  # (B,) int64, place of each image in its split
     epoch: int
+    stored: Tensor | None = None  # (B, C, H, W) uint8, as the images were before the first of several augmentations
 
 
 Augmentation = Callable[[Batch, Generator], Batch]
@@ -51,6 +52,7 @@ def augmentation(steps: Sequence[str | Callable[..., Any]]) -> Augmentation:
     functions = [(step_name(step), _function(step)) for step in named]
 
     def augment(batch: Batch, generator: Generator) -> Batch:
+        batch = replace(batch, stored=batch.images)
         for label, function in functions:
             batch = _checked(label, batch, function(batch, generator))
         return batch
@@ -100,13 +102,15 @@ def alternating_flip(batch: Batch, generator: Generator) -> Batch:
 def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str = "mean") -> Batch:
     """Cover a square of `size` pixels, centred anywhere and cut off at the borders (DeVries & Taylor 2017).
 
-    `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over this batch, which estimates the data set's.
+    `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over this batch as it is stored, which estimates the
+    data set's.
     """
     images = batch.images
     _require(size >= 1, "cutout: size must be 1 or more", size)
     if isinstance(fill, str):
         _require(fill == "mean", "cutout: fill must be mean or a number from 0 to 255", fill)
-        colour = images.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
+        stored = images if batch.stored is None else batch.stored
+        colour = stored.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
     else:
         _require(0 <= fill <= 255, "cutout: fill must be mean or a number from 0 to 255", fill)
         colour = torch.full((), round(fill), dtype=torch.uint8, device=images.device)

@@ -15,7 +15,7 @@ def equal_batches(images: int, batch_size: int) -> tuple[int, int]:
     """(batches in an epoch, images in each): as few equal batches of at most `batch_size` as hold all images but a remainder.
 
     Fewer images than batches are left out of an epoch; the next one shuffles anew. Equal shapes compile once, and a
-    BatchNorm never sees a batch of one.
+    BatchNorm never sees a batch of one: whatever `batch_size` is, a batch has at least two images where there are as many.
     """
     size = images // max(1, min(math.ceil(images / batch_size), images // 2))
     return images // size, size

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,25 @@ class Course:
     precision: str
     world: World
 
+    def progress(self, step: int) -> float:
+        """How far the update that this step belongs to is through the run, from 0 for the first to 1 for the last."""
+        return self._began(step) / max(1, self._began(self.steps - 1))
+
+    def _began(self, step: int) -> int:
+        """The first step of the update that this one belongs to; the end of an epoch ends an update."""
+        return step - step % self.per_epoch % self.accumulate
+
+    @property
+    def factors(self) -> list[float]:
+        """Of the images' sides, for each epoch."""
+        return [self.schedules[2](first / self.steps, ()) for first in range(0, self.steps, self.per_epoch)]
+
+    @property
+    def updates(self) -> int:
+        """How many there are in all."""
+        epochs, rest = divmod(self.steps, self.per_epoch)
+        return epochs * -(-self.per_epoch // self.accumulate) + -(-rest // self.accumulate)
+
 
 def plan(state: TrainState, data: Dataset, world: World) -> Course:
     """The course of a training. Raises SeewhyError for what its recipe asks of this model, data or machine in vain."""
@@ -68,6 +88,17 @@ def plan(state: TrainState, data: Dataset, world: World) -> Course:
     return course
 
 
+@contextmanager
+def compiling(course: Course, wanted: bool) -> Iterator[None]:
+    """Inside the block torch compiles a graph for every size of images, and another where parameters have been frozen."""
+    if not wanted:
+        yield
+        return
+    graphs = 2 * len(set(course.factors))
+    with torch._dynamo.config.patch(recompile_limit=max(torch._dynamo.config.recompile_limit, graphs)):
+        yield
+
+
 def _check(course: Course, state: TrainState) -> None:
     recipe, model = state.recipe, state.model
     if course.batch_size < course.world.size:
@@ -77,20 +108,30 @@ def _check(course: Course, state: TrainState) -> None:
         raise SeewhyError(
             f"freeze {' '.join(recipe.freeze)} leaves nothing to train before the {recipe.epochs:g} epochs are over"
         )
-    updates = course.steps // course.accumulate
-    if recipe.lookahead > updates:
-        raise SeewhyError(f"lookahead {recipe.lookahead} is more than the {updates} updates of this training")
+    if recipe.lookahead > course.updates:
+        raise SeewhyError(f"lookahead {recipe.lookahead} is more than the {course.updates} updates of this training")
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if recipe.compile and device_of(model).type == "cpu" and os.name == "posix" and not any(map(shutil.which, compilers)):
         raise SeewhyError("compile needs a C++ compiler, such as g++, and none was found; install one, or leave compile out")
+    _check_momentum(course, state)
     _check_resolution(course, state)
+
+
+def _check_momentum(course: Course, state: TrainState) -> None:
+    """A momentum of 1 or more never forgets, so that the weights run away."""
+    highest = max(course.schedules[1](place / 100, ()) for place in range(101))
+    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
+        peak = group.get("peak_betas", group.get("betas", (group.get("peak_momentum", group.get("momentum", 0.0)),)))[0]
+        if peak * highest >= 1:
+            raise SeewhyError(
+                f"momentum_schedule {state.recipe.momentum_schedule} takes a momentum of {peak:g} to {peak * highest:.3g}; "
+                "it must stay below 1"
+            )
 
 
 def _check_resolution(course: Course, state: TrainState) -> None:
     """Try the smallest images of the run before it begins, not when it comes to them."""
-    epochs = range(-(-course.steps // course.per_epoch))
-    smallest = min(course.schedules[2](epoch * course.per_epoch / course.steps, ()) for epoch in epochs)
-    images = resized(course.split.images[:2].to(device_of(state.model)).float() / 255, smallest)
+    images = resized(course.split.images[:2].to(device_of(state.model)).float() / 255, min(course.factors))
     if images.shape[2:] == course.split.images.shape[2:]:
         return
     try:

@@ -1,5 +1,6 @@
 """Several processes that train one network, as `torchrun` starts them."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +11,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce  # the one through which gradients flow
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seewhy.errors import SeewhyError
-from seewhy.train.world import World
+from seewhy.train.world import World, world_size
 
 T = TypeVar("T")
 
@@ -25,8 +25,8 @@ def joined(device: str) -> Iterator[tuple[World, str]]:
 
     Each process takes the GPU of its local rank where `device` leaves it open. Alone, nothing is joined.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or dist.is_initialized():
+    size = world_size()
+    if size == 1 or dist.is_initialized():  # by an earlier training, too
         yield World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World(), device
         return
     if device in ("auto", "cuda") and torch.cuda.is_available():
@@ -41,10 +41,8 @@ def joined(device: str) -> Iterator[tuple[World, str]]:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     except (RuntimeError, ValueError) as error:
         raise SeewhyError(f"WORLD_SIZE is {size}, but the processes did not meet ({error}); start them with torchrun") from error
-    try:
-        yield World(dist.get_rank(), size), device
-    finally:
-        dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)  # not sooner: processes that part do not all meet again
+    yield World(dist.get_rank(), size), device
 
 
 def average(tensors: Sequence[Tensor], world: World) -> None:
@@ -99,18 +97,35 @@ def one_batch(model: nn.Module, world: World) -> Iterator[None]:
             del norm.forward
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; each of them gets the gradient of what all make of it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        values = values.contiguous().clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
 def _normalised(norm: _BatchNorm, x: Tensor) -> Tensor:
     if not norm.training:
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+        own = norm.running_mean is None  # then a batch is normalised by itself, as torch does
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, own, 0.0, norm.eps)
     values = x.float()
     across = [axis for axis in range(x.ndim) if axis != 1]
     count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
-    sums: Tensor = all_reduce(torch.cat([values.sum(across), count]))  # type: ignore[no-untyped-call]
+    sums: Tensor = _Sum.apply(torch.cat([values.sum(across), count]))  # type: ignore[no-untyped-call]
     total = sums[-1].detach()
     mean = sums[:-1] / total
     shape = [1, -1] + [1] * (x.ndim - 2)
     centred = values - mean.view(shape)
-    variance: Tensor = all_reduce(centred.square().sum(across)) / total  # type: ignore[no-untyped-call]
+    variance: Tensor = _Sum.apply(centred.square().sum(across)) / total  # type: ignore[no-untyped-call]
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         with torch.no_grad():
             assert norm.num_batches_tracked is not None

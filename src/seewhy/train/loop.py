@@ -13,7 +13,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.inference import autocasting, device_of, logits
 from seewhy.train.averaging import using
 from seewhy.train.batches import batches, epoch_order, resized
-from seewhy.train.course import Course, plan
+from seewhy.train.course import Course, compiling, plan
 from seewhy.train.distributed import one_batch, summed
 from seewhy.train.memory import kept_memory
 from seewhy.train.optimizers import momentum_of, set_rates
@@ -69,7 +69,7 @@ def train(state: TrainState, data: Dataset, world: World | None = None) -> Gener
     course = plan(state, data, world or World())
     trainable = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
     try:
-        with one_batch(state.model, course.world), kept_memory(device_of(state.model)):
+        with one_batch(state.model, course.world), kept_memory(device_of(state.model)), compiling(course, state.recipe.compile):
             while state.step < course.steps or state.epoch * course.per_epoch < state.step:
                 yield from _epoch(state, course)
                 yield _row(state, course)
@@ -94,7 +94,7 @@ def _epoch(state: TrainState, course: Course) -> Iterator[Progress]:
         course.split, course.classes, course.batch_size, left, state.epoch, course.augment, state.generator, device
     ):
         _freeze(course.freezing, state.step / course.per_epoch)
-        progress = state.step / max(1, course.steps - 1)
+        progress = course.progress(state.step)
         set_rates(state.optimizers, *(schedule(progress, state.losses) for schedule in course.schedules[:2]))
         part = course.world.part(len(images))
         loss, outputs = _loss(resized(images[part], factor), labels[part], state, course)
@@ -104,10 +104,13 @@ def _epoch(state: TrainState, course: Course) -> Iterator[Progress]:
         state.scaler.scale(loss * share + _penalty(model, recipe.l1) / pieces).backward()  # type: ignore[no-untyped-call]
         state.totals.add(loss, outputs, labels[part])
         if place + 1 == pieces:
-            update(state, loss, course.world)
+            update(state, course.world)
+        else:
+            state.totals.fail(loss.isfinite(), state.step + 1)
         state.step += 1
         state.spent = before + time.perf_counter() - began
-        _check(state, course, state.totals.failed())
+        if course.world.size == 1 or place + 1 == pieces:  # processes know of each other's failures once they have exchanged
+            _check(state, course, state.totals.failed())
         yield _progress(state, course, state.step - start)
 
 
@@ -115,6 +118,12 @@ def _loss(images: Tensor, labels: Tensor, state: TrainState, course: Course) -> 
     """The mean loss () of a batch and the outputs (B, K)."""
     with autocasting(course.precision, images.device):
         outputs = course.forward(images)
+    if not isinstance(outputs, Tensor) or outputs.shape != labels.shape:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise SeewhyError(
+            f"{state.recipe.model} must turn images (N, C, H, W) into logits (N, {course.classes}), one for each class; "
+            f"{len(images)} images gave {found}"
+        )
     smoothing = state.recipe.label_smoothing
     return F.cross_entropy(outputs.float(), labels, weight=course.weights, label_smoothing=smoothing), outputs
 
@@ -138,8 +147,7 @@ def _check(state: TrainState, course: Course, step: int) -> None:
     """Raise SeewhyError where a `step` was not finite; 0 is none."""
     if step == 0:
         return
-    progress = (step - 1) / max(1, course.steps - 1)
-    rate = course.schedules[0](progress, state.losses) * state.optimizers[0].param_groups[0]["peak_lr"]
+    rate = course.schedules[0](course.progress(step - 1), state.losses) * state.optimizers[0].param_groups[0]["peak_lr"]
     raise NotFinite(
         f"the loss or a gradient was not finite at step {step} (epoch {step / course.per_epoch:.2f}), at a learning rate of "
         f"{rate:.3g}; the weights were left as they were before it; try a lower lr than {state.recipe.lr:g}"

@@ -91,19 +91,18 @@ def range_test(
     accumulate = 1 if wants_full_batch(state.optimizers) else recipe.accumulate
     epochs, rest = divmod(steps, -(-per_epoch // accumulate))  # an epoch's last update may be of fewer batches
     batches = epochs * per_epoch + min(rest * accumulate, per_epoch)
-    before = min(accumulate, per_epoch)  # batches until the first update
-    growth = (end / start) ** (1 / (batches - before))  # from batch to batch
-    first, beyond = start / growth ** (before - 1), end * growth
+    last = (batches - 1) - (batches - 1) % per_epoch % accumulate  # the batch with which the last update begins
+    beyond = start * (end / start) ** (batches / last)  # at the batch after it
     trial = replace(
         state,
         recipe=replace(
             recipe,
             epochs=(batches + 1) / per_epoch,  # a batch more than is used: at its end a training is evaluated
             accumulate=accumulate,
-            schedule=f"exponential:start={first / lr!r},end={beyond / lr!r}",
+            schedule=f"exponential:start={start / lr!r},end={beyond / lr!r}",
             momentum_schedule="constant",
             resolution="constant",  # or the loss would change with the size of the images
-            lookahead=min(recipe.lookahead, batches // accumulate),
+            lookahead=min(recipe.lookahead, steps),
             eval_every=0,
         ),
         step=0,

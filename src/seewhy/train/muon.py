@@ -42,7 +42,7 @@ class Muon(Optimizer):
         return loss
 
     def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        """A step of the weights of a group, all of them in each operation: on a GPU launching one costs more than it does."""
+        """A step of the weights of a group, by as few operations as can be: a GPU computes them faster than it is asked."""
         gradients = [cast(Tensor, weight.grad) for weight in weights]
         buffers = [self._buffer(weight) for weight in weights]
         torch._foreach_mul_(buffers, group["momentum"])
@@ -73,12 +73,17 @@ def _updates(directions: Sequence[Tensor], iterations: int) -> list[Tensor]:
         places[direction.shape].append(place)
     updates = list(directions)
     for shape, same in places.items():
-        matrices = torch.stack([directions[place].flatten(1) for place in same])
+        matrices = torch.stack([_channels_last(directions[place]).flatten(1) for place in same])
         rows, columns = matrices.shape[1:]
         found = orthogonalised(matrices, iterations).mul_(max(1, rows / columns) ** 0.5)
         for place, update in zip(same, found, strict=True):
-            updates[place] = update.view(shape)
+            updates[place] = update.reshape(len(update), *shape[2:], shape[1]).movedim(-1, 1)
     return updates
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """(O, I, …) as (O, …, I), the order in memory of a network that is trained: the order of columns changes no direction."""
+    return weight.movedim(1, -1)
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:

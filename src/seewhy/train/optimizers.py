@@ -65,51 +65,81 @@ def nesterov(
     return sgd(model, recipe, momentum, True, bias_lr, decay_all)
 
 
-def adagrad(model: nn.Module, recipe: Rates, eps: float = 1e-10, decay_all: bool = False) -> list[Optimizer]:
+def adagrad(
+    model: nn.Module, recipe: Rates, eps: float = 1e-10, bias_lr: float = 1.0, decay_all: bool = False
+) -> list[Optimizer]:
     """Adagrad (Duchi et al. 2011)."""
     _require("eps", eps, eps > 0, "more than 0")
-    return [Adagrad(parameter_groups(model, recipe, decay_all=decay_all), lr=recipe.lr, eps=eps, fused=True)]
+    groups = parameter_groups(model, recipe, bias_lr, decay_all)
+    fused = None if groups[0]["params"][0].device.type == "mps" else True  # for which torch has no such kernel
+    return [Adagrad(groups, lr=recipe.lr, eps=eps, fused=fused)]
 
 
-def adadelta(model: nn.Module, recipe: Rates, rho: float = 0.9, eps: float = 1e-6, decay_all: bool = False) -> list[Optimizer]:
+def adadelta(
+    model: nn.Module, recipe: Rates, rho: float = 0.9, eps: float = 1e-6, bias_lr: float = 1.0, decay_all: bool = False
+) -> list[Optimizer]:
     """Adadelta (Zeiler 2012), its update scaled by the learning rate, which the paper leaves at 1."""
     _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
-    return [Adadelta(parameter_groups(model, recipe, decay_all=decay_all), lr=recipe.lr, rho=rho, eps=eps)]
+    return [Adadelta(parameter_groups(model, recipe, bias_lr, decay_all), lr=recipe.lr, rho=rho, eps=eps)]
 
 
 def rmsprop(
-    model: nn.Module, recipe: Rates, alpha: float = 0.99, eps: float = 1e-8, momentum: float = 0.0, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """RMSprop (Tieleman & Hinton 2012, lecture 6.5)."""
     _require("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    groups = parameter_groups(model, recipe, decay_all=decay_all)
+    groups = parameter_groups(model, recipe, bias_lr, decay_all)
     return [RMSprop(groups, lr=recipe.lr, alpha=alpha, eps=eps, momentum=momentum)]
 
 
 def adam(
-    model: nn.Module, recipe: Rates, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adam (Kingma & Ba 2015), with weight decay as an L2 penalty."""
     settings = _adam_settings(recipe, beta1, beta2, eps)
-    return [Adam(parameter_groups(model, recipe, decay_all=decay_all), **settings, fused=True)]
+    return [Adam(parameter_groups(model, recipe, bias_lr, decay_all), **settings, fused=True)]
 
 
 def adamw(
-    model: nn.Module, recipe: Rates, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
     settings = _adam_settings(recipe, beta1, beta2, eps)
-    return [AdamW(parameter_groups(model, recipe, decay_all=decay_all), **settings, fused=True)]
+    return [AdamW(parameter_groups(model, recipe, bias_lr, decay_all), **settings, fused=True)]
 
 
 def nadam(
-    model: nn.Module, recipe: Rates, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adam with Nesterov's momentum (Dozat 2016)."""
-    return [NAdam(parameter_groups(model, recipe, decay_all=decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+    return [NAdam(parameter_groups(model, recipe, bias_lr, decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
 
 
 def muon(

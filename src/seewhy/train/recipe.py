@@ -165,7 +165,8 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) is tuple:
         if isinstance(value, list | tuple) and all(isinstance(step, str) or callable(step) for step in value):
             return tuple(value)
-        raise SeewhyError(f"recipe field {name} must be a list of {get_args(hint)[0]}, found {value!r}")
+        steps = "strings" if get_args(hint)[0] is str else "strings or functions"
+        raise SeewhyError(f"recipe field {name} must be a list of {steps}, found {value!r}")
     if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         value = float(value)
     if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -176,7 +177,7 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Resolve every name of the notation once, so that a recipe which cannot run cannot be made."""
+    """Resolve every name of the notation once, with the names of its settings; what a setting may be is the entry's affair."""
     from seewhy.data.augment import augmentation
     from seewhy.models import MODELS
     from seewhy.models.tta import bind_tta

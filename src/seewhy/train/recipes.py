@@ -40,8 +40,9 @@ def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
         raise SeewhyError(f"{path}: {error}") from error
 
 
-# Published trainings of ResNet-18 and DavidNet on CIFAR-10, each as it was published: what an original leaves open is torch's
-# default. Beside each stands ours for as many epochs, `…-plus`.
+# Published trainings of ResNet-18 and DavidNet on CIFAR-10, each as far as it was published; what an original leaves open is
+# torch's default, and where there is none (batches, rates, momentum) what such trainings take. Beside each stands
+# ours for as many epochs, `…-plus`.
 
 RESNET18_ONECYCLE = Recipe(
     name="resnet18-onecycle",
@@ -72,7 +73,7 @@ RESNET18_ADAM_ONECYCLE = Recipe(
     epochs=20,
     batch_size=32,
     lr=5.09e-3,
-    optimizer="adam",
+    optimizer="adam:beta1=0.95",
     weight_decay=0.0,
     schedule="one-cycle:pct_start=0.25",
     momentum_schedule="dip:pct_start=0.25",

@@ -1,7 +1,8 @@
 """Schedules: a factor of the peak learning rate, of the momentum or of the images' side, over the run.
 
 Each is a function of the progress through the run, in [0, 1], and of the watched loss of every epoch so far: the validation
-loss, or the training loss where there is no validation split. Nothing is kept in between, so a run can go on anywhere.
+loss of those that were evaluated, or the training loss where there is no validation split. Nothing is kept in between, so a run
+can go on anywhere.
 """
 
 import math
@@ -43,7 +44,8 @@ def one_cycle(
     """Up from 1/div_factor to 1 over the share `pct_start`, then down to 1/(div_factor * final_div_factor) (Smith & Topin 2018).
 
     With `three_phase` it takes `pct_start` again to come back to 1/div_factor, and the rest for the last descent. `anneal` is
-    `linear` or `cosine`. The arguments mean what they mean in torch's OneCycleLR.
+    `linear` or `cosine`. The arguments mean what they mean in torch's OneCycleLR, whose
+    corners lie up to a step earlier: here progress goes from 0 at the first step to 1 at the last.
     """
     if not 0 < pct_start < (0.5 if three_phase else 1) or div_factor < 1 or final_div_factor < 1:
         raise SeewhyError(
@@ -104,7 +106,8 @@ def multi_step(progress: float, losses: Sequence[float], milestones: str = "0.5+
 def plateau(progress: float, losses: Sequence[float], factor: float = 0.1, patience: int = 4, threshold: float = 1e-4) -> float:
     """Times `factor` whenever the watched loss has not fallen by the share `threshold` for more than `patience` epochs.
 
-    The arguments mean what they mean in torch's ReduceLROnPlateau.
+    With a validation split, epochs that were not evaluated do not count. The arguments mean what they mean in torch's
+    ReduceLROnPlateau.
     """
     if not 0 < factor < 1 or patience < 0 or not 0 <= threshold < 1:
         raise SeewhyError(

@@ -40,6 +40,10 @@ class Totals:
         """The first step that was not finite, as far as the host knows; 0 for none."""
         return int(self.host_sums[3])
 
+    def sound(self) -> bool:
+        """Whether all was finite so far; this waits for the device."""
+        return bool(self.device_sums.isfinite().all()) and int(self.device_sums[3]) == 0
+
     def reset(self) -> None:
         """Start a new epoch."""
         self.device_sums.zero_()

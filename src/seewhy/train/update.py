@@ -15,16 +15,16 @@ from seewhy.train.world import World
 LOST_SCALE = 2.0**-10  # of a loss in fp16: a gradient that overflows even so is no longer about overflow
 
 
-def update(state: TrainState, loss: Tensor, world: World) -> None:
+def update(state: TrainState, world: World) -> None:
     """Let the optimizers use the gradients, and clear them; averages follow.
 
-    Where the loss or a gradient is not finite, no parameter changes, and `state.totals` remembers the step. In fp16 a gradient
-    that overflows is no failure: the scaler skips the update and lowers its scale.
+    Where a loss of this epoch or a gradient is not finite, no parameter changes, and `state.totals` remembers the step. In fp16
+    a gradient that overflows is no failure: the scaler skips the update and lowers its scale.
     """
     optimizers = [optimizer for optimizer in state.optimizers if _moving(optimizer)]
     moving = [parameter for optimizer in optimizers for parameter in _moving(optimizer)]
     gradients = [parameter.grad for parameter in moving if parameter.grad is not None]
-    shared = loss.detach().reshape(1).clone()
+    shared = state.totals.device_sums[:1].to(torch.float32, copy=True)  # losses: not finite from the first on that is not
     average([*gradients, shared], world)
     for optimizer in optimizers:
         state.scaler.unscale_(optimizer)  # does nothing but in fp16
