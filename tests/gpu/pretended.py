@@ -95,10 +95,7 @@ def _run(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     name = function._schema.name.removeprefix("aten::")
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
     held = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, OnGpu)}
-    if name == "_foreach_copy_":
-        for target, source in zip(*args[:2], strict=True):
-            _record("copy_", (target, source), {"non_blocking": len(args) > 2 and args[2]}, bool(held))
-    elif held and name not in ("_to_copy", "copy_"):
+    if held and name not in ("_to_copy", "copy_", "_foreach_copy_"):
         _check_devices(name, args, tensors)
     _record(name, args, kwargs, bool(held))
     device = kwargs.get("device")
@@ -139,17 +136,18 @@ def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: b
         _launches.extend([name] * _kernels(name, args))
     if on_gpu and name in WAITING:
         _waited(name)
-    masks = (
-        [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)] if name in INDEXING else []
-    )
-    if on_gpu and masks:
+    if on_gpu and name in INDEXING and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
         _waited(f"{name} where a mask is true")
-    crosses = (
-        (name == "_to_copy" and kwargs.get("device") is not None and _means_gpu(kwargs["device"]) != on_gpu)
-        or (name == "copy_" and isinstance(args[0], OnGpu) != isinstance(args[1], OnGpu))
-    )  # fmt: skip
-    if crosses and not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])):
+    if _crosses(name, args, kwargs, on_gpu) and not (kwargs.get("non_blocking") or (name != "_to_copy" and any(args[2:]))):
         _waited("a copy from one device to the other")
+
+
+def _crosses(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> bool:
+    """Whether something is copied from one device to the other."""
+    if name == "_to_copy":
+        return kwargs.get("device") is not None and _means_gpu(kwargs["device"]) != on_gpu
+    pairs = [args[:2]] if name == "copy_" else zip(*args[:2], strict=True) if name == "_foreach_copy_" else ()
+    return any(isinstance(target, OnGpu) != isinstance(source, OnGpu) for target, source in pairs)
 
 
 def _kernels(name: str, args: Sequence[Any]) -> int:
