@@ -35,7 +35,6 @@ def update(state: TrainState, world: World) -> None:
     overflowed = ~norm.isfinite()
     finite = shared.isfinite().all() & (~overflowed | state.scaler.is_enabled())
     sound = state.totals.fail(finite, state.step + 1) & ~overflowed
-
     step_where(sound, optimizers, on_host=sound.device.type == "cpu")
     state.scaler.update()
     for optimizer in state.optimizers:
