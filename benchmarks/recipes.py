@@ -55,9 +55,9 @@ def main(path: str = "", *names: str) -> None:
             cifar10.main(path, name, SEEDS[device])
     note = (
         "Reported accuracies are of the lossless CIFAR-10; those measured here are of a JPEG copy (quality 75), on which the "
-        "same training reaches about four points less. Ours trains for as many epochs as the published one. ResNet-18 was trained "
-        "beside other work, so its seconds say little. What is not measured needs a GPU; on one, `python -m benchmarks.recipes "
-        "PATH` measures all."
+        "same training reaches about four points less. Ours trains for as many epochs as the published one. ResNet-18 was "
+        "trained beside other work, so its seconds say little. What is not measured needs a GPU; on one, "
+        "`python -m benchmarks.recipes PATH` measures all."
     )
     published = [name for name in REPORTED if f"{name}-plus" in RECIPES]
     rows = [_row(name, name, f"{name}-plus") for name in published]
