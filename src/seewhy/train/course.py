@@ -15,7 +15,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.inference import device_of, evaluating
 from seewhy.train.batches import equal_batches, on_device, resized
 from seewhy.train.freezing import freezable, frozen_after
-from seewhy.train.optimizers import wants_full_batch
+from seewhy.train.optimizers import peak_momentum, wants_full_batch
 from seewhy.train.precision import find_precision
 from seewhy.train.schedules import Schedule, bind_schedule
 from seewhy.train.state import TrainState
@@ -120,13 +120,12 @@ def _check(course: Course, state: TrainState) -> None:
 def _check_momentum(course: Course, state: TrainState) -> None:
     """A momentum of 1 or more never forgets, so that the weights run away."""
     highest = max(course.schedules[1](place / 100, ()) for place in range(101))
-    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
-        peak = group.get("peak_betas", group.get("betas", (group.get("peak_momentum", group.get("momentum", 0.0)),)))[0]
-        if peak * highest >= 1:
-            raise SeewhyError(
-                f"momentum_schedule {state.recipe.momentum_schedule} takes a momentum of {peak:g} to {peak * highest:.3g}; "
-                "it must stay below 1"
-            )
+    peak = max(peak_momentum(group) for optimizer in state.optimizers for group in optimizer.param_groups)
+    if peak * highest >= 1:
+        raise SeewhyError(
+            f"momentum_schedule {state.recipe.momentum_schedule} takes a momentum of {peak:g} to {peak * highest:.3g}; "
+            "it must stay below 1"
+        )
 
 
 def _check_resolution(course: Course, state: TrainState) -> None:

@@ -214,6 +214,12 @@ def momentum_of(group: dict[str, Any]) -> float:
     return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
 
 
+def peak_momentum(group: dict[str, Any]) -> float:
+    """The momentum (or beta1) that a parameter group came with, whatever `set_rates` has made of it."""
+    peaks = {key.removeprefix("peak_"): value for key, value in group.items() if key.startswith("peak_")}
+    return momentum_of({**group, **peaks})
+
+
 def remembered_bytes(optimizers: list[Optimizer]) -> int:
     """Bytes of the tensors that optimizers keep from step to step, such as momentum."""
     states = [state for optimizer in optimizers for state in optimizer.state.values()]

@@ -41,8 +41,8 @@ def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
 
 
 # Published trainings of ResNet-18 and DavidNet on CIFAR-10, each as far as it was published; what an original leaves open is
-# torch's default, and where there is none (batches, rates, momentum) what such trainings take. Beside each stands
-# ours for as many epochs, `…-plus`.
+# torch's default, and where there is none (batches, rates, momentum) what such trainings take. Beside each stands ours for as
+# many epochs, `…-plus`.
 
 RESNET18_ONECYCLE = Recipe(
     name="resnet18-onecycle",
@@ -105,7 +105,7 @@ DAVIDNET_24 = Recipe(
 
 
 def plus(recipe: Recipe, **changes: Any) -> Recipe:
-    """Our form of a published recipe for as many epochs: what takes no longer and reaches more, and `changes`."""
+    """Our form of a published recipe for as many epochs, with `changes`; benchmarks/NOTES.md says what it was chosen by."""
     ours = replace(
         recipe,
         name=f"{recipe.name}-plus",

@@ -44,8 +44,8 @@ def one_cycle(
     """Up from 1/div_factor to 1 over the share `pct_start`, then down to 1/(div_factor * final_div_factor) (Smith & Topin 2018).
 
     With `three_phase` it takes `pct_start` again to come back to 1/div_factor, and the rest for the last descent. `anneal` is
-    `linear` or `cosine`. The arguments mean what they mean in torch's OneCycleLR, whose
-    corners lie up to a step earlier: here progress goes from 0 at the first step to 1 at the last.
+    `linear` or `cosine`. The arguments mean what they mean in torch's OneCycleLR, whose corners lie up to a step earlier:
+    here progress goes from 0 at the first step to 1 at the last.
     """
     if not 0 < pct_start < (0.5 if three_phase else 1) or div_factor < 1 or final_div_factor < 1:
         raise SeewhyError(
