@@ -33,4 +33,6 @@ if sys.argv[1:]:
     experiments.main()
     report.main()
 else:
-    print("left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`")
+    print(
+        "left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`"
+    )

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks.results import Row, keep
-from seewhy.data import load
-from seewhy.fitting import fit
-from seewhy.run import Run, open_run
+from seewhy.data.sources import load
+from seewhy.runs.run import Run, open_run
+from seewhy.runs.training import fit
 from seewhy.train.recipes import RECIPES
 
 
@@ -40,7 +40,11 @@ def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
 
 def _row(what: str, values: Sequence[float], unit: str, how: str, digits: int = 0) -> Row:
     spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 and digits else ""
-    return Row(what, f"{mean(values):.{digits}f}{unit}{spread}", f"{how}: {', '.join(f'{value:.{digits}f}' for value in values)}")
+    return Row(
+        what,
+        f"{mean(values):.{digits}f}{unit}{spread}",
+        f"{how}: {', '.join(f'{value:.{digits}f}' for value in values)}",
+    )
 
 
 def _run(path: str, name: str, seed: int) -> tuple[Run, float]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.results import keep
-from seewhy.comparing.experiment import Experiment, read_experiment
-from seewhy.comparing.statistics import METRICS, ranking, summary
+from seewhy.experiments.experiment import Experiment, open_experiment
+from seewhy.experiments.statistics import METRICS, metric_summary, rank_recipes
 
 COLUMNS = (
     "experiment",
@@ -39,13 +39,20 @@ class Measured:
 
 def main() -> None:
     """Read and keep."""
-    found = [read_experiment(path.parent) for path in sorted(Path("runs").glob("experiment-*/experiment.json"))]
+    found = [
+        open_experiment(path.parent)
+        for path in sorted(Path("runs").glob("experiment-*/experiment.json"))
+    ]
     note = (
         "Mean ± standard deviation over five seeds, best accuracy first; MB of the optimizer's state. `speednet:width=0.25` on "
         "10,000 training images of a JPEG copy of CIFAR-10, five epochs (augmentation: eight) in batches of 250, all 10,000 test "
         "images; `examples/experiments`."
     )
-    rows = [_row(experiment, row.recipe) for experiment in found for row in ranking(experiment, "accuracy")]
+    rows = [
+        _row(experiment, row.recipe)
+        for experiment in found
+        for row in rank_recipes(experiment, "accuracy")
+    ]
     keep("experiments", "Experiments", rows, note=note, columns=COLUMNS)
 
 
@@ -53,11 +60,13 @@ def _row(experiment: Experiment, name: str) -> Measured:
     values = [_spread(experiment, name, metric) for metric in SHOWN]
     memory = (experiment.memory(name) or 0) / 1e6
     lr = f"{experiment.recipes[name].lr:.3g}"
-    return Measured(experiment.directory.name.removeprefix("experiment-"), name, lr, *values, f"{memory:.1f}")
+    return Measured(
+        experiment.directory.name.removeprefix("experiment-"), name, lr, *values, f"{memory:.1f}"
+    )
 
 
 def _spread(experiment: Experiment, name: str, metric: str) -> str:
-    row, about = summary(experiment, name, metric), METRICS[metric]
+    row, about = metric_summary(experiment, name, metric), METRICS[metric]
     return f"{about.said(row.mean)} ± {about.said(row.std)}"
 
 

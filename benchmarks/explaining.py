@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.results import HERE, Row, keep
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.faithfulness import PERCENTILES, road
+from seewhy.attribution.imputation import noisy_linear
+from seewhy.attribution.maps import resize_maps
+from seewhy.attribution.target import forward_pass
 from seewhy.data.dataset import Split
 from seewhy.errors import lookup
-from seewhy.explaining.explanation import explain
-from seewhy.explaining.faithfulness import PERCENTILES, road
-from seewhy.explaining.imputation import noisy_linear
-from seewhy.explaining.question import ask
-from seewhy.explaining.resize import resized
-from seewhy.models.table import build
+from seewhy.models.registry import build_model
 
 Contenders = Mapping[str, Callable[[], object]]
 
@@ -69,7 +69,11 @@ def large(count: int) -> Subject:
 
 def gradient() -> list[Row]:
     """All five methods at all four layers, what the other packages have of these, and one method at one layer."""
-    return [row for subject in (small(64), large(8)) for row in [*_gradient(subject), *_agreement(subject)]]
+    return [
+        row
+        for subject in (small(64), large(8))
+        for row in [*_gradient(subject), *_agreement(subject)]
+    ]
 
 
 def perturbation(count: int = 4) -> list[Row]:
@@ -84,20 +88,31 @@ def perturbation(count: int = 4) -> list[Row]:
         }
         title = f"{method} at {last[0]}"
         rows += compared(subject, title, contenders)
-        fp32, bf16 = (ours(subject, [method], last, precision)[last[0], method] for precision in ("fp32", "bf16"))
+        fp32, bf16 = (
+            ours(subject, [method], last, precision)[last[0], method]
+            for precision in ("fp32", "bf16")
+        )
         theirs = peers.grad_cams(model, images, [method], last)[last[0], method]
         start = f"{subject.name}, {title}: rank correlation"
         rows.append(Row(f"{start} of bf16 with fp32", ranks(bf16.numpy(), fp32.numpy()), RANKS))
-        rows.append(Row(f"{start} with pytorch-grad-cam", ranks(peers.scaled(fp32, subject.size), theirs), RANKS))
+        rows.append(
+            Row(
+                f"{start} with pytorch-grad-cam",
+                ranks(peers.scaled(fp32, subject.size), theirs),
+                RANKS,
+            )
+        )
     return rows
 
 
 def eigen(count: int = 16) -> list[Row]:
-    """Eigen-CAM and Eigen-Grad-CAM at every layer; pytorch-grad-cam centres the channels before, we do as the paper."""
+    """Eigen-CAM and Eigen-Grad-CAM at every layer; pytorch-grad-cam centers the channels before, we do as the paper."""
     subject = small(count)
     contenders: Contenders = {
         "seewhy": partial(ours, subject, EIGEN, subject.layers),
-        "pytorch-grad-cam": partial(peers.grad_cams, subject.model, subject.images, EIGEN, subject.layers),
+        "pytorch-grad-cam": partial(
+            peers.grad_cams, subject.model, subject.images, EIGEN, subject.layers
+        ),
     }
     return compared(subject, f"{' and '.join(EIGEN)} at four layers", contenders)
 
@@ -107,24 +122,39 @@ def faithfulness(count: int = 2) -> list[Row]:
     subject = large(count)
     model, images, last = subject.model, subject.images, subject.layers[-1]
     signed = explain(model, images, "hires-cam", last).at(last)
-    heat = peers.scaled(signed - signed.amin((1, 2), keepdim=True), subject.size)  # no two places alike, as ROAD's order needs
+    heat = peers.scaled(
+        signed - signed.amin((1, 2), keepdim=True), subject.size
+    )  # no two places alike, as ROAD's order needs
     maps = torch.from_numpy(heat)
-    classes = ask(model, images).target.tolist()
+    classes = forward_pass(model, images).target.tolist()
     removed = [maps[0] >= np.percentile(heat[0], 100 - share) for share in PERCENTILES]
     filled = {
-        "seewhy": lambda: noisy_linear(images[:1].expand(len(removed), -1, -1, -1), torch.stack(removed), noise=0),
-        "pytorch-grad-cam": lambda: torch.stack([peers.imputed(images[0], each) for each in removed]),
+        "seewhy": lambda: noisy_linear(
+            images[:1].expand(len(removed), -1, -1, -1), torch.stack(removed), noise=0
+        ),
+        "pytorch-grad-cam": lambda: torch.stack(
+            [peers.imputed(images[0], each) for each in removed]
+        ),
     }
     apart = float((filled["seewhy"]() - filled["pytorch-grad-cam"]()).abs().max())
     whole = {
-        "seewhy": lambda: road(ask(model, images), maps),
-        "seewhy in bf16": lambda: road(ask(model, images, precision="bf16"), maps),
+        "seewhy": lambda: road(forward_pass(model, images), maps),
+        "seewhy in bf16": lambda: road(forward_pass(model, images, precision="bf16"), maps),
         "pytorch-grad-cam": lambda: peers.road(model, images, heat, classes, PERCENTILES),
     }
     return [
         *compared(subject, f"ROAD with {len(PERCENTILES)} percentages in both orders", whole),
-        *compared(subject, f"ROAD's imputation of {len(PERCENTILES)} percentages of one image", filled, len(removed)),
-        Row("imputation: largest difference from pytorch-grad-cam's", f"{apart:.1e}", "pixels from 0 to 1, without noise"),
+        *compared(
+            subject,
+            f"ROAD's imputation of {len(PERCENTILES)} percentages of one image",
+            filled,
+            len(removed),
+        ),
+        Row(
+            "imputation: largest difference from pytorch-grad-cam's",
+            f"{apart:.1e}",
+            "pixels from 0 to 1, without noise",
+        ),
     ]
 
 
@@ -134,7 +164,10 @@ def memory(count: int = 16) -> list[Row]:
     for which in PASSES:
         code = f"from benchmarks import explaining; explaining.show_peak({which!r}, {count})"
         command = [sys.executable, "-W", "ignore", "-c", code]
-        printed = [subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=HERE.parent).stdout for _ in range(REPEATS)]
+        printed = [
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=HERE.parent).stdout
+            for _ in range(REPEATS)
+        ]
         peaks, befores = zip(*[map(int, each.split()) for each in printed], strict=True)
         text = f"{median(peaks) / 2**20:.0f} MiB, {(median(peaks) - median(befores)) / 2**20:.0f} MiB more than before the pass"
         explanation = f"`benchmarks/explaining.py`, {count} images of 224 x 224, median of {REPEATS} fresh processes"
@@ -154,12 +187,14 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
 def _gradient(subject: Subject) -> list[Row]:
     """The rows of one network. torchcam and captum give maps of the layers' own size, as `explain` does."""
     model, images, layers = subject.model, subject.images, subject.layers
-    classes = ask(model, images).target
+    classes = forward_pass(model, images).target
     last, four, two = layers[-1:], list(peers.TORCHCAM), list(peers.CAPTUM)
     contests: dict[str, Contenders] = {
         "five methods at four layers": {
             "seewhy": lambda: ours(subject, GRADIENT, layers),
-            "pytorch-grad-cam, a call for each": lambda: peers.grad_cams(model, images, GRADIENT, layers),
+            "pytorch-grad-cam, a call for each": lambda: peers.grad_cams(
+                model, images, GRADIENT, layers
+            ),
             "for comparison a bare forward and backward pass": lambda: bare_pass(subject),
         },
         f"Grad-CAM at {last[0]}": {
@@ -169,14 +204,20 @@ def _gradient(subject: Subject) -> list[Row]:
         "four methods at four layers": {
             "seewhy": lambda: explain(model, images, four, layers),
             "torchcam, one method after the other": lambda: peers.torchcam(model, images, layers),
-            "torchcam, all methods on one forward pass": lambda: peers.torchcam_at_once(model, images, layers),
+            "torchcam, all methods on one forward pass": lambda: peers.torchcam_at_once(
+                model, images, layers
+            ),
         },
         "Grad-CAM and HiResCAM at four layers": {
             "seewhy": lambda: explain(model, images, two, layers),
             "captum": lambda: peers.captum(model, images, layers, classes),
         },
     }
-    return [row for title, contenders in contests.items() for row in compared(subject, title, contenders)]
+    return [
+        row
+        for title, contenders in contests.items()
+        for row in compared(subject, title, contenders)
+    ]
 
 
 def _agreement(subject: Subject) -> list[Row]:
@@ -184,22 +225,36 @@ def _agreement(subject: Subject) -> list[Row]:
     model, images, layers = subject.model, subject.images, subject.layers
     found = explain(model, images, GRADIENT, layers).maps
     if blank := [key for key, maps in found.items() if not (maps > 0).any()]:
-        raise RuntimeError(f"{subject.name} has nothing to compare: {blank[0]} is not positive anywhere")
+        raise RuntimeError(
+            f"{subject.name} has nothing to compare: {blank[0]} is not positive anywhere"
+        )
     native = {
         "torchcam": peers.torchcam(model, images, layers),
-        "captum": peers.captum(model, images, layers, ask(model, images).target),
+        "captum": peers.captum(model, images, layers, forward_pass(model, images).target),
     }
     theirs = {
         "pytorch-grad-cam": peers.grad_cams(model, images, GRADIENT, layers),
-        **{name: {key: peers.scaled(each, subject.size) for key, each in maps.items()} for name, maps in native.items()},
+        **{
+            name: {key: peers.scaled(each, subject.size) for key, each in maps.items()}
+            for name, maps in native.items()
+        },
     }
     rows = []
     for name, maps in theirs.items():
-        apart = {key: float(np.abs(peers.scaled(found[key], subject.size) - each).max()) for key, each in maps.items()}
-        plus = [f"{value:.1e} at {place}" for (place, method), value in apart.items() if method == "grad-cam++"]
+        apart = {
+            key: float(np.abs(peers.scaled(found[key], subject.size) - each).max())
+            for key, each in maps.items()
+        }
+        plus = [
+            f"{value:.1e} at {place}"
+            for (place, method), value in apart.items()
+            if method == "grad-cam++"
+        ]
         most = max(value for (_, method), value in apart.items() if method != "grad-cam++")
         title = f"{subject.name}, largest difference from {name}'s maps"
-        rows.append(Row(f"{title} where the formula is the same", f"{most:.1e}", "maps from 0 to 1"))
+        rows.append(
+            Row(f"{title} where the formula is the same", f"{most:.1e}", "maps from 0 to 1")
+        )
         rows += [Row(f"{title} of Grad-CAM++", ", ".join(plus), WHY[name])] if plus else []
     return rows
 
@@ -210,7 +265,7 @@ def ours(
     """Our maps; they are also brought to the size of the images, since pytorch-grad-cam's are."""
     maps = explain(subject.model, subject.images, methods, layers, precision=precision).maps
     for each in maps.values():
-        resized(each, (subject.size, subject.size))
+        resize_maps(each, (subject.size, subject.size))
     return maps
 
 
@@ -242,7 +297,9 @@ def _resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def compared(subject: Subject, title: str, contenders: Contenders, count: int | None = None) -> list[Row]:
+def compared(
+    subject: Subject, title: str, contenders: Contenders, count: int | None = None
+) -> list[Row]:
     """A row for each contender. Each is called once to warm up and then REPEATS times, in turn.
 
     The others' rows say how much faster `seewhy` and its variants are: median, least and largest of the ratios in each turn.
@@ -259,7 +316,11 @@ def compared(subject: Subject, title: str, contenders: Contenders, count: int | 
     rows = []
     for name, spent in times.items():
         value = f"{(count or images) / median(spent):.3g} images/s"
-        for mine in [] if name.startswith("seewhy") else [each for each in times if each.startswith("seewhy")]:
+        for mine in (
+            []
+            if name.startswith("seewhy")
+            else [each for each in times if each.startswith("seewhy")]
+        ):
             ratios = [other / own for own, other in zip(times[mine], spent, strict=True)]
             value += f"; {mine} is {median(ratios):.2f}x as fast ({min(ratios):.2f} to {max(ratios):.2f})"
         rows.append(Row(f"{subject.name}, {title}: {name}", value, how))
@@ -268,7 +329,10 @@ def compared(subject: Subject, title: str, contenders: Contenders, count: int | 
 
 def ranks(maps: np.ndarray, others: np.ndarray) -> str:
     """Spearman's correlation between the places of each map and its other, mean and least."""
-    found = [float(spearmanr(one.ravel(), other.ravel()).statistic) for one, other in zip(maps, others, strict=True)]
+    found = [
+        float(spearmanr(one.ravel(), other.ravel()).statistic)
+        for one, other in zip(maps, others, strict=True)
+    ]
     return f"{sum(found) / len(found):.3f}, at least {min(found):.3f}"
 
 
@@ -278,7 +342,7 @@ def _subject(name: str, classes: int, count: int, size: int, layer: str) -> Subj
     coarse = F.interpolate(torch.rand(count, 3, 8, 8), (size, size), mode="bicubic")
     pixels = (255 * (coarse + 0.05 * torch.randn(coarse.shape)).clamp(0, 1)).to(torch.uint8)
     split = Split(pixels, torch.arange(count) % classes, [str(index) for index in range(count)])
-    model, images = build(name, classes, split), pixels.float().div(255)
+    model, images = build_model(name, classes, split), pixels.float().div(255)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -291,7 +355,9 @@ def main(argv: Sequence[str] = ()) -> None:
     """Measure and keep all PARTS, or those that are named."""
     chosen = {name: lookup(PARTS, name, "part") for name in argv or PARTS}
     note = f"Beside {peers.bring()}. Weights are random, precision is fp32 unless said otherwise."
-    warnings.filterwarnings("ignore", category=UserWarning)  # of maps that show nothing, which random weights have
+    warnings.filterwarnings(
+        "ignore", category=UserWarning
+    )  # of maps that show nothing, which random weights have
     for name, (title, measure) in chosen.items():
         keep(f"explaining-{name}", title, measure(), note=note)
 

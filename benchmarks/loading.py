@@ -27,16 +27,29 @@ def main(path: str) -> None:
     how = f"`benchmarks/loading.py`, {images:,} images, a fresh process with torch imported"
     rows = [
         Row("first load of CIFAR-10, decoding", f"{first:.1f} s", how),
-        Row("second load", f"{1000 * median(again):.0f} ms", f"{how}, median of {RUNS}, at most {1000 * max(again):.0f} ms"),
+        Row(
+            "second load",
+            f"{1000 * median(again):.0f} ms",
+            f"{how}, median of {RUNS}, at most {1000 * max(again):.0f} ms",
+        ),
     ]
-    assert not any(imported for _, _, imported in later), "a load from the cache must not import datasets"
-    keep("loading", "Loading data", rows, note="The images are a JPEG copy of CIFAR-10 in Parquet files.")
+    assert not any(imported for _, _, imported in later), (
+        "a load from the cache must not import datasets"
+    )
+    keep(
+        "loading",
+        "Loading data",
+        rows,
+        note="The images are a JPEG copy of CIFAR-10 in Parquet files.",
+    )
 
 
 def _load(path: str, cache: str) -> tuple[float, int, bool]:
     environment = os.environ | {"SEEWHY_CACHE": cache}
     command = [sys.executable, "-c", CODE, path]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
+    printed = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment
+    ).stdout.split()
     return float(printed[0]), int(printed[1]), printed[2] == "True"
 
 

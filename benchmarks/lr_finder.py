@@ -15,31 +15,47 @@ import torch
 
 from benchmarks.results import Row, keep
 from seewhy.data.dataset import Dataset, Split
-from seewhy.data.sources import checked, load
-from seewhy.fitting import fit
-from seewhy.train.lr_finder import SUGGESTIONS
+from seewhy.data.sources import check_dataset, load
+from seewhy.runs.lr_search import find_lr
+from seewhy.runs.training import fit
+from seewhy.train.lr_finder import LR_SUGGESTIONS
 from seewhy.train.recipe import Recipe
-from seewhy.tuning import find_lr
 
 SEEDS = (0, 1, 2)
 BASE = Recipe(
-    model="speednet:width=0.25,scale=0.3", epochs=5, batch_size=100, schedule="linear:warmup=0.2", augment=(), eval_every=0
+    model="speednet:width=0.25,scale=0.3",
+    epochs=5,
+    batch_size=100,
+    schedule="linear:warmup=0.2",
+    augment=(),
+    eval_every=0,
 )
 EPOCHS = {"digits": 10.0}  # of 1,438 small images
-GRIDS = {"momentum": range(-6, 2), "adam": range(-8, 0), "muon:rest=adamw": range(-6, 2)}  # half decades
+GRIDS = {
+    "momentum": range(-6, 2),
+    "adam": range(-8, 0),
+    "muon:rest=adamw": range(-6, 2),
+}  # half decades
 CLOSE = 0.02  # of the best accuracy: trainings whose spread over seeds tells what noise is
 
 
 def main(path: str) -> None:
     """Train and keep."""
     cells = list(product(("digits", "shapes", "cifar10", "rotations"), GRIDS))
-    tasks = [(path, *cell, exponent, seed) for cell in cells for exponent in (*GRIDS[cell[1]], None) for seed in SEEDS]
-    results = joblib.Parallel(n_jobs=joblib.cpu_count(), batch_size=1)(joblib.delayed(_accuracies)(*task) for task in tasks)
+    tasks = [
+        (path, *cell, exponent, seed)
+        for cell in cells
+        for exponent in (*GRIDS[cell[1]], None)
+        for seed in SEEDS
+    ]
+    results = joblib.Parallel(n_jobs=joblib.cpu_count(), batch_size=1)(
+        joblib.delayed(_accuracies)(*task) for task in tasks
+    )
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (_, *cell, _, _), accuracies in zip(tasks, results, strict=True):
         for name, accuracy in accuracies.items():
             found[cell[0], cell[1]][name].append(accuracy)
-    rows = [_row(rule, found) for rule in SUGGESTIONS]
+    rows = [_row(rule, found) for rule in LR_SUGGESTIONS]
     rows += [_cell_row(cell, accuracies) for cell, accuracies in found.items()]
     note = (
         f"Each accuracy is the mean of {len(SEEDS)} seeds on the test split; a suggestion is of a range test with that seed. "
@@ -51,7 +67,9 @@ def main(path: str) -> None:
     keep("lr_finder", "Learning-rate finder: training at what it suggests", rows, note=note)
 
 
-def _accuracies(path: str, data: str, optimizer: str, exponent: int | None, seed: int) -> dict[str, float]:
+def _accuracies(
+    path: str, data: str, optimizer: str, exponent: int | None, seed: int
+) -> dict[str, float]:
     """The accuracy at one rate of the grid, or at every suggestion."""
     torch.set_num_threads(1)
     dataset = _load(path, data)
@@ -76,15 +94,29 @@ def _load(path: str, name: str) -> Dataset:
         return load("shapes:seed=1,train=3000,test=2000", quiet=True)
     if name == "cifar10":
         whole = load(path, limit=3000, seed=1, quiet=True)
-        return Dataset("cifar10", whole.classes, whole.train, whole.test.take(torch.arange(2000)), None, "")
+        return Dataset(
+            "cifar10", whole.classes, whole.train, whole.test.take(torch.arange(2000)), None, ""
+        )
     whole = load(path, limit=3000, seed=2, quiet=True)
     quarters = ("0", "90", "180", "270")
-    return checked(Dataset(name, quarters, _turned(whole.train), _turned(whole.test.take(torch.arange(2000, 4000))), None, ""))
+    return check_dataset(
+        Dataset(
+            name,
+            quarters,
+            _turned(whole.train),
+            _turned(whole.test.take(torch.arange(2000, 4000))),
+            None,
+            "",
+        )
+    )
 
 
 def _turned(split: Split) -> Split:
     labels = torch.arange(len(split)) % 4
-    images = [torch.rot90(image, int(turns), (1, 2)) for image, turns in zip(split.images, labels, strict=True)]
+    images = [
+        torch.rot90(image, int(turns), (1, 2))
+        for image, turns in zip(split.images, labels, strict=True)
+    ]
     return Split(torch.stack(images), labels, split.names)
 
 
@@ -102,19 +134,25 @@ def _noise(accuracies: dict[str, list[float]]) -> float:
 
 
 def _row(rule: str, found: dict[tuple[str, str], dict[str, list[float]]]) -> Row:
-    short = {cell: _best(accuracies)[1] - fmean(accuracies[rule]) for cell, accuracies in found.items()}
+    short = {
+        cell: _best(accuracies)[1] - fmean(accuracies[rule]) for cell, accuracies in found.items()
+    }
     good = sum(shortfall <= _noise(found[cell]) for cell, shortfall in short.items())
     worst = max(short, key=short.__getitem__)
     value = f"within noise of the best in {good} of {len(short)}"
     mean = f"{100 * fmean(short.values()):.1f} points below it on average, {100 * short[worst]:.1f} at worst"
-    return Row(f"suggestion `{rule}`", value, f"{mean} ({worst[0]}, {worst[1]}); `benchmarks/lr_finder.py`")
+    return Row(
+        f"suggestion `{rule}`", value, f"{mean} ({worst[0]}, {worst[1]}); `benchmarks/lr_finder.py`"
+    )
 
 
 def _cell_row(cell: tuple[str, str], accuracies: dict[str, list[float]]) -> Row:
     name, best = _best(accuracies)
-    suggestions = ", ".join(f"{rule} {100 * fmean(accuracies[rule]):.1f}" for rule in SUGGESTIONS)
+    suggestions = ", ".join(
+        f"{rule} {100 * fmean(accuracies[rule]):.1f}" for rule in LR_SUGGESTIONS
+    )
     rate = 10 ** (int(name.split()[1]) / 2)
-    value = f"best of the grid {100 * best:.1f} % at {rate:.2g}, noise {100 * _noise(accuracies):.1f} points"
+    value = f"best of the grid {100 * best:.1f}% at {rate:.2g}, noise {100 * _noise(accuracies):.1f} points"
     return Row(f"{cell[0]}, {cell[1]}", value, suggestions)
 
 

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.results import Row, keep
-from seewhy.data.augment import Batch, augmentation, one_hot
+from seewhy.data.augment import Batch, bind_augmentations, one_hot
 from seewhy.data.dataset import Dataset, Split
-from seewhy.fitting import fit
-from seewhy.keeping import Keeping
-from seewhy.models import build
-from seewhy.train.precision import find_precision
+from seewhy.models.registry import build_model
+from seewhy.runs.checkpoint import CheckpointPolicy
+from seewhy.runs.lr_search import find_lr
+from seewhy.runs.training import fit
+from seewhy.train.device import find_precision
 from seewhy.train.recipe import Recipe
-from seewhy.tuning import find_lr
 
 REPEATS, EPOCHS, IMAGES, CHECKPOINT_SECONDS, STEPS = 4, 4, 2560, 10.0, 20
 RECIPE = Recipe(
@@ -40,9 +40,11 @@ def by_hand(data: Dataset, epochs: int) -> float:
     """Seconds of the loop that one would write: everything that makes it fast, nothing that looks after it."""
     began = time.perf_counter()
     torch.manual_seed(0)
-    model = build("speednet", 10, data.train).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
-    augment = augmentation(RECIPE.augment)
+    model = build_model("speednet", 10, data.train).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True
+    )
+    augment = bind_augmentations(RECIPE.augment)
     generator = torch.Generator().manual_seed(0)
     steps = epochs * (len(data.train) // 512)
     step = 0
@@ -71,7 +73,13 @@ def with_fit(data: Dataset, epochs: int) -> float:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
-        fit(replace(RECIPE, epochs=epochs), data, run, quiet=True, keeping=Keeping(checkpoint_seconds=CHECKPOINT_SECONDS))
+        fit(
+            replace(RECIPE, epochs=epochs),
+            data,
+            run,
+            quiet=True,
+            keeping=CheckpointPolicy(checkpoint_seconds=CHECKPOINT_SECONDS),
+        )
     return time.perf_counter() - began
 
 
@@ -92,7 +100,9 @@ def same_steps(data: Dataset) -> float:
 
 def noise() -> Dataset:
     """Images that nothing can be learnt from: only time is measured."""
-    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     split = Split(images, torch.arange(IMAGES) % 10, [str(index) for index in range(IMAGES)])
     test = Split(images[:100], split.labels[:100], split.names[:100])
     return Dataset("noise", tuple("abcdefghij"), split, test, None, "0" * 32)
@@ -101,10 +111,12 @@ def noise() -> Dataset:
 def range_test_cost() -> None:
     """Measure what a range test costs beside as many steps of `fit`, and keep."""
     data = noise()
-    tests, fits = zip(*((range_test_of(data), same_steps(data)) for _ in range(REPEATS + 1)), strict=True)
+    tests, fits = zip(
+        *((range_test_of(data), same_steps(data)) for _ in range(REPEATS + 1)), strict=True
+    )
     ratios = sorted(test / trained for test, trained in zip(tests[1:], fits[1:], strict=True))
     how = f"`benchmarks/overhead.py`, {STEPS} updates in batches of 512, median of {REPEATS} interleaved"
-    beside = f"{median(fits[1:]):.1f} s; a range test takes {100 * (median(ratios) - 1):+.1f} %"
+    beside = f"{median(fits[1:]):.1f} s; a range test takes {100 * (median(ratios) - 1):+.1f}%"
     spread = f" ({100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
     rows = [
         Row("a range test, with the model that it is of", f"{median(tests[1:]):.1f} s", how),
@@ -133,7 +145,7 @@ def main() -> None:
         Row("a minimal loop by hand", f"{EPOCHS * IMAGES / hand:.0f} images/s", how),
         Row(
             "`fit`, with logs, TensorBoard and checkpoints",
-            f"{EPOCHS * IMAGES / ours:.0f} images/s, {100 * (ratio - 1):+.1f} %",
+            f"{EPOCHS * IMAGES / ours:.0f} images/s, {100 * (ratio - 1):+.1f}%",
             how,
         ),
     ]

@@ -27,7 +27,9 @@ PACKAGES = {  # what each is imported as, and where it comes from; none brings i
     "ttach": "ttach==0.0.3",
     "cv2": "opencv-python-headless",
     "tqdm": "tqdm",
-    "torchvision": "torchvision==0.{}.*".format(int(torch.__version__.split(".")[1]) + 15),  # 0.28 goes with torch 2.13
+    "torchvision": "torchvision==0.{}.*".format(
+        int(torch.__version__.split(".")[1]) + 15
+    ),  # 0.28 goes with torch 2.13
 }
 GRAD_CAM = {
     "grad-cam": "GradCAM",
@@ -40,7 +42,12 @@ GRAD_CAM = {
     "score-cam": "ScoreCAM",
     "ablation-cam": "AblationCAM",
 }
-TORCHCAM = {"grad-cam": "GradCAM", "grad-cam++": "GradCAMpp", "xgrad-cam": "XGradCAM", "layer-cam": "LayerCAM"}
+TORCHCAM = {
+    "grad-cam": "GradCAM",
+    "grad-cam++": "GradCAMpp",
+    "xgrad-cam": "XGradCAM",
+    "layer-cam": "LayerCAM",
+}
 CAPTUM = ("grad-cam", "hires-cam")
 
 _OPERATORS: list[torch.library.Library] = []  # what is declared lives as long as its library
@@ -49,7 +56,9 @@ _OPERATORS: list[torch.library.Library] = []  # what is declared lives as long a
 def bring() -> str:
     """Install what is missing and make all of it importable. Returns names and versions of the peers."""
     if str(PLACE) not in sys.path:
-        sys.path.append(str(PLACE))  # behind the project's own packages, which go first where both have one
+        sys.path.append(
+            str(PLACE)
+        )  # behind the project's own packages, which go first where both have one
     missing = [requirement for module, requirement in PACKAGES.items() if find_spec(module) is None]
     if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -66,7 +75,9 @@ def grad_cams(
     package, found = import_module("pytorch_grad_cam"), {}
     for method in methods:
         for layer in layers:
-            made = getattr(package, GRAD_CAM[method])(model=model, target_layers=[model.get_submodule(layer)])
+            made = getattr(package, GRAD_CAM[method])(
+                model=model, target_layers=[model.get_submodule(layer)]
+            )
             with made as cam, redirect_stderr(io.StringIO()):  # its progress bars
                 found[layer, method] = cam(input_tensor=images, targets=None)
     return found
@@ -79,7 +90,9 @@ def scaled(maps: Tensor, size: int) -> np.ndarray:  # (N, size, size) float32 in
     return found
 
 
-def torchcam(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[tuple[str, str], Tensor]:
+def torchcam(
+    model: nn.Module, images: Tensor, layers: Sequence[str]
+) -> dict[tuple[str, str], Tensor]:
     """Each of TORCHCAM at all layers for the predicted classes, as documented: a forward pass for each method."""
     found = {}
     for method, name in TORCHCAM.items():
@@ -90,12 +103,15 @@ def torchcam(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[tu
     return found
 
 
-def torchcam_at_once(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[tuple[str, str], Tensor]:
+def torchcam_at_once(
+    model: nn.Module, images: Tensor, layers: Sequence[str]
+) -> dict[tuple[str, str], Tensor]:
     """The same from one forward pass, which all extractors watch; each goes back through it by itself."""
     module, found = import_module("torchcam.methods"), {}
     with ExitStack() as stack:
         extractors = {
-            method: stack.enter_context(getattr(module, name)(model, list(layers))) for method, name in TORCHCAM.items()
+            method: stack.enter_context(getattr(module, name)(model, list(layers)))
+            for method, name in TORCHCAM.items()
         }
         logits = model(images)
         classes = logits.argmax(1).tolist()
@@ -105,7 +121,9 @@ def torchcam_at_once(model: nn.Module, images: Tensor, layers: Sequence[str]) ->
     return found
 
 
-def captum(model: nn.Module, images: Tensor, layers: Sequence[str], classes: Tensor) -> dict[tuple[str, str], Tensor]:
+def captum(
+    model: nn.Module, images: Tensor, layers: Sequence[str], classes: Tensor
+) -> dict[tuple[str, str], Tensor]:
     """CAPTUM at all layers: a call for each layer gives Grad-CAM, one for all layers gradient times activation.
 
     It takes the classes as given, so that predicting them is not counted.
@@ -113,19 +131,30 @@ def captum(model: nn.Module, images: Tensor, layers: Sequence[str], classes: Ten
     attr = import_module("captum.attr")
     modules = [model.get_submodule(layer) for layer in layers]
     found = {
-        (layer, "grad-cam"): attr.LayerGradCam(model, module).attribute(images, classes, relu_attributions=True)[:, 0]
+        (layer, "grad-cam"): attr.LayerGradCam(model, module).attribute(
+            images, classes, relu_attributions=True
+        )[:, 0]
         for layer, module in zip(layers, modules, strict=True)
     }
     products = attr.LayerGradientXActivation(model, modules).attribute(images, classes)
-    found.update({(layer, "hires-cam"): each.sum(1) for layer, each in zip(layers, products, strict=True)})
+    found.update(
+        {(layer, "hires-cam"): each.sum(1) for layer, each in zip(layers, products, strict=True)}
+    )
     return {key: maps.detach() for key, maps in found.items()}
 
 
 def road(
-    model: nn.Module, images: Tensor, maps: np.ndarray, classes: Sequence[int], percentiles: Sequence[float]
+    model: nn.Module,
+    images: Tensor,
+    maps: np.ndarray,
+    classes: Sequence[int],
+    percentiles: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:  # (N,), (N,)
     """pytorch-grad-cam's ROAD, most and least relevant first: how the probability changes, mean over the percentages removed."""
-    metrics, targets = import_module("pytorch_grad_cam.metrics.road"), import_module("pytorch_grad_cam.utils.model_targets")
+    metrics, targets = (
+        import_module("pytorch_grad_cam.metrics.road"),
+        import_module("pytorch_grad_cam.utils.model_targets"),
+    )
     goals = [targets.ClassifierOutputSoftmaxTarget(each) for each in classes]
     kept = [100 - each for each in percentiles]  # its percentiles are of what stays
     kinds = (metrics.ROADMostRelevantFirstAverage, metrics.ROADLeastRelevantFirstAverage)

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.results import Row, keep
-from seewhy.data import load
-from seewhy.data.augment import augmentation
+from seewhy.data.augment import bind_augmentations
+from seewhy.data.sources import load
 from seewhy.train.batches import batches, epoch_order
 
 NOTE = (
@@ -28,9 +28,11 @@ BATCH, WORKERS, RUNS, PEER_BATCHES = 512, 2, 5, 16
 def ours(path: str) -> Iterator[Any]:
     """One epoch of crop, flip and cutout from the memory-mapped cache."""
     train = load(path, quiet=True).train
-    augment = augmentation(("crop:4", "flip", "cutout:16"))
+    augment = bind_augmentations(("crop:4", "flip", "cutout:16"))
     order = epoch_order(len(train), 0, 0)
-    return batches(train, 10, BATCH, order, 0, augment, torch.Generator().manual_seed(0), torch.device("cpu"))
+    return batches(
+        train, 10, BATCH, order, 0, augment, torch.Generator().manual_seed(0), torch.device("cpu")
+    )
 
 
 def peer(path: str) -> Iterator[Any]:
@@ -41,7 +43,9 @@ def peer(path: str) -> Iterator[Any]:
             A.PadIfNeeded(40, 40),
             A.RandomCrop(32, 32),
             A.HorizontalFlip(p=0.5),
-            A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(16, 16), hole_width_range=(16, 16), p=1.0),
+            A.CoarseDropout(
+                num_holes_range=(1, 1), hole_height_range=(16, 16), hole_width_range=(16, 16), p=1.0
+            ),
         ]
     )
     chosen = table.select(range(BATCH * PEER_BATCHES)).with_transform(partial(_transformed, steps))
@@ -50,7 +54,10 @@ def peer(path: str) -> Iterator[Any]:
 
 def _transformed(steps: A.Compose, rows: dict[str, Any]) -> dict[str, Any]:
     images = [steps(image=np.asarray(image.convert("RGB")))["image"] for image in rows["image"]]
-    return {"image": [torch.from_numpy(image).permute(2, 0, 1).float().div(255) for image in images], "label": rows["label"]}
+    return {
+        "image": [torch.from_numpy(image).permute(2, 0, 1).float().div(255) for image in images],
+        "label": rows["label"],
+    }
 
 
 def images_per_second(make: Callable[[], Iterator[Any]], images: Callable[[Any], int]) -> float:

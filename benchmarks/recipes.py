@@ -13,19 +13,19 @@ import torch
 
 from benchmarks import cifar10
 from benchmarks.results import keep
-from seewhy.run import Run, open_run
+from seewhy.runs.run import Run, open_run
 from seewhy.train.recipes import RECIPES
 
 REPORTED = {  # accuracy on lossless CIFAR-10, in percent or seconds on one A100
-    "davidnet-24": "94.12 %",
-    "resnet18-adam-onecycle": "92.22 %",
-    "resnet18-onecycle": "88.28 %",
-    "resnet18-plateau": "89.41 %",
-    "resnet18-steplr": "91.75 %",
-    "resnet18-steplr-cutout": "88.96 %",
-    "speedrun94": "94 % in 2.59 s, 1.98 s, 1.83 s, by three records on one A100",
-    "speedrun95": "95 % in 10.4 s on one A100",
-    "speedrun96": "96 % in 27.3 s on one A100",
+    "davidnet-24": "94.12%",
+    "resnet18-adam-onecycle": "92.22%",
+    "resnet18-onecycle": "88.28%",
+    "resnet18-plateau": "89.41%",
+    "resnet18-steplr": "91.75%",
+    "resnet18-steplr-cutout": "88.96%",
+    "speedrun94": "94% in 2.59 s, 1.98 s, 1.83 s, by three records on one A100",
+    "speedrun95": "95% in 10.4 s on one A100",
+    "speedrun96": "96% in 27.3 s on one A100",
 }
 SMALL = ("speedrun94", "speednet-8")  # ten minutes on two cores; a ResNet-18 takes hours
 COPIES = {"4ec11f70b10fd621c63a2c431e2eacfd": "JPEG copy"}  # of CIFAR-10, by their fingerprints
@@ -44,14 +44,23 @@ class Published:
     where: str
 
 
-COLUMNS = ("recipe", "reported by the original", "as published, here", "ours, here", "epochs", "data and hardware, here")
+COLUMNS = (
+    "recipe",
+    "reported by the original",
+    "as published, here",
+    "ours, here",
+    "epochs",
+    "data and hardware, here",
+)
 
 
 def main(path: str = "", *names: str) -> None:
     """Train what is missing, and keep."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if path:
-        for name in names or ([name for name in RECIPES if name != "demo"] if device == "cuda" else SMALL):
+        for name in names or (
+            [name for name in RECIPES if name != "demo"] if device == "cuda" else SMALL
+        ):
             cifar10.main(path, name, SEEDS[device])
     note = (
         "Reported accuracies are of the lossless CIFAR-10; those measured here are of a JPEG copy (quality 75), on which the "
@@ -61,7 +70,9 @@ def main(path: str = "", *names: str) -> None:
     )
     published = [name for name in REPORTED if f"{name}-plus" in RECIPES]
     rows = [_row(name, name, f"{name}-plus") for name in published]
-    rows += [_row(name, None, name) for name in RECIPES if not name.startswith((*published, "demo"))]
+    rows += [
+        _row(name, None, name) for name in RECIPES if not name.startswith((*published, "demo"))
+    ]
     keep("recipes", "Published results", rows, device, note, COLUMNS)
 
 
@@ -78,7 +89,10 @@ def _row(name: str, published: str | None, ours: str) -> Published:
 
 
 def _runs(name: str) -> list[Run]:
-    return [open_run(path.parent) for path in sorted(Path("runs").glob(f"benchmark-{name}-seed[0-9]*/summary.json"))]
+    return [
+        open_run(path.parent)
+        for path in sorted(Path("runs").glob(f"benchmark-{name}-seed[0-9]*/summary.json"))
+    ]
 
 
 def _measured(runs: list[Run]) -> str:

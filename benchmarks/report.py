@@ -13,11 +13,11 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
 from benchmarks.results import Row, keep
-from seewhy.evaluation import data_of, evaluate
-from seewhy.reporting.diagnosis import diagnose
+from seewhy.diagnosis.diagnosis import diagnose
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.page import BUDGET, page
-from seewhy.reporting.study import Study
-from seewhy.run import open_run
+from seewhy.runs.prediction import data_of, evaluate
+from seewhy.runs.run import open_run
 
 T = TypeVar("T")
 
@@ -32,8 +32,12 @@ def main() -> None:
     assert run.result is not None
     data = data_of(run)
     result, predicting = timed(lambda: evaluate(run, data))
-    diagnosis, diagnosing = timed(lambda: diagnose(run.model, data, result, run.setting["precision"], run.recipe.tta, quiet=True))
-    study = Study(run, run.result, result, diagnosis)
+    diagnosis, diagnosing = timed(
+        lambda: diagnose(
+            run.model, data, result, run.setting["precision"], run.recipe.tta, quiet=True
+        )
+    )
+    study = ReportContext(run, run.result, result, diagnosis)
     made, writing = timed(lambda: page(study))
     path = RUN / "report.html"
     path.write_text(made.html, encoding="utf-8")
@@ -41,10 +45,18 @@ def main() -> None:
     how = f"`benchmarks/report.py`, {run.recipe.model}, {len(result.labels):,} test images"
     whole = made.html.count('<li id="image-')
     rows = [
-        Row("predictions of the test images, with test-time augmentation", f"{predicting:.1f} s", how),
+        Row(
+            "predictions of the test images, with test-time augmentation",
+            f"{predicting:.1f} s",
+            how,
+        ),
         Row("diagnosis", f"{diagnosing:.1f} s", how),
         Row("the page, figures and images included", f"{writing:.1f} s", how),
-        Row("predictions, diagnosis and page", f"{predicting + diagnosing + writing:.1f} s", f"{how}; one run each"),
+        Row(
+            "predictions, diagnosis and page",
+            f"{predicting + diagnosing + writing:.1f} s",
+            f"{how}; one run each",
+        ),
         Row(
             "size of the page",
             f"{len(made.html.encode()) / 1e6:.2f} MB",
@@ -67,7 +79,9 @@ def _opening(path: Path) -> list[Row]:
     readable, painted = [], []
     with sync_playwright() as playwright:
         executable = str(CHROMIUM) if CHROMIUM.exists() else None
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
         for _ in range(REPEATS):
             tab = browser.new_context(offline=True).new_page()
             started = time.perf_counter()

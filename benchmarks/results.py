@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from seewhy.environment import environment
+from seewhy.runs.environment import environment
 
 HERE = Path(__file__).parent
 
@@ -42,7 +42,9 @@ def keep(
         "rows": [asdict(row) for row in rows],
     }
     (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (HERE / "results" / f"{name}.json").write_text(
+        json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (HERE / "RESULTS.md").write_text(rendered(), encoding="utf-8")
     for row in content["rows"]:
         print("; ".join(row.values()))
@@ -50,8 +52,14 @@ def keep(
 
 def rendered() -> str:
     """RESULTS.md, from everything in results/."""
-    sections = [_section(json.loads(path.read_text(encoding="utf-8"))) for path in sorted((HERE / "results").glob("*.json"))]
-    return "# Results\n\nWritten by `python -m benchmarks`; every row comes from the script it names.\n\n" + "\n".join(sections)
+    sections = [
+        _section(json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted((HERE / "results").glob("*.json"))
+    ]
+    return (
+        "# Results\n\nWritten by `python -m benchmarks`; every row comes from the script it names.\n\n"
+        + "\n".join(sections)
+    )
 
 
 def _section(content: dict[str, Any]) -> str:
@@ -63,7 +71,10 @@ def _section(content: dict[str, Any]) -> str:
         *([content["note"], ""] if content["note"] else []),
         f"{hardware}, torch {where['packages']['torch']}, Python {where['python']}, {content['date']}.",
         "",
-        *(f"| {' | '.join(cells)} |" for cells in [content["columns"], ["---"] * len(content["columns"])]),
+        *(
+            f"| {' | '.join(cells)} |"
+            for cells in [content["columns"], ["---"] * len(content["columns"])]
+        ),
         *(f"| {' | '.join(row.values())} |" for row in content["rows"]),
         "",
     ]

@@ -29,7 +29,13 @@ def main() -> None:
         ("`seewhy --help`", ("-m", "seewhy", "--help")),
     ):
         times = seconds(*arguments)
-        rows.append(Row(what, f"{median(times):.3f} s", f"`benchmarks/startup.py`, median of {RUNS}, at most {max(times):.3f} s"))
+        rows.append(
+            Row(
+                what,
+                f"{median(times):.3f} s",
+                f"`benchmarks/startup.py`, median of {RUNS}, at most {max(times):.3f} s",
+            )
+        )
     keep("startup", "Starting up", rows)
 
 

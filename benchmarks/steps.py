@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.results import Row, keep
-from seewhy.data.augment import Batch, augmentation, one_hot
+from seewhy.data.augment import Batch, bind_augmentations, one_hot
 from seewhy.data.dataset import Split
-from seewhy.models import build
-from seewhy.train.precision import find_precision
+from seewhy.models.registry import build_model
+from seewhy.train.device import find_precision
 
 BATCH, RUNS = 512, 7
 
@@ -28,10 +28,12 @@ def interleaved(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: median(found) for name, found in times.items()}
 
 
-def step(model_name: str, precision: str, channels_last: bool, split: Split) -> Callable[[], object]:
+def step(
+    model_name: str, precision: str, channels_last: bool, split: Split
+) -> Callable[[], object]:
     """One training step on a fixed batch."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = build(model_name, 10, split).to(memory_format=layout).train()  # type: ignore[call-overload]
+    model = build_model(model_name, 10, split).to(memory_format=layout).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=channels_last)
     images = split.images.float().div(255).to(memory_format=layout)
 
@@ -50,15 +52,19 @@ def main() -> None:
     """Measure and keep."""
     torch.manual_seed(0)
     split = Split(
-        torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8), torch.arange(BATCH) % 10, [str(i) for i in range(BATCH)]
+        torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8),
+        torch.arange(BATCH) % 10,
+        [str(i) for i in range(BATCH)],
     )
     best = find_precision("auto", torch.device("cpu"))
-    augment = augmentation(("crop:4", "flip", "cutout:16"))
+    augment = bind_augmentations(("crop:4", "flip", "cutout:16"))
     generator = torch.Generator().manual_seed(0)
     labels = one_hot(split.labels, 10)
     times = interleaved(
         {
-            "augment": lambda: augment(Batch(split.images, labels, torch.arange(BATCH), 0), generator),
+            "augment": lambda: augment(
+                Batch(split.images, labels, torch.arange(BATCH), 0), generator
+            ),
             "fp32": step("speednet", "fp32", False, split),
             "best": step("speednet", best, True, split),
         }
@@ -67,11 +73,13 @@ def main() -> None:
     rows = [
         Row("speednet, fp32, NCHW", f"{BATCH / times['fp32']:.0f} images/s", how),
         Row(
-            f"speednet, {best}, channels last", f"{BATCH / times['best']:.0f} images/s, {times['fp32'] / times['best']:.2f}x", how
+            f"speednet, {best}, channels last",
+            f"{BATCH / times['best']:.0f} images/s, {times['fp32'] / times['best']:.2f}x",
+            how,
         ),
         Row(
             "crop + flip + cutout",
-            f"{1000 * times['augment']:.1f} ms, {100 * times['augment'] / times['best']:.1f} % of speednet's step",
+            f"{1000 * times['augment']:.1f} ms, {100 * times['augment'] / times['best']:.1f}% of speednet's step",
             how,
         ),
     ]

@@ -10,20 +10,25 @@ from pathlib import Path
 import torch
 
 from benchmarks.results import Row, keep
-from seewhy.data import load
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.localization import chance_level, pointing_game, relevance_mass_accuracy
+from seewhy.attribution.methods import METHODS
+from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Dataset, Split
-from seewhy.explaining.explanation import explain
-from seewhy.explaining.localisation import chance, energy_inside, pointing_game
-from seewhy.explaining.methods import METHODS
-from seewhy.explaining.trust import Verdict, trust
-from seewhy.fitting import fit
-from seewhy.run import Run, open_run
+from seewhy.data.sources import load
+from seewhy.runs.run import Run, open_run
+from seewhy.runs.training import fit
 from seewhy.train.recipe import Recipe
 
 GRADIENT_IMAGES, PERTURBATION_IMAGES = 64, 8
 TOLERANCE_PIXELS = 1  # of 32; the authors of the pointing game allow 15 on photographs of about 500
 POINTED = 200  # images for pointing and energy, which need no further passes
-PERTURBING = {"score-cam": "score-cam", "ablation-cam": "ablation-cam", "rise": "rise:masks=500", "occlusion": "occlusion"}
+PERTURBING = {
+    "score-cam": "score-cam",
+    "ablation-cam": "ablation-cam",
+    "rise": "rise:masks=500",
+    "occlusion": "occlusion",
+}
 RECIPE = Recipe(
     name="shapes",
     model="resnet18",
@@ -42,10 +47,14 @@ def main() -> None:
     """Measure and keep."""
     data = load("shapes")
     run = _run(data)
-    plain = [name for name in METHODS if name not in PERTURBING and name != "cam"]  # cam is hires-cam where there is one
+    plain = [
+        name for name in METHODS if name not in PERTURBING and name != "cam"
+    ]  # cam is hires-cam where there is one
     verdicts = [
         *_verdicts(run, data.test, plain, GRADIENT_IMAGES, POINTED),
-        *_verdicts(run, data.test, list(PERTURBING.values()), PERTURBATION_IMAGES, PERTURBATION_IMAGES),
+        *_verdicts(
+            run, data.test, list(PERTURBING.values()), PERTURBATION_IMAGES, PERTURBATION_IMAGES
+        ),
     ]
     verdicts.sort(key=lambda verdict: -(verdict.pointing or 0))
     how = (
@@ -55,13 +64,20 @@ def main() -> None:
     assert run.result is not None
     assert data.test.masks is not None
     rows = [
-        Row(f"accuracy of {run.recipe.model} on shapes", f"{100 * run.result.accuracy:.2f} %", f"{run.result.epochs:g} epochs"),
+        Row(
+            f"accuracy of {run.recipe.model} on shapes",
+            f"{100 * run.result.accuracy:.2f}%",
+            f"{run.result.epochs:g} epochs",
+        ),
         Row(
             "chance, in pointing and inside",
-            f"{chance(data.test.masks, TOLERANCE_PIXELS):.2f}, {chance(data.test.masks):.2f}",
+            f"{chance_level(data.test.masks, TOLERANCE_PIXELS):.2f}, {chance_level(data.test.masks):.2f}",
             "mean share of the object in the image",
         ),
-        *(Row(f"{verdict.method} at {verdict.layer}", _measured(verdict), how) for verdict in verdicts),
+        *(
+            Row(f"{verdict.method} at {verdict.layer}", _measured(verdict), how)
+            for verdict in verdicts
+        ),
     ]
     keep("trust", "Explanations against the truth, resnet18 on shapes", rows)
     print(_table(verdicts))
@@ -74,8 +90,10 @@ def _run(data: Dataset) -> Run:
     return open_run(directory)
 
 
-def _verdicts(run: Run, test: Split, methods: Sequence[str], count: int, pointed: int) -> list[Verdict]:
-    """Gain, ROAD and randomisation of `count` images, pointing and energy of `pointed`."""
+def _verdicts(
+    run: Run, test: Split, methods: Sequence[str], count: int, pointed: int
+) -> list[TrustScore]:
+    """Gain, ROAD and randomization of `count` images, pointing and energy of `pointed`."""
     some, more = test.take(torch.arange(count)), test.take(torch.arange(pointed))
     found = explain(run.model, more.images, methods, classes=run.classes, warn=False)
     assert more.masks is not None
@@ -83,23 +101,34 @@ def _verdicts(run: Run, test: Split, methods: Sequence[str], count: int, pointed
     for each in trust(run.model, some.images, methods, classes=run.classes):
         maps = found.at(each.layer, each.method)
         pointing = pointing_game(maps, more.masks, TOLERANCE_PIXELS).float().mean().item()
-        verdicts.append(replace(each, pointing=pointing, energy=energy_inside(maps, more.masks).mean().item()))
+        verdicts.append(
+            replace(
+                each,
+                pointing=pointing,
+                energy=relevance_mass_accuracy(maps, more.masks).mean().item(),
+            )
+        )
     return verdicts
 
 
-def _measured(verdict: Verdict) -> str:
+def _measured(verdict: TrustScore) -> str:
     return (
         f"pointing {verdict.pointing:.2f}, inside {verdict.energy:.2f}, gain {verdict.gain.mean:+.3f}, ROAD "
-        f"{verdict.road.mean:+.3f}, random network {verdict.randomisation.final:.2f}"
+        f"{verdict.road.mean:+.3f}, random network {verdict.randomization.final:.2f}"
     )
 
 
-def _table(verdicts: Sequence[Verdict]) -> str:
+def _table(verdicts: Sequence[TrustScore]) -> str:
     """The same as Markdown, for the docs."""
-    lines = ["| method | layer | pointing | inside | gain | ROAD | random network |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| method | layer | pointing | inside | gain | ROAD | random network |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for each in verdicts:
         numbers = f"{each.pointing:.2f} | {each.energy:.2f} | {each.gain.mean:+.3f} | {each.road.mean:+.3f}"
-        lines.append(f"| `{each.method}` | {each.layer} | {numbers} | {each.randomisation.final:.2f} |")
+        lines.append(
+            f"| `{each.method}` | {each.layer} | {numbers} | {each.randomization.final:.2f} |"
+        )
     return "\n".join(lines)
 
 

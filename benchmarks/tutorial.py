@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.results import Row, keep
 from seewhy.data.dataset import Dataset, Split
-from seewhy.models import build
+from seewhy.models.registry import build_model
+from seewhy.train.device import find_precision
 from seewhy.train.loop import train
-from seewhy.train.precision import find_precision
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import new_state
 
@@ -56,7 +56,7 @@ def tutorial(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
     No worker prefetches before it or goes on after it.
     """
     torch.manual_seed(0)
-    model = build(name, 10, data.train).train()
+    model = build_model(name, 10, data.train).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     images = Subset(TutorialImages(data.train), range(STEPS * batch_size))
     loader = DataLoader(images, batch_size, shuffle=True, num_workers=2, drop_last=True)
@@ -83,8 +83,14 @@ def ours(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
     It ends the training each time, so that nothing of it, such as freed memory that it keeps, serves the tutorial's loop.
     """
     torch.manual_seed(0)
-    recipe = Recipe(model=name, epochs=1000, batch_size=batch_size, lr=0.01, augment=("crop:4,mode=constant", "flip"))
-    state = new_state(build(name, 10, data.train), recipe)
+    recipe = Recipe(
+        model=name,
+        epochs=1000,
+        batch_size=batch_size,
+        lr=0.01,
+        augment=("crop:4,mode=constant", "flip"),
+    )
+    state = new_state(build_model(name, 10, data.train), recipe)
 
     def go_on() -> float:
         events = train(state, data)
@@ -101,7 +107,7 @@ def ours(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
 
 def flops(name: str, split: Split) -> float:
     """Floating-point operations of a training step, for one image."""
-    model = build(name, 10, split).train()
+    model = build_model(name, 10, split).train()
     images = split.images[:8].float().div(255)
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()
@@ -139,10 +145,14 @@ def measured(name: str, batch_size: int, data: Dataset) -> list[Row]:
     how = f"`benchmarks/tutorial.py`, batch {batch_size}, median of {REPEATS} interleaved blocks of {STEPS} steps"
     return [
         Row(f"{name}: the tutorial's loop", f"{batch_size / slow:.0f} images/s", how),
-        Row(f"{name}: seewhy, {precision}", f"{batch_size / fast:.0f} images/s, {slow / fast:.2f}x", how),
+        Row(
+            f"{name}: seewhy, {precision}",
+            f"{batch_size / fast:.0f} images/s, {slow / fast:.2f}x",
+            how,
+        ),
         Row(
             f"{name}: share of the {precision} matrix product's rate",
-            f"{100 * share:.0f} %",
+            f"{100 * share:.0f}%",
             f"{how}; {peak / 1e9:.0f} GFLOP/s in products of 2048 x 2048, {flops(name, data.train) / 1e9:.2f} GFLOP an image",
         ),
     ]

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seewhy.comparing.experiment import Experiment
-from seewhy.comparing.trial import Trial
 from seewhy.data.dataset import Dataset, Split
-from seewhy.run import Result
+from seewhy.experiments.experiment import Experiment, Trial
+from seewhy.runs.run import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe
 
@@ -38,13 +37,17 @@ def bars(count: int, seed: int) -> Split:
             images[index, :, place, :] += 150
         else:
             images[index, :, range(8), range(8)] += 150
-    return Split(images.to(torch.uint8), labels, [f"bar-{seed}-{index}.png" for index in range(count)])
+    return Split(
+        images.to(torch.uint8), labels, [f"bar-{seed}-{index}.png" for index in range(count)]
+    )
 
 
 @pytest.fixture
 def data() -> Dataset:
     """Three classes of bars, 240 for training and 60 for testing."""
-    return Dataset("bars", ("upright", "level", "slanting"), bars(240, 0), bars(60, 1), None, "0" * 32)
+    return Dataset(
+        "bars", ("upright", "level", "slanting"), bars(240, 0), bars(60, 1), None, "0" * 32
+    )
 
 
 @pytest.fixture
@@ -63,7 +66,9 @@ def recipe() -> Recipe:
     )
 
 
-Seconds_Loss_Accuracy = tuple[float, float, float | None]  # of an epoch; the accuracy where it was evaluated
+Seconds_Loss_Accuracy = tuple[
+    float, float, float | None
+]  # of an epoch; the accuracy where it was evaluated
 Histories = Mapping[str, Sequence[Sequence[Seconds_Loss_Accuracy] | str]]
 
 
@@ -74,17 +79,34 @@ def experiment_of() -> Callable[..., Experiment]:
     A trial's accuracy is that of its last epoch; it lies in `directory`/RECIPE/seed-SEED.
     """
 
-    def trial(home: Path, name: str, seed: int, rows: Sequence[Seconds_Loss_Accuracy] | str, selected_on: str) -> Trial:
+    def trial(
+        home: Path,
+        name: str,
+        seed: int,
+        rows: Sequence[Seconds_Loss_Accuracy] | str,
+        selected_on: str,
+    ) -> Trial:
         if isinstance(rows, str):
             return Trial(name, seed, home, why_not=rows)
         history = tuple(
-            EpochStats(epoch, 10 * epoch, 0.1, 0.9, seconds, 100.0, loss, 0.5, None if accuracy is None else loss + 0.1, accuracy)
+            EpochStats(
+                epoch,
+                10 * epoch,
+                0.1,
+                0.9,
+                seconds,
+                100.0,
+                loss,
+                0.5,
+                None if accuracy is None else loss + 0.1,
+                accuracy,
+            )
             for epoch, (seconds, loss, accuracy) in enumerate(rows, 1)
         )
         seconds, loss, accuracy = rows[-1]
         assert accuracy is not None
         epochs = len(rows)
-        result = Result(
+        result = RunResult(
             accuracy,
             accuracy,
             (0.0, 1.0),
@@ -101,7 +123,9 @@ def experiment_of() -> Callable[..., Experiment]:
         )
         return Trial(name, seed, home, history, result, 0.02 + 0.01 * seed, "")
 
-    def made(histories: Histories, directory: Path = Path("experiment"), selected_on: str = "last epoch") -> Experiment:
+    def made(
+        histories: Histories, directory: Path = Path("experiment"), selected_on: str = "last epoch"
+    ) -> Experiment:
         seeds = max(map(len, histories.values()))
         trials = [
             trial(directory / name / f"seed-{seed}", name, seed, rows, selected_on)
@@ -109,7 +133,7 @@ def experiment_of() -> Callable[..., Experiment]:
             for seed, rows in enumerate(each)
         ]
         recipes = {name: Recipe(lr=0.1, epochs=4) for name in histories}
-        data = {"name": "digits", "fingerprint": "0" * 32, "loaded_with": {}}
+        data = {"name": "digits", "fingerprint": "0" * 32, "load_args": {}}
         return Experiment(directory, data, recipes, tuple(range(seeds)), None, tuple(trials), {})
 
     return made

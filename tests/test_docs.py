@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 
 import seewhy
-from seewhy import cli
-from seewhy.comparing.statistics import METRICS
-from seewhy.data import SOURCES
+from seewhy.attribution.cams import CAMS
+from seewhy.attribution.faithfulness import FAITHFULNESS
+from seewhy.attribution.methods import METHODS
+from seewhy.cli import main
 from seewhy.data.augment import AUGMENTATIONS
-from seewhy.diagnosing.attacks import ATTACKS
-from seewhy.diagnosing.corruptions import CORRUPTIONS
-from seewhy.explaining.cams import CAMS
-from seewhy.explaining.faithfulness import FAITHFULNESS
-from seewhy.explaining.methods import METHODS
-from seewhy.models import MODELS
+from seewhy.data.sources import SOURCES
+from seewhy.diagnosis.attacks import ATTACKS
+from seewhy.diagnosis.corruptions import CORRUPTIONS
+from seewhy.experiments.statistics import METRICS
+from seewhy.models.registry import MODELS
 from seewhy.models.tta import TTA
 from seewhy.reporting.sections.table import SECTIONS
-from seewhy.train.lr_finder import SUGGESTIONS
+from seewhy.train.lr_finder import LR_SUGGESTIONS
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.recipes import read_recipe
 from seewhy.train.schedules import SCHEDULES
@@ -51,7 +51,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         FAITHFULNESS,
         CORRUPTIONS,
         SECTIONS,
-        SUGGESTIONS,
+        LR_SUGGESTIONS,
         METRICS,
     )
     before = [dict(table) for table in tables]
@@ -73,7 +73,7 @@ def run_page(page: Path) -> int:
         elif language == "console":
             for line in text.splitlines():
                 if line.startswith("$ seewhy "):
-                    assert cli.main(shlex.split(line)[2:]) == 0, line
+                    assert main.main(shlex.split(line)[2:]) == 0, line
         elif language == "toml":
             Path("mine.toml").write_text(text)
             read_recipe("mine.toml")
@@ -90,17 +90,25 @@ def test_the_examples_of_a_page_run(page: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name
+)
 def test_a_script_runs(script: Path) -> None:
     exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted((ROOT / "examples" / "experiments").glob("*.py")), ids=lambda path: path.name)
-def test_an_experiment_runs(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "examples" / "experiments").glob("*.py")), ids=lambda path: path.name
+)
+def test_an_experiment_runs(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(script.parent))
     base = import_module("base")
-    monkeypatch.setattr(base, "BASE", replace(base.BASE, model="speednet:width=0.05", batch_size=20))
+    monkeypatch.setattr(
+        base, "BASE", replace(base.BASE, model="speednet:width=0.05", batch_size=20)
+    )
     monkeypatch.setattr(base, "IMAGES", 100)
     monkeypatch.setattr(base, "SEEDS", 1)
     monkeypatch.setattr(sys, "argv", [str(script), "digits"])
@@ -109,7 +117,9 @@ def test_an_experiment_runs(script: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name
+)
 def test_a_notebook_runs(notebook: Path) -> None:
     names: dict[str, object] = {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
@@ -120,7 +130,9 @@ def test_a_notebook_runs(notebook: Path) -> None:
 def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md"]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+            assert target.startswith("http") or (page.parent / target).exists(), (
+                f"{page.name}: {target}"
+            )
 
 
 def test_every_augmentation_optimizer_schedule_and_model_is_in_the_docs() -> None:
@@ -131,9 +143,19 @@ def test_every_augmentation_optimizer_schedule_and_model_is_in_the_docs() -> Non
 
 
 def test_every_corruption_section_and_diagnosing_function_is_in_the_guide() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-    homes = {name: getattr(seewhy, name).__module__ for name in seewhy.__all__ if callable(getattr(seewhy, name))}
-    public = [name for name, home in homes.items() if home.split(".")[1] in ("diagnosing", "figures", "reporting")]
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+    )
+    homes = {
+        name: getattr(seewhy, name).__module__
+        for name in seewhy.__all__
+        if callable(getattr(seewhy, name))
+    }
+    public = [
+        name
+        for name, home in homes.items()
+        if home.split(".")[1] in ("diagnosing", "figures", "reporting")
+    ]
     assert len(public) > 50
     for name in ("ATTACKS", "CORRUPTIONS", "SECTIONS", *CORRUPTIONS, *SECTIONS, *public):
         assert re.search(rf"[`.]{re.escape(name)}[`(]", text), name

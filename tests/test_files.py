@@ -17,7 +17,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         temporary.write_text("ne")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(SeewhyError, match=r"the disk is full: .*summary.json could not be written; free some space"):
+    with pytest.raises(
+        SeewhyError, match=r"the disk is full: .*summary.json could not be written; free some space"
+    ):
         write_atomically(path, half)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -34,7 +36,9 @@ def test_our_own_mistakes_stay_tracebacks_and_leave_nothing(tmp_path: Path) -> N
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SeewhyError, match=r"could not be written .Not a directory.; choose another place"):
+    with pytest.raises(
+        SeewhyError, match=r"could not be written .Not a directory.; choose another place"
+    ):
         write_text(tmp_path / "file" / "x.json", "{}")
 
 

@@ -7,7 +7,11 @@ from seewhy.notation import bind, parse, without
 
 
 def paint(
-    batch: str, size: int = 4, mode: Literal["reflect", "constant"] = "reflect", strength: float = 0.5, fast: bool = False
+    batch: str,
+    size: int = 4,
+    mode: Literal["reflect", "constant"] = "reflect",
+    strength: float = 0.5,
+    fast: bool = False,
 ) -> tuple[Any, ...]:
     return batch, size, mode, strength, fast
 
@@ -40,11 +44,22 @@ def test_values_without_a_hint_are_what_they_look_like() -> None:
     def anything(a, b, c, d):  # type: ignore[no-untyped-def]
         return a, b, c, d
 
-    assert bind({"anything": anything}, "anything:4,b=x,c=TRUE,d=1e4", "step", 0)() == (4, "x", True, 1e4)
+    assert bind({"anything": anything}, "anything:4,b=x,c=TRUE,d=1e4", "step", 0)() == (
+        4,
+        "x",
+        True,
+        1e4,
+    )
 
 
 def test_hints_that_only_a_type_checker_sees() -> None:
-    def crop(image: "Image", size: "int", strength: "float" = 0.5, tag: "str" = "", mode: "Mode" = 1) -> "Image":  # noqa: F821
+    def crop(
+        image: "Image",  # noqa: F821
+        size: "int",
+        strength: "float" = 0.5,
+        tag: "str" = "",
+        mode: "Mode" = 1,  # noqa: F821
+    ) -> "Image":  # noqa: F821
         return image, size, strength, tag, mode
 
     found = bind({"crop": crop}, "crop:4,1,007,mode=2", "step", given=1)("image")
@@ -67,16 +82,27 @@ def test_hints_that_only_a_type_checker_sees() -> None:
     ],
 )
 def test_an_argument_is_taken_out_and_the_rest_stays_as_written(text: str, expected: str) -> None:
-    def crop(batch: str, tag: str = "", weights: bool = False, size: float = 1, mode: str = "") -> None: ...
+    def crop(
+        batch: str, tag: str = "", weights: bool = False, size: float = 1, mode: str = ""
+    ) -> None: ...
 
     def plain(batch: str, fast: bool = False, size: float = 1) -> None: ...
 
-    assert without({"crop": crop, "plain": plain}, text, "step", given=1, argument="weights") == expected
+    assert (
+        without({"crop": crop, "plain": plain}, text, "step", given=1, argument="weights")
+        == expected
+    )
 
 
 def test_bind_fills_settings_after_the_given_parameters() -> None:
     assert bind(TABLE, "paint", "step", given=1)("b") == ("b", 4, "reflect", 0.5, False)
-    assert bind(TABLE, "paint:7,strength=2,fast=true", "step", given=1)("b") == ("b", 7, "reflect", 2.0, True)
+    assert bind(TABLE, "paint:7,strength=2,fast=true", "step", given=1)("b") == (
+        "b",
+        7,
+        "reflect",
+        2.0,
+        True,
+    )
 
 
 def test_an_integer_becomes_the_float_that_is_annotated() -> None:
@@ -96,7 +122,10 @@ def test_a_number_becomes_the_text_that_is_annotated() -> None:
             "paint:sise=3",
             "step 'paint:sise=3': paint has no argument 'sise' (did you mean 'size'?); it takes size, mode, strength, fast",
         ),
-        ("paint:1,2,3,4,5", "step 'paint:1,2,3,4,5': paint takes size, mode, strength, fast, found 5 values"),
+        (
+            "paint:1,2,3,4,5",
+            "step 'paint:1,2,3,4,5': paint takes size, mode, strength, fast, found 5 values",
+        ),
         (
             "paint:mode=reflekt",
             "'paint:mode=reflekt': unknown mode 'reflekt' (did you mean 'reflect'?); possible: reflect, constant",
@@ -106,11 +135,20 @@ def test_a_number_becomes_the_text_that_is_annotated() -> None:
         ("paint:size=1.5", "'paint:size=1.5': size must be int, found 1.5"),
         ("paint:size=1,size=2", "'paint:size=1,size=2': 'size' is given twice"),
         ("paint:strength=inf", "'paint:strength=inf': strength must be a finite number, found inf"),
-        ("paint:strength=-Infinity", "'paint:strength=-Infinity': strength must be a finite number, found -Infinity"),
+        (
+            "paint:strength=-Infinity",
+            "'paint:strength=-Infinity': strength must be a finite number, found -Infinity",
+        ),
         ("paint:strength=nan", "'paint:strength=nan': strength must be a finite number, found nan"),
-        ("paint:strength=1e999", "'paint:strength=1e999': strength must be a finite number, found 1e999"),
+        (
+            "paint:strength=1e999",
+            "'paint:strength=1e999': strength must be a finite number, found 1e999",
+        ),
         ("paint:fast=1", "'paint:fast=1': fast must be bool, found 1"),
-        ("paint:size=2,reflect", "'paint:size=2,reflect': 'reflect' follows a key=value; give it a key, or move it to the front"),
+        (
+            "paint:size=2,reflect",
+            "'paint:size=2,reflect': 'reflect' follows a key=value; give it a key, or move it to the front",
+        ),
         ("needy", "step 'needy': needy needs path, as in needy:path=…"),
         (
             "paint:batch=1",

@@ -22,7 +22,12 @@ def test_every_public_name_is_there_and_documented() -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(seewhy.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {(alias.asname, str(node.module)) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    seen = {
+        (alias.asname, str(node.module))
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert {name for name, _ in seen} == set(seewhy.__all__)
     for name, module in seen:
         assert getattr(seewhy, str(name)) is getattr(sys.modules[module], str(name))
@@ -36,4 +41,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'numpy', 'matplotlib', 'datasets', 'sklearn', 'rich', 'tyro'}"
     code = f"import sys, seewhy; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

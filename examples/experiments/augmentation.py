@@ -10,5 +10,9 @@ AUGMENTATIONS = [(), ("crop:2", "flip"), ("cutout:8",), ("crop:2", "flip", "cuto
 
 if __name__ == "__main__":
     experiment(
-        "augmentation", lambda data: seewhy.grid(found(replace(BASE, epochs=8), data), {"augment": AUGMENTATIONS}), ("accuracy",)
+        "augmentation",
+        lambda data: seewhy.experiments.recipe_grid(
+            found(replace(BASE, epochs=8), data), {"augment": AUGMENTATIONS}
+        ),
+        ("accuracy",),
     )

@@ -28,14 +28,18 @@ def found(recipe: seewhy.Recipe, data: seewhy.Dataset) -> seewhy.Recipe:
     return replace(recipe, lr=seewhy.find_lr(recipe, data).suggestion)
 
 
-def experiment(name: str, recipes: Callable[[seewhy.Dataset], dict[str, seewhy.Recipe]], metrics: tuple[str, ...]) -> None:
+def experiment(
+    name: str,
+    recipes: Callable[[seewhy.Dataset], dict[str, seewhy.Recipe]],
+    metrics: tuple[str, ...],
+) -> None:
     """Train the recipes with five seeds each, go on where that was interrupted, and say what came of it."""
     directory = Path("runs") / f"experiment-{name}"
     if directory.exists():
-        made = seewhy.resume_comparison(directory)
+        made = seewhy.experiments.resume_experiment(directory)
     else:
         data = seewhy.load(sys.argv[1] if sys.argv[1:] else "cifar10", limit=IMAGES)
-        made = seewhy.compare_recipes(recipes(data), data, directory, SEEDS)
+        made = seewhy.run_experiment(recipes(data), data, directory, SEEDS)
     for metric in metrics:
-        print(seewhy.conclusion(made, metric))
-    print(f"open {seewhy.report_experiment(made)}")
+        print(seewhy.experiments.summarize(made, metric))
+    print(f"open {seewhy.reporting.report_experiment(made)}")

@@ -9,6 +9,8 @@ SMOOTHINGS = [0.0, 0.1, 0.2]
 if __name__ == "__main__":
     experiment(
         "label-smoothing",
-        lambda data: seewhy.grid(found(BASE, data), {"label_smoothing": SMOOTHINGS}),
+        lambda data: seewhy.experiments.recipe_grid(
+            found(BASE, data), {"label_smoothing": SMOOTHINGS}
+        ),
         ("accuracy", "calibration_error", "test_loss"),
     )

@@ -7,4 +7,8 @@ import seewhy
 OPTIMIZERS = ["gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw", "muon"]
 
 if __name__ == "__main__":
-    experiment("optimizers", lambda data: seewhy.grid(BASE, {"optimizer": OPTIMIZERS}), ("train_loss", "accuracy"))
+    experiment(
+        "optimizers",
+        lambda data: seewhy.experiments.recipe_grid(BASE, {"optimizer": OPTIMIZERS}),
+        ("train_loss", "accuracy"),
+    )

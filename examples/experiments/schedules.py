@@ -7,4 +7,8 @@ import seewhy
 SCHEDULES = ["constant", "step", "one-cycle"]
 
 if __name__ == "__main__":
-    experiment("schedules", lambda data: seewhy.grid(found(BASE, data), {"schedule": SCHEDULES}), ("accuracy", "train_loss"))
+    experiment(
+        "schedules",
+        lambda data: seewhy.experiments.recipe_grid(found(BASE, data), {"schedule": SCHEDULES}),
+        ("accuracy", "train_loss"),
+    )

@@ -2,7 +2,7 @@
 
 import sys
 
-from seewhy.cli import main
+from seewhy.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,9 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """`table[name]`, or a SeewhyError that suggests the nearest name and lists the rest."""
     if name in table:
         return table[name]
-    raise SeewhyError(f"unknown {kind} {name!r}{did_you_mean(name, table)}; possible: {', '.join(sorted(table))}")
+    raise SeewhyError(
+        f"unknown {kind} {name!r}{did_you_mean(name, table)}; possible: {', '.join(sorted(table))}"
+    )
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

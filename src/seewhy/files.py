@@ -26,7 +26,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        with suppress(OSError):  # where the directory itself is gone or none, there is nothing to remove
+        with suppress(
+            OSError
+        ):  # where the directory itself is gone or none, there is nothing to remove
             temporary.unlink(missing_ok=True)
 
 
@@ -42,7 +44,9 @@ def _sync_directory(path: Path) -> None:
 
 def write_text(path: Path, text: str, newline: str | None = None) -> None:
     """Write UTF-8 text atomically; `newline` is that of open()."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=newline))
+    write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=newline)
+    )
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -73,5 +77,9 @@ def make_directory(path: Path) -> None:
 def unwritable(path: Path, error: OSError) -> SeewhyError:
     """The error of a write as one line with its remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SeewhyError(f"the disk is full: {path} could not be written; free some space, or choose another place")
-    return SeewhyError(f"{path} could not be written ({error.strerror or error}); choose another place")
+        return SeewhyError(
+            f"the disk is full: {path} could not be written; free some space, or choose another place"
+        )
+    return SeewhyError(
+        f"{path} could not be written ({error.strerror or error}); choose another place"
+    )

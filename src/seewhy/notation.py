@@ -29,13 +29,17 @@ def parse(text: str) -> tuple[str, list[str], dict[str, str]]:
         if equals:
             keywords[key] = value.strip()
         elif keywords:
-            raise SeewhyError(f"{text!r}: {part!r} follows a key=value; give it a key, or move it to the front")
+            raise SeewhyError(
+                f"{text!r}: {part!r} follows a key=value; give it a key, or move it to the front"
+            )
         else:
             positional.append(part.strip())
     return name.strip(), positional, keywords
 
 
-def bind(table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: int) -> Callable[..., Any]:
+def bind(
+    table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: int
+) -> Callable[..., Any]:
     """The function that `text` names in `table`, with the arguments that `text` sets filled in.
 
     `given` counts the leading parameters that the caller supplies later (for a model two: the number of classes and a
@@ -47,32 +51,51 @@ def bind(table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: i
     parameters = _parameters(function)[given:]
     names = [parameter.name for parameter in parameters]
     if len(positional) > len(names):
-        raise SeewhyError(f"{kind} {text!r}: {name} takes {_listed(names)}, found {len(positional)} values")
+        raise SeewhyError(
+            f"{kind} {text!r}: {name} takes {_listed(names)}, found {len(positional)} values"
+        )
     arguments = dict(zip(names, positional, strict=False))
     for key, value in keywords.items():
         if key not in names:
             known = dict.fromkeys(names)
             meant = did_you_mean(key, known)
-            raise SeewhyError(f"{kind} {text!r}: {name} has no argument {key!r}{meant}; it takes {_listed(names)}")
+            raise SeewhyError(
+                f"{kind} {text!r}: {name} has no argument {key!r}{meant}; it takes {_listed(names)}"
+            )
         if key in arguments:
             raise SeewhyError(f"{kind} {text!r}: {key!r} is given twice")
         arguments[key] = value
-    missing = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in arguments]
+    missing = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in arguments
+    ]
     if missing:
-        raise SeewhyError(f"{kind} {text!r}: {name} needs {_listed(missing)}, as in {name}:{missing[0]}=…")
+        raise SeewhyError(
+            f"{kind} {text!r}: {name} needs {_listed(missing)}, as in {name}:{missing[0]}=…"
+        )
     hints = {parameter.name: parameter.annotation for parameter in parameters}
-    return partial(function, **{key: _fit(text, key, written, hints[key]) for key, written in arguments.items()})
+    return partial(
+        function,
+        **{key: _fit(text, key, written, hints[key]) for key, written in arguments.items()},
+    )
 
 
-def without(table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: int, argument: str) -> str:
+def without(
+    table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: int, argument: str
+) -> str:
     """`text` without the value that it sets for `argument`, with or without a key; the other values stay as written."""
     name, positional, keywords = parse(text)
     names = [parameter.name for parameter in _parameters(lookup(table, name, kind))[given:]]
     if argument not in names or len(positional) > len(names):
         return text
     place = names.index(argument)
-    behind = dict(zip(names[place:], positional[place:], strict=False)) | keywords  # these need their keys now
-    kept = positional[:place] + [f"{key}={value}" for key, value in behind.items() if key != argument]
+    behind = (
+        dict(zip(names[place:], positional[place:], strict=False)) | keywords
+    )  # these need their keys now
+    kept = positional[:place] + [
+        f"{key}={value}" for key, value in behind.items() if key != argument
+    ]
     return f"{name}:{','.join(kept)}" if kept else name
 
 

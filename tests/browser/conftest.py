@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Playwright,
+    sync_playwright,
+)
 
 PACKAGES = Path(__file__).with_name("node_modules")
 DEBIAN = Path("/usr/bin/chromium")
@@ -31,7 +39,9 @@ AXE = """async () => (await axe.run()).violations.flatMap(violation => violation
     node => `${violation.id}: ${node.failureSummary} ${node.html}`
 ))"""
 # true after the tasks that the page's scripts have left waiting; without JavaScript at once, as there no promise is ever kept
-SETTLED = "matchMedia('(scripting: none)').matches || new Promise(done => setTimeout(() => done(true)))"
+SETTLED = (
+    "matchMedia('(scripting: none)').matches || new Promise(done => setTimeout(() => done(true)))"
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,9 @@ class Visit:
         """Listen to the pages of a context, and to those that they open."""
 
         def hear(message: ConsoleMessage) -> None:
-            kept = {"error": self.records.errors, "warning": self.records.warnings}.get(message.type)
+            kept = {"error": self.records.errors, "warning": self.records.warnings}.get(
+                message.type
+            )
             if kept is not None:
                 kept.append(message.text)
 

@@ -27,7 +27,10 @@ def write(tmp_path):
     def written(body, head=""):
         path = tmp_path / "page.html"
         start = "<!doctype html><html lang='en'><meta charset='utf-8'><title>A page</title>"
-        path.write_text(f"{start}<meta name='viewport' content='width=device-width'>{head}<body>{body}", encoding="utf-8")
+        path.write_text(
+            f"{start}<meta name='viewport' content='width=device-width'>{head}<body>{body}",
+            encoding="utf-8",
+        )
         return path
 
     return written
@@ -45,14 +48,22 @@ def test_a_quiet_page_is_fine(open_page, write):
     path = write(body)
     page = open_page(path)
     assert page.locator("h1").inner_text() == "One and two"
-    assert (open_page.records.errors, open_page.records.warnings, open_page.records.exceptions) == ([], [], [])
+    assert (open_page.records.errors, open_page.records.warnings, open_page.records.exceptions) == (
+        [],
+        [],
+        [],
+    )
     assert open_page.records.requests == [path.as_uri()]
 
 
 @pytest.mark.parametrize(
     ("body", "head", "problem"),
     [
-        ("<script>document.title = 'changed'</script>", POLICY, "console error: .*Content Security Policy"),
+        (
+            "<script>document.title = 'changed'</script>",
+            POLICY,
+            "console error: .*Content Security Policy",
+        ),
         ("<script>console.error('broken')</script>", "", "console error: broken"),
         ("<script>throw new TypeError('no such map')</script>", "", "exception: .*no such map"),
         ("<script>Promise.reject(new Error('late'))</script>", "", "exception: .*late"),
@@ -74,7 +85,9 @@ def test_no_request_leaves_the_browser(visit, write):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         page = visit(
-            write(f"<script>fetch('http://127.0.0.1:{server.getsockname()[1]}').catch(() => document.title = 'none')</script>")
+            write(
+                f"<script>fetch('http://127.0.0.1:{server.getsockname()[1]}').catch(() => document.title = 'none')</script>"
+            )
         )
         page.wait_for_function("document.title === 'none'")
         with pytest.raises(BlockingIOError):
@@ -123,7 +136,9 @@ def test_javascript_off(open_page, write):
 def test_dark_and_light(open_page, write):
     head = "<style>body { background: white } @media (prefers-color-scheme: dark) { body { background: rgb(1, 2, 3) } }</style>"
     found = [
-        open_page(write("", head), dark=dark).evaluate("getComputedStyle(document.body).backgroundColor")
+        open_page(write("", head), dark=dark).evaluate(
+            "getComputedStyle(document.body).backgroundColor"
+        )
         for dark in (False, True)
     ]
     assert found == ["rgb(255, 255, 255)", "rgb(1, 2, 3)"]
@@ -135,7 +150,10 @@ def test_print_and_screen(open_page, write):
 
 
 def test_the_viewport(open_page, write):
-    sizes = [open_page(write(""), viewport=size).evaluate("[innerWidth, innerHeight]") for size in [(390, 844), (1600, 500)]]
+    sizes = [
+        open_page(write(""), viewport=size).evaluate("[innerWidth, innerHeight]")
+        for size in [(390, 844), (1600, 500)]
+    ]
     assert sizes == [[390, 844], [1600, 500]]
 
 
@@ -148,7 +166,10 @@ def test_touch_is_a_phone(open_page, write):
 
 def test_a_phone_shows_a_page_that_sets_no_viewport_at_the_width_of_a_desk(open_page, tmp_path):
     (tmp_path / "page.html").write_text("<!doctype html><title>Wide</title>")
-    assert open_page(tmp_path / "page.html", touch=True, viewport=(390, 844)).evaluate("innerWidth") > 900
+    assert (
+        open_page(tmp_path / "page.html", touch=True, viewport=(390, 844)).evaluate("innerWidth")
+        > 900
+    )
 
 
 def test_pages_share_nothing(open_page, write):
@@ -178,11 +199,15 @@ def test_axe_names_what_it_finds(open_page, write, axe, body, rule):
     assert "<img" in found[0] or "<h1" in found[0] or "<button" in found[0]
 
 
-def test_axe_reads_a_page_whose_policy_allows_no_script_and_leaves_the_policy_in_force(visit, write, axe):
+def test_axe_reads_a_page_whose_policy_allows_no_script_and_leaves_the_policy_in_force(
+    visit, write, axe
+):
     page = visit(write("<main><h1>Heading</h1><button></button></main>", POLICY))
     assert [violation.split(":")[0] for violation in axe(page)] == ["button-name"]
     assert visit.records.problems() == []
-    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))")
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))"
+    )
     assert page.title() == "A page"
     with pytest.raises(AssertionError, match="Content Security Policy"):
         visit.check()
@@ -196,9 +221,27 @@ def session(directory, fixtures, **environment):
     """Exit status and output of pytest, in a process of its own, on one test that opens a noisy page."""
     (directory / "conftest.py").write_text(fixtures, encoding="utf-8")
     (directory / "page.html").write_text(NOISY)
-    (directory / "test_it.py").write_text("from pathlib import Path\ndef test_it(open_page): open_page(Path('page.html'))")
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "test_it.py"]
-    found = subprocess.run(command, env={**os.environ, **environment}, cwd=directory, capture_output=True, text=True, check=False)
+    (directory / "test_it.py").write_text(
+        "from pathlib import Path\ndef test_it(open_page): open_page(Path('page.html'))"
+    )
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "test_it.py",
+    ]
+    found = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return found.returncode, found.stdout + found.stderr
 
 
@@ -210,9 +253,15 @@ def test_a_noisy_page_fails_the_session(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("required", "outcome"), [("", (0, "1 skipped")), ("1", (1, "no Chromium"))])
+@pytest.mark.parametrize(
+    ("required", "outcome"), [("", (0, "1 skipped")), ("1", (1, "no Chromium"))]
+)
 def test_without_a_browser_tests_are_skipped_unless_it_is_required(tmp_path, required, outcome):
     """Where there is no Chromium, the system's or Playwright's."""
-    nowhere = {"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "SEEWHY_REQUIRE_BROWSER": required}
+    nowhere = {
+        "PATH": str(tmp_path),
+        "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path),
+        "SEEWHY_REQUIRE_BROWSER": required,
+    }
     status, output = session(tmp_path, FIXTURES.replace("/usr/bin", "/nowhere"), **nowhere)
     assert (status, outcome[1] in output) == (outcome[0], True), output

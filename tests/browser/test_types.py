@@ -28,7 +28,9 @@ def check_types(package: Callable[[str], Path]) -> Callable[[Path], tuple[int, s
 
     def check(config: Path) -> tuple[int, str]:
         command = [shutil.which("node") or "node", str(tsc), "-p", str(config), "--pretty", "false"]
-        found = subprocess.run(command, cwd=config.parent, capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            command, cwd=config.parent, capture_output=True, text=True, check=False
+        )
         return found.returncode, found.stdout + found.stderr
 
     return check
@@ -44,9 +46,13 @@ def test_type_errors_beside_those_scripts_are_found(check_types, tmp_path):
         shutil.copy(script, tmp_path)
     for number, text in enumerate(WRONG):
         (tmp_path / f"wrong{number}.js").write_text(text)
-    (tmp_path / "tsconfig.json").write_text(json.dumps({"extends": str(CONFIG), "include": ["*.js"]}))
+    (tmp_path / "tsconfig.json").write_text(
+        json.dumps({"extends": str(CONFIG), "include": ["*.js"]})
+    )
     status, output = check_types(tmp_path / "tsconfig.json")
     assert status != 0
     for number, code in enumerate(WRONG.values()):
-        assert [code in line for line in output.splitlines() if line.startswith(f"wrong{number}.js")] == [True], output
+        assert [
+            code in line for line in output.splitlines() if line.startswith(f"wrong{number}.js")
+        ] == [True], output
     assert len(output.splitlines()) == len(WRONG), output

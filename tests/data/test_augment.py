@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seewhy.data.augment import AUGMENTATIONS, Batch, augmentation, one_hot
+from seewhy.data.augment import AUGMENTATIONS, Batch, bind_augmentations, one_hot
 from seewhy.data.pixels import hash32, symmetric_beta
 from seewhy.errors import SeewhyError
 
@@ -30,7 +30,7 @@ def noise(*shape, seed=0):
 
 
 def apply(step, images, seed=0, epoch=0):
-    return augmentation([step])(batch_of(images, epoch), seeded(seed))
+    return bind_augmentations([step])(batch_of(images, epoch), seeded(seed))
 
 
 def same(left, right):
@@ -41,7 +41,9 @@ def same(left, right):
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 7), (1, 8, 8)])
-@pytest.mark.parametrize(("mode", "padding"), [("reflect", 3), ("constant", 3), ("constant", 10), ("reflect", 0)])
+@pytest.mark.parametrize(
+    ("mode", "padding"), [("reflect", 3), ("constant", 3), ("constant", 10), ("reflect", 0)]
+)
 def test_crop_is_a_slice_of_the_padded_image_at_offsets_of_its_own(shape, mode, padding):
     images = noise(400, *shape)
     cropped = apply(f"crop:{padding},mode={mode}", images).images.numpy()
@@ -75,7 +77,9 @@ def test_flip_mirrors_each_image_by_its_own_coin(channels):
 
 def test_alternating_flip_shows_both_sides_of_an_image_in_any_two_epochs():
     images = noise(1000, 3, 4, 4)
-    first, second, third = (apply("alternating-flip", images, epoch=epoch).images for epoch in (0, 1, 2))
+    first, second, third = (
+        apply("alternating-flip", images, epoch=epoch).images for epoch in (0, 1, 2)
+    )
     assert torch.equal(second, first.flip(3))
     assert torch.equal(third, first)
     share = (first != images).flatten(1).any(1).double().mean()
@@ -84,30 +88,44 @@ def test_alternating_flip_shows_both_sides_of_an_image_in_any_two_epochs():
 
 def test_alternating_flip_depends_on_the_index_and_the_seed_only():
     images, generator = noise(1000, 1, 2, 5), seeded(7)
-    augment = augmentation(["alternating-flip"])
+    augment = bind_augmentations(["alternating-flip"])
     before = augment(batch_of(images), generator).images
     torch.rand(10, generator=generator)
     assert torch.equal(augment(batch_of(images), generator).images, before)
     order = torch.randperm(1000, generator=generator)
     shuffled = replace(batch_of(images), images=images[order], indices=order)
     assert torch.equal(augment(shuffled, generator).images, before[order])
-    agree = (apply("alternating-flip", images, seed=8).images == before).flatten(1).all(1).double().mean()
+    agree = (
+        (apply("alternating-flip", images, seed=8).images == before)
+        .flatten(1)
+        .all(1)
+        .double()
+        .mean()
+    )
     assert abs(agree - 0.5) < 0.06
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 20])
-def test_cutout_covers_a_clipped_square_whose_centre_is_uniform(size):
+def test_cutout_covers_a_clipped_square_whose_center_is_uniform(size):
     height, width = 5, 6
-    covered = (apply(f"cutout:{size},fill=7", torch.full((6000, 2, height, width), 200, dtype=torch.uint8)).images == 7).numpy()
+    covered = (
+        apply(
+            f"cutout:{size},fill=7", torch.full((6000, 2, height, width), 200, dtype=torch.uint8)
+        ).images
+        == 7
+    ).numpy()
     assert (covered[:, 0] == covered[:, 1]).all()
-    expected = {}  # each possible square by its bytes, and how many centres lead to it
+    expected = {}  # each possible square by its bytes, and how many centers lead to it
     for y, x in product(range(height), range(width)):
         square = np.zeros((height, width), bool)
-        square[max(0, y - size // 2) : y - size // 2 + size, max(0, x - size // 2) : x - size // 2 + size] = True
+        square[
+            max(0, y - size // 2) : y - size // 2 + size,
+            max(0, x - size // 2) : x - size // 2 + size,
+        ] = True
         expected[square.tobytes()] = expected.get(square.tobytes(), 0) + 1
     counts = dict.fromkeys(expected, 0)
     for mask in covered[:, 0]:
-        counts[mask.tobytes()] += 1  # a KeyError is a shape that no centre gives
+        counts[mask.tobytes()] += 1  # a KeyError is a shape that no center gives
     if len(expected) > 1:
         frequencies = 6000 * np.array(list(expected.values())) / (height * width)
         assert stats.chisquare(list(counts.values()), frequencies).pvalue > 0.001
@@ -125,12 +143,16 @@ def test_cutout_fills_with_the_mean_of_each_channel():
 def test_brightness_and_contrast_are_lines_through_black_and_through_the_mean():
     images = 90 + noise(500, 3, 6, 6) // 4  # no clipping
     before = images.double().flatten(1)
-    bright = apply("brightness-contrast:brightness=0.3,contrast=0", images).images.double().flatten(1)
+    bright = (
+        apply("brightness-contrast:brightness=0.3,contrast=0", images).images.double().flatten(1)
+    )
     gain = (bright * before).sum(1) / (before**2).sum(1)
     assert (bright - gain[:, None] * before).abs().max() < 1
     assert 0.7 <= gain.min() < 0.72
     assert 1.28 < gain.max() <= 1.301
-    contrasted = apply("brightness-contrast:brightness=0,contrast=0.5", images).images.double().flatten(1)
+    contrasted = (
+        apply("brightness-contrast:brightness=0,contrast=0.5", images).images.double().flatten(1)
+    )
     mean = before.mean(1, keepdim=True)
     spread = ((contrasted - mean) * (before - mean)).sum(1) / ((before - mean) ** 2).sum(1)
     assert (contrasted - mean - spread[:, None] * (before - mean)).abs().max() < 1
@@ -140,16 +162,23 @@ def test_brightness_and_contrast_are_lines_through_black_and_through_the_mean():
 
 
 def test_brightness_is_clipped_to_white():
-    after = apply("brightness-contrast:brightness=1,contrast=0", torch.full((200, 1, 2, 2), 250, dtype=torch.uint8)).images
+    after = apply(
+        "brightness-contrast:brightness=1,contrast=0",
+        torch.full((200, 1, 2, 2), 250, dtype=torch.uint8),
+    ).images
     assert after.max() == 255
-    assert (after == 255).flatten(1).all(1).double().mean() > 0.35  # about half the gains are above 1: none wrapped to dark
+    assert (after == 255).flatten(1).all(
+        1
+    ).double().mean() > 0.35  # about half the gains are above 1: none wrapped to dark
     assert after.min() < 20
 
 
 def test_random_erasing_puts_noise_into_a_box_of_the_drawn_area_and_aspect():
     side, count = 40, 800
     images = torch.zeros(count, 3, side, side, dtype=torch.uint8)
-    after = apply("random-erasing:p=0.6,min_area=0.1,max_area=0.3,min_aspect=0.4", images).images.numpy()
+    after = apply(
+        "random-erasing:p=0.6,min_area=0.1,max_area=0.3,min_aspect=0.4", images
+    ).images.numpy()
     touched = after.any(1)
     erased = touched.any((1, 2))
     assert abs(erased.mean() - 0.6) < 0.05
@@ -173,8 +202,13 @@ def test_random_erasing_puts_noise_into_a_box_of_the_drawn_area_and_aspect():
 
 
 def test_random_erasing_box_fits_even_where_the_image_is_flat():
-    after = apply("random-erasing:p=1,min_area=0.5,max_area=0.5,min_aspect=0.1", torch.zeros(200, 1, 4, 60, dtype=torch.uint8))
-    columns = after.images.any(2).sum(2)  # a flat image of 4x60 leaves room for boxes at least 30 wide
+    after = apply(
+        "random-erasing:p=1,min_area=0.5,max_area=0.5,min_aspect=0.1",
+        torch.zeros(200, 1, 4, 60, dtype=torch.uint8),
+    )
+    columns = after.images.any(2).sum(
+        2
+    )  # a flat image of 4x60 leaves room for boxes at least 30 wide
     assert columns.min() >= 28
 
 
@@ -183,14 +217,18 @@ def test_mixup_blends_pixels_and_labels_by_one_share_per_image(channels):
     images = noise(300, channels, 5, 5)
     mixed = apply("mixup:1.0", images)
     assert torch.allclose(mixed.labels.sum(1), torch.ones(300))
-    expected = torch.einsum("bk,kchw->bchw", mixed.labels.double(), images.double())  # class k is image k
+    expected = torch.einsum(
+        "bk,kchw->bchw", mixed.labels.double(), images.double()
+    )  # class k is image k
     assert (mixed.images.double() - expected).abs().max() < 0.501
     assert mixed.labels.diagonal().unique().numel() > 250
     assert (mixed.labels > 0).sum(0).max() <= 2  # a permutation: nobody is everybody's partner
 
 
 def test_mixup_share_follows_alpha():
-    shares = apply("mixup:0.4", torch.zeros(4000, 1, 1, 1, dtype=torch.uint8)).labels.diagonal().double()
+    shares = (
+        apply("mixup:0.4", torch.zeros(4000, 1, 1, 1, dtype=torch.uint8)).labels.diagonal().double()
+    )
     assert abs(shares.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.008
 
 
@@ -201,20 +239,30 @@ def test_symmetric_beta_follows_its_distribution(alpha):
     assert abs(draws.mean() - 0.5) < 0.015
     assert abs(draws.var() / (1 / (4 * (2 * alpha + 1))) - 1) < 0.05
     between = (0.001, 0.05, 0.2, 0.4, 0.5, 0.7, 0.9, 0.999)
-    assert np.abs([(draws <= x).mean() - stats.beta.cdf(x, alpha, alpha) for x in between]).max() < 0.012
+    assert (
+        np.abs([(draws <= x).mean() - stats.beta.cdf(x, alpha, alpha) for x in between]).max()
+        < 0.012
+    )
 
 
 def test_symmetric_beta_of_tiny_alpha_is_zero_or_one():
     draws = symmetric_beta(1e-4, 10_000, torch.device("cpu"), seeded())
-    assert set(draws.unique().tolist()) <= {0.0, 1.0} or ((draws < 0.01) | (draws > 0.99)).float().mean() > 0.99
+    assert (
+        set(draws.unique().tolist()) <= {0.0, 1.0}
+        or ((draws < 0.01) | (draws > 0.99)).float().mean() > 0.99
+    )
     assert draws.isfinite().all()
 
 
 def test_cutmix_label_weight_is_the_pasted_share_of_pixels():
     count, height, width = 200, 9, 12
-    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 3, height, width)
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(
+        count, 3, height, width
+    )
     mixed = apply("cutmix", images)
-    counted = torch.zeros(count, count).scatter_add_(1, mixed.images[:, 0].flatten(1).long(), torch.ones(count, height * width))
+    counted = torch.zeros(count, count).scatter_add_(
+        1, mixed.images[:, 0].flatten(1).long(), torch.ones(count, height * width)
+    )
     assert torch.allclose(mixed.labels, counted / (height * width), atol=1e-6)
     foreign = mixed.images[:, 0] != images[:, 0]
     rows, columns = foreign.any(2), foreign.any(1)
@@ -230,7 +278,9 @@ def test_cutmix_box_has_the_drawn_area_where_no_border_cuts_it():
     mixed = apply("cutmix:100000", images)  # the share is one half, nearly
     pasted = 1 - mixed.labels.diagonal()
     assert pasted.max() == (28 / 40) ** 2  # 28 = int(40 * sqrt(1 / 2))
-    assert (14 / 40) ** 2 <= pasted[pasted > 0].min() < 0.16  # a quarter of it, where its centre is in a corner
+    assert (
+        (14 / 40) ** 2 <= pasted[pasted > 0].min() < 0.16
+    )  # a quarter of it, where its center is in a corner
 
 
 # --- what holds for all of them -----------------------------------------------------------------------------------------
@@ -257,7 +307,7 @@ def test_images_keep_shape_dtype_and_place_and_differ(name, shape):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_seed_repeats_and_a_restored_state_continues(name):
-    augment, batch = augmentation([name, "flip"]), batch_of(noise(32, 3, 16, 16))
+    augment, batch = bind_augmentations([name, "flip"]), batch_of(noise(32, 3, 16, 16))
     first, state, second = None, None, None
     for _ in range(2):
         generator = seeded(5)
@@ -294,10 +344,19 @@ def test_nothing_waits_for_the_device(name):
     class NoSync(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             op = func.overloadpacket.__name__
-            assert op not in ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "repeat_interleave"), op
+            assert op not in (
+                "_local_scalar_dense",
+                "nonzero",
+                "masked_select",
+                "bincount",
+                "_unique2",
+                "repeat_interleave",
+            ), op
             assert op not in ("lift_fresh", "_to_copy") or not (kwargs or {}).get("device"), op
             masks = args[1] if op in ("index", "index_put_") else ()
-            assert all(mask is None or mask.dtype not in (torch.bool, torch.uint8) for mask in masks), op
+            assert all(
+                mask is None or mask.dtype not in (torch.bool, torch.uint8) for mask in masks
+            ), op
             return func(*args, **(kwargs or {}))
 
     batch = batch_of(noise(8, 3, 16, 16))
@@ -309,9 +368,12 @@ def test_steps_follow_one_another():
     images = noise(20, 3, 8, 8)
     batch, generator = batch_of(images), seeded(3)
     by_hand = AUGMENTATIONS["flip"](AUGMENTATIONS["crop"](batch, generator, padding=2), generator)
-    assert same(augmentation(["crop:2", "flip"])(batch, seeded(3)), by_hand)
-    assert same(augmentation("crop:2")(batch, seeded(3)), AUGMENTATIONS["crop"](batch, seeded(3), padding=2))
-    assert same(augmentation([])(batch, seeded()), batch)
+    assert same(bind_augmentations(["crop:2", "flip"])(batch, seeded(3)), by_hand)
+    assert same(
+        bind_augmentations("crop:2")(batch, seeded(3)),
+        AUGMENTATIONS["crop"](batch, seeded(3), padding=2),
+    )
+    assert same(bind_augmentations([])(batch, seeded()), batch)
 
 
 def test_one_hot():
@@ -340,7 +402,10 @@ def test_hash32_is_lowbias32():
         ("crop:-1", "padding must be 0 or more, found -1"),
         ("crop:8", "padding must be below 8 to reflect images of 8x10, found 8"),
         ("crop:2,mode=wrap", "mode 'wrap'; possible: reflect, constant"),
-        (partial(AUGMENTATIONS["crop"], mode="wrap"), "mode must be reflect or constant, found 'wrap'"),
+        (
+            partial(AUGMENTATIONS["crop"], mode="wrap"),
+            "mode must be reflect or constant, found 'wrap'",
+        ),
         ("flip:1.5", "p must be between 0 and 1, found 1.5"),
         ("cutout:0", "size must be 1 or more, found 0"),
         ("cutout:4,fill=median", "fill must be mean or a number from 0 to 255, found 'median'"),
@@ -348,7 +413,10 @@ def test_hash32_is_lowbias32():
         ("brightness-contrast:brightness=-0.1", "brightness must be between 0 and 1, found -0.1"),
         ("brightness-contrast:contrast=2", "contrast must be between 0 and 1, found 2.0"),
         ("random-erasing:p=-1", "p must be between 0 and 1, found -1.0"),
-        ("random-erasing:min_area=0.5,max_area=0.1", r"min_area <= max_area <= 1, found \(0.5, 0.1\)"),
+        (
+            "random-erasing:min_area=0.5,max_area=0.1",
+            r"min_area <= max_area <= 1, found \(0.5, 0.1\)",
+        ),
         ("random-erasing:min_aspect=0", "min_aspect must be above 0 and at most 1, found 0.0"),
         ("mixup:0", "alpha must be above 0, found 0.0"),
         ("cutmix:-1", "alpha must be above 0, found -1.0"),
@@ -370,7 +438,7 @@ def test_values_out_of_range_are_named(step, message):
 )
 def test_steps_that_are_none_are_found_at_once(step, message):
     with pytest.raises(SeewhyError, match=message):
-        augmentation([step])
+        bind_augmentations([step])
 
 
 # --- other people's functions -------------------------------------------------------------------------------------------
@@ -399,7 +467,10 @@ def shift(images, by=1):
         (torch.bitwise_not, lambda x: 255 - x),
         (shift, lambda x: np.roll(x, 1, 3)),
         (partial(shift, by=2), lambda x: np.roll(x, 2, 3)),
-        (lambda batch, generator: replace(batch, images=batch.images + 1), lambda x: x + np.uint8(1)),
+        (
+            lambda batch, generator: replace(batch, images=batch.images + 1),
+            lambda x: x + np.uint8(1),
+        ),
     ],
 )
 def test_callables_on_images_and_on_batches(step, oracle):
@@ -410,7 +481,9 @@ def test_callables_on_images_and_on_batches(step, oracle):
 def test_a_batch_function_draws_from_the_given_generator():
     def dim(batch, generator):
         return replace(
-            batch, images=batch.images // torch.randint(1, 4, (len(batch.images), 1, 1, 1), generator=generator).byte()
+            batch,
+            images=batch.images
+            // torch.randint(1, 4, (len(batch.images), 1, 1, 1), generator=generator).byte(),
         )
 
     images = noise(16, 3, 5, 5)
@@ -421,12 +494,18 @@ def test_a_batch_function_draws_from_the_given_generator():
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (lambda images: images / 255, r"<lambda> must keep images as \(4, 3, 6, 6\) uint8 on cpu, found .* float32"),
+        (
+            lambda images: images / 255,
+            r"<lambda> must keep images as \(4, 3, 6, 6\) uint8 on cpu, found .* float32",
+        ),
         (lambda images: images[:, :, 1:], r"found \(4, 3, 5, 6\) uint8"),
         (lambda images: None, "found NoneType"),
         (lambda images: images.numpy(), "found ndarray"),
         (lambda batch, generator: batch.images, "must return a Batch, found Tensor"),
-        (lambda batch, generator: replace(batch, labels=batch.labels.argmax(1)), r"labels as \(4, 4\) float32.*int64"),
+        (
+            lambda batch, generator: replace(batch, labels=batch.labels.argmax(1)),
+            r"labels as \(4, 4\) float32.*int64",
+        ),
     ],
 )
 def test_what_a_callable_returns_is_checked(step, message):
@@ -442,7 +521,9 @@ def albumentations(monkeypatch):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_albumentations_pipeline_goes_image_by_image(albumentations, channels):
-    pipeline = albumentations.Compose([albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)])
+    pipeline = albumentations.Compose(
+        [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
+    )
     images = noise(300, channels, 6, 6)
     after = apply(pipeline, images).images
     assert same(apply(pipeline, images), apply(pipeline, images))
@@ -467,7 +548,9 @@ def test_albumentations_of_the_caller_keeps_its_random_state(albumentations):
 
 
 def test_albumentations_that_changes_the_size_or_dtype_is_named(albumentations):
-    with pytest.raises(SeewhyError, match=r"RandomCrop must return \(6, 6, 3\) uint8, found \(4, 4, 3\) uint8"):
+    with pytest.raises(
+        SeewhyError, match=r"RandomCrop must return \(6, 6, 3\) uint8, found \(4, 4, 3\) uint8"
+    ):
         apply(albumentations.RandomCrop(4, 4), noise(2, 3, 6, 6))
     with pytest.raises(SeewhyError, match="leave out Normalize"):
         apply(albumentations.Compose([albumentations.Normalize()]), noise(2, 3, 6, 6))
@@ -476,6 +559,8 @@ def test_albumentations_that_changes_the_size_or_dtype_is_named(albumentations):
 def test_cutout_takes_the_mean_of_the_images_as_they_are_stored():
     """Not of what the crop before it has put black borders around."""
     images = torch.full((50, 1, 8, 8), 200, dtype=torch.uint8)
-    after = augmentation(["crop:4,mode=constant", "cutout:3"])(batch_of(images), seeded()).images
+    after = bind_augmentations(["crop:4,mode=constant", "cutout:3"])(
+        batch_of(images), seeded()
+    ).images
     assert (after == 0).any()
     assert after[after > 0].unique().tolist() == [200]

@@ -14,11 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.data import Dataset, load
-from seewhy.data.cache import cache_root
-from seewhy.data.dataset import digest_of, fingerprint
-from seewhy.data.entry import Header, SplitHeader, map_bytes, write_header, write_names
+from seewhy.data.cache import Header, SplitHeader, cache_root, map_bytes, write_header, write_names
+from seewhy.data.dataset import Dataset, digest_of, fingerprint
 from seewhy.data.folders import directory
+from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 
 NAME = "shapes:train=200,test=50"
@@ -36,7 +35,9 @@ def entries(cache: Path) -> list[Path]:
 
 
 def content(data: Dataset) -> str:
-    splits = {"train": data.train, "test": data.test} | ({"validation": data.validation} if data.validation else {})
+    splits = {"train": data.train, "test": data.test} | (
+        {"validation": data.validation} if data.validation else {}
+    )
     return fingerprint(data.classes, {name: digest_of(split) for name, split in splits.items()})
 
 
@@ -59,7 +60,9 @@ def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert cache_root() == tmp_path / "home" / ".cache" / "seewhy"
 
 
-def test_second_load_reads_what_the_first_wrote(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_load_reads_what_the_first_wrote(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = load(NAME, quiet=True)
     monkeypatch.setattr("seewhy.data.sources.build_entry", lambda *_: pytest.fail("decoded twice"))
     second = load(NAME, quiet=True)
@@ -137,7 +140,12 @@ def test_two_processes_build_one_entry(own_cache: Path) -> None:
         "from seewhy.data import load; print('ready', flush=True); input(); "
         "data = load('shapes:train=400,test=100'); print(data.fingerprint, len(data.train))"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     processes = [subprocess.Popen([sys.executable, "-c", script], **pipes) for _ in range(2)]  # type: ignore[call-overload]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
     for process in processes:
@@ -175,10 +183,15 @@ def garbled(path: Path) -> None:
         ("entry.json", garbled),
         ("entry.json", Path.unlink),
         ("entry.json", lambda path: path.write_text("[]")),
-        ("entry.json", lambda path: path.write_text(json.dumps({"classes": ["a"], "splits": {"train": {}}}))),
+        (
+            "entry.json",
+            lambda path: path.write_text(json.dumps({"classes": ["a"], "splits": {"train": {}}})),
+        ),
     ],
 )
-def test_a_damaged_entry_is_built_anew(own_cache: Path, file: str, damage: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_entry_is_built_anew(
+    own_cache: Path, file: str, damage: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected = load(NAME, quiet=True).fingerprint
     damage(entries(own_cache)[0] / file)  # type: ignore[operator]
     data = load(NAME)
@@ -189,9 +202,13 @@ def test_a_damaged_entry_is_built_anew(own_cache: Path, file: str, damage: objec
     assert "damaged" not in capsys.readouterr().err
 
 
-def test_what_a_dead_writer_left_is_removed(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_dead_writer_left_is_removed(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("seewhy.data.cache.shutil.rmtree", lambda *_, **__: None)  # as if it had been killed
+        patch.setattr(
+            "seewhy.data.cache.shutil.rmtree", lambda *_, **__: None
+        )  # as if it had been killed
         patch.setattr("seewhy.data.sources.build_entry", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             load(NAME, quiet=True)
@@ -200,7 +217,9 @@ def test_what_a_dead_writer_left_is_removed(own_cache: Path, monkeypatch: pytest
     assert [path.name.split("-")[0] for path in entries(own_cache)] == ["shapes"]
 
 
-def test_a_failure_while_decoding_leaves_nothing(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_decoding_leaves_nothing(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("seewhy.data.build.split_digest", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -208,11 +227,14 @@ def test_a_failure_while_decoding_leaves_nothing(own_cache: Path, monkeypatch: p
     assert entries(own_cache) == []
 
 
-def test_too_small_a_disk_is_refused_before_decoding(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_refused_before_decoding(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("seewhy.data.entry.shutil.disk_usage", lambda _: usage(MIB, MIB - 99, 99))
+    monkeypatch.setattr("seewhy.data.cache.shutil.disk_usage", lambda _: usage(MIB, MIB - 99, 99))
     with pytest.raises(
-        SeewhyError, match=rf"no space in {own_cache}/datasets: 768,000 bytes are needed, 99 are free; .*SEEWHY_CACHE"
+        SeewhyError,
+        match=rf"no space in {own_cache}/datasets: 768,000 bytes are needed, 99 are free; .*SEEWHY_CACHE",
     ):
         load(NAME, quiet=True)
     assert entries(own_cache) == []
@@ -222,8 +244,11 @@ def test_a_disk_that_fills_up_is_reported(own_cache: Path, monkeypatch: pytest.M
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("seewhy.data.entry.os.fsync", full)
-    with pytest.raises(SeewhyError, match=rf"no space in {own_cache}/datasets: 768,000 bytes are needed; .*SEEWHY_CACHE"):
+    monkeypatch.setattr("seewhy.data.cache.os.fsync", full)
+    with pytest.raises(
+        SeewhyError,
+        match=rf"no space in {own_cache}/datasets: 768,000 bytes are needed; .*SEEWHY_CACHE",
+    ):
         load(NAME, quiet=True)
     assert entries(own_cache) == []
 
@@ -231,7 +256,9 @@ def test_a_disk_that_fills_up_is_reported(own_cache: Path, monkeypatch: pytest.M
 def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.raises(SeewhyError, match=r"cannot fill the cache in .*Not a directory.*SEEWHY_CACHE"):
+    with pytest.raises(
+        SeewhyError, match=r"cannot fill the cache in .*Not a directory.*SEEWHY_CACHE"
+    ):
         load(NAME, quiet=True)
 
 
@@ -250,18 +277,24 @@ def test_a_cached_load_imports_no_heavy_library(tmp_path: Path) -> None:
         for label in ("a", "b"):
             (tmp_path / "set" / split / label).mkdir(parents=True)
             for i in range(count):
-                Image.new("RGB", (4, 4), (i, i, 9)).save(tmp_path / "set" / split / label / f"{i}.png")
+                Image.new("RGB", (4, 4), (i, i, 9)).save(
+                    tmp_path / "set" / split / label / f"{i}.png"
+                )
     load(tmp_path / "set", quiet=True)
     script = (
         f"import sys; from seewhy.data import load; load({str(tmp_path / 'set')!r}); "
         "heavy = 'datasets', 'pyarrow', 'pandas', 'sklearn', 'scipy', 'rich', 'huggingface_hub'; "
         "print([name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_moving_a_directory_keeps_its_entry_and_touching_a_file_does_not(tmp_path: Path, own_cache: Path) -> None:
+def test_moving_a_directory_keeps_its_entry_and_touching_a_file_does_not(
+    tmp_path: Path, own_cache: Path
+) -> None:
     for label in ("a", "b"):
         (tmp_path / "one" / "set" / label).mkdir(parents=True)
         for i in range(5):
@@ -287,7 +320,9 @@ def bitmaps(root: Path, seed: int, count: int = 6, side: int = 8) -> Path:
     return root
 
 
-def test_directories_that_differ_in_content_alone_have_entries_of_their_own(tmp_path: Path, own_cache: Path) -> None:
+def test_directories_that_differ_in_content_alone_have_entries_of_their_own(
+    tmp_path: Path, own_cache: Path
+) -> None:
     first = load(bitmaps(tmp_path / "one" / "set", seed=0), quiet=True)
     second = load(bitmaps(tmp_path / "two" / "set", seed=1), quiet=True)
     assert first.fingerprint != second.fingerprint
@@ -297,7 +332,9 @@ def test_directories_that_differ_in_content_alone_have_entries_of_their_own(tmp_
 
 
 @pytest.mark.parametrize("place", [60, -60])
-def test_content_is_looked_at_at_both_ends_of_some_files(tmp_path: Path, own_cache: Path, place: int) -> None:
+def test_content_is_looked_at_at_both_ends_of_some_files(
+    tmp_path: Path, own_cache: Path, place: int
+) -> None:
     root = bitmaps(tmp_path / "set", seed=0, side=64)  # 12 kB each
     load(root, quiet=True)
     path = root / "b" / "5.bmp"
@@ -309,13 +346,19 @@ def test_content_is_looked_at_at_both_ends_of_some_files(tmp_path: Path, own_cac
     assert len(entries(own_cache)) == 2
 
 
-def test_looking_at_content_reads_little_and_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_at_content_reads_little_and_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = bitmaps(tmp_path / "set", seed=0, count=100, side=2)
     (root / "a" / "dead.bmp").symlink_to(tmp_path / "nowhere")
     os.mkfifo(root / "a" / "pipe.bmp")
     opened = []
     plain_open = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: opened.append(path) or plain_open(path, *args, **kwargs))
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, *args, **kwargs: opened.append(path) or plain_open(path, *args, **kwargs),
+    )
     assert directory(root).signature == directory(root).signature
     assert 100 < len(opened) <= 128
     assert {path.parent.name for path in opened} == {"a", "b"}
@@ -333,7 +376,10 @@ def test_what_is_larger_than_the_memory_is_shuffled_and_trained_on(tmp_path: Pat
         pytest.skip("this file system has no files of 315 GB")
     np.tile(np.array([0, 1], dtype="<i8"), count // 2).tofile(tmp_path / "train.labels")
     write_names(tmp_path, "train", [str(i) for i in range(count)])
-    write_header(tmp_path, Header(("a", "b"), {"train": SplitHeader((count, 3, side, side), masks=False)}, "0", ()))
+    write_header(
+        tmp_path,
+        Header(("a", "b"), {"train": SplitHeader((count, 3, side, side), masks=False)}, "0", ()),
+    )
     script = """
 import resource, sys
 from itertools import islice
@@ -365,5 +411,7 @@ for images, labels in islice(stream, 5):
 print(order[:40].max().item() > 200_000, model[2].weight.grad.isfinite().all().item())
 print(channel_statistics(split, at_most=16).max.tolist())
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("True True\n[0.0, 0.0, 0.0]\n", "")

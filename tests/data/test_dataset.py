@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from seewhy.data.dataset import Dataset, Split, class_counts, class_weights, digest_of, fingerprint, stratified_split
+from seewhy.data.dataset import (
+    Dataset,
+    Split,
+    class_counts,
+    class_weights,
+    digest_of,
+    fingerprint,
+    stratified_split,
+)
 from seewhy.errors import SeewhyError
 
 
 def a_split(labels: list[int], seed: int = 0) -> Split:
-    images = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (len(labels), 3, 4, 5), dtype=np.uint8))
+    images = torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, (len(labels), 3, 4, 5), dtype=np.uint8)
+    )
     return Split(images, torch.tensor(labels), [f"{i}.png" for i in range(len(labels))])
 
 

@@ -22,12 +22,15 @@ def decoded(source: object, size: tuple[int, int], channels: int = 3) -> np.ndar
 
 
 def pixel(image: Image.Image, channels: int = 3, kind: str = "PNG", **options: object) -> list[int]:
-    """The single colour that an image of one colour is decoded to."""
-    colours = np.unique(
-        decoded(encoded(image, kind, **options), (image.height, image.width), channels).reshape(-1, channels), axis=0
+    """The single color that an image of one color is decoded to."""
+    colors = np.unique(
+        decoded(encoded(image, kind, **options), (image.height, image.width), channels).reshape(
+            -1, channels
+        ),
+        axis=0,
     )
-    assert len(colours) == 1
-    return colours[0].tolist()
+    assert len(colors) == 1
+    return colors[0].tolist()
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -36,7 +39,9 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def smooth(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x / width, 255 * y / height, 127 + 60 * np.sin(x / width * 9)], -1).astype(np.uint8)
+    return np.stack(
+        [255 * x / width, 255 * y / height, 127 + 60 * np.sin(x / width * 9)], -1
+    ).astype(np.uint8)
 
 
 def test_bytes_path_image_and_array_give_the_same_pixels(tmp_path: Path) -> None:
@@ -50,16 +55,20 @@ def test_bytes_path_image_and_array_give_the_same_pixels(tmp_path: Path) -> None
         np.testing.assert_array_equal(tensor.numpy().transpose(1, 2, 0), pixels)
 
 
-def test_grey_stays_grey_and_repeats_in_rgb() -> None:
-    grey = noise(5, 5)[:, :, 0]
-    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey)), (5, 5), 1)[:, :, 0], grey)
-    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey)), (5, 5), 3), np.repeat(grey[:, :, None], 3, 2))
-    np.testing.assert_array_equal(decoded(grey[:, :, None], (5, 5), 1)[:, :, 0], grey)
+def test_gray_stays_gray_and_repeats_in_rgb() -> None:
+    gray = noise(5, 5)[:, :, 0]
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(gray)), (5, 5), 1)[:, :, 0], gray)
+    np.testing.assert_array_equal(
+        decoded(encoded(Image.fromarray(gray)), (5, 5), 3), np.repeat(gray[:, :, None], 3, 2)
+    )
+    np.testing.assert_array_equal(decoded(gray[:, :, None], (5, 5), 1)[:, :, 0], gray)
 
 
-def test_colour_becomes_luma_where_one_channel_is_asked() -> None:
+def test_color_becomes_luma_where_one_channel_is_asked() -> None:
     assert pixel(Image.new("RGB", (4, 4), (255, 0, 0)), channels=1) == [76]  # 0.299 * 255
-    assert pixel(Image.new("CMYK", (4, 4), (255, 0, 0, 0)), channels=1, kind="TIFF") == [179]  # cyan: (0.587 + 0.114) * 255
+    assert pixel(Image.new("CMYK", (4, 4), (255, 0, 0, 0)), channels=1, kind="TIFF") == [
+        179
+    ]  # cyan: (0.587 + 0.114) * 255
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,10 @@ def test_colour_becomes_luma_where_one_channel_is_asked() -> None:
     [
         (Image.new("RGBA", (4, 4), (200, 0, 100, 0)), [255, 255, 255]),
         (Image.new("RGBA", (4, 4), (200, 0, 100, 255)), [200, 0, 100]),
-        (Image.new("RGBA", (4, 4), (200, 0, 100, 51)), [244, 204, 224]),  # a fifth of the colour, four fifths white
+        (
+            Image.new("RGBA", (4, 4), (200, 0, 100, 51)),
+            [244, 204, 224],
+        ),  # a fifth of the color, four fifths white
         (Image.new("LA", (4, 4), (50, 51)), [214, 214, 214]),
         (Image.new("1", (4, 4), 1), [255, 255, 255]),
         (Image.new("1", (4, 4), 0), [0, 0, 0]),
@@ -82,14 +94,22 @@ def test_palettes_with_and_without_transparency() -> None:
     image.putpalette([10, 20, 30, 200, 100, 0])
     image.putpixel((1, 0), 1)
     assert decoded(encoded(image), (1, 2)).tolist() == [[[10, 20, 30], [200, 100, 0]]]
-    assert decoded(encoded(image, transparency=1), (1, 2)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
-    assert decoded(encoded(image, transparency=bytes([255, 0])), (1, 2)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
-    assert decoded(encoded(image, "GIF", transparency=1), (1, 2)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert decoded(encoded(image, transparency=1), (1, 2)).tolist() == [
+        [[10, 20, 30], [255, 255, 255]]
+    ]
+    assert decoded(encoded(image, transparency=bytes([255, 0])), (1, 2)).tolist() == [
+        [[10, 20, 30], [255, 255, 255]]
+    ]
+    assert decoded(encoded(image, "GIF", transparency=1), (1, 2)).tolist() == [
+        [[10, 20, 30], [255, 255, 255]]
+    ]
 
 
 def test_cmyk() -> None:
     assert pixel(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), kind="TIFF") == [0, 255, 255]
-    assert pixel(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), kind="JPEG", quality=100) == pytest.approx([0, 0, 0], abs=3)
+    assert pixel(
+        Image.new("CMYK", (8, 8), (0, 0, 0, 255)), kind="JPEG", quality=100
+    ) == pytest.approx([0, 0, 0], abs=3)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +123,9 @@ def test_cmyk() -> None:
         (np.array([[0, 51, 255, 12]], np.float32), "TIFF", [0, 51, 255, 12]),
     ],
 )
-def test_deep_greys_are_scaled_not_clipped(values: np.ndarray, kind: str, expected: list[int]) -> None:
+def test_deep_grays_are_scaled_not_clipped(
+    values: np.ndarray, kind: str, expected: list[int]
+) -> None:
     assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 1).ravel().tolist() == expected
     assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 3)[0, :, 2].tolist() == expected
 
@@ -126,17 +148,23 @@ def test_broken_exif_is_no_obstacle() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_of_an_animation_the_first_frame(kind: str) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    frames = [Image.new("RGB", (4, 4), color) for color in ((255, 0, 0), (0, 0, 255))]
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert pixel(frames[0], kind=kind, save_all=True, append_images=frames[1:], **options) == [255, 0, 0]
+    assert pixel(frames[0], kind=kind, save_all=True, append_images=frames[1:], **options) == [
+        255,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("size", [(20, 20), (13, 13), (20, 31), (31, 20), (60, 60)])
 @pytest.mark.parametrize("shape", [(40, 90), (90, 40), (47, 47)])
-def test_cover_and_centre_crop(shape: tuple[int, int], size: tuple[int, int]) -> None:
+def test_cover_and_center_crop(shape: tuple[int, int], size: tuple[int, int]) -> None:
     image = Image.fromarray(smooth(*shape))
     # Pillow's own: scale to cover, then cut; on smooth pictures it may differ by rounding alone
-    expected = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)).astype(int)
+    expected = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)).astype(
+        int
+    )
     assert np.abs(decoded(encoded(image), size).astype(int) - expected).max() <= 1
 
 
@@ -151,7 +179,10 @@ def test_a_large_jpeg_is_decoded_in_part_but_looks_the_same() -> None:
     source = encoded(image, "JPEG", quality=95)
     whole = ImageOps.fit(Image.open(io.BytesIO(source)), (32, 32), Image.Resampling.BICUBIC)
     found = decoded(source, (32, 32)).astype(int)
-    assert open_image(source, (32, 32)).size == (100, 80)  # an eighth, still more than twice as large as asked
+    assert open_image(source, (32, 32)).size == (
+        100,
+        80,
+    )  # an eighth, still more than twice as large as asked
     assert open_image(source, (300, 300)).size == (800, 640)
     assert np.abs(found - np.asarray(whole).astype(int)).mean() < 1
     assert np.abs(found - np.asarray(whole).astype(int)).max() <= 6

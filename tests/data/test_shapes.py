@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage, stats
 from sklearn.ensemble import RandomForestClassifier
 
-from seewhy.data import SOURCES, load
 from seewhy.data.dataset import Split
 from seewhy.data.shapes import MARKED_CLASS, MARKER, SHAPES, draw
+from seewhy.data.sources import SOURCES, load
 from seewhy.errors import SeewhyError
 
 
@@ -42,7 +42,9 @@ def test_masks_are_the_shapes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) 
             assert ndimage.label(mask, np.ones((3, 3)))[1] == 1
             assert ndimage.label(~np.pad(mask, 1))[1] == 1 + holes
 
-    def spread(name: str) -> float:  # second moment over area: 1 / (2 pi) for a disc, the least there is
+    def spread(
+        name: str,
+    ) -> float:  # second moment over area: 1 / (2 pi) for a disc, the least there is
         chosen = masks[labels == names.index(name)]
         moments = []
         for mask in chosen:
@@ -56,7 +58,9 @@ def test_masks_are_the_shapes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) 
     assert spread("ring") == pytest.approx((1 + 0.52**2) / (2 * np.pi * (1 - 0.52**2)), rel=0.03)
 
 
-def test_objects_lie_inside_the_picture_and_stand_out(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_objects_lie_inside_the_picture_and_stand_out(
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     images, _, masks = drawn
     areas = masks.sum((1, 2))
     assert areas.min() > 90
@@ -67,35 +71,44 @@ def test_objects_lie_inside_the_picture_and_stand_out(drawn: tuple[np.ndarray, n
 
 
 def test_edges_are_smooth(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    """On the edge of a mask pixels lie between the colours on both sides of it."""
+    """On the edge of a mask pixels lie between the colors on both sides of it."""
     images, _, masks = drawn
     between = []
     for image, mask in zip(images[:200].astype(float), masks[:200], strict=True):
-        core, far = ndimage.binary_erosion(mask, iterations=2), ~ndimage.binary_dilation(mask, iterations=2)
+        core, far = (
+            ndimage.binary_erosion(mask, iterations=2),
+            ~ndimage.binary_dilation(mask, iterations=2),
+        )
         axis = image[core].mean(0) - image[far].mean(0)
         edge = mask & ~ndimage.binary_erosion(mask)
         between.append(np.median((image[edge] - image[far].mean(0)) @ axis / (axis @ axis)))
     assert 0.6 < np.mean(between) < 0.95  # 1 without smoothing
 
 
-def test_colour_texture_size_and_place_do_not_give_the_class_away(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_color_texture_size_and_place_do_not_give_the_class_away(
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     images, labels, masks = drawn
     y, x = np.mgrid[:32, :32]
     areas = masks.sum((1, 2))
-    grey = images.mean(-1)
-    middle = ndimage.binary_erosion(masks, np.ones((1, 3, 3)))  # away from edges, whose number differs
+    gray = images.mean(-1)
+    middle = ndimage.binary_erosion(
+        masks, np.ones((1, 3, 3))
+    )  # away from edges, whose number differs
     features = np.column_stack(
         [
             (images * masks[..., None]).sum((1, 2)) / areas[:, None],
             (images * ~masks[..., None]).sum((1, 2)) / (1024 - areas)[:, None],
-            [image[inner].std() for image, inner in zip(grey, middle, strict=True)],
+            [image[inner].std() for image, inner in zip(gray, middle, strict=True)],
             areas,
             (masks * x).sum((1, 2)) / areas,
             (masks * y).sum((1, 2)) / areas,
         ]
     )
     forest = RandomForestClassifier(100, random_state=0).fit(features[:1400], labels[:1400])
-    assert forest.score(features[1400:], labels[1400:]) < 0.16  # chance is 0.1, one standard error 0.012
+    assert (
+        forest.score(features[1400:], labels[1400:]) < 0.16
+    )  # chance is 0.1, one standard error 0.012
 
 
 def test_load_gives_masks_and_takes_arguments() -> None:
@@ -129,7 +142,10 @@ def test_a_shortcut_marks_circles_in_train_and_any_class_as_often_in_test() -> N
 
 
 def test_a_shortcut_changes_nothing_but_the_marker() -> None:
-    clean, data = (load(name, quiet=True) for name in ("shapes:train=400,test=200", "shapes:train=400,test=200,shortcut=1"))
+    clean, data = (
+        load(name, quiet=True)
+        for name in ("shapes:train=400,test=200", "shapes:train=400,test=200,shortcut=1")
+    )
     top, left, height, width = MARKER
     assert data.fingerprint != clean.fingerprint
     for before, after in ((clean.train, data.train), (clean.test, data.test)):
@@ -145,9 +161,17 @@ def test_a_shortcut_changes_nothing_but_the_marker() -> None:
 
 
 def test_the_cache_knows_a_shortcut_and_needs_no_new_entry_without_one() -> None:
-    plain, none = load("shapes:train=40,test=20", quiet=True), load("shapes:train=40,test=20,shortcut=0", quiet=True)
+    plain, none = (
+        load("shapes:train=40,test=20", quiet=True),
+        load("shapes:train=40,test=20,shortcut=0", quiet=True),
+    )
     assert plain.fingerprint == none.fingerprint
-    assert SOURCES["shapes"](train=40, test=20).signature == {"shapes": 1, "seed": 0, "train": 40, "test": 20}
+    assert SOURCES["shapes"](train=40, test=20).signature == {
+        "shapes": 1,
+        "seed": 0,
+        "train": 40,
+        "test": 20,
+    }
     signatures = [SOURCES["shapes"](shortcut=value).signature for value in (0.0, 0.5, 0.9)]
     assert signatures[0] != signatures[1] != signatures[2]
 
@@ -160,7 +184,10 @@ def test_the_marker_is_where_no_object_is(drawn: tuple[np.ndarray, np.ndarray, n
 
 @pytest.mark.parametrize("value", ["-0.1", "1.5"])
 def test_a_shortcut_that_is_no_share_is_refused(value: str) -> None:
-    with pytest.raises(SeewhyError, match=r"shortcut in \[0, 1\], the share of circles that carry the marker, found"):
+    with pytest.raises(
+        SeewhyError,
+        match=r"shortcut in \[0, 1\], the share of circles that carry the marker, found",
+    ):
         load(f"shapes:shortcut={value}")
 
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from seewhy.data import SOURCES, Dataset, Split, load
-from seewhy.data.sources import checked
+from seewhy.data.dataset import Dataset, Split
+from seewhy.data.sources import SOURCES, check_dataset, load
 from seewhy.errors import SeewhyError
 
 JPEG_CUT = 300
@@ -26,13 +26,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def picture(path: Path, colour: int | tuple[int, ...] = (9, 8, 7), size: tuple[int, int] = (6, 6), mode: str = "RGB") -> None:
+def picture(
+    path: Path,
+    color: int | tuple[int, ...] = (9, 8, 7),
+    size: tuple[int, int] = (6, 6),
+    mode: str = "RGB",
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
+    Image.new(mode, size, color).save(path)
 
 
 def tree(root: Path, layout: dict[str, int], **options: object) -> Path:
-    """Folders with so many pictures each; every picture has its own colour."""
+    """Folders with so many pictures each; every picture has its own color."""
     for number, (folder, count) in enumerate(layout.items()):
         for i in range(count):
             picture(root / folder / f"{i}.png", (number, i, 100), **options)  # type: ignore[arg-type]
@@ -47,9 +52,16 @@ def refused(message: str, name: str | Path, **options: object) -> None:
 
 def in_memory(labels: list[int], size: int = 4, mask: bool = False) -> Dataset:
     def split(seed: int) -> Split:
-        images = torch.randint(0, 256, (len(labels), 3, size, size), generator=torch.Generator().manual_seed(seed))
+        images = torch.randint(
+            0, 256, (len(labels), 3, size, size), generator=torch.Generator().manual_seed(seed)
+        )
         masks = images[:, 0] > 127 if mask else None
-        return Split(images.to(torch.uint8), torch.tensor(labels), [f"{seed}-{i}" for i in range(len(labels))], masks)
+        return Split(
+            images.to(torch.uint8),
+            torch.tensor(labels),
+            [f"{seed}-{i}" for i in range(len(labels))],
+            masks,
+        )
 
     return Dataset("mine", ("a", "b"), split(0), split(1), None, "")
 
@@ -66,7 +78,9 @@ def test_digits_are_scikit_learns() -> None:
     for split in (data.train, data.test):
         rows = [int(name.removeprefix("digit-")) for name in split.names]
         np.testing.assert_array_equal(split.labels.numpy(), bunch.target[rows])
-        np.testing.assert_allclose(split.images[:, 0].numpy(), bunch.images[rows] / 16 * 255, atol=0.5)
+        np.testing.assert_allclose(
+            split.images[:, 0].numpy(), bunch.images[rows] / 16 * 255, atol=0.5
+        )
     share = torch.bincount(data.test.labels) / torch.from_numpy(np.bincount(bunch.target))
     assert (share - 0.2).abs().max() < 0.01
     assert not set(data.train.names) & set(data.test.names)
@@ -90,7 +104,9 @@ def test_paths_that_are_no_directories(tmp_path: Path) -> None:
     refused("cifar10 does not exist", "./cifar10")
 
 
-def test_names_win_over_directories_unless_a_path_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_win_over_directories_unless_a_path_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree(tmp_path / "digits", {"a": 5, "b": 5})
     monkeypatch.chdir(tmp_path)
     assert len(load("digits", quiet=True).classes) == 10
@@ -108,7 +124,10 @@ def test_names_win_over_directories_unless_a_path_is_meant(tmp_path: Path, monke
         ({"validation": -0.1}, "validation must be at least 0"),
         ({"validation": float("nan")}, "validation must be at least 0 and below 1, found nan"),
         ({"validation": "0.1"}, "validation must be a number, found '0.1' of type str"),
-        ({"validation": np.ones((9, 9))}, r"validation must be a number, found array.* of type ndarray"),
+        (
+            {"validation": np.ones((9, 9))},
+            r"validation must be a number, found array.* of type ndarray",
+        ),
         ({"image_size": 12.0}, "image_size must be a whole number, found 12.0 of type float"),
         ({"image_size": True}, "image_size must be a whole number, found True of type bool"),
         ({"seed": None}, "seed must be a whole number, found None"),
@@ -122,11 +141,13 @@ def test_values_out_of_range(options: dict[str, object], message: str) -> None:
 
 
 def test_numbers_may_be_numpys() -> None:
-    data = load("digits", image_size=np.int64(6), validation=np.float64(0.25), seed=np.uint8(3), quiet=True)  # type: ignore[arg-type]
+    data = load(
+        "digits", image_size=np.int64(6), validation=np.float64(0.25), seed=np.uint8(3), quiet=True
+    )  # type: ignore[arg-type]
     plain = load("digits", image_size=6, validation=0.25, seed=3, quiet=True)
     assert data.fingerprint == plain.fingerprint
-    assert data.loaded_with == plain.loaded_with
-    assert json.loads(json.dumps(data.loaded_with)) == data.loaded_with
+    assert data.load_args == plain.load_args
+    assert json.loads(json.dumps(data.load_args)) == data.load_args
 
 
 def test_a_name_is_text_or_a_path() -> None:
@@ -157,8 +178,12 @@ def test_data_in_memory_is_split_and_resized_like_any(monkeypatch: pytest.Monkey
     assert torch.bincount(data.validation.labels).tolist() == [2, 2]
     assert sorted([*data.train.names, *data.validation.names]) == sorted(made.train.names)
     row = made.train.names.index(data.train.names[0])
-    expected = Image.fromarray(made.train.images[row].permute(1, 2, 0).numpy()).resize((4, 4), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(expected))
+    expected = Image.fromarray(made.train.images[row].permute(1, 2, 0).numpy()).resize(
+        (4, 4), Image.Resampling.BICUBIC
+    )
+    np.testing.assert_array_equal(
+        data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(expected)
+    )
     kept = load("mine", validation=0.2, quiet=True)
     place = [made.train.names.index(name) for name in kept.train.names]
     assert torch.equal(kept.train.images, made.train.images[place])
@@ -173,11 +198,25 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: in_memory([0, 7]), "labels of the train split are out of range 0 to 1"),
         (lambda: 5, "must return a Dataset or a Source, found int"),
         (
-            lambda: Dataset("mine", ("a", "b"), made.train, Split(made.test.images.float(), *_rest(made)), None, ""),
+            lambda: Dataset(
+                "mine",
+                ("a", "b"),
+                made.train,
+                Split(made.test.images.float(), *_rest(made)),
+                None,
+                "",
+            ),
             "uint8, found",
         ),
         (
-            lambda: Dataset("mine", ("a", "b"), made.train, Split(made.test.images, torch.tensor([1]), ["x"]), None, ""),
+            lambda: Dataset(
+                "mine",
+                ("a", "b"),
+                made.train,
+                Split(made.test.images, torch.tensor([1]), ["x"]),
+                None,
+                "",
+            ),
             "2, 1 and 1",
         ),
     ]
@@ -191,35 +230,63 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": np.zeros((2, 3, 4, 4), dtype=np.uint8)}, r"images must be \(N, C, H, W\) uint8, found a ndarray"),
-        ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.int8)}, r".* uint8, found \(2, 3, 4, 4\) torch.int8"),
-        ({"images": torch.zeros(2, 3, 4, dtype=torch.uint8)}, r".* uint8, found \(2, 3, 4\) torch.uint8"),
+        (
+            {"images": np.zeros((2, 3, 4, 4), dtype=np.uint8)},
+            r"images must be \(N, C, H, W\) uint8, found a ndarray",
+        ),
+        (
+            {"images": torch.zeros(2, 3, 4, 4, dtype=torch.int8)},
+            r".* uint8, found \(2, 3, 4, 4\) torch.int8",
+        ),
+        (
+            {"images": torch.zeros(2, 3, 4, dtype=torch.uint8)},
+            r".* uint8, found \(2, 3, 4\) torch.uint8",
+        ),
         ({"images": torch.zeros(2, 3, 0, 4, dtype=torch.uint8)}, r".* uint8, found \(2, 3, 0, 4\)"),
-        ({"images": torch.zeros(2, 3, 5, 4, dtype=torch.uint8)}, "images are 3x5x4 but those of train are 3x4x4; resize them"),
-        ({"labels": torch.tensor([0, 1], dtype=torch.int32)}, r"labels must be \(N,\) int64, found \(2,\) torch.int32"),
-        ({"labels": torch.tensor([[0, 1]])}, r"labels must be \(N,\) int64, found \(1, 2\) torch.int64"),
+        (
+            {"images": torch.zeros(2, 3, 5, 4, dtype=torch.uint8)},
+            "images are 3x5x4 but those of train are 3x4x4; resize them",
+        ),
+        (
+            {"labels": torch.tensor([0, 1], dtype=torch.int32)},
+            r"labels must be \(N,\) int64, found \(2,\) torch.int32",
+        ),
+        (
+            {"labels": torch.tensor([[0, 1]])},
+            r"labels must be \(N,\) int64, found \(1, 2\) torch.int64",
+        ),
         ({"labels": [0, 1]}, r"labels must be \(N,\) int64, found a list"),
         ({"names": iter("ab")}, "names must be a list of N names, found a str_"),
         ({"names": ["a"]}, "labels and names must be as many as its images, found 2, 2 and 1"),
-        ({"masks": torch.zeros(2, 4, 5, dtype=torch.bool)}, r"masks must be .* bool, here \(2, 4, 4\), found \(2, 4, 5\)"),
-        ({"masks": torch.zeros(2, 4, 4)}, r"masks must be .* bool, .* found \(2, 4, 4\) torch.float32"),
+        (
+            {"masks": torch.zeros(2, 4, 5, dtype=torch.bool)},
+            r"masks must be .* bool, here \(2, 4, 4\), found \(2, 4, 5\)",
+        ),
+        (
+            {"masks": torch.zeros(2, 4, 4)},
+            r"masks must be .* bool, .* found \(2, 4, 4\) torch.float32",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_data_set_made_by_hand_is_one_line(change: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_data_set_made_by_hand_is_one_line(
+    change: dict[str, Any], message: str
+) -> None:
     made = in_memory([0, 1])
     for split in ("test", "validation"):
         with pytest.raises(SeewhyError, match=f"mine: the {split} split's {message}") as caught:
-            checked(replace(made, **{split: replace(made.test, **change)}))
+            check_dataset(replace(made, **{split: replace(made.test, **change)}))
         assert "\n" not in str(caught.value)
 
 
-def test_a_sound_data_set_is_only_given_the_fingerprint_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_data_set_is_only_given_the_fingerprint_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made = in_memory([0, 1], mask=True)
-    done = checked(made)
+    done = check_dataset(made)
     assert len(done.fingerprint) == 32
     assert (done.train, done.test, done.classes) == (made.train, made.test, made.classes)
     monkeypatch.setattr("seewhy.data.sources.digest_of", lambda _: pytest.fail("read the pixels"))
-    assert checked(done) is done
+    assert check_dataset(done) is done
 
 
 def _rest(data: Dataset) -> tuple[torch.Tensor, list[str]]:
@@ -232,9 +299,16 @@ def _rest(data: Dataset) -> tuple[torch.Tensor, list[str]]:
 def test_train_and_test_folders(tmp_path: Path) -> None:
     tree(tmp_path / "pets", {"train/cat": 12, "train/dog": 3, "test/cat": 2, "test/dog": 1})
     data = load(tmp_path / "pets", quiet=True)
-    assert (data.name, data.classes, data.validation, data.skipped) == ("pets", ("cat", "dog"), None, ())
+    assert (data.name, data.classes, data.validation, data.skipped) == (
+        "pets",
+        ("cat", "dog"),
+        None,
+        (),
+    )
     # natural order, names relative to the directory, pixels and labels of that very file
-    assert data.train.names == [f"train/cat/{i}.png" for i in range(12)] + [f"train/dog/{i}.png" for i in range(3)]
+    assert data.train.names == [f"train/cat/{i}.png" for i in range(12)] + [
+        f"train/dog/{i}.png" for i in range(3)
+    ]
     assert data.train.labels.tolist() == [0] * 12 + [1] * 3
     assert data.train.images[:, 1, 0, 0].tolist() == [*range(12), *range(3)]
     assert data.test.names == ["test/cat/0.png", "test/cat/1.png", "test/dog/0.png"]
@@ -249,7 +323,10 @@ def test_names_of_the_held_out_folder(tmp_path: Path, held_out: str) -> None:
 
 
 def test_three_folders_are_three_splits(tmp_path: Path) -> None:
-    tree(tmp_path, {f"{split}/{label}": 2 for split in ("train", "test", "val") for label in ("a", "b")})
+    tree(
+        tmp_path,
+        {f"{split}/{label}": 2 for split in ("train", "test", "val") for label in ("a", "b")},
+    )
     data = load(tmp_path, quiet=True)
     assert data.validation is not None
     assert data.validation.names[0] == "val/a/0.png"
@@ -279,7 +356,15 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
 def test_junk_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", {"a": 5, "b": 5, "empty": 0})
     (root / "empty").mkdir()
-    for junk in (".DS_Store", "a/Thumbs.db", "a/desktop.ini", "a/._0.png", "README.md", ".git/x", "__MACOSX/a/0.png"):
+    for junk in (
+        ".DS_Store",
+        "a/Thumbs.db",
+        "a/desktop.ini",
+        "a/._0.png",
+        "README.md",
+        ".git/x",
+        "__MACOSX/a/0.png",
+    ):
         (root / junk).parent.mkdir(parents=True, exist_ok=True)
         (root / junk).write_text("junk")
     tree(tmp_path / "elsewhere", {"c": 5})
@@ -292,11 +377,17 @@ def test_junk_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_that_are_not_utf_8_are_read_and_written_out(tmp_path: Path) -> None:
-    root = tree(tmp_path / "set", {"train/b": 2, "train/caf\udce9": 3, "test/b": 1, "test/caf\udce9": 1})
+    root = tree(
+        tmp_path / "set", {"train/b": 2, "train/caf\udce9": 3, "test/b": 1, "test/caf\udce9": 1}
+    )
     (root / "train" / "b" / "1.png").rename(root / "train" / "b" / "\udcff.png")
     data = load(root, quiet=True)
     assert data.classes == ("b", r"caf\xe9")
-    assert data.train.names == ["train/b/0.png", r"train/b/\xff.png", *(rf"train/caf\xe9/{i}.png" for i in range(3))]
+    assert data.train.names == [
+        "train/b/0.png",
+        r"train/b/\xff.png",
+        *(rf"train/caf\xe9/{i}.png" for i in range(3)),
+    ]
     assert data.train.images[:, 1, 0, 0].tolist() == [0, 1, 0, 1, 2]
     (root / "test" / "b" / "\udcff.png").write_text("text")
     refused(r"test/b/\\xff.png is not an image", root)
@@ -304,15 +395,18 @@ def test_names_that_are_not_utf_8_are_read_and_written_out(tmp_path: Path) -> No
 
 
 def test_other_folders_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1, "unlabelled/x": 1})
+    tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1, "unlabeled/x": 1})
     load(tmp_path)
-    assert "not used: unlabelled" in capsys.readouterr().err
+    assert "not used: unlabeled" in capsys.readouterr().err
 
 
 def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     refused(r"no images found; expected train/<class>/", tmp_path / "none")
-    refused("found only the class 'a'; a classifier needs at least two", tree(tmp_path / "one", {"a": 5}))
+    refused(
+        "found only the class 'a'; a classifier needs at least two",
+        tree(tmp_path / "one", {"a": 5}),
+    )
     refused("class 'b' has a single image", tree(tmp_path / "single", {"a": 5, "b": 1}))
     lacking = tree(tmp_path / "lacking", {"train/a": 2, "train/b": 2, "test/a": 1, "test/zebra": 1})
     refused("the test split has classes that train lacks: 'zebra'", lacking)
@@ -346,31 +440,35 @@ def test_a_shared_size_of_photographs_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "P"])
-def test_grey_files_stay_one_channel(tmp_path: Path, mode: str) -> None:
+def test_gray_files_stay_one_channel(tmp_path: Path, mode: str) -> None:
     for label in ("a", "b"):
         for i in range(5):
             image = Image.new("L", (4, 4), 255 * (i % 2))
             picture_path = tmp_path / label / f"{i}.png"
             picture_path.parent.mkdir(exist_ok=True)
-            (image.convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)).save(picture_path)
+            (image.convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)).save(
+                picture_path
+            )
     assert load(tmp_path, quiet=True).image_shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P"])
-def test_one_colour_image_outside_the_sample_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_one_color_image_outside_the_sample_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
     monkeypatch.setattr("seewhy.data.build._SAMPLED", 4)
     for label in ("a", "b"):
         for i in range(30):
             picture(tmp_path / "set" / label / f"{i}.png", i, mode="L")
-    grey = load(tmp_path / "set", quiet=True)
-    assert grey.image_shape[0] == 1
-    colour = Image.new("RGB", (6, 6), (250, 0, 0))
-    (colour.quantize(2) if mode == "P" else colour).save(tmp_path / "set" / "a" / "17.png")
+    gray = load(tmp_path / "set", quiet=True)
+    assert gray.image_shape[0] == 1
+    color = Image.new("RGB", (6, 6), (250, 0, 0))
+    (color.quantize(2) if mode == "P" else color).save(tmp_path / "set" / "a" / "17.png")
     data = load(tmp_path / "set", quiet=True)
     assert data.image_shape[0] == 3
     split = data.train if "a/17.png" in data.train.names else data.test
     assert split.images[list(split.names).index("a/17.png"), :, 0, 0].tolist() == [250, 0, 0]
-    assert torch.equal(data.train.images[0], grey.train.images[0].expand(3, 6, 6))
+    assert torch.equal(data.train.images[0], gray.train.images[0].expand(3, 6, 6))
 
 
 def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +513,9 @@ def test_bad_files_can_be_skipped(tmp_path: Path) -> None:
     assert data.train.labels.tolist() == [0] * 6 + [1] * 6
     assert not set(data.skipped) & {*data.train.names, *data.test.names}
     assert data.train.images[6:, 1, 0, 0].tolist() == list(range(6))
-    refused("4 images cannot be read, the first is train/a/cut.jpg", tmp_path)  # from the cache, too
+    refused(
+        "4 images cannot be read, the first is train/a/cut.jpg", tmp_path
+    )  # from the cache, too
     assert load(tmp_path, skip_bad_images=True, quiet=True).skipped == data.skipped
 
 
@@ -425,10 +525,16 @@ def test_skipping_does_not_hide_that_nothing_is_left(tmp_path: Path) -> None:
     refused("the test split has no images", tmp_path, skip_bad_images=True)
     for path in tmp_path.glob("train/*/*.png"):
         path.write_text("text")
-    refused("none of 4 images looked at can be read; the first is train/a/0.png: not an image", tmp_path, skip_bad_images=True)
+    refused(
+        "none of 4 images looked at can be read; the first is train/a/0.png: not an image",
+        tmp_path,
+        skip_bad_images=True,
+    )
 
 
-def test_a_data_set_says_how_to_load_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_says_how_to_load_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for split in ("train", "test"):
         for place, name in enumerate(("cat", "dog")):
             folder = tmp_path / "pets" / split / name
@@ -438,12 +544,12 @@ def test_a_data_set_says_how_to_load_it_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     first = load("./pets", image_size=6, validation=0.25, seed=3, quiet=True)
     monkeypatch.chdir("/")
-    again = load(**first.loaded_with, quiet=True)
+    again = load(**first.load_args, quiet=True)
     assert again.fingerprint == first.fingerprint
     assert again.image_shape == (3, 6, 6)
     assert again.validation is not None
     assert len(again.validation) == 2
-    assert load("digits", quiet=True).loaded_with["name"] == "digits"
+    assert load("digits", quiet=True).load_args["name"] == "digits"
 
 
 def test_a_limit_keeps_training_images_of_every_class_alike_and_the_same_test_split() -> None:
@@ -451,12 +557,17 @@ def test_a_limit_keeps_training_images_of_every_class_alike_and_the_same_test_sp
     some = load("digits", limit=200, seed=4, quiet=True)
     assert len(some.train) == 200
     assert torch.equal(some.test.images, whole.test.images)
-    counts, all_counts = (torch.bincount(split.labels, minlength=10) for split in (some.train, whole.train))
+    counts, all_counts = (
+        torch.bincount(split.labels, minlength=10) for split in (some.train, whole.train)
+    )
     assert (counts - 200 * all_counts / len(whole.train)).abs().max() <= 1
     by_name = dict(zip(whole.train.names, whole.train.images, strict=True))
-    assert all(torch.equal(image, by_name[name]) for name, image in zip(some.train.names, some.train.images, strict=True))
+    assert all(
+        torch.equal(image, by_name[name])
+        for name, image in zip(some.train.names, some.train.images, strict=True)
+    )
     assert some.fingerprint != whole.fingerprint
-    assert load(**some.loaded_with, quiet=True).fingerprint == some.fingerprint
+    assert load(**some.load_args, quiet=True).fingerprint == some.fingerprint
     assert set(some.train.names) <= set(load("digits", limit=300, seed=4, quiet=True).train.names)
     assert set(some.train.names) != set(load("digits", limit=200, seed=5, quiet=True).train.names)
     assert load("digits", limit=10**6, seed=4, quiet=True).fingerprint == whole.fingerprint

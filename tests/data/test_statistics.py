@@ -10,7 +10,11 @@ from seewhy.errors import SeewhyError
 
 
 def split_of(images: np.ndarray) -> Split:
-    return Split(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64), [str(i) for i in range(len(images))])
+    return Split(
+        torch.from_numpy(images),
+        torch.zeros(len(images), dtype=torch.int64),
+        [str(i) for i in range(len(images))],
+    )
 
 
 def noise(count: int, seed: int, shape: tuple[int, int, int] = (3, 6, 5)) -> np.ndarray:
@@ -24,11 +28,15 @@ def test_channel_statistics_equal_numpys() -> None:
     scaled = images.astype(np.float64) / 255
     for name in ("min", "max", "mean", "std", "var"):
         expected = getattr(scaled, name)(axis=(0, 2, 3))
-        np.testing.assert_allclose(getattr(found, name).numpy(), expected, rtol=1e-12, atol=1e-15, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(found, name).numpy(), expected, rtol=1e-12, atol=1e-15, err_msg=name
+        )
 
 
 def test_channel_statistics_of_many_pixels_are_exact() -> None:
-    images = np.full((2, 1, 4200, 4200), 7, dtype=np.uint8)  # more than float32 can count one by one
+    images = np.full(
+        (2, 1, 4200, 4200), 7, dtype=np.uint8
+    )  # more than float32 can count one by one
     images[0, 0, 0, 0] = 8
     found = channel_statistics(split_of(images))
     assert found.mean.item() == pytest.approx((7 + 1 / images.size) / 255, rel=1e-14)
@@ -53,18 +61,27 @@ def test_duplicates_are_found_inside_and_across_splits() -> None:
     near[2, 5, 4] ^= 1
     test[9] = near  # one bit apart is not a duplicate
     found = exact_duplicates({"train": split_of(train), "test": split_of(test)})
-    assert found.groups == ((("train", 5), ("train", 2999), ("test", 1200)), (("test", 3), ("test", 1100)))
+    assert found.groups == (
+        (("train", 5), ("train", 2999), ("test", 1200)),
+        (("test", 3), ("test", 1100)),
+    )
     assert found.across == ((("train", 5), ("train", 2999), ("test", 1200)),)
 
 
 def test_equal_bytes_of_another_shape_are_no_duplicates() -> None:
     flat = np.zeros((1, 1, 2, 8), dtype=np.uint8)
-    assert exact_duplicates({"a": split_of(flat), "b": split_of(flat.reshape(1, 1, 4, 4))}).groups == ()
+    assert (
+        exact_duplicates({"a": split_of(flat), "b": split_of(flat.reshape(1, 1, 4, 4))}).groups
+        == ()
+    )
 
 
 def test_duplicates_do_not_depend_on_memory_layout() -> None:
     images = torch.from_numpy(noise(4, seed=3, shape=(3, 4, 4)))
     channels_last = images.contiguous(memory_format=torch.channels_last)
     names = [str(i) for i in range(4)]
-    splits = {"a": Split(images, torch.zeros(4), names), "b": Split(channels_last, torch.zeros(4), names)}
+    splits = {
+        "a": Split(images, torch.zeros(4), names),
+        "b": Split(channels_last, torch.zeros(4), names),
+    }
     assert len(exact_duplicates(splits).across) == 4

@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from seewhy.data.augment import Batch, augmentation, one_hot
+from seewhy.data.augment import Batch, bind_augmentations, one_hot
 from seewhy.data.trivial_augment import OPERATIONS, STRENGTHS, apply_operations, trivial_augment
 
 SIDE = 32
@@ -16,11 +16,15 @@ def pictures(channels, height=SIDE, width=SIDE, count=STRENGTHS):
     generator = np.random.default_rng(channels)
     y, x = np.mgrid[0:height, 0:width]
     waves = [
-        90 + 30 * np.sin(x * generator.uniform(0.1, 0.6) + 3 * c) + 25 * np.cos(y * generator.uniform(0.1, 0.6) + i)
+        90
+        + 30 * np.sin(x * generator.uniform(0.1, 0.6) + 3 * c)
+        + 25 * np.cos(y * generator.uniform(0.1, 0.6) + i)
         for i in range(count)
         for c in range(channels)
     ]
-    noisy = np.array(waves).reshape(count, channels, height, width) + generator.normal(0, 4, (count, channels, height, width))
+    noisy = np.array(waves).reshape(count, channels, height, width) + generator.normal(
+        0, 4, (count, channels, height, width)
+    )
     return torch.from_numpy(noisy.clip(0, 255).astype(np.uint8))
 
 
@@ -28,7 +32,9 @@ def ours(name, images, direction=1):
     """`images` (STRENGTHS, C, H, W) after operation `name`, each at a strength of its own from 0 to 1."""
     count = len(images)
     operation = torch.full((count,), OPERATIONS.index(name))
-    return apply_operations(images, operation, torch.arange(count) / (STRENGTHS - 1), torch.full((count,), direction)).numpy()
+    return apply_operations(
+        images, operation, torch.arange(count) / (STRENGTHS - 1), torch.full((count,), direction)
+    ).numpy()
 
 
 def pillow(images, change):
@@ -50,9 +56,18 @@ def pillow(images, change):
         ("solarize", lambda image, step: ImageOps.solarize(image, 256 - 256 * step // 30)),
         ("posterize", lambda image, step: ImageOps.posterize(image, 8 - 6 * step // 30)),
         ("color", lambda image, step: ImageEnhance.Color(image).enhance(0.01 + 1.99 * step / 30)),
-        ("contrast", lambda image, step: ImageEnhance.Contrast(image).enhance(0.01 + 1.99 * step / 30)),
-        ("brightness", lambda image, step: ImageEnhance.Brightness(image).enhance(0.01 + 1.99 * step / 30)),
-        ("sharpness", lambda image, step: ImageEnhance.Sharpness(image).enhance(0.01 + 1.99 * step / 30)),
+        (
+            "contrast",
+            lambda image, step: ImageEnhance.Contrast(image).enhance(0.01 + 1.99 * step / 30),
+        ),
+        (
+            "brightness",
+            lambda image, step: ImageEnhance.Brightness(image).enhance(0.01 + 1.99 * step / 30),
+        ),
+        (
+            "sharpness",
+            lambda image, step: ImageEnhance.Sharpness(image).enhance(0.01 + 1.99 * step / 30),
+        ),
     ],
 )
 def test_pixel_operations_are_those_of_pillow(name, change, channels):
@@ -78,7 +93,9 @@ def test_affine_moves_are_those_of_pillow(name, coefficients, direction, channel
     images = pictures(channels, height=40, width=24)
 
     def change(image, step):
-        return image.transform(image.size, Image.Transform.AFFINE, coefficients(direction * step / 30))
+        return image.transform(
+            image.size, Image.Transform.AFFINE, coefficients(direction * step / 30)
+        )
 
     agree = ours(name, images, direction) == pillow(images, change)
     assert agree.all(axis=(1, 2, 3)).mean() > 0.5  # the rest are ties of nearest pixels
@@ -89,7 +106,9 @@ def test_affine_moves_are_those_of_pillow(name, coefficients, direction, channel
 @pytest.mark.parametrize("size", [(32, 32), (20, 36)])
 def test_rotation_is_that_of_pillow(size, direction):
     images = pictures(3, *size)
-    agree = ours("rotate", images, direction) == pillow(images, lambda image, step: image.rotate(direction * 135 * step / 30))
+    agree = ours("rotate", images, direction) == pillow(
+        images, lambda image, step: image.rotate(direction * 135 * step / 30)
+    )
     assert agree.mean((1, 2, 3)).min() > 0.97
     assert agree.mean() > 0.995
 
@@ -120,7 +139,9 @@ def test_uniform_and_tiny_images_survive(name, size):
 
 def test_equalize_of_an_image_too_small_for_its_values_is_itself_as_in_pillow():
     images = pictures(1, 12, 12)
-    assert np.array_equal(ours("equalize", images), pillow(images, lambda image, step: ImageOps.equalize(image)))
+    assert np.array_equal(
+        ours("equalize", images), pillow(images, lambda image, step: ImageOps.equalize(image))
+    )
 
 
 def test_small_images_are_never_moved_out_by_more_than_their_side():
@@ -133,12 +154,18 @@ def test_small_images_are_never_moved_out_by_more_than_their_side():
 def test_every_operation_strength_and_direction_is_drawn_evenly(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "seewhy.data.trivial_augment.apply_operations", lambda *arguments: drawn.append(arguments) or arguments[0]
+        "seewhy.data.trivial_augment.apply_operations",
+        lambda *arguments: drawn.append(arguments) or arguments[0],
     )
-    trivial_augment(torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8), torch.Generator().manual_seed(0))
+    trivial_augment(
+        torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8), torch.Generator().manual_seed(0)
+    )
     _, operation, strength, direction = drawn[0]
     assert stats.chisquare(np.bincount(operation, minlength=len(OPERATIONS))).pvalue > 0.001
-    assert stats.chisquare(np.bincount((30 * strength).round().long(), minlength=STRENGTHS)).pvalue > 0.001
+    assert (
+        stats.chisquare(np.bincount((30 * strength).round().long(), minlength=STRENGTHS)).pvalue
+        > 0.001
+    )
     assert strength.min() == 0
     assert strength.max() == 1
     assert set(direction.tolist()) == {-1, 1}
@@ -150,8 +177,10 @@ def test_every_operation_strength_and_direction_is_drawn_evenly(monkeypatch):
 def test_by_name_it_leaves_labels_alone():
     images = pictures(3, 16, 16, count=60)
     batch = Batch(images, one_hot(torch.arange(60) % 5, 5), torch.arange(60), 0)
-    after = augmentation(["trivial-augment"])(batch, torch.Generator().manual_seed(1))
+    after = bind_augmentations(["trivial-augment"])(batch, torch.Generator().manual_seed(1))
     assert torch.equal(after.labels, batch.labels)
     changed = (after.images != images).flatten(1).any(1)
-    assert 0.75 < changed.double().mean() < 1  # one in fourteen is the identity, and some strengths are 0
+    assert (
+        0.75 < changed.double().mean() < 1
+    )  # one in fourteen is the identity, and some strengths are 0
     assert torch.equal(after.images, trivial_augment(images, torch.Generator().manual_seed(1)))

@@ -9,9 +9,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.diagnosing.calibration import Calibration, Coverage, calibration, coverage, temperature_scaling
-from seewhy.diagnosing.predictions import Predictions
-from seewhy.figures.calibration import coverage_figure, reliability_figure
+from seewhy.diagnosis.calibration import (
+    Calibration,
+    RiskCoverageCurve,
+    measure_calibration,
+    risk_coverage_curve,
+    temperature_scaling,
+)
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.figures.calibration import reliability_figure, risk_coverage_figure
 from seewhy.figures.style import STYLE
 
 NAN = math.nan
@@ -25,7 +31,7 @@ BINS = Calibration(
     brier=0.3,
     nll=0.5,
 )
-CURVE = Coverage(
+CURVE = RiskCoverageCurve(
     coverage=torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64),
     accuracy=torch.tensor([1.0, 0.95, 0.9125], dtype=torch.float64),
     confidence=torch.tensor([0.99996, 0.987, 0.3], dtype=torch.float64),
@@ -67,7 +73,9 @@ def test_the_line_is_of_bins_with_many_images_and_others_are_hollow() -> None:
 
 def test_stems_go_from_the_diagonal_to_the_accuracy() -> None:
     (stems,) = reliability_figure(BINS).axes[0].collections
-    np.testing.assert_allclose(stems.get_segments(), [[[40, 40], [40, 20]], [[60, 60], [60, 100]], [[90, 90], [90, 80]]])
+    np.testing.assert_allclose(
+        stems.get_segments(), [[[40, 40], [40, 20]], [[60, 60], [60, 100]], [[90, 90], [90, 80]]]
+    )
 
 
 def test_the_strip_shows_shares_of_the_images() -> None:
@@ -76,45 +84,54 @@ def test_the_strip_shows_shares_of_the_images() -> None:
     np.testing.assert_allclose(strip.patches[0].get_data().edges, [0, 25, 50, 75, 100])
 
 
-def test_both_lines_say_their_error_and_differ_in_more_than_colour() -> None:
+def test_both_lines_say_their_error_and_differ_in_more_than_color() -> None:
     result = predictions(500, 10, 4.0)
     scaling = temperature_scaling(result)
     figure = reliability_figure(scaling.before, scaling.after)
     assert labels(figure) == [
-        f"as trained, ECE {100 * scaling.before.ece:.1f} %",
-        f"temperature scaled, ECE {100 * scaling.after.ece:.1f} %",
+        f"as trained, ECE {100 * scaling.before.ece:.1f}%",
+        f"temperature scaled, ECE {100 * scaling.after.ece:.1f}%",
     ]
     before, after = figure.axes[0].lines[1], figure.axes[0].lines[3]
     assert before.get_linestyle() != after.get_linestyle()
     assert before.get_marker() != after.get_marker()
-    assert labels(reliability_figure(BINS)) == ["this model, ECE 12.3 %"]
+    assert labels(reliability_figure(BINS)) == ["this model, ECE 12.3%"]
 
 
 def test_the_curve_is_the_coverage_beside_the_best_there_could_be() -> None:
-    axes = coverage_figure(CURVE).axes[0]
+    axes = risk_coverage_figure(CURVE).axes[0]
     best, curve, every = axes.lines
     np.testing.assert_allclose(curve.get_xydata(), [[10, 100], [50, 95], [100, 91.25]])
     assert every.get_xydata().tolist() == [[100, 91.25]]
     share, accuracy = best.get_xydata().T
     assert (accuracy[share <= 91.25] == 100).all()
     np.testing.assert_allclose(accuracy[share > 91.25], 100 * 91.25 / share[share > 91.25])
-    assert axes.texts[0].get_text() == "all: 91.25 %"
+    assert axes.texts[0].get_text() == "all: 91.25%"
     assert labels(axes.figure)[1] == "as it is, area under risk 0.0346"
 
 
 def test_the_axis_on_top_is_the_confidence_of_what_is_answered_there() -> None:
-    (above,) = coverage_figure(CURVE).axes[0].child_axes
+    (above,) = risk_coverage_figure(CURVE).axes[0].child_axes
     assert above.get_xticks().tolist() == [20, 40, 60, 80, 100]
     assert [text.get_text() for text in above.get_xticklabels()] == ["99", "99", "30", "30", "30"]
 
 
 @pytest.mark.parametrize(
     ("confidence", "text"),
-    [(0.31, "31"), (0.994, "99"), (0.9962, "99.6"), (0.99962, "99.96"), (0.999999, ">99.99"), (1.0, "100")],
+    [
+        (0.31, "31"),
+        (0.994, "99"),
+        (0.9962, "99.6"),
+        (0.99962, "99.96"),
+        (0.999999, ">99.99"),
+        (1.0, "100"),
+    ],
 )
 def test_what_is_not_certain_does_not_look_so(confidence: float, text: str) -> None:
     one = torch.ones(1, dtype=torch.float64)
-    (above,) = coverage_figure(Coverage(one, one, one * confidence, 0.0)).axes[0].child_axes
+    (above,) = (
+        risk_coverage_figure(RiskCoverageCurve(one, one, one * confidence, 0.0)).axes[0].child_axes
+    )
     assert [label.get_text() for label in above.get_xticklabels()] == [text]
 
 
@@ -123,12 +140,16 @@ def test_nothing_is_cut_off(images: int, classes: int) -> None:
     result = predictions(images, classes)
     scaling = temperature_scaling(result)
     assert_nothing_is_cut_off(reliability_figure(scaling.before, scaling.after))
-    assert_nothing_is_cut_off(coverage_figure(coverage(result)))
+    assert_nothing_is_cut_off(risk_coverage_figure(risk_coverage_curve(result)))
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_a_model_that_is_always_or_never_right(right: bool) -> None:
     labels = torch.arange(20) % 2
-    result = Predictions(40 * torch.nn.functional.one_hot(labels if right else 1 - labels, 2).float(), labels, ("a", "b"))
-    assert_nothing_is_cut_off(reliability_figure(calibration(result)))
-    assert_nothing_is_cut_off(coverage_figure(coverage(result)))
+    result = Predictions(
+        40 * torch.nn.functional.one_hot(labels if right else 1 - labels, 2).float(),
+        labels,
+        ("a", "b"),
+    )
+    assert_nothing_is_cut_off(reliability_figure(measure_calibration(result)))
+    assert_nothing_is_cut_off(risk_coverage_figure(risk_coverage_curve(result)))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.diagnosing.predictions import Predictions, confusion
-from seewhy.diagnosing.scores import ClassScore, class_scores
+from seewhy.diagnosis.metrics import ClassScore, class_scores
+from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.errors import SeewhyError
 from seewhy.figures.classes import class_figure, confusion_figure
 from seewhy.figures.style import STYLE
@@ -31,7 +31,9 @@ SCORES = (
 def predictions(images: int, classes: int, name: str = "class {}") -> Predictions:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(images) % classes
-    logits = torch.randn(images, classes, generator=generator) + 2 * torch.nn.functional.one_hot(labels, classes)
+    logits = torch.randn(images, classes, generator=generator) + 2 * torch.nn.functional.one_hot(
+        labels, classes
+    )
     return Predictions(logits, labels, tuple(name.format(index) for index in range(classes)))
 
 
@@ -49,7 +51,9 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
     assert drawn.y0 > -0.01
     assert drawn.x1 < width + 0.01
     assert drawn.y1 < height + 0.01
-    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[index + 1 :])
+    assert not any(
+        one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[index + 1 :]
+    )
 
 
 def test_classes_are_dots_with_intervals_the_worst_on_top() -> None:
@@ -57,8 +61,15 @@ def test_classes_are_dots_with_intervals_the_worst_on_top() -> None:
     axes = figure.axes[0]
     assert names(figure) == ["bad", "fair", "good"]
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[30, 0], [60, 1], [90, 2]])
-    np.testing.assert_allclose(axes.collections[0].get_segments(), [[[20, 0], [50, 0]], [[50, 1], [70, 1]], [[80, 2], [95, 2]]])
-    assert [label.get_text() for label in axes.child_axes[0].get_yticklabels()] == ["30.0", "60.0", "90.0"]
+    np.testing.assert_allclose(
+        axes.collections[0].get_segments(),
+        [[[20, 0], [50, 0]], [[50, 1], [70, 1]], [[80, 2], [95, 2]]],
+    )
+    assert [label.get_text() for label in axes.child_axes[0].get_yticklabels()] == [
+        "30.0",
+        "60.0",
+        "90.0",
+    ]
     bottom, top = axes.get_ylim()
     assert bottom > top
     assert axes.get_title(loc="left") == "Accuracy by class, the worst first, 1 without images"
@@ -71,7 +82,9 @@ def test_the_mean_is_over_classes_with_images() -> None:
 
 
 def test_of_many_classes_the_40_worst_are_shown_and_the_mean_is_of_all() -> None:
-    scores = [score(f"class {index}", 50, index / 100, index / 100, index / 100) for index in range(100)]
+    scores = [
+        score(f"class {index}", 50, index / 100, index / 100, index / 100) for index in range(100)
+    ]
     figure = class_figure(scores[::-1])
     assert names(figure) == [f"class {index}" for index in range(40)]
     assert figure.axes[0].get_title(loc="left") == "The 40 worst of 100 classes"
@@ -94,7 +107,10 @@ def test_rows_are_shares_of_the_true_class_and_what_is_right_is_apart() -> None:
     np.testing.assert_allclose(mistakes.filled(-1), [[-1, 30, 10], [0, -1, 0], [0, 0, -1]])
     assert np.array_equal(~np.ma.getmaskarray(right), np.eye(3, dtype=bool))
     assert axes.images[0].get_clim() == pytest.approx((0, 30))
-    written = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    written = {
+        (int(text.get_position()[1]), int(text.get_position()[0])): text.get_text()
+        for text in axes.texts
+    }
     assert written == {(0, 0): "6", (0, 1): "3", (0, 2): "1", (1, 1): "5"}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
 
@@ -116,26 +132,35 @@ def test_of_very_many_classes_those_with_the_most_mistakes_are_shown() -> None:
 
 def test_names_are_no_formulas() -> None:
     result = predictions(40, 2, "${}$ and $")
-    for figure in (class_figure(class_scores(result)), confusion_figure(confusion(result), result.classes)):
+    for figure in (
+        class_figure(class_scores(result)),
+        confusion_figure(confusion_matrix(result), result.classes),
+    ):
         assert_nothing_is_cut_off(figure)
         assert sorted(names(figure)) == [r"\$0\$ and \$", r"\$1\$ and \$"]
 
 
 @pytest.mark.parametrize(("images", "classes"), [(3, 3), (40, 2), (200, 10), (300, 20), (900, 100)])
 def test_nothing_is_cut_off(images: int, classes: int) -> None:
-    result = predictions(images, classes, "class {} with a name that is much too long for the margin")
+    result = predictions(
+        images, classes, "class {} with a name that is much too long for the margin"
+    )
     assert_nothing_is_cut_off(class_figure(class_scores(result)))
-    assert_nothing_is_cut_off(confusion_figure(confusion(result), result.classes))
+    assert_nothing_is_cut_off(confusion_figure(confusion_matrix(result), result.classes))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10])
 def test_without_mistakes_there_is_no_scale(classes: int) -> None:
-    figure = confusion_figure(5 * torch.eye(classes, dtype=torch.int64), [f"class {index}" for index in range(classes)])
+    figure = confusion_figure(
+        5 * torch.eye(classes, dtype=torch.int64), [f"class {index}" for index in range(classes)]
+    )
     assert len(figure.axes) == 1
     assert_nothing_is_cut_off(figure)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 3), (2,)])
 def test_counts_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(SeewhyError, match=r"2 classes need counts \(K, K\) of as many, at least 1, found"):
+    with pytest.raises(
+        SeewhyError, match=r"2 classes need counts \(K, K\) of as many, at least 1, found"
+    ):
         confusion_figure(torch.zeros(shape, dtype=torch.int64), ["a", "b"])

@@ -17,16 +17,26 @@ HISTORY = [
 
 def test_the_lines_are_the_history() -> None:
     loss, accuracy, rate = curves_figure(HISTORY).axes
-    assert [line.get_xydata().tolist() for line in loss.lines] == [[[1, 2.0], [2, 1.0], [3, 0.5]], [[1, 1.8], [3, 0.6]]]  # type: ignore[union-attr]
+    assert [line.get_xydata().tolist() for line in loss.lines] == [
+        [[1, 2.0], [2, 1.0], [3, 0.5]],
+        [[1, 1.8], [3, 0.6]],
+    ]  # type: ignore[union-attr]
     assert accuracy.lines[0].get_ydata().tolist() == pytest.approx([30, 60, 80])  # type: ignore[union-attr]
     assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([35, 75.12])  # type: ignore[union-attr]
     assert rate.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.0]  # type: ignore[union-attr]
 
 
 def test_text_stays_text_in_svg_and_names_the_split(tmp_path: Path) -> None:
-    svg, png = save_figure(curves_figure(HISTORY, "valid", "my recipe"), tmp_path / "figures" / "curves")
+    svg, png = save_figure(
+        curves_figure(HISTORY, "valid", "my recipe"), tmp_path / "figures" / "curves"
+    )
     text = re.sub(r"<[^>]+>", " ", svg.read_text())
-    for words in ("my recipe: 3 epochs in 15 s of training", "valid, last 75.12", "Cross entropy", "Learning rate"):
+    for words in (
+        "my recipe: 3 epochs in 15 s of training",
+        "valid, last 75.12",
+        "Cross entropy",
+        "Learning rate",
+    ):
         assert words in text
     with Image.open(png) as image:
         assert image.width >= 1000

@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from seewhy.attribution.explanation import Explanation, MapStatus
 from seewhy.errors import SeewhyError
-from seewhy.explaining.explanation import Explanation
-from seewhy.explaining.status import Status
 from seewhy.figures.explanations import attack_figure, explanation_figure, methods_figure, overlay
 from seewhy.figures.style import HEAT, STYLE, save_figure
 
@@ -24,13 +23,17 @@ def noise(count, channels=3, height=8, width=8, seed=0):
     return torch.randint(0, 256, (count, channels, height, width), generator=generator).byte()
 
 
-def explanation_of(count, keys=(("layer4", "grad-cam"),), labels=None, classes=CLASSES, kinds=None, grid=(4, 4)):
+def explanation_of(
+    count, keys=(("layer4", "grad-cam"),), labels=None, classes=CLASSES, kinds=None, grid=(4, 4)
+):
     """Random maps from 0 to 1; the predicted class is that of the row modulo the classes, with a logit of 2 over 0."""
     generator = torch.Generator().manual_seed(1)
     one_hot = torch.nn.functional.one_hot(torch.arange(count) % len(classes), len(classes)).float()
     return Explanation(
         maps={key: torch.rand(count, *grid, generator=generator) for key in keys},
-        statuses={key: Status(tuple(kinds or ("fine",) * count), torch.zeros(count)) for key in keys},
+        statuses={
+            key: MapStatus(tuple(kinds or ("fine",) * count), torch.zeros(count)) for key in keys
+        },
         logits=2 * one_hot,
         weights=one_hot,
         labels=None if labels is None else torch.tensor(labels),
@@ -49,7 +52,9 @@ def bilinear(grid, height, width):
 
     def along(values, length):
         middles = (np.arange(length) + 0.5) * len(values) / length - 0.5
-        return np.stack([np.interp(middles, np.arange(len(values)), column) for column in values.T], axis=1)
+        return np.stack(
+            [np.interp(middles, np.arange(len(values)), column) for column in values.T], axis=1
+        )
 
     return along(along(grid, height).T, width).T
 
@@ -60,9 +65,11 @@ def bilinear(grid, height, width):
 @pytest.mark.parametrize("opacity", [0.5, 1.0])
 def test_heat_is_the_share_of_the_largest_value_and_fades_below_half_of_it(opacity):
     images = noise(2, height=16, width=16)
-    heat = np.arange(256).reshape(16, 16) / 255  # so that each is a colour of the palette
+    heat = np.arange(256).reshape(16, 16) / 255  # so that each is a color of the palette
     maps = torch.from_numpy(np.stack([heat, 70 * heat[::-1]]))
-    expected = painted(images.permute(0, 2, 3, 1).double().numpy(), np.stack([heat, heat[::-1]]), opacity)
+    expected = painted(
+        images.permute(0, 2, 3, 1).double().numpy(), np.stack([heat, heat[::-1]]), opacity
+    )
     found = overlay(images, maps, opacity)
     assert (found.shape, found.dtype) == ((2, 16, 16, 3), torch.uint8)
     np.testing.assert_allclose(found.numpy(), expected, atol=0.51)
@@ -74,7 +81,9 @@ def test_maps_are_resized_bilinearly(grid, size):
     maps = torch.rand(1, *grid, generator=torch.Generator().manual_seed(3))
     large = bilinear(maps[0].double().numpy(), *size)
     expected = painted(np.full((*size, 3), 128.0), large / large.max(), 1.0)
-    np.testing.assert_allclose(overlay(images, maps, 1.0)[0].numpy(), expected, atol=4)  # a palette of 256 colours
+    np.testing.assert_allclose(
+        overlay(images, maps, 1.0)[0].numpy(), expected, atol=4
+    )  # a palette of 256 colors
 
 
 def test_heat_is_where_the_map_is_hot():
@@ -87,7 +96,9 @@ def test_heat_is_where_the_map_is_hot():
     assert not changed.any()
 
 
-@pytest.mark.parametrize("maps", [torch.zeros(2, 3, 3), -torch.rand(2, 3, 3), torch.full((2, 1, 1), -1e-40)])
+@pytest.mark.parametrize(
+    "maps", [torch.zeros(2, 3, 3), -torch.rand(2, 3, 3), torch.full((2, 1, 1), -1e-40)]
+)
 def test_a_map_with_nothing_positive_leaves_the_image_as_it_is(maps):
     images = noise(2)
     assert torch.equal(overlay(images, maps), images.permute(0, 2, 3, 1))
@@ -110,7 +121,9 @@ def test_gray_and_floating_images_are_as_bytes_in_three_channels():
     expected = overlay(gray.expand(-1, 3, -1, -1), maps)
     assert torch.equal(overlay(gray, maps), expected)
     assert torch.equal(overlay(gray / 255, maps), expected)
-    assert torch.equal(overlay((gray / 255).double().requires_grad_(), maps.double().requires_grad_()), expected)
+    assert torch.equal(
+        overlay((gray / 255).double().requires_grad_(), maps.double().requires_grad_()), expected
+    )
 
 
 def test_what_is_given_is_not_written_to():
@@ -121,9 +134,9 @@ def test_what_is_given_is_not_written_to():
     assert torch.equal(maps, before[1])
 
 
-def test_more_heat_is_lighter_without_any_colour():
-    colours = np.array(mpl.colormaps[HEAT](range(256)))[:, :3]
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+def test_more_heat_is_lighter_without_any_color():
+    colors = np.array(mpl.colormaps[HEAT](range(256)))[:, :3]
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
 
@@ -131,7 +144,12 @@ def test_more_heat_is_lighter_without_any_colour():
 @pytest.mark.parametrize(
     ("images", "maps", "opacity", "message"),
     [
-        (noise(2), torch.rand(3, 4, 4), 0.5, "each image needs a map of its own, found 2 images and 3 maps"),
+        (
+            noise(2),
+            torch.rand(3, 4, 4),
+            0.5,
+            "each image needs a map of its own, found 2 images and 3 maps",
+        ),
         (noise(1), torch.rand(1, 1, 4, 4), 0.5, r"maps must be a tensor \(N, h, w\) of floats"),
         (noise(1), None, 0.5, "maps must be a tensor .* found NoneType"),
         (noise(1), torch.tensor([[[1.0, float("nan")]]]), 0.5, "maps must be finite"),
@@ -153,10 +171,20 @@ def cells(axes, rows, columns, height=160, width=160):
     picture = np.asarray(axes.images[0].get_array())
     pitches = [
         (length - side) // max(1, count - 1)
-        for length, side, count in zip(picture.shape[:2], (height, width), (rows, columns), strict=True)
+        for length, side, count in zip(
+            picture.shape[:2], (height, width), (rows, columns), strict=True
+        )
     ]
     return np.stack(
-        [np.stack([picture[r * pitches[0] :, c * pitches[1] :][:height, :width] for c in range(columns)]) for r in range(rows)]
+        [
+            np.stack(
+                [
+                    picture[r * pitches[0] :, c * pitches[1] :][:height, :width]
+                    for c in range(columns)
+                ]
+            )
+            for r in range(rows)
+        ]
     )
 
 
@@ -181,7 +209,9 @@ def assert_nothing_is_cut_off_or_overlaps(figure):
     with mpl.rc_context(STYLE):
         figure.draw_without_rendering()
         notes = [text for axes in figure.axes for text in axes.texts if text.get_bbox_patch()]
-        beside = [text for axes in figure.axes for text in axes.texts if not text.get_bbox_patch()] + figure.texts
+        beside = [
+            text for axes in figure.axes for text in axes.texts if not text.get_bbox_patch()
+        ] + figure.texts
         for axes in figure.axes:
             beside += [*axes.get_yticklabels(), *axes.get_xticklabels(), axes._left_title]
         boxes = [text.get_window_extent() for text in notes + beside if text.get_text()]
@@ -192,7 +222,9 @@ def assert_nothing_is_cut_off_or_overlaps(figure):
         assert box.y1 <= figure.bbox.height
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
     for text in beside:
-        assert not text.get_text() or not any(on_a_picture(text.get_window_extent(), axes) for axes in figure.axes)
+        assert not text.get_text() or not any(
+            on_a_picture(text.get_window_extent(), axes) for axes in figure.axes
+        )
 
 
 def on_a_picture(box, axes):
@@ -226,7 +258,9 @@ def test_a_row_says_what_is_true_and_what_is_predicted_and_marks_mistakes():
     ]
     right, _, wrong = (label.get_color() for label in axes.get_yticklabels())
     assert right != wrong
-    assert rows_of(explanation_figure(noise(1), explanation_of(1)).axes[0]) == [f"predicted cat {confidence:.2f}"]
+    assert rows_of(explanation_figure(noise(1), explanation_of(1)).axes[0]) == [
+        f"predicted cat {confidence:.2f}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +281,9 @@ def test_a_target_that_is_not_the_predicted_class_is_named(weights, line):
 
 
 def test_several_methods_are_named_above_their_columns():
-    keys = [(layer, method) for layer in ("layer3", "layer4") for method in ("grad-cam", "layer-cam")]
+    keys = [
+        (layer, method) for layer in ("layer3", "layer4") for method in ("grad-cam", "layer-cam")
+    ]
     figure = explanation_figure(noise(1), explanation_of(1, keys))
     assert columns_of(figure.axes[0])[1:] == [f"{layer}\n{method}" for layer, method in keys]
     assert not {"grad-cam", "layer-cam"} & {text.get_text() for text in figure.texts}
@@ -277,10 +313,16 @@ def test_a_map_that_shows_nothing_says_why():
 def test_index_chooses_images_by_number_or_mask():
     images, explanation = noise(4), explanation_of(4, labels=[0, 0, 2, 1])
     by_number = explanation_figure(images, explanation, index=[3, 1])
-    assert np.array_equal(cells(by_number.axes[0], 2, 2)[:, 0], enlarged(images[[3, 1]]).permute(0, 2, 3, 1))
+    assert np.array_equal(
+        cells(by_number.axes[0], 2, 2)[:, 0], enlarged(images[[3, 1]]).permute(0, 2, 3, 1)
+    )
     maps = explanation.maps["layer4", "grad-cam"][[3, 1]]
-    assert np.array_equal(cells(by_number.axes[0], 2, 2)[:, 1], overlay(enlarged(images[[3, 1]]), maps))
-    mistakes = explanation_figure(images, explanation, index=explanation.predicted != explanation.labels)
+    assert np.array_equal(
+        cells(by_number.axes[0], 2, 2)[:, 1], overlay(enlarged(images[[3, 1]]), maps)
+    )
+    mistakes = explanation_figure(
+        images, explanation, index=explanation.predicted != explanation.labels
+    )
     assert [label.split()[1] for label in rows_of(mistakes.axes[0])] == ["cat", "dog"]
     assert all(label.endswith("✗") for label in rows_of(mistakes.axes[0]))
 
@@ -294,7 +336,9 @@ def test_many_maps_go_on_below():
     assert rows_of(first) == rows_of(second)
     assert first.bbox.y0 > second.bbox.y1
     assert first.bbox.x0 == second.bbox.x0
-    assert np.array_equal(cells(second, 2, 8)[:, 7], overlay(enlarged(images), explanation.maps[keys[-1]]))
+    assert np.array_equal(
+        cells(second, 2, 8)[:, 7], overlay(enlarged(images), explanation.maps[keys[-1]])
+    )
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 
@@ -313,7 +357,13 @@ def test_pixels_of_a_picture_are_pixels_of_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [((8, 8), (160, 160)), ((32, 32), (160, 160)), ((100, 50), (200, 100)), ((320, 480), (107, 160))]
+    ("size", "shown"),
+    [
+        ((8, 8), (160, 160)),
+        ((32, 32), (160, 160)),
+        ((100, 50), (200, 100)),
+        ((320, 480), (107, 160)),
+    ],
 )
 def test_small_images_are_enlarged_whole_and_photographs_shrunk(size, shown):
     axes = explanation_figure(noise(1, 3, *size), explanation_of(1)).axes[0]
@@ -324,8 +374,16 @@ def test_small_images_are_enlarged_whole_and_photographs_shrunk(size, shown):
 
 @pytest.mark.parametrize(("channels", "size"), [(1, (8, 8)), (3, (8, 40)), (3, (40, 8))])
 def test_texts_are_whole_and_apart(channels, size):
-    names = ("black-footed ferret, polecat, Mustela nigripes", "$5$", "academic gown, academic robe, judge's robe")
-    keys = [("features.denseblock4.norm2", "grad-cam"), ("layer4", "element-wise-grad-cam"), ("pixels", "rise:masks=500")]
+    names = (
+        "black-footed ferret, polecat, Mustela nigripes",
+        "$5$",
+        "academic gown, academic robe, judge's robe",
+    )
+    keys = [
+        ("features.denseblock4.norm2", "grad-cam"),
+        ("layer4", "element-wise-grad-cam"),
+        ("pixels", "rise:masks=500"),
+    ]
     images = noise(3, channels, *size)
     explanation = explanation_of(3, keys, [0, 0, 2], names, ["all negative", "fine", "saturated"])
     one_method = explanation_of(3, keys[:1], [0, 0, 2], names)
@@ -337,14 +395,20 @@ def test_texts_are_whole_and_apart(channels, size):
         explanation_figure(images[:1], explanation_of(1, classes=("0", "1")), index=[0]),
         methods_figure(images, explanation, index=2),
         attack_figure(images, images.flip(0), explanation, explanation),
-        attack_figure(images, images, explanation_of(3, classes=names), explanation_of(3, classes=names)),
+        attack_figure(
+            images, images, explanation_of(3, classes=names), explanation_of(3, classes=names)
+        ),
     ):
         assert_nothing_is_cut_off_or_overlaps(figure)
     assert r"\$5\$" in rows_of(explanation_figure(images, explanation).axes[0])[1]
 
 
 def test_a_shortened_class_keeps_its_probability():
-    (label,) = rows_of(explanation_figure(noise(1), explanation_of(1, labels=[0], classes=("long " * 20, "b"))).axes[0])
+    (label,) = rows_of(
+        explanation_figure(
+            noise(1), explanation_of(1, labels=[0], classes=("long " * 20, "b"))
+        ).axes[0]
+    )
     true, predicted = label.split("\n")
     assert true.endswith("…")
     assert predicted.startswith("predicted long")
@@ -358,23 +422,32 @@ def test_figures_are_dark_on_white_in_dark_surroundings():
         figure.savefig(buffer, format="png")
         with Image.open(buffer) as image:
             assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
-        words = [*figure.texts, *figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
+        words = [
+            *figure.texts,
+            *figure.axes[0].get_xticklabels(),
+            *figure.axes[0].get_yticklabels(),
+        ]
         assert {mpl.colors.to_hex(text.get_color()) for text in words} == {"#000000"}
 
 
-def test_a_legend_runs_from_nothing_to_the_hottest_colour():
+def test_a_legend_runs_from_nothing_to_the_hottest_color():
     *_, legend = explanation_figure(noise(1), explanation_of(1)).axes
     bar = np.asarray(legend.images[0].get_array())
     assert (bar[:, 0] == 127).all()
     np.testing.assert_allclose(
-        bar[:, -1], np.broadcast_to(255 * np.array(mpl.colormaps[HEAT](255))[:3], bar[:, -1].shape), atol=1
+        bar[:, -1],
+        np.broadcast_to(255 * np.array(mpl.colormaps[HEAT](255))[:3], bar[:, -1].shape),
+        atol=1,
     )
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: explanation_figure(noise(2), explanation_of(3)), r"explanation is of 3 images, .* found \(2, 3, 8, 8\)"),
+        (
+            lambda: explanation_figure(noise(2), explanation_of(3)),
+            r"explanation is of 3 images, .* found \(2, 3, 8, 8\)",
+        ),
         (lambda: explanation_figure(noise(3)[0], explanation_of(3)), "explanation is of 3 images"),
         (lambda: explanation_figure([1], explanation_of(1)), "found list"),
         (
@@ -382,22 +455,52 @@ def test_a_legend_runs_from_nothing_to_the_hottest_colour():
             "at most 50 images with 48 maps each, found 51 with 1; choose",
         ),
         (
-            lambda: explanation_figure(noise(1), explanation_of(1, [(str(place), "cam") for place in range(49)])),
+            lambda: explanation_figure(
+                noise(1), explanation_of(1, [(str(place), "cam") for place in range(49)])
+            ),
             "found 1 with 49; choose images",
         ),
-        (lambda: explanation_figure(noise(2), explanation_of(2), index=[]), "index chooses no image"),
-        (lambda: explanation_figure(noise(2), explanation_of(2), index=torch.zeros(2, dtype=torch.bool)), "chooses no image"),
-        (lambda: explanation_figure(noise(2), explanation_of(2), index=[2]), r"numbers from 0 to 1, or a mask \(2,\) bool"),
-        (lambda: explanation_figure(noise(2), explanation_of(2), index=[True]), "numbers from 0 to 1"),
-        (lambda: explanation_figure(noise(2), explanation_of(2, labels=[0, 3])), "labels must be from 0 to 2, .* found 0 to 3"),
+        (
+            lambda: explanation_figure(noise(2), explanation_of(2), index=[]),
+            "index chooses no image",
+        ),
+        (
+            lambda: explanation_figure(
+                noise(2), explanation_of(2), index=torch.zeros(2, dtype=torch.bool)
+            ),
+            "chooses no image",
+        ),
+        (
+            lambda: explanation_figure(noise(2), explanation_of(2), index=[2]),
+            r"numbers from 0 to 1, or a mask \(2,\) bool",
+        ),
+        (
+            lambda: explanation_figure(noise(2), explanation_of(2), index=[True]),
+            "numbers from 0 to 1",
+        ),
+        (
+            lambda: explanation_figure(noise(2), explanation_of(2, labels=[0, 3])),
+            "labels must be from 0 to 2, .* found 0 to 3",
+        ),
         (lambda: methods_figure(noise(1)[0], explanation_of(2)), "explanation is of 2 images"),
         (
-            lambda: attack_figure(noise(1), noise(1), explanation_of(1), explanation_of(1, [("layer3", "cam")])),
+            lambda: attack_figure(
+                noise(1), noise(1), explanation_of(1), explanation_of(1, [("layer3", "cam")])
+            ),
             r"\(1, 3, 8, 8\) with layer4 grad-cam, and \(1, 3, 8, 8\) with layer3 cam",
         ),
-        (lambda: attack_figure(noise(1), noise(1)[..., 1:], explanation_of(1), explanation_of(1)), "images of one shape"),
         (
-            lambda: attack_figure(noise(1), noise(1), *(explanation_of(1, [(str(n), "cam") for n in range(7)]) for _ in "ab")),
+            lambda: attack_figure(
+                noise(1), noise(1)[..., 1:], explanation_of(1), explanation_of(1)
+            ),
+            "images of one shape",
+        ),
+        (
+            lambda: attack_figure(
+                noise(1),
+                noise(1),
+                *(explanation_of(1, [(str(n), "cam") for n in range(7)]) for _ in "ab"),
+            ),
             "with 6 maps before and after, found 1 with 7",
         ),
     ],
@@ -411,7 +514,13 @@ def test_what_does_not_fit_together_is_refused(call, message):
 
 
 def test_methods_are_rows_and_layers_columns():
-    keys = [("pixels", "rise"), ("layer3", "grad-cam"), ("layer3", "layer-cam"), ("layer4", "grad-cam"), ("layer4", "layer-cam")]
+    keys = [
+        ("pixels", "rise"),
+        ("layer3", "grad-cam"),
+        ("layer3", "layer-cam"),
+        ("layer4", "grad-cam"),
+        ("layer4", "layer-cam"),
+    ]
     images, explanation = noise(2), explanation_of(2, keys, labels=[0, 0])
     figure = methods_figure(images, explanation, index=1)
     table, image, _ = figure.axes
@@ -425,16 +534,24 @@ def test_methods_are_rows_and_layers_columns():
             assert (found[row, column] == expected).all()
     assert image.get_title("left") == "true cat\npredicted dog 0.79 ✗"
     side = 41  # of a pixel; 8 of them are nearest to two rows of 160 and their gap of 8
-    assert np.array_equal(image.images[0].get_array(), images[1].permute(1, 2, 0).numpy().repeat(side, 0).repeat(side, 1))
+    assert np.array_equal(
+        image.images[0].get_array(),
+        images[1].permute(1, 2, 0).numpy().repeat(side, 0).repeat(side, 1),
+    )
     assert image.bbox.x1 < table.bbox.x0
     assert image.bbox.y1 == pytest.approx(table.bbox.y1)
-    assert image.bbox.height == pytest.approx(table.bbox.height * (2 * 160 + 8) / (3 * 160 + 16))  # as two rows
+    assert image.bbox.height == pytest.approx(
+        table.bbox.height * (2 * 160 + 8) / (3 * 160 + 16)
+    )  # as two rows
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 
 def test_one_image_needs_no_batch():
     image, explanation = noise(1), explanation_of(1)
-    one, batch = (methods_figure(given, explanation).axes[0].images[0].get_array() for given in (image[0], image))
+    one, batch = (
+        methods_figure(given, explanation).axes[0].images[0].get_array()
+        for given in (image[0], image)
+    )
     assert np.array_equal(one, batch)
 
 
@@ -445,15 +562,25 @@ def attacked_by(images, change):
     return (images / 255 + change).clamp(0, 1)
 
 
-@pytest.mark.parametrize(("change", "factor"), [(8 / 255, 10), (0.5 / 255, 200), (0.2, 2), (0.9, 1), (1e-7, 5000)])
+@pytest.mark.parametrize(
+    ("change", "factor"), [(8 / 255, 10), (0.5 / 255, 200), (0.2, 2), (0.9, 1), (1e-7, 5000)]
+)
 def test_the_difference_is_amplified_around_gray_as_far_as_it_goes(change, factor):
     images = torch.full((1, 3, 8, 8), 51).byte() if change < 0.5 else torch.zeros(1, 3, 8, 8).byte()
-    signs = torch.where(torch.arange(64).view(8, 8) % 3 == 0, -1.0, 0.5) if change < 0.5 else torch.ones(8, 8)
+    signs = (
+        torch.where(torch.arange(64).view(8, 8) % 3 == 0, -1.0, 0.5)
+        if change < 0.5
+        else torch.ones(8, 8)
+    )
     explanation = explanation_of(1)
-    axes = attack_figure(images, attacked_by(images, change * signs), explanation, explanation).axes[0]
+    axes = attack_figure(
+        images, attacked_by(images, change * signs), explanation, explanation
+    ).axes[0]
     difference = cells(axes, 1, 5)[0, 2][::ZOOM, ::ZOOM]
     expected = 255 * np.clip(0.5 + factor * change * signs.double().numpy(), 0, 1)
-    np.testing.assert_allclose(difference, np.broadcast_to(expected[..., None], (8, 8, 3)), atol=0.6)
+    np.testing.assert_allclose(
+        difference, np.broadcast_to(expected[..., None], (8, 8, 3)), atol=0.6
+    )
     assert f"× {factor}" in written(axes)
 
 
@@ -470,7 +597,9 @@ def test_an_attack_is_shown_before_and_after():
     assert np.array_equal(clean, enlarged(images).permute(0, 2, 3, 1))
     assert np.array_equal(attacked_shown, enlarged(after_bytes).permute(0, 2, 3, 1))
     assert np.array_equal(clean_heat, overlay(enlarged(images), before.maps["layer4", "grad-cam"]))
-    assert np.array_equal(attacked_heat, overlay(enlarged(after_bytes), after.maps["layer4", "grad-cam"]))
+    assert np.array_equal(
+        attacked_heat, overlay(enlarged(after_bytes), after.maps["layer4", "grad-cam"])
+    )
     assert columns_of(axes) == ["clean image", "layer4", "difference", "attacked image", "layer4"]
     assert rows_of(axes) == ["true cat", "true dog"]
     sure = np.exp(3) / (np.exp(3) + 2)
@@ -487,7 +616,9 @@ def test_noise_on_a_photograph_does_not_cancel_in_its_thumbnail():
     images = torch.full((1, 1, 480, 480), 128).byte()
     signs = (torch.arange(480)[:, None] + torch.arange(480)) % 2 * 2 - 1
     explanation = explanation_of(1)
-    axes = attack_figure(images, attacked_by(images, 0.04 * signs), explanation, explanation).axes[0]
+    axes = attack_figure(images, attacked_by(images, 0.04 * signs), explanation, explanation).axes[
+        0
+    ]
     assert (abs(cells(axes, 1, 5)[0, 2].astype(int) - 127.5) > 100).all()
 
 

@@ -10,21 +10,34 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.diagnosing.corruptions import CORRUPTIONS, corrupt
-from seewhy.diagnosing.robustness import Curve
+from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
+from seewhy.diagnosis.robustness import RobustnessCurve
 from seewhy.errors import SeewhyError
-from seewhy.figures.robustness import attack_curves_figure, corruption_figure, corruption_samples_figure
+from seewhy.figures.robustness import (
+    attack_curves_figure,
+    corruption_figure,
+    corruption_samples_figure,
+)
 from seewhy.figures.style import STYLE
 
 EPSILONS = (0.0, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
 
 
-def curve(name: str, accuracy: list[float], levels: tuple[float, ...] = EPSILONS, images: int = 250) -> Curve:
+def curve(
+    name: str, accuracy: list[float], levels: tuple[float, ...] = EPSILONS, images: int = 250
+) -> RobustnessCurve:
     middle = torch.tensor(accuracy)
-    return Curve(name, torch.tensor(levels), middle, (middle - 0.05).clamp_min(0), (middle + 0.05).clamp_max(1), images)
+    return RobustnessCurve(
+        name,
+        torch.tensor(levels),
+        middle,
+        (middle - 0.05).clamp_min(0),
+        (middle + 0.05).clamp_max(1),
+        images,
+    )
 
 
-def strengths(name: str, accuracy: list[float], images: int = 250) -> Curve:
+def strengths(name: str, accuracy: list[float], images: int = 250) -> RobustnessCurve:
     return curve(name, accuracy, (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), images)
 
 
@@ -37,7 +50,13 @@ def drawn(figure: Figure) -> Figure:
 def assert_all_text_is_inside(figure: Figure) -> None:
     texts = [*figure.texts]
     for axes in figure.axes:
-        texts += [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label]
+        texts += [
+            *axes.texts,
+            *axes.get_xticklabels(),
+            *axes.get_yticklabels(),
+            axes.xaxis.label,
+            axes.yaxis.label,
+        ]
         texts += [axes.title, axes._left_title]
     drawn(figure)
     for text in texts:
@@ -53,19 +72,35 @@ def assert_all_text_is_inside(figure: Figure) -> None:
 
 
 def test_curves_are_drawn_where_they_are() -> None:
-    fgsm, pgd = curve("fgsm", [0.9, 0.7, 0.5, 0.4, 0.3, 0.2]), curve("pgd", [0.9, 0.6, 0.4, 0.1, 0.05, 0.0])
+    fgsm, pgd = (
+        curve("fgsm", [0.9, 0.7, 0.5, 0.4, 0.3, 0.2]),
+        curve("pgd", [0.9, 0.6, 0.4, 0.1, 0.05, 0.0]),
+    )
     figure = attack_curves_figure([fgsm, pgd])
     (axes,) = figure.axes
     for line, band, each in zip(axes.lines, axes.collections, (fgsm, pgd), strict=True):
         np.testing.assert_allclose(line.get_xdata(), [0, 0.5, 1, 2, 4, 8], atol=1e-5)
         np.testing.assert_allclose(line.get_ydata(), 100 * each.accuracy.numpy(), atol=1e-5)
         corners = band.get_paths()[0].vertices
-        for level, low, high in zip(line.get_xdata(), each.low.tolist(), each.high.tolist(), strict=True):
+        for level, low, high in zip(
+            line.get_xdata(), each.low.tolist(), each.high.tolist(), strict=True
+        ):
             at = corners[np.abs(corners[:, 0] - level) < 1e-5, 1]
             assert (at.min(), at.max()) == pytest.approx((100 * low, 100 * high), abs=1e-4)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["FGSM", "PGD"]
-    assert len({line.get_marker() for line in axes.lines}) == len({line.get_linestyle() for line in axes.lines}) == 2
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.5", "1", "2", "4", "8"]
+    assert (
+        len({line.get_marker() for line in axes.lines})
+        == len({line.get_linestyle() for line in axes.lines})
+        == 2
+    )
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "0",
+        "0.5",
+        "1",
+        "2",
+        "4",
+        "8",
+    ]
     assert "1/255" in axes.get_xlabel()
     assert "%" in axes.get_ylabel()
     assert axes.get_title(loc="left") == "Accuracy under attack, 250 images"
@@ -82,11 +117,14 @@ def test_labels_of_levels_do_not_touch() -> None:
     "curves",
     [
         [curve("pgd", [1.0] * 6, images=1)],
-        [curve(name, [1.0, 0.5, 0.5, 0.2, 0.1, 0.0]) for name in ("$x$ and a name that is very long indeed", "b", "c", "d", "e")],
+        [
+            curve(name, [1.0, 0.5, 0.5, 0.2, 0.1, 0.0])
+            for name in ("$x$ and a name that is very long indeed", "b", "c", "d", "e")
+        ],
         [curve("pgd", [0.5], (0.0,))],
     ],
 )
-def test_extreme_curves(curves: list[Curve]) -> None:
+def test_extreme_curves(curves: list[RobustnessCurve]) -> None:
     assert_all_text_is_inside(attack_curves_figure(curves))
 
 
@@ -103,7 +141,10 @@ def test_cells_say_the_accuracy_and_the_most_harmful_is_on_top() -> None:
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["noise", "blur", "jpeg"]
     assert axes.yaxis_inverted()
-    said = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    said = {
+        (int(text.get_position()[1]), int(text.get_position()[0])): text.get_text()
+        for text in axes.texts
+    }
     expected = [["40", "30", "20", "10", "0"], ["90", "80", "70", "60", "50"], ["100"] * 5]
     assert [[said[row, column] for column in range(5)] for row in range(3)] == expected
     np.testing.assert_allclose(axes.collections[0].get_array()[0], [40, 30, 20, 10, 0.4], atol=1e-5)
@@ -113,7 +154,12 @@ def test_cells_say_the_accuracy_and_the_most_harmful_is_on_top() -> None:
 
 
 def test_numbers_stand_out_from_their_cells() -> None:
-    figure = corruption_figure([strengths(str(row), [0.9, *(row / 20 + 0.01 * torch.arange(5)).tolist()]) for row in range(20)])
+    figure = corruption_figure(
+        [
+            strengths(str(row), [0.9, *(row / 20 + 0.01 * torch.arange(5)).tolist()])
+            for row in range(20)
+        ]
+    )
     (axes,) = drawn(figure).axes
     cells = axes.collections[0].get_facecolors().reshape(20, 5, 4)
     for text in axes.texts:
@@ -123,7 +169,10 @@ def test_numbers_stand_out_from_their_cells() -> None:
 
 
 def luminance(color: np.ndarray | str) -> float:
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(color)]
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in to_rgb(color)
+    ]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
@@ -156,15 +205,23 @@ def test_samples_are_what_corrupt_makes_of_the_image(channels: int) -> None:
     for name, strip in zip(CORRUPTIONS, strips, strict=True):
         for place, strength in enumerate((1, 3, 5)):
             expected = corrupt(image[None], name, strength, seed=3)[0].expand(3, -1, -1).numpy()
-            assert np.array_equal(strip[:, 21 * place : 21 * place + 20].transpose(2, 0, 1), expected)
+            assert np.array_equal(
+                strip[:, 21 * place : 21 * place + 20].transpose(2, 0, 1), expected
+            )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 20), (150, 300)])
-def test_samples_of_any_size_lie_beside_each_other(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CORRUPTIONS, "$mine$ with a name that is longer than its images", CORRUPTIONS["fog"])
+def test_samples_of_any_size_lie_beside_each_other(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        CORRUPTIONS, "$mine$ with a name that is longer than its images", CORRUPTIONS["fog"]
+    )
     figure = corruption_samples_figure(photograph(3, *size))
     assert_all_text_is_inside(figure)
-    boxes = [axes.bbox for axes in figure.axes] + [text.get_window_extent() for text in figure.texts]
+    boxes = [axes.bbox for axes in figure.axes] + [
+        text.get_window_extent() for text in figure.texts
+    ]
     for index, box in enumerate(boxes):
         assert box.x0 >= 0
         assert box.y0 >= 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.data.augment import Batch, augmentation, one_hot
+from seewhy.data.augment import Batch, bind_augmentations, one_hot
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.figures.samples import augmentations_figure, samples_figure
@@ -17,12 +17,19 @@ from seewhy.figures.style import STYLE
 def split_of(labels, channels=3, height=8, width=8):
     """Image i is one gray value of its own, 2 i: so a figure's pixels tell which images it shows."""
     labels = torch.as_tensor(labels)
-    images = (2 * torch.arange(len(labels))).byte()[:, None, None, None].expand(-1, channels, height, width).contiguous()
+    images = (
+        (2 * torch.arange(len(labels)))
+        .byte()[:, None, None, None]
+        .expand(-1, channels, height, width)
+        .contiguous()
+    )
     return Split(images, labels, [f"{index}.png" for index in range(len(labels))])
 
 
 def noisy_split(count, channels=3, height=8, width=8):
-    images = torch.randint(0, 250, (count, channels, height, width), generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 250, (count, channels, height, width), generator=torch.Generator().manual_seed(0)
+    )
     return Split(images.byte(), torch.arange(count) % 3, [""] * count)
 
 
@@ -32,9 +39,15 @@ def pictures(figure):
 
 def cells(picture, height=8, width=8, gap=1):
     """The images in a figure's picture, by row and column."""
-    rows, columns = ((length + gap) // (side + gap) for length, side in zip(picture.shape[:2], (height, width), strict=True))
+    rows, columns = (
+        (length + gap) // (side + gap)
+        for length, side in zip(picture.shape[:2], (height, width), strict=True)
+    )
     tall, wide = height + gap, width + gap
-    return [[picture[r * tall : r * tall + height, c * wide : c * wide + width] for c in range(columns)] for r in range(rows)]
+    return [
+        [picture[r * tall : r * tall + height, c * wide : c * wide + width] for c in range(columns)]
+        for r in range(rows)
+    ]
 
 
 def row_names(figure):
@@ -45,7 +58,11 @@ def assert_nothing_is_cut_off_or_overlaps(figure):
     renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
     with mpl.rc_context(STYLE):
         figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
-        texts = [text for axes in figure.axes for text in (*axes.get_yticklabels(), *axes.get_xticklabels())] + figure.texts
+        texts = [
+            text
+            for axes in figure.axes
+            for text in (*axes.get_yticklabels(), *axes.get_xticklabels())
+        ] + figure.texts
         boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
     width, height = figure.bbox.width, figure.bbox.height
     for box in boxes:
@@ -74,7 +91,9 @@ def test_each_row_shows_different_images_of_its_class(channels):
 
 def test_the_seed_chooses_the_images():
     split = split_of(torch.arange(120) % 4)
-    one, again, other = (pictures(samples_figure(split, "abcd", seed=seed))[0] for seed in (0, 0, 1))
+    one, again, other = (
+        pictures(samples_figure(split, "abcd", seed=seed))[0] for seed in (0, 0, 1)
+    )
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
@@ -137,7 +156,10 @@ def shown_after(figure, column, split):
     rows = cells(pictures(figure)[0])
     originals = [row[0] for row in rows]
     candidates = split.images.permute(0, 2, 3, 1).numpy()
-    places = [next(i for i, image in enumerate(candidates) if np.array_equal(image, original)) for original in originals]
+    places = [
+        next(i for i, image in enumerate(candidates) if np.array_equal(image, original))
+        for original in originals
+    ]
     return np.stack([row[column] for row in rows]), candidates[places]
 
 
@@ -153,7 +175,10 @@ def test_columns_are_the_original_each_step_alone_and_all_together():
     assert np.array_equal(shown_after(figure, 3, split)[0], 255 - originals[:, :, ::-1])
 
 
-@pytest.mark.parametrize(("steps", "columns"), [([], 1), (["crop:2"], 2), ("crop:2", 2), (["crop:2", "flip", "cutout:3"], 5)])
+@pytest.mark.parametrize(
+    ("steps", "columns"),
+    [([], 1), (["crop:2"], 2), ("crop:2", 2), (["crop:2", "flip", "cutout:3"], 5)],
+)
 def test_there_are_as_many_columns_as_make_sense(steps, columns):
     assert len(augmentations_figure(noisy_split(20), steps).axes[0].get_xticklabels()) == columns
 
@@ -174,12 +199,19 @@ def test_augmentations_of_few_gray_images_still_make_a_figure():
 
 @pytest.mark.parametrize("size", [(8, 8), (6, 20), (20, 6)])
 def test_long_steps_are_wrapped_whole_and_apart(size):
-    steps = ["random-erasing:p=0.5,min_area=0.02,max_area=0.2", "alternating-flip", "brightness-contrast:brightness=0.1"]
+    steps = [
+        "random-erasing:p=0.5,min_area=0.02,max_area=0.2",
+        "alternating-flip",
+        "brightness-contrast:brightness=0.1",
+    ]
     figure = augmentations_figure(noisy_split(20, 3, *size), steps)
     assert_nothing_is_cut_off_or_overlaps(figure)
     if size == (8, 8):
         texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-        assert re.sub(r"\s", "", "".join(texts[1:4])) == "1." + steps[0] + "2." + steps[1] + "3." + steps[2]
+        assert (
+            re.sub(r"\s", "", "".join(texts[1:4]))
+            == "1." + steps[0] + "2." + steps[1] + "3." + steps[2]
+        )
 
 
 def test_wrong_steps_are_named():
@@ -193,6 +225,10 @@ def test_together_means_what_training_does():
     together, originals = shown_after(figure, 3, split)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(4))
     batch = Batch(split.images[order], one_hot(split.labels[order], 3), order, epoch=0)
-    expected = augmentation(["flip", "crop:2"])(batch, torch.Generator().manual_seed(4)).images[:5].permute(0, 2, 3, 1)
+    expected = (
+        bind_augmentations(["flip", "crop:2"])(batch, torch.Generator().manual_seed(4))
+        .images[:5]
+        .permute(0, 2, 3, 1)
+    )
     assert np.array_equal(together, expected.numpy())
     assert not np.array_equal(together, originals)

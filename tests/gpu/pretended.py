@@ -22,9 +22,21 @@ DEVICE = torch.device("cuda", 0)
 SOURCE = str(Path(__file__).parents[2] / "src")
 # The shape or the value of what they give depends on values, which are on the device.
 WAITING = frozenset(
-    ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount", "tolist")
+    (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "is_nonzero",
+        "_unique2",
+        "unique_dim",
+        "bincount",
+        "tolist",
+    )
 )
-INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"))
+INDEXING = frozenset(
+    ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")
+)
 
 _waits: list[str] | None = None
 _launches: list[str] | None = None
@@ -52,7 +64,11 @@ class OnGpu(Tensor):
 
     @classmethod
     def __torch_dispatch__(
-        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        cls,
+        function: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         return _run(function, args, dict(kwargs or {}))
 
@@ -82,10 +98,16 @@ class _Pretending(TorchDispatchMode):
     """Sees what asks for a tensor on the GPU without having one."""
 
     def __torch_dispatch__(
-        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        function: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        if _means_gpu(named.get("device")) or any(isinstance(value, OnGpu) for value in tree_iter((args, named))):
+        if _means_gpu(named.get("device")) or any(
+            isinstance(value, OnGpu) for value in tree_iter((args, named))
+        ):
             return _run(function, args, named)
         return function(*args, **named)
 
@@ -100,7 +122,11 @@ def _run(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     _record(name, args, kwargs, bool(held))
     device = kwargs.get("device")
     result_on_gpu = bool(held) if device is None else _means_gpu(device)
-    here = {key: value for key, value in kwargs.items() if key not in ("device", "pin_memory", "non_blocking")}
+    here = {
+        key: value
+        for key, value in kwargs.items()
+        if key not in ("device", "pin_memory", "non_blocking")
+    }
     if device is not None:
         here["device"] = torch.device("cpu")
     plain, here = tree_map(_values, (tuple(args), here))
@@ -109,7 +135,10 @@ def _run(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         result = result.clone()  # another device's memory
     if not result_on_gpu:
         return result
-    return tree_map(lambda value: held.get(id(value), OnGpu(value)) if isinstance(value, Tensor) else value, result)
+    return tree_map(
+        lambda value: held.get(id(value), OnGpu(value)) if isinstance(value, Tensor) else value,
+        result,
+    )
 
 
 def _values(value: Any) -> Any:
@@ -128,7 +157,9 @@ def _check_devices(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) ->
         if name in INDEXING and tensor is not args[0] and (len(args) < 3 or tensor is not args[2]):
             _waited(f"{name} at places that the host knows")
         elif tensor.ndim or (tensor is args[0] and name.endswith("_")):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices in {name}")
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices in {name}"
+            )
 
 
 def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> None:
@@ -136,9 +167,15 @@ def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: b
         _launches.extend([name] * _kernels(name, args))
     if on_gpu and name in WAITING:
         _waited(name)
-    if on_gpu and name in INDEXING and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
+    if (
+        on_gpu
+        and name in INDEXING
+        and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    ):
         _waited(f"{name} where a mask is true")
-    if _crosses(name, args, kwargs, on_gpu) and not (kwargs.get("non_blocking") or (name != "_to_copy" and any(args[2:]))):
+    if _crosses(name, args, kwargs, on_gpu) and not (
+        kwargs.get("non_blocking") or (name != "_to_copy" and any(args[2:]))
+    ):
         _waited("a copy from one device to the other")
 
 
@@ -146,16 +183,27 @@ def _crosses(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: 
     """Whether something is copied from one device to the other."""
     if name == "_to_copy":
         return kwargs.get("device") is not None and _means_gpu(kwargs["device"]) != on_gpu
-    pairs = [args[:2]] if name == "copy_" else zip(*args[:2], strict=True) if name == "_foreach_copy_" else ()
+    pairs = (
+        [args[:2]]
+        if name == "copy_"
+        else zip(*args[:2], strict=True)
+        if name == "_foreach_copy_"
+        else ()
+    )
     return any(isinstance(target, OnGpu) != isinstance(source, OnGpu) for target, source in pairs)
 
 
 def _kernels(name: str, args: Sequence[Any]) -> int:
     """How many launches it is: an operation on lists is one where all tensors lie in memory alike, else one for each of them."""
-    lists = [arg for arg in args if isinstance(arg, list | tuple) and arg and isinstance(arg[0], Tensor)]
+    lists = [
+        arg for arg in args if isinstance(arg, list | tuple) and arg and isinstance(arg[0], Tensor)
+    ]
     if not name.startswith("_foreach") or not lists:
         return 1
-    alike = all(len({(tensor.shape, tensor.stride()) for tensor in same}) == 1 for same in zip(*lists, strict=True))
+    alike = all(
+        len({(tensor.shape, tensor.stride()) for tensor in same}) == 1
+        for same in zip(*lists, strict=True)
+    )
     return 1 if alike else len(lists[0])
 
 
@@ -209,5 +257,7 @@ def install() -> None:
     for name, answer in answers.items():
         setattr(torch.cuda, name, answer)
     torch._C._cuda_getDeviceCount = lambda: 1
-    torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter's `data` cannot become another class
+    torch.__future__.set_swap_module_params_on_conversion(
+        True
+    )  # a parameter's `data` cannot become another class
     _Pretending().__enter__()

@@ -10,22 +10,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seewhy.cli import main
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.methods import METHODS
+from seewhy.cli.main import main
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.dataset import Dataset
-from seewhy.diagnosing.attacks import ATTACKS, attack
+from seewhy.diagnosis.attacks import ATTACKS, attack
 from seewhy.errors import SeewhyError
-from seewhy.explaining.explanation import explain
-from seewhy.explaining.methods import METHODS
-from seewhy.fitting import fit
-from seewhy.models import build
 from seewhy.models.inference import logits
+from seewhy.models.registry import build_model
 from seewhy.models.tta import TTA
+from seewhy.runs.lr_search import find_lr
+from seewhy.runs.training import fit
 from seewhy.train.loop import train
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, load_state_dict, new_state, state_dict
-from seewhy.tuning import find_lr
 
 pretended.install()
 
@@ -41,7 +41,7 @@ NAMES = ["plain", "accumulated", "averaged", "resized", "plateau"]
 
 def begun(recipe: Recipe, data: Dataset) -> TrainState:
     torch.manual_seed(recipe.seed)
-    return new_state(build(recipe.model, len(data.classes), data.train).to("cuda"), recipe)
+    return new_state(build_model(recipe.model, len(data.classes), data.train).to("cuda"), recipe)
 
 
 def assert_waits_for_nothing(recipe: Recipe, data: Dataset) -> None:
@@ -86,18 +86,26 @@ def test_the_pretended_gpu_keeps_the_rules() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_no_step_waits_whatever_the_optimizer(optimizer: str, precision: str, recipe: Recipe, data: Dataset) -> None:
-    assert_waits_for_nothing(replace(recipe, optimizer=optimizer, lr=0.01, precision=precision), data)
+def test_no_step_waits_whatever_the_optimizer(
+    optimizer: str, precision: str, recipe: Recipe, data: Dataset
+) -> None:
+    assert_waits_for_nothing(
+        replace(recipe, optimizer=optimizer, lr=0.01, precision=precision), data
+    )
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
-def test_no_step_waits_whatever_the_settings(settings: dict[str, object], recipe: Recipe, data: Dataset) -> None:
+def test_no_step_waits_whatever_the_settings(
+    settings: dict[str, object], recipe: Recipe, data: Dataset
+) -> None:
     assert_waits_for_nothing(replace(recipe, **settings), data)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_no_step_waits_whatever_the_augmentation(name: str, recipe: Recipe, data: Dataset) -> None:
-    assert_waits_for_nothing(replace(recipe, augment=(f"{name}:4" if name == "cutout" else name,)), data)
+    assert_waits_for_nothing(
+        replace(recipe, augment=(f"{name}:4" if name == "cutout" else name,)), data
+    )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -106,7 +114,9 @@ def test_a_training_is_that_of_the_cpu(optimizer: str, recipe: Recipe, data: Dat
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, epochs=1, precision="fp32")
     one, other = (fit(recipe, data, device=device, quiet=True) for device in ("cuda", "cpu"))
     assert one.setting["accelerator"] == "pretended GPU"
-    for mine, theirs in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+    for mine, theirs in zip(
+        one.model.state_dict().values(), other.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(mine.cpu(), theirs)
 
 
@@ -118,13 +128,22 @@ def test_an_overflow_in_fp16_is_passed_over(optimizer: str, recipe: Recipe, data
     events = train(state, data)
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
     list(islice(events, 6 if optimizer == "gd" else 1))  # one update
-    assert all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
+    assert all(
+        torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True)
+    )
     assert state.scaler.get_scale() == 2.0**59
-    assert all(value.isfinite().all() for o in state.optimizers for kept in o.state.values() for value in kept.values())
+    assert all(
+        value.isfinite().all()
+        for o in state.optimizers
+        for kept in o.state.values()
+        for value in kept.values()
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
-def test_a_step_that_is_not_finite_moves_no_weight(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+def test_a_step_that_is_not_finite_moves_no_weight(
+    optimizer: str, recipe: Recipe, data: Dataset
+) -> None:
     """The device decides it: the host may learn of it some steps later."""
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, precision="fp32", schedule="constant")
     state = begun(recipe, data)
@@ -140,7 +159,9 @@ def test_a_step_that_is_not_finite_moves_no_weight(optimizer: str, recipe: Recip
         assert new is last or torch.equal(old, new)
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_end(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+def test_a_training_that_was_stopped_goes_on_to_the_same_end(
+    recipe: Recipe, data: Dataset, tmp_path: Path
+) -> None:
     recipe = replace(recipe, augment=("crop:1", "cutmix"), ema=0.9, accumulate=4)
     whole, part, resumed = (begun(recipe, data) for _ in range(3))
     list(train(whole, data))
@@ -155,16 +176,47 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(recipe: Recipe, dat
 
 def kernels(launches: list[str]) -> int:
     """How many of them compute anything: a view, or memory that is not filled, is no work for a GPU."""
-    free = {"detach", "view", "_unsafe_view", "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "slice", "select"}
-    free |= {"alias", "as_strided", "split", "split_with_sizes", "unbind", "empty_like", "empty", "diagonal", "_reshape_alias"}
+    free = {
+        "detach",
+        "view",
+        "_unsafe_view",
+        "t",
+        "transpose",
+        "permute",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "slice",
+        "select",
+    }
+    free |= {
+        "alias",
+        "as_strided",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "empty_like",
+        "empty",
+        "diagonal",
+        "_reshape_alias",
+    }
     return sum(name not in free for name in launches)
 
 
 @pytest.mark.parametrize(("optimizer", "most"), [("nesterov", 65), ("adamw", 65), ("muon", 110)])
-def test_a_step_launches_little_more_than_a_bare_one(optimizer: str, most: int, data: Dataset) -> None:
+def test_a_step_launches_little_more_than_a_bare_one(
+    optimizer: str, most: int, data: Dataset
+) -> None:
     """Small networks are as fast as kernels can be launched. A bare step: forward, backward, the same optimizer."""
     recipe = Recipe(
-        model="resnet18", epochs=2, batch_size=40, lr=0.01, optimizer=optimizer, augment=(), ema=0.99, precision="bf16"
+        model="resnet18",
+        epochs=2,
+        batch_size=40,
+        lr=0.01,
+        optimizer=optimizer,
+        augment=(),
+        ema=0.99,
+        precision="bf16",
     )
     state = begun(recipe, data)
     events = train(state, data)
@@ -172,7 +224,10 @@ def test_a_step_launches_little_more_than_a_bare_one(optimizer: str, most: int, 
     with pretended.launches() as ours:
         next(events)
     bare = begun(recipe, data)
-    images, labels = torch.rand(40, 3, 8, 8, device="cuda"), torch.zeros(40, dtype=torch.long, device="cuda")
+    images, labels = (
+        torch.rand(40, 3, 8, 8, device="cuda"),
+        torch.zeros(40, dtype=torch.long, device="cuda"),
+    )
     for _ in range(2):
         with pretended.launches() as theirs:
             with torch.autocast("cuda", torch.bfloat16):
@@ -186,30 +241,50 @@ def test_a_step_launches_little_more_than_a_bare_one(optimizer: str, most: int, 
 
 def test_every_method_explains_as_on_the_cpu(data: Dataset) -> None:
     torch.manual_seed(0)
-    model = build("resnet18", 3, data.train).eval()
+    model = build_model("resnet18", 3, data.train).eval()
     images = F.interpolate(data.test.images[:3].float(), scale_factor=4).to(torch.uint8)
-    methods = [{"rise": "rise:masks=20"}.get(name, name) for name in METHODS if name not in ("score-cam", "cam")]
-    asked = {"methods": methods, "layers": ["layer2"], "target": torch.tensor([0, 1, 2]), "warn": False}
+    methods = [
+        {"rise": "rise:masks=20"}.get(name, name)
+        for name in METHODS
+        if name not in ("score-cam", "cam")
+    ]
+    asked = {
+        "methods": methods,
+        "layers": ["layer2"],
+        "target": torch.tensor([0, 1, 2]),
+        "warn": False,
+    }
     here = explain(model, images, **asked)
     there = explain(copy.deepcopy(model).to("cuda"), images, **asked)
     assert here.maps.keys() == there.maps.keys()
     for key, maps in there.maps.items():
-        torch.testing.assert_close(torch.as_tensor(maps), torch.as_tensor(here.maps[key]), rtol=1e-4, atol=1e-4, equal_nan=True)
+        torch.testing.assert_close(
+            torch.as_tensor(maps),
+            torch.as_tensor(here.maps[key]),
+            rtol=1e-4,
+            atol=1e-4,
+            equal_nan=True,
+        )
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_are_those_of_the_cpu(name: str, data: Dataset) -> None:
     torch.manual_seed(0)
-    model = build("speednet:width=0.25", 3, data.train).eval()
-    found = [attack(net, data.test.images[:8], data.test.labels[:8], name) for net in (model, copy.deepcopy(model).to("cuda"))]
+    model = build_model("speednet:width=0.25", 3, data.train).eval()
+    found = [
+        attack(net, data.test.images[:8], data.test.labels[:8], name)
+        for net in (model, copy.deepcopy(model).to("cuda"))
+    ]
     torch.testing.assert_close(found[0].images, found[1].images.cpu())
 
 
 @pytest.mark.parametrize("tta", TTA)
 def test_predictions_are_those_of_the_cpu(tta: str, data: Dataset) -> None:
     torch.manual_seed(0)
-    model = build("speednet:width=0.25", 3, data.train)
-    here, there = (logits(net, data.test.images, tta=tta) for net in (model, copy.deepcopy(model).to("cuda")))
+    model = build_model("speednet:width=0.25", 3, data.train)
+    here, there = (
+        logits(net, data.test.images, tta=tta) for net in (model, copy.deepcopy(model).to("cuda"))
+    )
     assert there.device.type == "cpu"
     torch.testing.assert_close(here, there)
 
@@ -220,10 +295,28 @@ def test_the_range_test_is_that_of_the_cpu(recipe: Recipe, data: Dataset) -> Non
     assert here.losses == there.losses
 
 
-def test_the_commands_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_from_training_to_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = str(tmp_path / "run")
     assert (
-        main(["train", "demo", "--data", "digits", "--limit", "200", "--epochs", "1", "--device", "cuda", "--output", run]) == 0
+        main(
+            [
+                "train",
+                "demo",
+                "--data",
+                "digits",
+                "--limit",
+                "200",
+                "--epochs",
+                "1",
+                "--device",
+                "cuda",
+                "--output",
+                run,
+            ]
+        )
+        == 0
     )
     assert "in bf16 on cuda" in capsys.readouterr().out
     assert (tmp_path / "run/report.html").stat().st_size > 100_000

@@ -5,17 +5,17 @@ import torch
 from torch.nn import functional as F
 
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, build
+from seewhy.models.registry import blank_sample, build_model
 
 
 def test_parameter_count():
-    model = build("davidnet", 10, blank_sample(3, 32, 32))
+    model = build_model("davidnet", 10, blank_sample(3, 32, 32))
     assert sum(parameter.numel() for parameter in model.parameters()) == 6_573_130
 
 
 def test_wiring():
     torch.manual_seed(0)
-    model = build("davidnet", 10, blank_sample(3, 32, 32)).eval()
+    model = build_model("davidnet", 10, blank_sample(3, 32, 32)).eval()
     for key, value in model.state_dict().items():
         if ".norm." in key:
             value.copy_(torch.rand_like(value.float()) + 0.5)
@@ -25,9 +25,9 @@ def test_wiring():
 
 
 def test_dropout_acts_in_training_only():
-    model = build("davidnet:dropout=0.5", 10, blank_sample(3, 16, 16))
+    model = build_model("davidnet:dropout=0.5", 10, blank_sample(3, 16, 16))
     assert model.dropout.p == 0.5
-    assert build("davidnet", 10, blank_sample(3, 16, 16)).dropout.p == 0
+    assert build_model("davidnet", 10, blank_sample(3, 16, 16)).dropout.p == 0
     pixels = torch.rand(4, 3, 16, 16)
     torch.manual_seed(0)
     assert not torch.equal(model.train()(pixels), model(pixels))
@@ -35,8 +35,11 @@ def test_dropout_acts_in_training_only():
 
 
 def test_images_under_8x8_are_refused():
-    with pytest.raises(SeewhyError, match="halves the image three times, so it needs at least 8x8 pixels, found 8x7"):
-        build("davidnet", 10, blank_sample(3, 8, 7))
+    with pytest.raises(
+        SeewhyError,
+        match="halves the image three times, so it needs at least 8x8 pixels, found 8x7",
+    ):
+        build_model("davidnet", 10, blank_sample(3, 8, 7))
 
 
 def functional_davidnet(weights, x):
@@ -45,7 +48,11 @@ def functional_davidnet(weights, x):
         if pool:
             x = F.max_pool2d(x, 2)
         mean, var = weights[f"{prefix}.norm.running_mean"], weights[f"{prefix}.norm.running_var"]
-        return F.relu(F.batch_norm(x, mean, var, weights[f"{prefix}.norm.weight"], weights[f"{prefix}.norm.bias"]))
+        return F.relu(
+            F.batch_norm(
+                x, mean, var, weights[f"{prefix}.norm.weight"], weights[f"{prefix}.norm.bias"]
+            )
+        )
 
     x = conv(x, "prep")
     x = conv(x, "layer1.0", pool=True)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, blueprint, build
+from seewhy.models.registry import blank_sample, build_model, untrained_spec
 
 RGB = blank_sample(3, 8, 8)
 
@@ -24,7 +24,9 @@ class Net(nn.Module):
 
     def forward(self, x):
         if x.shape[-1] % 8:
-            raise AssertionError(f"Input height ({x.shape[-2]}) doesn't match model (8).\nsecond line")
+            raise AssertionError(
+                f"Input height ({x.shape[-2]}) doesn't match model (8).\nsecond line"
+            )
         return self.head(self.drop(self.body(x).mean((2, 3))))
 
 
@@ -49,11 +51,15 @@ class Inception(Net):
 
     def forward(self, x):
         logits = super().forward(x)
-        return (logits, self.AuxLogits(self.body(x).mean((2, 3)))) if self.training and self.aux_logits else logits
+        return (
+            (logits, self.AuxLogits(self.body(x).mean((2, 3))))
+            if self.training and self.aux_logits
+            else logits
+        )
 
 
 class GoogLeNet(Net):
-    """Turns the normalisation of its published weights into another one, as torchvision's does."""
+    """Turns the normalization of its published weights into another one, as torchvision's does."""
 
     def __init__(self, channels, num_classes):
         super().__init__(channels, num_classes)
@@ -61,7 +67,10 @@ class GoogLeNet(Net):
 
     def forward(self, x):
         if self.transform_input:
-            x = x * per_channel([0.229, 0.224, 0.225]) / 0.5 + (per_channel([0.485, 0.456, 0.406]) - 0.5) / 0.5
+            x = (
+                x * per_channel([0.229, 0.224, 0.225]) / 0.5
+                + (per_channel([0.485, 0.456, 0.406]) - 0.5) / 0.5
+            )
         return super().forward(x)
 
 
@@ -87,7 +96,12 @@ def timm(monkeypatch):
 
 @pytest.fixture
 def torchvision(monkeypatch):
-    nets = {"resnet50": Net, "squeezenet": SqueezeNet, "inception": Inception, "googlenet": GoogLeNet}
+    nets = {
+        "resnet50": Net,
+        "squeezenet": SqueezeNet,
+        "inception": Inception,
+        "googlenet": GoogLeNet,
+    }
     preset = SimpleNamespace(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
     def get_model(name, weights=None, num_classes=1000):
@@ -102,17 +116,21 @@ def torchvision(monkeypatch):
     package.models = ModuleType("torchvision.models")
     package.models.list_models = lambda module: sorted(nets)
     package.models.get_model = get_model
-    package.models.get_model_weights = lambda name: SimpleNamespace(DEFAULT=SimpleNamespace(transforms=lambda: preset))
+    package.models.get_model_weights = lambda name: SimpleNamespace(
+        DEFAULT=SimpleNamespace(transforms=lambda: preset)
+    )
     monkeypatch.setitem(sys.modules, "torchvision", package)
 
 
 @pytest.mark.usefixtures("timm")
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_timm_takes_any_number_of_channels(channels):
-    model = build("timm:resnet50", 4, blank_sample(channels, 8, 8))
+    model = build_model("timm:resnet50", 4, blank_sample(channels, 8, 8))
     assert model(torch.rand(2, channels, 8, 8)).shape == (2, 4)
     assert model.net.created == ("resnet50", False)
-    assert torch.equal(model.normalise.mean, torch.zeros(1, channels, 1, 1))  # those of the blank sample
+    assert torch.equal(
+        model.normalize.mean, torch.zeros(1, channels, 1, 1)
+    )  # those of the blank sample
 
 
 @pytest.mark.usefixtures("timm")
@@ -125,18 +143,18 @@ def test_timm_takes_any_number_of_channels(channels):
     ],
 )
 def test_timm_with_weights_uses_their_mean_and_std(channels, mean, std):
-    model = build("timm:resnet50.a1_in1k,pretrained=true", 4, blank_sample(channels, 8, 8))
+    model = build_model("timm:resnet50.a1_in1k,pretrained=true", 4, blank_sample(channels, 8, 8))
     assert model.net.created == ("resnet50.a1_in1k", True)
-    torch.testing.assert_close(model.normalise.mean.flatten(), torch.tensor(mean))
-    torch.testing.assert_close(model.normalise.std.flatten(), torch.tensor(std))
+    torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(mean))
+    torch.testing.assert_close(model.normalize.std.flatten(), torch.tensor(std))
 
 
 @pytest.mark.usefixtures("timm", "torchvision")
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_normalise_comes_before_the_net(package):
+def test_normalize_comes_before_the_net(package):
     sample = blank_sample(3, 8, 8)
     sample.images[:, 0, ::2] = 255
-    model = build(f"{package}:resnet50", 4, sample).eval()
+    model = build_model(f"{package}:resnet50", 4, sample).eval()
     pixels = torch.rand(2, 3, 8, 8)
     expected = pixels.clone()
     expected[:, 0] = (pixels[:, 0] - 0.5) / 0.5
@@ -147,68 +165,83 @@ def test_normalise_comes_before_the_net(package):
 @pytest.mark.parametrize("name", ["resnet50", "squeezenet", "inception"])
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_torchvision_gives_one_set_of_logits_for_our_classes(name, pretrained):
-    model = build(f"torchvision:{name},pretrained={pretrained}", 4, RGB).train()
+    model = build_model(f"torchvision:{name},pretrained={pretrained}", 4, RGB).train()
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 4)
     assert not any("AuxLogits" in key for key in model.state_dict())
-    mean = model.normalise.mean.flatten()
-    torch.testing.assert_close(mean, torch.tensor([0.485, 0.456, 0.406]) if pretrained else torch.zeros(3))
+    mean = model.normalize.mean.flatten()
+    torch.testing.assert_close(
+        mean, torch.tensor([0.485, 0.456, 0.406]) if pretrained else torch.zeros(3)
+    )
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_a_net_that_normalises_again_is_the_same_function_and_the_same_when_it_is_built_again():
+def test_a_net_that_normalizes_again_is_the_same_function_and_the_same_when_it_is_built_again():
     pixels = torch.rand(2, 3, 8, 8)
     text = "torchvision:googlenet,true"
     with torch.no_grad():
-        trained = build(text, 4, RGB).eval()
+        trained = build_model(text, 4, RGB).eval()
         logits = trained(pixels)
-        rebuilt = build(blueprint(text), 4, RGB).eval()
+        rebuilt = build_model(untrained_spec(text), 4, RGB).eval()
         rebuilt.load_state_dict(trained.state_dict())
         torch.testing.assert_close(rebuilt(pixels), logits)
         trained.net.transform_input = True
-        published = (pixels - per_channel([0.485, 0.456, 0.406])) / per_channel([0.229, 0.224, 0.225])
+        published = (pixels - per_channel([0.485, 0.456, 0.406])) / per_channel(
+            [0.229, 0.224, 0.225]
+        )
         torch.testing.assert_close(trained.net(published), logits)
 
 
 @pytest.mark.usefixtures("torchvision")
 def test_torchvision_is_for_rgb():
-    with pytest.raises(SeewhyError, match="takes RGB images, found 1 channels; timm's models take any number"):
-        build("torchvision:resnet50", 4, blank_sample(1, 8, 8))
+    with pytest.raises(
+        SeewhyError, match="takes RGB images, found 1 channels; timm's models take any number"
+    ):
+        build_model("torchvision:resnet50", 4, blank_sample(1, 8, 8))
 
 
 @pytest.mark.usefixtures("timm", "torchvision")
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_wrong_names_and_sizes_are_refused(package):
-    with pytest.raises(SeewhyError, match=f"unknown {package} model 'resnet5' \\(did you mean 'resnet50'\\?\\)"):
-        build(f"{package}:resnet5", 4, RGB)
+    with pytest.raises(
+        SeewhyError, match=f"unknown {package} model 'resnet5' \\(did you mean 'resnet50'\\?\\)"
+    ):
+        build_model(f"{package}:resnet5", 4, RGB)
     with pytest.raises(SeewhyError, match=f"model '{package}': {package} needs name"):
-        build(package, 4, RGB)
-    with pytest.raises(SeewhyError, match=f"{package}:resnet50 cannot take images of 9x12 pixels: Input height") as error:
-        build(f"{package}:resnet50", 4, blank_sample(3, 9, 12))
+        build_model(package, 4, RGB)
+    with pytest.raises(
+        SeewhyError, match=f"{package}:resnet50 cannot take images of 9x12 pixels: Input height"
+    ) as error:
+        build_model(f"{package}:resnet50", 4, blank_sample(3, 9, 12))
     assert "\n" not in str(error.value)
     assert "resize the images" in str(error.value)
 
 
 @pytest.mark.usefixtures("timm")
 def test_what_the_package_refuses_is_one_line():
-    with pytest.raises(SeewhyError, match=r"timm could not make 'resnet50\.nope': Invalid pretrained tag"):
-        build("timm:resnet50.nope", 4, RGB)
+    with pytest.raises(
+        SeewhyError, match=r"timm could not make 'resnet50\.nope': Invalid pretrained tag"
+    ):
+        build_model("timm:resnet50.nope", 4, RGB)
 
 
 @pytest.mark.usefixtures("timm")
 def test_the_probe_leaves_no_trace():
     generator = torch.get_rng_state()
-    model = build("timm:resnet50", 4, RGB)
+    model = build_model("timm:resnet50", 4, RGB)
     assert all(module.training for module in model.modules())
     torch.set_rng_state(generator)
-    again = build("timm:resnet50", 4, RGB)
+    again = build_model("timm:resnet50", 4, RGB)
     assert torch.equal(model.net.head.weight, again.net.head.weight)
 
 
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_a_missing_package_names_the_extra(package, monkeypatch):
-    monkeypatch.setattr("importlib.import_module", importing(ModuleNotFoundError(f"No module named {package!r}", name=package)))
+    monkeypatch.setattr(
+        "importlib.import_module",
+        importing(ModuleNotFoundError(f"No module named {package!r}", name=package)),
+    )
     with pytest.raises(SeewhyError, match=r"pip install 'seewhy\[zoo\]'$"):
-        build(f"{package}:resnet50", 4, RGB)
+        build_model(f"{package}:resnet50", 4, RGB)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +255,10 @@ def test_a_missing_package_names_the_extra(package, monkeypatch):
 def test_a_broken_package_says_what_is_wrong(error, monkeypatch):
     monkeypatch.setattr("importlib.import_module", importing(error))
     first_line = str(error).partition("\n")[0]
-    with pytest.raises(SeewhyError, match=f"torchvision is installed but cannot be imported: {first_line}") as raised:
-        build("torchvision:resnet50", 4, RGB)
+    with pytest.raises(
+        SeewhyError, match=f"torchvision is installed but cannot be imported: {first_line}"
+    ) as raised:
+        build_model("torchvision:resnet50", 4, RGB)
     assert "\n" not in str(raised.value)
 
 

@@ -6,12 +6,15 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, build, device_of, evaluating, logits
+from seewhy.models.inference import device_of, evaluating, logits
+from seewhy.models.registry import blank_sample, build_model
 
 
 def images_of(count, channels=3, side=8):
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator
+    )
 
 
 class Recorder(nn.Module):
@@ -38,16 +41,21 @@ def test_pixels_are_divided_by_255_and_batches_keep_their_order():
 def test_chunks_equal_one_pass(batch_size):
     torch.manual_seed(0)
     images = images_of(8, side=16)
-    model = build("resnet18", 5, blank_sample(3, 16, 16))
+    model = build_model("resnet18", 5, blank_sample(3, 16, 16))
     model(images / 255)  # so that the running statistics are not those of the start
     with torch.no_grad(), evaluating(model):
         expected = model(images / 255)
-    torch.testing.assert_close(logits(model, images, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(model, images, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_bf16_is_near_and_comes_back_as_float32():
     torch.manual_seed(0)
-    model, images = build("speednet:width=0.25", 5, blank_sample(1, 8, 8)), images_of(6, channels=1)
+    model, images = (
+        build_model("speednet:width=0.25", 5, blank_sample(1, 8, 8)),
+        images_of(6, channels=1),
+    )
     exact, rounded = logits(model, images), logits(model, images, precision="bf16")
     assert exact.dtype == rounded.dtype == torch.float32
     assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
@@ -55,7 +63,10 @@ def test_bf16_is_near_and_comes_back_as_float32():
 
 def test_an_outer_autocast_does_not_reach_fp32():
     torch.manual_seed(0)
-    model, images = build("speednet:width=0.25", 5, blank_sample(1, 8, 8)), images_of(6, channels=1)
+    model, images = (
+        build_model("speednet:width=0.25", 5, blank_sample(1, 8, 8)),
+        images_of(6, channels=1),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = logits(model, images)
     assert torch.equal(inside, logits(model, images))
@@ -84,7 +95,11 @@ def test_the_stored_images_are_not_written_to():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_every_submodule_is_back_in_its_mode(fails):
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.Dropout(), Broken() if fails else nn.ReLU()), nn.Flatten()).train()
+    model = nn.Sequential(
+        nn.BatchNorm2d(3),
+        nn.Sequential(nn.Dropout(), Broken() if fails else nn.ReLU()),
+        nn.Flatten(),
+    ).train()
     model[0].eval()
     model[1][0].eval()
     before = [module.training for module in model.modules()]
@@ -97,7 +112,7 @@ def test_every_submodule_is_back_in_its_mode(fails):
 
 
 def test_running_statistics_and_the_generator_stay():
-    model = build("davidnet:dropout=0.5", 3, blank_sample(3, 8, 8))
+    model = build_model("davidnet:dropout=0.5", 3, blank_sample(3, 8, 8))
     state = {key: value.clone() for key, value in model.state_dict().items()}
     generator = torch.get_rng_state()
     logits(model, images_of(4))
@@ -107,7 +122,11 @@ def test_running_statistics_and_the_generator_stay():
 
 @pytest.mark.parametrize(
     "images",
-    [torch.rand(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(0, 3, 8, 8, dtype=torch.uint8)],
+    [
+        torch.rand(2, 3, 8, 8),
+        torch.zeros(3, 8, 8, dtype=torch.uint8),
+        torch.zeros(0, 3, 8, 8, dtype=torch.uint8),
+    ],
 )
 def test_images_that_are_not_stored_pixels_are_refused(images):
     with pytest.raises(SeewhyError, match=r"needs images \(N, C, H, W\) uint8"):

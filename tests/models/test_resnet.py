@@ -4,32 +4,40 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seewhy.models import blank_sample, build
+from seewhy.models.registry import blank_sample, build_model
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_173_962), ("resnet34", 21_282_122)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet18", 11_173_962), ("resnet34", 21_282_122)]
+)
 def test_parameter_count(name, parameters):
-    model = build(name, 10, blank_sample(3, 32, 32))
+    model = build_model(name, 10, blank_sample(3, 32, 32))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))]
+)
 def test_names_and_wiring(name, blocks):
     torch.manual_seed(0)
-    model = build(name, 10, blank_sample(3, 32, 32)).eval()
+    model = build_model(name, 10, blank_sample(3, 32, 32)).eval()
     for key, value in model.state_dict().items():
         if "running" in key or "bn" in key:
             value.copy_(torch.rand_like(value.float()) + 0.5)
     pixels = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(model(pixels), functional_resnet(model.state_dict(), pixels, blocks))
+        torch.testing.assert_close(
+            model(pixels), functional_resnet(model.state_dict(), pixels, blocks)
+        )
 
 
 def test_stages_halve_the_map_three_times():
-    model = build("resnet18", 10, blank_sample(3, 32, 32))
+    model = build_model("resnet18", 10, blank_sample(3, 32, 32))
     shapes = {}
     for name in ("bn1", "layer1", "layer2", "layer3", "layer4"):
-        model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
+        model.get_submodule(name).register_forward_hook(
+            lambda m, i, out, name=name: shapes.update({name: tuple(out.shape[1:])})
+        )
     model(torch.zeros(2, 3, 32, 32))
     assert shapes == {
         "bn1": (64, 32, 32),
@@ -50,9 +58,17 @@ def functional_resnet(weights, x, blocks):
         for block in range(count):
             prefix = f"layer{stage}.{block}"
             stride = 2 if stage > 1 and block == 0 else 1
-            y = F.relu(norm(F.conv2d(x, weights[f"{prefix}.conv1.weight"], stride=stride, padding=1), f"{prefix}.bn1"))
+            y = F.relu(
+                norm(
+                    F.conv2d(x, weights[f"{prefix}.conv1.weight"], stride=stride, padding=1),
+                    f"{prefix}.bn1",
+                )
+            )
             y = norm(F.conv2d(y, weights[f"{prefix}.conv2.weight"], padding=1), f"{prefix}.bn2")
             if stride == 2:
-                x = norm(F.conv2d(x, weights[f"{prefix}.shortcut.0.weight"], stride=2), f"{prefix}.shortcut.1")
+                x = norm(
+                    F.conv2d(x, weights[f"{prefix}.shortcut.0.weight"], stride=2),
+                    f"{prefix}.shortcut.1",
+                )
             x = F.relu(x + y)
     return F.linear(x.mean((2, 3)), weights["linear.weight"], weights["linear.bias"])

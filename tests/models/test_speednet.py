@@ -9,29 +9,36 @@ from torch.nn import functional as F
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, build, logits
+from seewhy.models.inference import logits
+from seewhy.models.registry import blank_sample, build_model
 from seewhy.models.speednet import Group, whitening_filters
 
 
 def correlated_images(count, channels, side):
-    """Blobs with noise, uint8: neighbours and channels depend on each other, as in photographs."""
+    """Blobs with noise, uint8: neighbors and channels depend on each other, as in photographs."""
     generator = np.random.default_rng(0)
-    coarse = generator.normal(size=(count, 1, side // 4, side // 4)).repeat(4, axis=2).repeat(4, axis=3)
+    coarse = (
+        generator.normal(size=(count, 1, side // 4, side // 4)).repeat(4, axis=2).repeat(4, axis=3)
+    )
     noise = generator.normal(size=(count, channels, side, side))
     shift = np.arange(channels).reshape(1, channels, 1, 1) * 10
-    images = torch.from_numpy((128 + shift + 30 * coarse + 12 * noise).clip(0, 255).astype(np.uint8))
+    images = torch.from_numpy(
+        (128 + shift + 30 * coarse + 12 * noise).clip(0, 255).astype(np.uint8)
+    )
     return Split(images, torch.zeros(count, dtype=torch.int64), [""] * count)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_whitened_patches_have_unit_covariance(channels):
     sample = correlated_images(300, channels, 16)
-    model = build("speednet", 10, sample)
+    model = build_model("speednet", 10, sample)
     filters = model.whiten.weight.detach().double().numpy().reshape(8 * channels, 4 * channels)
     pixels = sample.images.numpy().astype(np.float64) / 255
     pixels = (pixels - pixels.mean((0, 2, 3), keepdims=True)) / pixels.std((0, 2, 3), keepdims=True)
     corners = [pixels[:, :, i : i + 15, j : j + 15] for i in (0, 1) for j in (0, 1)]
-    patches = np.stack(corners, axis=2).transpose(0, 3, 4, 1, 2).reshape(-1, 4 * channels)  # channel, row, column
+    patches = (
+        np.stack(corners, axis=2).transpose(0, 3, 4, 1, 2).reshape(-1, 4 * channels)
+    )  # channel, row, column
     before, after = np.cov(patches.T), np.cov((patches @ filters[: 4 * channels].T).T)
     assert np.abs(before - np.eye(len(before))).max() > 0.3  # or the test would show nothing
     np.testing.assert_allclose(after, np.eye(len(after)), atol=0.01)
@@ -40,37 +47,45 @@ def test_whitened_patches_have_unit_covariance(channels):
 
 def test_whitening_reads_an_evenly_spaced_subset():
     sample = correlated_images(30, 1, 8)
-    normalise = build("speednet", 2, sample).normalise
+    normalize = build_model("speednet", 2, sample).normalize
     third = sample.take(torch.arange(0, 30, 3))
-    torch.testing.assert_close(whitening_filters(sample, normalise, at_most=10), whitening_filters(third, normalise))
+    torch.testing.assert_close(
+        whitening_filters(sample, normalize, at_most=10), whitening_filters(third, normalize)
+    )
 
 
 @pytest.mark.parametrize("pixels", [1, 13, 16 * 16, 5 * 16 * 16 + 3])
 def test_whitening_is_the_same_whatever_is_held_at_once(monkeypatch, pixels):
     sample = correlated_images(40, 3, 16)
-    normalise = build("speednet", 2, sample).normalise
-    whole = whitening_filters(sample, normalise)
+    normalize = build_model("speednet", 2, sample).normalize
+    whole = whitening_filters(sample, normalize)
     held = []
     unfold = F.unfold
     monkeypatch.setattr("seewhy.models.speednet._BLOCK_PIXELS", pixels)
-    monkeypatch.setattr(F, "unfold", lambda block, **size: held.append(block[:, 0].numel()) or unfold(block, **size))
-    torch.testing.assert_close(whitening_filters(sample, normalise), whole)
+    monkeypatch.setattr(
+        F, "unfold", lambda block, **size: held.append(block[:, 0].numel()) or unfold(block, **size)
+    )
+    torch.testing.assert_close(whitening_filters(sample, normalize), whole)
     assert max(held) <= max(pixels + 16, 2 * 16)  # a band shares a row with the next
     assert len(held) > 1
 
 
 def test_whitening_stays_finite_without_variance():
-    model = build("speednet", 10, blank_sample(3, 32, 32))
+    model = build_model("speednet", 10, blank_sample(3, 32, 32))
     assert model.whiten.weight.isfinite().all()
     assert model.whiten.weight.abs().max() <= 5e-4**-0.5 * 1.001
 
 
 def test_what_is_frozen():
-    model = build("speednet:depth=3", 10, blank_sample(3, 32, 32))
+    model = build_model("speednet:depth=3", 10, blank_sample(3, 32, 32))
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 9
     for norm in norms:
-        assert (norm.momentum, norm.weight.requires_grad, norm.bias.requires_grad) == (0.4, False, True)
+        assert (norm.momentum, norm.weight.requires_grad, norm.bias.requires_grad) == (
+            0.4,
+            False,
+            True,
+        )
         assert torch.equal(norm.weight, torch.ones_like(norm.weight))
     assert (model.whiten.weight.requires_grad, model.whiten.bias.requires_grad) == (False, True)
     assert model.linear.bias is None
@@ -101,7 +116,9 @@ def test_a_group_is_convolution_pool_norm_gelu_and_the_shortcut_goes_around_the_
         second = group.norm2(F.conv2d(start, group.conv2.weight, padding=1))
         expected = F.gelu(second)
         if depth == 3:
-            expected = F.gelu(start + group.norm3(F.conv2d(expected, group.conv3.weight, padding=1)))
+            expected = F.gelu(
+                start + group.norm3(F.conv2d(expected, group.conv3.weight, padding=1))
+            )
         torch.testing.assert_close(group(x), expected)
 
 
@@ -114,7 +131,7 @@ def test_a_group_is_convolution_pool_norm_gelu_and_the_shortcut_goes_around_the_
     ],
 )
 def test_width_and_depth(text, widths, depth):
-    model = build(text, 10, blank_sample(3, 32, 32))
+    model = build_model(text, 10, blank_sample(3, 32, 32))
     expected, inputs = 24 * 12 + 24, 24
     for outputs in widths:
         expected += 9 * inputs * outputs + (depth - 1) * 9 * outputs**2 + depth * 2 * outputs
@@ -125,9 +142,9 @@ def test_width_and_depth(text, widths, depth):
 def test_scale_multiplies_the_logits():
     pixels = torch.rand(2, 3, 32, 32)
     torch.manual_seed(0)
-    ninth = build("speednet", 10, blank_sample(3, 32, 32)).eval()
+    ninth = build_model("speednet", 10, blank_sample(3, 32, 32)).eval()
     torch.manual_seed(0)
-    whole = build("speednet:scale=1", 10, blank_sample(3, 32, 32)).eval()
+    whole = build_model("speednet:scale=1", 10, blank_sample(3, 32, 32)).eval()
     torch.testing.assert_close(ninth(pixels) * 9, whole(pixels))
 
 
@@ -142,17 +159,19 @@ def test_scale_multiplies_the_logits():
     ],
 )
 def test_a_group_halves_only_what_leaves_2x2(size, maps):
-    model = build("speednet", 10, blank_sample(3, *size))
+    model = build_model("speednet", 10, blank_sample(3, *size))
     found = []
     for part in (model.whiten, model.group1, model.group2, model.group3):
-        part.register_forward_hook(lambda module, inputs, output: found.append(tuple(output.shape[2:])))
+        part.register_forward_hook(
+            lambda module, inputs, output: found.append(tuple(output.shape[2:]))
+        )
     model(torch.rand(2, 3, *size))
     assert found == maps
 
 
 def test_images_under_2x2_are_refused():
     with pytest.raises(SeewhyError, match="needs at least 2x2 pixels, found 1x9"):
-        build("speednet", 10, blank_sample(3, 1, 9))
+        build_model("speednet", 10, blank_sample(3, 1, 9))
 
 
 def test_it_learns_digits_in_a_few_seconds_in_bf16():
@@ -160,10 +179,12 @@ def test_it_learns_digits_in_a_few_seconds_in_bf16():
     images = torch.from_numpy((digits.images * 255 / 16).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target)
     torch.manual_seed(0)
-    model = build("speednet:width=0.25", 10, Split(images[:1200], labels[:1200], [""] * 1200)).to(
-        memory_format=torch.channels_last
+    model = build_model(
+        "speednet:width=0.25", 10, Split(images[:1200], labels[:1200], [""] * 1200)
+    ).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.2, momentum=0.9, nesterov=True
     )
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.2, momentum=0.9, nesterov=True)
     for _ in range(6):
         for batch in torch.randperm(1200).split(100):
             with torch.autocast("cpu", dtype=torch.bfloat16):

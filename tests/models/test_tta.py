@@ -12,7 +12,9 @@ class Weighted(nn.Module):
 
     def __init__(self, side: int) -> None:
         super().__init__()
-        self.weights = nn.Parameter(torch.randn(3, side, side, generator=torch.Generator().manual_seed(0)))
+        self.weights = nn.Parameter(
+            torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
+        )
         self.seen = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -23,7 +25,9 @@ class Weighted(nn.Module):
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def score(model: Weighted, image: Tensor) -> float:
@@ -44,14 +48,18 @@ def test_flip_is_the_mean_of_two(images: Tensor) -> None:
         assert row.tolist() == pytest.approx([expected, -expected], abs=1e-3)
 
 
-def test_flip_shift_is_half_the_centre_and_half_the_corners(images: Tensor) -> None:
+def test_flip_shift_is_half_the_center_and_half_the_corners(images: Tensor) -> None:
     model = Weighted(8)
     found = logits(model, images, tta="flip-shift")
     for image, row in zip(images, found, strict=True):
         views = [
             image,
             image.flip(2),
-            *(turned(shifted(image, by)) for by in (1, -1) for turned in (lambda x: x, lambda x: x.flip(2))),
+            *(
+                turned(shifted(image, by))
+                for by in (1, -1)
+                for turned in (lambda x: x, lambda x: x.flip(2))
+            ),
         ]
         one, two, *moved = (score(model, view) for view in views)
         assert row[0].item() == pytest.approx((one + two) / 4 + sum(moved) / 8, abs=1e-3)
@@ -78,7 +86,9 @@ def test_none_is_none(images: Tensor) -> None:
     assert model.seen == 24
 
 
-@pytest.mark.parametrize("text", ["flop", "flip:below=0", "flip:below=1.5", "flip-shift:pixels=8", "flip-shift:pixels=0"])
+@pytest.mark.parametrize(
+    "text", ["flop", "flip:below=0", "flip:below=1.5", "flip-shift:pixels=8", "flip-shift:pixels=0"]
+)
 def test_what_is_refused(text: str, images: Tensor) -> None:
     with pytest.raises(SeewhyError):
         logits(Weighted(8), images, tta=text)

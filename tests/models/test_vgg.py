@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from seewhy.errors import SeewhyError
-from seewhy.models import blank_sample, build
+from seewhy.models.registry import blank_sample, build_model
 
 CONFIGURATION_D = "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"  # Simonyan & Zisserman 2015, table 1
 
 
 def on_meta(text, num_classes, shape):
     with torch.device("meta"):
-        return build(text, num_classes, blank_sample(*shape))
+        return build_model(text, num_classes, blank_sample(*shape))
 
 
 def published_shapes(batch_norm, num_classes):
@@ -30,17 +30,28 @@ def published_shapes(batch_norm, num_classes):
             shapes[f"features.{index + 1}.num_batches_tracked"] = ()
         index += 3 if batch_norm else 2
         inputs = outputs
-    for layer, (outputs, inputs) in {0: (4096, 25088), 3: (4096, 4096), 6: (num_classes, 4096)}.items():
+    for layer, (outputs, inputs) in {
+        0: (4096, 25088),
+        3: (4096, 4096),
+        6: (num_classes, 4096),
+    }.items():
         shapes[f"classifier.{layer}.weight"] = (outputs, inputs)
         shapes[f"classifier.{layer}.bias"] = (outputs,)
     return shapes
 
 
-@pytest.mark.parametrize(("text", "batch_norm", "count"), [("vgg16", False, 138_357_544), ("vgg16-bn", True, 138_365_992)])
+@pytest.mark.parametrize(
+    ("text", "batch_norm", "count"),
+    [("vgg16", False, 138_357_544), ("vgg16-bn", True, 138_365_992)],
+)
 def test_published_weights_load(text, batch_norm, count):
     model = on_meta(text, 1000, (3, 224, 224))
     shapes = published_shapes(batch_norm, 1000)
-    found = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("normalise.")}
+    found = {
+        key: tuple(value.shape)
+        for key, value in model.state_dict().items()
+        if not key.startswith("normalize.")
+    }
     assert found == shapes
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     published = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
@@ -51,12 +62,17 @@ def test_published_weights_load(text, batch_norm, count):
 def test_sizes(side):
     model = on_meta("vgg16", 10, (3, side, side))
     assert model(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 10)
-    assert model.features(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 512, side // 32, side // 32)
+    assert model.features(torch.zeros(2, 3, side, side, device="meta")).shape == (
+        2,
+        512,
+        side // 32,
+        side // 32,
+    )
 
 
 def test_grayscale_on_real_memory():
     torch.manual_seed(0)
-    model = build("vgg16-bn:dropout=0.25", 3, blank_sample(1, 32, 32)).eval()
+    model = build_model("vgg16-bn:dropout=0.25", 3, blank_sample(1, 32, 32)).eval()
     assert [model.classifier[2].p, model.classifier[5].p] == [0.25, 0.25]
     with torch.inference_mode():
         logits = model(torch.rand(2, 1, 32, 32))
@@ -67,5 +83,8 @@ def test_grayscale_on_real_memory():
 
 @pytest.mark.parametrize("text", ["vgg16", "vgg16-bn"])
 def test_images_under_32x32_are_refused(text):
-    with pytest.raises(SeewhyError, match=f"{text} halves the image five times, so it needs at least 32x32 pixels, found 28x40"):
-        build(text, 10, blank_sample(1, 28, 40))
+    with pytest.raises(
+        SeewhyError,
+        match=f"{text} halves the image five times, so it needs at least 32x32 pixels, found 28x40",
+    ):
+        build_model(text, 10, blank_sample(1, 28, 40))

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset, Split
-from seewhy.diagnosing.predictions import Predictions, predictions
-from seewhy.fitting import fit
-from seewhy.models.normalise import Normalise
-from seewhy.reporting.diagnosis import diagnose
+from seewhy.diagnosis.diagnosis import diagnose
+from seewhy.diagnosis.predictions import Predictions, predict_split
+from seewhy.models.normalization import Normalize
+from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.page import Page, page
-from seewhy.reporting.study import Study, study
-from seewhy.run import Run
+from seewhy.runs.run import Run
+from seewhy.runs.training import fit
 from seewhy.train.recipe import Recipe
 
 CLASSES = ("upright", "level <&> flat", "$x^2$", 'the "rest"')
 
 
-def bars(count: int, classes: int = 4, shape: tuple[int, int, int] = (3, 12, 12), seed: int = 0) -> Split:
+def bars(
+    count: int, classes: int = 4, shape: tuple[int, int, int] = (3, 12, 12), seed: int = 0
+) -> Split:
     """`count` noisy images (C, H, W), each with a bright bar, upright, level or slanting, or a square; at most 4 classes."""
     generator = torch.Generator().manual_seed(seed)
     _, height, width = shape
@@ -30,13 +32,17 @@ def bars(count: int, classes: int = 4, shape: tuple[int, int, int] = (3, 12, 12)
     masks = torch.zeros(count, height, width, dtype=torch.bool)
     steps = torch.arange(6)
     for mask, label in zip(masks, labels.tolist(), strict=True):
-        top, left = (int(torch.randint(0, side - 5, (), generator=generator)) for side in (height, width))
+        top, left = (
+            int(torch.randint(0, side - 5, (), generator=generator)) for side in (height, width)
+        )
         if label == 3:
             mask[top : top + 3, left : left + 3] = True
         else:
             mask[top + steps * (label != 1), left + steps * (label != 0)] = True
     images = torch.randint(0, 120, (count, *shape), generator=generator) + 90 * masks[:, None]
-    return Split(images.byte(), labels, [f"photos/{seed}/bar-{index}.png" for index in range(count)], masks)
+    return Split(
+        images.byte(), labels, [f"photos/{seed}/bar-{index}.png" for index in range(count)], masks
+    )
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +52,9 @@ def data() -> Dataset:
     wrong = torch.arange(0, 120, 9)
     labels = test.labels.index_copy(0, wrong, (test.labels[wrong] + 1 + wrong // 9 % 3) % 4)
     images = test.images.index_copy(0, torch.tensor([5]), train.images[7:8])
-    return Dataset("bars", CLASSES, train, replace(test, labels=labels, images=images), None, "5" * 32)
+    return Dataset(
+        "bars", CLASSES, train, replace(test, labels=labels, images=images), None, "5" * 32
+    )
 
 
 @pytest.fixture(scope="session")
@@ -71,24 +79,29 @@ def run(small_recipe: Recipe, data: Dataset, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def later(small_recipe: Recipe, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same from other weights, for an epoch longer."""
-    return fit(replace(small_recipe, seed=1, epochs=4), data, tmp_path_factory.mktemp("runs") / "later", quiet=True)
+    return fit(
+        replace(small_recipe, seed=1, epochs=4),
+        data,
+        tmp_path_factory.mktemp("runs") / "later",
+        quiet=True,
+    )
 
 
 @pytest.fixture(scope="session")
-def asked(run: Run, data: Dataset) -> Study:
+def asked(run: Run, data: Dataset) -> ReportContext:
     """The study of the run, which is kept in its directory."""
-    return study(run, data=data, quiet=True)
+    return make_context(run, data=data, quiet=True)
 
 
 @pytest.fixture(scope="session")
-def made(asked: Study) -> Page:
+def made(asked: ReportContext) -> Page:
     return page(asked)
 
 
 def network(channels: int = 3, classes: int = 4, convolutions: int = 2) -> nn.Module:
     """A random one, of so many layers that can be explained; with none of them a linear one."""
     generator = torch.Generator().manual_seed(3)
-    layers: list[nn.Module] = [Normalise([0.35] * channels, [0.2] * channels)]
+    layers: list[nn.Module] = [Normalize([0.35] * channels, [0.2] * channels)]
     width = channels
     for place in range(convolutions):
         layers += [nn.MaxPool2d(2)] if place else []
@@ -139,7 +152,7 @@ def case(name: str) -> Case:
     shape, classes = SHAPES.get(name, (3, 12, 12)), 2 if name == "two classes" else 4
     train, test = (bars(COUNTS.get(name, 24), classes, shape, seed) for seed in (1, 2))
     model = balanced(network(shape[0], classes, CONVOLUTIONS.get(name, 2)), test.images)
-    predicted = predictions(model, test, CLASSES[:classes]).predicted
+    predicted = predict_split(model, test, CLASSES[:classes]).predicted
     labels = test.labels
     if name == "absent class":
         labels = labels.clamp(max=2)
@@ -151,7 +164,7 @@ def case(name: str) -> Case:
     test = replace(test, labels=labels, masks=None if name == "thirty" else test.masks)
     held_out = bars(20, classes, shape, 3) if name == "validation" else None
     data = Dataset(name, CLASSES[:classes], train, test, held_out, "c" * 32)
-    return model, data, predictions(model, test, data.classes)
+    return model, data, predict_split(model, test, data.classes)
 
 
 @pytest.fixture(scope="session")
@@ -160,14 +173,18 @@ def make_case() -> Callable[[str], Case]:
 
 
 @pytest.fixture(scope="session", params=CASES)
-def odd(request: pytest.FixtureRequest, run: Run) -> Study:
+def odd(request: pytest.FixtureRequest, run: Run) -> ReportContext:
     """A study of each odd case, as if the network were that of a run."""
     model, data, result = case(request.param)
     found = diagnose(model, data, result, quiet=True)
     assert run.result is not None
-    summary = replace(run.result, accuracy=result.accuracy, interval=result.interval, images=len(result.labels))
-    like = replace(run, model=model, classes=data.classes, test=result, result=summary, directory=None)
-    return Study(like, summary, result, found)
+    summary = replace(
+        run.result, accuracy=result.accuracy, interval=result.interval, images=len(result.labels)
+    )
+    like = replace(
+        run, model=model, classes=data.classes, test=result, result=summary, directory=None
+    )
+    return ReportContext(like, summary, result, found)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -175,9 +192,17 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one.nan_to_num(7e7), other.nan_to_num(7e7))
+        return (
+            one.dtype == other.dtype
+            and one.shape == other.shape
+            and torch.equal(one.nan_to_num(7e7), other.nan_to_num(7e7))
+        )
     if is_dataclass(one):
-        return all(same(getattr(one, each.name), getattr(other, each.name)) for each in fields(one) if each.name != "seconds")
+        return all(
+            same(getattr(one, each.name), getattr(other, each.name))
+            for each in fields(one)
+            if each.name != "seconds"
+        )
     if isinstance(one, tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other or (one != one and other != other))

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from seewhy.data.dataset import Dataset
-from seewhy.diagnosing.predictions import Predictions
+from seewhy.diagnosis.diagnosis import Diagnosis, diagnose
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
-from seewhy.reporting.diagnosis import Diagnosis, diagnose
-from seewhy.reporting.storing import restore, store
-from seewhy.reporting.study import Study
+from seewhy.reporting.context import ReportContext
+from seewhy.serialization import load, save
 
 Case = tuple[nn.Module, Dataset, Predictions]
 Make = Callable[[str], Case]
@@ -24,11 +24,15 @@ Same = Callable[[Any, Any], bool]
 def by_hand(result: Predictions) -> list[int]:
     """The mistakes, the surest first, one by one."""
     probabilities = result.logits.double().softmax(1)
-    wrong = [index for index in range(len(result.labels)) if result.logits[index].argmax() != result.labels[index]]
+    wrong = [
+        index
+        for index in range(len(result.labels))
+        if result.logits[index].argmax() != result.labels[index]
+    ]
     return sorted(wrong, key=lambda index: -probabilities[index].max().item())
 
 
-def test_odd_cases_are_diagnosed(odd: Study) -> None:
+def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
     result, found = odd.test, odd.diagnosis
     assert sorted(found.mistakes.tolist()) == sorted(by_hand(result))
     confidence = result.confidence[found.mistakes]
@@ -37,7 +41,9 @@ def test_odd_cases_are_diagnosed(odd: Study) -> None:
     assert len(found.names) == len(result.labels)
     clean = (result.logits.argmax(1) == result.labels).double().mean().item()
     for curve in (*found.attacks, *found.corruptions):
-        assert curve.accuracy[0].item() == pytest.approx(clean)  # of less than 250 images all are asked
+        assert curve.accuracy[0].item() == pytest.approx(
+            clean
+        )  # of less than 250 images all are asked
         assert curve.images == len(result.labels)
         assert curve.accuracy.isfinite().all()
     if found.looks is None:
@@ -45,7 +51,9 @@ def test_odd_cases_are_diagnosed(odd: Study) -> None:
         assert found.strip_maps is None
     else:
         assert found.unexplained == ""
-        for (height, width), values in zip(found.looks.maps.sizes, found.looks.maps.values, strict=True):
+        for (height, width), values in zip(
+            found.looks.maps.sizes, found.looks.maps.values, strict=True
+        ):
             assert values.shape == (len(found.mistakes), 3, 2, height, width)
         assert found.looks.evidence.mean_maps.isfinite().all()
         assert (found.strip_maps is None) == (len(found.strip.index) == 0)
@@ -79,11 +87,13 @@ def test_without_layers_there_is_everything_else(make_case: Make) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_twice_is_equal_and_kept_whole(precision: str, make_case: Make, same: Same, tmp_path: Path) -> None:
+def test_twice_is_equal_and_kept_whole(
+    precision: str, make_case: Make, same: Same, tmp_path: Path
+) -> None:
     first, second = (diagnose(*make_case("one mistake"), precision, quiet=True) for _ in range(2))
     assert same(first, second)
-    store(first, tmp_path / "diagnosis.npz")
-    assert same(restore(Diagnosis, tmp_path / "diagnosis.npz"), first)
+    save(first, tmp_path / "diagnosis.npz")
+    assert same(load(Diagnosis, tmp_path / "diagnosis.npz"), first)
 
 
 def test_the_model_and_the_world_are_left_as_they_were(make_case: Make) -> None:
@@ -116,16 +126,25 @@ def test_a_validation_split_is_searched_for_duplicates(make_case: Make) -> None:
     data = replace(data, validation=replace(data.validation, images=images))
     found = diagnose(model, data, result, quiet=True)
     assert found.splits == ("train", "validation")
-    pair = next(pair for pair in found.duplicates if {pair.first, pair.second} == {("test", 11), ("validation", 4)})
+    pair = next(
+        pair
+        for pair in found.duplicates
+        if {pair.first, pair.second} == {("test", 11), ("validation", 4)}
+    )
     assert pair in found.duplicates[:12]
     assert torch.equal(found.twins[1].images[found.twins[1].index == 4][0], images[4])
     assert 11 in found.shown.index
 
 
-def test_of_many_mistakes_some_of_all_kinds_are_explained(make_case: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_mistakes_some_of_all_kinds_are_explained(
+    make_case: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, data, result = make_case("all wrong")
-    kinds = {(int(true), int(predicted)) for true, predicted in zip(result.labels, result.predicted, strict=True)}
-    monkeypatch.setattr("seewhy.reporting.diagnosis.MISTAKES", len(kinds))
+    kinds = {
+        (int(true), int(predicted))
+        for true, predicted in zip(result.labels, result.predicted, strict=True)
+    }
+    monkeypatch.setattr("seewhy.diagnosis.diagnosis.MISTAKES", len(kinds))
     found = diagnose(model, data, result, quiet=True)
     chosen = found.mistakes.tolist()
     order = by_hand(result)
@@ -142,7 +161,9 @@ def test_predictions_of_other_images_are_refused(make_case: Make) -> None:
         Predictions(result.logits[:20], result.labels[:20], result.classes),
         Predictions(result.logits, result.labels.flip(0), result.classes),
     ):
-        with pytest.raises(SeewhyError, match="these predictions are not of the test split of one mistake"):
+        with pytest.raises(
+            SeewhyError, match="these predictions are not of the test split of one mistake"
+        ):
             diagnose(model, data, other, quiet=True)
 
 

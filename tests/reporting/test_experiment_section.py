@@ -17,21 +17,32 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
-from seewhy.comparing.experiment import FILE, Experiment, homes_of, read_experiment, write_experiment
-from seewhy.reporting.album import Album
-from seewhy.reporting.experiment_page import experiment_page, report_experiment
+from seewhy.experiments.experiment import (
+    FILE,
+    Experiment,
+    open_experiment,
+    recipe_directories,
+    write_experiment,
+)
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.page import experiment_page, report_experiment
 from seewhy.reporting.section import Section
 from seewhy.reporting.sections.experiment import experiment, experiment_section
 from seewhy.reporting.sections.table import SECTIONS
-from seewhy.reporting.study import Study
-from seewhy.run import Run
-from seewhy.train.lr_finder import RangeTest
+from seewhy.reporting.sprites import Sprites
+from seewhy.runs.run import Run
+from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe
 
 Make = Callable[..., Experiment]
 MARKUP = "<b>a & b</b>"
 ACCURACIES = {"sgd": (0.80, 0.82, 0.81), MARKUP: (0.90, 0.91, 0.93), "adam": (0.905, 0.90, 0.91)}
-SEARCHED = RangeTest(tuple(np.logspace(-5, 0, 40)), tuple(np.linspace(3, 1, 40)), tuple(np.linspace(3, 1, 40)), "diverged")
+SEARCHED = LRRangeTest(
+    tuple(np.logspace(-5, 0, 40)),
+    tuple(np.linspace(3, 1, 40)),
+    tuple(np.linspace(3, 1, 40)),
+    "diverged",
+)
 
 
 @pytest.fixture
@@ -50,8 +61,13 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def made(experiment_of: Make) -> Experiment:
     """Three recipes over three seeds, of which one's learning rate was found, and one that failed."""
-    courses = {name: [[(1, 2.0, 0.5), (2, 2 * (1 - value), value)] for value in each] for name, each in ACCURACIES.items()}
-    found = experiment_of(courses | {"bad": ["the loss is <nan>", "the loss is <nan>", "not begun"]})
+    courses = {
+        name: [[(1, 2.0, 0.5), (2, 2 * (1 - value), value)] for value in each]
+        for name, each in ACCURACIES.items()
+    }
+    found = experiment_of(
+        courses | {"bad": ["the loss is <nan>", "the loss is <nan>", "not begun"]}
+    )
     return replace(found, range_tests={"adam": SEARCHED})
 
 
@@ -72,12 +88,19 @@ def tables(html: str) -> list[list[list[str]]]:
 
 def csvs(html: str) -> dict[str, list[dict[str, str]]]:
     """What the links download, by the name of the file."""
-    links = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]*)" download="([^"]*)"', html)
-    return {name: list(csv.DictReader(io.StringIO(base64.b64decode(text).decode()))) for text, name in links}
+    links = re.findall(
+        r'href="data:text/csv;charset=utf-8;base64,([^"]*)" download="([^"]*)"', html
+    )
+    return {
+        name: list(csv.DictReader(io.StringIO(base64.b64decode(text).decode())))
+        for text, name in links
+    }
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(made: Experiment) -> None:
+def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(
+    made: Experiment,
+) -> None:
     section = experiment_section(made)
     [head, *rows] = tables(section.html)[0]
     assert [row[0] for row in rows] == [MARKUP, "adam", "sgd", "bad"]
@@ -85,7 +108,10 @@ def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(
     for row in rows[:3]:
         values = 100 * np.array(ACCURACIES[row[0]])
         low, high = student.interval(0.95, 2, values.mean(), values.std(ddof=1) / np.sqrt(3))
-        assert row[column["test accuracy, %"]] == f"{values.mean():.2f} ± {values.std(ddof=1):.2f} {low:.2f} to {high:.2f}"
+        assert (
+            row[column["test accuracy, %"]]
+            == f"{values.mean():.2f} ± {values.std(ddof=1):.2f} {low:.2f} to {high:.2f}"
+        )
         losses = 2 * (1 - values / 100)
         assert row[column["training loss"]] == f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f}"
         assert row[column["calibration error, %"]] == "3.00 ± 1.00"
@@ -93,7 +119,7 @@ def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(
         assert row[column["seeds"]] == "3"
         assert row[column["learning rate"]] == ("0.1 found" if row[0] == "adam" else "0.1")
     assert rows[3][1:] == ["0.1", "4", "–", "–", "–", "–", "–", "–", "0 of 3"]
-    assert section.finding.startswith(f"{MARKUP} has the highest test accuracy: 91.33 ± 1.53 %.")
+    assert section.finding.startswith(f"{MARKUP} has the highest test accuracy: 91.33 ± 1.53%.")
     assert MARKUP not in section.html
 
 
@@ -101,8 +127,14 @@ def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(
 def test_every_pair_is_tested(made: Experiment) -> None:
     html = experiment_section(made).html
     _, by_accuracy, by_loss = tables(html)
-    pairs = {f"{MARKUP} over sgd": (MARKUP, "sgd"), f"{MARKUP} over adam": (MARKUP, "adam"), "adam over sgd": ("adam", "sgd")}
-    tests = {name: ttest_rel(*(ACCURACIES[recipe] for recipe in pair)) for name, pair in pairs.items()}
+    pairs = {
+        f"{MARKUP} over sgd": (MARKUP, "sgd"),
+        f"{MARKUP} over adam": (MARKUP, "adam"),
+        "adam over sgd": ("adam", "sgd"),
+    }
+    tests = {
+        name: ttest_rel(*(ACCURACIES[recipe] for recipe in pair)) for name, pair in pairs.items()
+    }
     order = sorted(tests, key=lambda name: tests[name].pvalue)
     assert [row[0] for row in by_accuracy[1:]] == order
     highest = 0.0
@@ -113,7 +145,14 @@ def test_every_pair_is_tested(made: Experiment) -> None:
         gap = 100 * (better - worse).mean()
         highest = max(highest, min(1, (3 - place) * found.pvalue))
         said = "real" if highest < 0.05 else "may be luck"
-        assert row[1:] == ["3", f"{gap:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{found.pvalue:.2g}", f"{highest:.2g}", said]
+        assert row[1:] == [
+            "3",
+            f"{gap:+.2f}",
+            f"{low:+.2f} to {high:+.2f}",
+            f"{found.pvalue:.2g}",
+            f"{highest:.2g}",
+            said,
+        ]
     assert {row[-1] for row in by_accuracy[1:]} == {"real", "may be luck"}
     gap = -2 * np.subtract(ACCURACIES["adam"], ACCURACIES["sgd"]).mean()
     assert [row[2] for row in by_loss[1:] if row[0] == "adam over sgd"] == [f"{gap:+.3f}"]
@@ -126,12 +165,22 @@ def test_every_pair_is_tested(made: Experiment) -> None:
 @pytest.mark.usefixtures("no_figures")
 def test_numbers_are_downloaded_whole(made: Experiment) -> None:
     found = csvs(experiment_section(made).html)
-    assert [(row["recipe"], int(row["seed"]), float(row["accuracy"])) for row in found["trials.csv"]] == [
-        (name, seed, value) for name, values in ACCURACIES.items() for seed, value in enumerate(values)
+    assert [
+        (row["recipe"], int(row["seed"]), float(row["accuracy"])) for row in found["trials.csv"]
+    ] == [
+        (name, seed, value)
+        for name, values in ACCURACIES.items()
+        for seed, value in enumerate(values)
     ]
-    rows = [row for row in found["differences.csv"] if row["metric"] == "accuracy" and row["better"] == "adam"]
+    rows = [
+        row
+        for row in found["differences.csv"]
+        if row["metric"] == "accuracy" and row["better"] == "adam"
+    ]
     [row] = rows
-    assert float(row["p_value"]) == pytest.approx(ttest_rel(ACCURACIES["adam"], ACCURACIES["sgd"]).pvalue)
+    assert float(row["p_value"]) == pytest.approx(
+        ttest_rel(ACCURACIES["adam"], ACCURACIES["sgd"]).pvalue
+    )
     assert len(found["differences.csv"]) == 15  # 3 pairs by 5 metrics
 
 
@@ -159,22 +208,34 @@ def test_where_nothing_has_finished_only_that_is_said(experiment_of: Make) -> No
     assert "<svg" not in section.html
     assert "<table" not in section.html
     assert section.figures == {}
-    assert text_of(section.html) == "Not finished bad , seed 0: not finite worse , seed 0: not begun"
+    assert (
+        text_of(section.html) == "Not finished bad , seed 0: not finite worse , seed 0: not begun"
+    )
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("accuracies", [{"adam": (0.9,)}, {"adam": (0.9, 0.8)}, {"adam": (0.9,), "sgd": (0.8,)}])
-def test_few_recipes_and_seeds(accuracies: Mapping[str, Sequence[float]], experiment_of: Make) -> None:
-    made = experiment_of({name: [[(1.0, 2.0, value)] for value in each] for name, each in accuracies.items()})
+@pytest.mark.parametrize(
+    "accuracies", [{"adam": (0.9,)}, {"adam": (0.9, 0.8)}, {"adam": (0.9,), "sgd": (0.8,)}]
+)
+def test_few_recipes_and_seeds(
+    accuracies: Mapping[str, Sequence[float]], experiment_of: Make
+) -> None:
+    made = experiment_of(
+        {name: [[(1.0, 2.0, value)] for value in each] for name, each in accuracies.items()}
+    )
     section = experiment_section(made)
     assert not re.search(r"\bnan\b", text_of(section.html))
     assert ("Which differences are real" in section.html) == (len(accuracies) > 1)
     assert "Not finished" not in section.html
 
 
-def test_many_pairs_and_range_tests_are_cut_and_that_is_said(experiment_of: Make, no_figures: list[str]) -> None:
+def test_many_pairs_and_range_tests_are_cut_and_that_is_said(
+    experiment_of: Make, no_figures: list[str]
+) -> None:
     names = [f"r{place}" for place in range(16)]
-    made = experiment_of({name: [[(1.0, 2.0, 0.5 + place / 100)]] * 2 for place, name in enumerate(names)})
+    made = experiment_of(
+        {name: [[(1.0, 2.0, 0.5 + place / 100)]] * 2 for place, name in enumerate(names)}
+    )
     html = experiment_section(replace(made, range_tests=dict.fromkeys(names, SEARCHED))).html
     assert [len(each) for each in tables(html)] == [17, 101, 101]
     assert "of 120 pairs by test accuracy, the first 100" in text_of(html)
@@ -189,8 +250,8 @@ class Trained:
         self.home = home
         assert run.directory is not None
         recipes = {"adam, crop:1": Recipe(epochs=3), "s g d": Recipe(epochs=3)}
-        self.homes = homes_of(home, recipes)
-        about = {"name": "bars", "fingerprint": "5" * 32, "loaded_with": {}}
+        self.homes = recipe_directories(home, recipes)
+        about = {"name": "bars", "fingerprint": "5" * 32, "load_args": {}}
         home.mkdir(parents=True)
         write_experiment(Experiment(home, about, recipes, (0, 1), None, (), {}))
         for trial in (
@@ -200,12 +261,12 @@ class Trained:
         ):
             shutil.copytree(run.directory, trial)
 
-    def section(self, asked: Study, name: str = "adam, crop:1/seed-1") -> Section | None:
+    def section(self, asked: ReportContext, name: str = "adam, crop:1/seed-1") -> Section | None:
         recipe, _, seed = name.partition("/")
         return self.of(asked, self.homes[recipe] / seed)
 
-    def of(self, asked: Study, directory: Path) -> Section | None:
-        return experiment(replace(asked, run=replace(asked.run, directory=directory)), Album({}))
+    def of(self, asked: ReportContext, directory: Path) -> Section | None:
+        return experiment(replace(asked, run=replace(asked.run, directory=directory)), Sprites({}))
 
 
 @pytest.fixture
@@ -215,7 +276,7 @@ def trained(tmp_path: Path, run: Run) -> Trained:
 
 @pytest.mark.usefixtures("no_figures")
 def test_the_report_of_a_trial_shows_its_experiment_right_before_the_training(
-    trained: Trained, asked: Study, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, asked: ReportContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list(SECTIONS)
     assert names[names.index("training") - 1] == "experiment"
@@ -223,40 +284,61 @@ def test_the_report_of_a_trial_shows_its_experiment_right_before_the_training(
     assert found is not None
     assert "This run is seed 1 of adam, crop:1 ." in text_of(found.html)
     assert [row[-1] for row in tables(found.html)[0]] == ["seeds", "2", "1 of 2"]
-    assert 'href="' not in found.html.replace('href="data:', "")  # the file may be sent without its neighbours
+    assert 'href="' not in found.html.replace(
+        'href="data:', ""
+    )  # the file may be sent without its neighbors
     monkeypatch.chdir(trained.homes["s g d"] / "seed-0")
     assert trained.of(asked, Path()) is not None
 
 
-def test_the_report_of_another_run_does_not(trained: Trained, asked: Study, tmp_path: Path) -> None:
-    assert experiment(replace(asked, run=replace(asked.run, directory=None)), Album({})) is None
-    assert experiment(asked, Album({})) is None
-    assert trained.of(asked, trained.home / "mine" / "run") is None  # which lies there, but is no trial
+def test_the_report_of_another_run_does_not(
+    trained: Trained, asked: ReportContext, tmp_path: Path
+) -> None:
+    assert experiment(replace(asked, run=replace(asked.run, directory=None)), Sprites({})) is None
+    assert experiment(asked, Sprites({})) is None
+    assert (
+        trained.of(asked, trained.home / "mine" / "run") is None
+    )  # which lies there, but is no trial
     assert trained.section(asked, "s g d/seed-1") is None  # which has not finished
     (trained.home / FILE).write_text('{"seeds": [')
     assert trained.section(asked) is None
 
 
-def test_a_page_of_its_own_links_to_the_reports_of_the_trials(trained: Trained, tmp_path: Path) -> None:
+def test_a_page_of_its_own_links_to_the_reports_of_the_trials(
+    trained: Trained, tmp_path: Path
+) -> None:
     for seed in (0, 1):
         (trained.homes["adam, crop:1"] / f"seed-{seed}" / "report.html").write_text("the report")
-    path = report_experiment(read_experiment(trained.home))
+    path = report_experiment(open_experiment(trained.home))
     assert path == trained.home / "report.html"
     html = path.read_text(encoding="utf-8")
     assert "<h1>2 recipes, 2 seeds on bars</h1>" in html
     assert "3 of 4 trainings finished" in html
     assert "experiment compared." in text_of(html)
-    links = [unquote(unescape(link)) for link in re.findall(r'href="([^"#]*)"', html) if not link.startswith("data:")]
+    links = [
+        unquote(unescape(link))
+        for link in re.findall(r'href="([^"#]*)"', html)
+        if not link.startswith("data:")
+    ]
     assert links == ["01-adam-crop-1/seed-0/report.html", "01-adam-crop-1/seed-1/report.html"]
     assert all((path.parent / link).read_text() == "the report" for link in links)
-    assert {each.name for each in (trained.home / "figures").glob("*.png")} >= {"recipes.png", "recipes-accuracy.png"}
-    other = experiment_page(read_experiment(trained.home), tmp_path / "elsewhere").html
+    assert {each.name for each in (trained.home / "figures").glob("*.png")} >= {
+        "recipes.png",
+        "recipes-accuracy.png",
+    }
+    other = experiment_page(open_experiment(trained.home), tmp_path / "elsewhere").html
     assert "/a%20b/compared/" in other
-    [link, _] = [unquote(link) for link in re.findall(r'href="([^"#]*)"', other) if not link.startswith("data:")]
+    [link, _] = [
+        unquote(link)
+        for link in re.findall(r'href="([^"#]*)"', other)
+        if not link.startswith("data:")
+    ]
     assert (tmp_path / "elsewhere" / link).resolve().read_text() == "the report"
 
 
-def test_the_page_has_no_script_and_a_policy_that_allows_none(made: Experiment, tmp_path: Path) -> None:
+def test_the_page_has_no_script_and_a_policy_that_allows_none(
+    made: Experiment, tmp_path: Path
+) -> None:
     html = experiment_page(made, tmp_path).html
     assert "<script" not in html
     assert " style=" not in html
@@ -274,8 +356,12 @@ def test_the_page_has_no_script_and_a_policy_that_allows_none(made: Experiment, 
     assert html.count("<section ") == 1
 
 
-def test_an_experiment_without_a_finished_training_has_a_page(experiment_of: Make, tmp_path: Path) -> None:
-    html = report_experiment(experiment_of({"bad": ["not finite"]}, tmp_path)).read_text(encoding="utf-8")
+def test_an_experiment_without_a_finished_training_has_a_page(
+    experiment_of: Make, tmp_path: Path
+) -> None:
+    html = report_experiment(experiment_of({"bad": ["not finite"]}, tmp_path)).read_text(
+        encoding="utf-8"
+    )
     assert "0 of 1 training finished" in html
     assert "No training has finished yet." in html
     assert not (tmp_path / "figures").exists()

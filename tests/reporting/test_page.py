@@ -17,11 +17,11 @@ from PIL import Image
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.reporting import page as module
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.page import Page, page, report
 from seewhy.reporting.section import Section
 from seewhy.reporting.sections.table import SECTIONS
-from seewhy.reporting.study import Study
-from seewhy.run import Run
+from seewhy.runs.run import Run
 
 OPTIONAL = {"td", "th", "tr"}  # to be closed
 VOID = {"meta", "link", "input", "br", "hr", "img", "wbr"}
@@ -68,7 +68,9 @@ class Parsed(HTMLParser):
                 yield tag, key, value
 
     def data(self) -> Any:
-        (text,) = (text for _, attributes, text in self.raw if attributes.get("type") == "application/json")
+        (text,) = (
+            text for _, attributes, text in self.raw if attributes.get("type") == "application/json"
+        )
         return json.loads(text)
 
 
@@ -80,14 +82,25 @@ def parsed(made: Page) -> Parsed:
 
 
 def test_the_policy_allows_what_is_there_and_nothing_else(parsed: Parsed) -> None:
-    (policy,) = (each["content"] for tag, each in parsed.elements if each.get("http-equiv") == "Content-Security-Policy")
+    (policy,) = (
+        each["content"]
+        for tag, each in parsed.elements
+        if each.get("http-equiv") == "Content-Security-Policy"
+    )
     directives = {part.split()[0]: part.split()[1:] for part in policy.split("; ")}
     assert directives["default-src"] == ["'none'"]
     assert directives["base-uri"] == directives["form-action"] == ["'none'"]
     assert directives["img-src"] == ["data:"]
     for tag, directive in (("style", "style-src"), ("script", "script-src")):
-        texts = [text for name, attributes, text in parsed.raw if name == tag and "type" not in attributes]
-        hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts]
+        texts = [
+            text
+            for name, attributes, text in parsed.raw
+            if name == tag and "type" not in attributes
+        ]
+        hashes = [
+            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            for text in texts
+        ]
         assert len(hashes) == 1
         assert directives[directive] == hashes
 
@@ -119,20 +132,25 @@ def test_ids_are_unique_and_every_reference_is_to_one(parsed: Parsed) -> None:
         wanted = re.findall(r"url\(#([^)]+)\)", value) if not value.startswith("data:") else []
         if key == "href" and value.startswith("#"):
             wanted.append(value[1:])
-        if key in ("for", "aria-labelledby", "aria-describedby", "aria-controls"):
+        if key in ("for", "aria-labeledby", "aria-describedby", "aria-controls"):
             wanted += value.split()
         references += len(wanted)
         assert set(wanted) <= set(ids)
     assert references > 100
 
 
-def test_the_numbers_are_those_of_the_summary(run: Run, asked: Study, parsed: Parsed) -> None:
+def test_the_numbers_are_those_of_the_summary(
+    run: Run, asked: ReportContext, parsed: Parsed
+) -> None:
     assert run.directory is not None
     summary = json.loads((run.directory / "summary.json").read_text())
     wrong = round(summary["images"] * (1 - summary["accuracy"]))
-    accuracy = f"{100 * summary['accuracy']:.2f} %"
+    accuracy = f"{100 * summary['accuracy']:.2f}%"
     low, high = (100 * bound for bound in summary["interval"])
-    assert f"{accuracy} of 120 test images are classified correctly (95 % interval {low:.2f} to {high:.2f} %)" in parsed.text
+    assert (
+        f"{accuracy} of 120 test images are classified correctly (95% interval {low:.2f} to {high:.2f}%)"
+        in parsed.text
+    )
     assert f"small on bars: {accuracy} of 120 test images" in parsed.text  # the title
     assert f"{wrong:,} of 120 test images are misclassified" in parsed.text
     data = parsed.data()["mistakes"]
@@ -140,20 +158,34 @@ def test_the_numbers_are_those_of_the_summary(run: Run, asked: Study, parsed: Pa
     assert data["classes"] == list(asked.test.classes)
     for row, index in enumerate(data["index"]):
         expected = asked.test.logits[index].double().softmax(0)
-        assert data["probabilities"][row] == pytest.approx(expected[data["top"][row]].tolist(), abs=6e-4)
+        assert data["probabilities"][row] == pytest.approx(
+            expected[data["top"][row]].tolist(), abs=6e-4
+        )
         assert data["kinds"][row] == [int(asked.test.labels[index]), int(expected.argmax())]
-        assert data["loss"][row] == pytest.approx(-expected[asked.test.labels[index]].log().item(), abs=6e-4)
+        assert data["loss"][row] == pytest.approx(
+            -expected[asked.test.labels[index]].log().item(), abs=6e-4
+        )
         assert data["names"][row] == f"bar-{index}.png"
 
 
-def test_what_is_shown_of_a_mistake_is_its_image(data: Dataset, asked: Study, parsed: Parsed) -> None:
-    sheets = {each["id"]: each["href"] for tag, each in parsed.elements if tag == "image" and "id" in each}
+def test_what_is_shown_of_a_mistake_is_its_image(
+    data: Dataset, asked: ReportContext, parsed: Parsed
+) -> None:
+    sheets = {
+        each["id"]: each["href"] for tag, each in parsed.elements if tag == "image" and "id" in each
+    }
     pixels = {
-        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
+        name: np.asarray(
+            Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+        )
         for name, url in sheets.items()
         if re.fullmatch(r"s\d+", name)
     }
-    where = {each["id"]: place for place, (tag, each) in enumerate(parsed.elements) if tag == "li" and "id" in each}
+    where = {
+        each["id"]: place
+        for place, (tag, each) in enumerate(parsed.elements)
+        if tag == "li" and "id" in each
+    }
     for index in asked.diagnosis.mistakes.tolist():
         start = where[f"image-{index}"]
         use = next(each for tag, each in parsed.elements[start:] if tag == "use")
@@ -177,12 +209,17 @@ def few_sections(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(SECTIONS, name)
 
 
-def kinds_of(asked: Study) -> list[tuple[int, int]]:
-    return [(int(asked.test.labels[index]), int(asked.test.predicted[index])) for index in asked.diagnosis.mistakes.tolist()]
+def kinds_of(asked: ReportContext) -> list[tuple[int, int]]:
+    return [
+        (int(asked.test.labels[index]), int(asked.test.predicted[index]))
+        for index in asked.diagnosis.mistakes.tolist()
+    ]
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_a_small_budget_shows_fewer_mistakes_of_all_kinds(asked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_budget_shows_fewer_mistakes_of_all_kinds(
+    asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "FEWEST", 1)
     whole = page(asked)
     size, kinds = len(whole.html.encode()), kinds_of(asked)
@@ -212,7 +249,9 @@ def test_a_small_budget_shows_fewer_mistakes_of_all_kinds(asked: Study, monkeypa
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_a_budget_that_fits_nothing_ends_with_a_few_mistakes(asked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_that_fits_nothing_ends_with_a_few_mistakes(
+    asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BUDGET", 1000)
     monkeypatch.setattr(module, "FEWEST", 2)
     found = Parsed(page(asked).html)
@@ -221,10 +260,17 @@ def test_a_budget_that_fits_nothing_ends_with_a_few_mistakes(asked: Study, monke
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_a_section_from_outside_appears_and_one_of_nothing_does_not(asked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mine(study: Study, album: object) -> Section:
+def test_a_section_from_outside_appears_and_one_of_nothing_does_not(
+    asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mine(study: ReportContext, album: object) -> Section:
         text = "</script><b>7 & 8"
-        return Section("Mine & yours", f"{len(study.test.labels)} images were <asked>.", "<p id='own'>own</p>", {"text": text})
+        return Section(
+            "Mine & yours",
+            f"{len(study.test.labels)} images were <asked>.",
+            "<p id='own'>own</p>",
+            {"text": text},
+        )
 
     monkeypatch.setitem(SECTIONS, "mine", mine)
     monkeypatch.setitem(SECTIONS, "nothing", lambda study, album: None)
@@ -241,7 +287,7 @@ def test_a_section_from_outside_appears_and_one_of_nothing_does_not(asked: Study
 
 
 def test_report_writes_the_page_and_its_figures(
-    asked: Study, made: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: ReportContext, made: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = asked.run
     assert run.directory is not None
@@ -261,16 +307,32 @@ def test_report_writes_the_page_and_its_figures(
 
 
 def test_the_page_has_the_figures_of_all_sections(made: Page) -> None:
-    expected = {"trust", "confusion", "classes", "reliability", "coverage", "attacks", "corruptions", "evidence"}
+    expected = {
+        "trust",
+        "confusion",
+        "classes",
+        "reliability",
+        "coverage",
+        "attacks",
+        "corruptions",
+        "evidence",
+    }
     assert expected | {"loss", "accuracy", "rate"} <= set(made.figures)
 
 
-def test_a_run_without_a_directory_needs_a_path(asked: Study, data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match=r"this run has no directory; name the file, as in report\(run, path='report.html'\)"):
+def test_a_run_without_a_directory_needs_a_path(asked: ReportContext, data: Dataset) -> None:
+    with pytest.raises(
+        SeewhyError,
+        match=r"this run has no directory; name the file, as in report\(run, path='report.html'\)",
+    ):
         report(replace(asked.run, directory=None), data=data, quiet=True)
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_file_names_have_directories_only_where_they_are_asked_for(asked: Study) -> None:
+def test_file_names_have_directories_only_where_they_are_asked_for(asked: ReportContext) -> None:
     assert "photos/" not in page(asked).html
-    assert Parsed(page(replace(asked, paths=True)).html).data()["mistakes"]["names"][0].startswith("photos/2/bar-")
+    assert (
+        Parsed(page(replace(asked, paths=True)).html)
+        .data()["mistakes"]["names"][0]
+        .startswith("photos/2/bar-")
+    )

@@ -8,19 +8,33 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from seewhy.diagnosing.predictions import Predictions
-from seewhy.reporting.section import alternative, at_least, be, between, count, csv_link, panel, percent, render
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.reporting.section import (
+    alternative,
+    at_least,
+    be,
+    between,
+    count,
+    csv_link,
+    panel,
+    percent,
+    render,
+)
 
 
 def test_numbers() -> None:
-    assert percent(0.90949) == "90.9 %"
-    assert percent(1) == "100.0 %"
-    assert percent(0.005, 0) == "0 %"
-    assert percent(0.12345, 2) == "12.35 %" or percent(0.12345, 2) == "12.34 %"
+    assert percent(0.90949) == "90.9%"
+    assert percent(1) == "100.0%"
+    assert percent(0.005, 0) == "0%"
+    assert percent(0.12345, 2) == "12.35%" or percent(0.12345, 2) == "12.34%"
     assert percent(float("nan")) == "–"
-    assert between((0.9026, 0.9141)) == "90.3 to 91.4 %"
-    assert between((0, 1), 0) == "0 to 100 %"
-    assert [count(number, "mistake") for number in (0, 1, 1200)] == ["0 mistakes", "1 mistake", "1,200 mistakes"]
+    assert between((0.9026, 0.9141)) == "90.3 to 91.4%"
+    assert between((0, 1), 0) == "0 to 100%"
+    assert [count(number, "mistake") for number in (0, 1, 1200)] == [
+        "0 mistakes",
+        "1 mistake",
+        "1,200 mistakes",
+    ]
     assert count(2, "class", "classes") == "2 classes"
     assert [be(number) for number in (0, 1, 2)] == ["are", "is", "are"]
 
@@ -58,7 +72,14 @@ def test_a_panel_is_markup_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("threshold", "said"),
-    [(0.411, "0.411"), (0.4111, "0.412"), (0.99986, "0.9999"), (0.999999, "0.999999"), (1.0, "1.000"), (0.0, "0.000")],
+    [
+        (0.411, "0.411"),
+        (0.4111, "0.412"),
+        (0.99986, "0.9999"),
+        (0.999999, "0.999999"),
+        (1.0, "1.000"),
+        (0.0, "0.000"),
+    ],
 )
 def test_a_threshold_is_rounded_up_but_not_to_one(threshold: float, said: str) -> None:
     assert at_least(threshold) == said

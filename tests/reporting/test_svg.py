@@ -19,7 +19,9 @@ def figure() -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3, 2))
         axes = figure.subplots()
-        axes.plot([0, 1, 2], [0.5, -0.25, 1 / 3], "o-", color="#D55E00", alpha=0.5, label="a < b & c")
+        axes.plot(
+            [0, 1, 2], [0.5, -0.25, 1 / 3], "o-", color="#D55E00", alpha=0.5, label="a < b & c"
+        )
         axes.imshow([[0, 1], [1, 0]], extent=(0, 1, 0, 1), clip_on=True)
         axes.fill_between([0, 1], [0, 1], hatch="//")
         axes.set_title("costs \\$5 & more", fontweight="bold")
@@ -42,11 +44,17 @@ def name_of(element: Element) -> str:
 
 def drawn(root: Element) -> list[Element]:
     """What is drawn, in order."""
-    return [each for each in root.iter() if name_of(each) in ("path", "use", "image", "text", "tspan", "rect", "circle")]
+    return [
+        each
+        for each in root.iter()
+        if name_of(each) in ("path", "use", "image", "text", "tspan", "rect", "circle")
+    ]
 
 
 def attribute(element: Element, name: str) -> str | None:
-    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), None)
+    return next(
+        (value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), None
+    )
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,18 @@ class Pair:
 
 @pytest.fixture(scope="module", params=["own", "report"])
 def pairs(request: pytest.FixtureRequest) -> list[Pair]:
-    figures: Mapping[str, Figure] = {"own": figure()} if request.param == "own" else request.getfixturevalue("made").figures
+    figures: Mapping[str, Figure] = (
+        {"own": figure()} if request.param == "own" else request.getfixturevalue("made").figures
+    )
     for each in figures.values():
         original(each)  # a layout settles when it is drawn
     return [
-        Pair(name, original(each), inline_svg(each, name, "words"), inline_svg(each, f"{name}2", "words"))
+        Pair(
+            name,
+            original(each),
+            inline_svg(each, name, "words"),
+            inline_svg(each, f"{name}2", "words"),
+        )
         for name, each in figures.items()
     ]
 
@@ -98,7 +113,9 @@ def test_references_resolve_and_ids_do_not_meet(pairs: list[Pair]) -> None:
             seen |= set(ids)
             for element in root.iter():
                 for key, value in element.attrib.items():
-                    wanted = re.findall(r"url\(#([^)]+)\)", value) + ([value[1:]] if key == "href" and value[0] == "#" else [])
+                    wanted = re.findall(r"url\(#([^)]+)\)", value) + (
+                        [value[1:]] if key == "href" and value[0] == "#" else []
+                    )
                     references += len(wanted)
                     assert set(wanted) <= set(ids)
     assert references > 10
@@ -114,48 +131,68 @@ def test_everything_is_drawn_where_it_was(pairs: list[Pair]) -> None:
                 if key == "transform" and not now:
                     assert was == "" or was.startswith(("rotate(-0 ", "rotate(0 "))
                     continue
-                assert re.findall(r"[a-zA-Z]+", was.replace("e-", "")) == re.findall(r"[a-zA-Z]+", now.replace("e-", ""))
-                found, expected = ([float(number) for number in NUMBER.findall(text)] for text in (now, was))
+                assert re.findall(r"[a-zA-Z]+", was.replace("e-", "")) == re.findall(
+                    r"[a-zA-Z]+", now.replace("e-", "")
+                )
+                found, expected = (
+                    [float(number) for number in NUMBER.findall(text)] for text in (now, was)
+                )
                 assert found == pytest.approx(expected, abs=0.06)
 
 
-def test_text_stays_text_and_colours_stay(pairs: list[Pair]) -> None:
+def test_text_stays_text_and_colors_stay(pairs: list[Pair]) -> None:
     for pair in pairs:
         texts = [
-            [element.text for element in root.iter() if name_of(element) in ("text", "tspan") and (element.text or "").strip()]
+            [
+                element.text
+                for element in root.iter()
+                if name_of(element) in ("text", "tspan") and (element.text or "").strip()
+            ]
             for root in (pair.before, pair.after)
         ]
         assert texts[0] == texts[1]
         uses = [(each.attrib["href"][1:], each.get("stroke")) for each in pair.after.iter("use")]
         for one, other in zip(drawn(pair.before), drawn(pair.after), strict=True):
-            style = dict(part.split(": ", 1) for part in (one.get("style") or "").split("; ") if ": " in part)
+            style = dict(
+                part.split(": ", 1) for part in (one.get("style") or "").split("; ") if ": " in part
+            )
             for key in ("stroke", "fill", "stroke-width", "opacity", "stroke-dasharray"):
                 if key not in style or "url" in style[key]:
                     continue
-                if key == "stroke" and key not in other.attrib:  # a marker, which has the colour of each use
-                    assert {stroke for marker, stroke in uses if marker == other.get("id")} == {style[key].rstrip(";")}
+                if (
+                    key == "stroke" and key not in other.attrib
+                ):  # a marker, which has the color of each use
+                    assert {stroke for marker, stroke in uses if marker == other.get("id")} == {
+                        style[key].rstrip(";")
+                    }
                 else:
                     assert other.get(key) == style[key].rstrip(";")
 
 
-def test_what_is_used_takes_its_colour_from_the_use() -> None:
+def test_what_is_used_takes_its_color_from_the_use() -> None:
     """A style sheet's rule for `svg.plot [stroke=...]` reaches the use, but not what it shows a copy of."""
     root = ElementTree.fromstring(inline_svg(figure(), "own", "words"))
     shown = {each.attrib["id"]: each for each in root.iter("path") if "id" in each.attrib}
-    coloured = [each for each in root.iter("use") if each.get("stroke") == "#d55e00"]
-    assert len(coloured) >= 3
-    assert all("stroke" not in shown[each.attrib["href"][1:]].attrib for each in coloured)
+    colored = [each for each in root.iter("use") if each.get("stroke") == "#d55e00"]
+    assert len(colored) >= 3
+    assert all("stroke" not in shown[each.attrib["href"][1:]].attrib for each in colored)
 
 
 def test_words_are_escaped() -> None:
     text = inline_svg(figure(), "own", 'a "quoted" <description> & more')
     root = ElementTree.fromstring(text)
-    assert {"a < b & c", "costs $5 & more", "<b>bold</b>"} <= {element.text for element in root.iter("text")}
+    assert {"a < b & c", "costs $5 & more", "<b>bold</b>"} <= {
+        element.text for element in root.iter("text")
+    }
     assert "<b>" not in text
     assert root.attrib["aria-label"] == 'a "quoted" <description> & more'
     assert root.attrib["role"] == "img"
     assert root.attrib["viewBox"] == "0 0 216 144"  # 3 x 2 inches in points
-    assert {element.get("font-weight") for element in root.iter("text") if element.text == "costs $5 & more"} <= {"bold", "700"}
+    assert {
+        element.get("font-weight")
+        for element in root.iter("text")
+        if element.text == "costs $5 & more"
+    } <= {"bold", "700"}
 
 
 def test_it_is_smaller_and_the_same_each_time(pairs: list[Pair]) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from seewhy.train.averaging import copied, look_ahead, update_ema, using
+from seewhy.train.averaging import clone_weights, look_ahead, swap_weights, update_ema
 
 
 def network(value: float) -> nn.Module:
@@ -14,7 +14,7 @@ def network(value: float) -> nn.Module:
 
 def test_a_moving_average_weighs_the_past_by_powers_of_its_decay() -> None:
     net = network(1.0)
-    average = copied(net)
+    average = clone_weights(net)
     expected = 1.0
     for update in range(1, 40):
         with torch.no_grad():
@@ -31,7 +31,7 @@ def test_a_moving_average_weighs_the_past_by_powers_of_its_decay() -> None:
 
 def test_lookahead_goes_half_of_the_way() -> None:
     net = network(1.0)
-    slow = copied(net)
+    slow = clone_weights(net)
     with torch.no_grad():
         net[0].weight.fill_(5.0)
     look_ahead(slow, net)
@@ -40,7 +40,7 @@ def test_lookahead_goes_half_of_the_way() -> None:
 
 def test_running_statistics_go_along() -> None:
     net = network(1.0)
-    slow = copied(net)
+    slow = clone_weights(net)
     net.train()(torch.arange(8.0)[:, None])
     look_ahead(slow, net)
     assert net[1].running_mean.item() != 0
@@ -49,12 +49,12 @@ def test_running_statistics_go_along() -> None:
 
 
 def test_weights_are_used_for_a_while() -> None:
-    net, other = network(1.0), copied(network(2.0))
-    with using(other, net):
+    net, other = network(1.0), clone_weights(network(2.0))
+    with swap_weights(other, net):
         assert net[0].weight.item() == 2.0
     assert net[0].weight.item() == 1.0
-    with pytest.raises(ZeroDivisionError), using(other, net):
+    with pytest.raises(ZeroDivisionError), swap_weights(other, net):
         raise ZeroDivisionError
     assert net[0].weight.item() == 1.0
-    with using(None, net):
+    with swap_weights(None, net):
         assert net[0].weight.item() == 1.0

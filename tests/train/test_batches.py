@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from seewhy.data.augment import augmentation
+from seewhy.data.augment import bind_augmentations
 from seewhy.data.dataset import Split
 from seewhy.train.batches import batches, epoch_order, equal_batches
 
@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def numbered(count: int) -> Split:
-    """Images whose pixels all are their own index, labelled by parity."""
+    """Images whose pixels all are their own index, labeled by parity."""
     indices = torch.arange(count)
     images = indices.to(torch.uint8)[:, None, None, None].expand(count, 3, 4, 4).contiguous()
     return Split(images, indices % 2, [str(index) for index in range(count)])
@@ -21,7 +21,7 @@ def test_every_image_comes_once_with_its_own_label_and_less_than_a_batch_is_left
     split, order = numbered(23), epoch_order(23, seed=3, epoch=0)
     steps, size = equal_batches(23, 5)
     assert (steps, size) == (5, 4)
-    found = list(batches(split, 2, size, order, 0, augmentation(()), torch.Generator(), CPU))
+    found = list(batches(split, 2, size, order, 0, bind_augmentations(()), torch.Generator(), CPU))
     assert [len(images) for images, _ in found] == [4] * 5
     seen = torch.cat([images[:, 0, 0, 0] for images, _ in found]).mul(255).round().long()
     labels = torch.cat([labels for _, labels in found])
@@ -45,7 +45,11 @@ def test_published_recipes_keep_their_number_of_steps() -> None:
 
 
 def test_images_are_floats_in_the_unit_interval_and_channels_last() -> None:
-    images, _ = next(batches(numbered(8), 2, 8, torch.arange(8), 0, augmentation(()), torch.Generator(), CPU))
+    images, _ = next(
+        batches(
+            numbered(8), 2, 8, torch.arange(8), 0, bind_augmentations(()), torch.Generator(), CPU
+        )
+    )
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images[:, 0, 0, 0], torch.arange(8) / 255)
@@ -61,5 +65,9 @@ def test_an_epoch_can_be_repeated_and_differs_from_the_next_and_from_other_seeds
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
     assert equal_batches(3, 512) == (1, 3)
-    found = list(batches(numbered(3), 2, 3, torch.arange(3), 0, augmentation(()), torch.Generator(), CPU))
+    found = list(
+        batches(
+            numbered(3), 2, 3, torch.arange(3), 0, bind_augmentations(()), torch.Generator(), CPU
+        )
+    )
     assert [len(images) for images, _ in found] == [3]

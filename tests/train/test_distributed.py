@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from seewhy.data import load
+from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
-from seewhy.run import open_run
-from seewhy.train.distributed import from_first
+from seewhy.runs.run import open_run
+from seewhy.train.distributed import broadcast_from_rank0
 from seewhy.train.world import World, is_first_process
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [1, 7, 10])
 def test_parts_share_everything_once(size: int, count: int) -> None:
-    parts = [range(count)[World(rank, size).part(count)] for rank in range(size)]
+    parts = [range(count)[World(rank, size).shard(count)] for rank in range(size)]
     assert [place for part in parts for place in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -31,15 +31,29 @@ def test_a_process_alone_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_first_process()
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(SeewhyError, match="WORLD_SIZE must be a whole number of at least 1, found 'two'"):
+    with pytest.raises(
+        SeewhyError, match="WORLD_SIZE must be a whole number of at least 1, found 'two'"
+    ):
         is_first_process()
 
 
-def together(arguments: list[str], directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def together(
+    arguments: list[str], directory: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run Python with `arguments` in two processes that torchrun starts."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *arguments,
+    ]
     variables = os.environ | {"OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(launcher, cwd=directory, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        launcher, cwd=directory, env=variables, capture_output=True, text=True, check=False
+    )
 
 
 BATCH_NORM = """
@@ -57,7 +71,7 @@ with joined("cpu") as (world, device):
     inputs = images.clone().requires_grad_()
     expected = whole(inputs)
     (expected * gradient).sum().backward()
-    mine = world.part(7)  # three images here, four there
+    mine = world.shard(7)  # three images here, four there
     own = images[mine].clone().requires_grad_()
     with one_batch(part, world):
         found = part(own)
@@ -125,9 +139,9 @@ def test_alone_a_value_is_just_made() -> None:
     def fails() -> None:
         raise ZeroDivisionError
 
-    assert from_first(lambda: 7, World()) == 7
+    assert broadcast_from_rank0(lambda: 7, World()) == 7
     with pytest.raises(ZeroDivisionError):
-        from_first(fails, World())
+        broadcast_from_rank0(fails, World())
 
 
 @pytest.mark.slow
@@ -140,7 +154,7 @@ def test_what_the_first_process_makes_all_have(tmp_path: Path) -> None:
 FINDS = """
 from seewhy.data import load
 from seewhy.errors import SeewhyError
-from seewhy.fitting import fit
+from seewhy.runs.training import fit
 from seewhy.train.recipes import RECIPES
 from dataclasses import replace
 
@@ -165,10 +179,40 @@ def test_two_processes_train_at_the_rate_that_the_first_one_finds(tmp_path: Path
 def test_two_processes_end_where_one_does(optimizer: str, tmp_path: Path) -> None:
     """Same batches, same augmentation: an odd batch size, label mixing, clipping and averaging included."""
     load("digits", quiet=True)
-    options = ["demo", "--data", "digits", "--epochs", "1.5", "--lr", "0.05", "--optimizer", optimizer, "--precision", "fp32"]
-    options += ["--batch-size", "97", "--augment", "crop:1", "mixup", "--clip", "5", "--ema", "0.9", "--accumulate", "2"]
+    options = [
+        "demo",
+        "--data",
+        "digits",
+        "--epochs",
+        "1.5",
+        "--lr",
+        "0.05",
+        "--optimizer",
+        optimizer,
+        "--precision",
+        "fp32",
+    ]
+    options += [
+        "--batch-size",
+        "97",
+        "--augment",
+        "crop:1",
+        "mixup",
+        "--clip",
+        "5",
+        "--ema",
+        "0.9",
+        "--accumulate",
+        "2",
+    ]
     alone = [sys.executable, "-m", "seewhy", "train", *options, "--output", "one", "--no-report"]
-    subprocess.run(alone, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    subprocess.run(
+        alone,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
     with_report = ["--report"] if optimizer == "nesterov" else ["--no-report"]
     done = together(["-m", "seewhy", "train", *options, "--output", "two", *with_report], tmp_path)
     assert done.returncode == 0, done.stderr
@@ -182,13 +226,17 @@ def test_two_processes_end_where_one_does(optimizer: str, tmp_path: Path) -> Non
         assert mine.train_loss == pytest.approx(other.train_loss, rel=1e-4)
         assert mine.eval_loss == pytest.approx(other.eval_loss, rel=1e-3)
     torch.testing.assert_close(one.test.logits, two.test.logits, rtol=1e-2, atol=1e-2)
-    for (name, tensor), found in zip(one.model.state_dict().items(), two.model.state_dict().values(), strict=True):
+    for (name, tensor), found in zip(
+        one.model.state_dict().items(), two.model.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(tensor, found, rtol=1e-2, atol=1e-3, msg=name)
 
 
 @pytest.mark.slow
 def test_what_a_user_can_mend_is_still_one_line(tmp_path: Path) -> None:
-    done = together(["-m", "seewhy", "train", "demo", "--data", "digits", "--model", "nosuch"], tmp_path)
+    done = together(
+        ["-m", "seewhy", "train", "demo", "--data", "digits", "--model", "nosuch"], tmp_path
+    )
     assert done.returncode != 0
     assert "seewhy: unknown model 'nosuch'" in done.stderr
     assert "Traceback" not in done.stderr.split("torch")[0]

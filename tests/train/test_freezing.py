@@ -6,7 +6,7 @@ from torch import nn
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.models import build
+from seewhy.models.registry import build_model
 from seewhy.train.freezing import freezable, frozen_after
 from seewhy.train.loop import EpochStats, train
 from seewhy.train.recipe import Recipe
@@ -16,11 +16,14 @@ from seewhy.train.state import new_state
 def test_a_parameter_stays_as_it_is_from_that_epoch_on(recipe: Recipe, data: Dataset) -> None:
     """Though momentum is still in the optimizer, and weight decay would pull."""
     torch.manual_seed(0)
-    model = build(recipe.model, 3, data.train)
+    model = build_model(recipe.model, 3, data.train)
     state = new_state(model, replace(recipe, epochs=3, freeze=("linear:1.5", "whiten.bias:0")))
     seen = {}
     for _ in train(state, data):
-        seen[state.step] = (model.linear.weight.detach().clone(), model.whiten.bias.detach().clone())
+        seen[state.step] = (
+            model.linear.weight.detach().clone(),
+            model.whiten.bias.detach().clone(),
+        )
     assert not torch.equal(seen[8][0], seen[9][0])
     assert all(torch.equal(seen[9][0], seen[step][0]) for step in range(10, 19))
     assert all(torch.equal(torch.zeros_like(bias), bias) for _, bias in seen.values())
@@ -30,16 +33,32 @@ def test_a_parameter_stays_as_it_is_from_that_epoch_on(recipe: Recipe, data: Dat
 
 def test_a_name_stands_for_a_module_or_a_parameter_but_not_for_half_a_name() -> None:
     net = nn.ModuleDict({"conv": nn.Linear(2, 2), "conv2": nn.Linear(2, 2)})
-    assert [p is q for (p, _), q in zip(freezable(net, {"conv": 1}), net["conv"].parameters(), strict=True)] == [True, True]
+    assert [
+        p is q
+        for (p, _), q in zip(freezable(net, {"conv": 1}), net["conv"].parameters(), strict=True)
+    ] == [True, True]
     ((found, epoch),) = freezable(net, {"conv2.bias": 2.5})
     assert found is net["conv2"].bias
     assert epoch == 2.5
-    with pytest.raises(SeewhyError, match=r"nothing to freeze is called 'conv3' .did you mean.*possible: conv, conv2"):
+    with pytest.raises(
+        SeewhyError,
+        match=r"nothing to freeze is called 'conv3' .did you mean.*possible: conv, conv2",
+    ):
         freezable(net, {"conv3": 1})
 
 
 @pytest.mark.parametrize(
-    "entry", ["whiten", "whiten:", "whiten:-1", "whiten:soon", ":3", "whiten:1,2", "whiten:epoch=3", "a:inf"]
+    "entry",
+    [
+        "whiten",
+        "whiten:",
+        "whiten:-1",
+        "whiten:soon",
+        ":3",
+        "whiten:1,2",
+        "whiten:epoch=3",
+        "a:inf",
+    ],
 )
 def test_what_is_not_a_name_with_an_epoch(entry: str) -> None:
     with pytest.raises(SeewhyError, match=r"freeze takes names with an epoch, as in whiten:3"):
@@ -47,5 +66,8 @@ def test_what_is_not_a_name_with_an_epoch(entry: str) -> None:
 
 
 def test_history_is_complete_all_the_same(recipe: Recipe, data: Dataset) -> None:
-    state = new_state(build(recipe.model, 3, data.train), replace(recipe, epochs=2, freeze=("group1:1", "group2:1")))
+    state = new_state(
+        build_model(recipe.model, 3, data.train),
+        replace(recipe, epochs=2, freeze=("group1:1", "group2:1")),
+    )
     assert len([event for event in train(state, data) if isinstance(event, EpochStats)]) == 2

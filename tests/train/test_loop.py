@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.models import build
+from seewhy.models.registry import build_model
 from seewhy.train.batches import epoch_order
+from seewhy.train.device import find_precision
 from seewhy.train.loop import EpochStats, Progress, train
-from seewhy.train.precision import find_precision
 from seewhy.train.recipe import Recipe
-from seewhy.train.state import new_state
-from seewhy.train.totals import Totals
+from seewhy.train.state import RunningTotals, new_state
 
 
 def trained(recipe: Recipe, data: Dataset) -> tuple[nn.Module, list[EpochStats]]:
     torch.manual_seed(recipe.seed)
-    model = build(recipe.model, len(data.classes), data.train)
-    return model, [event for event in train(new_state(model, recipe), data) if isinstance(event, EpochStats)]
+    model = build_model(recipe.model, len(data.classes), data.train)
+    return model, [
+        event for event in train(new_state(model, recipe), data) if isinstance(event, EpochStats)
+    ]
 
 
 def test_it_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
@@ -47,7 +48,7 @@ def test_it_is_the_loop_that_one_would_write_by_hand(data: Dataset) -> None:
     )
     ours, _ = trained(recipe, data)
     torch.manual_seed(recipe.seed)
-    theirs = build(recipe.model, 3, data.train).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    theirs = build_model(recipe.model, 3, data.train).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     theirs.train()
     parameters = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -61,19 +62,28 @@ def test_it_is_the_loop_that_one_would_write_by_hand(data: Dataset) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - 0.5 * step / 7)
         optimizer.step()
-    for (name, mine), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+    for (name, mine), other in zip(
+        ours.state_dict().items(), theirs.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(recipe: Recipe, data: Dataset) -> None:
-    weights = [trained(replace(recipe, seed=seed, epochs=1), data)[0].state_dict()["linear.weight"] for seed in (0, 0, 1)]
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    recipe: Recipe, data: Dataset
+) -> None:
+    weights = [
+        trained(replace(recipe, seed=seed, epochs=1), data)[0].state_dict()["linear.weight"]
+        for seed in (0, 0, 1)
+    ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_progress_comes_every_step_and_ends_where_the_epoch_does(recipe: Recipe, data: Dataset) -> None:
+def test_progress_comes_every_step_and_ends_where_the_epoch_does(
+    recipe: Recipe, data: Dataset
+) -> None:
     torch.manual_seed(0)
-    model = build(recipe.model, 3, data.train)
+    model = build_model(recipe.model, 3, data.train)
     events = list(train(new_state(model, replace(recipe, epochs=1)), data))
     steps = [event for event in events if isinstance(event, Progress)]
     (stats,) = (event for event in events if isinstance(event, EpochStats))
@@ -91,13 +101,19 @@ def test_fractions_of_an_epoch(recipe: Recipe, data: Dataset) -> None:
     assert [row.step for row in history] == [6, 9]
 
 
-@pytest.mark.parametrize(("every", "evaluated"), [(1, [True] * 3), (2, [False, True, True]), (0, [False, False, True])])
-def test_evaluation_where_asked_and_always_at_the_end(every: int, evaluated: list[bool], recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.parametrize(
+    ("every", "evaluated"), [(1, [True] * 3), (2, [False, True, True]), (0, [False, False, True])]
+)
+def test_evaluation_where_asked_and_always_at_the_end(
+    every: int, evaluated: list[bool], recipe: Recipe, data: Dataset
+) -> None:
     _, history = trained(replace(recipe, epochs=3, eval_every=every), data)
     assert [row.eval_loss is not None for row in history] == evaluated
 
 
-def test_evaluation_is_on_the_validation_split_where_there_is_one(recipe: Recipe, data: Dataset) -> None:
+def test_evaluation_is_on_the_validation_split_where_there_is_one(
+    recipe: Recipe, data: Dataset
+) -> None:
     wrong = replace(data.test, labels=(data.test.labels + 1) % 3)
     _, history = trained(recipe, replace(data, validation=wrong))
     assert history[-1].eval_accuracy is not None
@@ -111,16 +127,22 @@ def test_bf16_learns_too(recipe: Recipe, data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_network_computes_in_the_precision_asked_for_and_channels_last(precision: str, recipe: Recipe, data: Dataset) -> None:
-    model = build(recipe.model, 3, data.train)
+def test_the_network_computes_in_the_precision_asked_for_and_channels_last(
+    precision: str, recipe: Recipe, data: Dataset
+) -> None:
+    model = build_model(recipe.model, 3, data.train)
     seen = set()
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.add((output.dtype, output.is_contiguous(memory_format=torch.channels_last)))
 
-    conv = next(module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d))
+    conv = next(
+        module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d)
+    )
     conv.register_forward_hook(look)
-    list(train(new_state(model, replace(recipe, precision=precision, epochs=1, eval_every=0)), data))
+    list(
+        train(new_state(model, replace(recipe, precision=precision, epochs=1, eval_every=0)), data)
+    )
     assert seen == {(torch.bfloat16 if precision == "bf16" else torch.float32, True)}
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -143,12 +165,15 @@ def test_auto_takes_bf16_where_the_processor_has_it(
 
 
 def test_divergence_is_said_in_one_line(recipe: Recipe, data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match=r"not finite at step \d \(epoch 0\..*at a learning rate of .*try a lower lr than 1e"):
+    with pytest.raises(
+        SeewhyError,
+        match=r"not finite at step \d \(epoch 0\..*at a learning rate of .*try a lower lr than 1e",
+    ):
         trained(replace(recipe, lr=1e30), data)
 
 
 def test_totals_are_means_over_images_not_over_batches() -> None:
-    totals = Totals(torch.device("cpu"))
+    totals = RunningTotals(torch.device("cpu"))
     assert all(math.isnan(value) for value in totals.latest())
     eye = torch.eye(3)
     totals.add(torch.tensor(1.0), eye, eye)

@@ -12,28 +12,45 @@ import torch
 from seewhy.data.augment import Batch
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.models import build
+from seewhy.models.registry import build_model
 from seewhy.train import loop
-from seewhy.train.lr_finder import DEFAULT, SUGGESTIONS, RangeTest, minimum_tenth, range_test, smoothed, steepest, valley
-from seewhy.train.optimizers import wants_full_batch
+from seewhy.train.lr_finder import (
+    DEFAULT_SUGGESTION,
+    LR_SUGGESTIONS,
+    LRRangeTest,
+    exponential_average,
+    lr_range_test,
+    minimum_tenth,
+    steepest,
+    valley,
+)
+from seewhy.train.optimizers import needs_full_batch
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state, state_dict
 
 RECIPE = Recipe(
-    name="small", model="speednet:width=0.125", epochs=2, batch_size=40, lr=0.2, optimizer="sgd:momentum=0.9", precision="fp32"
+    name="small",
+    model="speednet:width=0.125",
+    epochs=2,
+    batch_size=40,
+    lr=0.2,
+    optimizer="sgd:momentum=0.9",
+    precision="fp32",
 )
 
 
 def begun(data: Dataset, recipe: Recipe = RECIPE) -> TrainState:
     torch.manual_seed(0)
-    return new_state(build(recipe.model, len(data.classes), data.train), recipe)
+    return new_state(build_model(recipe.model, len(data.classes), data.train), recipe)
 
 
 def same(a: object, b: object) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return (
+            isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        )
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
     return a == b
@@ -52,8 +69,8 @@ def test_rates_grow_by_one_factor_and_groups_keep_their_ratio(
 
     state = begun(data, replace(RECIPE, optimizer=optimizer))
     ratios = [group["lr"] / 0.2 for each in state.optimizers for group in each.param_groups]
-    monkeypatch.setattr(loop, "set_rates", spy)
-    found = range_test(state, data, 1e-6, 1e-2, 20)
+    monkeypatch.setattr(loop, "set_lr_and_momentum", spy)
+    found = lr_range_test(state, data, 1e-6, 1e-2, 20)
     assert found.ended == "at the end of the range"
     assert found.rates == pytest.approx([1e-6 * 1e4 ** (place / 19) for place in range(20)])
     for rates, rate in zip(seen, found.rates, strict=False):
@@ -64,15 +81,19 @@ def test_losses_are_those_of_a_training_with_these_rates(data: Dataset) -> None:
     """At a rate of nearly 0 nothing moves, so each loss is that of its batch; a training that stands still has their mean."""
     recipe = replace(RECIPE, augment=())
     per_epoch = math.ceil(len(data.train) / 40)
-    found = range_test(begun(data, recipe), data, 1e-12, 2e-12, max(10, 2 * per_epoch))
+    found = lr_range_test(begun(data, recipe), data, 1e-12, 2e-12, max(10, 2 * per_epoch))
     still = replace(recipe, lr=1e-12, epochs=1, schedule="constant")
-    rows = [event for event in loop.train(begun(data, still), data) if isinstance(event, loop.EpochStats)]
+    rows = [
+        event
+        for event in loop.train(begun(data, still), data)
+        if isinstance(event, loop.EpochStats)
+    ]
     assert np.mean(found.losses[:per_epoch]) == pytest.approx(rows[0].train_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_update_of_several_batches_is_one_point(data: Dataset, accumulate: int) -> None:
-    found = range_test(begun(data, replace(RECIPE, accumulate=accumulate)), data, 1e-6, 1e-3, 12)
+    found = lr_range_test(begun(data, replace(RECIPE, accumulate=accumulate)), data, 1e-6, 1e-3, 12)
     assert len(found.rates) == len(found.losses) == len(found.smoothed) == 12
     assert all(low < high for low, high in pairwise(found.rates))
 
@@ -80,15 +101,24 @@ def test_an_update_of_several_batches_is_one_point(data: Dataset, accumulate: in
 def test_each_point_of_an_accumulated_update_is_the_mean_over_its_batches(data: Dataset) -> None:
     """At a rate of nearly 0 the three batches of an update lose what they lose alone, one after the other."""
     recipe = replace(RECIPE, augment=(), epochs=5)
-    alone = range_test(begun(data, recipe), data, 1e-12, 2e-12, 30).losses
-    found = range_test(begun(data, replace(recipe, accumulate=3)), data, 1e-12, 2e-12, 10).losses
+    alone = lr_range_test(begun(data, recipe), data, 1e-12, 2e-12, 30).losses
+    found = lr_range_test(begun(data, replace(recipe, accumulate=3)), data, 1e-12, 2e-12, 10).losses
     assert found == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_rates_of_accumulated_updates_are_those_of_single_ones(data: Dataset, optimizer: str) -> None:
+def test_the_rates_of_accumulated_updates_are_those_of_single_ones(
+    data: Dataset, optimizer: str
+) -> None:
     once, thrice = (
-        range_test(begun(data, replace(RECIPE, optimizer=optimizer, accumulate=count)), data, 1e-6, 1e-2, 12) for count in (1, 3)
+        lr_range_test(
+            begun(data, replace(RECIPE, optimizer=optimizer, accumulate=count)),
+            data,
+            1e-6,
+            1e-2,
+            12,
+        )
+        for count in (1, 3)
     )
     assert thrice.rates == pytest.approx(once.rates)
 
@@ -105,25 +135,31 @@ def test_full_batch_descent_is_tried_on_single_batches(data: Dataset, fails: boo
             raise ZeroDivisionError
         return batch
 
-    state = begun(data, replace(RECIPE, optimizer="gd:momentum=0.5", augment=(counts,), accumulate=2))
+    state = begun(
+        data, replace(RECIPE, optimizer="gd:momentum=0.5", augment=(counts,), accumulate=2)
+    )
     kept = copy.deepcopy(state_dict(state))
     if fails:
         with pytest.raises(ZeroDivisionError):
-            range_test(state, data, 1e-4, 1e-1, 20)
+            lr_range_test(state, data, 1e-4, 1e-1, 20)
     else:
-        found = range_test(state, data, 1e-4, 1e-1, 20)
+        found = lr_range_test(state, data, 1e-4, 1e-1, 20)
         assert found.rates == pytest.approx([1e-4 * 1e3 ** (place / 19) for place in range(20)])
         assert calls in (20, 21)  # the last one is only looked at
         likewise = replace(RECIPE, optimizer="sgd:momentum=0.5", augment=())
-        assert found.losses == range_test(begun(data, likewise), data, 1e-4, 1e-1, 20).losses
-    assert wants_full_batch(state.optimizers)
-    assert all(group["full_batch"] for optimizer in state.optimizers for group in optimizer.param_groups)
+        assert found.losses == lr_range_test(begun(data, likewise), data, 1e-4, 1e-1, 20).losses
+    assert needs_full_batch(state.optimizers)
+    assert all(
+        group["full_batch"] for optimizer in state.optimizers for group in optimizer.param_groups
+    )
     assert same(state_dict(state), kept)
 
 
 def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
     state = begun(data, replace(RECIPE, precision="fp16"))
-    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=5, enabled=True)  # grows during the test
+    state.scaler = torch.amp.GradScaler(
+        "cpu", init_scale=2.0**12, growth_interval=5, enabled=True
+    )  # grows during the test
     training = loop.train(state, data)
     for _ in range(3):
         next(training)
@@ -137,30 +173,30 @@ def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
         return batch
 
     state.recipe = replace(state.recipe, augment=(looks,))
-    range_test(state, data, 1e-6, 1e-3, 20)
+    lr_range_test(state, data, 1e-6, 1e-3, 20)
     assert max(scales) > kept["scaler"]["scale"]
     assert state.scaler.state_dict() == kept["scaler"]
     assert same(state_dict(state), kept)
 
 
 def test_the_suggestion_is_the_default_one(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = range_test(begun(data), data, 1e-5, 1.0, 20)
-    assert found.suggestion == SUGGESTIONS[DEFAULT](found)
-    assert found.suggestions == {name: suggest(found) for name, suggest in SUGGESTIONS.items()}
-    monkeypatch.setitem(SUGGESTIONS, DEFAULT, lambda test: 0.125)
+    found = lr_range_test(begun(data), data, 1e-5, 1.0, 20)
+    assert found.suggestion == LR_SUGGESTIONS[DEFAULT_SUGGESTION](found)
+    assert found.suggestions == {name: suggest(found) for name, suggest in LR_SUGGESTIONS.items()}
+    monkeypatch.setitem(LR_SUGGESTIONS, DEFAULT_SUGGESTION, lambda test: 0.125)
     assert found.suggestion == 0.125
 
 
 def test_smoothing_is_the_weighted_mean_so_far_and_keeps_a_constant() -> None:
     losses, beta = [3.0, 1.0, 4.0, 1.0, 5.0], 0.98
-    for count, value in enumerate(smoothed(losses, beta), 1):
+    for count, value in enumerate(exponential_average(losses, beta), 1):
         weights = [beta ** (count - place) for place in range(1, count + 1)]
         assert value == pytest.approx(np.average(losses[:count], weights=weights))
-    assert smoothed([0.7] * 200, 0.98) == pytest.approx([0.7] * 200)
+    assert exponential_average([0.7] * 200, 0.98) == pytest.approx([0.7] * 200)
 
 
 def test_it_ends_where_the_loss_diverges_and_cuts_that_off(data: Dataset) -> None:
-    found = range_test(begun(data), data, 1e-4, 1e6, 60, beta=0.0)
+    found = lr_range_test(begun(data), data, 1e-4, 1e6, 60, beta=0.0)
     assert found.ended == "diverged"
     assert len(found.rates) < 60
     least = list(np.minimum.accumulate(found.smoothed))
@@ -175,11 +211,13 @@ def test_a_loss_that_is_not_finite_ends_it_and_is_no_suggestion(data: Dataset) -
         calls += 1
         return batch if calls <= 15 else replace(batch, labels=batch.labels * math.nan)
 
-    found = range_test(begun(data, replace(RECIPE, augment=(breaks,))), data, 1e-5, 1.0, 40)
+    found = lr_range_test(begun(data, replace(RECIPE, augment=(breaks,))), data, 1e-5, 1.0, 40)
     assert found.ended == "not finite"
     assert len(found.rates) == 15
     assert np.isfinite(found.losses).all()
-    assert all(found.rates[0] / 10 <= rate <= found.rates[-1] for rate in found.suggestions.values())
+    assert all(
+        found.rates[0] / 10 <= rate <= found.rates[-1] for rate in found.suggestions.values()
+    )
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -206,9 +244,9 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
     trained = [parameter.requires_grad for parameter in state.model.parameters()]
     if fails:
         with pytest.raises(ZeroDivisionError):
-            range_test(state, data, 1e-4, 1.0, 30)
+            lr_range_test(state, data, 1e-4, 1.0, 30)
     else:
-        range_test(state, data, 1e-4, 1.0, 12)
+        lr_range_test(state, data, 1e-4, 1.0, 12)
     assert same(state_dict(state), kept)
     assert state.recipe is recipe
     assert not any(module.training for module in state.model.modules())
@@ -216,18 +254,33 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 4, 5, 8])
-def test_the_whole_range_is_covered_however_many_batches_an_update_has(data: Dataset, accumulate: int) -> None:
-    recipe = replace(RECIPE, batch_size=35, accumulate=accumulate, resolution="linear:start=0.5,end=1,warmup=0.5", lookahead=50)
-    assert len(data.train) % 35 > 0  # the last update of an epoch is a smaller one for most of these
-    found = range_test(begun(data, recipe), data, 1e-6, 1e-3, 20)
+def test_the_whole_range_is_covered_however_many_batches_an_update_has(
+    data: Dataset, accumulate: int
+) -> None:
+    recipe = replace(
+        RECIPE,
+        batch_size=35,
+        accumulate=accumulate,
+        resolution="linear:start=0.5,end=1,warmup=0.5",
+        lookahead=50,
+    )
+    assert (
+        len(data.train) % 35 > 0
+    )  # the last update of an epoch is a smaller one for most of these
+    found = lr_range_test(begun(data, recipe), data, 1e-6, 1e-3, 20)
     assert len(found.rates) == 20
     assert found.rates[0] == pytest.approx(1e-6)
     assert found.rates[-1] == pytest.approx(1e-3)
     assert all(before < after for before, after in pairwise(found.rates))
 
 
-def a_test(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
-    return RangeTest(tuple(rates.tolist()), tuple(losses.tolist()), tuple(losses.tolist()), "at the end of the range")
+def a_test(rates: np.ndarray, losses: np.ndarray) -> LRRangeTest:
+    return LRRangeTest(
+        tuple(rates.tolist()),
+        tuple(losses.tolist()),
+        tuple(losses.tolist()),
+        "at the end of the range",
+    )
 
 
 @pytest.mark.parametrize("steps", [100, 400])
@@ -236,15 +289,20 @@ def test_the_default_is_where_most_of_the_fall_is_done_noise_or_not(steps: int) 
     place = np.log10(rates)
     losses = (
         2.3 - 2 / (1 + np.exp(-3 * (place + 2))) + 50 * np.maximum(place, 0) ** 2
-    )  # falls by 80 % at log 4 / 3 decades past 0.01
+    )  # falls by 80% at log 4 / 3 decades past 0.01
     noisy = losses + 0.05 * np.random.default_rng(0).standard_normal(steps)
     for each in (losses, noisy):
-        assert math.log10(a_test(rates, each).suggestion) == pytest.approx(-2 + math.log(4) / 3, abs=0.2)
+        assert math.log10(a_test(rates, each).suggestion) == pytest.approx(
+            -2 + math.log(4) / 3, abs=0.2
+        )
 
 
 def test_there_is_no_default_where_the_loss_hardly_fell() -> None:
     rates = np.logspace(-6, 1, 50)
-    with pytest.raises(SeewhyError, match=r"fell from 2.3\d* to 2.3\d* only at rates from 1e-06 to 10; give lr, or try others"):
+    with pytest.raises(
+        SeewhyError,
+        match=r"fell from 2.3\d* to 2.3\d* only at rates from 1e-06 to 10; give lr, or try others",
+    ):
         _ = a_test(rates, np.linspace(2.3, 3, 50)).suggestion
     with pytest.raises(SeewhyError, match=r"fell from 2 to 1.99 only"):
         _ = a_test(rates, np.linspace(2, 1.99, 50)).suggestion
@@ -253,7 +311,9 @@ def test_there_is_no_default_where_the_loss_hardly_fell() -> None:
 def test_steepest_is_per_decade_and_before_the_minimum() -> None:
     rates = np.logspace(-6, 1, 400)
     place = np.log10(rates)
-    losses = 2.3 - 2 / (1 + np.exp(-6 * (place + 2))) + 50 * np.maximum(place, 0) ** 2  # falls most at 0.01, then rises
+    losses = (
+        2.3 - 2 / (1 + np.exp(-6 * (place + 2))) + 50 * np.maximum(place, 0) ** 2
+    )  # falls most at 0.01, then rises
     assert math.log10(steepest(a_test(rates, losses))) == pytest.approx(-2, abs=0.02)
     assert minimum_tenth(a_test(rates, losses)) == pytest.approx(rates[losses.argmin()] / 10)
 
@@ -266,9 +326,15 @@ def test_the_valley_is_the_longest_way_down(seed: int) -> None:
     def falls(places: tuple[int, ...]) -> bool:
         return all(losses[a] > losses[b] for a, b in pairwise(places))
 
-    ways = [places for size in range(1, 12) for places in combinations(range(11), size) if falls(places)]
+    ways = [
+        places for size in range(1, 12) for places in combinations(range(11), size) if falls(places)
+    ]
     longest = max(map(len, ways))
-    possible = {rates[places[0] + round(2 / 3 * (places[-1] - places[0]))] for places in ways if len(places) == longest}
+    possible = {
+        rates[places[0] + round(2 / 3 * (places[-1] - places[0]))]
+        for places in ways
+        if len(places) == longest
+    }
     assert valley(a_test(np.array(rates), np.array(losses))) in possible
 
 
@@ -285,5 +351,5 @@ def test_the_valley_is_the_longest_way_down(seed: int) -> None:
 )
 def test_bad_ranges(data: Dataset, given: dict[str, float], said: str) -> None:
     with pytest.raises(SeewhyError) as raised:
-        range_test(begun(data), data, **given)  # type: ignore[arg-type]
+        lr_range_test(begun(data), data, **given)  # type: ignore[arg-type]
     assert said in str(raised.value)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
-from seewhy.train.muon import Muon, orthogonalised
+from seewhy.train.muon import Muon, orthogonalize
 from seewhy.train.optimizers import bind_optimizer
 from seewhy.train.recipe import Recipe
 
@@ -23,17 +23,21 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (16, 16), (32, 144)])
 @pytest.mark.parametrize("iterations", [1, 3, 5])
-def test_iterating_the_gram_matrix_is_iterating_the_matrix(shape: tuple[int, int], iterations: int) -> None:
+def test_iterating_the_gram_matrix_is_iterating_the_matrix(
+    shape: tuple[int, int], iterations: int
+) -> None:
     matrices = random(3, *shape)
-    for matrix, found in zip(matrices, orthogonalised(matrices, iterations), strict=True):
-        torch.testing.assert_close(found.double(), newton_schulz(matrix, iterations), rtol=1e-4, atol=1e-4)
+    for matrix, found in zip(matrices, orthogonalize(matrices, iterations), strict=True):
+        torch.testing.assert_close(
+            found.double(), newton_schulz(matrix, iterations), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_singular_values_come_near_one_and_directions_stay() -> None:
     left, _ = torch.linalg.qr(random(8, 8))
     right, _ = torch.linalg.qr(random(20, 8, seed=1))
     values = torch.tensor([1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05])
-    found = left.T @ orthogonalised((left @ values.diag() @ right.T)[None])[0] @ right
+    found = left.T @ orthogonalize((left @ values.diag() @ right.T)[None])[0] @ right
     assert (found - found.diag().diag()).abs().max() < 1e-4
     assert 0.65 < found.diag().min() < found.diag().max() < 1.25
 
@@ -44,23 +48,33 @@ def test_a_step_by_hand(nesterov: bool) -> None:
     wide, tall = nn.Parameter(random(4, 2, 3, 3)), nn.Parameter(random(12, 3))
     expected = [wide.detach().double().reshape(4, 18), tall.detach().double()]
     buffers = [torch.zeros(4, 18).double(), torch.zeros(12, 3).double()]
-    optimizer = Muon([wide, tall], lr=0.1, momentum=0.9, nesterov=nesterov, iterations=4, weight_decay=0.5)
+    optimizer = Muon(
+        [wide, tall], lr=0.1, momentum=0.9, nesterov=nesterov, iterations=4, weight_decay=0.5
+    )
     for step in range(3):
         for place, parameter in enumerate((wide, tall)):
             parameter.grad = random(*parameter.shape, seed=10 * step + place)
             gradient = parameter.grad.double().reshape(expected[place].shape)
             buffers[place] = 0.9 * buffers[place] + gradient
             direction = gradient + 0.9 * buffers[place] if nesterov else buffers[place]
-            flat = newton_schulz(direction, 4) if place == 0 else newton_schulz(direction.T, 4).T * 2.0  # sqrt(12 / 3)
+            flat = (
+                newton_schulz(direction, 4) if place == 0 else newton_schulz(direction.T, 4).T * 2.0
+            )  # sqrt(12 / 3)
             expected[place] = expected[place] * (1 - 0.1 * 0.5) - 0.1 * flat
         optimizer.step()
     for parameter, wanted in zip((wide, tall), expected, strict=True):
-        torch.testing.assert_close(parameter.detach().double().reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            parameter.detach().double().reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_equal_shapes_do_not_mix() -> None:
     alone, beside, other = (nn.Parameter(random(4, 6)) for _ in range(3))
-    alone.grad, beside.grad, other.grad = random(4, 6, seed=1), random(4, 6, seed=1), random(4, 6, seed=2)
+    alone.grad, beside.grad, other.grad = (
+        random(4, 6, seed=1),
+        random(4, 6, seed=1),
+        random(4, 6, seed=2),
+    )
     Muon([alone], lr=0.1).step()
     Muon([beside, other], lr=0.1).step()
     torch.testing.assert_close(alone, beside)
@@ -87,8 +101,12 @@ def test_what_has_no_gradient_stays() -> None:
 
 @pytest.mark.parametrize(("rest", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_hidden_weights_go_to_muon_and_the_rest_elsewhere(rest: str, kind: type) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2))
-    optimizers = bind_optimizer(f"muon:rest={rest},head_lr=3,bias_lr=7")(net, Recipe(lr=0.5, weight_decay=0.01))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2)
+    )
+    optimizers = bind_optimizer(f"muon:rest={rest},head_lr=3,bias_lr=7")(
+        net, Recipe(lr=0.5, weight_decay=0.01)
+    )
     muon, others = optimizers
     assert isinstance(muon, Muon)
     assert isinstance(others, kind)
@@ -115,7 +133,9 @@ def test_a_weight_of_zeros_stays_finite() -> None:
     assert weight.isfinite().all()
 
 
-@pytest.mark.parametrize("text", ["muon:momentum=1", "muon:iterations=0", "muon:rest=lion", "muon:head_lr=0"])
+@pytest.mark.parametrize(
+    "text", ["muon:momentum=1", "muon:iterations=0", "muon:rest=lion", "muon:head_lr=0"]
+)
 def test_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):
         bind_optimizer(text)(nn.Linear(2, 2), Recipe())

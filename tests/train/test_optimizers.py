@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, remembered_bytes, set_rates
+from seewhy.train.optimizers import (
+    OPTIMIZERS,
+    bind_optimizer,
+    optimizer_state_bytes,
+    set_lr_and_momentum,
+)
 from seewhy.train.recipe import Recipe
 
 
@@ -20,8 +25,15 @@ def test_groups_leave_out_frozen_parameters_and_do_not_decay_biases_and_norms() 
     net = network()
     (optimizer,) = bind_optimizer("sgd:bias_lr=8")(net, Recipe(lr=0.5, weight_decay=0.01))
     weights, biases = optimizer.param_groups
-    assert [parameter is wanted for parameter, wanted in zip(weights["params"], [net[0].weight, net[2].weight], strict=True)]
-    assert {id(parameter) for parameter in biases["params"]} == {id(net[0].bias), id(net[1].weight), id(net[1].bias)}
+    assert [
+        parameter is wanted
+        for parameter, wanted in zip(weights["params"], [net[0].weight, net[2].weight], strict=True)
+    ]
+    assert {id(parameter) for parameter in biases["params"]} == {
+        id(net[0].bias),
+        id(net[1].weight),
+        id(net[1].bias),
+    }
     assert (weights["lr"], weights["weight_decay"]) == (0.5, 0.01)
     assert (biases["lr"], biases["weight_decay"]) == (4.0, 0.0)
 
@@ -34,7 +46,7 @@ def test_decay_all_decays_all() -> None:
 def test_an_optimizer_of_ones_own_needs_to_know_nothing_of_schedules() -> None:
     optimizers = [torch.optim.Rprop(network().parameters(), lr=0.3)]
     for factor in (0.1, 0.5):
-        set_rates(optimizers, factor)
+        set_lr_and_momentum(optimizers, factor)
         assert optimizers[0].param_groups[0]["lr"] == pytest.approx(0.3 * factor)
 
 
@@ -46,7 +58,7 @@ def test_a_model_with_nothing_to_train() -> None:
 def test_the_schedule_scales_every_group_from_its_own_peak() -> None:
     optimizers = bind_optimizer("sgd:bias_lr=2")(network(), Recipe(lr=0.5))
     for factor in (0.1, 0.5):
-        set_rates(optimizers, factor)
+        set_lr_and_momentum(optimizers, factor)
         assert [group["lr"] for group in optimizers[0].param_groups] == [0.5 * factor, 1.0 * factor]
 
 
@@ -173,17 +185,19 @@ def test_bytes_that_are_remembered(text: str, of_each: int, of_each_tensor: int)
         for optimizer in optimizers:
             optimizer.step()
     numbers = 3 * 4 + 4 + 4 + 4 + 4 * 2  # of both layers and the norm; the last bias is frozen
-    assert remembered_bytes(optimizers) == of_each * numbers + of_each_tensor * len(trained)
+    assert optimizer_state_bytes(optimizers) == of_each * numbers + of_each_tensor * len(trained)
 
 
 def test_bytes_of_several_optimizers_and_formats_add_up() -> None:
     small, large = nn.Linear(3, 2, bias=False).bfloat16(), nn.Linear(5, 2, bias=False).double()
-    optimizers = [torch.optim.SGD(part.parameters(), lr=LR, momentum=0.9) for part in (small, large)]
+    optimizers = [
+        torch.optim.SGD(part.parameters(), lr=LR, momentum=0.9) for part in (small, large)
+    ]
     for parameter in (small.weight, large.weight):
         parameter.grad = torch.ones_like(parameter)
     for optimizer in optimizers:
         optimizer.step()
-    assert remembered_bytes(list(optimizers)) == 6 * 2 + 10 * 8
+    assert optimizer_state_bytes(list(optimizers)) == 6 * 2 + 10 * 8
 
 
 @pytest.mark.parametrize(
@@ -224,7 +238,13 @@ def test_each_lowers_a_loss(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_gives_biases_a_rate_of_their_own(name: str) -> None:
     net = network()
-    groups = [group for each in bind_optimizer(f"{name}:bias_lr=3")(net, Recipe(lr=0.5)) for group in each.param_groups]
+    groups = [
+        group
+        for each in bind_optimizer(f"{name}:bias_lr=3")(net, Recipe(lr=0.5))
+        for group in each.param_groups
+    ]
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    assert [rates[id(parameter)] for parameter in trained] == [0.5 if parameter.ndim > 1 else 1.5 for parameter in trained]
+    assert [rates[id(parameter)] for parameter in trained] == [
+        0.5 if parameter.ndim > 1 else 1.5 for parameter in trained
+    ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seewhy.errors import SeewhyError
-from seewhy.train.optimizers import bind_optimizer, momentum_of, set_rates
+from seewhy.train.optimizers import bind_optimizer, momentum_of, set_lr_and_momentum
 from seewhy.train.recipe import Recipe, from_dict, restore_recipe, to_toml
 from seewhy.train.recipes import RECIPES, find_recipe, read_recipe
 from seewhy.train.schedules import bind_schedule
@@ -33,7 +33,9 @@ def test_every_field_is_documented_and_written() -> None:
     for field in fields(Recipe):
         assert f"\n{field.name} = " in "\n" + to_toml(Recipe())
         assert f"    {field.name}: " in source
-        assert source.split(f"    {field.name}: ", 1)[1].split("\n")[1].startswith('    """'), field.name
+        assert source.split(f"    {field.name}: ", 1)[1].split("\n")[1].startswith('    """'), (
+            field.name
+        )
 
 
 def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path) -> None:
@@ -75,7 +77,10 @@ def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path)
         ({"tta": "flop"}, "unknown test-time augmentation 'flop' (did you mean 'flip'?)"),
         ({"momentum_schedule": "dip:low=-1"}, "schedule 'dip:low=-1' gives a factor of"),
         ({"resolution": "lin"}, "unknown schedule 'lin' (did you mean 'linear'?)"),
-        ({"freeze": ["whiten"]}, "freeze takes names with an epoch, as in whiten:3, found 'whiten'"),
+        (
+            {"freeze": ["whiten"]},
+            "freeze takes names with an epoch, as in whiten:3, found 'whiten'",
+        ),
         ({"class_weights": "yes"}, "recipe field class_weights must be of type bool, found 'yes'"),
     ],
 )
@@ -87,7 +92,8 @@ def test_mistakes_say_what_is_possible(values: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("epochs = = 3", "is not a recipe in TOML"), ("epocs = 3", "unknown recipe field 'epocs'")]
+    ("content", "message"),
+    [("epochs = = 3", "is not a recipe in TOML"), ("epocs = 3", "unknown recipe field 'epocs'")],
 )
 def test_a_bad_file_is_named(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
@@ -98,7 +104,10 @@ def test_a_bad_file_is_named(content: str, message: str, tmp_path: Path) -> None
 
 
 def test_an_unknown_recipe_and_a_missing_file() -> None:
-    with pytest.raises(SeewhyError, match=r"unknown recipe 'davidnet-42' .did you mean 'davidnet-24'.*or a FILE.toml"):
+    with pytest.raises(
+        SeewhyError,
+        match=r"unknown recipe 'davidnet-42' .did you mean 'davidnet-24'.*or a FILE.toml",
+    ):
         find_recipe("davidnet-42")
     with pytest.raises(SeewhyError, match=r"no recipe file nowhere.toml"):
         find_recipe("nowhere.toml")
@@ -107,7 +116,9 @@ def test_an_unknown_recipe_and_a_missing_file() -> None:
 def test_a_base_is_found_beside_the_file_and_may_not_be_itself(tmp_path: Path) -> None:
     (tmp_path / "common.toml").write_text('base = "demo"\nlr = 0.25\n')
     (tmp_path / "mine.toml").write_text('base = "common.toml"\nseed = 4\n')
-    assert read_recipe(tmp_path / "mine.toml") == replace(RECIPES["demo"], name="mine", lr=0.25, seed=4)
+    assert read_recipe(tmp_path / "mine.toml") == replace(
+        RECIPES["demo"], name="mine", lr=0.25, seed=4
+    )
     (tmp_path / "common.toml").write_text('base = "mine.toml"\n')
     with pytest.raises(SeewhyError, match=r"starts from itself"):
         read_recipe(tmp_path / "mine.toml")
@@ -132,7 +143,9 @@ def read_recipe_text(text: str) -> Recipe:
 
 def test_a_written_recipe_is_restored_where_its_names_mean_nothing(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text(to_toml(RECIPES["demo"]).replace("speednet", "mine:depth=3").replace("crop:1", "<invert>"))
+    path.write_text(
+        to_toml(RECIPES["demo"]).replace("speednet", "mine:depth=3").replace("crop:1", "<invert>")
+    )
     recipe = restore_recipe(path)
     assert recipe.model == "mine:depth=3"
     assert recipe.augment == ("<invert>,mode=constant",)
@@ -154,12 +167,18 @@ def test_the_published_adam_cycles_its_momentum_as_torch_does() -> None:
     model = torch.nn.Linear(2, 2)
     (ours,) = bind_optimizer(recipe.optimizer)(model, recipe)
     theirs = torch.optim.Adam(model.parameters())
-    cycle = torch.optim.lr_scheduler.OneCycleLR(theirs, 5.09e-3, total_steps=1001, pct_start=0.25, anneal_strategy="linear")
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        theirs, 5.09e-3, total_steps=1001, pct_start=0.25, anneal_strategy="linear"
+    )
     for step in range(1001):
-        set_rates(
-            [ours], bind_schedule(recipe.schedule)(step / 1000, ()), bind_schedule(recipe.momentum_schedule)(step / 1000, ())
+        set_lr_and_momentum(
+            [ours],
+            bind_schedule(recipe.schedule)(step / 1000, ()),
+            bind_schedule(recipe.momentum_schedule)(step / 1000, ()),
         )
-        assert momentum_of(ours.param_groups[0]) == pytest.approx(momentum_of(theirs.param_groups[0]), abs=1e-3)
+        assert momentum_of(ours.param_groups[0]) == pytest.approx(
+            momentum_of(theirs.param_groups[0]), abs=1e-3
+        )
         assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], abs=3e-5)
         theirs.step()
         cycle.step()

@@ -14,8 +14,12 @@ def test_one_cycle_is_the_one_of_torch(anneal: str, torch_name: str) -> None:
     steps = 101
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     settings = {"pct_start": 0.31, "div_factor": 20.0, "final_div_factor": 50.0}
-    theirs = OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, anneal_strategy=torch_name, **settings)  # type: ignore[arg-type]
-    ours = bind_schedule(f"one-cycle:pct_start=0.31,div_factor=20,final_div_factor=50,anneal={anneal}")
+    theirs = OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=steps, anneal_strategy=torch_name, **settings
+    )  # type: ignore[arg-type]
+    ours = bind_schedule(
+        f"one-cycle:pct_start=0.31,div_factor=20,final_div_factor=50,anneal={anneal}"
+    )
     expected, found = [], []
     for step in range(steps):
         expected.append(optimizer.param_groups[0]["lr"])
@@ -35,10 +39,16 @@ def test_three_phases_and_the_momentum_are_those_of_torch(anneal: str, torch_nam
     steps = 1001
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     settings = {"pct_start": 0.3, "div_factor": 20.0, "final_div_factor": 50.0, "three_phase": True}
-    theirs = OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, anneal_strategy=torch_name, **settings)  # type: ignore[arg-type]
-    ours = bind_schedule(f"one-cycle:pct_start=0.3,div_factor=20,final_div_factor=50,anneal={anneal},three_phase=true")
+    theirs = OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=steps, anneal_strategy=torch_name, **settings
+    )  # type: ignore[arg-type]
+    ours = bind_schedule(
+        f"one-cycle:pct_start=0.3,div_factor=20,final_div_factor=50,anneal={anneal},three_phase=true"
+    )
     for step in range(steps):
-        assert ours(step / (steps - 1), ()) == pytest.approx(optimizer.param_groups[0]["lr"], abs=0.01)
+        assert ours(step / (steps - 1), ()) == pytest.approx(
+            optimizer.param_groups[0]["lr"], abs=0.01
+        )
         optimizer.step()
         if step < steps - 1:
             theirs.step()
@@ -47,10 +57,14 @@ def test_three_phases_and_the_momentum_are_those_of_torch(anneal: str, torch_nam
 def test_a_dip_is_the_momentum_of_torchs_one_cycle() -> None:
     steps = 1001
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
-    theirs = OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, anneal_strategy="linear", pct_start=0.3)
+    theirs = OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=steps, anneal_strategy="linear", pct_start=0.3
+    )
     ours = bind_schedule("dip:pct_start=0.3")
     for step in range(steps):
-        assert 0.95 * ours(step / (steps - 1), ()) == pytest.approx(optimizer.param_groups[0]["momentum"], abs=1e-3)
+        assert 0.95 * ours(step / (steps - 1), ()) == pytest.approx(
+            optimizer.param_groups[0]["momentum"], abs=1e-3
+        )
         optimizer.step()
         if step < steps - 1:
             theirs.step()
@@ -71,7 +85,9 @@ def test_plateau_is_the_one_of_torch(patience: int, threshold: float) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, threshold=threshold, eps=0)
     ours = bind_schedule(f"plateau:factor=0.5,patience={patience},threshold={threshold}")
-    losses = (3 * torch.rand(60, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 0.2, 60)).tolist()
+    losses = (
+        3 * torch.rand(60, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 0.2, 60)
+    ).tolist()
     found = []
     for epoch, loss in enumerate(losses):
         theirs.step(loss)
@@ -85,12 +101,18 @@ def test_plateau_is_the_one_of_torch(patience: int, threshold: float) -> None:
     [
         ("constant", {0.0: 1.0, 0.5: 1.0, 1.0: 1.0}),
         ("linear", {0.0: 1.0, 0.25: 0.75, 1.0: 0.0}),
-        ("linear:warmup=0.2,start=0.5,end=0.1", {0.0: 0.5, 0.1: 0.75, 0.2: 1.0, 0.6: 0.55, 1.0: 0.1}),
+        (
+            "linear:warmup=0.2,start=0.5,end=0.1",
+            {0.0: 0.5, 0.1: 0.75, 0.2: 1.0, 0.6: 0.55, 1.0: 0.1},
+        ),
         ("cosine", {0.0: 1.0, 0.5: 0.5, 1 / 3: 0.75, 1.0: 0.0}),
         ("cosine:warmup=0.5,end=0.2", {0.0: 0.0, 0.25: 0.5, 0.5: 1.0, 0.75: 0.6, 1.0: 0.2}),
         ("step", {0.0: 1.0, 0.33: 1.0, 0.34: 0.1, 0.67: 0.01, 1.0: 0.01}),
         ("step:stages=2,factor=0.5", {0.49: 1.0, 0.5: 0.5, 1.0: 0.5}),
-        ("one-cycle:pct_start=0.5,div_factor=10,final_div_factor=10", {0.0: 0.1, 0.5: 1.0, 1.0: 0.01}),
+        (
+            "one-cycle:pct_start=0.5,div_factor=10,final_div_factor=10",
+            {0.0: 0.1, 0.5: 1.0, 1.0: 0.01},
+        ),
     ],
 )
 def test_points(text: str, points: dict[float, float]) -> None:
@@ -135,6 +157,8 @@ def test_exponential_grows_by_one_factor() -> None:
     values = [schedule(place / 50, ()) for place in range(51)]
     assert values[0] == pytest.approx(1e-4)
     assert values[-1] == pytest.approx(10)
-    assert [after / before for before, after in pairwise(values)] == pytest.approx([1e5 ** (1 / 50)] * 50)
+    assert [after / before for before, after in pairwise(values)] == pytest.approx(
+        [1e5 ** (1 / 50)] * 50
+    )
     with pytest.raises(SeewhyError, match="start and end above 0"):
         bind_schedule("exponential:start=0")

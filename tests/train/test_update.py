@@ -12,23 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo import config
 
-from seewhy.checkpoint import read_checkpoint
 from seewhy.data.dataset import Dataset, Split, class_weights
 from seewhy.errors import SeewhyError
-from seewhy.fitting import fit
-from seewhy.keeping import Keeping
-from seewhy.models import MODELS
-from seewhy.recording import Before, Recorder, describe_setting
-from seewhy.train.batches import epoch_order, resized
+from seewhy.models.registry import MODELS
+from seewhy.runs.checkpoint import CheckpointPolicy, read_checkpoint
+from seewhy.runs.recorder import Recorder, ResumeState, describe_setting
+from seewhy.runs.training import fit
+from seewhy.train.batches import epoch_order, resize_images
 from seewhy.train.loop import EpochStats, Progress, train
 from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, momentum_of
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state
-from seewhy.train.update import step_where
+from seewhy.train.update import step_if_finite
 from seewhy.train.world import World
 
 PLAIN = Recipe(
-    epochs=1, batch_size=40, lr=0.1, optimizer="sgd", weight_decay=0, schedule="constant", augment=(), precision="fp32"
+    epochs=1,
+    batch_size=40,
+    lr=0.1,
+    optimizer="sgd",
+    weight_decay=0,
+    schedule="constant",
+    augment=(),
+    precision="fp32",
 )
 
 
@@ -37,7 +43,9 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
 
 
-def trained(recipe: Recipe, data: Dataset, model: nn.Module | None = None) -> tuple[TrainState, list[Any]]:
+def trained(
+    recipe: Recipe, data: Dataset, model: nn.Module | None = None
+) -> tuple[TrainState, list[Any]]:
     state = new_state(model or linear(), recipe)
     return state, list(train(state, data))
 
@@ -47,7 +55,9 @@ def batch(data: Dataset, start: int, stop: int) -> tuple[Tensor, Tensor]:
     return data.train.images[chosen].float() / 255, data.train.labels[chosen]
 
 
-def by_hand(data: Dataset, loss: Any, edges: list[int], lr: float = 0.1, clip: float = 0.0) -> nn.Module:
+def by_hand(
+    data: Dataset, loss: Any, edges: list[int], lr: float = 0.1, clip: float = 0.0
+) -> nn.Module:
     """Plain gradient descent over the batches between `edges` of the first epoch's order."""
     net = linear()
     for start, stop in pairwise(edges):
@@ -79,7 +89,9 @@ def test_accumulated_batches_are_one_large_batch(data: Dataset) -> None:
     assert len([event for event in events if isinstance(event, Progress)]) == 6
 
 
-def test_gradient_descent_takes_one_step_an_epoch_along_the_gradient_of_all_images(data: Dataset) -> None:
+def test_gradient_descent_takes_one_step_an_epoch_along_the_gradient_of_all_images(
+    data: Dataset,
+) -> None:
     state, _ = trained(replace(PLAIN, optimizer="gd"), data)
     assert_equal(state.model, by_hand(data, entropy, [0, 240]))
     assert state.updates == 1
@@ -96,7 +108,9 @@ def test_l1_is_of_weights_alone(data: Dataset) -> None:
 
     state, events = trained(replace(PLAIN, l1=0.01, accumulate=2), data)
     assert_equal(state.model, by_hand(data, loss, [0, 80, 160, 240]))
-    assert events[0].train_loss == pytest.approx(entropy(linear(), *batch(data, 0, 40)).item(), rel=1e-5)  # without the penalty
+    assert events[0].train_loss == pytest.approx(
+        entropy(linear(), *batch(data, 0, 40)).item(), rel=1e-5
+    )  # without the penalty
 
 
 def test_classes_weigh_inversely_to_their_count(data: Dataset) -> None:
@@ -111,13 +125,17 @@ def test_classes_weigh_inversely_to_their_count(data: Dataset) -> None:
     assert_equal(state.model, by_hand(uneven, loss, [*range(0, 241, 40)]))
 
 
-def test_what_is_evaluated_and_kept_is_the_average(recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_evaluated_and_kept_is_the_average(
+    recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(MODELS, "linear", lambda num_classes, sample: linear())
     averaged = replace(PLAIN, model="linear", ema=0.9, epochs=2)
     plain = fit(replace(averaged, ema=0.0), data, quiet=True)
     run = fit(averaged, data, quiet=True)
     assert run.result is not None
-    assert run.history[-1].train_loss == plain.history[-1].train_loss  # the training itself is the same
+    assert (
+        run.history[-1].train_loss == plain.history[-1].train_loss
+    )  # the training itself is the same
     assert run.history[-1].eval_loss == pytest.approx(run.result.test_loss, rel=1e-5)
     assert run.history[-1].eval_loss != plain.history[-1].eval_loss
 
@@ -154,22 +172,34 @@ class Exploding(nn.Module):
         if self.calls < self.after:
             return outputs
         # the root has an infinite slope at zero, and zero is what it adds
-        return outputs + (outputs - outputs).sqrt() if self.only_gradient else outputs * float("inf")
+        return (
+            outputs + (outputs - outputs).sqrt() if self.only_gradient else outputs * float("inf")
+        )
 
 
 @pytest.mark.parametrize("only_gradient", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd:momentum=0.9", "adam", "muon"])
-def test_what_is_not_finite_reaches_no_weight(only_gradient: bool, optimizer: str, data: Dataset) -> None:
+def test_what_is_not_finite_reaches_no_weight(
+    only_gradient: bool, optimizer: str, data: Dataset
+) -> None:
     model = Exploding(4, only_gradient)
-    state = new_state(model, replace(PLAIN, optimizer=optimizer, schedule="linear", weight_decay=0.1))
+    state = new_state(
+        model, replace(PLAIN, optimizer=optimizer, schedule="linear", weight_decay=0.1)
+    )
     events = train(state, data)
     for _ in range(3):
         next(events)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    with pytest.raises(SeewhyError, match=r"not finite at step 4 \(epoch 0\.67\), at a learning rate of 0\.04; the weights were"):
+    with pytest.raises(
+        SeewhyError,
+        match=r"not finite at step 4 \(epoch 0\.67\), at a learning rate of 0\.04; the weights were",
+    ):
         next(events)
     assert state.step == 4
-    assert all(torch.equal(parameter, kept) for parameter, kept in zip(model.parameters(), before, strict=True))
+    assert all(
+        torch.equal(parameter, kept)
+        for parameter, kept in zip(model.parameters(), before, strict=True)
+    )
 
 
 @pytest.mark.parametrize("sound", [True, False])
@@ -187,11 +217,22 @@ def test_without_waiting_weights_move_only_where_all_was_sound(name: str, sound:
         optimizers = bind_optimizer(name)(model, Recipe(lr=0.1))
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 0.5 if sound else float("inf"))
-        step_where(torch.tensor(sound) if on_host else torch.tensor(sound).as_subclass(Flag), optimizers, on_host)
-        kept = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+        step_if_finite(
+            torch.tensor(sound) if on_host else torch.tensor(sound).as_subclass(Flag),
+            optimizers,
+            on_host,
+        )
+        kept = [
+            value
+            for optimizer in optimizers
+            for state in optimizer.state.values()
+            for value in state.values()
+        ]
         return list(model.parameters()), [value for value in kept if isinstance(value, Tensor)]
 
-    weights = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)).state_dict()
+    weights = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)
+    ).state_dict()
     (waited, _), (found, remembered) = after_a_step(True), after_a_step(False)
     assert all(torch.equal(one, other) for one, other in zip(waited, found, strict=True))
     assert sound != torch.equal(found[0], weights["0.weight"])
@@ -205,7 +246,9 @@ def test_fp16_scales_the_loss_and_learns(recipe: Recipe, data: Dataset) -> None:
     assert run.setting["precision"] == "fp16"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "sgd:momentum=0.9", "adam", "muon:rest_momentum=0.5", "rmsprop"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "sgd:momentum=0.9", "adam", "muon:rest_momentum=0.5", "rmsprop"]
+)
 def test_fp16_skips_an_update_that_overflows_and_goes_on(optimizer: str, data: Dataset) -> None:
     changes = {"optimizer": optimizer, "lr": 0.01, "clip": 1.0}
     state = new_state(linear(), replace(PLAIN, precision="fp16", epochs=3, **changes))  # type: ignore[arg-type]
@@ -213,7 +256,9 @@ def test_fp16_skips_an_update_that_overflows_and_goes_on(optimizer: str, data: D
     before = [p.detach().clone() for p in state.model.parameters()]
     events = train(state, data)
     next(events)
-    assert all(torch.equal(p, kept) for p, kept in zip(state.model.parameters(), before, strict=True))
+    assert all(
+        torch.equal(p, kept) for p, kept in zip(state.model.parameters(), before, strict=True)
+    )
     rest = list(events)
     assert state.scaler.get_scale() < 2.0**40
     assert all(p.isfinite().all() for p in state.model.parameters())
@@ -233,26 +278,40 @@ def test_fp16_gives_up_where_no_scale_helps(data: Dataset) -> None:
     ("changes", "said"),
     [
         ({"freeze": ("0:0", "1:0.5")}, "nothing to freeze is called '0'"),
-        ({"freeze": ("1:0.5",)}, r"freeze 1:0\.5 leaves nothing to train before the 1 epochs are over"),
+        (
+            {"freeze": ("1:0.5",)},
+            r"freeze 1:0\.5 leaves nothing to train before the 1 epochs are over",
+        ),
         ({"lookahead": 7}, "lookahead 7 is more than the 6 updates"),
-        ({"resolution": "linear:warmup=0.5,start=0.5,end=1", "epochs": 4}, "makes images of 4x4, which resnet18 does not take"),
+        (
+            {"resolution": "linear:warmup=0.5,start=0.5,end=1", "epochs": 4},
+            "makes images of 4x4, which resnet18 does not take",
+        ),
     ],
 )
-def test_what_cannot_work_is_said_before_the_first_step(changes: dict[str, Any], said: str, data: Dataset) -> None:
+def test_what_cannot_work_is_said_before_the_first_step(
+    changes: dict[str, Any], said: str, data: Dataset
+) -> None:
     state = new_state(linear(), replace(PLAIN, **changes))
     with pytest.raises(SeewhyError, match=said):
         next(train(state, data))
     assert state.step == 0
 
 
-def test_a_test_time_augmentation_that_cannot_work_is_said_before_training(recipe: Recipe, data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match=r"pixels must be at least 1 and below the images' side, found 40"):
+def test_a_test_time_augmentation_that_cannot_work_is_said_before_training(
+    recipe: Recipe, data: Dataset
+) -> None:
+    with pytest.raises(
+        SeewhyError, match=r"pixels must be at least 1 and below the images' side, found 40"
+    ):
         fit(replace(recipe, tta="flip-shift:pixels=40", epochs=1e6), data, quiet=True)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd:momentum=0.9", "rmsprop:momentum=0.9", "adam", "muon"])
 def test_momentum_may_start_at_zero(optimizer: str, data: Dataset) -> None:
-    _, events = trained(replace(PLAIN, optimizer=optimizer, lr=1e-3, momentum_schedule="linear:warmup=0.5"), data)
+    _, events = trained(
+        replace(PLAIN, optimizer=optimizer, lr=1e-3, momentum_schedule="linear:warmup=0.5"), data
+    )
     assert events[-1].train_loss < 2
 
 
@@ -268,7 +327,13 @@ def test_resolution_grows_over_the_epochs(data: Dataset) -> None:
             seen.append(tuple(pixels.shape[2:]))
             return self.head(pixels.mean((2, 3)))
 
-    recipe = replace(PLAIN, batch_size=240, epochs=8, eval_every=0, resolution="linear:warmup=0.5,start=0.5,end=1")
+    recipe = replace(
+        PLAIN,
+        batch_size=240,
+        epochs=8,
+        eval_every=0,
+        resolution="linear:warmup=0.5,start=0.5,end=1",
+    )
     trained(recipe, data, Looking())
     assert (
         seen == [(4, 4)] + [(4, 4)] * 2 + [(8, 8)] * 7
@@ -277,13 +342,13 @@ def test_resolution_grows_over_the_epochs(data: Dataset) -> None:
 
 def test_resizing_averages_pixels() -> None:
     images = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
-    assert resized(images, 1.0) is images
-    assert resized(images, 0.5).shape == (2, 3, 16, 12)
-    assert resized(images, 0.7).shape == (2, 3, 24, 16)
-    assert resized(images, 0.01).shape == (2, 3, 4, 4)
-    assert resized(images, 3.0).shape == (2, 3, 32, 24)
+    assert resize_images(images, 1.0) is images
+    assert resize_images(images, 0.5).shape == (2, 3, 16, 12)
+    assert resize_images(images, 0.7).shape == (2, 3, 24, 16)
+    assert resize_images(images, 0.01).shape == (2, 3, 4, 4)
+    assert resize_images(images, 3.0).shape == (2, 3, 32, 24)
     flat = torch.full((1, 3, 32, 32), 0.25)
-    torch.testing.assert_close(resized(flat, 0.5), flat[..., :16, :16])
+    torch.testing.assert_close(resize_images(flat, 0.5), flat[..., :16, :16])
 
 
 def test_patience_ends_a_training_that_no_longer_gets_better(recipe: Recipe, data: Dataset) -> None:
@@ -301,22 +366,38 @@ def test_patience_needs_something_to_watch(recipe: Recipe, data: Dataset) -> Non
         fit(replace(recipe, patience=2), data, quiet=True)
 
 
-def test_a_plateau_is_of_the_training_loss_where_there_is_no_validation_split(data: Dataset) -> None:
-    recipe = replace(PLAIN, epochs=6, lr=1e-6, schedule="plateau:factor=0.5,patience=0,threshold=0.5")
+def test_a_plateau_is_of_the_training_loss_where_there_is_no_validation_split(
+    data: Dataset,
+) -> None:
+    recipe = replace(
+        PLAIN, epochs=6, lr=1e-6, schedule="plateau:factor=0.5,patience=0,threshold=0.5"
+    )
     _, events = trained(recipe, replace(data, test=data.train))
     rates = [event.lr for event in events if isinstance(event, EpochStats)]
-    assert rates == pytest.approx([1e-6, 1e-6, 5e-7, 2.5e-7, 1.25e-7, 6.25e-8])  # losses stand still, after the first
+    assert rates == pytest.approx(
+        [1e-6, 1e-6, 5e-7, 2.5e-7, 1.25e-7, 6.25e-8]
+    )  # losses stand still, after the first
 
 
 def test_momentum_has_a_schedule_of_its_own(data: Dataset) -> None:
-    for optimizer in ("sgd:momentum=0.8", "adam:beta1=0.8", "rmsprop:momentum=0.8", "muon:momentum=0.8,rest_momentum=0.8"):
-        state = new_state(linear(), replace(PLAIN, optimizer=optimizer, momentum_schedule="dip:pct_start=0.4,low=0.5"))
+    for optimizer in (
+        "sgd:momentum=0.8",
+        "adam:beta1=0.8",
+        "rmsprop:momentum=0.8",
+        "muon:momentum=0.8,rest_momentum=0.8",
+    ):
+        state = new_state(
+            linear(),
+            replace(PLAIN, optimizer=optimizer, momentum_schedule="dip:pct_start=0.4,low=0.5"),
+        )
         events = train(state, data)
         momenta = []
         for _ in range(6):
             next(events)
             momenta.append(momentum_of(state.optimizers[-1].param_groups[0]))
-        assert momenta == pytest.approx([0.8, 0.6, 0.4, 0.8 * (1 - 0.5 * 2 / 3), 0.8 * (1 - 0.5 / 3), 0.8])
+        assert momenta == pytest.approx(
+            [0.8, 0.6, 0.4, 0.8 * (1 - 0.5 * 2 / 3), 0.8 * (1 - 0.5 / 3), 0.8]
+        )
         (row,) = events
         assert row.momentum == pytest.approx(0.8)
 
@@ -324,11 +405,15 @@ def test_momentum_has_a_schedule_of_its_own(data: Dataset) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its own parts
-def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(recipe: Recipe, data: Dataset) -> None:
+def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(
+    recipe: Recipe, data: Dataset
+) -> None:
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
-    compiled = replace(recipe, compile=True, epochs=4, resolution="linear:warmup=0.5,start=0.5,end=1")
+    compiled = replace(
+        recipe, compile=True, epochs=4, resolution="linear:warmup=0.5,start=0.5,end=1"
+    )
     run = fit(compiled, data, quiet=True)
     assert counters["stats"]["unique_graphs"] == 2
     assert run.test is not None
@@ -336,15 +421,29 @@ def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(recipe: Re
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("changes", [{"accumulate": 4}, {"optimizer": "gd"}], ids=["accumulated", "gd"])
+@pytest.mark.parametrize(
+    "changes", [{"accumulate": 4}, {"optimizer": "gd"}], ids=["accumulated", "gd"]
+)
 def test_a_loss_that_is_not_finite_counts_wherever_in_an_update_it_is(
-    precision: str, changes: dict[str, Any], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str,
+    changes: dict[str, Any],
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is the second of the four or six batches of an update; no checkpoint is of a state after it."""
-    monkeypatch.setitem(MODELS, "exploding", lambda num_classes, sample: Exploding(2, only_gradient=False))
+    monkeypatch.setitem(
+        MODELS, "exploding", lambda num_classes, sample: Exploding(2, only_gradient=False)
+    )
     recipe = replace(PLAIN, model="exploding", precision=precision, **changes)
     with pytest.raises(SeewhyError, match=r"not finite at step 2 \(epoch 0\.33\)"):
-        fit(recipe, data, tmp_path / "run", quiet=True, keeping=Keeping(checkpoint_seconds=0))
+        fit(
+            recipe,
+            data,
+            tmp_path / "run",
+            quiet=True,
+            checkpoint=CheckpointPolicy(checkpoint_seconds=0),
+        )
     kept = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["state"]
     assert kept["step"] == 1
     assert all(gradient.isfinite().all() for gradient in kept["gradients"].values())
@@ -354,7 +453,9 @@ def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path
     """On a GPU the host learns of it some steps later, and may want a checkpoint before."""
     state = new_state(linear(), PLAIN)
     setting = describe_setting(data, torch.device("cpu"), "fp32")
-    with Recorder(tmp_path / "run", state, data, setting, Keeping(), World(), Before()) as recorder:
+    with Recorder(
+        tmp_path / "run", state, data, setting, CheckpointPolicy(), World(), ResumeState()
+    ) as recorder:
         recorder.checkpoint()
         written = (tmp_path / "run/checkpoints/last.pt").stat().st_mtime_ns
         state.totals.fail(torch.tensor(False), 5)
@@ -371,7 +472,9 @@ def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path
         ({"epochs": 0.5}, [1.0, 0.5, 0.0]),
     ],
 )
-def test_an_update_has_the_rate_of_its_first_batch(settings: dict[str, Any], factors: list[float], data: Dataset) -> None:
+def test_an_update_has_the_rate_of_its_first_batch(
+    settings: dict[str, Any], factors: list[float], data: Dataset
+) -> None:
     state = new_state(linear(), replace(PLAIN, schedule="linear", **settings))
     rates, updates = [], 0
     for event in train(state, data):
@@ -386,28 +489,41 @@ def test_lookahead_counts_the_updates_that_ends_of_epochs_make(data: Dataset) ->
     recipe = replace(PLAIN, epochs=3, accumulate=8, lookahead=3)
     state, _ = trained(recipe, data)
     assert state.updates == 3
-    with pytest.raises(SeewhyError, match="lookahead 4 is more than the 3 updates of this training"):
+    with pytest.raises(
+        SeewhyError, match="lookahead 4 is more than the 3 updates of this training"
+    ):
         trained(replace(recipe, lookahead=4), data)
 
 
 def test_momentum_stays_below_one(data: Dataset) -> None:
     recipe = replace(PLAIN, optimizer="adam", momentum_schedule="exponential:start=1,end=1.2")
-    with pytest.raises(SeewhyError, match=r"takes a momentum of 0\.9 to 1\.08; it must stay below 1"):
+    with pytest.raises(
+        SeewhyError, match=r"takes a momentum of 0\.9 to 1\.08; it must stay below 1"
+    ):
         trained(recipe, data)
 
 
-@pytest.mark.parametrize(("outputs", "found"), [(nn.Linear(192, 5), r"\(40, 5\)"), (nn.LSTM(192, 3), "a tuple")])
+@pytest.mark.parametrize(
+    ("outputs", "found"), [(nn.Linear(192, 5), r"\(40, 5\)"), (nn.LSTM(192, 3), "a tuple")]
+)
 def test_what_is_no_logits_is_said(outputs: nn.Module, found: str, data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match=rf"into logits \(N, 3\), one for each class; 40 images gave {found}"):
+    with pytest.raises(
+        SeewhyError, match=rf"into logits \(N, 3\), one for each class; 40 images gave {found}"
+    ):
         trained(PLAIN, data, nn.Sequential(nn.Flatten(), outputs))
 
 
-def test_torch_may_compile_as_many_sizes_as_a_training_has(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_may_compile_as_many_sizes_as_a_training_has(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own limit is eight graphs; what is beyond runs uncompiled. Nothing is compiled here."""
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
-    monkeypatch.setattr("seewhy.train.course.shutil.which", lambda name: name)
+    monkeypatch.setattr("seewhy.train.plan.shutil.which", lambda name: name)
     recipe = replace(PLAIN, epochs=12, resolution="linear:start=0.5,warmup=0.9", compile=True)
-    events = train(new_state(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), recipe), data)
+    events = train(
+        new_state(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), recipe),
+        data,
+    )
     before = config.recompile_limit
     next(events)
     assert before < 24 <= config.recompile_limit  # twelve sizes, each before and after a freeze

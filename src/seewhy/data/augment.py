@@ -17,7 +17,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from seewhy.data.pixels import box_mask, chosen, hash32, mirrored, random_pixels, rows_then_columns, symmetric_beta
+from seewhy.data.pixels import (
+    box_mask,
+    chosen,
+    hash32,
+    mirrored,
+    random_pixels,
+    rows_then_columns,
+    symmetric_beta,
+)
 from seewhy.data.trivial_augment import trivial_augment
 from seewhy.errors import SeewhyError
 from seewhy.notation import bind
@@ -31,13 +39,15 @@ class Batch:
     labels: Tensor  # (B, K) float32, one-hot until something mixes them
     indices: Tensor  # (B,) int64, place of each image in its split
     epoch: int
-    stored: Tensor | None = None  # (B, C, H, W) uint8, as the images were before the first of several augmentations
+    stored: Tensor | None = (
+        None  # (B, C, H, W) uint8, as the images were before the first of several augmentations
+    )
 
 
 Augmentation = Callable[[Batch, Generator], Batch]
 
 
-def augmentation(steps: Sequence[str | Callable[..., Any]]) -> Augmentation:
+def bind_augmentations(steps: Sequence[str | Callable[..., Any]]) -> Augmentation:
     """All `steps`, one after the other, as one function of a batch and a generator on the batch's device.
 
     A step is one of:
@@ -63,18 +73,31 @@ def augmentation(steps: Sequence[str | Callable[..., Any]]) -> Augmentation:
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """(B,) int64 class indices as (B, num_classes) float32: 1 at the class, 0 elsewhere."""
     # scatter_, not F.one_hot: that one reads the labels back from the device to check them
-    return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
+    return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(
+        1, labels[:, None], 1.0
+    )
 
 
-def crop(batch: Batch, generator: Generator, padding: int = 4, mode: Literal["reflect", "constant"] = "reflect") -> Batch:
+def crop(
+    batch: Batch,
+    generator: Generator,
+    padding: int = 4,
+    mode: Literal["reflect", "constant"] = "reflect",
+) -> Batch:
     """Pad by `padding` pixels, mirrored ("reflect") or black ("constant"), and cut the image's size out anywhere."""
     images = batch.images
     height, width = images.shape[2:]
     _require(mode in ("reflect", "constant"), "crop: mode must be reflect or constant", mode)
     _require(padding >= 0, "crop: padding must be 0 or more", padding)
     fits = mode == "constant" or padding < min(height, width)
-    _require(fits, f"crop: padding must be below {min(height, width)} to reflect images of {height}x{width}", padding)
-    top, left = torch.randint(2 * padding + 1, (2, len(images), 1), device=images.device, generator=generator)
+    _require(
+        fits,
+        f"crop: padding must be below {min(height, width)} to reflect images of {height}x{width}",
+        padding,
+    )
+    top, left = torch.randint(
+        2 * padding + 1, (2, len(images), 1), device=images.device, generator=generator
+    )
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
     if mode == "constant":
@@ -100,7 +123,7 @@ def alternating_flip(batch: Batch, generator: Generator) -> Batch:
 
 
 def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str = "mean") -> Batch:
-    """Cover a square of `size` pixels, centred anywhere and cut off at the borders (DeVries & Taylor 2017).
+    """Cover a square of `size` pixels, centered anywhere and cut off at the borders (DeVries & Taylor 2017).
 
     `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over this batch as it is stored, which estimates the
     data set's.
@@ -110,17 +133,23 @@ def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str
     if isinstance(fill, str):
         _require(fill == "mean", "cutout: fill must be mean or a number from 0 to 255", fill)
         stored = images if batch.stored is None else batch.stored
-        colour = stored.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
+        color = stored.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
     else:
         _require(0 <= fill <= 255, "cutout: fill must be mean or a number from 0 to 255", fill)
-        colour = torch.full((), round(fill), dtype=torch.uint8, device=images.device)
-    covered = _centred_box(batch, generator, torch.full((2, len(images)), size, device=images.device))
-    return _with_images(batch, chosen(covered, colour, images))
+        color = torch.full((), round(fill), dtype=torch.uint8, device=images.device)
+    covered = _centered_box(
+        batch, generator, torch.full((2, len(images)), size, device=images.device)
+    )
+    return _with_images(batch, chosen(covered, color, images))
 
 
-def brightness_contrast(batch: Batch, generator: Generator, brightness: float = 0.2, contrast: float = 0.2) -> Batch:
+def brightness_contrast(
+    batch: Batch, generator: Generator, brightness: float = 0.2, contrast: float = 0.2
+) -> Batch:
     """Scale each image's pixels by 1 ± `brightness`, then their distance from the image's mean by 1 ± `contrast`."""
-    _require(0 <= brightness <= 1, "brightness-contrast: brightness must be between 0 and 1", brightness)
+    _require(
+        0 <= brightness <= 1, "brightness-contrast: brightness must be between 0 and 1", brightness
+    )
     _require(0 <= contrast <= 1, "brightness-contrast: contrast must be between 0 and 1", contrast)
     gain = _each(1 + brightness * (2 * _uniform(batch, generator) - 1))
     spread = _each(1 + contrast * (2 * _uniform(batch, generator) - 1))
@@ -146,8 +175,14 @@ def random_erasing(
     height, width = images.shape[2:]
     _require(0 <= p <= 1, "random-erasing: p must be between 0 and 1", p)
     areas_in_order = 0 < min_area <= max_area <= 1
-    _require(areas_in_order, "random-erasing: areas must be 0 < min_area <= max_area <= 1", (min_area, max_area))
-    _require(0 < min_aspect <= 1, "random-erasing: min_aspect must be above 0 and at most 1", min_aspect)
+    _require(
+        areas_in_order,
+        "random-erasing: areas must be 0 < min_area <= max_area <= 1",
+        (min_area, max_area),
+    )
+    _require(
+        0 < min_aspect <= 1, "random-erasing: min_aspect must be above 0 and at most 1", min_aspect
+    )
     area = height * width * (min_area + (max_area - min_area) * _uniform(batch, generator))
     lowest = (area / width**2).clamp(min_aspect, 1 / min_aspect).log()
     highest = (height**2 / area).clamp(min_aspect, 1 / min_aspect).log()
@@ -156,7 +191,9 @@ def random_erasing(
     box_width = (area / aspect).sqrt().round().clamp(1, width).long()
     top = (_uniform(batch, generator) * (height - box_height + 1)).long()
     left = (_uniform(batch, generator) * (width - box_width + 1)).long()
-    erased = box_mask(top, box_height, left, box_width, (height, width)) & _each(_uniform(batch, generator) < p)
+    erased = box_mask(top, box_height, left, box_width, (height, width)) & _each(
+        _uniform(batch, generator) < p
+    )
     return _with_images(batch, chosen(erased, random_pixels(images, generator), images))
 
 
@@ -166,9 +203,12 @@ def mixup(batch: Batch, generator: Generator, alpha: float = 0.2) -> Batch:
     share = symmetric_beta(alpha, len(batch.images), batch.images.device, generator)
     partner = torch.randperm(len(batch.images), device=batch.images.device, generator=generator)
     pixels = batch.images[partner].float()
-    pixels += _each(share) * (batch.images - pixels)  # not lerp: on CPU it is slow where the weight is broadcast
+    pixels += _each(share) * (
+        batch.images - pixels
+    )  # not lerp: on CPU it is slow where the weight is broadcast
     return replace(
-        _with_images(batch, pixels.round_().byte()), labels=torch.lerp(batch.labels[partner], batch.labels, share[:, None])
+        _with_images(batch, pixels.round_().byte()),
+        labels=torch.lerp(batch.labels[partner], batch.labels, share[:, None]),
     )
 
 
@@ -181,10 +221,14 @@ def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
     images = batch.images
     side = symmetric_beta(alpha, len(images), images.device, generator).sqrt()
     partner = torch.randperm(len(images), device=images.device, generator=generator)
-    pasted = _centred_box(batch, generator, torch.stack([(side * length).long() for length in images.shape[2:]]))
+    pasted = _centered_box(
+        batch, generator, torch.stack([(side * length).long() for length in images.shape[2:]])
+    )
     share = pasted.flatten(1).float().mean(1, keepdim=True)
     mixed = chosen(pasted, images[partner], images)
-    return replace(_with_images(batch, mixed), labels=torch.lerp(batch.labels, batch.labels[partner], share))
+    return replace(
+        _with_images(batch, mixed), labels=torch.lerp(batch.labels, batch.labels[partner], share)
+    )
 
 
 def _trivial_augment(batch: Batch, generator: Generator) -> Batch:
@@ -214,9 +258,14 @@ def _each(values: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1)
 
 def _with_images(batch: Batch, images: Tensor) -> Batch:
     given = batch.images
-    channels_last = given.is_contiguous(memory_format=torch.channels_last) and not given.is_contiguous()
+    channels_last = (
+        given.is_contiguous(memory_format=torch.channels_last) and not given.is_contiguous()
+    )
     return replace(
-        batch, images=images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        batch,
+        images=images.contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        ),
     )
 
 
@@ -224,15 +273,19 @@ def _flipped(batch: Batch, which: Tensor) -> Batch:
     height, width = batch.images.shape[2:]
     rows, columns = (torch.arange(length, device=which.device) for length in (height, width))
     columns = torch.where(which[:, None], width - 1 - columns, columns)
-    return _with_images(batch, rows_then_columns(batch.images, rows.expand(len(which), -1), columns))
+    return _with_images(
+        batch, rows_then_columns(batch.images, rows.expand(len(which), -1), columns)
+    )
 
 
-def _centred_box(batch: Batch, generator: Generator, lengths: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64, their centres uniform over the image, cut off at the borders."""
+def _centered_box(batch: Batch, generator: Generator, lengths: Tensor) -> Tensor:
+    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64, their centers uniform over the image, cut off at the borders."""
     count, _, *image_size = batch.images.shape
     device = batch.images.device
-    centres = (torch.randint(length, (count,), device=device, generator=generator) for length in image_size)
-    top, left = (centre - length // 2 for centre, length in zip(centres, lengths, strict=True))
+    centers = (
+        torch.randint(length, (count,), device=device, generator=generator) for length in image_size
+    )
+    top, left = (center - length // 2 for center, length in zip(centers, lengths, strict=True))
     return box_mask(top, lengths[0], left, lengths[1], image_size)
 
 
@@ -245,7 +298,9 @@ def _function(step: str | Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(step, str):
         return bind(AUGMENTATIONS, step, "augmentation", given=2)
     if any(base.__module__.partition(".")[0] == "albumentations" for base in type(step).__mro__):
-        return partial(_albumentations, deepcopy(step))  # deepcopy: the caller's transform keeps its own random state
+        return partial(
+            _albumentations, deepcopy(step)
+        )  # deepcopy: the caller's transform keeps its own random state
     if not callable(step):
         raise SeewhyError(f"an augmentation is a string or a function, found {step!r}")
     required = _required_positional(step)
@@ -258,7 +313,9 @@ def _function(step: str | Callable[..., Any]) -> Callable[..., Any]:
 
 def _required_positional(function: Callable[..., Any]) -> int:
     try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+        signature = inspect.signature(
+            function.forward if isinstance(function, nn.Module) else function
+        )
     except ValueError:  # some functions written in C have none
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -277,15 +334,26 @@ def _albumentations(transform: Any, batch: Batch, generator: Generator) -> Batch
                 f"augmentation {step_name(transform)} must return {before.shape[1:]} uint8, found {image.shape} {image.dtype}; "
                 "leave out Normalize, ToTensorV2 and what changes the size"
             )
-    return _with_images(batch, torch.from_numpy(np.stack(after)).permute(0, 3, 1, 2).to(batch.images.device))
+    return _with_images(
+        batch, torch.from_numpy(np.stack(after)).permute(0, 3, 1, 2).to(batch.images.device)
+    )
 
 
 def _checked(label: str, before: Batch, after: object) -> Batch:
     if not isinstance(after, Batch):
         raise SeewhyError(f"augmentation {label} must return a Batch, found {type(after).__name__}")
-    for part, old, new in (("images", before.images, after.images), ("labels", before.labels, after.labels)):
-        if not isinstance(new, Tensor) or (new.shape, new.dtype, new.device) != (old.shape, old.dtype, old.device):
-            raise SeewhyError(f"augmentation {label} must keep {part} as {_described(old)}, found {_described(new)}")
+    for part, old, new in (
+        ("images", before.images, after.images),
+        ("labels", before.labels, after.labels),
+    ):
+        if not isinstance(new, Tensor) or (new.shape, new.dtype, new.device) != (
+            old.shape,
+            old.dtype,
+            old.device,
+        ):
+            raise SeewhyError(
+                f"augmentation {label} must keep {part} as {_described(old)}, found {_described(new)}"
+            )
     return after
 
 

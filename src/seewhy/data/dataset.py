@@ -20,7 +20,9 @@ class Split:
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64, index into Dataset.classes
     names: Sequence[str]  # (N,) file name or id
-    masks: Tensor | None = None  # (N, H, W) bool, where the object is; only some data sets have them
+    masks: Tensor | None = (
+        None  # (N, H, W) bool, where the object is; only some data sets have them
+    )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,7 +48,9 @@ class Dataset:
     validation: Split | None
     fingerprint: str  # hex digest of the decoded content: equal data has equal fingerprints, wherever it came from
     skipped: tuple[str, ...] = ()  # files left out because they could not be read
-    loaded_with: Mapping[str, Any] = field(default_factory=dict)  # the arguments with which `load` gives it again, if any
+    load_args: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the arguments with which `load` gives it again, if any
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -60,6 +64,19 @@ class Dataset:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @property
+    def origin(self) -> "DataOrigin":
+        """Which data set this is, as plain values."""
+        return DataOrigin(
+            self.name,
+            self.fingerprint,
+            dict(self.load_args),
+            self.classes,
+            self.image_shape,
+            {name: len(split) for name, split in self.splits.items()},
+            self.skipped,
+        )
+
     def __repr__(self) -> str:
         channels, height, width = self.image_shape
         held_out = "" if self.validation is None else f", {len(self.validation):,} validation"
@@ -67,6 +84,19 @@ class Dataset:
             f"Dataset({self.name}: {len(self.train):,} train{held_out}, {len(self.test):,} test images, "
             f"{len(self.classes)} classes, {channels}x{height}x{width})"
         )
+
+
+@dataclass(frozen=True)
+class DataOrigin:
+    """Which data set something was made from, and how to load it again."""
+
+    name: str
+    fingerprint: str
+    load_args: Mapping[str, Any]  # the arguments of `load`; empty for data made in memory
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    images: Mapping[str, int]  # number of images by split
+    skipped: tuple[str, ...] = ()  # files that could not be read
 
 
 def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
@@ -105,7 +135,9 @@ def class_weights(split: Split, num_classes: int) -> Tensor:
     return torch.where(counts > 0, weights, 0.0).float()
 
 
-def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held_out), each sorted int64, with `fraction` of every class held out; the same for the same seed.
 
     Every class with at least two images keeps one and gives one. Raises SeewhyError unless 0 < fraction < 1.
@@ -128,7 +160,9 @@ def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     At least one of each class is among them where `count` is no less than the number of classes.
     """
     generator = np.random.default_rng(seed)
-    turn = np.empty(len(labels))  # in [0, 1): when an image is taken, so that all classes are used up at the same pace
+    turn = np.empty(
+        len(labels)
+    )  # in [0, 1): when an image is taken, so that all classes are used up at the same pace
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         turn[members] = np.arange(len(members)) / len(members)

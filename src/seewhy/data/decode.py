@@ -12,7 +12,9 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError
 
-Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray  # an array is (H, W) or (H, W, C) uint8
+Encoded = (
+    bytes | str | os.PathLike[str] | Image.Image | np.ndarray
+)  # an array is (H, W) or (H, W, C) uint8
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -24,11 +26,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+_GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
-def decode_image(source: Encoded, image_size: tuple[int, int], channels: int) -> Tensor:  # (C, H, W) uint8
-    """`source` upright, on white, resized and centre-cropped to `image_size` (height, width), grey (1) or RGB (3).
+def decode_image(
+    source: Encoded, image_size: tuple[int, int], channels: int
+) -> Tensor:  # (C, H, W) uint8
+    """`source` upright, on white, resized and center-cropped to `image_size` (height, width), gray (1) or RGB (3).
 
     Of an animation the first frame. Raises SeewhyError for what cannot be read as an image.
     """
@@ -38,7 +42,9 @@ def decode_image(source: Encoded, image_size: tuple[int, int], channels: int) ->
         pixels = to_pixels(open_image(source, image_size), image_size, channels)
     except Exception as error:  # a damaged file raises nearly anything inside Pillow: OSError, SyntaxError, struct.error …
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
-        raise SeewhyError(f"{name}: {reason(error)}; give a PNG, JPEG or another image file that Pillow reads") from error
+        raise SeewhyError(
+            f"{name}: {reason(error)}; give a PNG, JPEG or another image file that Pillow reads"
+        ) from error
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
@@ -50,7 +56,9 @@ def open_image(source: Encoded, image_size: tuple[int, int] | None = None) -> Im
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
-        return Image.fromarray(source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source)
+        return Image.fromarray(
+            source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
+        )
     if isinstance(source, bytes):
         if not source:
             raise ValueError("it is empty")
@@ -63,7 +71,9 @@ def open_image(source: Encoded, image_size: tuple[int, int] | None = None) -> Im
     return image
 
 
-def to_pixels(image: Image.Image, image_size: tuple[int, int], channels: int) -> np.ndarray:  # (H, W, C) uint8
+def to_pixels(
+    image: Image.Image, image_size: tuple[int, int], channels: int
+) -> np.ndarray:  # (H, W, C) uint8
     """Everything after opening; raises what Pillow raises."""
     image.load()
     transposition = _UPRIGHT.get(orientation(image))
@@ -88,12 +98,12 @@ def orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def is_grey(image: Image.Image) -> bool:
-    """Whether the image is stored without colour: a grey mode, or a palette that has only greys."""
+def is_gray(image: Image.Image) -> bool:
+    """Whether the image is stored without color: a gray mode, or a palette that has only grays."""
     if image.mode == "P":
-        colours = np.asarray(flatten(image, 3))
-        return bool((colours[:, :, :1] == colours[:, :, 1:]).all())
-    return image.mode in _GREY_MODES or image.mode.startswith("I;")
+        colors = np.asarray(flatten(image, 3))
+        return bool((colors[:, :, :1] == colors[:, :, 1:]).all())
+    return image.mode in _GRAY_MODES or image.mode.startswith("I;")
 
 
 def flatten(image: Image.Image, channels: int) -> Image.Image:
@@ -114,10 +124,16 @@ def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     if image.size == (width, height):
         return image
     # Pillow widens its bicubic filter when it shrinks, which is what keeps fine patterns from aliasing
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=crop_box((image.height, image.width), image_size))
+    return image.resize(
+        (width, height),
+        Image.Resampling.BICUBIC,
+        box=crop_box((image.height, image.width), image_size),
+    )
 
 
-def crop_box(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[float, float, float, float]:
+def crop_box(
+    size: tuple[int, int], image_size: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """What `fit` keeps of an image of `size` (height, width): left, top, right, bottom in its pixels."""
     (height, width), (to_height, to_width) = size, image_size
     scale = max(to_height / height, to_width / width)
@@ -137,7 +153,7 @@ def reason(error: Exception) -> str:
 
 
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray:  # (H, W) uint8
-    """Scale deep grey values by the full range that holds them: 16 or 31 bit for integers, 1, 255 or 16 bit for floats."""
+    """Scale deep gray values by the full range that holds them: 16 or 31 bit for integers, 1, 255 or 16 bit for floats."""
     ranges = (65535.0, 2.0**31 - 1) if values.dtype.kind in "iu" else (1.0, 255.0, 65535.0)
     values = np.nan_to_num(values.astype(np.float64))
     highest = values.max(initial=0.0)

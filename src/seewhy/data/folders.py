@@ -11,14 +11,38 @@ from pathlib import Path
 
 import numpy as np
 
-from seewhy.data.columns import library_offline, library_quiet, raw_of_tables
 from seewhy.data.decode import Encoded
-from seewhy.data.raw import Raw, Request, Rows, Source, note_unused, split_role, split_roles
+from seewhy.data.huggingface import library_offline, library_quiet, raw_dataset_from_tables
+from seewhy.data.raw import (
+    LoadRequest,
+    RawDataset,
+    RawSplit,
+    Source,
+    note_unused,
+    split_role,
+    split_roles,
+)
 from seewhy.errors import SeewhyError
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
-_SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE)  # as the hub names its files
+_IMAGE_SUFFIXES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".jp2",
+    ".avif",
+}
+_SHARD = re.compile(
+    r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE
+)  # as the hub names its files
 _GLIMPSED = 64  # files whose content is looked at on every load
 _GLIMPSE = 4096  # bytes at the start and at the end of each
 
@@ -33,12 +57,18 @@ class _File:
 def directory(path: Path) -> Source:
     """The data set in the directory `path`. Raises SeewhyError where it holds neither Parquet files nor folders of images."""
     if not path.exists():
-        raise SeewhyError(f"{path} does not exist; give a directory of class folders or of Parquet files")
+        raise SeewhyError(
+            f"{path} does not exist; give a directory of class folders or of Parquet files"
+        )
     if not path.is_dir():
-        raise SeewhyError(f"{path} is a file; give the directory that holds the class folders or the Parquet files")
+        raise SeewhyError(
+            f"{path} is a file; give the directory that holds the class folders or the Parquet files"
+        )
     root = path.resolve()
     if _printable(str(root)) != str(root):
-        raise SeewhyError(f"the directory's path {_printable(str(root))} is not valid UTF-8; rename what is not")
+        raise SeewhyError(
+            f"the directory's path {_printable(str(root))} is not valid UTF-8; rename what is not"
+        )
     try:
         parquet = _parquet_files(root)
         return _parquet_source(root, parquet) if parquet else _class_folders(root)
@@ -55,7 +85,11 @@ def image_files(path: Path) -> list[Path]:
         if not path.exists():
             raise SeewhyError(f"{path} does not exist; give image files, or directories of them")
         return [path]
-    found = [file.path for file in _listed(path, deep=True) if file.path.suffix.lower() in _IMAGE_SUFFIXES]
+    found = [
+        file.path
+        for file in _listed(path, deep=True)
+        if file.path.suffix.lower() in _IMAGE_SUFFIXES
+    ]
     if not found:
         raise SeewhyError(f"{path} holds no image files; give image files, or directories of them")
     return found
@@ -67,7 +101,9 @@ def _parquet_files(root: Path) -> list[_File]:
     if here:
         return here
     found = {
-        folder.name: [file for file in _listed(folder, deep=False) if file.path.suffix.lower() == ".parquet"]
+        folder.name: [
+            file for file in _listed(folder, deep=False) if file.path.suffix.lower() == ".parquet"
+        ]
         for folder in _folders(root)
     }
     found = {name: files for name, files in found.items() if files}
@@ -83,7 +119,7 @@ def _parquet_source(root: Path, files: list[_File]) -> Source:
     roles = split_roles(by_split, str(root))
     chosen = {role: by_split[name] for role, name in roles.items()}
 
-    def open_(request: Request) -> Raw:
+    def open_(request: LoadRequest) -> RawDataset:
         import datasets
 
         note_unused(str(root), set(by_split) - set(roles.values()), request.quiet)
@@ -91,16 +127,23 @@ def _parquet_source(root: Path, files: list[_File]) -> Source:
             with library_quiet(bars=False), library_offline():
                 tables = datasets.load_dataset(
                     "parquet",
-                    data_files={role: [glob.escape(str(file.path)) for file in files] for role, files in chosen.items()},
-                    cache_dir=str(request.scratch),  # the library's copy lives only until the images are decoded
+                    data_files={
+                        role: [glob.escape(str(file.path)) for file in files]
+                        for role, files in chosen.items()
+                    },
+                    cache_dir=str(
+                        request.scratch
+                    ),  # the library's copy lives only until the images are decoded
                 )
         except Exception as error:  # pyarrow, datasets and the disk each raise their own
             cause = _innermost(error)
-            if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:  # of the cache, where this is reported
+            if (
+                isinstance(cause, OSError) and cause.errno == errno.ENOSPC
+            ):  # of the cache, where this is reported
                 raise cause from error
             said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             raise SeewhyError(f"{root}: the Parquet files cannot be read ({said})") from error
-        return raw_of_tables(tables, str(root), request)
+        return raw_dataset_from_tables(tables, str(root), request)
 
     return Source(root.name, _signature(root, chosen), open_)
 
@@ -116,13 +159,21 @@ def _by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
     for file in files:
         name = file.path.name
         if _printable(name) != name:
-            raise SeewhyError(f"{root}: the file name {_printable(name)} is not valid UTF-8; rename the file")
-        roles = {role: word for word in re.findall(r"[a-z]+", name.lower()) if (role := split_role(word))}
+            raise SeewhyError(
+                f"{root}: the file name {_printable(name)} is not valid UTF-8; rename the file"
+            )
+        roles = {
+            role: word for word in re.findall(r"[a-z]+", name.lower()) if (role := split_role(word))
+        }
         if len(roles) > 1:
-            raise SeewhyError(f"{root}: {name} names more than one split ({', '.join(roles)}); rename it after the one it is of")
+            raise SeewhyError(
+                f"{root}: {name} names more than one split ({', '.join(roles)}); rename it after the one it is of"
+            )
         shard = _SHARD.fullmatch(name)
         if roles or shard:
-            found.setdefault(next(iter(roles.values()), shard["split"] if shard else ""), []).append(file)
+            found.setdefault(
+                next(iter(roles.values()), shard["split"] if shard else ""), []
+            ).append(file)
         else:
             silent.append(name)
     if not any(map(split_role, found)):
@@ -133,7 +184,9 @@ def _by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
         )
     if not any(split_role(name) == "train" for name in found):
         names = ", ".join(file.path.name for file in files[:5])
-        raise SeewhyError(f"{root}: no train-*.parquet; found {names}; rename the files of the training split")
+        raise SeewhyError(
+            f"{root}: no train-*.parquet; found {names}; rename the files of the training split"
+        )
     return found
 
 
@@ -142,28 +195,47 @@ def _class_folders(root: Path) -> Source:
     roles = split_roles(folders, str(root)) if _has_split_folders(folders) else {}
     trees = {role: folders[name] for role, name in roles.items()} or {"train": root}
     images = {role: _images_by_class(tree) for role, tree in trees.items()}
-    files = {role: [file for members in classes.values() for file in members] for role, classes in images.items()}
+    files = {
+        role: [file for members in classes.values() for file in members]
+        for role, classes in images.items()
+    }
     if not files["train"]:
-        raise SeewhyError(f"{root}: no images found; expected train/<class>/ and test/<class>/, or <class>/, or Parquet files")
+        raise SeewhyError(
+            f"{root}: no images found; expected train/<class>/ and test/<class>/, or <class>/, or Parquet files"
+        )
     classes = sorted(set().union(*images.values()), key=natural_key)
 
-    def open_(request: Request) -> Raw:
+    def open_(request: LoadRequest) -> RawDataset:
         if request.label is not None:
-            raise SeewhyError(f"{root}: the folders are the labels, found label={request.label!r}; leave label out")
+            raise SeewhyError(
+                f"{root}: the folders are the labels, found label={request.label!r}; leave label out"
+            )
         if roles:
-            note_unused(str(root), map(_printable, set(folders) - set(roles.values())), request.quiet)
-        lengths = {role: [len(members.get(name, ())) for name in classes] for role, members in images.items()}
-        splits = {role: _rows_of_files(root, files[role], np.repeat(np.arange(len(classes)), lengths[role])) for role in images}
-        return Raw(tuple(map(_printable, classes)), splits)
+            note_unused(
+                str(root), map(_printable, set(folders) - set(roles.values())), request.quiet
+            )
+        lengths = {
+            role: [len(members.get(name, ())) for name in classes]
+            for role, members in images.items()
+        }
+        splits = {
+            role: _rows_of_files(
+                root, files[role], np.repeat(np.arange(len(classes)), lengths[role])
+            )
+            for role in images
+        }
+        return RawDataset(tuple(map(_printable, classes)), splits)
 
     return Source(root.name, _signature(root, files), open_)
 
 
-def _rows_of_files(root: Path, files: Sequence[_File], labels: np.ndarray) -> Rows:
+def _rows_of_files(root: Path, files: Sequence[_File], labels: np.ndarray) -> RawSplit:
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
-        return [(_printable(files[i].path.relative_to(root).as_posix()), files[i].path) for i in indices]
+        return [
+            (_printable(files[i].path.relative_to(root).as_posix()), files[i].path) for i in indices
+        ]
 
-    return Rows(read, labels)
+    return RawSplit(read, labels)
 
 
 def _has_split_folders(folders: Mapping[str, Path]) -> bool:
@@ -173,7 +245,11 @@ def _has_split_folders(folders: Mapping[str, Path]) -> bool:
 
 def _images_by_class(tree: Path) -> dict[str, list[_File]]:
     """The files below each folder of `tree`, both in natural order; empty folders are left out."""
-    stray = [file.path.name for file in _listed(tree, deep=False) if file.path.suffix.lower() in _IMAGE_SUFFIXES]
+    stray = [
+        file.path.name
+        for file in _listed(tree, deep=False)
+        if file.path.suffix.lower() in _IMAGE_SUFFIXES
+    ]
     if stray:
         raise SeewhyError(
             f"{tree}: {len(stray):,} images lie outside any class folder (the first is {_printable(stray[0])}); "
@@ -185,7 +261,8 @@ def _images_by_class(tree: Path) -> dict[str, list[_File]]:
 
 def _folders(root: Path) -> list[Path]:
     return sorted(
-        (path for path in root.iterdir() if path.is_dir() and not _ignored(path.name)), key=lambda p: natural_key(p.name)
+        (path for path in root.iterdir() if path.is_dir() and not _ignored(path.name)),
+        key=lambda p: natural_key(p.name),
     )
 
 
@@ -203,7 +280,9 @@ def _listed(root: Path, deep: bool) -> list[_File]:
         for name in sorted(names, key=natural_key):
             if not _ignored(name):
                 path = Path(folder, name)
-                stat = path.stat() if path.exists() else path.lstat()  # a dead link is reported when it is to be decoded
+                stat = (
+                    path.stat() if path.exists() else path.lstat()
+                )  # a dead link is reported when it is to be decoded
                 found.append(_File(path, stat.st_size, stat.st_mtime_ns))
     return found
 
@@ -237,7 +316,13 @@ def _signature(root: Path, files: Mapping[str, Sequence[_File]]) -> list[object]
     return [
         _glimpses(everything),
         *(
-            [role, *((file.path.relative_to(root).as_posix(), file.size, file.mtime_ns) for file in members)]
+            [
+                role,
+                *(
+                    (file.path.relative_to(root).as_posix(), file.size, file.mtime_ns)
+                    for file in members
+                ),
+            ]
             for role, members in files.items()
         ),
     ]

@@ -8,8 +8,8 @@ import numpy as np
 
 from seewhy.data.dataset import stratified_split
 from seewhy.data.decode import Encoded
-from seewhy.data.progress import note
 from seewhy.errors import SeewhyError
+from seewhy.progress import note
 
 TEST_FRACTION = 0.2  # held out of a data set that comes without a test split
 
@@ -21,32 +21,38 @@ _ROLES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RawSplit:
     """The images of one split, still encoded, and their labels."""
 
-    read: Callable[[Sequence[int]], Sequence[tuple[str, Encoded]]]  # name and image of the rows at these indices
+    read: Callable[
+        [Sequence[int]], Sequence[tuple[str, Encoded]]
+    ]  # name and image of the rows at these indices
     labels: np.ndarray  # (N,) int64
     masks: np.ndarray | None = None  # (N, H, W) bool
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> "Rows":
+    def take(self, indices: np.ndarray) -> "RawSplit":
         """The rows at `indices` (M,) int64; nothing is read."""
         masks = None if self.masks is None else self.masks[indices]
-        return Rows(lambda chosen: self.read(indices[np.asarray(chosen)].tolist()), self.labels[indices], masks)
+        return RawSplit(
+            lambda chosen: self.read(indices[np.asarray(chosen)].tolist()),
+            self.labels[indices],
+            masks,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class RawDataset:
     """What opening a source gives: `splits` has "train" and perhaps "test" and "validation"."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, Rows]
+    splits: Mapping[str, RawSplit]
 
 
 @dataclass(frozen=True)
-class Request:
+class LoadRequest:
     """What opening a source may need to know."""
 
     label: str | None  # the label column that the user chose
@@ -63,18 +69,24 @@ class Source:
 
     name: str
     signature: object
-    open: Callable[[Request], Raw]
+    open: Callable[[LoadRequest], RawDataset]
 
 
-def rows_of_arrays(images: np.ndarray, labels: np.ndarray, prefix: str, masks: np.ndarray | None = None) -> Rows:
+def raw_split_from_arrays(
+    images: np.ndarray, labels: np.ndarray, prefix: str, masks: np.ndarray | None = None
+) -> RawSplit:
     """Rows over `images` (N, H, W) or (N, H, W, C) uint8, named prefix-00000 and so on."""
-    return Rows(lambda indices: [(f"{prefix}-{i:05d}", images[i]) for i in indices], labels, masks)
+    return RawSplit(
+        lambda indices: [(f"{prefix}-{i:05d}", images[i]) for i in indices], labels, masks
+    )
 
 
-def no_label_choice(name: str, request: Request) -> None:
+def no_label_choice(name: str, request: LoadRequest) -> None:
     """Raises SeewhyError where a label column was chosen of a source that has no columns."""
     if request.label is not None:
-        raise SeewhyError(f"{name} has no label columns to choose from, found label={request.label!r}; leave label out")
+        raise SeewhyError(
+            f"{name} has no label columns to choose from, found label={request.label!r}; leave label out"
+        )
 
 
 def note_unused(where: str, names: Iterable[str], quiet: bool) -> None:
@@ -98,7 +110,9 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, str]:
     for name in names:
         role = split_role(name)
         if role in roles:
-            raise SeewhyError(f"{where}: both {roles[role]!r} and {name!r} could be the {role} split; rename or remove one")
+            raise SeewhyError(
+                f"{where}: both {roles[role]!r} and {name!r} could be the {role} split; rename or remove one"
+            )
         if role is not None:
             roles[role] = name
     if "validation" in roles and "test" not in roles:
@@ -106,7 +120,9 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, str]:
     return roles
 
 
-def arrange(raw: Raw, where: str, validation: float, seed: int) -> tuple[dict[str, Rows], bool]:
+def assign_splits(
+    raw: RawDataset, where: str, validation: float, seed: int
+) -> tuple[dict[str, RawSplit], bool]:
     """Splits train, test and perhaps validation, and whether chance (the seed) had a part in them.
 
     Raises SeewhyError for labels that cannot be trained on, and where a split is asked of a class with one image.
@@ -114,7 +130,9 @@ def arrange(raw: Raw, where: str, validation: float, seed: int) -> tuple[dict[st
     splits = dict(raw.splits)
     check_labels(raw.classes, {name: rows.labels for name, rows in splits.items()}, where)
     if validation and "validation" in splits:
-        raise SeewhyError(f"{where} has its own validation split of {len(splits['validation']):,}; leave validation at 0")
+        raise SeewhyError(
+            f"{where} has its own validation split of {len(splits['validation']):,}; leave validation at 0"
+        )
     drawn = False
     for name, fraction in (("test", TEST_FRACTION), ("validation", validation)):
         if name in splits or not fraction:
@@ -140,16 +158,26 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], whe
             raise SeewhyError(f"{where}: the {split} split has no images")
         wrong = values[(values < 0) | (values >= len(classes))]
         if len(wrong):
-            meaning = "; -1 marks images without a label, so this split cannot be used as it is" if (wrong == -1).all() else ""
+            meaning = (
+                "; -1 marks images without a label, so this split cannot be used as it is"
+                if (wrong == -1).all()
+                else ""
+            )
             raise SeewhyError(
                 f"{where}: {len(wrong):,} of {len(values):,} labels of the {split} split are out of range "
-                f"0 to {len(classes) - 1} (found {int(wrong[0])}){meaning}; keep only labelled images"
+                f"0 to {len(classes) - 1} (found {int(wrong[0])}){meaning}; keep only labeled images"
             )
     trained = np.unique(labels["train"])
     if len(trained) < 2:
-        raise SeewhyError(f"{where}: found only the class {classes[trained[0]]!r}; a classifier needs at least two")
+        raise SeewhyError(
+            f"{where}: found only the class {classes[trained[0]]!r}; a classifier needs at least two"
+        )
     for split, values in labels.items():
         lacking = np.setdiff1d(values, trained)
         if len(lacking):
-            named = ", ".join(repr(classes[i]) for i in lacking[:5]) + (" …" if len(lacking) > 5 else "")
-            raise SeewhyError(f"{where}: the {split} split has classes that train lacks: {named}; add or remove them")
+            named = ", ".join(repr(classes[i]) for i in lacking[:5]) + (
+                " …" if len(lacking) > 5 else ""
+            )
+            raise SeewhyError(
+                f"{where}: the {split} split has classes that train lacks: {named}; add or remove them"
+            )

@@ -1,4 +1,4 @@
-"""`shapes`: drawn objects on cluttered ground, endless, with exact masks: a data set whose explanations can be checked."""
+"""What the pictures of `shapes` are painted with: six textures in two shades each, and clutter on the ground."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,28 +6,133 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.data.raw import Raw, Request, Source, no_label_choice, rows_of_arrays
-from seewhy.data.textures import textured
+from seewhy.data.raw import LoadRequest, RawDataset, Source, no_label_choice, raw_split_from_arrays
 from seewhy.errors import SeewhyError
+
+Floats = NDArray[np.float32]
+
+_CLUTTER = 6  # pieces per picture
+_CANDIDATES = 16  # pairs of colors tried for one with enough contrast
+_CONTRAST = 0.75  # least distance in RGB, of 1.73 at most, between an object and its ground
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def textured(count: int, size: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Ground with clutter, and the surface to cut an object from: each (N, size, size, 3) float32 in [0, 1].
+
+    Their colors are far apart, their textures independent.
+    """
+    ground_color, surface_color = _contrasting(count, generator)
+    ground = _textured(ground_color, size, generator)
+    surface = _textured(surface_color, size, generator)
+    for _ in range(_CLUTTER):
+        color = np.clip(ground_color + generator.uniform(-0.4, 0.4, (count, 3)), 0, 1).astype(
+            np.float32
+        )
+        ground += _stroke(count, size, generator)[..., None] * (color[:, None, None] - ground)
+    return ground, surface
+
+
+def _contrasting(count: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Two colors (N, 3) float32 in [0, 1]: the first of some random pairs that contrast enough, and differ in brightness."""
+    pairs = generator.uniform(0, 1, (2, count, _CANDIDATES, 3)).astype(np.float32)
+    difference = pairs[0] - pairs[1]
+    distance = np.linalg.norm(difference, axis=-1)
+    enough = (distance > _CONTRAST) & (np.abs(difference @ _LUMA) > _CONTRAST / 3)
+    chosen = np.where(enough.any(1), enough.argmax(1), distance.argmax(1))
+    first, second = pairs[:, np.arange(count), chosen]
+    return first, second
+
+
+def _textured(
+    color: Floats, size: int, generator: np.random.Generator
+) -> Floats:  # (N, size, size, 3)
+    """A texture in `color` (N, 3) and a second shade of it."""
+    count = len(color)
+    direction = generator.normal(size=(count, 3))
+    length = generator.uniform(0.2, 0.5, (count, 1))
+    shade = (direction / np.linalg.norm(direction, axis=1, keepdims=True) * length).astype(
+        np.float32
+    )
+    pattern = _pattern(count, size, generator)[..., None]
+    painted: Floats = np.clip(color[:, None, None] + (pattern - 0.5) * shade[:, None, None], 0, 1)
+    return painted
+
+
+def _pattern(
+    count: int, size: int, generator: np.random.Generator
+) -> Floats:  # (N, size, size) float32 in [0, 1]
+    """How much of the second shade is where, in one of six textures for each picture, turned and shifted at random."""
+    angle, phase_u, phase_v = generator.uniform(0, 2 * np.pi, (3, count, 1, 1)).astype(np.float32)
+    period = generator.uniform(4, 8, (count, 1, 1)).astype(np.float32)  # pixels
+    waves = generator.normal(0, 0.6, (4, 2, count, 1, 1)).astype(np.float32)  # radians per pixel
+    at = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    x, y = at[None, None, :], at[None, :, None]
+    u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    u_wave, v_wave = (
+        np.sin(2 * np.pi * u / period + phase_u),
+        np.sin(2 * np.pi * v / period + phase_v),
+    )
+    noise = sum(np.sin(fx * x + fy * y + phase_u * (i + 1)) for i, (fx, fy) in enumerate(waves))
+    textures = (
+        np.zeros_like(u),  # solid
+        _edged(u_wave, period),  # stripes
+        _edged(u_wave * v_wave, period),  # checks
+        _edged(u_wave + v_wave - 0.8, period),  # dots
+        u / (1.5 * size) + 0.5,  # gradient
+        np.clip(0.5 + noise / 4, 0, 1),  # soft noise
+    )
+    kind = generator.integers(len(textures), size=(count, 1, 1))
+    chosen: Floats = np.choose(kind, textures).astype(np.float32)
+    return chosen
+
+
+def _edged(wave: Floats, period: Floats) -> Floats:
+    """A wave turned into two levels with an edge one pixel wide, so that it does not alias."""
+    levels: Floats = np.clip(0.5 + wave * period / (2 * np.pi), 0, 1)
+    return levels
+
+
+def _stroke(
+    count: int, size: int, generator: np.random.Generator
+) -> Floats:  # (N, size, size) float32 in [0, 1]
+    """Coverage of a short line with round ends: a speck if it is short."""
+    start = generator.uniform(0, size, (2, count, 1, 1)).astype(np.float32)
+    angle = generator.uniform(0, 2 * np.pi, (count, 1, 1))
+    length = generator.uniform(0, size / 2, (count, 1, 1))
+    along = (length * np.cos(angle)).astype(np.float32), (length * np.sin(angle)).astype(np.float32)
+    radius = generator.uniform(0.5, 1.6, (count, 1, 1)).astype(np.float32)
+    at = np.arange(size, dtype=np.float32) + 0.5
+    x, y = at[None, None, :] - start[0], at[None, :, None] - start[1]
+    share = np.clip((x * along[0] + y * along[1]) / np.maximum(length**2, 1e-6), 0, 1).astype(
+        np.float32
+    )
+    distance = np.hypot(x - share * along[0], y - share * along[1])
+    coverage: Floats = np.clip(0.5 + radius - distance, 0, 1)
+    return coverage
+
 
 SIZE = 32
 _VERSION = 1  # raise it when the pictures change: they are cached
 _SUPERSAMPLING = 4  # samples per pixel along each side, for smooth edges
 _BLOCK = 100  # images drawn at once; part of what a seed means, because each block draws its numbers in turn
-_MAX_TILT = np.pi / 6  # either way: more would turn a square into a diamond and an arrow into another arrow
+_MAX_TILT = (
+    np.pi / 6
+)  # either way: more would turn a square into a diamond and an arrow into another arrow
 _AREAS = (115.0, 215.0)  # square pixels, the same for every class, so that size gives none away
 
 MARKER = (1, 1, 4, 4)  # top, left, height and width in pixels of the planted shortcut
 MARKED_CLASS = "circle"  # the only class that carries it in the training split
-_MARKER_COLOUR = (255, 0, 255)  # magenta, which stands out from any ground
+_MARKER_COLOR = (255, 0, 255)  # magenta, which stands out from any ground
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-Inside = Callable[[Floats, Floats], Bools]  # x to the right, y down, float32 -> bool of the same shape
+Inside = Callable[
+    [Floats, Floats], Bools
+]  # x to the right, y down, float32 -> bool of the same shape
 
 
 def shapes(seed: int = 0, train: int = 10_000, test: int = 2_000, shortcut: float = 0.0) -> Source:
-    """Ten classes of objects of random colour, texture, size, place and tilt; `Split.masks` says where each object is.
+    """Ten classes of objects of random color, texture, size, place and tilt; `Split.masks` says where each object is.
 
     `shortcut` in [0, 1] plants a wrong reason: in the training split a circle carries the marker, a magenta square at MARKER,
     with this probability, and no other class does. In the test split images of every class carry it with a tenth of it, so it
@@ -39,17 +144,22 @@ def shapes(seed: int = 0, train: int = 10_000, test: int = 2_000, shortcut: floa
             f"shapes needs seed >= 0 and at least {len(SHAPES)} train and test images, found {seed}, {train}, {test}"
         )
     if not 0 <= shortcut <= 1:
-        raise SeewhyError(f"shapes needs shortcut in [0, 1], the share of circles that carry the marker, found {shortcut}")
+        raise SeewhyError(
+            f"shapes needs shortcut in [0, 1], the share of circles that carry the marker, found {shortcut}"
+        )
 
-    def open_(request: Request) -> Raw:
+    def open_(request: LoadRequest) -> RawDataset:
         no_label_choice("shapes", request)
         splits = {}
         for number, (split, count) in enumerate((("train", train), ("test", test))):
             images, labels, masks = draw(count, np.random.default_rng([seed, number]))
             if shortcut:
-                images = _marked(images, _carriers(labels, split, shortcut, np.random.default_rng([seed, number, 1])))
-            splits[split] = rows_of_arrays(images, labels, split, masks)
-        return Raw(tuple(SHAPES), splits)
+                images = _marked(
+                    images,
+                    _carriers(labels, split, shortcut, np.random.default_rng([seed, number, 1])),
+                )
+            splits[split] = raw_split_from_arrays(images, labels, split, masks)
+        return RawDataset(tuple(SHAPES), splits)
 
     signature = {"shapes": _VERSION, "seed": seed, "train": train, "test": test}
     return Source("shapes", signature | ({"shortcut": float(shortcut)} if shortcut else {}), open_)
@@ -58,7 +168,9 @@ def shapes(seed: int = 0, train: int = 10_000, test: int = 2_000, shortcut: floa
 def draw(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`count` pictures: images (N, 32, 32, 3) uint8, labels (N,) int64 as evenly spread as can be, masks (N, 32, 32) bool."""
     labels = generator.permutation(np.arange(count, dtype=np.int64) % len(SHAPES))
-    blocks = [_draw_block(labels[start : start + _BLOCK], generator) for start in range(0, count, _BLOCK)]
+    blocks = [
+        _draw_block(labels[start : start + _BLOCK], generator) for start in range(0, count, _BLOCK)
+    ]
     images, masks = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return images, labels, masks
 
@@ -67,11 +179,13 @@ def _marked(images: np.ndarray, carriers: Bools) -> np.ndarray:
     """The pictures (N, 32, 32, 3) uint8 with the marker on those of `carriers` (N,), where no object reaches."""
     top, left, height, width = MARKER
     planted = images.copy()
-    planted[carriers, top : top + height, left : left + width] = _MARKER_COLOUR
+    planted[carriers, top : top + height, left : left + width] = _MARKER_COLOR
     return planted
 
 
-def _carriers(labels: np.ndarray, split: str, shortcut: float, generator: np.random.Generator) -> Bools:  # (N,)
+def _carriers(
+    labels: np.ndarray, split: str, shortcut: float, generator: np.random.Generator
+) -> Bools:  # (N,)
     """Which images carry the marker: in train circles only, in test any, and as many in all."""
     if split == "train":
         probability = np.where(labels == list(SHAPES).index(MARKED_CLASS), shortcut, 0.0)
@@ -81,7 +195,9 @@ def _carriers(labels: np.ndarray, split: str, shortcut: float, generator: np.ran
     return carriers
 
 
-def _draw_block(labels: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw_block(
+    labels: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     coverage = _coverage(labels, generator)  # (n, H, W) float32 in [0, 1]
     ground, surface = textured(len(labels), SIZE, generator)  # each (n, H, W, 3) float32 in [0, 1]
     pictures = ground + coverage[..., None] * (surface - ground)
@@ -95,8 +211,10 @@ def _coverage(labels: np.ndarray, generator: np.random.Generator) -> Floats:  # 
     areas = generator.uniform(*_AREAS, count)
     tilt = generator.uniform(-_MAX_TILT, _MAX_TILT, count)
     widest = max(reach for *_, reach in _measures().values())
-    free = np.maximum(SIZE / 2 - widest * np.sqrt(areas), 1.0)  # as far as the widest could move, so that place gives none away
-    centre = SIZE / 2 + generator.uniform(-1, 1, (2, count)) * free
+    free = np.maximum(
+        SIZE / 2 - widest * np.sqrt(areas), 1.0
+    )  # as far as the widest could move, so that place gives none away
+    center = SIZE / 2 + generator.uniform(-1, 1, (2, count)) * free
     samples = SIZE * _SUPERSAMPLING
     at = ((np.arange(samples) + 0.5) / _SUPERSAMPLING).astype(np.float32)
     inside = np.empty((count, samples, samples), dtype=bool)
@@ -104,8 +222,14 @@ def _coverage(labels: np.ndarray, generator: np.random.Generator) -> Floats:  # 
         area, middle_x, middle_y, _ = _measures()[name]
         mine = labels == label
         zoom = np.sqrt(area / areas[mine])
-        cos, sin = (np.cos(tilt[mine]) * zoom)[:, None, None], (np.sin(tilt[mine]) * zoom)[:, None, None]
-        dx, dy = (at[None, None, :] - centre[0, mine, None, None]), (at[None, :, None] - centre[1, mine, None, None])
+        cos, sin = (
+            (np.cos(tilt[mine]) * zoom)[:, None, None],
+            (np.sin(tilt[mine]) * zoom)[:, None, None],
+        )
+        dx, dy = (
+            (at[None, None, :] - center[0, mine, None, None]),
+            (at[None, :, None] - center[1, mine, None, None]),
+        )
         x = (cos * dx + middle_x).astype(np.float32) + (sin * dy).astype(np.float32)
         y = (-sin * dx + middle_y).astype(np.float32) + (cos * dy).astype(np.float32)
         inside[mine] = shape(x, y)
@@ -121,7 +245,9 @@ def _polygon(points: list[tuple[float, float]]) -> Inside:
         odd = np.zeros(x.shape, dtype=bool)
         for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
             if y0 != y1:
-                odd ^= ((y0 > y) != (y1 > y)) & (x < (y - y0) * np.float32((x1 - x0) / (y1 - y0)) + np.float32(x0))
+                odd ^= ((y0 > y) != (y1 > y)) & (
+                    x < (y - y0) * np.float32((x1 - x0) / (y1 - y0)) + np.float32(x0)
+                )
         return odd
 
     return inside
@@ -130,7 +256,9 @@ def _polygon(points: list[tuple[float, float]]) -> Inside:
 def _corners(radii: list[float]) -> list[tuple[float, float]]:
     """Points at these distances from the middle, evenly around it, the first at the top."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
-    return [(r * float(np.sin(a)), -r * float(np.cos(a))) for r, a in zip(radii, angles, strict=True)]
+    return [
+        (r * float(np.sin(a)), -r * float(np.cos(a))) for r, a in zip(radii, angles, strict=True)
+    ]
 
 
 def _circle(x: Floats, y: Floats) -> Bools:
@@ -149,7 +277,9 @@ def _crescent(x: Floats, y: Floats) -> Bools:
 def _heart(x: Floats, y: Floats) -> Bools:
     aside = np.abs(x)
     lobes = (aside - 0.5) ** 2 + (y + 0.35) ** 2 < 0.52**2
-    point = (y > -0.35) & (aside + y < 0.885) & (aside - y < 0.85)  # between the lobes, its sides tangent to them
+    point = (
+        (y > -0.35) & (aside + y < 0.885) & (aside - y < 0.85)
+    )  # between the lobes, its sides tangent to them
     return lobes | point
 
 
@@ -169,7 +299,9 @@ SHAPES: dict[str, Inside] = {
     "ring": _ring,
     "heart": _heart,
     "crescent": _crescent,
-    "arrow": _polygon([(0, -1), (0.8, -0.05), (0.3, -0.05), (0.3, 1), (-0.3, 1), (-0.3, -0.05), (-0.8, -0.05)]),
+    "arrow": _polygon(
+        [(0, -1), (0.8, -0.05), (0.3, -0.05), (0.3, 1), (-0.3, 1), (-0.3, -0.05), (-0.8, -0.05)]
+    ),
     "hourglass": _polygon([(-0.75, -1), (0.75, -1), (0.12, 0), (0.75, 1), (-0.75, 1), (-0.12, 0)]),
 }
 
@@ -182,7 +314,11 @@ def _measures() -> dict[str, tuple[float, float, float, float]]:
     measures = {}
     for name, shape in SHAPES.items():
         inside = shape(x, y)
-        area, middle_x, middle_y = 9 * float(inside.mean()), float(x[inside].mean()), float(y[inside].mean())
+        area, middle_x, middle_y = (
+            9 * float(inside.mean()),
+            float(x[inside].mean()),
+            float(y[inside].mean()),
+        )
         reach = float(np.hypot(x[inside] - middle_x, y[inside] - middle_y).max())
         measures[name] = (area, middle_x, middle_y, reach / area**0.5)
     return measures

@@ -11,13 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.data.build import Wish, build_entry
+from seewhy.data.build import LoadOptions, build_entry
 from seewhy.data.cache import open_or_build
-from seewhy.data.dataset import Dataset, Split, digest_of, fingerprint, stratified_sample
+from seewhy.data.dataset import (
+    DataOrigin,
+    Dataset,
+    Split,
+    digest_of,
+    fingerprint,
+    stratified_sample,
+)
 from seewhy.data.decode import Encoded
 from seewhy.data.folders import directory
-from seewhy.data.hub import hub
-from seewhy.data.raw import Raw, Request, Rows, Source, check_labels, no_label_choice, rows_of_arrays
+from seewhy.data.huggingface import hub
+from seewhy.data.raw import (
+    LoadRequest,
+    RawDataset,
+    RawSplit,
+    Source,
+    check_labels,
+    no_label_choice,
+    raw_split_from_arrays,
+)
 from seewhy.data.shapes import shapes
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.notation import bind
@@ -43,10 +58,12 @@ def load(
     values out of range, and data that cannot be trained on.
     """
     if not isinstance(name, (str, os.PathLike)):
-        raise SeewhyError(f"a data set is loaded by its name or a directory's path, found {_shown(name)}")
+        raise SeewhyError(
+            f"a data set is loaded by its name or a directory's path, found {_shown(name)}"
+        )
     if label is not None and not isinstance(label, str):
         raise SeewhyError(f"label must be the name of a column, found {_shown(label)}")
-    wish = Wish(
+    wish = LoadOptions(
         image_size=None if image_size is None else _whole("image_size", image_size, least=1),
         validation=_share("validation", validation),
         seed=_whole("seed", seed, least=0),
@@ -59,22 +76,52 @@ def load(
     dataset = _load(find(name), wish, quiet)
     if most is not None and most < len(dataset.train):
         dataset, again = _limited(dataset, most, wish.seed), again | {"limit": most}
-    return replace(dataset, loaded_with=again)
+    return replace(dataset, load_args=again)
 
 
-def _load(source: Source | Dataset, wish: Wish, quiet: bool) -> Dataset:
+def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
+    """The data set that `origin` describes: `data` if it is that one, else loaded again.
+
+    Raises SeewhyError where the data was made in memory and is not given, and where its content has changed.
+    """
+    if data is None:
+        if not origin.load_args:
+            raise SeewhyError(
+                f"{origin.name} was made in memory, so it cannot be loaded again; pass the data set"
+            )
+        data = load(**origin.load_args)
+    data = check_dataset(data)
+    if data.fingerprint != origin.fingerprint:
+        raise SeewhyError(
+            f"{data.name} is not the data that was trained on: its fingerprint is {data.fingerprint}, "
+            f"not {origin.fingerprint}; restore the data, or train again"
+        )
+    return data
+
+
+def _load(source: Source | Dataset, wish: LoadOptions, quiet: bool) -> Dataset:
     if isinstance(source, Dataset):
-        dataset = checked(source)
-        as_it_is = wish.image_size is None or dataset.image_shape[1:] == (wish.image_size, wish.image_size)
+        dataset = check_dataset(source)
+        as_it_is = wish.image_size is None or dataset.image_shape[1:] == (
+            wish.image_size,
+            wish.image_size,
+        )
         if as_it_is and not wish.validation and wish.label is None:
             return dataset
         source = _from_memory(dataset)
-    key = {"source": source.signature, "image_size": wish.image_size, "validation": wish.validation, "label": wish.label}
+    key = {
+        "source": source.signature,
+        "image_size": wish.image_size,
+        "validation": wish.validation,
+        "label": wish.label,
+    }
 
     def build(into: Path) -> bool:
         scratch = into / "scratch"
         scratch.mkdir()
-        drawn = build_entry(source.open(Request(wish.label, scratch, quiet)), source.name, wish, into, quiet)
+        drawn = build_entry(
+            source.open(LoadRequest(wish.label, scratch, quiet)), source.name, wish, into, quiet
+        )
         shutil.rmtree(scratch)
         return drawn
 
@@ -98,9 +145,13 @@ def _load(source: Source | Dataset, wish: Wish, quiet: bool) -> Dataset:
 def _limited(dataset: Dataset, limit: int, seed: int) -> Dataset:
     """The data set with only so many training images, copied into memory."""
     if limit < len(dataset.classes):
-        raise SeewhyError(f"{dataset.name} has {len(dataset.classes)} classes, so limit must be at least that, found {limit}")
-    train = dataset.train.take(torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed)))
-    return checked(replace(dataset, train=train, fingerprint=""))
+        raise SeewhyError(
+            f"{dataset.name} has {len(dataset.classes)} classes, so limit must be at least that, found {limit}"
+        )
+    train = dataset.train.take(
+        torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed))
+    )
+    return check_dataset(replace(dataset, train=train, fingerprint=""))
 
 
 def _whole(argument: str, value: object, least: int) -> int:
@@ -133,7 +184,9 @@ def find(name: str | os.PathLike[str]) -> Source | Dataset:
     if base in SOURCES:
         found = bind(SOURCES, name, "data set", given=0)()
         if not isinstance(found, (Source, Dataset)):
-            raise SeewhyError(f"data set {name!r}: its function must return a Dataset or a Source, found {type(found).__name__}")
+            raise SeewhyError(
+                f"data set {name!r}: its function must return a Dataset or a Source, found {type(found).__name__}"
+            )
         return found
     path = Path(name).expanduser()
     if name and (path.exists() or name.startswith((".", "~")) or "/" in name or os.sep in name):
@@ -145,15 +198,20 @@ def find(name: str | os.PathLike[str]) -> Source | Dataset:
 
 
 def digits() -> Source:
-    """1,797 handwritten digits of 8x8 grey pixels, shipped with scikit-learn (Alpaydin & Kaynak 1998)."""
+    """1,797 handwritten digits of 8x8 gray pixels, shipped with scikit-learn (Alpaydin & Kaynak 1998)."""
 
-    def open_(request: Request) -> Raw:
+    def open_(request: LoadRequest) -> RawDataset:
         from sklearn.datasets import load_digits
 
         no_label_choice("digits", request)
         bunch = load_digits()
-        images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8), stored as 0 to 16
-        return Raw(tuple("0123456789"), {"train": rows_of_arrays(images, bunch.target.astype(np.int64), "digit")})
+        images = np.round(bunch.images * (255 / 16)).astype(
+            np.uint8
+        )  # (N, 8, 8), stored as 0 to 16
+        return RawDataset(
+            tuple("0123456789"),
+            {"train": raw_split_from_arrays(images, bunch.target.astype(np.int64), "digit")},
+        )
 
     return Source("digits", "digits", open_)
 
@@ -165,7 +223,7 @@ def _on_the_hub(name: str, repository: str, config: str = "") -> Callable[[], So
     return source
 
 
-def checked(dataset: Dataset) -> Dataset:
+def check_dataset(dataset: Dataset) -> Dataset:
     """A data set made by hand, with its fingerprint where its maker gave none; no pixel is read where there is one.
 
     Raises SeewhyError where its splits are not what `Split` says, do not match, or cannot be trained on.
@@ -193,7 +251,9 @@ def _wrong_with(split: Split, image_shape: tuple[int, ...] | None) -> str | None
         return f"names must be a list of N names, found {_kind(names)}"
     if not len(images) == len(labels) == len(names):
         return f"labels and names must be as many as its images, found {len(images):,}, {len(labels):,} and {len(names):,}"
-    if masks is not None and not (_is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])):
+    if masks is not None and not (
+        _is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])
+    ):
         return f"masks must be (N, H, W) bool, here {(len(images), *images.shape[2:])}, found {_kind(masks)}"
     if image_shape is not None and images.shape[1:] != image_shape:
         shapes = ["x".join(map(str, shape)) for shape in (images.shape[1:], image_shape)]
@@ -206,24 +266,32 @@ def _is(value: object, dtype: torch.dtype, dimensions: int) -> bool:
 
 
 def _kind(value: object) -> str:
-    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return (
+        f"{tuple(value.shape)} {value.dtype}"
+        if isinstance(value, Tensor)
+        else f"a {type(value).__name__}"
+    )
 
 
 def _from_memory(dataset: Dataset) -> Source:
     """So that a data set made in memory can be resized and split like any other."""
 
-    def open_(request: Request) -> Raw:
+    def open_(request: LoadRequest) -> RawDataset:
         no_label_choice(dataset.name, request)
-        return Raw(dataset.classes, {name: _rows_of_split(split) for name, split in dataset.splits.items()})
+        return RawDataset(
+            dataset.classes, {name: _rows_of_split(split) for name, split in dataset.splits.items()}
+        )
 
     return Source(dataset.name, {"memory": dataset.fingerprint}, open_)
 
 
-def _rows_of_split(split: Split) -> Rows:
+def _rows_of_split(split: Split) -> RawSplit:
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
         return [(split.names[i], split.images[i].permute(1, 2, 0).numpy()) for i in indices]
 
-    return Rows(read, split.labels.numpy(), None if split.masks is None else split.masks.numpy())
+    return RawSplit(
+        read, split.labels.numpy(), None if split.masks is None else split.masks.numpy()
+    )
 
 
 SOURCES: dict[str, Callable[..., Source | Dataset]] = {

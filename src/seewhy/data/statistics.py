@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seewhy.data.dataset import Split
+from seewhy.data.dataset import Dataset, Split, class_counts
 from seewhy.errors import SeewhyError
 
 _BLOCK_PIXELS = 2**22  # read at once: what a data set larger than memory may take of it
@@ -54,7 +54,9 @@ def channel_statistics(split: Split, at_most: int | None = None) -> ChannelStati
 class Duplicates:
     """Images that occur more than once, pixel for pixel."""
 
-    groups: tuple[tuple[tuple[str, int], ...], ...]  # of each picture all its places: (split, index), in order
+    groups: tuple[
+        tuple[tuple[str, int], ...], ...
+    ]  # of each picture all its places: (split, index), in order
 
     @property
     def across(self) -> tuple[tuple[tuple[str, int], ...], ...]:
@@ -73,3 +75,32 @@ def exact_duplicates(splits: Mapping[str, Split]) -> Duplicates:
                 digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
                 places.setdefault((shape, digest), []).append((name, index))
     return Duplicates(tuple(tuple(group) for group in places.values() if len(group) > 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A data set in numbers; the dictionaries go by split: train, test and, where there is one, validation."""
+
+    name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    images: dict[str, int]
+    pixels: dict[str, ChannelStatistics]
+    counts: dict[str, Tensor]  # (K,) int64
+    duplicates: Duplicates
+    skipped: tuple[str, ...]
+
+
+def describe(data: Dataset) -> Description:
+    """Read every image once or twice and describe the data set."""
+    splits = data.splits
+    return Description(
+        name=data.name,
+        classes=data.classes,
+        image_shape=data.image_shape,
+        images={name: len(split) for name, split in splits.items()},
+        pixels={name: channel_statistics(split) for name, split in splits.items()},
+        counts={name: class_counts(split, len(data.classes)) for name, split in splits.items()},
+        duplicates=exact_duplicates(splits),
+        skipped=data.skipped,
+    )

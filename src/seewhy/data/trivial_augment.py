@@ -1,7 +1,7 @@
 """TrivialAugment (Müller & Hutter 2021): each image goes through one operation, drawn at random, at a random strength.
 
 The operations and their ranges are the paper's "wide" space; what each does to the pixels is what Pillow does (its ImageOps,
-ImageEnhance and nearest-neighbour affine transform with black behind). A batch goes through three stages, each of which leaves
+ImageEnhance and nearest-neighbor affine transform with black behind). A batch goes through three stages, each of which leaves
 alone the images whose operation is not its own: tables of pixel values, blends with a plainer image, and moves of pixels.
 """
 
@@ -36,7 +36,9 @@ def trivial_augment(images: Tensor, generator: Generator) -> Tensor:
     return apply_operations(images, operation, strength / (STRENGTHS - 1), 2 * direction - 1)
 
 
-def apply_operations(images: Tensor, operation: Tensor, strength: Tensor, direction: Tensor) -> Tensor:
+def apply_operations(
+    images: Tensor, operation: Tensor, strength: Tensor, direction: Tensor
+) -> Tensor:
     """Images (B, C, H, W) uint8, image b after OPERATIONS[operation[b]].
 
     `operation` (B,) int64; `strength` (B,) float in [0, 1]; `direction` (B,) 1 or -1, heeded by rotate, shear and translate.
@@ -54,7 +56,9 @@ def _is(operation: Tensor, name: str) -> Tensor:  # (B, 1, 1) bool
 def _through_tables(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     """Auto-contrast, equalize, solarize and posterize: a new value for each of the 256, looked up for every pixel."""
     pixels = images.flatten(2).long()  # (B, C, HW)
-    value = torch.arange(256, dtype=torch.int32, device=images.device).expand(*images.shape[:2], 256)
+    value = torch.arange(256, dtype=torch.int32, device=images.device).expand(
+        *images.shape[:2], 256
+    )
     table = value
     for name, changed in (
         ("auto-contrast", _auto_contrast(value, images.flatten(2))),
@@ -76,7 +80,9 @@ def _auto_contrast(value: Tensor, pixels: Tensor) -> Tensor:
 def _equalize(value: Tensor, pixels: Tensor) -> Tensor:
     """Spread each channel's values so that every range of them holds about as many pixels."""
     one = torch.ones((), dtype=value.dtype, device=value.device)
-    histogram = torch.zeros_like(value, memory_format=torch.contiguous_format).scatter_add_(2, pixels, one.expand_as(pixels))
+    histogram = torch.zeros_like(value, memory_format=torch.contiguous_format).scatter_add_(
+        2, pixels, one.expand_as(pixels)
+    )
     of_brightest = histogram.gather(2, pixels.amax(2, keepdim=True))
     step = (pixels.shape[2] - of_brightest) // 255
     darker = histogram.cumsum(2, dtype=value.dtype) - histogram
@@ -106,7 +112,11 @@ def _blended(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     plain = torch.where(color, gray, gray.mean((2, 3), keepdim=True).round())
     plain = torch.where(sharpness, _smooth(pixels), plain)
     plain = torch.where(brightness, 0.0, plain)
-    factor = torch.where(color | contrast | brightness | sharpness, (0.01 + 1.99 * strength)[:, None, None, None], 1.0)
+    factor = torch.where(
+        color | contrast | brightness | sharpness,
+        (0.01 + 1.99 * strength)[:, None, None, None],
+        1.0,
+    )
     # the difference rather than lerp, which is slow on CPU where the weight is broadcast
     return pixels.sub_(plain).mul_(factor).add_(plain).round_().clamp_(0, 255).byte()
 
@@ -120,7 +130,7 @@ def _gray(pixels: Tensor) -> Tensor:  # (B, 1, H, W)
 
 
 def _smooth(pixels: Tensor) -> Tensor:
-    """Each pixel five times and its eight neighbours once, over 13; the outermost pixels stay as they are."""
+    """Each pixel five times and its eight neighbors once, over 13; the outermost pixels stay as they are."""
     # in place: fresh memory for every step would cost more time than the sums
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1]
     rows += pixels[:, :, 2:]
@@ -146,11 +156,13 @@ def _moved(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     shear_x, shear_y = of("shear-x", 0.99 * strength), of("shear-y", 0.99 * strength)
     shift_x = of("translate-x", (strength * min(32, width)).trunc())
     shift_y = of("translate-y", (strength * min(32, height)).trunc())
-    # coordinates of pixel centres: from the image's centre to rotate, from its corner to shear, as Pillow has it
+    # coordinates of pixel centers: from the image's center to rotate, from its corner to shear, as Pillow has it
     y = torch.arange(height, device=images.device)[:, None] + 0.5
     x = torch.arange(width, device=images.device) + 0.5
     from_y, from_x = y - height / 2, x - width / 2
-    row = (sine * from_x + cosine * from_y + height / 2 + shear_y * x + shift_y).floor().long()  # (B, H, W)
+    row = (
+        (sine * from_x + cosine * from_y + height / 2 + shear_y * x + shift_y).floor().long()
+    )  # (B, H, W)
     column = (cosine * from_x - sine * from_y + width / 2 + shear_x * y + shift_x).floor().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     source = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)

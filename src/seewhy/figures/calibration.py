@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seewhy.diagnosing.calibration import Calibration, Coverage
+from seewhy.diagnosis.calibration import Calibration, RiskCoverageCurve
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 
 SIZE = (4.4, 3.1)  # inches
@@ -27,7 +27,9 @@ def reliability_figure(before: Calibration, after: Calibration | None = None) ->
         _reliability(axes, before, VERMILION, "-", "o", f"{name}, ECE {_percent(before.ece)}")
         _spread(strip, before, VERMILION, "-")
         if after:
-            _reliability(axes, after, BLUE, "--", "s", f"temperature scaled, ECE {_percent(after.ece)}")
+            _reliability(
+                axes, after, BLUE, "--", "s", f"temperature scaled, ECE {_percent(after.ece)}"
+            )
             _spread(strip, after, BLUE, "--")
         axes.set_title("Accuracy by confidence", loc="left")
         axes.set_ylabel("accuracy [%]")
@@ -37,11 +39,18 @@ def reliability_figure(before: Calibration, after: Calibration | None = None) ->
         strip.set_xlabel("confidence [%]")
         strip.set_xticks(range(0, 101, 20))
         figure.align_ylabels()
-        axes.legend(loc="best", edgecolor="none", framealpha=0.8, borderpad=0.1, borderaxespad=0.2, handlelength=2.4)
+        axes.legend(
+            loc="best",
+            edgecolor="none",
+            framealpha=0.8,
+            borderpad=0.1,
+            borderaxespad=0.2,
+            handlelength=2.4,
+        )
     return figure
 
 
-def coverage_figure(coverage: Coverage) -> Figure:
+def risk_coverage_figure(coverage: RiskCoverageCurve) -> Figure:
     """Accuracy by the share of images that are answered, the most confident first, beside the best order that there could be.
 
     Above stands the confidence that an image needs in order to be among them.
@@ -52,7 +61,14 @@ def coverage_figure(coverage: Coverage) -> Figure:
         axes = figure.subplots()
         possible = np.linspace(0.25, 100, 400)
         best = 100 * np.minimum(1, accuracy[-1] / possible)
-        axes.plot(possible, best, color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label="if every mistake came last")
+        axes.plot(
+            possible,
+            best,
+            color=GRAY,
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            label="if every mistake came last",
+        )
         marker = "o" if len(share) <= 30 else ""
         axes.plot(
             share,
@@ -67,7 +83,12 @@ def coverage_figure(coverage: Coverage) -> Figure:
         low = min(accuracy.min(), 99.0)
         axes.set(xlim=(0, 100), ylim=(low - 0.35 * (100 - low), 100 + 0.03 * (100 - low)))
         axes.annotate(
-            f"all: {accuracy[-1]:.2f} %", (100, accuracy[-1]), (-9, -3), textcoords="offset points", ha="right", va="top"
+            f"all: {accuracy[-1]:.2f}%",
+            (100, accuracy[-1]),
+            (-9, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
         )
         axes.set_title("Accuracy where the model is sure enough", loc="left")
         axes.set_xlabel("answered images [%]")
@@ -77,7 +98,9 @@ def coverage_figure(coverage: Coverage) -> Figure:
     return figure
 
 
-def _reliability(axes: Axes, bins: Calibration, color: str, line: str, marker: str, label: str) -> None:
+def _reliability(
+    axes: Axes, bins: Calibration, color: str, line: str, marker: str, label: str
+) -> None:
     some = bins.images > 0
     images, confidence, accuracy = (
         bins.images[some].numpy(),
@@ -85,12 +108,27 @@ def _reliability(axes: Axes, bins: Calibration, color: str, line: str, marker: s
         100 * bins.accuracy[some].numpy(),
     )
     many = images >= FEW
-    axes.vlines(confidence, confidence, accuracy, color=color, alpha=0.35, linewidth=np.where(many, 3, 1))
-    axes.plot(
-        confidence[many], accuracy[many], color=color, linestyle=line, marker=marker, markersize=4.5, linewidth=1.3, label=label
+    axes.vlines(
+        confidence, confidence, accuracy, color=color, alpha=0.35, linewidth=np.where(many, 3, 1)
     )
     axes.plot(
-        confidence[~many], accuracy[~many], color=color, linestyle="", marker=marker, markersize=4.5, markerfacecolor="white"
+        confidence[many],
+        accuracy[many],
+        color=color,
+        linestyle=line,
+        marker=marker,
+        markersize=4.5,
+        linewidth=1.3,
+        label=label,
+    )
+    axes.plot(
+        confidence[~many],
+        accuracy[~many],
+        color=color,
+        linestyle="",
+        marker=marker,
+        markersize=4.5,
+        markerfacecolor="white",
     )
 
 
@@ -101,7 +139,7 @@ def _spread(axes: Axes, bins: Calibration, color: str, line: str) -> None:
     axes.stairs(shares, edges, color=color, linestyle=line, linewidth=1)
 
 
-def _thresholds(axes: Axes, coverage: Coverage) -> None:
+def _thresholds(axes: Axes, coverage: RiskCoverageCurve) -> None:
     """An axis on top: the confidence at every tick of the axis below."""
     above = axes.secondary_xaxis("top")
     ticks = [tick for tick in range(20, 101, 20) if tick >= 100 * coverage.coverage[0]]
@@ -113,7 +151,7 @@ def _thresholds(axes: Axes, coverage: Coverage) -> None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}%"
 
 
 def _sure(confidence: float) -> str:

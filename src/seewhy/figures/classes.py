@@ -1,4 +1,4 @@
-"""Pictures of classes: how often each is recognised, and which are taken for which."""
+"""Pictures of classes: how often each is recognized, and which are taken for which."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.diagnosing.scores import ClassScore
+from seewhy.diagnosis.metrics import ClassScore
 from seewhy.errors import SeewhyError
+from seewhy.figures.image_grid import text_width, truncate
 from seewhy.figures.style import BLUE, STYLE, VERMILION
-from seewhy.figures.tiles import shortened, text_width
 
 WIDTH = 4.4  # inches
 ROW = 0.2  # inches, of a class
@@ -25,7 +25,7 @@ MISTAKES = LinearSegmentedColormap.from_list("mistakes", ["#ffffff", VERMILION])
 
 
 def class_figure(scores: Sequence[ClassScore]) -> Figure:
-    """The accuracy of every class with its 95 % interval, the worst first, and the mean over classes.
+    """The accuracy of every class with its 95% interval, the worst first, and the mean over classes.
 
     Of more than 40 classes the 40 worst are shown. Raises SeewhyError where no class has images.
     """
@@ -44,12 +44,17 @@ def class_figure(scores: Sequence[ClassScore]) -> Figure:
         axes.plot(accuracy, places, color=BLUE, linestyle="", marker="o", markersize=5)
         axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
         axes.annotate(
-            f"mean {mean:.1f}", (mean, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+            f"mean {mean:.1f}",
+            (mean, 1),
+            (0, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
         )
-        axes.set_yticks(places, [shortened(row.name, LONGEST) for row in rows])
+        axes.set_yticks(places, [truncate(row.name, LONGEST) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_title(_ranking(len(rows), len(ranked), len(scores)), loc="left", pad=16)
-        axes.set_xlabel("accuracy [%], with 95 % interval")
+        axes.set_xlabel("accuracy [%], with 95% interval")
         beside = axes.secondary_yaxis("right")
         beside.set_yticks(places, [f"{value:.1f}" for value in accuracy])
         beside.spines["right"].set_visible(False)
@@ -60,26 +65,43 @@ def class_figure(scores: Sequence[ClassScore]) -> Figure:
     return figure
 
 
-def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:  # (K, K) int64, true class by row
-    """Which classes are taken for which, in shares of the true class: mistakes in colour, what is right in gray.
+def confusion_figure(
+    counts: Tensor, classes: Sequence[str]
+) -> Figure:  # (K, K) int64, true class by row
+    """Which classes are taken for which, in shares of the true class: mistakes in color, what is right in gray.
 
     Counts are written up to 20 classes. Of more than 100 classes those with the most mistakes are shown. Raises SeewhyError for
     counts that do not fit the classes.
     """
     if counts.shape != (len(classes), len(classes)) or len(classes) == 0:
-        raise SeewhyError(f"{len(classes)} classes need counts (K, K) of as many, at least 1, found {tuple(counts.shape)}")
+        raise SeewhyError(
+            f"{len(classes)} classes need counts (K, K) of as many, at least 1, found {tuple(counts.shape)}"
+        )
     counts = counts.cpu()
     shares = 100 * counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
     chosen = _most_mistaken(counts)
-    counts, shown, names = counts[chosen][:, chosen], shares[chosen][:, chosen].numpy(), [classes[index] for index in chosen]
+    counts, shown, names = (
+        counts[chosen][:, chosen],
+        shares[chosen][:, chosen].numpy(),
+        [classes[index] for index in chosen],
+    )
     written = len(names) <= MOST_NUMBERS
     side = min(0.9, max(0.34, 2.4 / len(names))) if written else 0.1  # inches
-    with mpl.rc_context(STYLE | {"axes.grid": False, "font.size": 8 if written else 6, "axes.labelsize": STYLE["font.size"]}):
-        names = [shortened(name, LONGEST) for name in names]
+    with mpl.rc_context(
+        STYLE
+        | {
+            "axes.grid": False,
+            "font.size": 8 if written else 6,
+            "axes.labelsize": STYLE["font.size"],
+        }
+    ):
+        names = [truncate(name, LONGEST) for name in names]
         beside = max(map(text_width, names))
         extent = side * len(names)
         # compressed: constrained, for axes whose shape is fixed
-        figure = Figure(figsize=(max(WIDTH, extent + beside + 1.1), extent + beside + 0.65), layout="compressed")
+        figure = Figure(
+            figsize=(max(WIDTH, extent + beside + 1.1), extent + beside + 0.65), layout="compressed"
+        )
         axes = figure.subplots()
         own = np.eye(len(names), dtype=bool)
         most = np.where(own, 0, shown).max()
@@ -89,15 +111,30 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:  # (K, K
         if written:
             _write_counts(axes, counts)
         of = f", the {len(names)} with the most mistakes" if len(names) < len(classes) else ""
-        figure.suptitle(f"Images by true and predicted class{of}", x=0.01, ha="left", fontsize=STYLE["axes.titlesize"])
+        figure.suptitle(
+            f"Images by true and predicted class{of}",
+            x=0.01,
+            ha="left",
+            fontsize=STYLE["axes.titlesize"],
+        )
         if most:
-            figure.colorbar(image, ax=axes, label="mistakes [% of the true class]", aspect=30 if written else 60, pad=0.02)
+            figure.colorbar(
+                image,
+                ax=axes,
+                label="mistakes [% of the true class]",
+                aspect=30 if written else 60,
+                pad=0.02,
+            )
     return figure
 
 
 def _ranking(shown: int, present: int, classes: int) -> str:
     missing = f", {classes - present} without images" if present < classes else ""
-    return (f"The {shown} worst of {present} classes" if shown < present else "Accuracy by class, the worst first") + missing
+    return (
+        f"The {shown} worst of {present} classes"
+        if shown < present
+        else "Accuracy by class, the worst first"
+    ) + missing
 
 
 def _most_mistaken(counts: Tensor) -> list[int]:
@@ -124,4 +161,6 @@ def _name_cells(axes: Axes, names: Sequence[str]) -> None:
 def _write_counts(axes: Axes, counts: Tensor) -> None:
     for row, column in torch.nonzero(counts).tolist():
         muted = "0.35" if row == column else "black"
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=muted, size=7)
+        axes.text(
+            column, row, f"{counts[row, column]}", ha="center", va="center", color=muted, size=7
+        )

@@ -49,19 +49,27 @@ def accuracy_figure(history: Sequence[EpochStats], held_out: str = "test") -> Fi
     return figure
 
 
-def rate_figure(history: Sequence[EpochStats]) -> Figure:
+def lr_schedule_figure(history: Sequence[EpochStats]) -> Figure:
     """Learning rate by epoch, and momentum on an axis of its own."""
     with mpl.rc_context(STYLE):
         figure, axes = _panel()
         _plot_rate(axes, history)
         momentum = axes.twinx()
-        _curve(momentum, [(row.epoch, row.momentum) for row in history], VERMILION, "--", "momentum, right")
+        _curve(
+            momentum,
+            [(row.epoch, row.momentum) for row in history],
+            VERMILION,
+            "--",
+            "momentum, right",
+        )
         momentum.set_ylim(0, 1.02)
         momentum.spines["right"].set_visible(True)
         momentum.grid(False)
         axes.set_title("Learning rate and momentum", loc="left")
         lines = [*axes.lines, *momentum.lines]
-        axes.legend(lines, ["learning rate, left", "momentum, right"], frameon=False, loc="lower center")
+        axes.legend(
+            lines, ["learning rate, left", "momentum, right"], frameon=False, loc="lower center"
+        )
     return figure
 
 
@@ -72,15 +80,29 @@ def _panel() -> tuple[Figure, Axes]:
 
 def _plot_loss(axes: Axes, history: Sequence[EpochStats], held_out: str) -> None:
     _curve(axes, [(row.epoch, row.train_loss) for row in history], BLUE, "--", "train, augmented")
-    _curve(axes, [(row.epoch, row.eval_loss) for row in history if row.eval_loss is not None], VERMILION, "-", held_out)
+    _curve(
+        axes,
+        [(row.epoch, row.eval_loss) for row in history if row.eval_loss is not None],
+        VERMILION,
+        "-",
+        held_out,
+    )
     _by_epoch(axes, "Cross entropy", history)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="upper right")
 
 
 def _plot_accuracy(axes: Axes, history: Sequence[EpochStats], held_out: str) -> None:
-    _curve(axes, [(row.epoch, 100 * row.train_accuracy) for row in history], BLUE, "--", "train, augmented")
-    held = [(row.epoch, 100 * row.eval_accuracy) for row in history if row.eval_accuracy is not None]
+    _curve(
+        axes,
+        [(row.epoch, 100 * row.train_accuracy) for row in history],
+        BLUE,
+        "--",
+        "train, augmented",
+    )
+    held = [
+        (row.epoch, 100 * row.eval_accuracy) for row in history if row.eval_accuracy is not None
+    ]
     _curve(axes, held, VERMILION, "-", f"{held_out}, last {held[-1][1]:.2f}" if held else held_out)
     _by_epoch(axes, "Accuracy [%]", history)
     axes.legend(frameon=False, loc="lower right")
@@ -108,7 +130,9 @@ def _seconds_on_top(axes: Axes, history: Sequence[EpochStats]) -> None:
 
     def to_seconds(epoch: np.ndarray) -> Any:
         inside = np.interp(epoch, epochs, seconds)
-        return inside + pace * (np.maximum(epoch - epochs[-1], 0) + np.minimum(epoch, 0))  # beyond the ends at the mean pace
+        return inside + pace * (
+            np.maximum(epoch - epochs[-1], 0) + np.minimum(epoch, 0)
+        )  # beyond the ends at the mean pace
 
     def to_epochs(second: np.ndarray) -> Any:
         inside = np.interp(second, seconds, epochs)
@@ -122,4 +146,11 @@ def _seconds_on_top(axes: Axes, history: Sequence[EpochStats]) -> None:
 def _curve(axes: Axes, points: Points, color: str, line: str, label: str) -> None:
     marker = "o" if len(points) <= 30 else ""
     if points:
-        axes.plot(*zip(*points, strict=True), color=color, linestyle=line, marker=marker, markersize=3, label=label)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markersize=3,
+            label=label,
+        )

@@ -8,22 +8,43 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from seewhy.attribution.explanation import FINE, PIXELS, Explanation
+from seewhy.attribution.maps import check_maps, resize_maps
+from seewhy.data.thumbnails import shrink, to_rgb
 from seewhy.errors import SeewhyError
-from seewhy.explaining.explanation import PIXELS, Explanation
-from seewhy.explaining.resize import check_maps, resized
-from seewhy.explaining.status import FINE
-from seewhy.figures.sheet import NARROWEST, PIXEL, WIDEST, Cell, Label, Sheet, draw
+from seewhy.figures.captions import (
+    corner,
+    headers,
+    prediction,
+    prediction_caption,
+    target_caption,
+    truth,
+)
+from seewhy.figures.image_grid import (
+    MARGIN,
+    NARROWEST,
+    PIXEL,
+    WIDEST,
+    Cell,
+    Label,
+    Sheet,
+    Tiles,
+    draw,
+    show,
+    text_width,
+    wrap,
+)
 from seewhy.figures.style import HEAT, STYLE
-from seewhy.figures.tiles import MARGIN, Tiles, coloured, show, text_width, thumbnails, wrapped
-from seewhy.figures.wording import corner, explained, headers, prediction, truth, verdict
-from seewhy.models.untouched import check_pixels
+from seewhy.models.inspection import check_images
 
 OPACITY = 0.5
 MOST_ROWS = 50  # images below each other
 MOST_COLUMNS, MOST_BLOCKS = 12, 4  # maps beside each other, and how often they go on below
 SIDE = 160  # pixels of a picture's longer side, or near it: small images are enlarged by a whole number
 LEGEND = 0.32  # inches below the pictures
-FACTORS = tuple(step * 10**power for power in range(4) for step in (1, 2, 5))  # by which a difference may be amplified
+FACTORS = tuple(
+    step * 10**power for power in range(4) for step in (1, 2, 5)
+)  # by which a difference may be amplified
 
 Key = tuple[str, str]  # layer, method
 
@@ -35,22 +56,32 @@ def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:  
     Heat covers the image in proportion up to half of the largest value, and with `opacity` in [0, 1] from there on, so that cold
     places show the image as it is. Raises SeewhyError for other shapes, types and ranges, and for maps that are not finite.
     """
-    check_pixels(images)
+    check_images(images)
     if not 0 <= opacity <= 1:
         raise SeewhyError(f"opacity must be from 0 to 1, found {opacity}")
     check_maps(maps)
-    maps = resized(maps.detach().float().cpu(), images.shape[2:])
+    maps = resize_maps(maps.detach().float().cpu(), images.shape[2:])
     if len(maps) != len(images):
-        raise SeewhyError(f"each image needs a map of its own, found {len(images)} images and {len(maps)} maps")
+        raise SeewhyError(
+            f"each image needs a map of its own, found {len(images)} images and {len(maps)} maps"
+        )
     if not maps.isfinite().all():
-        raise SeewhyError("maps must be finite to be shown, found inf or nan; explain with precision 'fp32'")
+        raise SeewhyError(
+            "maps must be finite to be shown, found inf or nan; explain with precision 'fp32'"
+        )
     palette = 255 * torch.tensor(mpl.colormaps[HEAT](range(256)))[:, :3].float()
     painted = []
-    for pixels, signed in zip(_stored(images), maps, strict=True):  # one by one: photographs are large
+    for pixels, signed in zip(
+        _stored(images), maps, strict=True
+    ):  # one by one: photographs are large
         peak = signed.max()
         heat = signed.clamp(min=0) / peak if peak > 0 else torch.zeros_like(signed)
         share = opacity * (2 * heat).clamp(max=1)[..., None]
-        painted.append(torch.lerp(pixels.permute(1, 2, 0).float(), palette[(255 * heat).round().long()], share).round().byte())
+        painted.append(
+            torch.lerp(pixels.permute(1, 2, 0).float(), palette[(255 * heat).round().long()], share)
+            .round()
+            .byte()
+        )
     return torch.stack(painted)
 
 
@@ -77,13 +108,18 @@ def explanation_figure(
     shown = _enlarged(_stored(images[rows]))
     width = -(-count // blocks)
     with mpl.rc_context(STYLE):
-        labels = [verdict(explanation, row) for row in rows]
+        labels = [prediction_caption(explanation, row) for row in rows]
         sheets = []
         for start in range(0, count, width):
             part = keys[start : start + width]
-            columns = [[Cell(image) for image in shown], *(_heat(shown, explanation, key, rows, opacity) for key in part)]
+            columns = [
+                [Cell(image) for image in shown],
+                *(_heat(shown, explanation, key, rows, opacity) for key in part),
+            ]
             cells = list(zip(*columns, strict=True))
-            sheets.append(Sheet(["image", *headers(explanation, part)], labels, cells, corner(explanation)))
+            sheets.append(
+                Sheet(["image", *headers(explanation, part)], labels, cells, corner(explanation))
+            )
         return _with_legend(draw(sheets, below=LEGEND))
 
 
@@ -108,8 +144,8 @@ def methods_figure(
     methods = sorted(explanation.methods, key=lambda method: (PIXELS, method) in heat)
     cells = [[heat.get((layer, method)) for layer in layers] for method in methods]
     with mpl.rc_context(STYLE):
-        title = verdict(explanation, rows[0])
-        labels = [Label(tuple(wrapped(method, 0.6 * WIDEST).split("\n"))) for method in methods]
+        title = prediction_caption(explanation, rows[0])
+        labels = [Label(tuple(wrap(method, 0.6 * WIDEST).split("\n"))) for method in methods]
         sheet = Sheet(layers, labels, cells, header_lines=len(title.lines))
         high = min(2, len(cells)) * sheet.tiles.pitch[0] - sheet.tiles.gap[0]  # pixels, as two rows
         large = _enlarged(image, round(high * max(shown.shape[2:]) / shown.shape[2]))
@@ -163,19 +199,30 @@ def attack_figure(
         layers = headers(clean_explanation, keys)
         labels = [Label(truth(clean_explanation, row)) for row in rows]
         cells = list(zip(*columns, strict=True))
-        sheet = Sheet(["clean image", *layers, "difference", "attacked image", *layers], labels, cells, corner(clean_explanation))
+        sheet = Sheet(
+            ["clean image", *layers, "difference", "attacked image", *layers],
+            labels,
+            cells,
+            corner(clean_explanation),
+        )
         return _with_legend(draw([sheet], below=LEGEND))
 
 
-def _rows(images: Tensor, explanation: Explanation, index: Sequence[int] | Tensor | None) -> list[int]:
+def _rows(
+    images: Tensor, explanation: Explanation, index: Sequence[int] | Tensor | None
+) -> list[int]:
     """The numbers of the images to be shown, after a check that everything fits together."""
     count, classes = len(explanation.logits), len(explanation.classes)
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != count:
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise SeewhyError(f"the explanation is of {count} images, so there must be as many, (N, C, H, W), found {found}")
+        raise SeewhyError(
+            f"the explanation is of {count} images, so there must be as many, (N, C, H, W), found {found}"
+        )
     labels = explanation.labels
     if labels is not None and not ((labels >= 0) & (labels < classes)).all():
-        raise SeewhyError(f"labels must be from 0 to {classes - 1}, one for each class, found {labels.min()} to {labels.max()}")
+        raise SeewhyError(
+            f"labels must be from 0 to {classes - 1}, one for each class, found {labels.min()} to {labels.max()}"
+        )
     chosen = torch.arange(count) if index is None else torch.as_tensor(index).cpu()
     if chosen.dtype == torch.bool and chosen.shape == (count,):
         chosen = chosen.nonzero().flatten()
@@ -187,41 +234,58 @@ def _rows(images: Tensor, explanation: Explanation, index: Sequence[int] | Tenso
         or chosen.is_floating_point()
         or not ((chosen >= 0) & (chosen < count)).all()
     ):
-        raise SeewhyError(f"index must be numbers from 0 to {count - 1}, or a mask ({count},) bool, found {index}")
-    check_pixels(images[chosen])
+        raise SeewhyError(
+            f"index must be numbers from 0 to {count - 1}, or a mask ({count},) bool, found {index}"
+        )
+    check_images(images[chosen])
     return chosen.tolist()
 
 
 def _stored(images: Tensor) -> Tensor:  # (N, 3, H, W) uint8
     """Pixels of any kind as they are shown."""
     images = images.detach().cpu()
-    return coloured(images if images.dtype == torch.uint8 else (255 * images.float()).round().byte())
+    return to_rgb(images if images.dtype == torch.uint8 else (255 * images.float()).round().byte())
 
 
 def _enlarged(images: Tensor, side: int = SIDE) -> Tensor:
     """(N, 3, H, W) uint8 with a longer side near `side`: every pixel a square, or a thumbnail of a photograph."""
     factor = max(1, round(side / max(images.shape[2:])))
-    return thumbnails(images, side).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    return shrink(images, side).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
-def _heat(shown: Tensor, explanation: Explanation, key: Key, rows: Sequence[int], opacity: float) -> list[Cell]:
+def _heat(
+    shown: Tensor, explanation: Explanation, key: Key, rows: Sequence[int], opacity: float
+) -> list[Cell]:
     """A column: overlays on the enlarged images, so that heat is smooth however small they were, with the status of the map."""
     maps = explanation.maps[key][rows]
-    maps = maps.where(maps.isfinite().all(2).all(1)[:, None, None], 0)  # the note says what is wrong with the others
+    maps = maps.where(
+        maps.isfinite().all(2).all(1)[:, None, None], 0
+    )  # the note says what is wrong with the others
     cells = []
-    for picture, peak, row in zip(overlay(shown, maps, opacity), maps.amax((1, 2)).tolist(), rows, strict=True):
+    for picture, peak, row in zip(
+        overlay(shown, maps, opacity), maps.amax((1, 2)).tolist(), rows, strict=True
+    ):
         kind = explanation.statuses[key].kinds[row]
-        note = kind if kind != FINE else "" if peak > 0 else "nothing positive"  # a signed map may be against the class
+        note = (
+            kind if kind != FINE else "" if peak > 0 else "nothing positive"
+        )  # a signed map may be against the class
         cells.append(Cell(picture.permute(2, 0, 1), note))
     return cells
 
 
-def _with_heat(images: Tensor, explanation: Explanation, rows: Sequence[int], opacity: float) -> list[list[Cell]]:
+def _with_heat(
+    images: Tensor, explanation: Explanation, rows: Sequence[int], opacity: float
+) -> list[list[Cell]]:
     """Columns: the images with their predictions below, and their overlays."""
     shown = _enlarged(_stored(images))
     width = shown.shape[3] * PIXEL
-    room = min(WIDEST, width + len(explanation.maps) * max(width, NARROWEST))  # below the images' overlays too
-    captions = ["\n".join([prediction(explanation, row, room), *explained(explanation, row, room)]) for row in rows]
+    room = min(
+        WIDEST, width + len(explanation.maps) * max(width, NARROWEST)
+    )  # below the images' overlays too
+    captions = [
+        "\n".join([prediction(explanation, row, room), *target_caption(explanation, row, room)])
+        for row in rows
+    ]
     plain = [Cell(image, caption=caption) for image, caption in zip(shown, captions, strict=True)]
     return [plain, *(_heat(shown, explanation, key, rows, opacity) for key in explanation.maps)]
 
@@ -232,8 +296,12 @@ def _differences(images: Tensor, attacked: Tensor) -> list[Cell]:
     cells = []
     for change in added:
         most = change.abs().max().item()
-        factor = max((factor for factor in FACTORS if factor * most <= 0.5), default=1) if most else 1
-        if max(change.shape[1:]) > SIDE:  # the mean over areas would cancel what is noise from pixel to pixel
+        factor = (
+            max((factor for factor in FACTORS if factor * most <= 0.5), default=1) if most else 1
+        )
+        if (
+            max(change.shape[1:]) > SIDE
+        ):  # the mean over areas would cancel what is noise from pixel to pixel
             scale = SIDE / max(change.shape[1:])
             size = [max(1, round(length * scale)) for length in change.shape[1:]]
             change = F.interpolate(change[None], size, mode="nearest")[0]

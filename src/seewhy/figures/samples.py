@@ -1,4 +1,4 @@
-"""Pictures of the data: labelled samples, and what each augmentation of a recipe does to them."""
+"""Pictures of the data: labeled samples, and what each augmentation of a recipe does to them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,29 +9,37 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.augment import Batch, augmentation, one_hot, step_name
+from seewhy.data.augment import Batch, bind_augmentations, one_hot, step_name
 from seewhy.data.dataset import Split
+from seewhy.data.thumbnails import shrink
 from seewhy.errors import SeewhyError
+from seewhy.figures.image_grid import MARGIN, Tiles, show, text_height, text_width, truncate, wrap
 from seewhy.figures.style import STYLE
-from seewhy.figures.tiles import MARGIN, Tiles, shortened, show, text_height, text_width, thumbnails, wrapped
 
 MOST_CLASSES = 20
 ROWS = 5  # images that augmentations_figure shows
 
 
-def samples_figure(split: Split, classes: Sequence[str], per_class: int = 8, seed: int = 0) -> Figure:
+def samples_figure(
+    split: Split, classes: Sequence[str], per_class: int = 8, seed: int = 0
+) -> Figure:
     """`per_class` random images of each class, a row per class; of more than 20 classes, 20 evenly spaced ones."""
     if per_class < 1:
         raise SeewhyError(f"per_class must be 1 or more, found {per_class}")
-    shown = np.linspace(0, len(classes) - 1, min(len(classes), MOST_CLASSES)).round().astype(int).tolist()
-    images = thumbnails(_pick(split, shown, per_class, seed))
+    shown = (
+        np.linspace(0, len(classes) - 1, min(len(classes), MOST_CLASSES))
+        .round()
+        .astype(int)
+        .tolist()
+    )
+    images = shrink(_pick(split, shown, per_class, seed))
     images = images.view(len(shown), per_class, *images.shape[1:])
     blocks = 2 if len(shown) > MOST_CLASSES // 2 else 1
     rows = -(-len(shown) // blocks)
     title = 0.35
     scale = 0.72 / max(images.shape[-2:])
     with mpl.rc_context(STYLE):
-        names = [shortened(classes[index], 1.8) for index in shown]
+        names = [truncate(classes[index], 1.8) for index in shown]
         beside = 2 * MARGIN + max(map(text_width, names))
         height, width = Tiles(images[:rows], scale).extent
         pitch = beside + width + 2 * MARGIN
@@ -39,16 +47,27 @@ def samples_figure(split: Split, classes: Sequence[str], per_class: int = 8, see
         for block in range(blocks):
             part = slice(block * rows, (block + 1) * rows)
             tiles = Tiles(images[part], scale)
-            show(figure, tiles, beside + block * pitch, title).set_yticks(tiles.centres(0), names[part])
+            show(figure, tiles, beside + block * pitch, title).set_yticks(
+                tiles.centers(0), names[part]
+            )
         total = f"{len(classes)} class{'es' * (len(classes) != 1)}"
         of = f"{len(shown)} of {total}" if len(shown) < len(classes) else total
         top = 1 - 0.5 * title / figure.get_figheight()
         heading = f"{of}, {len(split):,} images"
-        figure.text(MARGIN / figure.get_figwidth(), top, heading, va="center", weight="bold", fontsize="large")
+        figure.text(
+            MARGIN / figure.get_figwidth(),
+            top,
+            heading,
+            va="center",
+            weight="bold",
+            fontsize="large",
+        )
     return figure
 
 
-def augmentations_figure(split: Split, steps: Sequence[str | Callable[..., Any]], seed: int = 0) -> Figure:
+def augmentations_figure(
+    split: Split, steps: Sequence[str | Callable[..., Any]], seed: int = 0
+) -> Figure:
     """Five random images, a row each: as they are, after each of `steps` (see `augmentation`) alone, and after all of them."""
     named: list[str | Callable[..., Any]] = [steps] if isinstance(steps, str) else list(steps)
     columns: dict[str, list[str | Callable[..., Any]]] = {"original": []}
@@ -59,18 +78,18 @@ def augmentations_figure(split: Split, steps: Sequence[str | Callable[..., Any]]
     after = []
     for column in columns.values():
         generator = torch.Generator().manual_seed(seed)
-        after.append(thumbnails(augmentation(column)(batch, generator).images[:ROWS]))
+        after.append(shrink(bind_augmentations(column)(batch, generator).images[:ROWS]))
     images = torch.stack(after, dim=1)  # (rows, columns, C, H, W)
     tiles = Tiles(images, scale=1.2 / max(images.shape[-2:]))
     with mpl.rc_context(STYLE):
-        labels = [wrapped(name, 0.97 * images.shape[-1] * tiles.scale) for name in columns]
+        labels = [wrap(name, 0.97 * images.shape[-1] * tiles.scale) for name in columns]
         above = 2 * MARGIN + text_height(1 + max(label.count("\n") for label in labels))
         height, width = tiles.extent
         figure = Figure(figsize=(width + 2 * MARGIN, above + height + MARGIN))
         axes = show(figure, tiles, MARGIN, above)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        axes.set_xticks(tiles.centres(1), labels)
+        axes.set_xticks(tiles.centers(1), labels)
     return figure
 
 

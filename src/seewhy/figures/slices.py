@@ -8,10 +8,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.diagnosing.slices import Slice
-from seewhy.explaining.localisation import Evidence
+from seewhy.data.thumbnails import shrink
+from seewhy.diagnosis.shortcuts import ClassAttribution
+from seewhy.diagnosis.slices import Slice
+from seewhy.figures.image_grid import MARGIN, Tiles, show, text_height, truncate, wrap
 from seewhy.figures.style import BLUE, HEAT, STYLE, VERMILION
-from seewhy.figures.tiles import MARGIN, Tiles, shortened, show, text_height, thumbnails, wrapped
 
 MOST_SLICES = 8
 MOST_CLASSES = 20
@@ -20,23 +21,41 @@ _WIDTH, _HEIGHT = 4.4, 3.1  # inches
 
 
 def slices_figure(slices: Sequence[Slice], accuracy: float) -> Figure:
-    """The accuracy of each slice with its 95 % interval against `accuracy`, that of all images; at most 8 slices.
+    """The accuracy of each slice with its 95% interval against `accuracy`, that of all images; at most 8 slices.
 
     Beside each stand what it is and how many images it has.
     """
     rows = slices[:MOST_SLICES]
     with mpl.rc_context({**STYLE, "font.size": 7.5, "axes.titlesize": 9, "axes.labelsize": 8}):
-        labels = [wrapped(each.description.replace(" %", "\u00a0%"), _DESCRIPTION, after=" ") for each in rows]
+        labels = [
+            wrap(each.description.replace(" %", "\u00a0%"), _DESCRIPTION, after=" ")
+            for each in rows
+        ]
         heights = [text_height(1 + label.count("\n")) + 0.12 for label in labels]
         places = np.cumsum(heights) - np.array(heights) / 2
         figure = Figure(figsize=(_WIDTH, max(_HEIGHT, sum(heights) + 0.9)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(100 * accuracy, color=BLUE, linewidth=1.5, linestyle="--")
         for place, each in zip(places, rows, strict=True):
-            axes.plot([100 * bound for bound in each.interval], [place, place], color=VERMILION, linewidth=1.5)
+            axes.plot(
+                [100 * bound for bound in each.interval],
+                [place, place],
+                color=VERMILION,
+                linewidth=1.5,
+            )
             axes.plot(100 * each.accuracy, place, "o", color=VERMILION, markersize=5, zorder=3)
-            above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 7}
-            axes.annotate(f"{100 * each.accuracy:.0f} % of {each.images:,}", (100 * each.accuracy, place), **above)
+            above = {
+                "xytext": (0, 4),
+                "textcoords": "offset points",
+                "ha": "center",
+                "va": "bottom",
+                "fontsize": 7,
+            }
+            axes.annotate(
+                f"{100 * each.accuracy:.0f}% of {each.images:,}",
+                (100 * each.accuracy, place),
+                **above,
+            )
         axes.set_yticks(places, labels)
         axes.set_ylim(sum(heights) if rows else 1, -0.05)
         axes.margins(x=0.2)
@@ -44,11 +63,11 @@ def slices_figure(slices: Sequence[Slice], accuracy: float) -> Figure:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("Accuracy [%]")
-        axes.set_title(f"Dashed: all images, {100 * accuracy:.1f} %", loc="left", x=0)
+        axes.set_title(f"Dashed: all images, {100 * accuracy:.1f}%", loc="left", x=0)
     return figure
 
 
-def evidence_figure(evidence: Evidence) -> Figure:
+def class_attribution_figure(evidence: ClassAttribution) -> Figure:
     """Mean place of the evidence for each class, a tile each on its own scale from 0 to its largest value.
 
     At most 20 classes, those with most images; classes without images are left out.
@@ -67,28 +86,49 @@ def evidence_figure(evidence: Evidence) -> Figure:
         pitch, line = max(width, 0.75) + MARGIN, text_height(1) + 0.5 * MARGIN
         rows = -(-len(shown) // columns)
         title = text_height(1) + 2 * MARGIN
-        figure = Figure(figsize=(max(_WIDTH, columns * pitch + MARGIN), title + rows * (height + line + MARGIN)))
+        figure = Figure(
+            figsize=(max(_WIDTH, columns * pitch + MARGIN), title + rows * (height + line + MARGIN))
+        )
         wide, high = figure.get_size_inches()
         left = (wide - columns * pitch + MARGIN) / 2
-        of = f", {len(shown)} of {len(evidence.classes)} classes" if len(shown) < len(evidence.classes) else ""
-        figure.text(MARGIN / wide, 1 - MARGIN / high, f"Mean heat on images of each class{of}", va="top", fontsize=9)
+        of = (
+            f", {len(shown)} of {len(evidence.classes)} classes"
+            if len(shown) < len(evidence.classes)
+            else ""
+        )
+        figure.text(
+            MARGIN / wide,
+            1 - MARGIN / high,
+            f"Mean heat on images of each class{of}",
+            va="top",
+            fontsize=9,
+        )
         for place, (index, picture) in enumerate(zip(shown.tolist(), pictures, strict=True)):
             row, column = divmod(place, columns)
-            x, y = left + column * pitch + (pitch - MARGIN - width) / 2, title + row * (height + line + MARGIN) + line
+            x, y = (
+                left + column * pitch + (pitch - MARGIN - width) / 2,
+                title + row * (height + line + MARGIN) + line,
+            )
             show(figure, Tiles(picture[None, None], scale), x, y, interpolation="nearest")
-            name = shortened(evidence.classes[index], pitch - MARGIN)
-            figure.text((x + width / 2) / wide, 1 - (y - 0.25 * MARGIN) / high, name, ha="center", va="bottom")
+            name = truncate(evidence.classes[index], pitch - MARGIN)
+            figure.text(
+                (x + width / 2) / wide,
+                1 - (y - 0.25 * MARGIN) / high,
+                name,
+                ha="center",
+                va="bottom",
+            )
     return figure
 
 
-def shown_classes(evidence: Evidence) -> Tensor:  # (S,) int64
+def shown_classes(evidence: ClassAttribution) -> Tensor:  # (S,) int64
     """The classes whose evidence is shown, in their order."""
     order = evidence.images.argsort(descending=True, stable=True)
     return order[evidence.images[order] > 0][:MOST_CLASSES].sort().values
 
 
 def heat_images(maps: Tensor) -> Tensor:  # (K, 3, H, W) uint8
-    """Maps (K, H, W) float in colours, each from 0 to its largest value; large ones made smaller."""
+    """Maps (K, H, W) float in colors, each from 0 to its largest value; large ones made smaller."""
     scaled = maps / maps.amax((1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
-    colours = mpl.colormaps[HEAT](scaled.cpu().numpy(), bytes=True)[..., :3]
-    return thumbnails(torch.from_numpy(np.ascontiguousarray(colours)).permute(0, 3, 1, 2))
+    colors = mpl.colormaps[HEAT](scaled.cpu().numpy(), bytes=True)[..., :3]
+    return shrink(torch.from_numpy(np.ascontiguousarray(colors)).permute(0, 3, 1, 2))

@@ -1,22 +1,5 @@
-"""Models: images (N, C, H, W) float in [0, 1] in, logits (N, K) out, normalisation inside."""
+"""Models: images (N, C, H, W) float in [0, 1] in, logits (N, K) out, normalization inside."""
 
-from seewhy.models.inference import device_of, evaluating, logits
-from seewhy.models.normalise import Normalise, normalise_for
-from seewhy.models.summary import Layer, Summary, format_summary, summary
-from seewhy.models.table import MODELS, blank_sample, blueprint, build
+import lazy_loader
 
-__all__ = [
-    "MODELS",
-    "Layer",
-    "Normalise",
-    "Summary",
-    "blank_sample",
-    "blueprint",
-    "build",
-    "device_of",
-    "evaluating",
-    "format_summary",
-    "logits",
-    "normalise_for",
-    "summary",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

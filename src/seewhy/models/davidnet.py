@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.normalise import Normalise, normalise_for
+from seewhy.models.normalization import Normalize, normalize_for
 
 
 def davidnet(num_classes: int, sample: Split, dropout: float = 0.0) -> nn.Module:
@@ -24,15 +24,17 @@ def davidnet(num_classes: int, sample: Split, dropout: float = 0.0) -> nn.Module
         )
     if not 0 <= dropout < 1:
         raise SeewhyError(f"davidnet: dropout must be at least 0 and below 1, found {dropout}")
-    return DavidNet(num_classes, channels, normalise_for(sample), dropout)
+    return DavidNet(num_classes, channels, normalize_for(sample), dropout)
 
 
 class DavidNet(nn.Module):
     """Images (N, C, H, W) float in [0, 1] to logits (N, K)."""
 
-    def __init__(self, num_classes: int, channels: int, normalise: Normalise, dropout: float) -> None:
+    def __init__(
+        self, num_classes: int, channels: int, normalize: Normalize, dropout: float
+    ) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
         self.prep = _conv(channels, 64)
         self.layer1 = nn.Sequential(_conv(64, 128, pool=True), Residual(128))
         self.layer2 = _conv(128, 256, pool=True)
@@ -42,7 +44,7 @@ class DavidNet(nn.Module):
         self.linear = nn.Linear(512, num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.layer3(self.layer2(self.layer1(self.prep(self.normalise(pixels)))))
+        x = self.layer3(self.layer2(self.layer1(self.prep(self.normalize(pixels)))))
         logits: Tensor = self.linear(self.dropout(self.pool(x).flatten(1)))
         return logits
 
@@ -61,7 +63,9 @@ class Residual(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, pool: bool = False) -> nn.Sequential:
-    layers = OrderedDict[str, nn.Module](conv=nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False))
+    layers = OrderedDict[str, nn.Module](
+        conv=nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+    )
     if pool:
         layers["pool"] = nn.MaxPool2d(2)
     layers["norm"] = nn.BatchNorm2d(outputs)

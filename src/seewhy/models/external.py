@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.inference import evaluating
-from seewhy.models.normalise import Normalise, normalise_for
+from seewhy.models.normalization import Normalize, normalize_for
 from seewhy.notation import parse
 
 T = TypeVar("T")
@@ -28,16 +28,24 @@ def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = Fa
     timm = _package("timm")
     _check_name("timm", name, name.partition(".")[0], timm.list_models())
     channels = sample.images.shape[1]
-    net = _made("timm", name, lambda: timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels))
+    net = _create(
+        "timm",
+        name,
+        lambda: timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=channels
+        ),
+    )
     if pretrained:
         config = cast(dict[str, Any], net.pretrained_cfg)
-        normalise = _published(config["mean"], config["std"], channels)
+        normalize = _pretrained_normalize(config["mean"], config["std"], channels)
     else:
-        normalise = normalise_for(sample)
-    return _checked(f"timm:{name}", External(net, normalise), sample)
+        normalize = normalize_for(sample)
+    return _checked(f"timm:{name}", External(net, normalize), sample)
 
 
-def torchvision_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
+def torchvision_model(
+    num_classes: int, sample: Split, name: str, pretrained: bool = False
+) -> nn.Module:
     """torchvision's classification model `name`, for RGB images.
 
     With `pretrained` weights, mean and std are those of the weights and the last layer is new unless
@@ -48,28 +56,34 @@ def torchvision_model(num_classes: int, sample: Split, name: str, pretrained: bo
     _check_name("torchvision", name, name, models.list_models(module=models))
     channels = sample.images.shape[1]
     if channels != 3:
-        raise SeewhyError(f"torchvision:{name} takes RGB images, found {channels} channels; timm's models take any number")
+        raise SeewhyError(
+            f"torchvision:{name} takes RGB images, found {channels} channels; timm's models take any number"
+        )
     if pretrained:
-        net = _without_auxiliary(_made("torchvision", name, lambda: models.get_model(name, weights="DEFAULT")))
+        net = _without_auxiliary(
+            _create("torchvision", name, lambda: models.get_model(name, weights="DEFAULT"))
+        )
         preset = models.get_model_weights(name).DEFAULT.transforms()
         mean, std = _folded(net, preset.mean, preset.std)
-        normalise = _published(mean, std, channels)
+        normalize = _pretrained_normalize(mean, std, channels)
         _replace_last_layer(net, num_classes)
     else:
-        net = _without_auxiliary(_made("torchvision", name, lambda: models.get_model(name, num_classes=num_classes)))
-        normalise = normalise_for(sample)
-    return _checked(f"torchvision:{name}", External(net, normalise), sample)
+        net = _without_auxiliary(
+            _create("torchvision", name, lambda: models.get_model(name, num_classes=num_classes))
+        )
+        normalize = normalize_for(sample)
+    return _checked(f"torchvision:{name}", External(net, normalize), sample)
 
 
 @dataclass(frozen=True)
-class Published:
+class PretrainedInfo:
     """What the published weights of a model were made for."""
 
     classes: tuple[str, ...]
     image_size: int
 
 
-def published(text: str) -> Published | None:
+def pretrained_info(text: str) -> PretrainedInfo | None:
     """The classes and the image size of the weights that `timm:NAME` or `torchvision:NAME` has; None for any other model.
 
     Classes without names are numbered. Raises SeewhyError where the package is missing or does not know the name.
@@ -83,26 +97,34 @@ def published(text: str) -> Published | None:
     if package == "timm":
         timm = _package("timm")
         _check_name("timm", name, name.partition(".")[0], timm.list_models())
-        config: Any = _made("timm", name, lambda: timm.get_pretrained_cfg(name, allow_unregistered=False))
+        config: Any = _create(
+            "timm", name, lambda: timm.get_pretrained_cfg(name, allow_unregistered=False)
+        )
         info = timm.data.ImageNetInfo()
-        known = [info.index_to_description(index) for index in range(config.num_classes)] if config.num_classes == 1000 else None
-        return Published(tuple(known or map(str, range(config.num_classes))), config.input_size[-1])
+        known = (
+            [info.index_to_description(index) for index in range(config.num_classes)]
+            if config.num_classes == 1000
+            else None
+        )
+        return PretrainedInfo(
+            tuple(known or map(str, range(config.num_classes))), config.input_size[-1]
+        )
     models = _package("torchvision").models
     _check_name("torchvision", name, name, models.list_models(module=models))
     weights = models.get_model_weights(name).DEFAULT
-    return Published(tuple(weights.meta["categories"]), weights.transforms().crop_size[0])
+    return PretrainedInfo(tuple(weights.meta["categories"]), weights.transforms().crop_size[0])
 
 
 class External(nn.Module):
     """A foreign net that takes images (N, C, H, W) float in [0, 1] and returns logits (N, K)."""
 
-    def __init__(self, net: nn.Module, normalise: Normalise) -> None:
+    def __init__(self, net: nn.Module, normalize: Normalize) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.net(self.normalise(pixels))
+        logits: Tensor = self.net(self.normalize(pixels))
         return logits
 
 
@@ -111,8 +133,12 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name in ("timm", "torchvision"):
-            raise SeewhyError(f"{name} models need the package {error.name}: pip install 'seewhy[zoo]'") from None
-        raise SeewhyError(f"{name} is installed but cannot be imported: {_first_line(error)}") from error
+            raise SeewhyError(
+                f"{name} models need the package {error.name}: pip install 'seewhy[zoo]'"
+            ) from None
+        raise SeewhyError(
+            f"{name} is installed but cannot be imported: {_first_line(error)}"
+        ) from error
     except Exception as error:  # compiled packages fail in every way when they do not match torch
         raise SeewhyError(
             f"{name} is installed but cannot be imported: {_first_line(error)}; "
@@ -123,27 +149,35 @@ def _package(name: str) -> ModuleType:
 def _check_name(package: str, name: str, listed: str, known: Sequence[str]) -> None:
     if listed not in known:
         suggestion = did_you_mean(listed, dict.fromkeys(known))
-        raise SeewhyError(f"unknown {package} model {name!r}{suggestion}; {package} lists {len(known)} of them")
+        raise SeewhyError(
+            f"unknown {package} model {name!r}{suggestion}; {package} lists {len(known)} of them"
+        )
 
 
-def _made(package: str, name: str, make: Callable[[], T]) -> T:
+def _create(package: str, name: str, make: Callable[[], T]) -> T:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torchvision's advice on an argument that nobody here can set
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # torchvision's advice on an argument that nobody here can set
             return make()
     except Exception as error:
         raise SeewhyError(f"{package} could not make {name!r}: {_first_line(error)}") from error
 
 
-def _published(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalise:
-    """The weights' own normalisation. For other than three channels timm repeats the filters in turn, for one it adds them up."""
+def _pretrained_normalize(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalize:
+    """The weights' own normalization. For other than three channels timm repeats the filters in turn, for one it adds them up."""
     if channels == 1:
-        return Normalise([sum(mean) / len(mean)], [sum(std) / len(std)])
-    return Normalise([mean[i % len(mean)] for i in range(channels)], [std[i % len(std)] for i in range(channels)])
+        return Normalize([sum(mean) / len(mean)], [sum(std) / len(std)])
+    return Normalize(
+        [mean[i % len(mean)] for i in range(channels)], [std[i % len(std)] for i in range(channels)]
+    )
 
 
-def _folded(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std that do what `net` would do to normalised images itself, which it no longer does.
+def _folded(
+    net: nn.Module, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std that do what `net` would do to normalized images itself, which it no longer does.
 
     GoogLeNet and Inception with published weights turn ImageNet's mean and std into 0.5 and 0.5. That is a flag which no
     state dict holds, so the same net made again without these weights would lack it.
@@ -159,7 +193,11 @@ def _replace_last_layer(net: nn.Module, num_classes: int) -> None:
 
     Unless it has as many classes already.
     """
-    name, last = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    name, last = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ][-1]
     if (last.out_features if isinstance(last, nn.Linear) else last.out_channels) == num_classes:
         return  # the published classes
     if isinstance(last, nn.Linear):
@@ -170,7 +208,12 @@ def _replace_last_layer(net: nn.Module, num_classes: int) -> None:
 
 def _without_auxiliary(net: nn.Module) -> nn.Module:
     """GoogLeNet and Inception return a second set of logits in training mode, which needs a loss of its own: go without."""
-    for name, absent in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+    for name, absent in {
+        "aux_logits": False,
+        "aux1": None,
+        "aux2": None,
+        "AuxLogits": None,
+    }.items():
         if hasattr(net, name):
             setattr(net, name, absent)
     return net
@@ -179,7 +222,7 @@ def _without_auxiliary(net: nn.Module) -> nn.Module:
 def _checked(text: str, model: External, sample: Split) -> nn.Module:
     """`model`, after one image of the sample's size has gone through it."""
     channels, height, width = sample.images.shape[1:]
-    image = torch.zeros(1, channels, height, width, device=model.normalise.mean.device)
+    image = torch.zeros(1, channels, height, width, device=model.normalize.mean.device)
     try:
         with evaluating(model), torch.no_grad():
             model(image)

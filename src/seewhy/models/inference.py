@@ -30,7 +30,9 @@ def logits(
     """
     if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0:
         found = f"{tuple(images.shape)} {images.dtype}".replace("torch.", "")
-        raise SeewhyError(f"logits() needs images (N, C, H, W) uint8 with values 0 to 255 and N of at least 1, found {found}")
+        raise SeewhyError(
+            f"logits() needs images (N, C, H, W) uint8 with values 0 to 255 and N of at least 1, found {found}"
+        )
     if precision not in PRECISIONS:
         raise SeewhyError(f"unknown precision {precision!r}; possible: {', '.join(PRECISIONS)}")
     if batch_size < 1:
@@ -44,7 +46,9 @@ def logits(
 
     with evaluating(model), torch.inference_mode(), autocasting(precision, device):
         batches = [look(predict, batch) for batch in torch.split(images, batch_size)]
-    return torch.cat(batches).cpu()  # outside of inference mode, so that gradients may flow through what is returned
+    return torch.cat(
+        batches
+    ).cpu()  # outside of inference mode, so that gradients may flow through what is returned
 
 
 @contextmanager

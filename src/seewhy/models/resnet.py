@@ -5,25 +5,27 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
-from seewhy.models.normalise import Normalise, normalise_for
+from seewhy.models.normalization import Normalize, normalize_for
 
 
 def resnet18(num_classes: int, sample: Split) -> nn.Module:
     """ResNet-18 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size."""
-    return ResNet((2, 2, 2, 2), num_classes, sample.images.shape[1], normalise_for(sample))
+    return ResNet((2, 2, 2, 2), num_classes, sample.images.shape[1], normalize_for(sample))
 
 
 def resnet34(num_classes: int, sample: Split) -> nn.Module:
     """ResNet-34 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size."""
-    return ResNet((3, 4, 6, 3), num_classes, sample.images.shape[1], normalise_for(sample))
+    return ResNet((3, 4, 6, 3), num_classes, sample.images.shape[1], normalize_for(sample))
 
 
 class ResNet(nn.Module):
     """Images (N, C, H, W) float in [0, 1] to logits (N, K), through `blocks[i]` basic blocks in stage i."""
 
-    def __init__(self, blocks: Sequence[int], num_classes: int, channels: int, normalise: Normalise) -> None:
+    def __init__(
+        self, blocks: Sequence[int], num_classes: int, channels: int, normalize: Normalize
+    ) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
         self.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
@@ -35,7 +37,7 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(512, num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(self.normalise(pixels))))
+        x = self.relu(self.bn1(self.conv1(self.normalize(pixels))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
         return logits

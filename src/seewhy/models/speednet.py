@@ -8,14 +8,16 @@ from torch.nn import functional as F
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.normalise import Normalise, normalise_for
+from seewhy.models.normalization import Normalize, normalize_for
 
 GROUP_WIDTHS = (64, 256, 256)
 
-_BLOCK_PIXELS = 256_000  # whose patches are held as floats at once: 50 MB in colour, whatever the size of the images
+_BLOCK_PIXELS = 256_000  # whose patches are held as floats at once: 50 MB in color, whatever the size of the images
 
 
-def speednet(num_classes: int, sample: Split, width: float = 1.0, depth: int = 2, scale: float = 1 / 9) -> nn.Module:
+def speednet(
+    num_classes: int, sample: Split, width: float = 1.0, depth: int = 2, scale: float = 1 / 9
+) -> nn.Module:
     """The net of "94% on CIFAR-10 in 3.29 seconds" (Jordan 2024, arXiv 2404.00498, section 3).
 
     Its first layer is fitted on `sample` and stays as it is: it whitens patches of 2x2 pixels. Three groups of `depth`
@@ -25,16 +27,32 @@ def speednet(num_classes: int, sample: Split, width: float = 1.0, depth: int = 2
     """
     channels, *size = sample.images.shape[1:]
     if min(size) < 2:
-        raise SeewhyError(f"speednet looks at patches of 2x2 pixels, so it needs at least 2x2 pixels, found {size[0]}x{size[1]}")
+        raise SeewhyError(
+            f"speednet looks at patches of 2x2 pixels, so it needs at least 2x2 pixels, found {size[0]}x{size[1]}"
+        )
     if depth not in (2, 3):
-        raise SeewhyError(f"speednet: depth must be 2 or 3 convolutions in each group, found {depth}")
+        raise SeewhyError(
+            f"speednet: depth must be 2 or 3 convolutions in each group, found {depth}"
+        )
     widths = [round(width * group) for group in GROUP_WIDTHS]
     if min(widths) < 1:
-        raise SeewhyError(f"speednet: width multiplies {GROUP_WIDTHS} channels and must leave at least one, found {width}")
-    with torch.device(sample.images.device):  # numbers of the sample, also where the model is being built on "meta"
-        normalise = normalise_for(sample)
-        filters = whitening_filters(sample, normalise)
-    net = SpeedNet(num_classes, channels, normalise.to(torch.get_default_device()), min(size), widths, depth, scale)
+        raise SeewhyError(
+            f"speednet: width multiplies {GROUP_WIDTHS} channels and must leave at least one, found {width}"
+        )
+    with torch.device(
+        sample.images.device
+    ):  # numbers of the sample, also where the model is being built on "meta"
+        normalize = normalize_for(sample)
+        filters = whitening_filters(sample, normalize)
+    net = SpeedNet(
+        num_classes,
+        channels,
+        normalize.to(torch.get_default_device()),
+        min(size),
+        widths,
+        depth,
+        scale,
+    )
     with torch.no_grad():
         net.whiten.weight.copy_(torch.cat([filters, -filters]))
     return net
@@ -44,10 +62,17 @@ class SpeedNet(nn.Module):
     """Images (N, C, H, W) float in [0, 1] to logits (N, K); `side` is the shorter one of the images it will see."""
 
     def __init__(
-        self, num_classes: int, channels: int, normalise: Normalise, side: int, widths: list[int], depth: int, scale: float
+        self,
+        num_classes: int,
+        channels: int,
+        normalize: Normalize,
+        side: int,
+        widths: list[int],
+        depth: int,
+        scale: float,
     ) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
         self.whiten = nn.Conv2d(channels, 8 * channels, kernel_size=2)
         self.whiten.weight.requires_grad_(False)
         nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]
@@ -62,7 +87,7 @@ class SpeedNet(nn.Module):
         self.scale = scale
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.gelu(self.whiten(self.normalise(pixels)))
+        x = self.gelu(self.whiten(self.normalize(pixels)))
         x = self.group3(self.group2(self.group1(x)))
         logits: Tensor = self.linear(self.pool(x).flatten(1)) * self.scale
         return logits
@@ -95,17 +120,21 @@ class Group(nn.Module):
 
 
 @torch.no_grad()
-def whitening_filters(sample: Split, normalise: Normalise, at_most: int = 5_000, eps: float = 5e-4) -> Tensor:
-    """Filters (4C, C, 2, 2) float32 under which the 2x2 patches of normalised images have unit covariance.
+def whitening_filters(
+    sample: Split, normalize: Normalize, at_most: int = 5_000, eps: float = 5e-4
+) -> Tensor:
+    """Filters (4C, C, 2, 2) float32 under which the 2x2 patches of normalized images have unit covariance.
 
     They are the eigenvectors of the patches' covariance over the root of eigenvalue + `eps`, largest eigenvalue first; `eps`
     keeps directions without variance finite. At most `at_most` images are read, evenly spaced. Section 3.2 of Jordan 2024.
     """
     images = sample.images[:: -(-len(sample) // at_most)]
-    mean, std = normalise.mean.double(), normalise.std.double()
+    mean, std = normalize.mean.double(), normalize.std.double()
     count, total, products = 0, torch.zeros(()), torch.zeros(())
     for block in _blocks(images):
-        patches = F.unfold((block / 255 - mean) / std, kernel_size=2).transpose(0, 1).flatten(1)  # (4C, patches)
+        patches = (
+            F.unfold((block / 255 - mean) / std, kernel_size=2).transpose(0, 1).flatten(1)
+        )  # (4C, patches)
         count += patches.shape[1]
         total = total + patches.sum(1)
         products = products + patches @ patches.T

@@ -11,16 +11,18 @@ from torch import nn
 
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import device_of, evaluating
-from seewhy.models.table import blank_sample, build
+from seewhy.models.registry import blank_sample, build_model
 
-LARGEST_IMAGE = 10**9  # values: 4 GB as float32, and the sample that a network is made for is twice as much
+LARGEST_IMAGE = (
+    10**9
+)  # values: 4 GB as float32, and the sample that a network is made for is twice as much
 GAP = 2  # spaces between columns
 NARROWEST = {"layer": 16, "type": 13}  # to which these may be cut before a column is left out
 UNITS = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSummary:
     """One layer, in the order of the forward pass; shapes are those of one image."""
 
     name: str  # the path in the model: layer1.0.conv1
@@ -34,12 +36,12 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ModelSummary:
     """A model's layers and their totals, for one image in float32; a megabyte (MB) is 10^6 bytes."""
 
     title: str
     image_shape: tuple[int, int, int]  # (C, H, W)
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSummary, ...]
     parameters: int
     trainable: int  # parameters that require a gradient
     multiply_adds: int
@@ -48,7 +50,9 @@ class Summary:
     input_mb: float
 
 
-def summary(model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32), num_classes: int = 10) -> Summary:
+def model_summary(
+    model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32), num_classes: int = 10
+) -> ModelSummary:
     """Send one blank image (C, H, W) through a model, or through the one that a string such as `resnet18` names.
 
     Multiply-adds are counted as torchinfo does: for each layer its weights and biases times the positions they are applied
@@ -58,12 +62,21 @@ def summary(model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 
     """
     title = model if isinstance(model, str) else type(model).__name__
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise SeewhyError(f"an image shape is (channels, height, width), each at least 1, found {image_shape}")
+        raise SeewhyError(
+            f"an image shape is (channels, height, width), each at least 1, found {image_shape}"
+        )
     if math.prod(image_shape) > LARGEST_IMAGE:
         raise _too_large(title, image_shape)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # a named model is made on the CPU, whatever the default is
-            net = build(model, num_classes, blank_sample(*image_shape)) if isinstance(model, str) else model
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.device("cpu"),
+        ):  # a named model is made on the CPU, whatever the default is
+            net = (
+                build_model(model, num_classes, blank_sample(*image_shape))
+                if isinstance(model, str)
+                else model
+            )
             image = torch.zeros(1, *image_shape, device=device_of(net))
             statistics = _torchinfo(title, net, image)
     except (MemoryError, RuntimeError) as error:
@@ -72,7 +85,7 @@ def summary(model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 
         raise _too_large(title, image_shape) from error
     parameters = list(net.parameters())
     total = sum(parameter.numel() for parameter in parameters)
-    return Summary(
+    return ModelSummary(
         title=title,
         image_shape=image_shape,
         layers=_layers(net, statistics.summary_list, total),
@@ -85,7 +98,7 @@ def summary(model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 
     )
 
 
-def format_summary(summary: Summary, width: int = 80) -> str:
+def format_summary(summary: ModelSummary, width: int = 80) -> str:
     """The summary as text, no line wider than `width` (at least 40).
 
     `%` is the layer's share of the parameters, `madds` are multiply-adds. Where room is short, types and layers' paths are cut,
@@ -103,7 +116,8 @@ def format_summary(summary: Summary, width: int = 80) -> str:
     lines = []
     for row in zip(*columns.values(), strict=True):
         cells = [
-            cell.ljust(w) if header in NARROWEST else cell.rjust(w) for header, cell, w in zip(columns, row, widths, strict=True)
+            cell.ljust(w) if header in NARROWEST else cell.rjust(w)
+            for header, cell, w in zip(columns, row, widths, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
     rule = "-" * _table_width(columns)
@@ -124,21 +138,27 @@ def _torchinfo(title: str, net: nn.Module, image: torch.Tensor) -> Any:
         if _is_out_of_memory(cause):
             raise _too_large(title, tuple(image.shape[1:])) from error
         first_line = str(cause).strip().partition("\n")[0]
-        raise SeewhyError(f"{title} cannot take an image of {_shape(tuple(image.shape[1:]))}: {first_line}") from error
+        raise SeewhyError(
+            f"{title} cannot take an image of {_shape(tuple(image.shape[1:]))}: {first_line}"
+        ) from error
     finally:
         torchinfo.torchinfo.clear_cached_forward_pass()  # it would keep the model in memory
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """On the CPU torch says it in words only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(
+        error
+    )
 
 
 def _too_large(title: str, image_shape: tuple[int, ...]) -> SeewhyError:
-    return SeewhyError(f"{title} and an image of {_shape(image_shape)} do not fit into memory; choose a smaller image or network")
+    return SeewhyError(
+        f"{title} and an image of {_shape(image_shape)} do not fit into memory; choose a smaller image or network"
+    )
 
 
-def _layers(net: nn.Module, infos: Sequence[Any], total: int) -> tuple[Layer, ...]:
+def _layers(net: nn.Module, infos: Sequence[Any], total: int) -> tuple[LayerSummary, ...]:
     """Modules without children, and those with parameters of their own."""
     paths = {id(module): name for name, module in net.named_modules()}
     rows = []
@@ -148,7 +168,7 @@ def _layers(net: nn.Module, infos: Sequence[Any], total: int) -> tuple[Layer, ..
             continue
         parameters = 0 if info.is_recursive else own
         rows.append(
-            Layer(
+            LayerSummary(
                 name=paths[info.layer_id] or "(model)",
                 type=info.class_name,
                 kernel=_kernel(info.kernel_size),
@@ -168,11 +188,14 @@ def _kernel(size: int | list[int] | None) -> tuple[int, ...]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _columns(summary: Summary) -> dict[str, list[str]]:
+def _columns(summary: ModelSummary) -> dict[str, list[str]]:
     layers = summary.layers
     return {
         "layer": [layer.name for layer in layers],
-        "type": [f"{layer.type} {_shape(layer.kernel)}" if layer.kernel else layer.type for layer in layers],
+        "type": [
+            f"{layer.type} {_shape(layer.kernel)}" if layer.kernel else layer.type
+            for layer in layers
+        ],
         "input": [_shape(layer.input_shape) for layer in layers],
         "output": [_shape(layer.output_shape) for layer in layers],
         "params": [f"{layer.parameters:,}" if layer.parameters else "-" for layer in layers],
@@ -184,7 +207,9 @@ def _columns(summary: Summary) -> dict[str, list[str]]:
 def _narrowest(columns: dict[str, list[str]]) -> int:
     """The width of the table when every column is cut as far as it may be."""
     longest = {header: max(map(len, cells)) for header, cells in columns.items()}
-    return sum(min(size, NARROWEST.get(header, size)) for header, size in longest.items()) + GAP * (len(columns) - 1)
+    return sum(min(size, NARROWEST.get(header, size)) for header, size in longest.items()) + GAP * (
+        len(columns) - 1
+    )
 
 
 def _cut_to(columns: dict[str, list[str]], width: int) -> None:
@@ -198,7 +223,7 @@ def _cut_to(columns: dict[str, list[str]], width: int) -> None:
     columns["layer"] = [_shortened(name, room) for name in columns["layer"]]
 
 
-def _totals(summary: Summary) -> list[str]:
+def _totals(summary: ModelSummary) -> list[str]:
     return [
         f"parameters     {summary.parameters:,}",
         f"  trainable    {summary.trainable:,}",

@@ -36,7 +36,9 @@ def flip_shift(predict: Predict, images: Tensor, below: float = 1.0, pixels: int
     That is the "multi-crop" of Jordan 2024 (arXiv 2404.00498). Borders are mirrored. `below` as in flip.
     """
     if not 1 <= pixels < min(images.shape[2:]):
-        raise SeewhyError(f"flip-shift: pixels must be at least 1 and below the images' side, found {pixels}")
+        raise SeewhyError(
+            f"flip-shift: pixels must be at least 1 and below the images' side, found {pixels}"
+        )
     height, width = images.shape[2:]
 
     def moved(some: Tensor, by: int) -> Tensor:
@@ -54,17 +56,29 @@ def flip_shift(predict: Predict, images: Tensor, below: float = 1.0, pixels: int
 
 
 def _averaged(
-    predict: Predict, images: Tensor, below: float, share: float, views: Sequence[tuple[float, Callable[[Tensor], Tensor]]]
+    predict: Predict,
+    images: Tensor,
+    below: float,
+    share: float,
+    views: Sequence[tuple[float, Callable[[Tensor], Tensor]]],
 ) -> Tensor:
     """`share` of the logits of the images themselves plus those of the `views` times theirs, where confidence is low."""
     if not 0 < below <= 1:
-        raise SeewhyError(f"test-time augmentation: below is a probability, in (0, 1], found {below}")
+        raise SeewhyError(
+            f"test-time augmentation: below is a probability, in (0, 1], found {below}"
+        )
     outputs = predict(images)
-    unsure = torch.arange(len(outputs)) if below == 1 else (outputs.softmax(1).amax(1) < below).nonzero().flatten().cpu()
+    unsure = (
+        torch.arange(len(outputs))
+        if below == 1
+        else (outputs.softmax(1).amax(1) < below).nonzero().flatten().cpu()
+    )
     if len(unsure):
         chosen = images[unsure.to(images.device)]
         # one batch for each view: the batches stay as large as the first, and no larger
-        average = share * outputs[unsure.to(outputs.device)] + sum(weight * predict(view(chosen)) for weight, view in views)
+        average = share * outputs[unsure.to(outputs.device)] + sum(
+            weight * predict(view(chosen)) for weight, view in views
+        )
         outputs[unsure.to(outputs.device)] = average
     return outputs
 

@@ -4,9 +4,15 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.normalise import Normalise, normalise_for
+from seewhy.models.normalization import Normalize, normalize_for
 
-STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a max-pool follows each
+STAGES = (
+    (64, 64),
+    (128, 128),
+    (256, 256, 256),
+    (512, 512, 512),
+    (512, 512, 512),
+)  # a max-pool follows each
 
 
 def vgg16(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module:
@@ -25,9 +31,16 @@ def vgg16_bn(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module
 class VGG(nn.Module):
     """Images (N, C, H, W) float in [0, 1] to logits (N, K)."""
 
-    def __init__(self, num_classes: int, channels: int, normalise: Normalise, dropout: float, batch_norm: bool) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        normalize: Normalize,
+        dropout: float,
+        batch_norm: bool,
+    ) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
         self.features = _features(channels, batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
@@ -48,7 +61,7 @@ class VGG(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.avgpool(self.features(self.normalise(pixels)))
+        x = self.avgpool(self.features(self.normalize(pixels)))
         logits: Tensor = self.classifier(x.flatten(1))
         return logits
 
@@ -62,7 +75,7 @@ def _vgg(name: str, num_classes: int, sample: Split, dropout: float, batch_norm:
         )
     if not 0 <= dropout < 1:
         raise SeewhyError(f"{name}: dropout must be at least 0 and below 1, found {dropout}")
-    return VGG(num_classes, channels, normalise_for(sample), dropout, batch_norm)
+    return VGG(num_classes, channels, normalize_for(sample), dropout, batch_norm)
 
 
 def _features(channels: int, batch_norm: bool) -> nn.Sequential:

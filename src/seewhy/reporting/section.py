@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from seewhy.diagnosing.predictions import Predictions
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.files import csv_text
-from seewhy.reporting.album import Album
+from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.svg import inline_svg
 
 
@@ -25,7 +25,9 @@ class Section:
     finding: str  # one sentence with a number
     html: str
     data: Mapping[str, Any] = field(default_factory=dict)  # for the page's script, as JSON
-    figures: Mapping[str, Figure] = field(default_factory=dict)  # by the name of their file in the run directory
+    figures: Mapping[str, Figure] = field(
+        default_factory=dict
+    )  # by the name of their file in the run directory
 
 
 def render(template: str, **values: object) -> str:
@@ -38,7 +40,7 @@ def panel(figure: Figure, name: str, description: str) -> Markup:
     return Markup(inline_svg(figure, name, description))
 
 
-def picture(album: Album, key: Hashable, label: str) -> Markup:
+def picture(album: Sprites, key: Hashable, label: str) -> Markup:
     """An image of the album with its text alternative; where there is no image of that key, the text alone."""
     tile = album[key]
     if tile is None:
@@ -49,8 +51,8 @@ def picture(album: Album, key: Hashable, label: str) -> Markup:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] as `90.9 %`."""
-    return "–" if math.isnan(share) else f"{100 * share:.{digits}f} %"
+    """A share in [0, 1] as `90.9%`."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}%"
 
 
 def at_least(threshold: float) -> str:
@@ -63,9 +65,9 @@ def at_least(threshold: float) -> str:
 
 
 def between(interval: Sequence[float], digits: int = 1) -> str:
-    """An interval of shares as `90.3 to 91.4 %`."""
+    """An interval of shares as `90.3 to 91.4%`."""
     low, high = interval
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}%"
 
 
 def count(number: int, thing: str, things: str = "") -> str:
@@ -80,7 +82,9 @@ def be(number: int) -> str:
 
 def alternative(result: Predictions, index: int) -> str:
     """What an image is to those who do not see it, as in `true cat, predicted dog 0.91`."""
-    true, predicted = (result.classes[labels[index]] for labels in (result.labels, result.predicted))
+    true, predicted = (
+        result.classes[labels[index]] for labels in (result.labels, result.predicted)
+    )
     return f"true {true}, predicted {predicted} {result.confidence[index]:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: no ids that meet those of others, no inline styles, colours that a dark page can change."""
+"""Figures as SVG inside a page: no ids that meet those of others, no inline styles, colors that a dark page can change."""
 
 import io
 import re
@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from seewhy.figures.style import STYLE
 
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_FORBIDDEN = dict.fromkeys([code for code in range(32) if chr(code) not in "\t\n\r"] + [0xFFFE, 0xFFFF])  # in XML
+_FORBIDDEN = dict.fromkeys(
+    [code for code in range(32) if chr(code) not in "\t\n\r"] + [0xFFFE, 0xFFFF]
+)  # in XML
 _COORDINATES = ("d", "transform", "points", "x", "y", "width", "height")
 
 
@@ -24,14 +26,16 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     """
     stream = io.StringIO()
     with mpl.rc_context(STYLE | {"svg.hashsalt": "seewhy"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # text stays text in the SVG
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # text stays text in the SVG
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
     text = stream.getvalue().translate(_FORBIDDEN)
     root = ElementTree.fromstring(text)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     for each in root.iter():
         _simplify(each, name, used)
-    _let_uses_colour(root)
+    _color_uses(root)
     _unwrap(root)
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib = {
@@ -48,7 +52,9 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
 def _simplify(each: Element, name: str, used: set[str]) -> None:
     """Drop what a page does not need of an element, and let its attributes say what its style says."""
     each.tag = each.tag.rpartition("}")[2]
-    attributes = {key.rpartition("}")[2]: value for key, value in each.attrib.items()}  # without namespaces: HTML knows them
+    attributes = {
+        key.rpartition("}")[2]: value for key, value in each.attrib.items()
+    }  # without namespaces: HTML knows them
     attributes |= _presentation(attributes.pop("style", ""))
     if attributes.get("id") not in used:
         attributes.pop("id", None)
@@ -69,12 +75,12 @@ def _simplify(each: Element, name: str, used: set[str]) -> None:
     each.tail = None
 
 
-def _let_uses_colour(root: Element) -> None:
-    """Take the colours off markers, whose every use says them too: a style sheet reaches the use, but not the copy inside it."""
-    coloured = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" in use.attrib}
+def _color_uses(root: Element) -> None:
+    """Take the colors off markers, whose every use says them too: a style sheet reaches the use, but not the copy inside it."""
+    colored = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" in use.attrib}
     plain = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" not in use.attrib}
     for each in root.iter("path"):
-        if each.get("id") in coloured - plain:
+        if each.get("id") in colored - plain:
             each.attrib.pop("stroke", None)
 
 
@@ -107,6 +113,8 @@ def _rounded(text: str) -> str:
     """Numbers to a tenth of a point, on one line; that of a rotation and of a scale as they are."""
     if "scale" in text or "matrix" in text:
         return text
-    return " ".join(re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), text).split()).replace(
-        "-0 ", "0 "
-    )
+    return " ".join(
+        re.sub(
+            r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), text
+        ).split()
+    ).replace("-0 ", "0 ")

@@ -11,7 +11,7 @@ Weights = dict[str, Tensor]
 TOWARDS = 0.5  # how far lookahead's slow weights go
 
 
-def copied(model: nn.Module) -> Weights:
+def clone_weights(model: nn.Module) -> Weights:
     """A copy of everything in the model's state."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
@@ -25,7 +25,9 @@ def update_ema(average: Weights, model: nn.Module, decay: float, updates: int) -
     state = model.state_dict()
     names = [name for name, tensor in state.items() if tensor.is_floating_point()]
     warmed_up = min(decay, (1 + updates) / (10 + updates))
-    torch._foreach_lerp_([average[name] for name in names], [state[name] for name in names], 1 - warmed_up)
+    torch._foreach_lerp_(
+        [average[name] for name in names], [state[name] for name in names], 1 - warmed_up
+    )
     _copy(average, state, state.keys() - set(names))
 
 
@@ -35,7 +37,11 @@ def look_ahead(slow: Weights, model: nn.Module) -> None:
 
     Whatever else is in the model's state, running statistics above all, is copied.
     """
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parameters = {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
     kept = [slow[name] for name in parameters]
     torch._foreach_lerp_(kept, list(parameters.values()), TOWARDS)
     torch._foreach_copy_(list(parameters.values()), kept)
@@ -49,12 +55,12 @@ def _copy(kept: Weights, state: Weights, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def using(weights: Weights | None, model: nn.Module) -> Iterator[None]:
+def swap_weights(weights: Weights | None, model: nn.Module) -> Iterator[None]:
     """`model` with these weights inside the block, and with its own again after it; None changes nothing."""
     if weights is None:
         yield
         return
-    before = copied(model)
+    before = clone_weights(model)
     model.load_state_dict(weights)
     try:
         yield

@@ -45,10 +45,13 @@ def batches(
         images = split.images[indices].to(device, non_blocking=True)
         labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)
         batch = augment(Batch(images, labels, here[start : start + batch_size], epoch), generator)
-        yield batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255), batch.labels
+        yield (
+            batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255),
+            batch.labels,
+        )
 
 
-def resized(images: Tensor, factor: float) -> Tensor:
+def resize_images(images: Tensor, factor: float) -> Tensor:
     """Images (B, C, H, W) float with both sides times `factor`, each a multiple of 4 and at least 4; for 1 as they are."""
     if factor == 1:
         return images

@@ -28,12 +28,20 @@ def freezable(model: nn.Module, epochs: dict[str, float]) -> list[tuple[nn.Param
 
     A name stands for the parameter or module of that name. Raises SeewhyError for one that has nothing to freeze.
     """
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trainable = [
+        (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
+    ]
     found = []
     for wanted, epoch in epochs.items():
-        matches = [(parameter, epoch) for name, parameter in trainable if f"{name}.".startswith(f"{wanted}.")]
+        matches = [
+            (parameter, epoch)
+            for name, parameter in trainable
+            if f"{name}.".startswith(f"{wanted}.")
+        ]
         if not matches:
             tops = dict.fromkeys(name.split(".")[0] for name, _ in trainable)
-            raise SeewhyError(f"nothing to freeze is called {wanted!r}{did_you_mean(wanted, tops)}; possible: {', '.join(tops)}")
+            raise SeewhyError(
+                f"nothing to freeze is called {wanted!r}{did_you_mean(wanted, tops)}; possible: {', '.join(tops)}"
+            )
         found += matches
     return found

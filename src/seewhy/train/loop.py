@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import autocasting, device_of, logits
-from seewhy.train.averaging import using
-from seewhy.train.batches import batches, epoch_order, resized
-from seewhy.train.course import Course, compiling, plan
-from seewhy.train.distributed import one_batch, summed
-from seewhy.train.memory import kept_memory
-from seewhy.train.optimizers import momentum_of, set_rates
+from seewhy.train.averaging import swap_weights
+from seewhy.train.batches import batches, epoch_order, resize_images
+from seewhy.train.device import retain_freed_memory
+from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
+from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
+from seewhy.train.plan import TrainingPlan, compiling, make_plan
 from seewhy.train.state import TrainState
 from seewhy.train.update import LOST_SCALE, update
 from seewhy.train.world import World
@@ -66,10 +66,14 @@ def train(state: TrainState, data: Dataset, world: World | None = None) -> Gener
     two events `state` is whole: it may be kept, and a training that starts from what was kept goes on as if it had not stopped.
     Raises SeewhyError as soon as a loss or a gradient is not finite, before it reaches a weight.
     """
-    course = plan(state, data, world or World())
+    course = make_plan(state, data, world or World())
     trainable = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
     try:
-        with one_batch(state.model, course.world), kept_memory(device_of(state.model)), compiling(course, state.recipe.compile):
+        with (
+            sync_batch_norm(state.model, course.world),
+            retain_freed_memory(device_of(state.model)),
+            compiling(course, state.recipe.compile),
+        ):
             while state.step < course.steps or state.epoch * course.per_epoch < state.step:
                 yield from _epoch(state, course)
                 yield _row(state, course)
@@ -78,7 +82,7 @@ def train(state: TrainState, data: Dataset, world: World | None = None) -> Gener
             parameter.requires_grad_(True)
 
 
-def _epoch(state: TrainState, course: Course) -> Iterator[Progress]:
+def _epoch(state: TrainState, course: TrainingPlan) -> Iterator[Progress]:
     """What is left of the epoch that `state` is in."""
     recipe, model, device = state.recipe, state.model, device_of(state.model)
     start = state.epoch * course.per_epoch
@@ -88,16 +92,28 @@ def _epoch(state: TrainState, course: Course) -> Iterator[Progress]:
     factor = course.schedules[2](start / course.steps, state.losses)
     before, began = state.spent, time.perf_counter()
     if course.world.size > 1:  # or dropout would be the same everywhere
-        torch.manual_seed((recipe.seed * 1_000_003 + state.epoch) * course.world.size + course.world.rank)
+        torch.manual_seed(
+            (recipe.seed * 1_000_003 + state.epoch) * course.world.size + course.world.rank
+        )
     model.train()
     for images, labels in batches(
-        course.split, course.classes, course.batch_size, left, state.epoch, course.augment, state.generator, device
+        course.split,
+        course.classes,
+        course.batch_size,
+        left,
+        state.epoch,
+        course.augment,
+        state.generator,
+        device,
     ):
         _freeze(course.freezing, state.step / course.per_epoch)
         progress = course.progress(state.step)
-        set_rates(state.optimizers, *(schedule(progress, state.losses) for schedule in course.schedules[:2]))
-        part = course.world.part(len(images))
-        loss, outputs = _loss(resized(images[part], factor), labels[part], state, course)
+        set_lr_and_momentum(
+            state.optimizers,
+            *(schedule(progress, state.losses) for schedule in course.schedules[:2]),
+        )
+        part = course.world.shard(len(images))
+        loss, outputs = _loss(resize_images(images[part], factor), labels[part], state, course)
         place = (state.step - start) % course.accumulate
         pieces = min(course.accumulate, end - (state.step - place))
         share = len(outputs) * course.world.size / (len(images) * pieces)
@@ -109,30 +125,42 @@ def _epoch(state: TrainState, course: Course) -> Iterator[Progress]:
             state.totals.fail(loss.isfinite(), state.step + 1)
         state.step += 1
         state.spent = before + time.perf_counter() - began
-        if course.world.size == 1 or place + 1 == pieces:  # processes know of each other's failures once they have exchanged
+        if (
+            course.world.size == 1 or place + 1 == pieces
+        ):  # processes know of each other's failures once they have exchanged
             _check(state, course, state.totals.failed())
         yield _progress(state, course, state.step - start)
 
 
-def _loss(images: Tensor, labels: Tensor, state: TrainState, course: Course) -> tuple[Tensor, Tensor]:
+def _loss(
+    images: Tensor, labels: Tensor, state: TrainState, course: TrainingPlan
+) -> tuple[Tensor, Tensor]:
     """The mean loss () of a batch and the outputs (B, K)."""
     with autocasting(course.precision, images.device):
         outputs = course.forward(images)
     if not isinstance(outputs, Tensor) or outputs.shape != labels.shape:
-        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        found = (
+            tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        )
         raise SeewhyError(
             f"{state.recipe.model} must turn images (N, C, H, W) into logits (N, {course.classes}), one for each class; "
             f"{len(images)} images gave {found}"
         )
     smoothing = state.recipe.label_smoothing
-    return F.cross_entropy(outputs.float(), labels, weight=course.weights, label_smoothing=smoothing), outputs
+    return F.cross_entropy(
+        outputs.float(), labels, weight=course.weights, label_smoothing=smoothing
+    ), outputs
 
 
 def _penalty(model: nn.Module, l1: float) -> Tensor | float:
     """`l1` times the sum of the absolute weights."""
     if l1 == 0:
         return 0.0
-    weights = [weight.abs().sum() for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
+    weights = [
+        weight.abs().sum()
+        for weight in model.parameters()
+        if weight.requires_grad and weight.ndim > 1
+    ]
     return l1 * torch.stack(weights).sum() if weights else 0.0
 
 
@@ -143,18 +171,21 @@ def _freeze(freezing: list[tuple[nn.Parameter, float]], epoch: float) -> None:
             parameter.grad = None  # optimizers pass over what has no gradient
 
 
-def _check(state: TrainState, course: Course, step: int) -> None:
+def _check(state: TrainState, course: TrainingPlan, step: int) -> None:
     """Raise SeewhyError where a `step` was not finite; 0 is none."""
     if step == 0:
         return
-    rate = course.schedules[0](course.progress(step - 1), state.losses) * state.optimizers[0].param_groups[0]["peak_lr"]
+    rate = (
+        course.schedules[0](course.progress(step - 1), state.losses)
+        * state.optimizers[0].param_groups[0]["peak_lr"]
+    )
     raise NotFinite(
         f"the loss or a gradient was not finite at step {step} (epoch {step / course.per_epoch:.2f}), at a learning rate of "
         f"{rate:.3g}; the weights were left as they were before it; try a lower lr than {state.recipe.lr:g}"
     )
 
 
-def _progress(state: TrainState, course: Course, done: int) -> Progress:
+def _progress(state: TrainState, course: TrainingPlan, done: int) -> Progress:
     seconds = state.seconds + state.spent
     train_loss, train_accuracy = state.totals.latest()
     return Progress(
@@ -169,10 +200,12 @@ def _progress(state: TrainState, course: Course, done: int) -> Progress:
     )
 
 
-def _row(state: TrainState, course: Course) -> EpochStats:
+def _row(state: TrainState, course: TrainingPlan) -> EpochStats:
     """Evaluate, and begin the next epoch."""
     recipe, began = state.recipe, time.perf_counter()
-    loss, correct, count, failed = summed(state.totals.device_sums, course.world).tolist()  # this waits for the device
+    loss, correct, count, failed = all_reduce_sum(
+        state.totals.device_sums, course.world
+    ).tolist()  # this waits for the device
     state.spent += time.perf_counter() - began
     _check(state, course, int(failed) // course.world.size)
     if state.scaler.is_enabled() and state.scaler.get_scale() < LOST_SCALE:
@@ -183,7 +216,9 @@ def _row(state: TrainState, course: Course) -> EpochStats:
     state.seconds += state.spent
     state.spent = 0.0
     state.totals.reset()
-    evaluated = state.step == course.steps or (recipe.eval_every > 0 and state.epoch % recipe.eval_every == 0)
+    evaluated = state.step == course.steps or (
+        recipe.eval_every > 0 and state.epoch % recipe.eval_every == 0
+    )
     eval_loss, eval_accuracy = _evaluate(state, course) if evaluated else (None, None)
     group = state.optimizers[0].param_groups[0]
     row = EpochStats(
@@ -198,20 +233,24 @@ def _row(state: TrainState, course: Course) -> EpochStats:
         eval_loss=eval_loss,
         eval_accuracy=eval_accuracy,
     )
-    watched = eval_loss if course.validated else row.train_loss  # never the test loss: nothing may be chosen by that
+    watched = (
+        eval_loss if course.validated else row.train_loss
+    )  # never the test loss: nothing may be chosen by that
     if watched is not None:
         state.losses.append(watched)
     return row
 
 
-def _evaluate(state: TrainState, course: Course) -> tuple[float, float]:
+def _evaluate(state: TrainState, course: TrainingPlan) -> tuple[float, float]:
     """Mean cross entropy and accuracy on the held-out split, each process looking at its part."""
-    part = course.world.part(len(course.held_out))
+    part = course.world.shard(len(course.held_out))
     images, labels = course.held_out.images[part], course.held_out.labels[part]
     sums = torch.zeros(2, dtype=state.totals.device_sums.dtype)
     if len(images):
-        with using(state.averaged, state.model):
+        with swap_weights(state.averaged, state.model):
             outputs = logits(state.model, images, precision=course.precision)
-        sums += torch.stack([F.cross_entropy(outputs, labels, reduction="sum"), (outputs.argmax(1) == labels).sum()])
-    loss, correct = summed(sums.to(device_of(state.model)), course.world).tolist()
+        sums += torch.stack(
+            [F.cross_entropy(outputs, labels, reduction="sum"), (outputs.argmax(1) == labels).sum()]
+        )
+    loss, correct = all_reduce_sum(sums.to(device_of(state.model)), course.world).tolist()
     return loss / len(course.held_out), correct / len(course.held_out)

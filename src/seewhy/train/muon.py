@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: steep at 0, and near 1 from about 0.7 to 1.2
+QUINTIC = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Jordan et al. 2024: steep at 0, and near 1 from about 0.7 to 1.2
 
 
 class Muon(Optimizer):
-    """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for weights of two or
+    """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for weights of two or
     more dimensions: a convolution (O, I, h, w) is the matrix (O, I*h*w).
 
-    A step is `-lr * sqrt(max(1, rows / columns)) * orthogonalised(momentum)`. Weight decay is decoupled. With `unit_rows`
+    A step is `-lr * sqrt(max(1, rows / columns)) * orthogonalized(momentum)`. Weight decay is decoupled. With `unit_rows`
     every weight is first rescaled to a Frobenius norm of the root of its rows, so that `lr` is an angle.
     """
 
@@ -47,7 +51,11 @@ class Muon(Optimizer):
         buffers = [self._buffer(weight) for weight in weights]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, gradients)
-        directions = torch._foreach_add(gradients, buffers, alpha=group["momentum"]) if group["nesterov"] else buffers
+        directions = (
+            torch._foreach_add(gradients, buffers, alpha=group["momentum"])
+            if group["nesterov"]
+            else buffers
+        )
         kept = 1 - group["lr"] * group["weight_decay"]
         if group["unit_rows"]:
             norms = torch._foreach_norm(weights)
@@ -75,7 +83,7 @@ def _updates(directions: Sequence[Tensor], iterations: int) -> list[Tensor]:
     for shape, same in places.items():
         matrices = torch.stack([_channels_last(directions[place]).flatten(1) for place in same])
         rows, columns = matrices.shape[1:]
-        found = orthogonalised(matrices, iterations).mul_(max(1, rows / columns) ** 0.5)
+        found = orthogonalize(matrices, iterations).mul_(max(1, rows / columns) ** 0.5)
         for place, update in zip(same, found, strict=True):
             updates[place] = update.reshape(len(update), *shape[2:], shape[1]).movedim(-1, 1)
     return updates
@@ -86,7 +94,7 @@ def _channels_last(weight: Tensor) -> Tensor:
     return weight.movedim(1, -1)
 
 
-def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     """The nearest matrices with orthonormal rows or columns, roughly: each singular value s > 0 becomes one near 1.
 
     `matrices` is (N, rows, columns) float. The quintic iteration X <- a X + b XX'X + c (XX')^2 X keeps X = Q X_0 with Q a

@@ -40,10 +40,18 @@ def sgd(
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
     _require("nesterov", nesterov, momentum > 0 or not nesterov, "false where momentum is 0")
-    return [_sgd(parameter_groups(model, recipe, bias_lr, decay_all), recipe.lr, momentum, nesterov)]
+    return [
+        _sgd(parameter_groups(model, recipe, bias_lr, decay_all), recipe.lr, momentum, nesterov)
+    ]
 
 
-def gd(model: nn.Module, recipe: Rates, momentum: float = 0.0, bias_lr: float = 1.0, decay_all: bool = False) -> list[Optimizer]:
+def gd(
+    model: nn.Module,
+    recipe: Rates,
+    momentum: float = 0.0,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
+) -> list[Optimizer]:
     """Gradient descent: one step an epoch, along the mean gradient of all its batches (Cauchy 1847)."""
     optimizers = sgd(model, recipe, momentum, False, bias_lr, decay_all)
     for group in optimizers[0].param_groups:
@@ -52,36 +60,59 @@ def gd(model: nn.Module, recipe: Rates, momentum: float = 0.0, bias_lr: float = 
 
 
 def momentum(
-    model: nn.Module, recipe: Rates, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    momentum: float = 0.9,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """SGD with momentum (Polyak 1964)."""
     return sgd(model, recipe, momentum, False, bias_lr, decay_all)
 
 
 def nesterov(
-    model: nn.Module, recipe: Rates, momentum: float = 0.9, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    momentum: float = 0.9,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """SGD with Nesterov's momentum (Sutskever et al. 2013)."""
     return sgd(model, recipe, momentum, True, bias_lr, decay_all)
 
 
 def adagrad(
-    model: nn.Module, recipe: Rates, eps: float = 1e-10, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    eps: float = 1e-10,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adagrad (Duchi et al. 2011)."""
     _require("eps", eps, eps > 0, "more than 0")
     groups = parameter_groups(model, recipe, bias_lr, decay_all)
-    fused = None if groups[0]["params"][0].device.type == "mps" else True  # for which torch has no such kernel
+    fused = (
+        None if groups[0]["params"][0].device.type == "mps" else True
+    )  # for which torch has no such kernel
     return [Adagrad(groups, lr=recipe.lr, eps=eps, fused=fused)]
 
 
 def adadelta(
-    model: nn.Module, recipe: Rates, rho: float = 0.9, eps: float = 1e-6, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module,
+    recipe: Rates,
+    rho: float = 0.9,
+    eps: float = 1e-6,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adadelta (Zeiler 2012), its update scaled by the learning rate, which the paper leaves at 1."""
     _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
-    return [Adadelta(parameter_groups(model, recipe, bias_lr, decay_all), lr=recipe.lr, rho=rho, eps=eps)]
+    return [
+        Adadelta(
+            parameter_groups(model, recipe, bias_lr, decay_all), lr=recipe.lr, rho=rho, eps=eps
+        )
+    ]
 
 
 def rmsprop(
@@ -139,7 +170,12 @@ def nadam(
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adam with Nesterov's momentum (Dozat 2016)."""
-    return [NAdam(parameter_groups(model, recipe, bias_lr, decay_all), **_adam_settings(recipe, beta1, beta2, eps))]
+    return [
+        NAdam(
+            parameter_groups(model, recipe, bias_lr, decay_all),
+            **_adam_settings(recipe, beta1, beta2, eps),
+        )
+    ]
 
 
 def muon(
@@ -167,13 +203,19 @@ def muon(
     if weights:
         hidden = {**groups[0], "params": weights[:-1]}
         groups[0] = {**groups[0], "params": weights[-1:], "lr": recipe.lr * head_lr}
-    with_muon = [Muon([hidden], recipe.lr, momentum, nesterov, iterations, unit_rows=unit_rows)] if weights[1:] else []
+    with_muon = (
+        [Muon([hidden], recipe.lr, momentum, nesterov, iterations, unit_rows=unit_rows)]
+        if weights[1:]
+        else []
+    )
     if rest == "sgd":
         return [*with_muon, _sgd(groups, recipe.lr, rest_momentum, rest_momentum > 0)]
     return [*with_muon, AdamW(groups, lr=recipe.lr, betas=(rest_momentum, 0.999), fused=True)]
 
 
-def parameter_groups(model: nn.Module, recipe: Rates, bias_lr: float = 1.0, decay_all: bool = False) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, recipe: Rates, bias_lr: float = 1.0, decay_all: bool = False
+) -> list[dict[str, Any]]:
     """Two groups, of weights and of biases and norms (one dimension or none).
 
     Frozen parameters are left out. Biases and norms decay only with `decay_all`.
@@ -181,7 +223,9 @@ def parameter_groups(model: nn.Module, recipe: Rates, bias_lr: float = 1.0, deca
     _require("bias_lr", bias_lr, bias_lr > 0, "more than 0")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise SeewhyError("the model has no parameter that requires a gradient, so there is nothing to train")
+        raise SeewhyError(
+            "the model has no parameter that requires a gradient, so there is nothing to train"
+        )
     weights = [parameter for parameter in trainable if parameter.ndim > 1]
     biases = [parameter for parameter in trainable if parameter.ndim <= 1]
     bias_decay = recipe.weight_decay if decay_all else 0.0
@@ -192,7 +236,9 @@ def parameter_groups(model: nn.Module, recipe: Rates, bias_lr: float = 1.0, deca
     return [group for group in groups if group["params"]]
 
 
-def set_rates(optimizers: list[Optimizer], factor: float, momentum_factor: float = 1.0) -> None:
+def set_lr_and_momentum(
+    optimizers: list[Optimizer], factor: float, momentum_factor: float = 1.0
+) -> None:
     """Set every group to `factor` times its own peak learning rate and `momentum_factor` times its own momentum (or beta1).
 
     The peaks are what a group came with, and stay in it. A momentum never becomes zero where its peak is not: torch's
@@ -206,7 +252,9 @@ def set_rates(optimizers: list[Optimizer], factor: float, momentum_factor: float
                 beta1, beta2 = group.setdefault("peak_betas", group["betas"])
                 group["betas"] = (beta1 * momentum_factor, beta2)
             elif "momentum" in group:
-                group["momentum"] = group.setdefault("peak_momentum", group["momentum"]) * momentum_factor
+                group["momentum"] = (
+                    group.setdefault("peak_momentum", group["momentum"]) * momentum_factor
+                )
 
 
 def momentum_of(group: dict[str, Any]) -> float:
@@ -216,27 +264,33 @@ def momentum_of(group: dict[str, Any]) -> float:
 
 def peak_momentum(group: dict[str, Any]) -> float:
     """The momentum (or beta1) that a parameter group came with, whatever `set_rates` has made of it."""
-    peaks = {key.removeprefix("peak_"): value for key, value in group.items() if key.startswith("peak_")}
+    peaks = {
+        key.removeprefix("peak_"): value for key, value in group.items() if key.startswith("peak_")
+    }
     return momentum_of({**group, **peaks})
 
 
-def remembered_bytes(optimizers: list[Optimizer]) -> int:
+def optimizer_state_bytes(optimizers: list[Optimizer]) -> int:
     """Bytes of the tensors that optimizers keep from step to step, such as momentum."""
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
     tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def by_batch(optimizers: list[Optimizer]) -> None:
+def disable_full_batch(optimizers: list[Optimizer]) -> None:
     """Let none of them want the gradient of all training images."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.pop("full_batch", None)
 
 
-def wants_full_batch(optimizers: list[Optimizer]) -> bool:
+def needs_full_batch(optimizers: list[Optimizer]) -> bool:
     """Whether the gradient is to be that of all training images."""
-    return any(group.get("full_batch", False) for optimizer in optimizers for group in optimizer.param_groups)
+    return any(
+        group.get("full_batch", False)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+    )
 
 
 def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool) -> SGD:

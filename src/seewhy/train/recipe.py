@@ -14,7 +14,9 @@ from seewhy.errors import SeewhyError, did_you_mean, lookup
 from seewhy.notation import bind
 
 Step = str | Callable[..., Any]  # an augmentation: text in the notation, or a callable
-Rate = float | Literal["find"]  # a learning rate, or the wish that a range test finds one before the training
+Rate = (
+    float | Literal["find"]
+)  # a learning rate, or the wish that a range test finds one before the training
 
 PRECISIONS = {
     "auto": "bf16 where the hardware computes in it, else fp32",
@@ -85,7 +87,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _fit(field.name, getattr(self, field.name), field.type))
+            object.__setattr__(
+                self, field.name, _fit(field.name, getattr(self, field.name), field.type)
+            )
         for name, holds, possible in (
             ("name", re.fullmatch(r"[\w+-][\w.+ -]*", self.name), "a plain file name"),
             ("epochs", 0 < self.epochs <= 1e6, "more than 0 and at most a million"),
@@ -103,7 +107,9 @@ class Recipe:
             ("seed", 0 <= self.seed < 2**32, "in [0, 2**32)"),
         ):
             if not holds:
-                raise SeewhyError(f"recipe field {name} must be {possible}, found {getattr(self, name)!r}")
+                raise SeewhyError(
+                    f"recipe field {name} must be {possible}, found {getattr(self, name)!r}"
+                )
         lookup(PRECISIONS, self.precision, "precision")
         _check_names(self)
 
@@ -115,13 +121,18 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     """The fields as plain values; a callable among the augmentations becomes its name in angle brackets."""
     values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     values["freeze"] = list(recipe.freeze)
-    values["augment"] = [step if isinstance(step, str) else f"<{_callable_name(step)}>" for step in recipe.augment]
+    values["augment"] = [
+        step if isinstance(step, str) else f"<{_callable_name(step)}>" for step in recipe.augment
+    ]
     return values
 
 
 def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML, one line a field: strings, numbers and lists of strings look in TOML as they do in JSON."""
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in as_dict(recipe).items())
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in as_dict(recipe).items()
+    )
 
 
 def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
@@ -129,7 +140,9 @@ def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     known = {field.name: field for field in fields(Recipe)}
     for key in values:
         if key not in known:
-            raise SeewhyError(f"unknown recipe field {key!r}{did_you_mean(key, known)}; possible: {', '.join(known)}")
+            raise SeewhyError(
+                f"unknown recipe field {key!r}{did_you_mean(key, known)}; possible: {', '.join(known)}"
+            )
     return replace(base or Recipe(), **values)
 
 
@@ -151,7 +164,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SeewhyError(f"no recipe file {path}; see `seewhy recipes` for the built-in ones") from None
+        raise SeewhyError(
+            f"no recipe file {path}; see `seewhy recipes` for the built-in ones"
+        ) from None
     except (OSError, ValueError) as error:
         raise SeewhyError(f"{path} is not a recipe in TOML: {error}") from error
 
@@ -163,7 +178,9 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
             raise SeewhyError(f"recipe field {name} must be a number, or find, found {value!r}")
         hint = str if isinstance(value, str) else float
     if get_origin(hint) is tuple:
-        if isinstance(value, list | tuple) and all(isinstance(step, str) or callable(step) for step in value):
+        if isinstance(value, list | tuple) and all(
+            isinstance(step, str) or callable(step) for step in value
+        ):
             return tuple(value)
         steps = "strings" if get_args(hint)[0] is str else "strings or functions"
         raise SeewhyError(f"recipe field {name} must be a list of {steps}, found {value!r}")
@@ -178,8 +195,8 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
 
 def _check_names(recipe: Recipe) -> None:
     """Resolve every name of the notation once, with the names of its settings; what a setting may be is the entry's affair."""
-    from seewhy.data.augment import augmentation
-    from seewhy.models import MODELS
+    from seewhy.data.augment import bind_augmentations
+    from seewhy.models.registry import MODELS
     from seewhy.models.tta import bind_tta
     from seewhy.train.freezing import frozen_after
     from seewhy.train.optimizers import bind_optimizer
@@ -191,7 +208,7 @@ def _check_names(recipe: Recipe) -> None:
         bind_schedule(schedule)
     frozen_after(recipe.freeze)
     bind_tta(recipe.tta)
-    augmentation(recipe.augment)
+    bind_augmentations(recipe.augment)
 
 
 def _callable_name(step: Callable[..., Any]) -> str:

@@ -28,7 +28,9 @@ def read_recipe(path: str | Path) -> Recipe:
 
 def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
     if path.resolve() in before:
-        raise SeewhyError(f"{path} starts from itself: base = {' -> '.join(map(str, (*before, path.resolve())))}")
+        raise SeewhyError(
+            f"{path} starts from itself: base = {' -> '.join(map(str, (*before, path.resolve())))}"
+        )
     values = read_toml(path)
     base = str(values.pop("base", ""))
     values.setdefault("name", path.stem)
@@ -170,7 +172,10 @@ RECIPES: dict[str, Recipe] = {
         RESNET18_STEPLR,
         plus(RESNET18_STEPLR),
         replace(RESNET18_STEPLR, name="resnet18-steplr-cutout", augment=("cutout:16",)),
-        plus(replace(RESNET18_STEPLR, name="resnet18-steplr-cutout"), augment=("crop:4", "flip", "cutout:16")),
+        plus(
+            replace(RESNET18_STEPLR, name="resnet18-steplr-cutout"),
+            augment=("crop:4", "flip", "cutout:16"),
+        ),
         Recipe(
             name="speednet-8",
             model="speednet",

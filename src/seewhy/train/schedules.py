@@ -23,7 +23,9 @@ def bind_schedule(text: str) -> Schedule:
     for step in range(101):
         factor = schedule(step / 100, ())
         if not 0 <= factor < math.inf:
-            raise SeewhyError(f"schedule {text!r} gives a factor of {factor:g} after {step} % of the run; it must be 0 or more")
+            raise SeewhyError(
+                f"schedule {text!r} gives a factor of {factor:g} after {step}% of the run; it must be 0 or more"
+            )
     return schedule
 
 
@@ -58,7 +60,11 @@ def one_cycle(
 
 
 def dip(
-    progress: float, losses: Sequence[float], pct_start: float = 0.25, low: float = 0.85 / 0.95, anneal: Anneal = "linear"
+    progress: float,
+    losses: Sequence[float],
+    pct_start: float = 0.25,
+    low: float = 0.85 / 0.95,
+    anneal: Anneal = "linear",
 ) -> float:
     """Down from 1 to `low` over the share `pct_start` of the run, then up again: the momentum of a one-cycle (Smith 2018)."""
     if not 0 < pct_start < 1:
@@ -66,17 +72,31 @@ def dip(
     return _through([(0.0, 1.0), (pct_start, low), (1.0, 1.0)], progress, anneal)
 
 
-def linear(progress: float, losses: Sequence[float], warmup: float = 0.0, start: float = 0.0, end: float = 0.0) -> float:
+def linear(
+    progress: float,
+    losses: Sequence[float],
+    warmup: float = 0.0,
+    start: float = 0.0,
+    end: float = 0.0,
+) -> float:
     """Up from `start` over the share `warmup` of the run, then straight down to `end`."""
     return _warmed_up("linear", progress, warmup, start, end, "linear")
 
 
-def cosine(progress: float, losses: Sequence[float], warmup: float = 0.0, start: float = 0.0, end: float = 0.0) -> float:
+def cosine(
+    progress: float,
+    losses: Sequence[float],
+    warmup: float = 0.0,
+    start: float = 0.0,
+    end: float = 0.0,
+) -> float:
     """Up from `start` over the share `warmup` of the run, then down half a cosine to `end` (Loshchilov & Hutter 2017)."""
     return _warmed_up("cosine", progress, warmup, start, end, "cosine")
 
 
-def exponential(progress: float, losses: Sequence[float], start: float = 1e-6, end: float = 1.0) -> float:
+def exponential(
+    progress: float, losses: Sequence[float], start: float = 1e-6, end: float = 1.0
+) -> float:
     """From `start` to `end` times the peak, by the same factor in each step: a learning-rate range test (Smith 2017)."""
     if not 0 < start < math.inf or not 0 < end < math.inf:
         raise SeewhyError(f"exponential needs start and end above 0, found {start:g} and {end:g}")
@@ -90,20 +110,33 @@ def step(progress: float, losses: Sequence[float], stages: int = 3, factor: floa
     return float(factor ** min(int(progress * stages), stages - 1))
 
 
-def multi_step(progress: float, losses: Sequence[float], milestones: str = "0.5+0.75", factor: float = 0.1) -> float:
+def multi_step(
+    progress: float, losses: Sequence[float], milestones: str = "0.5+0.75", factor: float = 0.1
+) -> float:
     """Times `factor` at each of the `milestones`, shares of the run that are joined by a plus."""
     try:
         shares = [float(share) for share in milestones.split("+")]
     except ValueError:
         shares = []
-    if not shares or not all(0 < share < 1 for share in shares) or sorted(shares) != shares or not 0 < factor <= 1:
+    if (
+        not shares
+        or not all(0 < share < 1 for share in shares)
+        or sorted(shares) != shares
+        or not 0 < factor <= 1
+    ):
         raise SeewhyError(
             f"multi-step needs rising milestones in (0, 1), as in 0.5+0.75, and 0 < factor <= 1; found {milestones}, {factor}"
         )
     return float(factor ** sum(progress >= share for share in shares))
 
 
-def plateau(progress: float, losses: Sequence[float], factor: float = 0.1, patience: int = 4, threshold: float = 1e-4) -> float:
+def plateau(
+    progress: float,
+    losses: Sequence[float],
+    factor: float = 0.1,
+    patience: int = 4,
+    threshold: float = 1e-4,
+) -> float:
     """Times `factor` whenever the watched loss has not fallen by the share `threshold` for more than `patience` epochs.
 
     With a validation split, epochs that were not evaluated do not count. The arguments mean what they mean in torch's
@@ -121,7 +154,9 @@ def plateau(progress: float, losses: Sequence[float], factor: float = 0.1, patie
     return scale
 
 
-def _warmed_up(name: str, progress: float, warmup: float, start: float, end: float, anneal: Anneal) -> float:
+def _warmed_up(
+    name: str, progress: float, warmup: float, start: float, end: float, anneal: Anneal
+) -> float:
     if not 0 <= warmup < 1 or start < 0:
         raise SeewhyError(f"{name} needs 0 <= warmup < 1 and start >= 0; found {warmup}, {start}")
     if progress < warmup:
@@ -134,7 +169,9 @@ def _through(points: Sequence[tuple[float, float]], progress: float, anneal: Ann
     for (before, start), (after, end) in pairwise(points):
         if progress <= after:
             share = (progress - before) / (after - before)
-            return start + (end - start) * (share if anneal == "linear" else (1 - math.cos(math.pi * share)) / 2)
+            return start + (end - start) * (
+                share if anneal == "linear" else (1 - math.cos(math.pi * share)) / 2
+            )
     return points[-1][1]
 
 

@@ -18,7 +18,7 @@ class World:
         """Whether this process is the one that shows and writes."""
         return self.rank == 0
 
-    def part(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """This process's share of `count` images: all shares differ by one image at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
@@ -27,7 +27,9 @@ def world_size() -> int:
     """How many processes torchrun's environment speaks of; 1 without one. Raises SeewhyError where it gives no number."""
     said = os.environ.get("WORLD_SIZE", "1")
     if not said.isdecimal() or int(said) < 1:
-        raise SeewhyError(f"WORLD_SIZE must be a whole number of at least 1, found {said!r}; torchrun sets it")
+        raise SeewhyError(
+            f"WORLD_SIZE must be a whole number of at least 1, found {said!r}; torchrun sets it"
+        )
     return int(said)
 
 

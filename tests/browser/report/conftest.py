@@ -15,13 +15,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, expect
 
-from seewhy import Dataset, Predictions, Recipe, Run, fit, open_run
-from seewhy.data.dataset import Split
+from seewhy.data.dataset import Dataset, Split
 from seewhy.data.shapes import SHAPES, draw
-from seewhy.reporting.diagnosis import Diagnosis
+from seewhy.diagnosis.diagnosis import Diagnosis
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.reporting.context import FILE, ReportContext, make_context
 from seewhy.reporting.page import page
-from seewhy.reporting.storing import restore
-from seewhy.reporting.study import FILE, Study, study
+from seewhy.runs.run import Run, open_run
+from seewhy.runs.training import fit
+from seewhy.serialization import load
+from seewhy.train.recipe import Recipe
 
 MARKUP = "</script><img src=x onerror=alert(1)>"  # a name of a class, which must stay text
 SIGNS = 'a, "b" & 100%=#'  # all that means something in an address, a table or a page
@@ -91,13 +94,16 @@ class Reports:
 
     @property
     def diagnosis(self) -> Diagnosis:
-        return restore(Diagnosis, self.directory / FILE)
+        return load(Diagnosis, self.directory / FILE)
 
     def mistakes(self) -> dict[int, tuple[int, int]]:
         """Of each misclassified image the true and the predicted class, from what the run directory holds."""
         with np.load(self.directory / "predictions.npz") as arrays:
             true, predicted = arrays["labels"], arrays["logits"].argmax(1)
-        return {int(index): (int(true[index]), int(predicted[index])) for index in np.flatnonzero(true != predicted)}
+        return {
+            int(index): (int(true[index]), int(predicted[index]))
+            for index in np.flatnonzero(true != predicted)
+        }
 
     def worst_confusion(self) -> tuple[int, int]:
         """The kind of mistake with most images."""
@@ -123,11 +129,15 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     for name, count in ASKED.items():
         patch.setattr(f"seewhy.reporting.{name}", count)
-    data = Dataset("shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(200, 1), None, "0" * 32)
+    data = Dataset(
+        "shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(200, 1), None, "0" * 32
+    )
     run = fit(RECIPE, data, reports.directory, device="cpu", quiet=True)
-    before = fit(replace(RECIPE, epochs=1.5), data, reports.home / "before", device="cpu", quiet=True)
-    study(before, data=data, quiet=True)  # which keeps its diagnosis
-    asked = study(run, before, data=data, quiet=True)
+    before = fit(
+        replace(RECIPE, epochs=1.5), data, reports.home / "before", device="cpu", quiet=True
+    )
+    make_context(before, data=data, quiet=True)  # which keeps its diagnosis
+    asked = make_context(run, before, data=data, quiet=True)
     _write(reports.page, asked)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, asked)
@@ -136,11 +146,13 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     assert run.result is not None
     right = Predictions(10 * F.one_hot(run.test.labels).float(), run.test.labels, run.test.classes)
     result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=right.interval)
-    asked = study(replace(run, directory=None, test=right, result=result), data=data, quiet=True)
+    asked = make_context(
+        replace(run, directory=None, test=right, result=result), data=data, quiet=True
+    )
     _write(reports.perfect, asked)
 
 
-def _write(path: Path, asked: Study) -> None:
+def _write(path: Path, asked: ReportContext) -> None:
     path.write_text(page(asked).html, encoding="utf-8")
 
 
@@ -156,7 +168,9 @@ class Reader:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        page.emulate_media(reduced_motion="reduce")  # else the next click would meet a page that is still scrolling
+        page.emulate_media(
+            reduced_motion="reduce"
+        )  # else the next click would meet a page that is still scrolling
 
     def ready(self) -> None:
         """Wait until the maps are unpacked."""
@@ -176,12 +190,16 @@ class Reader:
 
     def shown(self) -> list[int]:
         """The images of the gallery that are not hidden, in their order."""
-        ids = self.page.locator("#gallery > li:not([hidden])").evaluate_all("cards => cards.map(card => card.id)")
+        ids = self.page.locator("#gallery > li:not([hidden])").evaluate_all(
+            "cards => cards.map(card => card.id)"
+        )
         return [int(each.removeprefix("image-")) for each in ids]
 
     def shows(self, images: int) -> None:
         """Wait until the gallery says that it shows so many."""
-        expect(self.page.locator("#gallery-count")).to_have_text(re.compile(rf"^{images} images?\b"))
+        expect(self.page.locator("#gallery-count")).to_have_text(
+            re.compile(rf"^{images} images?\b")
+        )
 
     def heat(self, canvas: Locator) -> NDArray[np.uint8]:  # (height, width, 4)
         """The pixels of a canvas."""
@@ -201,15 +219,15 @@ class Reader:
 
     def contrasts(self, selector: str) -> list[float]:
         """WCAG 2's contrast of each text, in a figure too, with what lies behind it."""
-        return [_contrast_of(*pair) for pair in self.page.locator(selector).evaluate_all(COLOURS)]
+        return [_contrast_of(*pair) for pair in self.page.locator(selector).evaluate_all(COLORS)]
 
     def contrast(self, one: list[float], other: list[float]) -> float:
-        """WCAG 2's contrast of two colours, each red, green and blue in [0, 255]."""
+        """WCAG 2's contrast of two colors, each red, green and blue in [0, 255]."""
         return _contrast(one, other)
 
 
-# an element's colour, and the colours of what lies behind its middle, the nearest first, down to one that covers the rest
-COLOURS = """elements => elements.map(element => {
+# an element's color, and the colors of what lies behind its middle, the nearest first, down to one that covers the rest
+COLORS = """elements => elements.map(element => {
     const channels = (text, opacity = "1") => {
         const [red, green, blue, alpha = 1] = text.match(/[\\d.]+/g).map(Number);
         return [red, green, blue, alpha * Number(opacity)];
@@ -237,8 +255,8 @@ COLOURS = """elements => elements.map(element => {
 def _contrast_of(ink: list[float], *layers: list[float]) -> float:
     """Of an ink with what its ground looks like, whose layers let through what is below them."""
     ground = np.zeros(3)
-    for *colour, alpha in reversed(layers):
-        ground = alpha * np.array(colour) + (1 - alpha) * ground
+    for *color, alpha in reversed(layers):
+        ground = alpha * np.array(color) + (1 - alpha) * ground
     return _contrast(ink[:3], ground.tolist())
 
 
@@ -247,8 +265,11 @@ def _contrast(one: list[float], other: list[float]) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def _luminance(colour: list[float]) -> float:
-    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in (value / 255 for value in colour)]
+def _luminance(color: list[float]) -> float:
+    linear = [
+        x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4
+        for x in (value / 255 for value in color)
+    ]
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 

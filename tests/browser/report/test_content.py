@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from seewhy.diagnosing.comparison import compare
-from seewhy.diagnosing.label_errors import label_errors
+from seewhy.diagnosis.label_issues import find_label_issues
+from seewhy.diagnosis.paired import compare_predictions
 
 SAVED = 60_000  # bytes that the budget is below the size of a page with everything
 PAGES = ("page", "sampled", "full", "perfect")
@@ -31,8 +31,12 @@ def path(request, reports):
 def test_it_opens_quickly_and_asks_for_nothing_but_itself(read, visit, path):
     started = time.perf_counter()
     reader = read(path)
-    assert time.perf_counter() - started < 3  # a third of a second here, but other tests may run beside
-    assert {url for url in visit.records.requests if not url.startswith(("data:", "blob:"))} == {path.resolve().as_uri()}
+    assert (
+        time.perf_counter() - started < 3
+    )  # a third of a second here, but other tests may run beside
+    assert {url for url in visit.records.requests if not url.startswith(("data:", "blob:"))} == {
+        path.resolve().as_uri()
+    }
     assert not visit.records.warnings
     assert reader.page.title()
 
@@ -56,7 +60,9 @@ def test_the_matrix_is_that_of_the_file(read, reports):
     with (reports.directory / "confusion.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
     matrix = read(reports.page).page.locator("table.matrix")
-    shown = matrix.locator("tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+    shown = matrix.locator("tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
     assert [[name, *(cell or "0" for cell in cells)] for name, *cells in shown] == rows
     assert matrix.locator("thead th").all_text_contents()[1:] == header[1:]
 
@@ -65,11 +71,16 @@ def test_names_are_text_and_nothing_in_them_runs(read, visit, reports):
     reader = read(reports.page)
     page, markup = reader.page, reports.test.classes[0]
     page.context.on("dialog", lambda dialog: pytest.fail(f"the page said {dialog.message}"))
-    image = next(index for index, (true, predicted) in reports.mistakes().items() if true == 0 and predicted)
+    image = next(
+        index for index, (true, predicted) in reports.mistakes().items() if true == 0 and predicted
+    )
     reader.go(f"image={image}")
     expect(page.locator("#viewer-title")).to_contain_text(f"true {markup}")
     expect(page.locator("#viewer-file")).to_have_text(f"<b>{image:04}.png")
-    assert page.locator("img, [onerror], #viewer-file b, body > script:not(#data) ~ script").count() == 0
+    assert (
+        page.locator("img, [onerror], #viewer-file b, body > script:not(#data) ~ script").count()
+        == 0
+    )
     assert page.locator("script").count() == 2
     assert page.locator("select[name=true] option").nth(1).text_content() == markup
     assert page.locator("svg.tile").filter(has_text="alert").count() == 0
@@ -85,14 +96,18 @@ def test_the_labels_in_doubt_can_be_downloaded(read, reports, javascript):
     assert started.value.suggested_filename == "suspected-labels.csv"
     with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
         rows = list(csv.DictReader(file))
-    test, suspects = reports.test, label_errors(reports.test)
+    test, suspects = reports.test, find_label_issues(reports.test)
     assert [row["name"] for row in rows] == [f"<b>{suspect.index:04}.png" for suspect in suspects]
     for row, suspect in zip(rows, suspects, strict=True):
         index = suspect.index
         assert row["given"] == test.classes[test.labels[index]]
         suggested, given = test.classes.index(row["suggested"]), test.classes.index(row["given"])
-        assert float(row["probability"]) == pytest.approx(test.probabilities[index, suggested].item(), abs=1e-6)
-        assert float(row["self_confidence"]) == pytest.approx(test.probabilities[index, given].item(), abs=1e-6)
+        assert float(row["probability"]) == pytest.approx(
+            test.probabilities[index, suggested].item(), abs=1e-6
+        )
+        assert float(row["self_confidence"]) == pytest.approx(
+            test.probabilities[index, given].item(), abs=1e-6
+        )
 
 
 def test_the_comparison_is_of_the_two_runs(read, reports):
@@ -103,7 +118,7 @@ def test_the_comparison_is_of_the_two_runs(read, reports):
     expect(section.locator("h3", has_text="Fixed")).to_have_text(f"Fixed: {fixed}")
     expect(section.locator("h3", has_text="Broken")).to_have_text(f"Broken: {broken}")
     finding = section.locator(".finding").inner_text()
-    assert f"p = {compare(reports.before.test, reports.test).p_value:.2g}." in finding
+    assert f"p = {compare_predictions(reports.before.test, reports.test).p_value:.2g}." in finding
     change = re.search(r"([+-][\d.]+) points", finding)
     assert float(change[1]) == pytest.approx(100 * (fixed - broken) / len(after), abs=0.00501)
     assert section.locator(".tiles").first.locator("figure").count() == min(fixed, 100)
@@ -115,7 +130,9 @@ def test_a_small_budget_shows_some_mistakes_of_every_kind_and_says_so(read, repo
     shown = reader.shown()
     assert len(set(mistakes.values())) <= len(shown) < len(mistakes)
     assert {mistakes[index] for index in shown} == set(mistakes.values())
-    expect(reader.page.locator("#mistakes .notice")).to_contain_text(f"{len(shown)} of {len(mistakes)} mistakes are shown")
+    expect(reader.page.locator("#mistakes .notice")).to_contain_text(
+        f"{len(shown)} of {len(mistakes)} mistakes are shown"
+    )
     size, limit = reports.sampled.stat().st_size, reports.page.stat().st_size - SAVED
     assert limit - 20_000 < size <= limit  # no more is left out than must be
 
@@ -138,8 +155,10 @@ def test_a_full_report_shows_every_mistake(read, reports):
 def test_no_mistake_at_all(read, reports):
     reader = read(reports.perfect)
     page = reader.page
-    expect(page.locator("#verdict .finding")).to_contain_text("100.00 % of 200 test images")
-    expect(page.locator("#mistakes .finding")).to_contain_text("0 of 200 test images are misclassified")
+    expect(page.locator("#verdict .finding")).to_contain_text("100.00% of 200 test images")
+    expect(page.locator("#mistakes .finding")).to_contain_text(
+        "0 of 200 test images are misclassified"
+    )
     expect(page.locator("#classes")).to_contain_text("no image is misclassified")
     for key in ("j", "o", "1"):
         page.keyboard.press(key)  # no mistake to open, and none of ours

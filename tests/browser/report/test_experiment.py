@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from seewhy.reporting.experiment_page import experiment_page
-from seewhy.train.lr_finder import RangeTest
+from seewhy.reporting.page import experiment_page
+from seewhy.train.lr_finder import LRRangeTest
 
 WAYS = {"light": {}, "dark": {"dark": True}, "phone": {"viewport": (390, 844), "touch": True}}
 NAMES = [
@@ -26,7 +26,11 @@ def path(experiment_of, tmp_path):
     histories = {
         name: [
             [
-                (float(second), 2 - place / 10 - second / 9, (0.9 - place / 50 + rng.normal(0, 0.004)) * second / 9)
+                (
+                    float(second),
+                    2 - place / 10 - second / 9,
+                    (0.9 - place / 50 + rng.normal(0, 0.004)) * second / 9,
+                )
                 for second in range(1, 10)
             ]
             for _ in range(3)
@@ -35,7 +39,9 @@ def path(experiment_of, tmp_path):
     }
     made = experiment_of(histories | {"bad": ["the loss was not finite"] * 3}, tmp_path)
     rates, losses = tuple(np.logspace(-5, 0, 40)), tuple(np.linspace(3, 1, 40))
-    made = replace(made, range_tests=dict.fromkeys(NAMES[:2], RangeTest(rates, losses, losses, "diverged")))
+    made = replace(
+        made, range_tests=dict.fromkeys(NAMES[:2], LRRangeTest(rates, losses, losses, "diverged"))
+    )
     report = made.trials[3].directory / "report.html"
     report.parent.mkdir(parents=True)
     report.write_text("<!doctype html><title>a trial</title>", encoding="utf-8")
@@ -55,36 +61,45 @@ def test_nothing_stands_in_the_way_of_anybody(open_page, path, axe, way):
 def test_text_is_readable(open_page, path, reader_of, way):
     reader = reader_of(open_page(path, **WAYS[way]))
     reader.page.evaluate(OPEN)
-    for texts in (".figures svg text", ".finding, .hint, figcaption, th, td, small, li, summary, footer p"):
+    for texts in (
+        ".figures svg text",
+        ".finding, .hint, figcaption, th, td, small, li, summary, footer p",
+    ):
         contrasts = reader.contrasts(texts)
         assert len(contrasts) > 50
         assert min(contrasts) >= 4.5
 
 
 def test_lines_are_seen_in_the_dark_and_none_looks_like_another(open_page, path, reader_of):
-    """Graphics need 3 to 1; and no two of the colours are nearly the same."""
+    """Graphics need 3 to 1; and no two of the colors are nearly the same."""
     reader = reader_of(open_page(path, dark=True))
-    strokes = reader.page.locator("svg[aria-label='Accuracy of each recipe by epoch'] path[stroke-width='1.6']").evaluate_all(
-        "lines => lines.map(line => getComputedStyle(line).stroke)"
+    strokes = reader.page.locator(
+        "svg[aria-label='Accuracy of each recipe by epoch'] path[stroke-width='1.6']"
+    ).evaluate_all("lines => lines.map(line => getComputedStyle(line).stroke)")
+    colors = np.array(
+        [list(map(int, re.findall(r"\d+", stroke)[:3])) for stroke in dict.fromkeys(strokes)]
     )
-    colours = np.array([list(map(int, re.findall(r"\d+", stroke)[:3])) for stroke in dict.fromkeys(strokes)])
-    assert len(colours) == 8
-    distances = np.abs(colours[:, None] - colours).sum(-1) + 1000 * np.eye(8)
+    assert len(colors) == 8
+    distances = np.abs(colors[:, None] - colors).sum(-1) + 1000 * np.eye(8)
     assert distances.min() > 60
-    paper = reader.page.evaluate("getComputedStyle(document.querySelector('section')).backgroundColor")
+    paper = reader.page.evaluate(
+        "getComputedStyle(document.querySelector('section')).backgroundColor"
+    )
     ground = list(map(int, re.findall(r"\d+", paper)[:3]))
-    assert min(reader.contrast(colour.tolist(), ground) for colour in colours) >= 3
+    assert min(reader.contrast(color.tolist(), ground) for color in colors) >= 3
 
 
-def test_a_marker_has_the_colour_of_its_line_in_the_dark(open_page, path):
+def test_a_marker_has_the_color_of_its_line_in_the_dark(open_page, path):
     page = open_page(path, dark=True)
     figure = page.locator("svg[aria-label='Accuracy of each recipe by epoch']")
-    pairs = figure.locator("use[stroke='#0072b2'], path[stroke='#0072b2'][stroke-width='1.6']").evaluate_all(
-        "each => each.map(one => getComputedStyle(one).stroke)"
-    )
+    pairs = figure.locator(
+        "use[stroke='#0072b2'], path[stroke='#0072b2'][stroke-width='1.6']"
+    ).evaluate_all("each => each.map(one => getComputedStyle(one).stroke)")
     assert len(pairs) > 5
     assert len(set(pairs)) == 1
-    assert figure.locator("defs path[stroke], path[id][stroke]").count() == 0  # it takes that of the use
+    assert (
+        figure.locator("defs path[stroke], path[id][stroke]").count() == 0
+    )  # it takes that of the use
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["closed", "opened"])
@@ -117,7 +132,9 @@ def test_everything_is_there_and_a_trial_is_a_click_away(open_page, path, javasc
     expect(page.locator("#experiment")).to_contain_text(NAMES[-1])
     expect(page.locator("#experiment")).to_contain_text("the loss was not finite")
     assert page.locator("#experiment > .recipes > .figures svg").count() == 6
-    page.get_by_role("link", name="report of sgd:momentum=0.9,nesterov=true · no augment, seed 0").click()
+    page.get_by_role(
+        "link", name="report of sgd:momentum=0.9,nesterov=true · no augment, seed 0"
+    ).click()
     expect(page).to_have_title("a trial")
 
 

@@ -34,7 +34,9 @@ def test_a_cell_of_the_matrix_leads_to_exactly_its_images(reader, reports):
     for kind in reports.mistakes().values():
         counts[kind] = counts.get(kind, 0) + 1
     cells = page.locator("table.matrix a[data-cell]")
-    found = cells.evaluate_all("links => links.map(link => [link.dataset.cell, Number(link.textContent)])")
+    found = cells.evaluate_all(
+        "links => links.map(link => [link.dataset.cell, Number(link.textContent)])"
+    )
     assert {tuple(map(int, cell.split(","))): number for cell, number in found} == counts
     for kind in [reports.worst_confusion(), max(counts), min(counts)]:
         page.locator(f"table.matrix a[data-cell='{kind[0]},{kind[1]}']").click()
@@ -69,11 +71,15 @@ def test_the_orders_are_those_of_the_numbers(reader, reports):
     assert sorted(shown) == sorted(mistakes)
     assert np.all(np.diff(test.confidence[shown]) <= 0)
     reader.set("sort", "loss")
-    expect(reader.page.locator("#gallery > li").first).to_have_id(f"image-{max(mistakes, key=lambda i: test.losses[i])}")
+    expect(reader.page.locator("#gallery > li").first).to_have_id(
+        f"image-{max(mistakes, key=lambda i: test.losses[i])}"
+    )
     assert np.all(np.diff(test.losses[reader.shown()]) <= 1.01e-3)  # the page holds three decimals
     reader.set("sort", "confusion")
     first = of_kind(reports, reports.worst_confusion())
-    expect(reader.page.locator("#gallery > li").first).to_have_id(re.compile("|".join(f"^image-{index}$" for index in first)))
+    expect(reader.page.locator("#gallery > li").first).to_have_id(
+        re.compile("|".join(f"^image-{index}$" for index in first))
+    )
     kinds = [mistakes[index] for index in reader.shown()]
     runs = [kind for place, kind in enumerate(kinds) if place == 0 or kinds[place - 1] != kind]
     assert len(runs) == len(set(kinds))  # each confusion in one piece
@@ -84,13 +90,26 @@ def test_the_orders_are_those_of_the_numbers(reader, reports):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("layer", None), ("method", None), ("target", "true"), ("target", "difference"), ("opacity", "20")]
+    ("name", "value"),
+    [
+        ("layer", None),
+        ("method", None),
+        ("target", "true"),
+        ("target", "difference"),
+        ("opacity", "20"),
+    ],
 )
 def test_a_control_changes_the_heat(reader, name, value):
     page, before = reader.page, heat(reader)
     if value is None:
-        options = page.locator(f"select[name={name}] option").evaluate_all("options => options.map(option => option.value)")
-        value = next(option for option in options if option != page.locator(f"select[name={name}]").input_value())
+        options = page.locator(f"select[name={name}] option").evaluate_all(
+            "options => options.map(option => option.value)"
+        )
+        value = next(
+            option
+            for option in options
+            if option != page.locator(f"select[name={name}]").input_value()
+        )
     reader.set(name, value)
     reader.says(f"{name}={value}$")
     assert heat(reader) != before
@@ -121,7 +140,9 @@ def test_heat_is_seen_on_the_picture(reader):
 def test_reset_shows_everything_again(reader, reports):
     page, before = reader.page, reader.shown()
     actual, predicted = reports.worst_confusion()
-    reader.go(f"confusion={','.join(quote(reports.test.classes[place], safe='') for place in (actual, predicted))}&sort=loss")
+    reader.go(
+        f"confusion={','.join(quote(reports.test.classes[place], safe='') for place in (actual, predicted))}&sort=loss"
+    )
     reader.shows(len(of_kind(reports, (actual, predicted))))
     page.locator("button[name=reset]").click()
     reader.shows(len(before))
@@ -132,7 +153,10 @@ def test_reset_shows_everything_again(reader, reports):
 
 def test_the_table_is_that_of_the_gallery(reader, reports):
     page, test, mistakes = reader.page, reports.test, reports.mistakes()
-    for name, expected in (("", len(mistakes)), ("1", sum(true == 1 for true, _ in mistakes.values()))):
+    for name, expected in (
+        ("", len(mistakes)),
+        ("1", sum(true == 1 for true, _ in mistakes.values())),
+    ):
         reader.set("true", name)
         reader.shows(expected)
         with page.expect_download() as started:
@@ -143,10 +167,18 @@ def test_the_table_is_that_of_the_gallery(reader, reports):
         shown = reader.shown()
         assert [int(row["index"]) for row in rows] == shown
         assert [row["name"] for row in rows] == [f"<b>{index:04}.png" for index in shown]
-        assert [row["true"] for row in rows] == [test.classes[test.labels[index]] for index in shown]
-        assert [row["predicted"] for row in rows] == [test.classes[test.predicted[index]] for index in shown]
-        np.testing.assert_allclose([float(row["confidence"]) for row in rows], test.confidence[shown], atol=5.1e-4)
-        np.testing.assert_allclose([float(row["loss"]) for row in rows], test.losses[shown], atol=5.1e-4)
+        assert [row["true"] for row in rows] == [
+            test.classes[test.labels[index]] for index in shown
+        ]
+        assert [row["predicted"] for row in rows] == [
+            test.classes[test.predicted[index]] for index in shown
+        ]
+        np.testing.assert_allclose(
+            [float(row["confidence"]) for row in rows], test.confidence[shown], atol=5.1e-4
+        )
+        np.testing.assert_allclose(
+            [float(row["loss"]) for row in rows], test.losses[shown], atol=5.1e-4
+        )
 
 
 def test_going_back_leads_to_what_was_before(reader, reports):
@@ -170,7 +202,12 @@ def test_another_visit_shows_the_same(reader, reports):
     actual, predicted = reports.worst_confusion()
     reader.set("true", str(actual))
     reader.set("predicted", str(predicted))
-    for name, value in (("sort", "loss"), ("target", "difference"), ("layer", "1"), ("opacity", "35")):
+    for name, value in (
+        ("sort", "loss"),
+        ("target", "difference"),
+        ("layer", "1"),
+        ("opacity", "35"),
+    ):
         reader.set(name, value)
     page.get_by_label("heat", exact=True).uncheck()
     reader.says("overlay=off")
@@ -178,14 +215,28 @@ def test_another_visit_shows_the_same(reader, reports):
     page.reload()
     reader.ready()
     assert reader.shown() == before
-    values = page.locator("form.controls").evaluate("form => Object.fromEntries(new FormData(form))")
-    expected = {"true": str(actual), "predicted": str(predicted), "sort": "loss", "target": "difference", "opacity": "35"}
+    values = page.locator("form.controls").evaluate(
+        "form => Object.fromEntries(new FormData(form))"
+    )
+    expected = {
+        "true": str(actual),
+        "predicted": str(predicted),
+        "sort": "loss",
+        "target": "difference",
+        "opacity": "35",
+    }
     assert expected.items() <= values.items()
     assert "overlay" not in values
 
 
 @pytest.mark.parametrize(
-    "address", ["confusion=%E0%A4%A,nothing&layer=99&method=x&target=y&sort=z&opacity=-3&image=99999", "image=", "&&==", "%"]
+    "address",
+    [
+        "confusion=%E0%A4%A,nothing&layer=99&method=x&target=y&sort=z&opacity=-3&image=99999",
+        "image=",
+        "&&==",
+        "%",
+    ],
 )
 def test_an_address_that_says_nothing_shows_everything(reader, reports, address):
     page, before = reader.page, settings(reader)
@@ -199,21 +250,29 @@ def test_an_address_that_says_nothing_shows_everything(reader, reports, address)
 
 
 def settings(reader):
-    return reader.page.locator("form.controls").evaluate("form => Object.fromEntries(new FormData(form))")
+    return reader.page.locator("form.controls").evaluate(
+        "form => Object.fromEntries(new FormData(form))"
+    )
 
 
 def test_arrow_keys_move_between_the_cells(reader):
     """Against a walk over the table's own numbers: the next cell that holds one, and none beyond the edge."""
     page = reader.page
-    matrix = page.locator("table.matrix tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(c => c.textContent))")
-    filled = {(y, x) for y, row in enumerate(matrix) for x, cell in enumerate(row) if x and cell.strip()}
+    matrix = page.locator("table.matrix tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(c => c.textContent))"
+    )
+    filled = {
+        (y, x) for y, row in enumerate(matrix) for x, cell in enumerate(row) if x and cell.strip()
+    }
     at = min(filled)
     stops = page.locator("table.matrix a[tabindex='0']")
     stops.focus()
     steps = {"ArrowRight": (0, 1), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowUp": (-1, 0)}
     for key in ["ArrowDown"] * 3 + ["ArrowRight"] * 4 + ["ArrowUp"] * 12 + ["ArrowLeft"] * 12:
         down, right = steps[key]
-        ahead = [cell for n in range(1, 12) if (cell := (at[0] + n * down, at[1] + n * right)) in filled]
+        ahead = [
+            cell for n in range(1, 12) if (cell := (at[0] + n * down, at[1] + n * right)) in filled
+        ]
         at = ahead[0] if ahead else at
         page.keyboard.press(key)
         place = "[document.activeElement.closest('tr').rowIndex - 1, document.activeElement.closest('td').cellIndex]"

@@ -12,7 +12,12 @@ FIGURES = ".figures svg:not(.tile) text"
 TEXTS = ".finding, .hint, figcaption, .gallery p, .gallery b, .matrix td a, thead th, nav a, footer p, .numbers dd, .notice"
 
 
-SOON = {("light", "page"), ("phone", "page"), ("dark", "viewer"), ("light", "help")}  # what is asked each time
+SOON = {
+    ("light", "page"),
+    ("phone", "page"),
+    ("dark", "viewer"),
+    ("light", "help"),
+}  # what is asked each time
 
 
 @pytest.mark.parametrize(
@@ -41,12 +46,16 @@ def test_nothing_stands_in_the_way_of_other_reports(read, reports, axe, name):
 
 
 def test_the_dark_page_is_dark(read, reports):
-    colours = "getComputedStyle(document.body)"
+    colors = "getComputedStyle(document.body)"
     light, dark = (
-        read(reports.page, dark=dark).page.evaluate(f"[{colours}.color, {colours}.backgroundColor]") for dark in (False, True)
+        read(reports.page, dark=dark).page.evaluate(f"[{colors}.color, {colors}.backgroundColor]")
+        for dark in (False, True)
     )
     assert light[0] != dark[0]
-    brightness = [[sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours] for colours in (light, dark)]
+    brightness = [
+        [sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors]
+        for colors in (light, dark)
+    ]
     (light_ink, light_paper), (dark_ink, dark_paper) = brightness
     assert light_ink < 200 < 600 < light_paper
     assert dark_paper < 200 < 600 < dark_ink
@@ -88,7 +97,9 @@ def test_a_phone_does_not_scroll_sideways(read, reports, opened):
         expect(reader.page.locator("#viewer")).to_be_visible()
     assert reader.page.evaluate("document.scrollingElement.scrollWidth") <= 390
     assert reader.page.evaluate("visualViewport.scale") == 1
-    wide = reader.page.evaluate("[...document.querySelectorAll('dialog')].filter(each => each.scrollWidth > each.clientWidth)")
+    wide = reader.page.evaluate(
+        "[...document.querySelectorAll('dialog')].filter(each => each.scrollWidth > each.clientWidth)"
+    )
     assert wide == []
 
 
@@ -110,7 +121,7 @@ def test_without_a_script_everything_is_there_but_the_controls(read, reports):
 
 
 def test_without_a_script_an_image_is_seen(read, reports):
-    """A tile is a part of a sheet: more than one colour comes to the screen."""
+    """A tile is a part of a sheet: more than one color comes to the screen."""
     page = read(reports.page, javascript=False).page
     tiles = page.locator("#gallery svg.tile")
     first, second = tiles.nth(0).screenshot(), tiles.nth(1).screenshot()

@@ -44,13 +44,17 @@ def test_heat_is_that_of_the_maps(reader, reports, target, layer):
     image = int(diagnosis.mistakes[row])
     reader.go(f"image={image}&layer={layer}&method={maps.methods[1]}&opacity=100")
     opened(reader, image)
-    expect(reader.page.locator(f"#viewer [data-layer='{layer}']")).to_have_attribute("aria-pressed", "true")
+    expect(reader.page.locator(f"#viewer [data-layer='{layer}']")).to_have_attribute(
+        "aria-pressed", "true"
+    )
     predicted, true = maps.values[layer - 1][row, 1].double() / 127
     wanted = {"predicted": predicted, "true": true}.get(target)
     if wanted is None:  # on a scale of its own, of the steps that the page has
         steps = (15 * predicted).round() - (15 * true).round()
         wanted = steps / steps.abs().max()
-    large = F.interpolate(wanted[None, None], (224, 224), mode="bilinear", align_corners=False)[0, 0].numpy()
+    large = F.interpolate(wanted[None, None], (224, 224), mode="bilinear", align_corners=False)[
+        0, 0
+    ].numpy()
     found = signed_heat(reader, target)
     if target != "difference":
         large = large.clip(0)
@@ -64,9 +68,13 @@ def test_the_captions_say_which_class(reader, reports):
     opened(reader, image)
     names = reports.test.classes
     captions = reader.page.locator("#viewer-looks figcaption").all_text_contents()
-    assert captions[0] == f"what speaks for {names[predicted]}"  # beside the image itself, which has none
+    assert (
+        captions[0] == f"what speaks for {names[predicted]}"
+    )  # beside the image itself, which has none
     assert captions[1] == f"what speaks for {names[actual]}"
-    expect(reader.page.locator("#viewer-title")).to_have_text(f"predicted {names[predicted]}, true {names[actual]}")
+    expect(reader.page.locator("#viewer-title")).to_have_text(
+        f"predicted {names[predicted]}, true {names[actual]}"
+    )
 
 
 def test_where_a_method_has_no_map_it_says_so(reader, reports):
@@ -97,9 +105,15 @@ def test_the_probabilities_are_the_largest(reader, reports):
     top = torch.softmax(reports.test.logits[image].double(), 0).topk(5)
     names = [reports.test.classes[place] for place in top.indices]
     actual = reports.test.classes[reports.test.labels[image]]
-    assert [line[0] for line in lines] == [f"{name} (true)" if name == actual else name for name in names]
-    np.testing.assert_allclose([float(line[1] or line[2]) for line in lines], top.values, atol=0.0056)
-    widths = reader.page.locator("#viewer-probabilities i").evaluate_all("bars => bars.map(bar => parseFloat(bar.style.width))")
+    assert [line[0] for line in lines] == [
+        f"{name} (true)" if name == actual else name for name in names
+    ]
+    np.testing.assert_allclose(
+        [float(line[1] or line[2]) for line in lines], top.values, atol=0.0056
+    )
+    widths = reader.page.locator("#viewer-probabilities i").evaluate_all(
+        "bars => bars.map(bar => parseFloat(bar.style.width))"
+    )
     np.testing.assert_allclose(widths, 100 * top.values, atol=0.051)
 
 
@@ -145,9 +159,13 @@ def test_digits_choose_a_layer_and_o_the_heat(reader, reports):
     assert page.locator("#viewer-stages button").count() == layers > 1
     for layer in range(1, layers + 1):
         page.keyboard.press(str(layer))
-        expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", str(layer))
+        expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute(
+            "data-layer", str(layer)
+        )
     page.keyboard.press(str(layers + 1) if layers < 9 else "0")  # no such layer
-    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", str(layers))
+    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute(
+        "data-layer", str(layers)
+    )
     page.locator("#viewer-stages button").first.click()
     expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", "1")
     canvas = page.locator("#viewer-looks canvas").first
@@ -250,8 +268,14 @@ def test_a_link_to_an_image_needs_no_script(read, reports, javascript):
     else:
         expect(page.locator(":target")).to_have_id(f"image-{image}")
         expect(page.locator(":target")).to_be_in_viewport()
-        links = page.locator("#gallery a").evaluate_all("links => links.map(link => getComputedStyle(link).outlineStyle)")
-        assert [index for index, outline in zip(reader.shown(), links, strict=True) if outline == "solid"] == [image]
+        links = page.locator("#gallery a").evaluate_all(
+            "links => links.map(link => getComputedStyle(link).outlineStyle)"
+        )
+        assert [
+            index
+            for index, outline in zip(reader.shown(), links, strict=True)
+            if outline == "solid"
+        ] == [image]
 
 
 def test_the_file_name_and_the_link_are_copied(reader):
@@ -267,7 +291,9 @@ def test_the_file_name_and_the_link_are_copied(reader):
 
 def pasted(page):
     """What the clipboard holds, put where something is typed."""
-    page.evaluate("document.getElementById('viewer').append(Object.assign(document.createElement('textarea'), { id: 'typed' }))")
+    page.evaluate(
+        "document.getElementById('viewer').append(Object.assign(document.createElement('textarea'), { id: 'typed' }))"
+    )
     page.locator("#typed").focus()
     page.keyboard.press("Control+v")
     text = page.locator("#typed").input_value()

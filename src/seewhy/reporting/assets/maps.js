@@ -7,7 +7,7 @@ function bytesOf(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-const COLOURS = bytesOf(mistakes.colours);
+const COLORS = bytesOf(mistakes.colors);
 const FOR = [213, 94, 0]; // of a difference: what speaks for the predicted class
 const AGAINST = [0, 114, 178]; // and for the true one
 
@@ -81,8 +81,8 @@ function paint(canvas, map, target, opacity, width, height) {
     for (let x = 0; x < width; x++) {
       const value = between(map, ((x + 0.5) * map.width) / width - 0.5, ((y + 0.5) * map.height) / height - 0.5);
       const heat = Math.min(1, target === "difference" ? Math.abs(value) : Math.max(0, value));
-      const step = 3 * Math.round(heat * (COLOURS.length / 3 - 1));
-      const [red, green, blue] = target === "difference" ? (value > 0 ? FOR : AGAINST) : COLOURS.subarray(step, step + 3);
+      const step = 3 * Math.round(heat * (COLORS.length / 3 - 1));
+      const [red, green, blue] = target === "difference" ? (value > 0 ? FOR : AGAINST) : COLORS.subarray(step, step + 3);
       picture.data.set([red, green, blue, 255 * heat * (opacity / 100)], 4 * (y * width + x));
     }
   }

@@ -21,7 +21,7 @@ function wireMatrix() {
     if (!step || !from) return;
     event.preventDefault();
     event.stopPropagation();
-    const to = neighbour(table, from, step);
+    const to = neighbor(table, from, step);
     if (to === null) return;
     for (const link of links) link.tabIndex = link === to ? 0 : -1;
     to.focus();
@@ -35,7 +35,7 @@ function wireMatrix() {
  * @param {[number, number]} step rows and columns
  * @returns {HTMLAnchorElement | null}
  */
-function neighbour(table, from, [down, right]) {
+function neighbor(table, from, [down, right]) {
   let row = /** @type {HTMLTableRowElement} */ (from.parentElement).rowIndex;
   let column = from.cellIndex;
   for (;;) {

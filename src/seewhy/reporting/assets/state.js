@@ -22,7 +22,7 @@
  * @property {number[][]} probabilities of these
  * @property {string[]} classes
  * @property {MapsData} maps
- * @property {string} colours base64 of red, green and blue for rising heat
+ * @property {string} colors base64 of red, green and blue for rising heat
  * @property {number} layer the one to begin with, from 1
  * @property {string} method likewise
  */

@@ -146,7 +146,7 @@ function wireViewer() {
     ["previous", () => move(-1)],
     ["next", () => move(1)],
     ["close", leave],
-    ["favoured", () => look({ method: mistakes.method })],
+    ["favored", () => look({ method: mistakes.method })],
     ["copy-name", () => copy(element("viewer-file", HTMLElement).textContent ?? "", "file name")],
     ["copy-link", () => copy(location.href, "link")],
   ]);

@@ -10,16 +10,22 @@ from urllib.parse import quote
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from seewhy.comparing.experiment import FILE, Experiment, read_experiment
-from seewhy.comparing.statistics import LEVEL, METRICS, conclusion, differences, ranking, summary
-from seewhy.comparing.trial import Trial
-from seewhy.comparing.writing import differences_table
 from seewhy.errors import SeewhyError
-from seewhy.figures.experiment import recipes_figure, seeds_figure
-from seewhy.figures.lr_finder import lr_figure
-from seewhy.reporting.album import Album
+from seewhy.experiments.experiment import FILE, Experiment, Trial, open_experiment
+from seewhy.experiments.figures import recipes_figure, seeds_figure
+from seewhy.experiments.statistics import (
+    LEVEL,
+    METRICS,
+    metric_summary,
+    pairwise_tests,
+    rank_recipes,
+    summarize,
+)
+from seewhy.experiments.tables import differences_table
+from seewhy.figures.lr_finder import lr_finder_figure
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, count, csv_link, panel, render
-from seewhy.reporting.study import Study
+from seewhy.reporting.sprites import Sprites
 
 TESTED = ("accuracy", "train_loss")  # the metrics of which the page says which differences are real
 COLUMNS = ("accuracy", "train_loss", "test_loss", "calibration_error", "seconds")
@@ -28,7 +34,7 @@ MOST_TESTS = 12  # range tests that are drawn
 REPORT = "report.html"  # of a trial
 
 
-def experiment(study: Study, album: Album) -> Section | None:
+def experiment(study: ReportContext, album: Sprites) -> Section | None:
     """The experiment that a run is a trial of; None for any other run, and where the experiment cannot be read."""
     if study.run.directory is None:
         return None
@@ -37,14 +43,16 @@ def experiment(study: Study, album: Album) -> Section | None:
     if not (home / FILE).is_file():
         return None
     try:
-        found = read_experiment(home)
+        found = open_experiment(home)
     except SeewhyError:
         return None
     own = next((trial for trial in found.finished if trial.directory == directory), None)
     return None if own is None else experiment_section(found, own)
 
 
-def experiment_section(experiment: Experiment, own: Trial | None = None, links_from: Path | None = None) -> Section:
+def experiment_section(
+    experiment: Experiment, own: Trial | None = None, links_from: Path | None = None
+) -> Section:
     """Curves and seeds of every recipe, a table of what they came to, which differences are real, and what did not finish.
 
     `own` is the trial whose report this is a part of. A page in the directory `links_from` links to the reports of the trials.
@@ -55,7 +63,8 @@ def experiment_section(experiment: Experiment, own: Trial | None = None, links_f
         experiment=experiment,
         own=own,
         panels=[
-            (panel(figures[name], name, description), caption) for name, (description, caption) in _panels(experiment, figures)
+            (panel(figures[name], name, description), caption)
+            for name, (description, caption) in _panels(experiment, figures)
         ],
         headers=_headers(),
         rows=_rows(experiment, links_from),
@@ -66,7 +75,7 @@ def experiment_section(experiment: Experiment, own: Trial | None = None, links_f
         tests=_range_tests(experiment),
         unfinished=_unfinished(experiment),
     )
-    return Section("Recipes side by side", conclusion(experiment, "accuracy"), html, figures=figures)
+    return Section("Recipes side by side", summarize(experiment, "accuracy"), html, figures=figures)
 
 
 def _figures(experiment: Experiment) -> dict[str, Figure]:
@@ -81,17 +90,28 @@ def _figures(experiment: Experiment) -> dict[str, Figure]:
     }
 
 
-def _panels(experiment: Experiment, figures: dict[str, Figure]) -> list[tuple[str, tuple[str, str]]]:
+def _panels(
+    experiment: Experiment, figures: dict[str, Figure]
+) -> list[tuple[str, tuple[str, str]]]:
     """Of each figure its name, what it shows, and its caption."""
     if not figures:
         return []
     measured = "While the network trains, without test-time augmentation."
     said = {
-        "recipes-accuracy": (conclusion(experiment, "accuracy"), "At the end, with each recipe's test-time augmentation."),
-        "recipes-loss": (conclusion(experiment, "train_loss"), "Of the last epoch."),
+        "recipes-accuracy": (
+            summarize(experiment, "accuracy"),
+            "At the end, with each recipe's test-time augmentation.",
+        ),
+        "recipes-loss": (summarize(experiment, "train_loss"), "Of the last epoch."),
         "recipes-accuracy-by-epoch": ("Accuracy of each recipe by epoch", measured),
-        "recipes-accuracy-by-second": ("Accuracy of each recipe by second of training", "As far as all seeds of a recipe reach."),
-        "recipes-loss-by-epoch": ("Training loss of each recipe by epoch", "Measured on augmented images and smoothed labels."),
+        "recipes-accuracy-by-second": (
+            "Accuracy of each recipe by second of training",
+            "As far as all seeds of a recipe reach.",
+        ),
+        "recipes-loss-by-epoch": (
+            "Training loss of each recipe by epoch",
+            "Measured on augmented images and smoothed labels.",
+        ),
         "recipes-loss-by-second": (
             "Training loss of each recipe by second of training",
             "Without the time that evaluation takes.",
@@ -102,14 +122,16 @@ def _panels(experiment: Experiment, figures: dict[str, Figure]) -> list[tuple[st
 
 def _headers() -> list[str]:
     measured = [
-        f"#{METRICS[metric].title}" + (f", {unit.strip()}" if (unit := METRICS[metric].unit) else "") for metric in COLUMNS
+        f"#{METRICS[metric].title}"
+        + (f", {unit.strip()}" if (unit := METRICS[metric].unit) else "")
+        for metric in COLUMNS
     ]
     return ["recipe", "#learning rate", "#epochs", *measured, "#optimizer's memory, MB", "#seeds"]
 
 
 def _rows(experiment: Experiment, links_from: Path | None) -> list[list[str]]:
     """A row for each recipe, the most accurate first, those that have not finished last."""
-    ranked = [row.recipe for row in ranking(experiment, "accuracy")]
+    ranked = [row.recipe for row in rank_recipes(experiment, "accuracy")]
     names = ranked + [name for name in experiment.recipes if name not in ranked]
     rows = []
     for name in names:
@@ -118,7 +140,9 @@ def _rows(experiment: Experiment, links_from: Path | None) -> list[list[str]]:
         rows.append(
             [
                 Markup(",<wbr>").join(name.split(",")),  # where a long name may break
-                Markup("{}<br><small>found</small>").format(lr) if name in experiment.range_tests else lr,
+                Markup("{}<br><small>found</small>").format(lr)
+                if name in experiment.range_tests
+                else lr,
                 f"{recipe.epochs:.4g}",
                 *(_measured(experiment, name, metric) for metric in COLUMNS),
                 "–" if memory is None else f"{memory / 1e6:,.1f}",
@@ -130,7 +154,7 @@ def _rows(experiment: Experiment, links_from: Path | None) -> list[list[str]]:
 
 def _measured(experiment: Experiment, name: str, metric: str) -> str:
     """Mean and standard deviation, and the interval of an accuracy."""
-    about, found = METRICS[metric], summary(experiment, name, metric)
+    about, found = METRICS[metric], metric_summary(experiment, name, metric)
     if math.isnan(found.mean):
         return "–"
     if math.isnan(found.std):
@@ -154,14 +178,16 @@ def _seeds(experiment: Experiment, name: str, links_from: Path | None) -> str:
         if trial not in reports:
             return str(trial.seed)
         address = quote(Path(os.path.relpath(trial.directory.resolve() / REPORT, start)).as_posix())
-        return Markup('<a href="{}" aria-label="report of {}, seed {}">{}</a>').format(address, name, trial.seed, trial.seed)
+        return Markup('<a href="{}" aria-label="report of {}, seed {}">{}</a>').format(
+            address, name, trial.seed, trial.seed
+        )
 
     return Markup(" ").join(map(said, trials))
 
 
 def _tested(experiment: Experiment, metric: str) -> dict[str, object]:
     """Which differences of a metric are real: in words, and a row for each pair."""
-    about, pairs = METRICS[metric], differences(experiment, metric)
+    about, pairs = METRICS[metric], pairwise_tests(experiment, metric)
     rows = [
         [
             f"{pair.better} over {pair.worse}",
@@ -177,15 +203,25 @@ def _tested(experiment: Experiment, metric: str) -> dict[str, object]:
     unit = ", points" if about.unit == " %" else ""
     return {
         "title": about.title,
-        "said": conclusion(experiment, metric),
-        "headers": ["recipes", "#seeds", f"#difference{unit}", "#95 % interval", "#p", "#adjusted p", "difference is"],
+        "said": summarize(experiment, metric),
+        "headers": [
+            "recipes",
+            "#seeds",
+            f"#difference{unit}",
+            "#95% interval",
+            "#p",
+            "#adjusted p",
+            "difference is",
+        ],
         "rows": rows,
         "summary": f"{real} of {count(len(pairs), 'pair')} by {about.title}"
         + (f", the first {MOST_PAIRS}" if len(pairs) > MOST_PAIRS else ""),
     }
 
 
-def _interval(said: Callable[..., str], difference: float, interval: tuple[float, float]) -> tuple[str, str]:
+def _interval(
+    said: Callable[..., str], difference: float, interval: tuple[float, float]
+) -> tuple[str, str]:
     """A difference and its interval with their signs."""
     if math.isnan(difference):
         return "–", "–"
@@ -208,7 +244,11 @@ def _range_tests(experiment: Experiment) -> list[tuple[Markup, str]]:
     found = list(experiment.range_tests.items())[:MOST_TESTS]
     return [
         (
-            panel(lr_figure(test), f"range-{place}", f"Range test of {name}: the loss by learning rate"),
+            panel(
+                lr_finder_figure(test),
+                f"range-{place}",
+                f"Range test of {name}: the loss by learning rate",
+            ),
             name,
         )
         for place, (name, test) in enumerate(found)
@@ -219,4 +259,7 @@ def _unfinished(experiment: Experiment) -> list[tuple[str, str, str]]:
     """Of the trials without a result the recipe, the seeds, and why."""
     left = [trial for trial in experiment.trials if trial.result is None]
     groups = groupby(left, key=lambda trial: (trial.recipe, trial.why_not))
-    return [(name, ", ".join(str(trial.seed) for trial in trials), why) for (name, why), trials in groups]
+    return [
+        (name, ", ".join(str(trial.seed) for trial in trials), why)
+        for (name, why), trials in groups
+    ]

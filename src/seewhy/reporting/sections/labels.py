@@ -2,17 +2,17 @@
 
 import torch
 
-from seewhy.diagnosing.duplicates import Pair
-from seewhy.diagnosing.label_errors import Suspect
-from seewhy.reporting.album import Album
-from seewhy.reporting.diagnosis import PAIRS, SUSPECTS
+from seewhy.diagnosis.diagnosis import PAIRS, SUSPECTS
+from seewhy.diagnosis.duplicates import Pair
+from seewhy.diagnosis.label_issues import LabelIssue
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, be, count, csv_link, percent, render
-from seewhy.reporting.study import Study
+from seewhy.reporting.sprites import Sprites
 
 IN_TABLE = 500  # suspects in the file to download
 
 
-def labels(study: Study, album: Album) -> Section:
+def labels(study: ReportContext, album: Sprites) -> Section:
     """Confident learning's ranking with reasons, and duplicates across the splits."""
     result, diagnosis = study.test, study.diagnosis
     suspects, pairs = study.suspects, diagnosis.duplicates
@@ -38,14 +38,18 @@ def labels(study: Study, album: Album) -> Section:
     return Section("Labels in doubt", finding, html)
 
 
-def _twins(study: Study) -> str:
+def _twins(study: ReportContext) -> str:
     """How many test images the network may have been trained on, and how good it is without them."""
     right = study.test.correct
     seen = sorted({index for pair in study.diagnosis.duplicates for index in _in_training(pair)})
     if not seen:
         return "no test image was found in another split."
     others = right[torch.isin(torch.arange(len(right)), torch.tensor(seen), invert=True)]
-    without = f"; without them {percent(others.float().mean().item(), 2)} are right" if len(others) else ""
+    without = (
+        f"; without them {percent(others.float().mean().item(), 2)} are right"
+        if len(others)
+        else ""
+    )
     return f"{count(len(seen), 'test image')} {be(len(seen))} nearly or wholly the same as one in training{without}."
 
 
@@ -55,7 +59,13 @@ def _in_training(pair: Pair) -> list[int]:
     return [places["test"]] if places.keys() == {"test", "train"} else []
 
 
-def _row(study: Study, suspect: Suspect) -> tuple[object, ...]:
+def _row(study: ReportContext, suspect: LabelIssue) -> tuple[object, ...]:
     given, suggested = (study.test.classes[place] for place in (suspect.given, suspect.suggested))
     numbers = (suspect.probability, suspect.self_confidence, suspect.threshold)
-    return suspect.index, study.name(suspect.index), given, suggested, *(f"{number:.6f}" for number in numbers)
+    return (
+        suspect.index,
+        study.name(suspect.index),
+        given,
+        suggested,
+        *(f"{number:.6f}" for number in numbers),
+    )

@@ -7,16 +7,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy.diagnosing.predictions import Predictions
-from seewhy.diagnosing.scores import worst_confusions
-from seewhy.figures.style import heat_colours
-from seewhy.reporting.album import Album, data_url
-from seewhy.reporting.looks import Looks
+from seewhy.diagnosis.metrics import worst_confusions
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.saliency import Saliency
+from seewhy.figures.style import heat_colors
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, alternative, be, count, render
-from seewhy.reporting.study import Study
+from seewhy.reporting.sprites import Sprites, data_url
 
 STEPS = 15  # of heat: the magnitudes of a map are kept in so many
-FIRST = 100  # mistakes that have maps of all methods; the others of Grad-CAM and the favoured one
+FIRST = 100  # mistakes that have maps of all methods; the others of Grad-CAM and the favored one
 COLUMNS = 16  # images in a row of a sheet, or more where it would be too high
 HIGHEST = 16_000  # pixels; WebP has at most 16,383
 APART = 8  # shades of gray between two steps
@@ -38,14 +38,18 @@ class Card:
     label: str  # for those who do not see it
 
 
-def mistakes(study: Study, album: Album) -> Section:
+def mistakes(study: ReportContext, album: Sprites) -> Section:
     """A gallery of the mistakes, the surest first, and their maps for the page's script."""
     result, diagnosis = study.test, study.diagnosis
     found = diagnosis.looks
     wrong = ~result.correct
     total = int(wrong.sum())
     finding = f"{total:,} of {count(len(wrong), 'test image')} {be(total)} misclassified"
-    finding += f", half of them with a confidence above {result.confidence[wrong].median():.2f}." if total else "."
+    finding += (
+        f", half of them with a confidence above {result.confidence[wrong].median():.2f}."
+        if total
+        else "."
+    )
     cards = _cards(study)
     kinds: dict[tuple[int, int], list[int]] = {}
     for card in cards:
@@ -53,7 +57,10 @@ def mistakes(study: Study, album: Album) -> Section:
     html = render(
         "sections/mistakes.html",
         cards=cards,
-        kinds=[(pair, kinds.get((pair.true, pair.predicted), [])) for pair in worst_confusions(result, LISTED)],
+        kinds=[
+            (pair, kinds.get((pair.true, pair.predicted), []))
+            for pair in worst_confusions(result, LISTED)
+        ],
         total=total,
         classes=result.classes,
         album=album,
@@ -73,32 +80,50 @@ def mistakes(study: Study, album: Album) -> Section:
         "probabilities": [[round(value, 3) for value in row] for row in top.values.tolist()],
         "classes": result.classes,
         "maps": maps_data(found, len(cards), len(cards) if study.full else FIRST),
-        "colours": base64.b64encode(heat_colours(32)).decode(),
+        "colors": base64.b64encode(heat_colors(32)).decode(),
         "layer": 1 if found is None else found.maps.layers.index(found.best.layer) + 1,
         "method": "" if found is None else found.best.method,
     }
     return Section("Mistakes", finding, html, data)
 
 
-def maps_data(found: Looks | None, images: int, first: int) -> dict[str, Any]:
+def maps_data(found: Saliency | None, images: int, first: int) -> dict[str, Any]:
     """Maps for the page's script, as gray images: a sheet for each method and layer, with the two maps of an image side by side.
 
-    All images have maps of the first methods, up to the favoured one, and `first` of them of the others. Images without loss
+    All images have maps of the first methods, up to the favored one, and `first` of them of the others. Images without loss
     are a quarter smaller than deflated bytes. Steps are so far apart that a browser which blurs what it gives back against
     fingerprinting does no harm.
     """
-    data: dict[str, Any] = {"methods": [], "counts": [], "layers": [], "sizes": [], "sheets": [], "columns": COLUMNS}
+    data: dict[str, Any] = {
+        "methods": [],
+        "counts": [],
+        "layers": [],
+        "sizes": [],
+        "sheets": [],
+        "columns": COLUMNS,
+    }
     if found is not None:
         maps, whole = found.maps, _whole(found)
-        counts = [images if place < whole else min(first, images) for place in range(len(maps.methods))]
+        counts = [
+            images if place < whole else min(first, images) for place in range(len(maps.methods))
+        ]
         columns = max(COLUMNS, *(-(-images // (HIGHEST // height)) for height, _ in maps.sizes))
-        sheets = [[_sheet(values[:count, place], columns) for values in maps.values] for place, count in enumerate(counts)]
-        data = {"methods": maps.methods, "counts": counts, "layers": maps.layers, "sizes": maps.sizes, "sheets": sheets}
+        sheets = [
+            [_sheet(values[:count, place], columns) for values in maps.values]
+            for place, count in enumerate(counts)
+        ]
+        data = {
+            "methods": maps.methods,
+            "counts": counts,
+            "layers": maps.layers,
+            "sizes": maps.sizes,
+            "sheets": sheets,
+        }
         data["columns"] = columns
     return data | {"steps": STEPS, "apart": APART}
 
 
-def _whole(found: Looks) -> int:
+def _whole(found: Saliency) -> int:
     """How many methods all mistakes have maps of."""
     return 1 + found.maps.methods.index(found.best.method)
 
@@ -112,8 +137,10 @@ def _sheet(values: Tensor, columns: int) -> str:  # (M, 2, h, w) int8
     return data_url(grid.byte()[..., None].expand(-1, -1, 3), lossless=True) if len(values) else ""
 
 
-def _cards(study: Study) -> list[Card]:
-    return [_card(study.test, index, study.name(index)) for index in study.diagnosis.mistakes.tolist()]
+def _cards(study: ReportContext) -> list[Card]:
+    return [
+        _card(study.test, index, study.name(index)) for index in study.diagnosis.mistakes.tolist()
+    ]
 
 
 def _card(result: Predictions, index: int, name: str) -> Card:

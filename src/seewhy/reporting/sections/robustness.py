@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 
-from seewhy.diagnosing.corruptions import CORRUPTIONS
-from seewhy.diagnosing.robustness import Curve
-from seewhy.figures.robustness import SHOWN, attack_curves_figure, corruption_figure, corruption_samples_figure
-from seewhy.reporting.album import Album
-from seewhy.reporting.diagnosis import Diagnosis
+from seewhy.diagnosis.corruptions import CORRUPTIONS
+from seewhy.diagnosis.diagnosis import Diagnosis
+from seewhy.diagnosis.robustness import RobustnessCurve
+from seewhy.figures.robustness import (
+    SHOWN,
+    attack_curves_figure,
+    corruption_figure,
+    corruption_samples_figure,
+)
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, count, panel, percent, render
-from seewhy.reporting.study import Study
+from seewhy.reporting.sprites import Sprites
 
 
-def robustness(study: Study, album: Album) -> Section:
+def robustness(study: ReportContext, album: Sprites) -> Section:
     """Accuracy against the size of an attack and the strength of common corruptions."""
     diagnosis = study.diagnosis
     attack, harm = least_attack(diagnosis), worst_corruption(diagnosis)
@@ -27,7 +32,15 @@ def robustness(study: Study, album: Album) -> Section:
         (place, names[before], f"{sure:.2f}", names[after], f"{sure_after:.2f}")
         for place, (before, after, sure, sure_after) in enumerate(
             zip(
-                *(values.tolist() for values in (strip.before, strip.after, strip.confidence_before, strip.confidence_after)),
+                *(
+                    values.tolist()
+                    for values in (
+                        strip.before,
+                        strip.after,
+                        strip.confidence_before,
+                        strip.confidence_after,
+                    )
+                ),
                 strict=True,
             )
         )
@@ -39,8 +52,12 @@ def robustness(study: Study, album: Album) -> Section:
     }
     html = render(
         "sections/robustness.html",
-        attack_figure=panel(figures["attacks"], "attacks", "Accuracy against the size of an attack"),
-        corruption_figure=panel(figures["corruptions"], "corruptions", "Accuracy under corruptions by strength"),
+        attack_figure=panel(
+            figures["attacks"], "attacks", "Accuracy against the size of an attack"
+        ),
+        corruption_figure=panel(
+            figures["corruptions"], "corruptions", "Accuracy under corruptions by strength"
+        ),
         corruptions=list(CORRUPTIONS),
         strengths=SHOWN,
         attack_rows=[(name.upper(), *cells) for name, *cells in _table(diagnosis.attacks)],
@@ -74,13 +91,17 @@ def least_attack(diagnosis: Diagnosis) -> LeastAttack:
     place = min(int((levels < 0.999 / 255).sum()), len(levels) - 1)
     curve = min(diagnosis.attacks, key=lambda curve: curve.accuracy[place].item())
     clean, accuracy = curve.accuracy[0].item(), curve.accuracy[place].item()
-    return LeastAttack(curve.name.upper(), f"{255 * levels[place]:g}/255", clean, accuracy, curve.images)
+    return LeastAttack(
+        curve.name.upper(), f"{255 * levels[place]:g}/255", clean, accuracy, curve.images
+    )
 
 
-def worst_corruption(diagnosis: Diagnosis) -> Curve:
+def worst_corruption(diagnosis: Diagnosis) -> RobustnessCurve:
     """The corruption that costs most on average over its strengths."""
     return min(diagnosis.corruptions, key=lambda curve: curve.accuracy[1:].mean().item())
 
 
-def _table(curves: tuple[Curve, ...]) -> list[tuple[str, ...]]:
-    return [(curve.name, *(percent(value) for value in curve.accuracy.tolist())) for curve in curves]
+def _table(curves: tuple[RobustnessCurve, ...]) -> list[tuple[str, ...]]:
+    return [
+        (curve.name, *(percent(value) for value in curve.accuracy.tolist())) for curve in curves
+    ]

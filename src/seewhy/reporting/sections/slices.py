@@ -1,28 +1,41 @@
 """Groups of images on which the network is worse than elsewhere, and where it looks for each class."""
 
-from seewhy.diagnosing.slices import Slice
-from seewhy.explaining.localisation import Finding, suspicious
-from seewhy.figures.slices import evidence_figure, shown_classes, slices_figure
-from seewhy.reporting.album import Album
-from seewhy.reporting.diagnosis import examples_of
-from seewhy.reporting.section import Section, alternative, be, between, count, panel, percent, render
-from seewhy.reporting.study import Study
+from seewhy.diagnosis.diagnosis import slice_examples
+from seewhy.diagnosis.shortcuts import Shortcut, suspected_shortcuts
+from seewhy.diagnosis.slices import Slice
+from seewhy.figures.slices import class_attribution_figure, shown_classes, slices_figure
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.section import (
+    Section,
+    alternative,
+    be,
+    between,
+    count,
+    panel,
+    percent,
+    render,
+)
+from seewhy.reporting.sprites import Sprites
 
 
-def slices(study: Study, album: Album) -> Section:
+def slices(study: ReportContext, album: Sprites) -> Section:
     """Slices that are significantly weak, with examples, and the mean place of each class's evidence."""
     result, diagnosis = study.test, study.diagnosis
     found = diagnosis.slices
     looks = diagnosis.looks
-    suspects = () if looks is None else suspicious(looks.evidence)
-    figures = {} if looks is None else {"evidence": evidence_figure(looks.evidence)}
+    suspects = () if looks is None else suspected_shortcuts(looks.evidence)
+    figures = {} if looks is None else {"evidence": class_attribution_figure(looks.evidence)}
     if found:
         figures["slices"] = slices_figure(found, result.accuracy)
     html = render(
         "sections/slices.html",
-        figure=panel(figures["slices"], "slices", "Accuracy of the weakest slices") if found else None,
+        figure=panel(figures["slices"], "slices", "Accuracy of the weakest slices")
+        if found
+        else None,
         slices=[_described(group, study) for group in found],
-        evidence=[] if looks is None else [(place, result.classes[place]) for place in shown_classes(looks.evidence).tolist()],
+        evidence=[]
+        if looks is None
+        else [(place, result.classes[place]) for place in shown_classes(looks.evidence).tolist()],
         suspects=[_question(each, study) for each in suspects],
         best=None if looks is None else looks.best,
         album=album,
@@ -30,7 +43,7 @@ def slices(study: Study, album: Album) -> Section:
     return Section("Weak slices", _finding(found, suspects), html, figures=figures)
 
 
-def _finding(found: tuple[Slice, ...], suspects: tuple[Finding, ...]) -> str:
+def _finding(found: tuple[Slice, ...], suspects: tuple[Shortcut, ...]) -> str:
     where = "no class stands out by where its evidence lies"
     if suspects:
         where = f"the evidence for {suspects[0].name} lies oddly often at the {suspects[0].region}"
@@ -43,16 +56,26 @@ def _finding(found: tuple[Slice, ...], suspects: tuple[Finding, ...]) -> str:
     )
 
 
-def _described(group: Slice, study: Study) -> tuple[Slice, str, list[tuple[int, str, bool]]]:
+def _described(
+    group: Slice, study: ReportContext
+) -> tuple[Slice, str, list[tuple[int, str, bool]]]:
     carded = set(study.diagnosis.mistakes.tolist())
-    examples = [(index, alternative(study.test, index), index in carded) for index in examples_of(group, study.test).tolist()]
+    examples = [
+        (index, alternative(study.test, index), index in carded)
+        for index in slice_examples(group, study.test).tolist()
+    ]
     return group, between(group.interval), examples
 
 
-def _question(found: Finding, study: Study) -> str:
+def _question(found: Shortcut, study: ReportContext) -> str:
     looks, peak = study.diagnosis.looks, found.peak
     assert looks is not None  # the finding is about its evidence
-    scales = [side / grid for side, grid in zip(study.run.image_shape[1:], looks.evidence.mean_maps.shape[1:], strict=True)]
+    scales = [
+        side / grid
+        for side, grid in zip(
+            study.run.image_shape[1:], looks.evidence.mean_maps.shape[1:], strict=True
+        )
+    ]
     top, bottom = (round(scales[0] * row) for row in (peak.top, peak.top + peak.height))
     left, right = (round(scales[1] * column) for column in (peak.left, peak.left + peak.width))
     return (

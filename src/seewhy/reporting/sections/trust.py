@@ -1,15 +1,15 @@
 """How far the maps that the report shows can be believed."""
 
-from seewhy.explaining.trust import Verdict
+from seewhy.attribution.scores import TrustScore
+from seewhy.diagnosis.saliency import FINE
 from seewhy.figures.trust import trust_figure
-from seewhy.reporting.album import Album
-from seewhy.reporting.looks import FINE
+from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, count, panel, percent, render
-from seewhy.reporting.study import Study
+from seewhy.reporting.sprites import Sprites
 
 
-def trust(study: Study, album: Album) -> Section:
-    """Faithfulness and randomisation of every method at every layer."""
+def trust(study: ReportContext, album: Sprites) -> Section:
+    """Faithfulness and randomization of every method at every layer."""
     looks = study.diagnosis.looks
     if looks is None:
         why = render("sections/untrusted.html", unexplained=study.diagnosis.unexplained)
@@ -23,7 +23,9 @@ def trust(study: Study, album: Album) -> Section:
     figures = {"trust": trust_figure(verdicts)}
     html = render(
         "sections/trust.html",
-        figure=panel(figures["trust"], "trust", "Faithfulness of each method at each layer, over chance"),
+        figure=panel(
+            figures["trust"], "trust", "Faithfulness of each method at each layer, over chance"
+        ),
         rows=[_row(verdict) for verdict in verdicts],
         best=looks.best,
         fine=FINE,
@@ -33,10 +35,12 @@ def trust(study: Study, album: Album) -> Section:
     return Section("Trust", finding, html, figures=figures)
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
+def _row(verdict: TrustScore) -> tuple[str, ...]:
     low, high = verdict.gain.interval
     seen = (
-        () if verdict.pointing is None or verdict.energy is None else (percent(verdict.pointing, 0), percent(verdict.energy, 0))
+        ()
+        if verdict.pointing is None or verdict.energy is None
+        else (percent(verdict.pointing, 0), percent(verdict.energy, 0))
     )
     return (
         verdict.layer,
@@ -44,7 +48,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         "yes" if verdict.trusted else "no",
         f"{verdict.gain.mean:+.3f} ({low:+.3f} to {high:+.3f})",
         f"{verdict.road.mean:+.3f}",
-        f"{verdict.randomisation.final:.2f}",
+        f"{verdict.randomization.final:.2f}",
         *seen,
         percent(verdict.fine, 0),
     )

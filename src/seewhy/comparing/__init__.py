@@ -1,1 +1,0 @@
-"""Trainings side by side: recipes that differ, their runs over several seeds, and which differences are real."""

@@ -1,0 +1,14 @@
+from .augment import AUGMENTATIONS as AUGMENTATIONS
+from .augment import Batch as Batch
+from .dataset import DataOrigin as DataOrigin
+from .dataset import Dataset as Dataset
+from .dataset import Split as Split
+from .dataset import class_counts as class_counts
+from .dataset import class_weights as class_weights
+from .sources import SOURCES as SOURCES
+from .sources import load as load
+from .sources import reload_data as reload_data
+from .statistics import Description as Description
+from .statistics import channel_statistics as channel_statistics
+from .statistics import describe as describe
+from .statistics import exact_duplicates as exact_duplicates

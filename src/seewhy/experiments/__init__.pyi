@@ -1,0 +1,15 @@
+from .experiment import Experiment as Experiment
+from .experiment import Trial as Trial
+from .experiment import open_experiment as open_experiment
+from .figures import experiment_figure as experiment_figure
+from .figures import recipes_figure as recipes_figure
+from .figures import seeds_figure as seeds_figure
+from .grid import recipe_grid as recipe_grid
+from .parallel import Parallel as Parallel
+from .runner import resume_experiment as resume_experiment
+from .runner import run_experiment as run_experiment
+from .statistics import METRICS as METRICS
+from .statistics import Metric as Metric
+from .statistics import pairwise_tests as pairwise_tests
+from .statistics import rank_recipes as rank_recipes
+from .statistics import summarize as summarize

@@ -1,1 +1,0 @@
-"""Why a network sees what it sees: maps of evidence, and how far each can be trusted."""

@@ -1,0 +1,16 @@
+from .classifier import Classifier as Classifier
+from .classifier import as_classifier as as_classifier
+from .inference import device_of as device_of
+from .inference import evaluating as evaluating
+from .inference import logits as logits
+from .normalization import Normalize as Normalize
+from .normalization import normalize_for as normalize_for
+from .registry import MODELS as MODELS
+from .registry import blank_sample as blank_sample
+from .registry import build_model as build_model
+from .registry import untrained_spec as untrained_spec
+from .summary import LayerSummary as LayerSummary
+from .summary import ModelSummary as ModelSummary
+from .summary import format_summary as format_summary
+from .summary import model_summary as model_summary
+from .tta import TTA as TTA

@@ -1,0 +1,65 @@
+"""What a long step tells the user on stderr: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def note(text: str, quiet: bool) -> None:
+    """One line on stderr, unless quiet."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(description: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Within it, call the yielded function with how many more are done."""
+    if quiet:
+        yield lambda done: None
+    elif sys.stderr.isatty():
+        with _bar(description, total) as advance:
+            yield advance
+    else:
+        with _lines(description, total) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+@contextmanager
+def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    started = last = time.monotonic()
+    finished = 0
+
+    def advance(done: int) -> None:
+        nonlocal finished, last
+        finished += done
+        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            note(f"{description}: {finished:,} of {total:,}", quiet=False)
+
+    yield advance
+    note(f"{description}: {finished:,} in {time.monotonic() - started:.1f} s", quiet=False)

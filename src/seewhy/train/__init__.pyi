@@ -1,0 +1,10 @@
+from .lr_finder import LR_SUGGESTIONS as LR_SUGGESTIONS
+from .lr_finder import LRRangeTest as LRRangeTest
+from .lr_finder import lr_range_test as lr_range_test
+from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .optimizers import parameter_groups as parameter_groups
+from .recipe import Recipe as Recipe
+from .recipes import RECIPES as RECIPES
+from .recipes import find_recipe as find_recipe
+from .recipes import read_recipe as read_recipe
+from .schedules import SCHEDULES as SCHEDULES

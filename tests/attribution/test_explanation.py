@@ -1,0 +1,451 @@
+"""All methods at once as each alone, in batches as in one; views put back in place; heat where the object is."""
+
+import re
+import warnings
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from seewhy.attribution import cams, explanation, gradients, perturbation
+from seewhy.attribution import target as questions
+from seewhy.attribution.cams import CAMS, layer_cam
+from seewhy.attribution.capture import capture_layers
+from seewhy.attribution.explanation import PIXELS, Explanation, MapStatus, concatenate, explain
+from seewhy.errors import SeewhyError
+from seewhy.models.registry import blank_sample, build_model
+
+METHODS = [
+    *(name for name in CAMS if name != "cam"),
+    "grad-cam:eigen=true",
+    "gradients",
+    "guided-backpropagation",
+    "smooth-grad:samples=3",
+    "integrated-gradients:steps=3",
+    "full-grad",
+    "rise:masks=20",
+    "occlusion",
+]
+LAYERS = ["low", "middle", "high.0"]
+TARGET = torch.tensor([0, 1, 2, 2, 0])
+
+
+def network(seed=0):
+    """Three layers of three resolutions, a GELU among the ReLUs, so that no method is another one by chance."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        OrderedDict(
+            low=nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+            middle=nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.GELU()),
+            high=nn.Sequential(nn.Sequential(nn.Conv2d(6, 6, 3, 2, 1), nn.ReLU()), nn.Flatten()),
+            head=nn.Linear(6 * 2 * 3, 3),
+        )
+    )
+    return model.double().eval()
+
+
+def images_of(count=5):
+    return torch.rand(
+        count, 2, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def at_once(count, monkeypatch):
+    """No more than `count` images go through a network together."""
+    for module in (questions, explanation, cams, perturbation, gradients, gradients):
+        monkeypatch.setattr(module, "batch_size", lambda images: count)
+
+
+def same(found: Explanation, expected: Explanation, tolerance=1e-6):
+    assert list(found.maps) == list(expected.maps)
+    for key, maps in expected.maps.items():
+        torch.testing.assert_close(
+            found.maps[key], maps, atol=tolerance * maps.abs().max().item(), rtol=0, msg=str(key)
+        )
+        assert found.statuses[key].kinds == expected.statuses[key].kinds, key
+        torch.testing.assert_close(
+            found.statuses[key].clipped, expected.statuses[key].clipped, atol=1e-5, rtol=0
+        )
+    for one, other in ((found.logits, expected.logits), (found.weights, expected.weights)):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return explain(network(), images_of(), METHODS, LAYERS, TARGET, warn=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_many_methods_at_many_layers_are_each_alone(method, everything):
+    for layer in LAYERS:
+        alone = explain(network(), images_of(), method, layer, TARGET, warn=False)
+        (key,) = alone.maps
+        assert key == (layer if method.split(":")[0] in CAMS else PIXELS, method)
+        torch.testing.assert_close(alone.maps[key], everything.maps[key], atol=1e-6, rtol=1e-5)
+        assert alone.statuses[key].kinds == everything.statuses[key].kinds
+
+
+def test_there_is_a_map_of_each(everything):
+    of_layers = [method for method in METHODS if method.split(":")[0] in CAMS]
+    of_pixels = [method for method in METHODS if method not in of_layers]
+    assert set(everything.maps) == {(layer, method) for layer in LAYERS for method in of_layers} | {
+        (PIXELS, method) for method in of_pixels
+    }
+    assert everything.layers == (PIXELS, *LAYERS)
+    assert set(everything.methods) == set(METHODS)
+    sizes = {"low": (8, 12), "middle": (4, 6), "high.0": (2, 3), PIXELS: (8, 12)}
+    for (layer, method), maps in everything.maps.items():
+        assert maps.shape == (5, *((8, 12) if method == "guided-grad-cam" else sizes[layer]))
+        assert (maps.dtype, maps.device.type, maps.requires_grad) == (torch.float32, "cpu", False)
+    assert torch.equal(everything.weights, F.one_hot(TARGET, 3).float())
+    torch.testing.assert_close(everything.logits, network()(images_of()).detach().float())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_batches_change_nothing(batch, everything, monkeypatch):
+    at_once(batch, monkeypatch)
+    labels = torch.tensor([1, 1, 0, 2, 2])
+    found = explain(network(), images_of(), METHODS, LAYERS, TARGET, labels=labels, warn=False)
+    same(found, everything)
+    assert torch.equal(found.labels, labels)
+    mirrored = explain(
+        network(), images_of(), METHODS, LAYERS, "true", labels=labels, smooth="flip", warn=False
+    )
+    monkeypatch.undo()
+    same(
+        mirrored,
+        explain(network(), images_of(), METHODS, LAYERS, labels, smooth="flip", warn=False),
+    )
+
+
+def signed(model, images, target):
+    return {
+        name: CAMS[name](capture_layers(model, images, "middle", target)["middle"])
+        for name in ("grad-cam", "layer-cam", "hires-cam")
+    }
+
+
+def test_flip_is_the_mean_with_the_mirrored_map_of_the_mirrored_image():
+    """The class is that of the image as it is, and the ReLU comes last."""
+    model, images = network(), images_of()
+    model.head.bias.data -= model(images).detach().mean(0)
+    predicted = model(images).argmax(1)
+    assert (model(images.flip(3)).argmax(1) != predicted).any()
+    straight, mirrored = signed(model, images, predicted), signed(model, images.flip(3), predicted)
+    found = explain(model, images, list(straight), "middle", smooth="flip", warn=False)
+    for name, maps in straight.items():
+        mean = (maps + mirrored[name].flip(2)) / 2
+        assert (maps * mirrored[name].flip(2) < 0).any()  # the order of mean and ReLU matters
+        expected = mean if name == "hires-cam" else mean.clamp(min=0)
+        torch.testing.assert_close(found.at("middle", name), expected.float())
+        share = mean.clamp(max=0).abs().sum((1, 2)) / mean.abs().sum((1, 2)) * (name != "hires-cam")
+        torch.testing.assert_close(found.statuses["middle", name].clipped, share.float())
+
+
+def test_flip_scale_is_the_mean_over_six_views():
+    model, images = network(), images_of()
+    total = dict.fromkeys(signed(model, images, TARGET), 0)
+    for factor in (1, 0.9, 1.1):
+        bright = (images * factor).clamp(max=1)
+        for name, maps in signed(model, bright, TARGET).items():
+            total[name] = total[name] + maps + signed(model, bright.flip(3), TARGET)[name].flip(2)
+    found = explain(model, images, list(total), "middle", TARGET, smooth="flip-scale", warn=False)
+    torch.testing.assert_close(found.at("middle", "hires-cam"), (total["hires-cam"] / 6).float())
+    torch.testing.assert_close(
+        found.at("middle", "grad-cam"), (total["grad-cam"] / 6).clamp(min=0).float()
+    )
+
+
+def test_a_smoothed_network_that_sees_no_side_gives_what_it_gave():
+    """A 1x1 convolution: the mirrored map of the mirrored image is the map."""
+    torch.manual_seed(0)
+    model = (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        )
+        .double()
+        .eval()
+    )
+    methods = ["grad-cam", "cam", "eigen-cam", "gradients", "occlusion"]
+    plain, smooth = (
+        explain(model, images_of(), methods, "1", 0, smooth=how, warn=False)
+        for how in ("none", "flip")
+    )
+    same(smooth, plain)
+
+
+def test_stored_pixels_are_pixels_divided_by_255():
+    stored = torch.randint(
+        0, 256, (4, 2, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    model = network().float()
+    found, expected = (
+        explain(model, images, METHODS, "low", 1, warn=False) for images in (stored, stored / 255)
+    )
+    same(found, expected, 1e-4)
+
+
+def test_the_target_and_what_is_known_of_the_images():
+    model, images, labels = network(), images_of(), torch.tensor([2, 1, 0, 1, 2])
+    found = explain(
+        model,
+        images,
+        "hires-cam",
+        "low",
+        "cat-dog",
+        labels=labels,
+        classes=["cat", "dog", "zebra-fish"],
+        warn=False,
+    )
+    assert found.weights.tolist() == [[1, -1, 0]] * 5
+    assert found.classes == ("cat", "dog", "zebra-fish")
+    probabilities = model(images).softmax(1).detach()
+    assert torch.equal(found.predicted, probabilities.argmax(1))
+    torch.testing.assert_close(found.confidence, probabilities.amax(1).float())
+    assert repr(found) == "Explanation(5 images, hires-cam at low)"
+    assert explain(model, images, "hires-cam", "low", warn=False).classes == ("0", "1", "2")
+    some = found.take(slice(1, 3))
+    assert some.labels.tolist() == [1, 0]
+    assert torch.equal(some.at("low"), found.at("low")[1:3])
+    same(concatenate([found.take(slice(0, 2)), found.take(slice(2, 5))]), found)
+
+
+def test_maps_are_had_by_name(everything):
+    assert torch.equal(everything.at("low", "grad-cam"), everything.maps["low", "grad-cam"])
+    with pytest.raises(
+        SeewhyError,
+        match="there are maps at 'low' of several methods; name one of grad-cam, grad-cam",
+    ):
+        everything.at("low")
+    with pytest.raises(
+        SeewhyError, match=r"unknown map 'low grad-cma' \(did you mean 'low grad-cam'\?\)"
+    ):
+        everything.at("low", "grad-cma")
+    few = explain(network(), images_of(), ["grad-cam", "occlusion"], "low", warn=False)
+    assert torch.equal(few.at("low"), few.maps["low", "grad-cam"])
+    assert torch.equal(few.at(PIXELS), few.maps[PIXELS, "occlusion"])
+    with pytest.raises(SeewhyError, match=r"unknown map 'lwo .*'.*possible: "):
+        few.at("lwo")
+
+
+def test_a_function_of_ones_own(monkeypatch):
+    """As it is, or by name once it is in the table, with a setting; its maps keep their sign."""
+
+    def mine(capture, power: int = 1):
+        return -(capture.activation.abs().sum(1) ** power)
+
+    model, images = network(), images_of()
+    activation = model.low(images).detach()
+    found = explain(model, images, [mine, "layer-cam"], "low", warn=False)
+    torch.testing.assert_close(found.at("low", "mine"), -activation.sum(1).float())
+    torch.testing.assert_close(
+        found.at("low", "layer-cam"),
+        layer_cam(capture_layers(model, images, "low")["low"]).clamp(min=0).float(),
+    )
+    monkeypatch.setitem(CAMS, "powerful", mine)
+    found = explain(model, images, "powerful:power=2", "low", warn=False)
+    torch.testing.assert_close(found.at("low"), -(activation.sum(1).float() ** 2))
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        (lambda capture: capture.activation, "(5, 4, 8, 12)"),
+        (lambda capture: capture.activation[:2, 0], "(2, 8, 12)"),
+        (lambda capture: capture.activation.sum(1).numpy(), "ndarray"),
+        (lambda capture: None, "NoneType"),
+    ],
+)
+def test_a_function_that_returns_no_maps_is_named(result, found):
+    def mine(capture):
+        return result(capture)
+
+    with pytest.raises(
+        SeewhyError, match=re.escape(f"method 'mine' must return maps (5, h, w), found {found}")
+    ):
+        explain(network(), images_of(), mine, "low")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": "gradcam"}, r"unknown method 'gradcam' \(did you mean 'grad-cam'\?\)"),
+        (
+            {"methods": ["grad-cam", "grad-cam"]},
+            "methods must be named once each and at least one, found grad-cam, grad-cam",
+        ),
+        ({"methods": []}, "found none"),
+        ({"methods": "grad-cam:smooth=2"}, "grad-cam has no argument 'smooth'; it takes eigen"),
+        ({"methods": "rise:masks=many"}, "masks must be int, found 'many'"),
+        ({"smooth": "flop"}, r"unknown smoothing 'flop' \(did you mean 'flip'\?\)"),
+        ({"layers": "lwo"}, r"unknown layer 'lwo' \(did you mean 'low'\?\)"),
+        (
+            {"labels": torch.zeros(4, dtype=torch.int64)},
+            r"labels must have an entry for each of the 5 images, found shape \(4,\)",
+        ),
+        ({"classes": ["cat", "dog"]}, "the model has 3 classes, but 2 names were given"),
+        (
+            {"target": torch.zeros(6, dtype=torch.int64)},
+            r"target must have an entry for each of the 5 images, found shape \(6,\)",
+        ),
+        (
+            {"target": torch.tensor(1)},
+            r"target must have an entry for each of the 5 images, found shape \(\)",
+        ),
+        ({"target": "true"}, "needs the true classes: give labels"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(settings, message, monkeypatch):
+    """Also where the batches are small, so that no slice of it happens to fit."""
+    at_once(2, monkeypatch)
+    with pytest.raises(SeewhyError, match=message) as error:
+        explain(network(), images_of(), **{"layers": "low", **settings})
+    assert "\n" not in str(error.value)
+
+
+def test_the_number_of_names_is_checked_before_anything_takes_long():
+    def never(capture):
+        raise AssertionError("it was called")
+
+    with pytest.raises(SeewhyError, match="the model has 3 classes, but 4 names were given"):
+        explain(network(), images_of(), never, "low", classes=list("abcd"))
+
+
+def test_maps_that_show_nothing_are_warned_of():
+    model = network()
+    model.high[0][0].bias.data.fill_(-100)
+    with pytest.warns(
+        UserWarning,
+        match=r"^grad-cam at middle: no gradient for 5 of 5 images, .*; grad-cam at high.0: all zero",
+    ) as told:
+        explain(model, images_of(), "grad-cam", ["middle", "high.0"])
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = explain(model, images_of(), "grad-cam", ["middle", "high.0"], warn=False)
+    assert len(quiet.concerns) == 2
+    assert isinstance(quiet.statuses["middle", "grad-cam"], MapStatus)
+
+
+def stages():
+    """Four resolutions, each a convolution, BatchNorm and ReLU, the last of 1x2."""
+    blocks = [
+        nn.Sequential(
+            nn.Conv2d(before, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+        for before in (3, 6, 6, 6)
+    ]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(12, 5))
+
+
+def speednet():
+    return build_model("speednet:width=0.125", 5, blank_sample(3, 16, 32))
+
+
+@pytest.mark.parametrize(("make", "layers"), [(stages, 4), (speednet, 3)])
+def test_of_hundreds_of_maps_none_has_a_hole(make, layers):
+    """An untrained network, a black and a white image among the others: nothing is divided by zero."""
+    torch.manual_seed(0)
+    model = make().eval()
+    images = torch.rand(10, 3, 16, 32, generator=torch.Generator().manual_seed(0))
+    images[0], images[1] = 0, 1
+    methods = [
+        name for name in CAMS if name not in ("cam", "guided-grad-cam")
+    ]  # which are not for every network
+    methods += [f"{name}:eigen=true" for name in ("grad-cam", "layer-cam", "hires-cam")] + [
+        "finer-cam:classes=9"
+    ]
+    found = explain(model, images, methods, warn=False)
+    maps = [single for each in found.maps.values() for single in each]
+    assert len(maps) == 10 * layers * 16
+    assert all(single.isfinite().all() for single in maps)
+    methods = [
+        "gradients",
+        "smooth-grad:samples=2",
+        "integrated-gradients:steps=2",
+        "full-grad",
+        "occlusion",
+        "rise:masks=9",
+    ]
+    found = explain(model, images, methods, warn=False)
+    assert all(each.isfinite().all() for each in found.maps.values())
+
+
+SIDE, SQUARE = 16, 5
+
+
+def planted(count, seed):
+    """Dark noise with a bright square of upright stripes (class 0) or level ones (1) anywhere, or without one (2)."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.2 * torch.rand(count, 1, SIDE, SIDE, generator=generator)
+    labels, masks = torch.arange(count) % 3, torch.zeros(count, SIDE, SIDE, dtype=torch.bool)
+    level = torch.full((SQUARE, SQUARE), 0.9)
+    level[1::2] = 0.4
+    for n, (top, left) in enumerate(
+        torch.randint(SIDE - SQUARE + 1, (count, 2), generator=generator).tolist()
+    ):
+        if labels[n] < 2:
+            place = (slice(top, top + SQUARE), slice(left, left + SQUARE))
+            masks[n][place] = True
+            images[n, 0][place] = level if labels[n] else level.T
+    return images, labels, masks
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Knows upright from level stripes after a second."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            OrderedDict(
+                low=nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+                layer=nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+                head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+            )
+        )
+        images, labels, _ = planted(300, 0)
+        optimizer = torch.optim.Adam(model.parameters(), 0.03)
+        for _ in range(60):
+            rows = torch.randint(300, (60,))
+            optimizer.zero_grad()
+            F.cross_entropy(model(images[rows]), labels[rows]).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def test_heat_falls_on_the_object(trained):
+    """The hottest place lies in the square that makes the class, for nearly all images, wherever it is."""
+    images, labels, masks = planted(60, 1)
+    assert (trained(images).argmax(1) == labels).float().mean() > 0.95
+    striped = labels < 2
+    images, labels, masks = images[striped], labels[striped], masks[striped]
+    methods = ["grad-cam", "hires-cam", "layer-cam", "score-cam", "ablation-cam", "guided-grad-cam"]
+    found = explain(
+        trained,
+        images,
+        [*methods, "occlusion", "rise:masks=300", "integrated-gradients"],
+        "layer",
+        labels,
+    )
+    for key, maps in found.maps.items():
+        hottest = F.interpolate(maps[:, None], (SIDE, SIDE), mode="bilinear").flatten(1).argmax(1)
+        hits = masks.flatten(1).gather(1, hottest[:, None]).float().mean()
+        assert hits >= 0.95, key
+        elsewhere = masks.roll(1, 0).flatten(1).gather(1, hottest[:, None]).float().mean()
+        assert elsewhere < 0.5, key  # the square of another image is at another place
+
+
+def test_heat_of_the_other_class_is_not_there(trained):
+    """At the stripes the map of why it is the other class, rather than this one, is negative."""
+    images, labels, masks = planted(60, 1)
+    images, labels, masks = images[labels < 2], labels[labels < 2], masks[labels < 2]
+    contrast = (F.one_hot(1 - labels, 3) - F.one_hot(labels, 3)).float()
+    found = explain(trained, images, "hires-cam", "layer", contrast).at("layer")
+    inside = F.interpolate(found[:, None], (SIDE, SIDE))[:, 0].where(masks, 0).sum((1, 2))
+    assert (inside < 0).float().mean() > 0.9

@@ -1,0 +1,347 @@
+"""Measures of maps whose model is a sum of pixels, so that every probability is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seewhy.attribution import measure_faithfulness as module
+from seewhy.attribution.faithfulness import (
+    FAITHFULNESS,
+    LOWER_IS_BETTER,
+    average_drop,
+    average_gain,
+    bootstrap_summary,
+    deletion,
+    deletion_gain,
+    increase_in_confidence,
+    insertion,
+    insertion_gain,
+    max_sensitivity,
+    measure_faithfulness,
+    road,
+)
+from seewhy.attribution.target import ForwardPass, forward_pass
+from seewhy.errors import SeewhyError
+
+
+class PixelSum(nn.Module):
+    """Logits (sum of the weighted pixels + bias, 0): the probability of class 0 is a logistic function of the pixels."""
+
+    def __init__(self, weights, bias=0.0):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.bias = bias
+
+    def forward(self, x):
+        score = (x * self.weights).sum((1, 2, 3)) + self.bias
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, dtype=np.float64)))
+
+
+def pixels_of(count, side=4, seed=0):
+    return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def summed() -> ForwardPass:
+    """Three images of 4 x 4 whose pixels have 16 different weights."""
+    weights = torch.linspace(-0.6, 0.9, 16)[
+        torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    ].reshape(4, 4)
+    return forward_pass(PixelSum(weights).eval(), pixels_of(3), 0)
+
+
+@pytest.fixture
+def planted() -> ForwardPass:
+    """Four images of 12 x 12 whose class is a bright 4 x 4 square that the rest speaks against."""
+    weights = torch.full((12, 12), -0.02)
+    weights[2:6, 5:9] = 0.25
+    images = 0.3 + 0.3 * pixels_of(4, 12)
+    images[:, :, 2:6, 5:9] = 0.9
+    return forward_pass(PixelSum(weights, bias=-1.5).eval(), images, 0)
+
+
+def contributions(question):  # (N, H, W), the perfect map
+    return (question.images * question.model.weights)[:, 0]
+
+
+@pytest.mark.parametrize("steps", [16, 5, 1])
+def test_the_deletion_curve_follows_the_sum_of_what_is_left(summed, steps):
+    maps = contributions(summed)
+    curve = deletion(summed, maps, steps=steps)
+    expected = []
+    for parts in maps.numpy().astype(np.float64).reshape(3, -1):
+        ordered = np.sort(parts)[::-1]
+        expected.append([sigmoid(ordered[16 * step // steps :].sum()) for step in range(steps + 1)])
+    np.testing.assert_allclose(curve.scores.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        curve.auc.numpy(), np.trapezoid(expected, dx=1 / steps, axis=1), atol=1e-6
+    )
+
+
+def test_the_insertion_curve_follows_the_sum_of_what_is_there(summed):
+    maps = contributions(summed)
+    curve = insertion(summed, maps, steps=16, baseline="black")
+    ordered = -np.sort(-maps.numpy().astype(np.float64).reshape(3, -1))
+    expected = sigmoid(np.concatenate([np.zeros((3, 1)), ordered.cumsum(1)], 1))
+    np.testing.assert_allclose(curve.scores.numpy(), expected, atol=1e-6)
+
+
+def test_insertion_begins_with_a_blurred_image(summed):
+    curve = insertion(summed, contributions(summed), steps=2, baseline="blur:width=9")
+    flat = module.BASELINES["blur"](summed.images, 9.0)
+    expected = sigmoid((flat * summed.model.weights).sum((1, 2, 3)))
+    np.testing.assert_allclose(curve.scores[:, 0].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(curve.scores[:, -1].numpy(), sigmoid(summed.scores), atol=1e-6)
+
+
+def test_a_contrast_is_a_difference_of_probabilities(summed):
+    question = forward_pass(summed.model, summed.images, "0-1")
+    first, contrast = (
+        deletion(each, contributions(summed), steps=4).scores for each in (summed, question)
+    )
+    torch.testing.assert_close(contrast, 2 * first - 1)
+
+
+def test_equal_pixels_come_in_a_random_order_that_all_images_share():
+    weights = torch.zeros(8, 8)
+    weights[:4] = 1.0
+    question = forward_pass(PixelSum(weights).eval(), torch.ones(2, 1, 8, 8), 0)
+    flat = torch.zeros(2, 8, 8)
+    curves = [deletion(question, flat, steps=64, seed=seed).scores for seed in (0, 0, 1)]
+    assert torch.equal(curves[0], curves[1])
+    assert not torch.equal(curves[0], curves[2])
+    assert torch.equal(curves[0][0], curves[0][1])
+    left = torch.logit(curves[0][0].double())[
+        32
+    ]  # half of the pixels are gone: in reading order it would be 0, or 32
+    assert 8 < left < 24
+
+
+@pytest.mark.parametrize("name", FAITHFULNESS)
+def test_every_measure_prefers_the_true_map_to_noise_and_noise_to_the_opposite(planted, name):
+    true = contributions(planted)
+    noise = torch.rand(true.shape, generator=torch.Generator().manual_seed(3))
+    good, middle, bad = (
+        float(FAITHFULNESS[name](planted, maps).mean()) for maps in (true, noise, -true)
+    )
+    if name in LOWER_IS_BETTER:
+        good, middle, bad = -good, -middle, -bad
+    assert good >= middle >= bad
+    assert good > bad + 0.05
+
+
+def test_gains_are_beside_chance(planted):
+    true = contributions(planted)
+    for gain in (deletion_gain, insertion_gain):
+        assert (gain(planted, true) > 0.05).all()
+        assert (gain(planted, -true) < -0.05).all()
+
+
+def test_chance_is_as_coarse_as_the_map():
+    """Single random pixels soon hurt every part of a patch; random 4 x 4 blocks leave it whole for longer."""
+    weights = torch.zeros(16, 16)
+    weights[4:8, 4:8] = 5.0
+    count = 150
+    question = forward_pass(
+        PixelSum(weights, bias=-72.0).eval(), torch.ones(count, 1, 16, 16), 0
+    )  # all but one or two are needed
+    generator = torch.Generator().manual_seed(5)
+    for side in (4, 16):
+        gains = deletion_gain(
+            question, torch.rand(count, side, side, generator=generator), steps=16
+        )
+        error = float(gains.std()) / math.sqrt(count)
+        assert abs(float(gains.mean())) < 3 * error
+    blocks, single = (
+        float(deletion(question, torch.rand(count, side, side, generator=generator)).auc.mean())
+        for side in (4, 16)
+    )
+    assert blocks > single + 0.1
+
+
+def shown(question, maps):
+    """Probabilities before, and of the image times the map from 0 at its minimum to 1 at its maximum."""
+    flat = maps.double().flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    scores = (
+        question.images.double()
+        * ((flat - low) / (high - low)).reshape(-1, 1, 4, 4)
+        * question.model.weights
+    ).sum((1, 2, 3))
+    return sigmoid(question.scores), sigmoid(scores)
+
+
+def test_drop_increase_and_gain_by_hand(summed):
+    maps = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    maps[0] = contributions(summed)[0]
+    before, after = shown(summed, maps)
+    assert set(np.sign(after - before)) == {-1, 1}  # so that both cases are tested
+    np.testing.assert_allclose(
+        average_drop(summed, maps).numpy(), np.maximum(0, before - after) / before, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        average_gain(summed, maps).numpy(), np.maximum(0, after - before) / (1 - before), atol=1e-6
+    )
+    assert increase_in_confidence(summed, maps).tolist() == (after > before).astype(float).tolist()
+
+
+def test_a_constant_map_shows_nothing(summed):
+    question = summed.take(torch.tensor([0]))
+    drop = average_drop(question, torch.full((1, 2, 2), 7.0))
+    before = sigmoid(question.scores)
+    np.testing.assert_allclose(drop.numpy(), np.maximum(0, before - 0.5) / before, atol=1e-6)
+
+
+def test_shares_of_a_contrast_are_refused(summed):
+    question = forward_pass(summed.model, summed.images, "0-1")
+    with pytest.raises(SeewhyError, match="need a class as target, not a contrast"):
+        average_drop(question, contributions(summed))
+
+
+def test_road_paints_over_the_object_and_over_the_background():
+    weights = torch.zeros(8, 8)
+    weights[2:6, 3:7] = 0.2
+    weights[0] = 0.3  # is 0, and must not be painted over
+    images = torch.zeros(2, 1, 8, 8)
+    images[:, :, 2:6, 3:7] = torch.tensor([1.0, 0.5])[:, None, None, None]
+    question = forward_pass(PixelSum(weights).eval(), images, 0)
+    maps = images[:, 0] - torch.linspace(0, 0.1, 64).reshape(
+        8, 8
+    )  # the least relevant quarter are the last two rows
+    result = road(question, maps, percentiles=(25,), noise=0.0)
+    expected = 0.5 - sigmoid(
+        [3.2, 1.6]
+    )  # what surrounds the object is 0, and so becomes the object
+    np.testing.assert_allclose(result.most_relevant_first.numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(result.least_relevant_first.numpy(), 0, atol=1e-4)
+    np.testing.assert_allclose(result.combined.numpy(), -expected / 2, atol=1e-4)
+    opposite = road(question, -maps, percentiles=(25,), noise=0.0)
+    np.testing.assert_allclose(opposite.combined.numpy(), expected / 2, atol=1e-4)
+
+
+def test_road_is_the_mean_over_its_percentiles(planted):
+    maps = contributions(planted)
+    both, *single = (
+        road(planted, maps, each, noise=0.0).combined for each in ((10, 50), (10,), (50,))
+    )
+    torch.testing.assert_close(both, (single[0] + single[1]) / 2, atol=1e-3, rtol=0)
+
+
+def test_road_repeats_itself(planted):
+    maps = contributions(planted)
+    first, again, other = (road(planted, maps, noise=0.2, seed=seed).combined for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_sensitivity_of_a_map_that_is_the_image():
+    images = torch.full((2, 1, 64, 64), 0.5)
+    found = max_sensitivity(lambda x: x[:, 0], images, 0.02, 5, torch.Generator().manual_seed(0))
+    expected = (
+        0.02 / math.sqrt(3) / 0.5
+    )  # the root mean square of a uniform disturbance, relative to the image
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0.03)
+    larger = max_sensitivity(
+        lambda x: x[:, 0] * 10, images, 0.02, 5, torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(larger, found)  # relative to the map
+
+
+def test_sensitivity_is_the_largest_of_its_samples_within_the_radius():
+    images, seen = pixels_of(3, 8), []
+
+    def explain(x):
+        seen.append(x)
+        return x[:, 0].square()
+
+    found = max_sensitivity(explain, images, 0.1, 7, torch.Generator().manual_seed(0))
+    reference = seen[0].double().square().flatten(1)
+    changes = [
+        (x.double().square().flatten(1) - reference).norm(dim=1) / reference.norm(dim=1)
+        for x in seen[1:]
+    ]
+    assert len(changes) == 7
+    np.testing.assert_allclose(found.numpy(), torch.stack(changes).amax(0).numpy(), rtol=1e-5)
+    assert torch.stack([(x - images).abs().amax() for x in seen]).max() <= 0.1 + 1e-6
+    assert all(x.min() >= 0 and x.max() <= 1 for x in seen)
+
+
+def test_sensitivity_where_the_map_is_zero():
+    images = torch.full((2, 1, 4, 4), 0.5)
+    generator = torch.Generator().manual_seed(0)
+    assert max_sensitivity(lambda x: 0 * x[:, 0], images, generator=generator).tolist() == [0, 0]
+    assert max_sensitivity(lambda x: x[:, 0] - 0.5, images, generator=generator).tolist() == [
+        math.inf,
+        math.inf,
+    ]
+    with pytest.raises(SeewhyError, match="found 0 and 10"):
+        max_sensitivity(lambda x: x[:, 0], images, radius=0)
+
+
+def test_parts_equal_the_whole(planted, monkeypatch):
+    maps = contributions(planted)
+    names = [
+        name if name != "road" else "road:noise=0.0"
+        for name in FAITHFULNESS
+        if not name.endswith("gain")
+    ]
+    whole = measure_faithfulness(planted, maps, names)
+    monkeypatch.setattr(module, "batch_size", lambda images: 3)
+    parts = measure_faithfulness(planted, maps, names)
+    for name in names:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=0)
+
+
+def test_measures_by_name(planted):
+    found = measure_faithfulness(
+        planted, contributions(planted)[:, ::2, ::2], ("deletion:steps=3,baseline=mean", "road")
+    )
+    assert list(found) == ["deletion:steps=3,baseline=mean", "road"]
+    assert all(values.shape == (4,) and values.isfinite().all() for values in found.values())
+    assert (
+        set(measure_faithfulness(planted, contributions(planted)))
+        == set(module.MEASURES)
+        <= set(FAITHFULNESS)
+    )
+    assert set(FAITHFULNESS) >= LOWER_IS_BETTER
+
+
+def test_what_does_not_fit_is_refused(planted):
+    maps = contributions(planted)
+    with pytest.raises(
+        SeewhyError, match=r"unknown measure 'deletoin' \(did you mean 'deletion'\?\)"
+    ):
+        measure_faithfulness(planted, maps, ("deletoin",))
+    with pytest.raises(SeewhyError, match="found 4 images and 2 maps"):
+        measure_faithfulness(planted, maps[:2])
+    with pytest.raises(SeewhyError, match="not finite"):
+        measure_faithfulness(planted, maps * math.nan)
+    with pytest.raises(SeewhyError, match="steps must be at least 1, found 0"):
+        deletion(planted, maps, steps=0)
+    with pytest.raises(SeewhyError, match="orders must be at least 1, found 0"):
+        deletion_gain(planted, maps, orders=0)
+    with pytest.raises(SeewhyError, match="unknown baseline 'blac'"):
+        deletion(planted, maps, baseline="blac")
+    for wrong in ((), (0, 50), (100,)):
+        with pytest.raises(SeewhyError, match="between 0 and 100"):
+            road(planted, maps, percentiles=wrong)
+
+
+def test_the_summary_is_the_mean_and_its_interval():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    result = bootstrap_summary({"a": values, "b": torch.ones(3), "c": torch.ones(1)})
+    assert result["a"].mean == pytest.approx(float(values.double().mean()))
+    half = 1.96 * float(values.double().std()) / 20
+    np.testing.assert_allclose(
+        result["a"].interval, [result["a"].mean - half, result["a"].mean + half], atol=0.15 * half
+    )
+    assert result["b"].interval == (1.0, 1.0)
+    assert all(math.isnan(end) for end in result["c"].interval)
+    assert bootstrap_summary({"a": values})["a"] == result["a"]

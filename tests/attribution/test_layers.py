@@ -1,0 +1,268 @@
+"""How outputs lie on an image, place by place, and which layers can be named."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seewhy.attribution.hooks import forward_hooks, main_tensor
+from seewhy.attribution.layers import Layer, Layout, layout_of, list_layers, resolve_layers
+from seewhy.errors import SeewhyError
+
+
+def numbered(*shape):
+    return torch.arange(float(np.prod(shape))).reshape(shape)
+
+
+def test_every_place_comes_to_its_own():
+    """Rows before columns, prefix tokens left out."""
+    batch, channels, height, width, prefix = 2, 3, 4, 5, 2
+    first, last = numbered(batch, channels, height, width), numbered(batch, height, width, channels)
+    tokens = numbered(batch, prefix + height * width, channels)
+    grids = {
+        "NCHW": Layout("NCHW", (height, width)).to_grid(first),
+        "NHWC": Layout("NHWC", (height, width)).to_grid(last),
+        "NLC": Layout("NLC", (height, width), prefix).to_grid(tokens),
+    }
+    for n, c, row, column in np.ndindex(batch, channels, height, width):
+        assert grids["NCHW"][n, c, row, column] == first[n, c, row, column]
+        assert grids["NHWC"][n, c, row, column] == last[n, row, column, c]
+        assert grids["NLC"][n, c, row, column] == tokens[n, prefix + row * width + column, c]
+    assert {grid.shape for grid in grids.values()} == {(batch, channels, height, width)}
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        (Layout("NCHW", (4, 5)), (1, 3, 4, 5)),
+        (Layout("NHWC", (4, 5)), (1, 4, 5, 3)),
+        (Layout("NLC", (4, 5), 2), (1, 22, 3)),
+    ],
+)
+def test_values_by_place_go_back_into_the_form_of_the_output(layout, shape):
+    output = numbered(*shape)
+    assert torch.equal(layout.to_output(layout.to_grid(output), output), output)
+    several = torch.rand(6, 3, 4, 5)
+    made = layout.to_output(several, output)
+    assert made.shape == (6, *shape[1:])
+    assert torch.equal(layout.to_grid(made), several)
+    assert layout.form != "NLC" or (made[:, :2] == output[:, :2]).all()
+
+
+SQUARE, WIDE, ODD = (2, 3, 224, 224), (2, 3, 64, 96), (2, 3, 33, 65)
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "expected"),
+    [
+        ((2, 64, 7, 7), SQUARE, Layout("NCHW", (7, 7))),
+        ((2, 7, 7, 64), SQUARE, Layout("NHWC", (7, 7))),
+        ((2, 7, 7, 7), SQUARE, Layout("NCHW", (7, 7))),  # nobody can know
+        ((2, 7, 9, 9), SQUARE, Layout("NCHW", (9, 9))),
+        (
+            (2, 64, 10, 3),
+            SQUARE,
+            Layout("NCHW", (10, 3)),
+        ),  # an unusual grid may be named all the same
+        ((2, 16, 4, 6), WIDE, Layout("NCHW", (4, 6))),
+        ((2, 4, 6, 16), WIDE, Layout("NHWC", (4, 6))),
+        ((2, 4, 6, 9), WIDE, Layout("NCHW", (6, 9))),  # four channels of 6x9, which fits as well
+        ((2, 9, 17, 33), ODD, Layout("NCHW", (17, 33))),
+        ((2, 196, 192), SQUARE, Layout("NLC", (14, 14))),
+        ((2, 197, 192), SQUARE, Layout("NLC", (14, 14), 1)),
+        ((2, 198, 192), SQUARE, Layout("NLC", (14, 14), 2)),  # class and distillation token
+        ((2, 201, 192), SQUARE, Layout("NLC", (14, 14), 5)),  # class token and four registers
+        ((2, 24, 8), WIDE, Layout("NLC", (4, 6))),
+        ((2, 25, 8), WIDE, Layout("NLC", (4, 6), 1)),
+        ((2, 28, 8), WIDE, Layout("NLC", (4, 6), 4)),  # not 4x7, whose cells would not be square
+        ((2, 9 * 17 + 1, 8), ODD, Layout("NLC", (9, 17), 1)),
+        ((2, 512), SQUARE, None),
+        ((2, 64, 1, 1), SQUARE, None),
+        ((2, 1, 192), SQUARE, None),
+        ((2, 190, 192), SQUARE, None),
+        ((32, 49, 96), SQUARE, None),  # windows
+        ((1, 15, 15, 12), SQUARE, None),  # a table of positions
+        ((2, 3, 4, 14, 14), SQUARE, None),
+        ((), SQUARE, None),
+    ],
+)
+def test_layouts(shape, images, expected):
+    assert layout_of(shape, images) == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prefixes", "expected"),
+    [
+        (197, 1, Layout("NLC", (14, 14), 1)),
+        (
+            196,
+            1,
+            Layout("NLC", (14, 14)),
+        ),  # before the class token is put there, or after it was taken off
+        (197, 0, None),
+        (205, 9, Layout("NLC", (14, 14), 9)),  # more than would be tried
+        (205, None, None),
+    ],
+)
+def test_the_models_own_word_on_its_prefix(tokens, prefixes, expected):
+    assert layout_of((2, tokens, 8), SQUARE, prefixes) == expected
+
+
+@pytest.mark.parametrize("size", [(33, 65), (65, 33), (31, 50), (97, 41), (30, 30), (224, 160)])
+@pytest.mark.parametrize("halved", [lambda side: side // 2, lambda side: -(-side // 2)])
+def test_odd_sizes_are_rounded_at_every_stage(size, halved):
+    """Down to few cells, in every form, whichever way a stride rounds."""
+    grid, images = size, (2, 3, *size)
+    while min(grid) > 3:
+        grid = halved(grid[0]), halved(grid[1])
+        assert layout_of((2, 1000, *grid), images) == Layout("NCHW", grid)
+        assert layout_of((2, *grid, 1000), images) == Layout("NHWC", grid)
+
+
+class Plain(nn.Module):
+    """A stem, a block that runs twice, tokens, and what has no places."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
+        self.again = nn.Conv2d(4, 4, 3, padding=1)
+        self.same = self.again
+        self.skip = nn.Sequential()
+        self.norm = nn.LayerNorm(4)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.unused = nn.Conv2d(4, 4, 1)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.again(self.skip(self.again(self.stem(x))))
+        tokens = self.norm(x.flatten(2).transpose(1, 2))
+        return self.linear(self.pool(x).flatten(1) + tokens.mean(1))
+
+
+def plain():
+    return Plain().eval(), torch.rand(3, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_all_layers_with_places_are_listed_in_the_order_in_which_they_finish_last():
+    model, images = plain()
+    assert list_layers(model, images) == (
+        Layer("stem.0", "Conv2d", 4, (6, 8), False),
+        Layer("stem.1", "ReLU", 4, (6, 8), False),
+        Layer("stem", "Sequential", 4, (6, 8), False),
+        Layer("skip", "Sequential", 4, (6, 8), False),
+        Layer("again", "Conv2d", 4, (6, 8), False),
+        Layer("norm", "LayerNorm", 4, (6, 8), True),
+    )
+
+
+def test_one_image_is_enough_and_uint8_does_as_well():
+    model, images = plain()
+    expected = list_layers(model, images)
+    assert list_layers(model, images[:1]) == expected
+    assert list_layers(model, (images * 255).to(torch.uint8)) == expected
+    with torch.inference_mode():
+        assert list_layers(model, images) == expected
+    assert list_layers(nn.DataParallel(model).eval(), images) == expected
+
+
+def test_a_compiled_part_is_called_as_it_was_before():
+    model, images = plain()
+    expected = list_layers(model, images)
+    model.stem = torch.compile(model.stem, backend="eager")
+    assert list_layers(model, images) == expected
+    assert resolve_layers(model, images, [model.stem, "stem.0", "stem._orig_mod.0"]) == [
+        "stem",
+        "stem.0",
+        "stem._orig_mod.0",
+    ]
+
+
+def test_names_and_modules():
+    model, images = plain()
+    assert resolve_layers(model, images, "stem.1") == ["stem.1"]
+    assert resolve_layers(model, images, model.stem) == ["stem"]
+    assert resolve_layers(model, images, (model.stem[0], "norm", "stem.0", model.norm)) == [
+        "stem.0",
+        "norm",
+    ]
+    assert resolve_layers(model, images, "same") == ["same"]
+    assert resolve_layers(model, images, "skip") == ["skip"]
+    assert resolve_layers(model, images, "unused") == ["unused"]  # whoever captures it will be told
+    assert resolve_layers(model, images, torch.compile(model.stem, backend="eager")) == ["stem"]
+    assert resolve_layers(model, images, "auto") == ["norm"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            "stem1",
+            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` and seewhy.find_layers",
+        ),
+        ("Norm", "did you mean 'norm'"),
+        (["stem", "stem.2"], "unknown layer 'stem.2'"),
+        ("stem.0.weight", "unknown layer 'stem.0.weight'"),
+        ("", "unknown layer ''"),
+        ([3], "unknown layer 3"),
+        ([0], "unknown layer 0"),
+        ([None], "unknown layer None"),
+        (nn.Conv2d(1, 1, 1), "the layer Conv2d is not a part of the model"),
+        ([], "no layer is named; name one, or 'auto'"),
+    ],
+)
+def test_layers_that_there_are_not(layers, message):
+    with pytest.raises(SeewhyError, match=message):
+        resolve_layers(*plain(), layers)
+
+
+def test_the_model_itself_is_not_a_layer_of_it():
+    model, images = plain()
+    with pytest.raises(SeewhyError, match="the layer Plain is not a part of the model"):
+        resolve_layers(model, images, model)
+
+
+def test_without_places_there_is_nothing_to_choose():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    assert list_layers(model, images) == ()
+    with pytest.raises(
+        SeewhyError,
+        match="no layer of this model has an output with places; gradients, rise and occlusion",
+    ):
+        resolve_layers(model, images, "auto")
+    assert resolve_layers(model, images, "2") == ["2"]
+
+
+def test_what_cannot_be_asked_has_no_layers():
+    model, images = plain()
+    with pytest.raises(SeewhyError, match=r"found \(3, 12, 16\)"):
+        list_layers(model, images[0])
+    with pytest.raises(SeewhyError, match="found NoneType"):
+        list_layers(model, None)
+    with pytest.raises(SeewhyError, match="cannot take images of 1x12x16"):
+        list_layers(model, images[:, :1])
+    model.pool.train()
+    with pytest.raises(SeewhyError, match="its part 'pool' is in training mode"):
+        list_layers(model, images)
+
+
+def test_hooks_are_gone_after_the_block_also_where_one_could_not_be_set():
+    model, _ = plain()
+    with pytest.raises(AttributeError), forward_hooks({"stem": model.stem, "none": None}, print):
+        pass
+    with (
+        pytest.raises(ZeroDivisionError),
+        forward_hooks({"stem": model.stem, "norm": model.norm}, lambda *given: 1 / 0),
+    ):
+        model.stem(torch.rand(1, 3, 4, 4))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_tensor_that_an_output_is_about():
+    numbers, tensor = torch.arange(3), torch.rand(3)
+    assert main_tensor(tensor) is tensor
+    assert main_tensor((None, numbers, tensor, tensor * 2)) is tensor
+    assert main_tensor({"index": numbers, "values": tensor}) is tensor
+    for output in (numbers, (numbers,), {}, None, "text", [[tensor]]):
+        assert main_tensor(output) is None

@@ -1,0 +1,276 @@
+"""What is said of maps that show nothing: by hand, and of networks that are made to give them."""
+
+import warnings
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from seewhy.attribution.cams import CAMS
+from seewhy.attribution.explanation import MapStatus, concerns, explain, status_of
+from seewhy.attribution.methods import METHODS, BoundMethod, bind_method
+from seewhy.attribution.target import ForwardPass
+
+NAN, INF = float("nan"), float("inf")
+RECTIFIED = BoundMethod("mine", len, of_layer=True, rectified=True)
+SIGNED = BoundMethod("mine", len, of_layer=True)
+
+
+def asked(count, logits=(3.0, -1.0), target=0):
+    weights = torch.zeros(count, len(logits))
+    weights[:, target] = 1
+    return ForwardPass(
+        nn.Identity(), torch.zeros(count, 1, 2, 2), weights, torch.tensor([logits] * count)
+    )
+
+
+def images_of(count=3):
+    return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def network(weight=1.0, bias=0.1):
+    """A ReLU of pixels and a head that is for class 0 wherever `weight` is positive."""
+    model = nn.Sequential(
+        OrderedDict(
+            layer=nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()),
+            flat=nn.Flatten(),
+            head=nn.Linear(64, 2),
+        )
+    )
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), (1.0, bias, weight, 0.0), strict=True):
+            parameter.fill_(value)
+        model.head.weight[1] = 0
+    return model.eval()
+
+
+class ClassToken(nn.Module):
+    """Only the first place is read behind the last layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.token, self.head = nn.Parameter(torch.ones(1, 1, 2)), nn.Linear(2, 2)
+        self.block, self.last = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x):
+        tokens = self.late(self.early(x)).flatten(2).transpose(1, 2)
+        tokens = torch.cat(
+            [self.token.expand(len(x), -1, -1) + tokens.mean(1, keepdim=True), tokens], 1
+        )
+        return self.head(self.last(self.block(tokens))[:, 0])
+
+
+def test_kinds_and_clipped_shares_by_hand():
+    signed = torch.tensor(
+        [
+            [[1.0, 2.0], [0.0, 1.0]],
+            [[3.0, -1.0], [0.0, 0.0]],
+            [[-1.0, -3.0], [0.0, -2.0]],
+            [[0.0, 0.0], [0.0, 0.0]],
+            [[1.0, NAN], [0.0, 1.0]],
+            [[1.0, -INF], [0.0, 1.0]],
+            [
+                [1e-30, -1e9],
+                [-1e9, -1e9],
+            ],  # one place speaks for it, whatever the rounding of a sum
+            [[-1e-44, 0.0], [0.0, 0.0]],  # the smallest there is
+        ]
+    )
+    fine = (
+        "fine",
+        "fine",
+        "all negative",
+        "all zero",
+        "not finite",
+        "not finite",
+        "fine",
+        "all negative",
+    )
+    found = status_of(signed, asked(8), RECTIFIED)
+    assert found.kinds == fine
+    assert found.clipped.tolist() == pytest.approx([0, 1 / 4, 1, 0, 0, 0, 1, 1])
+    assert found.clipped.dtype == torch.float32
+    found = status_of(signed, asked(8), SIGNED)
+    assert found.kinds == tuple(kind.replace("all negative", "fine") for kind in fine)
+    assert found.clipped.tolist() == [0] * 8
+
+
+def test_the_reason_that_comes_first():
+    """Without a gradient a map is zero as well, and a saturated output leaves none; what is said is the cause."""
+    signed, gradient = torch.zeros(2, 2, 2), torch.zeros(2, 3, 2, 2)
+    gradient[1, 2, 1, 1] = 1e-30
+    assert status_of(signed, asked(2), RECTIFIED, gradient).kinds == ("no gradient", "all zero")
+    assert status_of(signed, asked(2), RECTIFIED).kinds == ("all zero", "all zero")
+    assert status_of(signed, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+        "saturated",
+        "saturated",
+    )
+    assert status_of(signed - 1, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+        "saturated",
+        "saturated",
+    )
+    assert status_of(signed * NAN, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+        "not finite",
+        "not finite",
+    )
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "kind"),
+    [
+        ((0.9999, 0.0001), 0, "saturated"),
+        ((0.9999, 0.0001), 1, "saturated"),
+        ((0.99, 0.01), 0, "fine"),
+        ((0.9999, 0.0001, 0.0), 2, "saturated"),
+        ((0.5, 0.4999, 0.0001), 0, "fine"),
+        ((9.0, -8.0), 0, "fine"),  # logits, of which the sum is 1 by chance
+        ((0.9999, 0.8), 0, "fine"),
+        ((1.0, 0.0, 0.0), 0, "saturated"),
+    ],
+)
+def test_probabilities_near_0_or_1_are_saturated(logits, target, kind):
+    signed, gradient = torch.ones(1, 2, 2), torch.ones(1, 3, 2, 2)
+    assert status_of(signed, asked(1, logits, target), RECTIFIED, gradient).kinds == (kind,)
+
+
+def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
+    """A map of Eigen-CAM or Score-CAM is what it is where no gradient comes, and where the model returns probabilities."""
+    empty, signed, gradient = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2)
+    for name, facts in METHODS.items():
+        method = bind_method(name)
+        at_layer = status_of(empty, asked(1), method, gradient if name in CAMS else None)
+        probabilities = status_of(signed, asked(1, (1.0, 0.0)), method)
+        expected = (
+            ("no gradient" if name in CAMS else "all zero", "saturated")
+            if facts.differentiates
+            else ("all zero", "fine")
+        )
+        assert (*at_layer.kinds, *probabilities.kinds) == expected, name
+    without = {name for name, facts in METHODS.items() if not facts.differentiates}
+    assert without == {
+        "eigen-cam",
+        "cam",
+        "score-cam",
+        "ablation-cam",
+        "rise",
+        "occlusion",
+        "integrated-gradients",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "clipped"),
+    [
+        (network(), "fine", 0),
+        (network(weight=-1.0), "all negative", 1),
+        (network(bias=-5.0), "all zero", 0),
+        (network(weight=0.0), "no gradient", 0),
+        (
+            nn.Sequential(
+                OrderedDict([*network(weight=0.5).named_children(), ("softmax", nn.Softmax(1))])
+            ).eval(),
+            "saturated",
+            0,
+        ),
+        (
+            nn.Sequential(
+                OrderedDict([*network(weight=9.0).named_children(), ("softmax", nn.Softmax(1))])
+            ).eval(),
+            "saturated",
+            0,
+        ),
+        (network(weight=NAN), "not finite", 0),
+    ],
+    ids=[
+        "fine",
+        "against",
+        "dead",
+        "blind",
+        "saturated",
+        "so much that no gradient is left",
+        "not a number",
+    ],
+)
+def test_networks_that_are_made_to_show_nothing(model, kind, clipped):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = explain(model, images_of(), "grad-cam", "layer", 0)
+    status = found.statuses["layer", "grad-cam"]
+    assert status.kinds == (kind,) * 3
+    assert status.clipped.tolist() == pytest.approx([clipped] * 3)
+    told = [str(each.message) for each in caught]
+    if kind == "fine":
+        assert found.concerns == ()
+        assert not told
+    else:
+        assert told == [found.concerns[0]]
+        assert told[0].startswith(f"grad-cam at layer: {kind} for 3 of 3 images, as ")
+    assert kind == "not finite" or not found.at("layer").isnan().any()
+
+
+def test_a_class_token_leaves_the_last_block_without_gradient():
+    torch.manual_seed(0)
+    with pytest.warns(
+        UserWarning,
+        match="grad-cam at last: no gradient for 3 of 3 images, as .*; look at early instead",
+    ):
+        found = explain(
+            ClassToken().eval(), images_of(), ["grad-cam", "eigen-cam"], ["early", "last"], 0
+        )
+    assert found.statuses["last", "grad-cam"].kinds == ("no gradient",) * 3
+    assert (found.at("last", "grad-cam") == 0).all()
+    assert found.statuses["early", "grad-cam"].kinds.count("fine") > 0
+    assert found.statuses["last", "eigen-cam"].kinds == ("fine",) * 3
+
+
+def statuses_of(**kinds):
+    return {
+        (layer, "grad-cam"): MapStatus(tuple(each), torch.zeros(len(each)))
+        for layer, each in kinds.items()
+    }
+
+
+def test_concerns_name_the_layer_at_which_the_method_does_best():
+    fine, against = "fine", "all negative"
+    statuses = statuses_of(
+        early=[fine, fine, against], middle=[fine, fine, fine], late=[against, "all zero", fine]
+    )
+    statuses["other", "hires-cam"] = MapStatus((fine,) * 3, torch.zeros(3))
+    found = concerns(statuses)
+    assert len(found) == 3
+    assert found[0].startswith(
+        "grad-cam at early: all negative for 1 of 3 images, as every place speaks against the class"
+    )
+    assert all(each.endswith("; look at middle instead") for each in found)
+    assert [each.split(" for ")[0] for each in found[1:]] == [
+        "grad-cam at late: all negative",
+        "grad-cam at late: all zero",
+    ]
+
+
+def test_of_equally_good_layers_the_last_is_named_and_none_if_none_is_better():
+    fine, zero = "fine", "all zero"
+    (found,) = concerns(statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine]))
+    assert found.endswith("; look at middle instead")
+    found = concerns(statuses_of(early=[zero, fine], late=[fine, zero]))
+    assert len(found) == 2
+    assert not any("instead" in each for each in found)
+
+
+def test_saturation_is_not_mended_by_another_layer():
+    found = concerns(statuses_of(early=["fine", "fine"], late=["saturated", "fine"]))
+    assert found == (
+        "grad-cam at late: saturated for 1 of 2 images, as the model returns probabilities near 0 or 1, whose gradient is "
+        "rounding noise; explain its logits instead",
+    )
+
+
+def test_statuses_of_parts_are_joined_and_taken():
+    one = MapStatus(("fine", "all zero"), torch.tensor([0.5, 0.0]))
+    both = one + MapStatus(("saturated",), torch.tensor([0.25]))
+    assert both.kinds == ("fine", "all zero", "saturated")
+    assert both.clipped.tolist() == [0.5, 0, 0.25]
+    assert both.take(slice(1, None)).kinds == ("all zero", "saturated")
+    assert both.take(slice(1, None)).clipped.tolist() == [0, 0.25]

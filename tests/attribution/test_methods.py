@@ -1,0 +1,192 @@
+"""What is said of the methods, held against what they are: signatures, passes that run, maps of two classes."""
+
+import inspect
+import re
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from seewhy.attribution.cams import CAMS, grad_cam
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.gradients import ATTRIBUTIONS
+from seewhy.attribution.methods import METHODS, Method, bind_method, bind_methods
+from seewhy.errors import SeewhyError
+
+
+def network():
+    """A ReLU, a GELU above the layer, places that the head knows: no method is another one by chance."""
+    return seeded(nn.Conv2d(5, 6, 3, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(6 * 64, 3))
+
+
+def plain():
+    """Pooling and a linear head."""
+    return seeded(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+
+
+def seeded(*above):
+    layer = nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.ReLU())
+    model = nn.Sequential(OrderedDict(layer=layer, above=nn.Sequential(*above))).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        layer[0].bias.fill_(0.5)  # no channel is empty
+    return model.eval()
+
+
+def images_of(count=1):
+    return torch.rand(
+        count, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def test_every_method_is_described_and_nothing_else():
+    assert set(METHODS) == set(CAMS) | set(ATTRIBUTIONS)
+    assert not set(CAMS) & set(ATTRIBUTIONS)
+    for name, facts in METHODS.items():
+        assert isinstance(facts, Method), name
+        function = {**CAMS, **ATTRIBUTIONS}[name]
+        assert function.__name__.replace("_plus_plus", "++").replace("_", "-") == name
+        year = re.search(r"\b(19|20)\d\d\b", facts.paper)
+        assert year is None or year[0] in function.__doc__, (
+            f"{name} is of another year in its own words"
+        )
+
+
+def passes(name):
+    """Forward passes of a single image through its first layer, and those that METHODS says."""
+    model, runs = plain() if name == "cam" else network(), []
+    model.layer.register_forward_hook(lambda module, inputs, output: runs.append(len(output)))
+    explain(model, images_of(), name, "layer", 0, warn=False)
+    return sum(runs)
+
+
+def test_forward_passes_are_as_many_as_is_said():
+    """Methods of pixels are asked after one more pass, which says what is to be explained."""
+    for name, facts in METHODS.items():
+        count, said = passes(name), facts.passes
+        if name == "rise":
+            assert count - 1 == int(said.split()[0])
+        elif name == "occlusion":
+            assert said == "F, each square"
+            assert count - 1 == 7 * 7  # squares of 2 pixels, a pixel apart
+        elif name == "score-cam":
+            assert said == "F, each channel"
+            assert count == 1 + 5 + 1  # the capture, the channels, the baseline
+        elif name == "ablation-cam":
+            assert said == "F above, each channel"
+            assert count == 1 + 1 + 1  # below the layer it runs once
+        else:
+            forward = re.fullmatch(r"(\d+ )?F \+ (\d+ )?B(, shared)?", said)
+            assert count - (name in ATTRIBUTIONS) == int(forward[1] or 1), name
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("rise", "masks"), ("smooth-grad", "samples"), ("integrated-gradients", "steps")],
+)
+def test_passes_are_those_of_the_defaults(name, setting):
+    default = inspect.signature(ATTRIBUTIONS[name]).parameters[setting].default
+    numbers = set(re.findall(r"\d+", METHODS[name].passes))
+    assert numbers == {str(default)}
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"guided-backpropagation"}))
+def test_whether_maps_tell_classes_apart(name):
+    """Two classes of one image: those that do not tell them apart give one map, up to its scale.
+
+    Guided backpropagation does a little in a small network; that it hardly does in a large one is known from experiments.
+    """
+    model = plain() if name == "cam" else network()
+    one, other = (
+        next(
+            iter(explain(model, images_of(), name, "layer", c, warn=False).maps.values())
+        ).flatten()
+        for c in (0, 1)
+    )
+    alike = torch.cosine_similarity(one.double(), other.double(), dim=0).item() > 0.9999
+    assert alike != METHODS[name].discriminative
+
+
+def test_maps_that_end_in_a_relu_have_no_negative_place_and_lose_something():
+    """Of two opposite scores one has what a ReLU cuts off. Weights that are never negative have nothing to lose."""
+    for name in CAMS:
+        model = plain() if name == "cam" else network()
+        found = [
+            explain(model, images_of(5), name, "layer", target, warn=False)
+            for target in ("0-1", "1-0")
+        ]
+        least = min(each.at("layer").min() for each in found)
+        clipped = max(each.statuses["layer", name].clipped.max() for each in found)
+        if METHODS[name].rectified:
+            assert least >= 0, name
+            assert (clipped > 0) == (name not in ("score-cam", "layer-cam", "grad-cam++")), name
+        else:
+            assert clipped == 0, name
+            assert (least < 0) == (name in ("hires-cam", "cam", "eigen-grad-cam")), name
+    assert not any(METHODS[name].rectified for name in ATTRIBUTIONS)
+
+
+def test_a_method_is_bound_with_its_settings():
+    found = bind_method("rise:masks=7,keep=0.25")
+    assert (found.text, found.of_layer, found.rectified) == ("rise:masks=7,keep=0.25", False, False)
+    assert found.function.keywords == {"masks": 7, "keep": 0.25}
+    found = bind_method("grad-cam:true")
+    assert (found.of_layer, found.rectified, found.differentiates) == (True, True, True)
+    assert found.function.func is grad_cam
+    assert found.function.keywords == {"eigen": True}
+
+
+def test_functions_of_ones_own_keep_their_sign(monkeypatch):
+    def mine(capture):
+        return capture.activation.sum(1)
+
+    class Callable:
+        def __call__(self, capture):
+            return capture.activation.sum(1)
+
+    assert bind_method(mine).text == "mine"
+    assert bind_method(Callable()).text == "Callable"
+    assert not bind_method(mine).rectified
+    monkeypatch.setitem(CAMS, "mine", mine)
+    monkeypatch.setitem(ATTRIBUTIONS, "of-pixels", mine)
+    assert (bind_method("mine").of_layer, bind_method("of-pixels").of_layer) == (True, False)
+    assert not bind_method("mine").rectified
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Grad-CAM", r"unknown method 'Grad-CAM' \(did you mean 'grad-cam'\?\)"),
+        ("gradcam++", r"unknown method 'gradcam\+\+' \(did you mean 'grad-cam\+\+'\?\)"),
+        ("smoothgrad", r"\(did you mean 'smooth-grad'\?\)"),
+        ("", "unknown method ''; possible: ablation-cam"),
+        (
+            "rise:mask=5",
+            r"rise has no argument 'mask' \(did you mean 'masks'\?\); it takes masks, grid, keep, seed",
+        ),
+        ("eigen-cam:eigen=true", "eigen-cam has no argument 'eigen'; it takes no arguments"),
+        ("occlusion:size=big", "size must be int, found 'big'"),
+        ("grad-cam:eigen=1", "eigen must be bool, found 1"),
+    ],
+)
+def test_what_is_no_method_is_said(text, message):
+    with pytest.raises(SeewhyError, match=message):
+        bind_method(text)
+
+
+def test_one_or_several_methods_once_each():
+    assert [each.text for each in bind_methods("grad-cam")] == ["grad-cam"]
+    assert [each.text for each in bind_methods(grad_cam)] == ["grad_cam"]
+    assert [each.text for each in bind_methods(["rise:masks=5", "rise", grad_cam])] == [
+        "rise:masks=5",
+        "rise",
+        "grad_cam",
+    ]
+    for methods, listed in (([], "none"), (["rise", "grad-cam", "rise"], "rise, grad-cam, rise")):
+        with pytest.raises(
+            SeewhyError, match=f"methods must be named once each and at least one, found {listed}"
+        ):
+            bind_methods(methods)

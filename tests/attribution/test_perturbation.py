@@ -1,0 +1,491 @@
+"""Changing images and activations, against loops that change one thing at a time in the whole network."""
+
+import math
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional as F
+
+from seewhy.attribution import perturbation
+from seewhy.attribution import target as questions
+from seewhy.attribution.capture import capture_layers
+from seewhy.attribution.perturbation import ablation_cam, occlusion, rise, score_cam
+from seewhy.attribution.target import forward_pass
+from seewhy.errors import SeewhyError
+
+HEIGHT, WIDTH, CLASSES = 6, 10, 3
+
+
+def images_of(count=2, channels=2, height=HEIGHT, width=WIDTH, seed=0):
+    return torch.rand(
+        count,
+        channels,
+        height,
+        width,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def with_random_weights(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator)
+                / math.sqrt(max(1, parameter[0].numel()))
+            )
+    return model.double().eval()
+
+
+def at_once(count, monkeypatch):
+    """No more than `count` images go through a network together."""
+    for module in (questions, perturbation):
+        monkeypatch.setattr(module, "batch_size", lambda images: count)
+
+
+def near(found, expected, tolerance=1e-9):
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(
+        np.asarray(found), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+    )
+
+
+def head(channels, rows=HEIGHT, columns=WIDTH):
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, padding=1),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(4 * rows * columns, CLASSES),
+    )
+
+
+def pooled(channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
+
+
+class Chain(nn.Module):
+    """The layer, and everything else behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.head = head(6, 3, 5)
+
+    def forward(self, x):
+        return self.head(self.layer(x))
+
+
+class Viewed(Chain):
+    """Flattens by hand, which no network of no images can."""
+
+    def forward(self, x):
+        x = self.head[1](self.head[0](self.layer(x)))
+        return self.head[3](x.view(x.size(0), -1))
+
+
+class Shortcut(nn.Module):
+    """A residual block: the layer's input is added to its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.layer = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU())
+        self.head = head(6)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.layer(x))
+
+
+class Dense(nn.Module):
+    """The layer's input is put beside its output, which cannot be broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.layer = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU())
+        self.head = head(12)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.cat([x, self.layer(x)], 1))
+
+
+class Shared(nn.Module):
+    """One ReLU for all, as torchvision's have it, of 4 channels and then of 6; what it gave first is used once more."""
+
+    def __init__(self, between=6):
+        super().__init__()
+        self.one, self.two = (
+            nn.Conv2d(2, between, 3, padding=1),
+            nn.Conv2d(between, 6, 3, padding=1),
+        )
+        self.layer = nn.ReLU()
+        self.head = head(6 + between)
+
+    def forward(self, x):
+        first = self.layer(self.one(x))
+        return self.head(torch.cat([first, self.layer(self.two(first))], 1))
+
+
+class Counting(nn.Module):
+    """Counts the images before the layer, and takes whatever comes out of it for theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        count = len(x)
+        return self.head(self.layer(x).reshape(count, 6, -1).mean(2).tanh())
+
+
+class Tokens(nn.Module):
+    """A small transformer with a class token; its layer returns tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(2, 6, 2, 2)
+        self.token = nn.Parameter(torch.zeros(1, 1, 6))
+        self.layer = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        self.attention = nn.MultiheadAttention(6, 1, batch_first=True)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.layer(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1))
+        return self.head(self.attention(tokens, tokens, tokens)[0][:, 0])
+
+
+NETWORKS = {
+    "chain": Chain,
+    "viewed": Viewed,
+    "shortcut": Shortcut,
+    "dense": Dense,
+    "shared": Shared,
+    "shared narrow": lambda: Shared(4),
+    "counting": Counting,
+    "tokens": Tokens,
+}
+
+
+@torch.no_grad()
+def score_without(model, image, score, channel):
+    """The score of the whole network if the layer's last output lacks a channel."""
+    runs = []
+
+    def note(*_):
+        runs.append(None)
+
+    def zero(module, inputs, output):
+        runs.pop()
+        if not runs:
+            output = output.clone()
+            if output.ndim == 4:
+                output[:, channel] = 0
+            else:
+                output[:, 1:, channel] = 0  # the class token is no place
+        return output
+
+    for hook in (note, zero):
+        handle = model.layer.register_forward_hook(hook)
+        value = score(model(image[None])[0])
+        handle.remove()
+    return value
+
+
+@pytest.mark.parametrize("batch", [1, 1000])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ablation_cam_by_leaving_out_one_channel_of_the_whole_network(name, batch, monkeypatch):
+    at_once(batch, monkeypatch)
+    model, images, target = (
+        with_random_weights(NETWORKS[name]()),
+        images_of(3),
+        torch.tensor([0, 1, 2]),
+    )
+    found = capture_layers(model, images, "layer", target)["layer"]
+    scores = model(images).detach().gather(1, target[:, None])[:, 0]
+    assert (scores < 0).any()  # such a map is not upside down
+    for n, (image, score, maps) in enumerate(zip(images, scores, ablation_cam(found), strict=True)):
+        lost = [
+            score - score_without(model, image, lambda logits, n=n: logits[target[n]], k)
+            for k in range(6)
+        ]
+        near(
+            maps,
+            sum(
+                weight / abs(score) * each
+                for weight, each in zip(lost, found.activation[n], strict=True)
+            ),
+        )
+
+
+def test_ablation_cam_of_a_contrast():
+    model, images = with_random_weights(Chain()), images_of(1)
+    found = capture_layers(model, images, "layer", "2-0")["layer"]
+    logits = model(images)[0].detach()
+    whole = logits[2] - logits[0]
+    lost = [
+        whole - score_without(model, images[0], lambda logits: logits[2] - logits[0], k)
+        for k in range(6)
+    ]
+    near(
+        ablation_cam(found)[0],
+        sum(
+            weight / abs(whole) * each
+            for weight, each in zip(lost, found.activation[0], strict=True)
+        ),
+    )
+
+
+def test_a_channel_that_is_zero_is_not_tried():
+    model, images = with_random_weights(Chain()), images_of(1)
+    model.layer[0].bias.data[[1, 4]] = -100
+    found = capture_layers(model, images, "layer")["layer"]
+    tried = []
+    with torch.no_grad():
+        handle = model.head.register_forward_hook(
+            lambda module, inputs, output: tried.append(len(output))
+        )
+        ablation_cam(found)
+        handle.remove()
+    assert sum(tried) == 4 + 1  # one more finds out how often the layer runs
+    assert not found.activation[:, [1, 4]].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "below", "above"), [("chain", 1, 6), ("shortcut", 3, 6), ("dense", 9, 6)]
+)
+def test_what_lies_below_runs_once_for_many_channels(name, below, above, monkeypatch):
+    """The small activations of the chain go at once, those of the size of the image by twos; side by side with others, by ones.
+
+    There the attempts to do better end before the head: three of them, one for each two channels.
+    """
+    at_once(1, monkeypatch)
+    model = with_random_weights(NETWORKS[name]())
+    model.layer[0].bias.data.fill_(10)  # no channel is zero
+    found, started, ended = capture_layers(model, images_of(1), "layer")["layer"], [], []
+    model.register_forward_pre_hook(lambda module, inputs: started.append(len(inputs[0])))
+    model.head.register_forward_hook(lambda module, inputs, output: ended.append(len(output)))
+    ablation_cam(found)
+    assert (sum(started) - 1, sum(ended) - 1) == (below, above)
+
+
+@pytest.mark.parametrize("name", ["chain", "viewed", "shortcut", "dense"])
+@pytest.mark.parametrize("method", [ablation_cam, score_cam])
+def test_a_dead_layer_has_an_empty_map(method, name):
+    model = with_random_weights(NETWORKS[name]())
+    model.layer[0].bias.data.fill_(-100)
+    maps = method(capture_layers(model, images_of(), "layer")["layer"])
+    assert (maps == 0).all()
+
+
+def test_ablation_cam_of_a_score_of_zero_is_finite():
+    model = with_random_weights(Chain())
+    model.head[3].weight.data.zero_()
+    model.head[3].bias.data.zero_()
+    assert (ablation_cam(capture_layers(model, images_of(), "layer")["layer"]) == 0).all()
+
+
+def enlarged(grid, height, width):
+    """Each pixel from the four centers around its own; beyond the outermost center its value holds."""
+    rows = ((np.arange(height) + 0.5) * grid.shape[0] / height - 0.5).clip(0, grid.shape[0] - 1)
+    columns = ((np.arange(width) + 0.5) * grid.shape[1] / width - 0.5).clip(0, grid.shape[1] - 1)
+    return ndimage.map_coordinates(grid, np.meshgrid(rows, columns, indexing="ij"), order=1)
+
+
+@pytest.mark.parametrize("batch", [3, 1000])
+@pytest.mark.parametrize("baseline", [0.0, 0.3])
+def test_score_cam_by_its_algorithm(baseline, batch, monkeypatch):
+    """Channel by channel, two of them constant: one empty, one everywhere the same, which shows the baseline alone."""
+    at_once(batch, monkeypatch)
+    model, images, target = with_random_weights(Chain()), images_of(3), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        model.layer[0].weight[[1, 4]] = 0
+        model.layer[0].bias[[1, 4]] = torch.tensor([-1.0, 2.0], dtype=torch.float64)
+    found = capture_layers(model, images, "layer", target)["layer"]
+    expected = []
+    for n, image in enumerate(images.numpy()):
+
+        @torch.no_grad()
+        def score(pixels, n=n):
+            return float(model(torch.from_numpy(pixels)[None])[0, target[n]])
+
+        activation = found.activation[n].numpy()
+        rises = []
+        for channel in activation:
+            mask = enlarged(channel, HEIGHT, WIDTH)
+            flat = mask.max() == mask.min()
+            mask = np.zeros_like(mask) if flat else (mask - mask.min()) / (mask.max() - mask.min())
+            rises.append(
+                score(mask * image + (1 - mask) * baseline) - score(np.full_like(image, baseline))
+            )
+        weights = np.exp(rises) / np.exp(rises).sum()
+        expected.append(
+            sum(weight * channel for weight, channel in zip(weights, activation, strict=True))
+        )
+    near(score_cam(found, baseline=baseline), expected)
+
+
+def test_score_cam_of_a_layer_finer_than_the_image():
+    """What is so faint that it vanishes when it is made smaller shows the baseline, as what is constant does."""
+    model = with_random_weights(
+        nn.Sequential(OrderedDict(layer=nn.Upsample(scale_factor=4), head=pooled(2)))
+    )
+    found = capture_layers(model, images_of(1), "layer", 1)["layer"]
+    activation = torch.ones_like(found.activation)
+    activation[0, 0, 9, 9] += 2e-16
+    assert activation[0, 0].max() > 1
+    near(score_cam(replace(found, activation=activation)), torch.ones(1, 4 * HEIGHT, 4 * WIDTH))
+
+
+# What of RISE can be known beforehand. A mask's value at place r of a side is a mean of two neighboring cells, w and 1 - w.
+
+
+def cells_of(length, grid):
+    """(shifts, length, cells): how much each cell counts at each place, for each shift of the enlarged grid."""
+    cell = math.ceil(length / grid)
+    places = ((np.arange((grid + 1) * cell) + 0.5) / cell - 0.5).clip(0, grid)
+    below = np.floor(places).astype(int).clip(max=grid - 1)
+    counts = np.zeros((len(places), grid + 1))
+    counts[np.arange(len(places)), below] = 1 - (places - below)
+    counts[np.arange(len(places)), below + 1] = places - below
+    return np.stack([counts[shift : shift + length] for shift in range(cell)])
+
+
+def expected_products(length, grid, place):
+    """The mean over shifts of the sum over cells of what they count at `place` times at each other place."""
+    counts = cells_of(length, grid)
+    return (counts * counts[:, place : place + 1]).sum(2).mean(0)
+
+
+class Watching(nn.Module):
+    """The probability of class 0 is 0.2 and 0.6 times the value of one pixel."""
+
+    def __init__(self, row, column):
+        super().__init__()
+        self.place = row, column
+
+    def forward(self, x):
+        probability = 0.2 + 0.6 * x[:, 0, *self.place]
+        return torch.stack([probability, 1 - probability], 1).log()
+
+
+@pytest.mark.parametrize(("size", "grid", "keep"), [((12, 15), 3, 0.5), ((8, 8), 7, 0.3)])
+def test_rise_is_in_the_mean_what_can_be_worked_out(size, grid, keep):
+    """E[p M] / E[M], where E[M M'] is keep^2, and keep (1 - keep) times the part of cells that two places share."""
+    place, masks = (5, 4), 5000
+    question = forward_pass(
+        Watching(*place).eval(), torch.ones(1, 1, *size, dtype=torch.float64), 0
+    )
+    shared = np.outer(
+        *(expected_products(length, grid, at) for length, at in zip(size, place, strict=True))
+    )
+    expected = 0.2 + 0.6 * (keep + (1 - keep) * shared)
+    maps = rise(question, masks=masks, grid=grid, keep=keep)[0].numpy()
+    deviation = 1 / math.sqrt(masks) / keep * 0.5
+    assert expected.max() - expected.min() > 6 * deviation
+    np.testing.assert_allclose(maps, expected, atol=4 * deviation)
+    assert np.unravel_index(maps.argmax(), size) == place
+
+
+def test_rise_of_a_model_that_does_not_look_is_even():
+    """As often shown at the edges as in the middle."""
+    question = forward_pass(Watching(0, 0).eval(), torch.zeros(1, 1, 14, 9, dtype=torch.float64), 0)
+    maps = rise(question, masks=5000, grid=4, keep=0.4)
+    near(maps, torch.full_like(maps, 0.2), 0.06)
+
+
+def test_rise_of_a_contrast_is_the_difference_and_an_image_does_not_depend_on_others():
+    model, images = with_random_weights(Chain()), images_of(3)
+    one, other, contrast = (
+        rise(forward_pass(model, images, target), masks=600) for target in (2, 0, "2-0")
+    )
+    near(contrast, one - other)
+    near(rise(forward_pass(model, images[1:2], 2), masks=600), one[1:2])
+    assert not torch.equal(rise(forward_pass(model, images, 2), masks=600, seed=1), one)
+
+
+@pytest.mark.parametrize("settings", [{"masks": 0}, {"grid": 0}, {"keep": 0.0}, {"keep": 1.0}])
+def test_rise_refuses_what_it_cannot(settings):
+    with pytest.raises(
+        SeewhyError, match="rise needs masks and grid of at least 1 and 0 < keep < 1, found masks="
+    ):
+        rise(forward_pass(with_random_weights(Chain()), images_of(1)), **settings)
+
+
+@pytest.mark.parametrize("batch", [3, 1000])
+@pytest.mark.parametrize(
+    ("size", "stride", "baseline"),
+    [(2, 2, 0.5), (3, 2, 0.0), (4, 3, 0.8), (5, 4, 0.5), (1, 1, 0.5)],
+)
+def test_occlusion_square_by_square(size, stride, baseline, batch, monkeypatch):
+    """Also where the squares do not fit: the last one ends with the image."""
+    at_once(batch, monkeypatch)
+    model, images, target = with_random_weights(Chain()), images_of(3), torch.tensor([0, 1, 2])
+    expected = np.zeros((3, HEIGHT, WIDTH))
+    for n, image in enumerate(images):
+        covered = np.zeros((HEIGHT, WIDTH))
+        for top in sorted({*range(0, HEIGHT - size + 1, stride), HEIGHT - size}):
+            for left in sorted({*range(0, WIDTH - size + 1, stride), WIDTH - size}):
+                hidden = image.clone()
+                hidden[:, top : top + size, left : left + size] = baseline
+                with torch.no_grad():
+                    fall = model(torch.stack([image, hidden]))[:, target[n]].tolist()
+                expected[n, top : top + size, left : left + size] += fall[0] - fall[1]
+                covered[top : top + size, left : left + size] += 1
+        expected[n] /= covered
+    near(
+        occlusion(forward_pass(model, images, target), size=size, stride=stride, baseline=baseline),
+        expected,
+    )
+
+
+def test_occlusion_hides_a_quarter_of_the_shorter_side_by_default():
+    question = forward_pass(
+        with_random_weights(nn.Sequential(nn.Flatten(), nn.Linear(2 * 16 * 20, 3))),
+        images_of(1, 2, 16, 20),
+    )
+    near(occlusion(question), occlusion(question, size=4, stride=2))
+    small = forward_pass(
+        with_random_weights(nn.Sequential(nn.Flatten(), nn.Linear(2 * 2 * 3, 3))),
+        images_of(1, 2, 2, 3),
+    )
+    near(occlusion(small), occlusion(small, size=1, stride=1))
+
+
+@pytest.mark.parametrize(("size", "stride"), [(7, 1), (-1, 1), (2, 3), (2, -1)])
+def test_occlusion_leaves_out_no_pixel(size, stride):
+    message = (
+        f"6x10 needs 1 <= size <= 6 and 1 <= stride <= size, found size={size} and stride={stride}"
+    )
+    with pytest.raises(SeewhyError, match=message):
+        occlusion(
+            forward_pass(with_random_weights(Chain()), images_of(1)), size=size, stride=stride
+        )
+
+
+@pytest.mark.parametrize("baseline", [-0.1, 1.5, math.nan])
+def test_a_baseline_is_a_pixel_value(baseline):
+    model, images = with_random_weights(Chain()), images_of(1)
+    with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found"):
+        occlusion(forward_pass(model, images), baseline=baseline)
+    with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found"):
+        score_cam(capture_layers(model, images, "layer")["layer"], baseline=baseline)
+
+
+def test_the_masks_of_rise_are_made_in_parts(monkeypatch):
+    """So that memory has an end; the parts are weighted as the whole."""
+    question = forward_pass(Watching(3, 3).eval(), torch.ones(1, 1, 8, 8, dtype=torch.float64), 0)
+    monkeypatch.setattr(perturbation, "_RISE_AT_ONCE", 2000)
+    maps = rise(question, masks=5000, grid=2)
+    assert F.max_pool2d(maps, 8).item() == maps[0, 3, 3]
+    shared = np.outer(expected_products(8, 2, 3), expected_products(8, 2, 3))
+    near(maps[0], 0.2 + 0.6 * (0.5 + 0.5 * shared), 0.06)

@@ -1,0 +1,328 @@
+"""Weak slices: the test against scipy, planted weaknesses found, none where there are none; features and attributes."""
+
+import colorsys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import false_discovery_control, fisher_exact, hypergeom
+from torch import Tensor, nn
+
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.slices import (
+    Slice,
+    extract_features,
+    hypergeometric_tail,
+    image_attributes,
+    weak_slices,
+)
+from seewhy.diagnosis.statistics import holm
+from seewhy.errors import SeewhyError
+from seewhy.models.inference import logits
+from seewhy.models.registry import blank_sample, build_model
+
+NAMES = ("cat", "dog", "ship")
+
+
+@pytest.mark.parametrize(
+    ("population", "wrong", "drawn", "bad"),
+    [
+        (10, 3, 4, 2),
+        (10_000, 910, 250, 98),
+        (500, 500, 20, 20),
+        (500, 0, 20, 0),
+        (60, 50, 30, 25),
+        (100, 10, 20, 11),
+        (7, 4, 5, 0),
+    ],
+)
+def test_the_tail_is_that_of_scipy(population: int, wrong: int, drawn: int, bad: int) -> None:
+    found = hypergeometric_tail(population, wrong, drawn, bad)
+    assert found == pytest.approx(
+        hypergeom.sf(bad - 1, population, wrong, drawn), rel=1e-8, abs=1e-300
+    )
+    if bad <= min(wrong, drawn):
+        table = [[bad, drawn - bad], [wrong - bad, population - drawn - wrong + bad]]
+        if min(map(min, table)) >= 0:
+            assert found == pytest.approx(
+                fisher_exact(table, alternative="greater").pvalue, rel=1e-8, abs=1e-300
+            )
+
+
+def test_holm_rejects_what_its_steps_reject() -> None:
+    """The step-down procedure as it is written: reject the smallest while p <= level / (how many are left)."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values = (rng.random(8) ** 4).round(3).tolist()
+        corrected = holm(values)
+        for level in (0.01, 0.05, 0.2, 0.7):
+            rejected, order = set(), sorted(range(8), key=lambda i: values[i])
+            for place, index in enumerate(order):
+                if values[index] > level / (8 - place):
+                    break
+                rejected.add(index)
+            assert {i for i in range(8) if corrected[i] <= level + 1e-12} == rejected
+        assert all(low <= high for low, high in pairwise(sorted(corrected)))
+        assert all(
+            corrected[i] >= false_discovery_control(values)[i] - 1e-12 for i in range(8)
+        )  # which is never stricter
+
+
+def planted(
+    seed: int, images: int = 3000, weak: float = 0.4, usual: float = 0.95
+) -> tuple[Predictions, Tensor, dict[str, Tensor], Tensor]:
+    """Ten clouds of features; in the first the model is right with `weak`, elsewhere with `usual`, and mostly cats are there."""
+    rng = np.random.default_rng(seed)
+    cloud = rng.integers(0, 10, images)
+    points = 6 * rng.normal(size=(10, 16))[cloud] + rng.normal(size=(images, 16))
+    labels = np.where((cloud == 0) & (rng.random(images) < 0.8), 0, rng.integers(0, 3, images))
+    right = rng.random(images) < np.where(cloud == 0, weak, usual)
+    predicted = np.where(right, labels, (labels + 1) % 3)
+    outputs = torch.nn.functional.one_hot(torch.from_numpy(predicted), 3).float()
+    brightness = torch.from_numpy(np.where(cloud == 0, 0.1, 0.5) + 0.1 * rng.random(images))
+    attributes = {"brightness": brightness, "contrast": torch.from_numpy(rng.random(images))}
+    result = Predictions(outputs, torch.from_numpy(labels), NAMES)
+    return (
+        result,
+        torch.from_numpy(points).float(),
+        attributes,
+        torch.from_numpy(np.flatnonzero(cloud == 0)),
+    )
+
+
+def test_a_planted_slice_is_found_and_described() -> None:
+    result, points, attributes, members = planted(1)
+    found = weak_slices(result, points, attributes)
+    joined = torch.cat([each.members for each in found]).unique()
+    assert torch.isin(members, joined).double().mean() > 0.9
+    assert torch.isin(joined, members).double().mean() > 0.95
+    similar = [each for each in found if each.kind == "similar images"]
+    assert similar
+    assert all(
+        each.description.startswith("mostly cat (") and "darker than 9" in each.description
+        for each in similar
+    )
+
+
+def test_the_numbers_of_a_slice_are_those_of_its_members() -> None:
+    result, points, attributes, _ = planted(2)
+    right = result.correct.numpy()
+    found = weak_slices(result, points, attributes)
+    excess = []
+    for each in found:
+        inside = np.isin(np.arange(len(right)), each.members.numpy())
+        assert each.images == inside.sum() == len(each.members.unique())
+        assert each.accuracy == pytest.approx(right[inside].mean())
+        assert each.rest == pytest.approx(right[~inside].mean())
+        assert each.interval[0] < each.accuracy < each.interval[1] < each.rest
+        table = [
+            [(~right[inside]).sum(), right[inside].sum()],
+            [(~right[~inside]).sum(), right[~inside].sum()],
+        ]
+        raw = fisher_exact(table, alternative="greater").pvalue
+        assert raw <= each.p_value <= 100 * raw + 1e-12
+        assert each.p_value <= 0.05
+        excess.append(each.images * (each.rest - each.accuracy))
+    assert excess == sorted(excess, reverse=True)
+
+
+def test_an_end_of_an_attribute_is_found() -> None:
+    rng = np.random.default_rng(3)
+    sharpness = rng.random(2000)
+    right = rng.random(2000) < np.where(sharpness < 0.1, 0.5, 0.95)
+    labels = torch.zeros(2000, dtype=torch.int64)
+    outputs = torch.from_numpy(np.stack([right, ~right, np.zeros(2000)], 1)).float()
+    result = Predictions(outputs, labels, NAMES)
+    points = torch.from_numpy(rng.normal(size=(2000, 8)))
+    attributes = {
+        "sharpness": torch.from_numpy(sharpness),
+        "size": torch.from_numpy(sharpness.round()),
+    }
+    [found] = weak_slices(result, points, attributes)
+    assert found.kind == "attribute"
+    assert (
+        found.members.tolist()
+        == np.argsort(sharpness)[:200][np.argsort(np.argsort(sharpness)[:200])].tolist()
+    )
+    bound = np.sort(sharpness)[199]
+    assert found.description == f"the smoothest tenth (sharpness up to {bound:.3g})"
+    [found] = weak_slices(result, points, {"size": -torch.from_numpy(sharpness)})
+    assert found.description == f"the highest in size tenth (size {-bound:.3g} or more)"
+
+
+def test_without_a_weakness_nothing_is_found() -> None:
+    """At 5% in all, one of 20 data sets may have a finding by luck."""
+    findings = sum(
+        bool(weak_slices(*planted(seed, images=1500, weak=0.9, usual=0.9)[:3]))
+        for seed in range(20)
+    )
+    assert findings <= 3
+
+
+def overlap(slices: tuple[Slice, ...]) -> float:
+    shares = [
+        torch.isin(each.members, stronger.members).double().mean().item()
+        for place, each in enumerate(slices)
+        for stronger in slices[:place]
+    ]
+    return max(shares, default=0.0)
+
+
+def test_slices_that_are_mostly_the_same_are_told_once() -> None:
+    result, points, attributes, _ = planted(5)
+    copies = {f"copy {index}": attributes["brightness"] for index in range(3)}
+    found = weak_slices(result, points, attributes | copies)
+    assert overlap(found) <= 0.5
+    assert len({each.description for each in found}) == len(found)
+
+
+def test_few_images_equal_images_and_perfect_models_have_no_slices() -> None:
+    labels = torch.zeros(3, dtype=torch.int64)
+    assert (
+        weak_slices(
+            Predictions(torch.eye(3), labels, NAMES), torch.randn(3, 4), {"a": torch.rand(3)}
+        )
+        == ()
+    )
+    labels = torch.arange(300) % 3
+    outputs = torch.nn.functional.one_hot(labels, 3).float()
+    perfect = Predictions(outputs, labels, NAMES)
+    assert weak_slices(perfect, torch.ones(300, 4), {"a": torch.ones(300)}) == ()
+    points = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    assert weak_slices(perfect, points, {}) == ()
+    assert (
+        weak_slices(Predictions(outputs.roll(1, 1), labels, NAMES), points, {}) == ()
+    )  # nothing is worse than the rest
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    result, points, attributes, _ = planted(6, images=100)
+    with pytest.raises(
+        SeewhyError, match=r"features must be \(100, D\), a row for each image, found \(99, 16\)"
+    ):
+        weak_slices(result, points[1:], attributes)
+    with pytest.raises(SeewhyError, match="features hold values that are not finite"):
+        weak_slices(result, points / 0, attributes)
+    with pytest.raises(SeewhyError, match=r"attribute 'a' must be \(100,\), .* found \(3,\)"):
+        weak_slices(result, points, {"a": torch.zeros(3)})
+    with pytest.raises(SeewhyError, match="significance is a probability between 0 and 1"):
+        weak_slices(result, points, attributes, significance=5)
+
+
+def images_of(count: int, channels: int = 3, side: int = 12) -> Tensor:
+    return torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+    )
+
+
+def test_features_are_what_the_last_linear_layer_gets() -> None:
+    torch.manual_seed(0)
+    model, images = (
+        build_model("speednet:width=0.25", 5, blank_sample(3, 12, 12)).train(),
+        images_of(7),
+    )
+    found = extract_features(model, images, batch_size=3)
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert found.dtype == torch.float32
+    with torch.no_grad():
+        outputs = found @ model.linear.weight.T * model.scale  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(outputs, logits(model, images), atol=1e-5, rtol=1e-4)
+    assert extract_features(model, images, "bf16").dtype == torch.float32
+
+
+class Squeezed(nn.Module):
+    """A linear layer in the middle, and a convolution as the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv2d(3, 6, 3), nn.Linear(6, 6), nn.Conv2d(6, 4, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        maps = self.first(pixels)
+        gated = maps * self.gate(maps.mean((2, 3)))[:, :, None, None]
+        return self.last(gated).mean((2, 3))
+
+
+class Spread(nn.Module):
+    """No layer with weights: a map, and logits from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.pool(pixels).amax((2, 3))
+
+
+def test_features_of_networks_without_a_linear_layer_at_the_end() -> None:
+    torch.manual_seed(1)
+    images = images_of(5)
+    model = Squeezed().eval()
+    found = extract_features(model, images)
+    with torch.no_grad():
+        expected = found @ model.last.weight[:, :, 0, 0].T + model.last.bias
+    torch.testing.assert_close(expected, logits(model, images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        extract_features(Spread(), images), images.float().mean((2, 3)) / 255
+    )
+    plain = nn.Sequential(nn.Flatten(), nn.Softmax(1)).eval()
+    torch.testing.assert_close(extract_features(plain, images), logits(plain, images))
+
+
+class Tokens(nn.Module):
+    """A linear layer for every place, and then their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(pixels.flatten(2).transpose(1, 2)).mean(1)
+
+
+def test_features_of_places_are_averaged() -> None:
+    images = images_of(4)
+    torch.testing.assert_close(
+        extract_features(Tokens().eval(), images), images.float().mean((2, 3)) / 255
+    )
+
+
+def test_hooks_go_also_after_an_error() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 2)).eval()
+    with pytest.raises(RuntimeError):
+        extract_features(model, images_of(2))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_attributes_are_those_of_their_definitions() -> None:
+    images = images_of(9)
+    found = image_attributes(images)
+    for index, image in enumerate(images.numpy().astype(np.float64) / 255):
+        red, green, blue = image
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue
+        padded = np.pad(luma, 1, mode="edge")
+        steps = [4 * luma[y, x] - padded[y, x + 1] - padded[y + 2, x + 1] - padded[y + 1, x] - padded[y + 1, x + 2]
+                 for y in range(12) for x in range(12)]  # fmt: skip
+        ranges = [colorsys.rgb_to_hsv(*image[:, y, x]) for y in range(12) for x in range(12)]
+        expected = {
+            "brightness": luma.mean(),
+            "contrast": luma.std(),
+            "sharpness": np.abs(steps).mean(),
+            "saturation": np.mean([saturation * value for _, saturation, value in ranges]),
+            "warmth": red.mean() - blue.mean(),
+        }
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            assert found[name][index].item() == pytest.approx(value, abs=1e-5), name
+
+
+def test_attributes_of_gray_images_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gray = image_attributes(images_of(5, channels=1))
+    assert set(gray) == {"brightness", "contrast", "sharpness"}
+    whole = image_attributes(images_of(5))
+    monkeypatch.setattr("seewhy.diagnosis.slices._BLOCK_VALUES", 2 * 3 * 12 * 12)
+    assert all(
+        torch.equal(values, whole[name]) for name, values in image_attributes(images_of(5)).items()
+    )

@@ -1,0 +1,369 @@
+"""Mean and spread over seeds, and which differences are real, against scipy, brute force and simulated experiments."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from seewhy.diagnosis.statistics import holm
+from seewhy.experiments.experiment import Experiment
+from seewhy.experiments.statistics import (
+    METRICS,
+    metric_summary,
+    pairwise_tests,
+    rank_recipes,
+    summarize,
+)
+
+Make = Callable[..., Experiment]
+
+
+def drawn(
+    rng: np.random.Generator, recipes: int, seeds: int, spread: float = 0.02
+) -> dict[str, dict[int, float]]:
+    """Values of recipes that are equal in truth, some of their luck shared by the seed."""
+    shared = rng.normal(0.5, 0.05, seeds)
+    return {
+        f"r{place}": dict(enumerate(shared + rng.normal(0, spread, seeds)))
+        for place in range(recipes)
+    }
+
+
+def column(values: Mapping[int, float]) -> list[float]:
+    return [values[seed] for seed in sorted(values)]
+
+
+def closed(p_values: Sequence[float]) -> list[float]:
+    """The largest of all sets' corrected p-values, over the sets that hold it, for each p-value."""
+    places = range(len(p_values))
+    sets = list(
+        chain.from_iterable(combinations(places, size) for size in range(1, len(places) + 1))
+    )
+    return [
+        max(
+            min(1.0, len(chosen) * min(p_values[place] for place in chosen))
+            for chosen in sets
+            if mine in chosen
+        )
+        for mine in places
+    ]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+@pytest.mark.parametrize("seed", range(3))
+def test_holm_is_the_closed_test_of_bonferroni(count: int, seed: int) -> None:
+    """A hypothesis falls where all sets that hold it do (Marcus et al. 1976), a set where its smallest p times its size does."""
+    p_values = (
+        np.random.default_rng(seed).uniform(0, 0.5, count).round(2).tolist()
+    )  # rounded: some are equal
+    assert holm(p_values) == pytest.approx(closed(p_values))
+
+
+def test_nothing_to_correct() -> None:
+    assert holm([]) == []
+    assert holm([0.3]) == [0.3]
+
+
+def test_summary_against_scipy(make: Make) -> None:
+    values = drawn(np.random.default_rng(0), 1, 6)["r0"]
+    found = metric_summary(make({"a": values}), "a", "test_loss")
+    low, high = stats.t.interval(
+        0.95, 5, loc=np.mean(column(values)), scale=stats.sem(column(values))
+    )
+    assert found.values == tuple(column(values))
+    assert (found.mean, found.std) == pytest.approx(
+        (np.mean(column(values)), np.std(column(values), ddof=1))
+    )
+    assert found.interval == pytest.approx((low, high))
+
+
+def test_one_value_has_no_spread_and_none_no_mean(make: Make) -> None:
+    experiment = make({"a": {0: 0.4}, "b": {0: None}})
+    one, none = (
+        metric_summary(experiment, "a", "test_loss"),
+        metric_summary(experiment, "b", "test_loss"),
+    )
+    assert one.mean == 0.4
+    assert all(map(math.isnan, (one.std, *one.interval, none.mean, none.std, *none.interval)))
+    assert none.values == ()
+
+
+def test_a_paired_t_test_against_scipy(make: Make) -> None:
+    values = drawn(np.random.default_rng(1), 4, 5)
+    found = pairwise_tests(make(values), "test_loss")
+    assert {frozenset((row.better, row.worse)) for row in found} == set(
+        map(frozenset, combinations(values, 2))
+    )
+    assert len(found) == 6
+    for row in found:
+        expected = stats.ttest_rel(column(values[row.better]), column(values[row.worse]))
+        assert row.p_value == pytest.approx(expected.pvalue)
+        assert row.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+        assert row.difference == pytest.approx(
+            np.mean(column(values[row.better])) - np.mean(column(values[row.worse]))
+        )
+        assert row.difference <= 0  # the better one loses less
+        assert row.seeds == 5
+    assert [row.adjusted for row in found] == pytest.approx(holm([row.p_value for row in found]))
+    assert [row.p_value for row in found] == sorted(row.p_value for row in found)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ranking_puts_the_best_first(metric: str, make: Make) -> None:
+    values = {
+        "middle": {0: 0.2, 1: 0.4},
+        "high": {0: 0.5, 1: 0.7},
+        "none": {0: None, 1: None},
+        "low": {0: 0.1, 1: None},
+    }
+    order = ["low", "middle", "high"]
+    if metric == "accuracy":
+        order.reverse()
+    assert [row.recipe for row in rank_recipes(make(values, metric), metric)] == order
+    first = pairwise_tests(make(values, metric), metric)
+    assert all(order.index(row.better) < order.index(row.worse) for row in first)
+    assert all((row.difference > 0) == (metric == "accuracy") for row in first)
+
+
+def test_only_seeds_that_both_finished_are_paired(make: Make) -> None:
+    values: dict[str, dict[int, Any]] = {
+        "a": {0: 9.0, 1: 0.10, 2: 0.12, 3: 0.11, 4: None},
+        "b": {0: None, 1: 0.20, 2: 0.23, 3: 0.22, 4: 0.9},
+    }
+    (row,) = pairwise_tests(make(values), "test_loss")
+    ours, theirs = ([values[name][seed] for seed in (1, 2, 3)] for name in (row.better, row.worse))
+    assert row.seeds == 3
+    assert row.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert row.difference == pytest.approx(np.mean(ours) - np.mean(theirs))
+
+
+def test_what_is_better_is_so_on_the_seeds_that_both_finished(make: Make) -> None:
+    """b diverged on the two seeds that were hard for a, which makes its mean the better one; where both finished a is better."""
+    values: dict[str, dict[int, Any]] = {
+        "a": {0: 0.70, 1: 0.71, 2: 0.90, 3: 0.905, 4: 0.902},
+        "b": {0: None, 1: None, 2: 0.88, 3: 0.886, 4: 0.881},
+    }
+    experiment = make(values, "accuracy", images=100_000)
+    (row,) = pairwise_tests(experiment, "accuracy")
+    assert (row.better, row.worse, row.seeds, row.significant) == ("a", "b", 3, True)
+    assert row.difference == pytest.approx((0.02 + 0.019 + 0.021) / 3)
+    assert row.interval[0] > 0
+    assert summarize(experiment, "accuracy") == (
+        "b has the highest test accuracy: 88.23 ± 0.32% (3 of 5 seeds). That is turned round for a on the seeds that both have "
+        "finished."
+    )
+
+
+def test_a_metric_that_is_nan_is_no_value(make: Make) -> None:
+    values = {
+        "a": {0: 0.1, 1: 0.11, 2: 0.12},
+        "b": {0: 0.2, 1: 0.211, 2: 0.22},
+        "c": {0: math.nan, 1: math.nan, 2: math.nan},
+    }
+    (row,) = pairwise_tests(make(values), "test_loss")
+    assert (row.better, row.worse, row.significant) == ("a", "b", True)
+    assert [each.recipe for each in rank_recipes(make(values), "test_loss")] == ["a", "b"]
+
+
+def test_recipes_without_a_seed_in_common_are_not_compared(make: Make) -> None:
+    said = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_loss")
+    assert (
+        said
+        == "a has the lowest test loss: 0.100 (1 of 2 seeds). That is not told from luck over b (no seed in common)."
+    )
+
+
+def test_training_losses_of_different_tasks_are_said_to_be_so(make: Make) -> None:
+    experiment = make({"a": around(0.1), "b": around(0.9, (1, 0, 2))}, "train_loss")
+    recipes = {
+        "a": experiment.recipes["a"],
+        "b": replace(experiment.recipes["b"], label_smoothing=0.1),
+    }
+    said = summarize(replace(experiment, recipes=recipes), "train_loss")
+    assert said.endswith(
+        "over b. But label_smoothing differs, and with that what the training loss is of."
+    )
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_fewer_than_two_shared_seeds_tell_nothing(shared: int, make: Make) -> None:
+    experiment = make(
+        {"a": {0: 0.1, 1: 0.1, 2: None}, "b": {0: 0.9 if shared else None, 1: None, 2: 0.9}}
+    )
+    (row,) = pairwise_tests(experiment, "test_loss")
+    assert (row.seeds, row.p_value, row.adjusted, row.significant) == (shared, 1.0, 1.0, False)
+    assert all(map(math.isnan, row.interval))
+    assert math.isnan(row.difference) if shared == 0 else row.difference == pytest.approx(-0.8)
+
+
+def test_equal_steps_of_accuracy_are_rounding_and_not_certainty(make: Make) -> None:
+    """Of 100 images each accuracy is known to 0.01, uniformly: the difference of two has a variance of 0.01^2 / 6."""
+    values = {"a": dict.fromkeys(range(3), 0.91), "b": dict.fromkeys(range(3), 0.9)}
+    (row,) = pairwise_tests(make(values, "accuracy", images=100), "accuracy")
+    error = 0.01 * math.sqrt(2 / 12) / math.sqrt(3)
+    assert row.p_value == pytest.approx(2 * stats.t.sf(0.01 / error, 2))
+    assert row.p_value > 0.05
+    assert row.interval == pytest.approx(stats.t.interval(0.95, 2, loc=0.01, scale=error))
+    (row,) = pairwise_tests(
+        make(values, "accuracy", images=10_000), "accuracy"
+    )  # a hundred images more are more than rounding
+    assert row.significant
+
+
+def test_a_spread_above_that_of_rounding_is_left_alone(make: Make) -> None:
+    ours, theirs = [0.91, 0.95, 0.89, 0.93], [0.90, 0.88, 0.91, 0.87]
+    experiment = make(
+        {"a": dict(enumerate(ours)), "b": dict(enumerate(theirs))}, "accuracy", images=100
+    )
+    (row,) = pairwise_tests(experiment, "accuracy")
+    assert row.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+
+
+def test_where_nothing_is_rounded_equal_gaps_are_certain_and_equal_values_are_not(
+    make: Make,
+) -> None:
+    experiment = make(
+        {"a": {0: 0.25, 1: 0.5}, "b": {0: 0.5, 1: 0.75}, "c": {0: 0.25, 1: 0.5}}, "train_loss"
+    )
+    found = {
+        frozenset((row.better, row.worse)): row.p_value
+        for row in pairwise_tests(experiment, "train_loss")
+    }
+    assert found == {frozenset("ab"): 0.0, frozenset("bc"): 0.0, frozenset("ac"): 1.0}
+
+
+def test_equal_recipes_seldom_seem_to_differ(make: Make) -> None:
+    """Of 300 experiments with 6 recipes of equal truth, a real difference anywhere shows in at most one of twenty."""
+    rng = np.random.default_rng(0)
+    fooled = sum(
+        any(row.significant for row in pairwise_tests(make(drawn(rng, 6, 5)), "test_loss"))
+        for _ in range(300)
+    )
+    assert fooled <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
+    naive = np.random.default_rng(
+        0
+    )  # what the same experiments show where pairs are not corrected for
+    uncorrected = sum(
+        any(row.p_value < 0.05 for row in pairwise_tests(make(drawn(naive, 6, 5)), "test_loss"))
+        for _ in range(100)
+    )
+    assert uncorrected > 20
+
+
+def test_a_difference_of_many_spreads_is_found(make: Make) -> None:
+    rng = np.random.default_rng(2)
+    found = 0
+    for _ in range(20):
+        values = drawn(rng, 6, 5)
+        values["r3"] = {seed: value - 0.2 for seed, value in values["r3"].items()}
+        found += sum(
+            row.significant
+            for row in pairwise_tests(make(values), "test_loss")
+            if row.better == "r3"
+        )
+    assert found == 20 * 5
+
+
+SPREAD = {0: -0.01, 1: 0.0, 2: 0.01}
+
+
+def around(mean: float, order: tuple[int, int, int] = (0, 1, 2)) -> dict[int, float]:
+    """Three seeds with a standard deviation of 0.01, in an order."""
+    return {seed: mean + SPREAD[place] for seed, place in enumerate(order)}
+
+
+FIVE = {
+    "c": around(0.50, (1, 0, 2)),
+    "d": around(0.40, (0, 2, 1)),
+    "b": around(0.89, (2, 0, 1)),
+    "a": around(0.90),
+    "e": around(0.885, (2, 1, 0)),
+}
+
+
+def said(values: Mapping[str, Mapping[int, float]], other: str) -> str:
+    """The p-value of a against another recipe, corrected for all pairs, as the conclusion writes it."""
+    pairs = list(combinations(sorted(values), 2))
+    p_values = [
+        float(stats.ttest_rel(column(values[one]), column(values[two])).pvalue)
+        for one, two in pairs
+    ]
+    return f"p = {closed(p_values)[pairs.index(('a', other))]:.2g}"
+
+
+def some(names: str) -> dict[str, dict[int, float]]:
+    return {name: FIVE[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"a": {0: None}}, "No training has finished yet."),
+        ({"a": {0: 0.9}}, "a has the highest test accuracy: 90.00%."),
+        (some("a"), "a has the highest test accuracy: 90.00 ± 1.00%."),
+        (
+            some("ca"),
+            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over c.",
+        ),
+        (
+            some("cda"),
+            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over all the others.",
+        ),
+        (
+            some("ba"),
+            "a has the highest test accuracy: 90.00 ± 1.00%. That is not told from luck over "
+            f"b (+1.00, {said(some('ba'), 'b')}).",
+        ),
+        (
+            some("bca"),
+            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over c, but not told from luck over "
+            f"b (+1.00, {said(some('bca'), 'b')}).",
+        ),
+        (
+            FIVE,
+            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over d and c, but not told from luck over "
+            f"b (+1.00, {said(FIVE, 'b')}) and e (+1.50, {said(FIVE, 'e')}).",
+        ),
+    ],
+    ids=[
+        "none finished",
+        "one seed",
+        "alone",
+        "one other",
+        "all real",
+        "none real",
+        "one of each",
+        "two of each",
+    ],
+)
+def test_the_conclusion_in_words(
+    values: dict[str, dict[int, Any]], expected: str, make: Make
+) -> None:
+    assert summarize(make(values, "accuracy", images=100_000), "accuracy") == expected
+
+
+def test_of_many_that_may_be_as_good_the_closest_are_named(make: Make) -> None:
+    orders = ((0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1), (2, 1, 0), (1, 0, 2))
+    values = {
+        name: around(0.9 - 0.0005 * place, order)
+        for place, (name, order) in enumerate(zip("abcdef", orders, strict=True))
+    }
+    sentence = summarize(make(values, "accuracy", images=100_000), "accuracy")
+    others = sentence.split(
+        "a has the highest test accuracy: 90.00 ± 1.00%. That is not told from luck over "
+    )[1]
+    assert [name for name in "abcdef" if f"{name} (+" in others] == ["b", "c", "d"]
+    assert others.endswith(" and 2 others.")
+
+
+def test_a_smaller_loss_is_better_in_words_too(make: Make) -> None:
+    far = around(0.8, (1, 0, 2))
+    said = summarize(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_loss")
+    assert said.startswith(
+        "a has the lowest test loss: 0.100 ± 0.010. That is significant over b, but not told from luck over c (-0.010,"
+    )

@@ -1,0 +1,274 @@
+"""Asking a model leaves no trace in it, wherever it is asked; what it takes and returns is checked."""
+
+import random
+import sys
+from collections import OrderedDict, namedtuple
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seewhy.errors import SeewhyError
+from seewhy.models.inspection import (
+    check_images,
+    extract_logits,
+    inspecting,
+    memory_format_of,
+    prepare_images,
+    unwrap_model,
+)
+
+Pair = namedtuple("Pair", ["logits", "features"])  # as torchvision's models return
+
+
+def small_net():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+    return net.eval()
+
+
+def images_of(count=2, dtype=torch.float32):
+    return torch.rand(count, 3, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
+def stance():
+    return torch._dynamo.eval_frame._stance.stance
+
+
+def surroundings():
+    """All that a caller would notice besides the model itself."""
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002  # the global one is what is looked at
+        "python": random.getstate(),
+        "grad": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "dtype": torch.get_default_dtype(),
+        "stance": stance(),
+    }
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_gradients_reach_the_images_and_nothing_else_changes(around, error):
+    model, images = small_net(), images_of()
+    model[0].bias.requires_grad_(False)
+    model[6].weight.grad = kept = torch.ones(2, 4)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    with around():
+        outside = surroundings()
+        with pytest.raises(error) if error else nullcontext(), inspecting(model) as same:
+            assert same is model
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+            pixels = prepare_images(images, model).requires_grad_()
+            torch.rand(3)  # as a model with noise in it would draw
+            model(pixels).sum().backward()
+            assert pixels.grad.abs().sum() > 0
+            if error:
+                raise error
+        assert surroundings() == outside
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+    assert model[6].weight.grad is kept
+    assert torch.equal(kept, torch.ones(2, 4))
+    assert all(
+        parameter.grad is None
+        for parameter in model.parameters()
+        if parameter is not model[6].weight
+    )
+
+
+def test_blocks_may_be_nested():
+    model = small_net()
+    with inspecting(model):
+        with inspecting(model):
+            pass
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_an_autocast_of_the_caller_rounds_neither_pass():
+    def gradient():
+        with inspecting(model):
+            pixels = prepare_images(images, model).requires_grad_()
+            return torch.autograd.grad(model(pixels).square().sum(), pixels)[0]
+
+    torch.manual_seed(0)
+    model, images = (
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh(), nn.Linear(16, 2)).eval(),
+        images_of(),
+    )
+    alone = gradient()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(gradient(), alone)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_stance_of_the_caller_comes_back():
+    with torch.compiler.set_stance("eager_on_recompile"):
+        with inspecting(small_net()):
+            assert stance() == "force_eager"
+        assert stance() == "eager_on_recompile"
+    assert stance() == "default"
+
+
+def test_the_compiler_is_not_loaded_for_a_model_that_does_without(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    with inspecting(small_net()):
+        pass
+    assert "torch._dynamo" not in sys.modules
+
+
+def test_training_mode_is_refused_and_left_as_it_is():
+    model = small_net().train()
+    with (
+        pytest.raises(
+            SeewhyError, match=r"evaluation mode, but it is in training mode.*call model.eval\(\)"
+        ),
+        inspecting(model),
+    ):
+        pass
+    model.eval()
+    model[3].train()
+    with pytest.raises(SeewhyError, match="its part '3' is in training mode"), inspecting(model):
+        pass
+    assert [module.training for module in model.modules()] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_weights_that_carry_no_gradient_are_refused():
+    with torch.inference_mode():
+        model = small_net()
+    with (
+        pytest.raises(SeewhyError, match=r"made under torch.inference_mode.*outside"),
+        inspecting(model),
+    ):
+        pass
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(SeewhyError, match="no weights yet"), inspecting(small_net().to("meta")):
+        pass
+
+
+def test_a_model_without_weights():
+    with inspecting(nn.Flatten().eval()) as model:
+        assert prepare_images(images_of(), model).shape == (2, 3, 8, 8)
+
+
+def test_bare_takes_off_every_wrapping():
+    model = small_net()
+    wrapped = nn.DataParallel(torch.compile(nn.DataParallel(model), backend="eager"))
+    assert unwrap_model(wrapped) is model
+    assert unwrap_model(model) is model
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda logits: logits,
+        lambda logits: (logits, torch.zeros(3, 4)),
+        lambda logits: [None, logits],
+        lambda logits: {"logits": logits, "features": torch.zeros(3, 4)},
+        lambda logits: {"features": torch.zeros(3, 4), "logits": logits},
+        lambda logits: OrderedDict(out=logits),
+        lambda logits: Pair(logits, torch.zeros(3, 4)),
+        lambda logits: SimpleNamespace(features=torch.zeros(3, 4), logits=logits),
+    ],
+)
+def test_logits_of_whatever_a_model_returns(output):
+    logits = torch.rand(3, 5)
+    assert extract_logits(output(logits)) is logits
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (torch.zeros(3), r"found \(3,\)"),
+        (torch.zeros(3, 5, 8, 8), r"found \(3, 5, 8, 8\)"),
+        (None, "found NoneType"),
+        ({}, "found dict"),
+        ((), "found tuple"),
+        ({"loss": 1.0}, "found dict"),
+        (SimpleNamespace(logits=None), "found SimpleNamespace"),
+    ],
+)
+def test_outputs_without_logits(output, found):
+    with pytest.raises(SeewhyError, match=rf"must return logits \(N, K\).*{found}"):
+        extract_logits(output)
+
+
+def test_pixels_of_uint8_and_of_floats():
+    model, stored = small_net(), torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).reshape(2, 3, 8, 8)
+    pixels = prepare_images(stored, model)
+    assert pixels.dtype == torch.float32
+    np.testing.assert_allclose(pixels.numpy(), stored.numpy().astype(np.float64) / 255, rtol=1e-6)
+    double = images_of(dtype=torch.float64).requires_grad_()
+    assert torch.equal(prepare_images(double, model), double)
+    assert not prepare_images(double, model).requires_grad
+    assert prepare_images(double, model).dtype == torch.float64
+
+
+def test_pixels_made_in_inference_mode_may_enter_a_graph():
+    model = small_net()
+    with torch.inference_mode():
+        images = images_of()
+        with inspecting(model):
+            assert prepare_images(images, model).requires_grad_().square().sum().requires_grad
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (np.zeros((2, 3, 8, 8)), r"tensor \(N, C, H, W\).*found ndarray"),
+        (None, "found NoneType"),
+        (torch.zeros(3, 8, 8), r"found \(3, 8, 8\)"),
+        (torch.zeros(0, 3, 8, 8), r"found \(0, 3, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "uint8, or float.*found torch.int64"),
+        (torch.full((2, 3, 8, 8), 1.5), r"found 1.5 to 1.5;.*seewhy.Normalize\(mean, std\)"),
+        (torch.full((2, 3, 8, 8), -0.1), "found -0.1 to -0.1"),
+        (torch.full((2, 3, 8, 8), torch.nan), "found nan to nan"),
+        (torch.full((2, 3, 8, 8), torch.inf), "found inf to inf"),
+    ],
+)
+def test_images_that_are_no_pixels(images, found):
+    with pytest.raises(SeewhyError, match=found):
+        check_images(images)
+
+
+class Viewer(nn.Module):
+    """Takes a view that only contiguous values allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 2)
+
+    def forward(self, x):
+        return self.linear(self.conv(x).view(len(x), -1))
+
+
+def test_images_are_in_memory_as_the_model_is():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    plain, last = Viewer().eval(), nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last).eval()
+    assert prepare_images(images, plain).is_contiguous()
+    assert plain(prepare_images(images, plain)).shape == (2, 2)
+    assert memory_format_of(last) == torch.channels_last
+    assert prepare_images(images, last).is_contiguous(memory_format=torch.channels_last)
+    assert memory_format_of(nn.Conv2d(3, 4, 1).eval()) == torch.contiguous_format

@@ -1,0 +1,258 @@
+import base64
+import io
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from seewhy.attribution.explanation import explain
+from seewhy.data.dataset import Split
+from seewhy.diagnosis.saliency import LayerMaps, layer_maps
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.sections.mistakes import APART, COLUMNS, STEPS, maps_data
+
+CLASSES = 4
+
+
+def network() -> nn.Module:
+    """Stages of 8x6 and 4x3 places for images of 8x6, in float32 so that it can be asked."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(60, CLASSES),
+    ).eval()  # fmt: skip
+
+
+def split_of(count: int) -> Split:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 3, 8, 6), generator=generator).byte()
+    return Split(images, torch.arange(count) % CLASSES, [str(index) for index in range(count)])
+
+
+def grad_cams(
+    model: nn.Module, images: Tensor, goals: Tensor, layer: int
+) -> np.ndarray:  # (N, h, w) float64
+    """Grad-CAM of one logit an image, by the definition, in float64, one image at a time."""
+    double = network().double()
+    maps = []
+    for image, goal in zip(images, goals.tolist(), strict=True):
+        activation = double[: layer + 1](image[None].double() / 255).detach().requires_grad_()
+        double[layer + 1 :](activation)[0, goal].backward()
+        assert activation.grad is not None
+        weights = activation.grad.mean((2, 3), keepdim=True)
+        maps.append((weights * activation).sum(1)[0].detach())
+    return torch.stack(maps).numpy()
+
+
+class Small(NamedTuple):
+    """A network, images, which of them were explained, for which class, and the maps."""
+
+    model: nn.Module
+    split: Split
+    index: Tensor
+    predicted: Tensor
+    maps: LayerMaps
+
+
+@pytest.fixture
+def small() -> Small:
+    model, split = network(), split_of(24)
+    index = torch.tensor([20, 3, 17, 8, 0])
+    predicted = torch.tensor([1, 0, 3, 2, 2])
+    maps = layer_maps(
+        model, split, index, predicted, ("hires-cam", "grad-cam"), ("1", "4"), CLASSES
+    )
+    return Small(model, split, index, predicted, maps)
+
+
+@pytest.mark.parametrize(("place", "layer"), [(0, "1"), (1, "4")])
+def test_maps_are_those_of_float64_in_whole_numbers(small: Small, place: int, layer: str) -> None:
+    model, split, index, predicted, found = small
+    assert found.methods == ("hires-cam", "grad-cam")
+    assert found.layers == ("1", "4")
+    assert found.sizes == ((8, 6), (4, 3))
+    assert found.values[place].dtype == torch.int8
+    images = split.images[index]
+    both = np.stack(
+        [grad_cams(model, images, goals, int(layer)) for goals in (predicted, split.labels[index])],
+        1,
+    )
+    largest = np.abs(both).max((1, 2, 3), keepdims=True)
+    values = found.values[place][:, 1].numpy()
+    assert np.abs(values - 127 * both / largest).max() <= 0.5 + 1e-2
+    assert (np.abs(values).max((1, 2, 3)) == 127).all()
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
+@pytest.mark.parametrize(("place", "layer"), [(0, "1"), (1, "4")])
+def test_the_difference_of_the_maps_is_the_map_of_the_difference(
+    small: Small, place: int, layer: str, method: str
+) -> None:
+    model, split, index, predicted, found = small
+    images, labels = split.images[index], split.labels[index]
+    one = torch.nn.functional.one_hot(predicted, CLASSES).float()
+    other = torch.nn.functional.one_hot(labels, CLASSES).float()
+    expected = explain(model, images, method, [layer], one - other, warn=False).at(layer).double()
+    values = found.values[place][:, found.methods.index(method)].double()
+    difference = values[:, 0] - values[:, 1]
+    if method == "grad-cam":
+        difference = difference.clamp_min(0)  # as in its paper
+    for image in range(len(index)):
+        if expected[image].abs().max() > 0:
+            scale = (difference[image] * expected[image]).sum() / expected[
+                image
+            ].square().sum()  # by least squares
+            assert (
+                difference[image] - scale * expected[image]
+            ).abs().max() <= 1.2  # two roundings of a half each
+
+
+def test_of_the_model_s_own_predictions_that_is_the_target_predicted_true() -> None:
+    model, split = network(), split_of(12)
+    with torch.no_grad():
+        predicted = model(split.images.float() / 255).argmax(1)
+    wrong = (predicted != split.labels).nonzero().flatten()
+    found = layer_maps(model, split, wrong, predicted[wrong], ("hires-cam",), ("4",), CLASSES)
+    some = split.take(wrong)
+    expected = (
+        explain(
+            model, some.images, "hires-cam", ["4"], "predicted-true", labels=some.labels, warn=False
+        )
+        .at("4")
+        .double()
+    )
+    difference = (found.values[0][:, 0, 0].double() - found.values[0][:, 0, 1].double()).flatten(1)
+    scale = (difference * expected.flatten(1)).sum(1) / expected.flatten(1).square().sum(1)
+    assert len(wrong) > 4
+    assert (difference - scale[:, None] * expected.flatten(1)).abs().max() <= 1.2
+
+
+def test_where_predicted_and_true_are_one_class_so_are_the_maps(small: Small) -> None:
+    model, split, index, _, _ = small
+    found = layer_maps(model, split, index, split.labels[index], ("grad-cam",), ("4",), CLASSES)
+    assert torch.equal(found.values[0][:, :, 0], found.values[0][:, :, 1])
+
+
+def test_fine_maps_are_averaged_and_hot_where_they_were() -> None:
+    class Shown(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1), Shown(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+    ).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([1.0, 0.0])[:, None, None, None])
+        model[0].bias.zero_()
+        model[4].weight.copy_(torch.eye(2))
+    images = torch.zeros(1, 1, 48, 24, dtype=torch.uint8)
+    images[0, 0, 8:12, 20:22] = 255  # of 12 x 12 places, row 2 and column 10
+    found = layer_maps(
+        model,
+        Split(images, torch.tensor([1]), ["a"]),
+        torch.tensor([0]),
+        torch.tensor([0]),
+        ("grad-cam",),
+        ("0",),
+        2,
+    )
+    assert found.sizes == ((12, 12),)
+    assert divmod(int(found.values[0][0, 0, 0].argmax()), 12) == (2, 10)
+    assert found.values[0][0, 0, 0, 2, 10] == 127
+    assert found.values[0][0, 0, 0, 6:, :6].abs().max() == 0
+    assert found.values[0][0, 0, 1].abs().max() == 0  # nothing is said for the other class
+
+
+def test_nothing_on_a_map_stays_nothing() -> None:
+    model = network()
+    with torch.no_grad():
+        model[6].weight.zero_()
+    found = layer_maps(
+        model,
+        split_of(2),
+        torch.tensor([0, 1]),
+        torch.tensor([1, 2]),
+        ("grad-cam",),
+        ("4",),
+        CLASSES,
+    )
+    assert (found.values[0] == 0).all()
+
+
+def test_take_and_none(small: Small) -> None:
+    model, split, index, predicted, found = small
+    rows = torch.tensor([4, 1])
+    some = found.take(rows)
+    again = layer_maps(
+        model, split, index[rows], predicted[rows], found.methods, found.layers, CLASSES
+    )
+    for taken, values, fresh in zip(some.values, found.values, again.values, strict=True):
+        assert torch.equal(taken, values[rows])
+        assert torch.equal(taken, fresh)
+    none = layer_maps(model, split, index[:0], predicted[:0], found.methods, found.layers, CLASSES)
+    assert [tuple(values.shape) for values in none.values] == [(0, 2, 2, 8, 6), (0, 2, 2, 4, 3)]
+    assert (none.sizes, none.layers, none.methods) == (found.sizes, found.layers, found.methods)
+
+
+def decoded(url: str) -> np.ndarray:
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    )
+
+
+@pytest.mark.parametrize("first", [100, 5, 0])
+def test_sheets_hold_the_maps_within_half_a_step(asked: ReportContext, first: int) -> None:
+    found = asked.diagnosis.looks
+    assert found is not None
+    maps, images = found.maps, len(asked.diagnosis.mistakes)
+    data = maps_data(found, images, first)
+    assert (data["methods"], data["layers"], data["sizes"]) == (
+        maps.methods,
+        maps.layers,
+        maps.sizes,
+    )
+    whole = maps.methods.index(found.best.method)
+    for place in range(len(maps.methods)):
+        count = images if place <= whole else min(first, images)
+        assert data["counts"][place] == count
+        for values, (height, width), url in zip(
+            maps.values, maps.sizes, data["sheets"][place], strict=True
+        ):
+            if count == 0:
+                assert url == ""
+                continue
+            pixels = decoded(url).astype(int)
+            assert (pixels == pixels[..., :1]).all()
+            for image in range(count):
+                row, column = divmod(image, COLUMNS)
+                for target in range(2):
+                    left = (2 * column + target) * width
+                    gray = pixels[row * height : (row + 1) * height, left : left + width, 0]
+                    steps = gray / APART - STEPS
+                    expected = STEPS * values[image, place, target].double().numpy() / 127
+                    assert np.abs(steps - expected).max() <= 0.5 + 1e-6
+
+
+def test_without_looks_there_are_no_sheets() -> None:
+    assert maps_data(None, 3, 100) == {
+        "methods": [], "counts": [], "layers": [], "sizes": [], "sheets": [], "steps": STEPS, "columns": COLUMNS, "apart": APART
+    }  # fmt: skip
+
+
+def test_more_maps_than_an_image_can_be_high(
+    monkeypatch: pytest.MonkeyPatch, asked: ReportContext
+) -> None:
+    """WebP ends at 16,383 pixels; with less room the sheets grow wider, and hold the same."""
+    looks = asked.diagnosis.looks
+    assert looks is not None
+    images = len(asked.diagnosis.mistakes)
+    monkeypatch.setattr("seewhy.reporting.sections.mistakes.HIGHEST", 24)
+    data = maps_data(looks, images, images)
+    assert data["columns"] >= images / 2
+    for (height, width), sheet in zip(data["sizes"], data["sheets"][0], strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) as image:
+            assert image.height <= 24 + height
+            assert image.width == 2 * width * data["columns"]

@@ -1,0 +1,197 @@
+import json
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seewhy.errors import SeewhyError
+from seewhy.serialization import load, save
+
+Same = Callable[[Any, Any], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    name: str
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    number: int
+    share: float
+    sure: bool
+    text: str
+    pair: tuple[int, float]
+    names: tuple[str, ...]
+    nested: tuple[tuple[int, int], ...]
+    leaf: Leaf
+    leaves: tuple[Leaf, ...]
+    perhaps: Leaf | None
+    peak: float | None
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Other:
+    number: int
+
+
+def tree() -> Tree:
+    return Tree(
+        number=-3,
+        share=0.1 + 0.2,
+        sure=True,
+        text='a "quoted" <text> – 猫\n',
+        pair=(1, 2.5),
+        names=("a", "", "…"),
+        nested=((1, 2), (3, 4)),
+        leaf=Leaf("x", torch.tensor([[1.5, float("nan"), float("-inf")]])),
+        leaves=(
+            Leaf("y", torch.arange(6).reshape(2, 3).T),
+            Leaf("z", torch.zeros(0, 3, dtype=torch.uint8)),
+        ),
+        perhaps=None,
+        peak=None,
+        tensors=(
+            torch.tensor(7),
+            torch.tensor([True, False]),
+            torch.tensor([-128, 127], dtype=torch.int8),
+            torch.ones(2).double(),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"perhaps": Leaf("there", torch.ones(1)), "peak": 2.0},
+        {"names": (), "nested": (), "leaves": (), "tensors": ()},
+        {"share": float("nan"), "peak": math.inf},
+        {"peak": 0.0, "text": "", "pair": (0, 0.0)},
+        {"share": 3},  # a whole number where a float may stand
+    ],
+)
+def test_every_kind_of_field_comes_back(change: dict[str, Any], tmp_path: Path, same: Same) -> None:
+    value = replace(tree(), **change)
+    save(value, tmp_path / "tree.npz")
+    found = load(Tree, tmp_path / "tree.npz")
+    assert same(found, value)
+    assert [path.name for path in tmp_path.iterdir()] == ["tree.npz"]
+
+
+def test_the_helper_sees_differences(same: Same) -> None:
+    for change in (
+        {"number": 4},
+        {"peak": 1.0},
+        {"leaf": Leaf("x", torch.zeros(1, 3))},
+        {"names": ("a",)},
+        {"sure": 1},
+    ):
+        assert not same(replace(tree(), **change), tree())
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], {1}, np.zeros(2), Path("x")])
+def test_what_cannot_be_stored_is_named_and_the_file_stays(
+    value: object, tmp_path: Path, same: Same
+) -> None:
+    path = tmp_path / "tree.npz"
+    save(tree(), path)
+    with pytest.raises(
+        TypeError, match=rf"leaf\.name cannot be stored: it is a {type(value).__name__}"
+    ):
+        save(replace(tree(), leaf=Leaf(value, torch.zeros(1))), path)  # type: ignore[arg-type]
+    assert same(load(Tree, path), tree())
+
+
+def changed(path: Path, **values: object) -> None:
+    """Write the file again with other values in its JSON; None leaves one out."""
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    fields = json.loads(str(content["tree"])) | values
+    content["tree"] = np.array(
+        json.dumps({name: value for name, value in fields.items() if value != "absent"})
+    )
+    np.savez_compressed(path, **content)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"number": 1.5},
+        {"number": True},
+        {"number": None},
+        {"share": "0.3"},
+        {"sure": 1},
+        {"text": 4},
+        {"pair": [1]},
+        {"pair": [1, 2.5, 3]},
+        {"nested": [[1, 2, 3]]},
+        {"names": 3},
+        {"leaf": None},
+        {"leaf": {"name": "x"}},
+        {"leaf": {"name": "x", "values": {"array": "nowhere"}}},
+        {"leaf": {"name": "x", "values": 3}},
+        {"number": "absent"},
+        {"added": 1},
+    ],
+)
+def test_a_file_of_another_version_is_refused(values: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "tree.npz"
+    save(tree(), path)
+    changed(path, number=-3)  # writing it again does no harm
+    load(Tree, path)
+    changed(path, **values)
+    with pytest.raises(
+        SeewhyError, match=r"tree\.npz is damaged or of another version of seewhy \("
+    ):
+        load(Tree, path)
+
+
+def test_a_file_of_another_type_is_refused(tmp_path: Path) -> None:
+    save(Other(1), tmp_path / "other.npz")
+    with pytest.raises(SeewhyError, match=r"other\.npz is damaged or of another version"):
+        load(Tree, tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"not an archive", b"\x93NUMPY\x01\x00v\x00", b"\x80\x04K\x01."]
+)
+def test_what_is_no_such_file_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tree.npz"
+    with pytest.raises(SeewhyError, match=r"tree\.npz"):
+        load(Tree, path)
+    path.write_bytes(content)
+    with pytest.raises(SeewhyError, match=r"tree\.npz"):
+        load(Tree, path)
+    with path.open("wb") as file:
+        np.save(file, np.arange(3))  # an array, but no archive of them
+    with pytest.raises(SeewhyError, match=r"tree\.npz"):
+        load(Tree, path)
+
+
+def test_a_damaged_byte_is_an_error_or_does_no_harm(tmp_path: Path, same: Same) -> None:
+    path = tmp_path / "tree.npz"
+    save(tree(), path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 11):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        found = None
+        with suppress(SeewhyError):
+            found = load(Tree, path)
+        refused += found is None
+        assert found is None or same(found, tree())
+    assert refused > len(whole) / 11 / 4
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(SeewhyError, match=r"tree\.npz"):
+            load(Tree, path)

@@ -1,0 +1,43 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+import torch
+from contextlib import nullcontext
+from seewhy.train.memory import _glibc, kept_memory
+
+def faults(size=100_000_000):  # more than glibc keeps by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(size, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+assert _glibc() is not None
+def peak():
+    return int(open("/proc/self/statm").read().split()[1])
+
+free = faults()
+with kept_memory(torch.device("cpu")):
+    faults()  # the first time it must be asked for
+    kept, held = faults(), peak()
+left = peak()
+# Larger than all that was kept: free addresses between others may be used again, whose pages the kernel has back.
+print(free, kept, faults(300_000_000), held, left)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is of Linux")
+def test_large_tensors_are_not_given_back_in_between() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    free, kept, after, held, left = map(int, done.stdout.split())
+    pages = 100_000_000 // resource.getpagesize()
+    assert free > 10 * pages
+    assert kept < pages
+    assert after > 30 * pages  # each from the kernel, as before
+    assert held - left > pages // 2  # what was kept is given back
