@@ -1,7 +1,8 @@
 """What many tests share: a tiny data set, a recipe that learns it in a second, a cache of their own."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,54 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     path = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("SEEWHY_CACHE", str(path))
     return path
+
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+LASTING = (
+    "loky",
+    "resource_tracker",
+    "forkserver",
+)  # joblib's workers and their helpers serve all tests
+
+
+def child_processes() -> dict[int, str]:
+    """Process id and command line of each child, where /proc tells; without those that may last."""
+    children = {}
+    for tasks in Path("/proc/self/task").glob("*/children"):
+        for pid in tasks.read_text().split():
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it has ended in the meantime
+            if command and not any(word in command for word in LASTING):
+                children[int(pid)] = command
+    return children
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """A test that leaves a process or a signal handler behind fails, and what it left is removed."""
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    before = child_processes()
+    yield
+    left = {pid: command for pid, command in child_processes().items() if pid not in before}
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    changed = [number for number in HANDLED if signal.getsignal(number) is not handlers[number]]
+    for number in changed:
+        signal.signal(number, handlers[number])
+    assert not left, f"the test left processes behind: {left}"
+    assert not changed, f"the test left signal handlers behind: {changed}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_workers() -> Iterator[None]:
+    """End joblib's worker processes with the session; they would wait for minutes."""
+    yield
+    from joblib.externals.loky import reusable_executor
+
+    if reusable_executor._executor is not None:
+        reusable_executor._executor.shutdown(wait=True, kill_workers=True)
 
 
 def bars(count: int, seed: int) -> Split:

@@ -1,0 +1,58 @@
+"""Every architecture of the zoo is built, has layers to explain, and gives finite maps that differ by class."""
+
+import pytest
+import torch
+from torch import nn
+
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.layers import list_layers
+from seewhy.models.registry import blank_sample, build_model
+
+pytestmark = pytest.mark.zoo
+
+TIMM = """
+resnet18 resnet50 resnext50_32x4d seresnet50 res2net50_26w_4s wide_resnet50_2 densenet121 vgg11_bn
+regnety_004 dla34 dpn68 hrnet_w18_small mobilenetv2_100 mobilenetv3_small_100 mobilenetv4_conv_small
+efficientnet_b0 efficientnet_lite0 mnasnet_small ghostnet_100 rexnet_100 fbnetc_100 mobileone_s0
+repvgg_a0 fastvit_t8 convnext_atto convnextv2_atto convmixer_768_32 inception_v3 xception41
+nf_resnet50 eca_nfnet_l0 darknet53 cspresnet50 focalnet_tiny_srf poolformer_s12 mixer_s16_224
+gmlp_ti16_224 resmlp_12_224 vit_tiny_patch16_224 deit_tiny_distilled_patch16_224
+vit_small_patch14_dinov2 vit_small_patch16_dinov3 eva02_tiny_patch14_224 beit_base_patch16_224
+cait_xxs24_224 xcit_nano_12_p16_224 crossvit_9_240 levit_conv_128s swin_tiny_patch4_window7_224
+swinv2_tiny_window8_256 maxvit_tiny_tf_224 coatnet_0_rw_224 tnt_s_patch16_224 hiera_tiny_224
+twins_pcpvt_small pvt_v2_b0 efficientformer_l1 efficientvit_m0 efficientvit_b0 sequencer2d_s
+""".split()
+TORCHVISION = ("resnet18", "googlenet", "mobilenet_v3_small", "squeezenet1_1", "vit_b_16", "swin_t")
+SIDES = {"crossvit_9_240": 240, "swinv2_tiny_window8_256": 256}
+
+
+def side_of(name: str) -> int:
+    import timm
+
+    return SIDES.get(name) or timm.get_pretrained_cfg(name).input_size[-1]
+
+
+def assert_explained(model: nn.Module, side: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, side, side, generator=generator)
+    layers = list_layers(model, images)
+    assert any(layer.auto for layer in layers)
+    explanation = explain(model, images, ["hires-cam"], target=1, warn=False)
+    for maps in explanation.maps.values():
+        assert maps.isfinite().all()
+        assert min(maps.shape[1:]) > 1
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name: str) -> None:
+    torch.manual_seed(0)
+    side = side_of(name)
+    model = build_model(f"timm:{name}", 5, blank_sample(3, side, side)).eval()
+    assert_explained(model, side)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(f"torchvision:{name}", 5, blank_sample(3, 224, 224)).eval()
+    assert_explained(model, 224)
