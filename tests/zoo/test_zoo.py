@@ -10,18 +10,68 @@ from seewhy.models.registry import blank_sample, build_model
 
 pytestmark = pytest.mark.zoo
 
-TIMM = """
-resnet18 resnet50 resnext50_32x4d seresnet50 res2net50_26w_4s wide_resnet50_2 densenet121 vgg11_bn
-regnety_004 dla34 dpn68 hrnet_w18_small mobilenetv2_100 mobilenetv3_small_100 mobilenetv4_conv_small
-efficientnet_b0 efficientnet_lite0 mnasnet_small ghostnet_100 rexnet_100 fbnetc_100 mobileone_s0
-repvgg_a0 fastvit_t8 convnext_atto convnextv2_atto convmixer_768_32 inception_v3 xception41
-nf_resnet50 eca_nfnet_l0 darknet53 cspresnet50 focalnet_tiny_srf poolformer_s12 mixer_s16_224
-gmlp_ti16_224 resmlp_12_224 vit_tiny_patch16_224 deit_tiny_distilled_patch16_224
-vit_small_patch14_dinov2 vit_small_patch16_dinov3 eva02_tiny_patch14_224 beit_base_patch16_224
-cait_xxs24_224 xcit_nano_12_p16_224 crossvit_9_240 levit_conv_128s swin_tiny_patch4_window7_224
-swinv2_tiny_window8_256 maxvit_tiny_tf_224 coatnet_0_rw_224 tnt_s_patch16_224 hiera_tiny_224
-twins_pcpvt_small pvt_v2_b0 efficientformer_l1 efficientvit_m0 efficientvit_b0 sequencer2d_s
-""".split()
+TIMM = [
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "seresnet50",
+    "res2net50_26w_4s",
+    "wide_resnet50_2",
+    "densenet121",
+    "vgg11_bn",
+    "regnety_004",
+    "dla34",
+    "dpn68",
+    "hrnet_w18_small",
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "mobilenetv4_conv_small",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "mnasnet_small",
+    "ghostnet_100",
+    "rexnet_100",
+    "fbnetc_100",
+    "mobileone_s0",
+    "repvgg_a0",
+    "fastvit_t8",
+    "convnext_atto",
+    "convnextv2_atto",
+    "convmixer_768_32",
+    "inception_v3",
+    "xception41",
+    "nf_resnet50",
+    "eca_nfnet_l0",
+    "darknet53",
+    "cspresnet50",
+    "focalnet_tiny_srf",
+    "poolformer_s12",
+    "mixer_s16_224",
+    "gmlp_ti16_224",
+    "resmlp_12_224",
+    "vit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
+    "vit_small_patch14_dinov2",
+    "vit_small_patch16_dinov3",
+    "eva02_tiny_patch14_224",
+    "beit_base_patch16_224",
+    "cait_xxs24_224",
+    "xcit_nano_12_p16_224",
+    "crossvit_9_240",
+    "levit_conv_128s",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "maxvit_tiny_tf_224",
+    "coatnet_0_rw_224",
+    "tnt_s_patch16_224",
+    "hiera_tiny_224",
+    "twins_pcpvt_small",
+    "pvt_v2_b0",
+    "efficientformer_l1",
+    "efficientvit_m0",
+    "efficientvit_b0",
+    "sequencer2d_s",
+]
 TORCHVISION = ("resnet18", "googlenet", "mobilenet_v3_small", "squeezenet1_1", "vit_b_16", "swin_t")
 SIDES = {"crossvit_9_240": 240, "swinv2_tiny_window8_256": 256}
 
