@@ -106,3 +106,29 @@ def test_torchvision(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(f"torchvision:{name}", 5, blank_sample(3, 224, 224)).eval()
     assert_explained(model, 224)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64}
+TRANSFORMERS = {
+    "ViT": {**SMALL, "patch_size": 8},
+    "DeiT": {**SMALL, "patch_size": 8},
+    "Beit": {**SMALL, "patch_size": 8},
+    "Dinov2": {**SMALL, "patch_size": 8},
+    "Swin": {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]},
+    "Swinv2": {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]},
+    "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "ConvNextV2": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+    "RegNet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "groups_width": 8},
+    "Pvt": {"image_size": 64},
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers(name: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**TRANSFORMERS[name], num_labels=5)
+    model = getattr(transformers, f"{name}ForImageClassification")(config)
+    assert_explained(model.eval(), 64)
