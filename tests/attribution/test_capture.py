@@ -12,7 +12,7 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from seewhy.attribution import capture_layers as capturing
+import seewhy.attribution.capture as capture_module
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.hooks import record_outputs
 from seewhy.errors import SeewhyError
@@ -429,7 +429,7 @@ class Counting(nn.Module):
 @pytest.mark.parametrize("images_that_fit", [1, 2, 3, 5])
 def test_the_graph_of_a_chunk_fits_into_memory(monkeypatch, at_first, images_that_fit):
     torch.manual_seed(0)
-    monkeypatch.setattr(capturing, "FIRST_PIXELS", at_first * HEIGHT * WIDTH)
+    monkeypatch.setattr(capture_module, "FIRST_PIXELS", at_first * HEIGHT * WIDTH)
     model, each = (
         Counting().double().eval(),
         8 * 3 * HEIGHT * WIDTH + 8 * 3,
@@ -441,7 +441,7 @@ def test_the_graph_of_a_chunk_fits_into_memory(monkeypatch, at_first, images_tha
 
 
 def test_weights_do_not_count_as_memory(monkeypatch):
-    monkeypatch.setattr(capturing, "FIRST_PIXELS", 1)
+    monkeypatch.setattr(capture_module, "FIRST_PIXELS", 1)
     torch.manual_seed(0)
     model = Counting()
     model.tanh = nn.Sequential(
@@ -470,7 +470,7 @@ def test_weights_do_not_count_as_memory(monkeypatch):
 def test_chunks_equal_the_whole(monkeypatch, memory, target):
     model, images, labels = net_of(), images_of(7), torch.tensor([3, 1, 0, 2, 2, 0, 1])
     whole = capture_layers(model, images, ["stem", "layer2"], target, labels=labels)
-    monkeypatch.setattr(capturing, "FIRST_PIXELS", 2 * HEIGHT * WIDTH)
+    monkeypatch.setattr(capture_module, "FIRST_PIXELS", 2 * HEIGHT * WIDTH)
     parts = capture_layers(model, images, ["stem", "layer2"], target, labels=labels, memory=memory)
     for name in ("stem", "layer2"):
         assert_captured(parts[name], (whole[name].activation, whole[name].gradient))
@@ -492,7 +492,7 @@ def test_a_network_that_overwrites_what_its_gradient_needs_is_refused(monkeypatc
 
     model = Overwriting().double().eval()
     for first in (10**6, 1):  # whole, and in chunks whose memory is measured
-        monkeypatch.setattr(capturing, "FIRST_PIXELS", first)
+        monkeypatch.setattr(capture_module, "FIRST_PIXELS", first)
         with pytest.raises(
             SeewhyError,
             match=r"no gradient can go back through this model.*modified by an in-?place operation",
@@ -801,7 +801,7 @@ def test_targets_that_do_not_fit_are_refused(monkeypatch):
     )
     refused("needs the true classes", images_of(), "stem", "true")
     monkeypatch.setattr(
-        capturing, "FIRST_PIXELS", 1
+        capture_module, "FIRST_PIXELS", 1
     )  # so that a part of a tensor that is too long would fit
     refused(
         r"labels must have an entry for each of the 3 images.*\(4,\)",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from seewhy.attribution import measure_faithfulness as module
+import seewhy.attribution.faithfulness as faithfulness_module
 from seewhy.attribution.faithfulness import (
     FAITHFULNESS,
     LOWER_IS_BETTER,
@@ -95,7 +95,7 @@ def test_the_insertion_curve_follows_the_sum_of_what_is_there(summed):
 
 def test_insertion_begins_with_a_blurred_image(summed):
     curve = insertion(summed, contributions(summed), steps=2, baseline="blur:width=9")
-    flat = module.BASELINES["blur"](summed.images, 9.0)
+    flat = faithfulness_module.BASELINES["blur"](summed.images, 9.0)
     expected = sigmoid((flat * summed.model.weights).sum((1, 2, 3)))
     np.testing.assert_allclose(curve.scores[:, 0].numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(curve.scores[:, -1].numpy(), sigmoid(summed.scores), atol=1e-6)
@@ -293,7 +293,7 @@ def test_parts_equal_the_whole(planted, monkeypatch):
         if not name.endswith("gain")
     ]
     whole = measure_faithfulness(planted, maps, names)
-    monkeypatch.setattr(module, "batch_size", lambda images: 3)
+    monkeypatch.setattr(faithfulness_module, "batch_size", lambda images: 3)
     parts = measure_faithfulness(planted, maps, names)
     for name in names:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=0)
@@ -307,7 +307,7 @@ def test_measures_by_name(planted):
     assert all(values.shape == (4,) and values.isfinite().all() for values in found.values())
     assert (
         set(measure_faithfulness(planted, contributions(planted)))
-        == set(module.MEASURES)
+        == set(faithfulness_module.MEASURES)
         <= set(FAITHFULNESS)
     )
     assert set(FAITHFULNESS) >= LOWER_IS_BETTER
