@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from seewhy.data.decode import decode_image, open_image
+from seewhy.data.decode import Preprocessing, crop_box, decode_image, fit, open_image
 from seewhy.errors import SeewhyError
 
 
@@ -166,6 +166,38 @@ def test_cover_and_center_crop(shape: tuple[int, int], size: tuple[int, int]) ->
         int
     )
     assert np.abs(decoded(encoded(image), size).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 96), (96, 64)])
+def test_crop_is_a_resize_and_a_center_crop(shape: tuple[int, int]) -> None:
+    image = Image.fromarray(smooth(*shape))
+    height, width = shape[0] // 2, shape[1] // 2  # the shorter side becomes 32
+    left, top = (width - 28) // 2, (height - 28) // 2
+    expected = image.resize((width, height), Image.Resampling.BICUBIC)
+    expected = expected.crop((left, top, left + 28, top + 28))
+    cropped = decode_image(encoded(image), (28, 28), 3, Preprocessing(crop=28 / 32))
+    difference = cropped.numpy().transpose(1, 2, 0).astype(int) - np.asarray(expected).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_crop_applies_to_an_image_of_the_right_size() -> None:
+    image = Image.fromarray(smooth(32, 32))
+    assert crop_box((32, 32), (32, 32), Preprocessing(0.5)) == (8, 8, 24, 24)
+    expected = image.resize((32, 32), Image.Resampling.BICUBIC, box=(8, 8, 24, 24))
+    cropped = fit(image, (32, 32), Preprocessing(0.5))
+    np.testing.assert_array_equal(np.asarray(cropped), np.asarray(expected))
+    assert fit(image, (32, 32), Preprocessing(1.0)) is image
+
+
+def test_crop_keeps_a_jpeg_large_enough() -> None:
+    source = encoded(Image.fromarray(smooth(640, 800)), "JPEG")
+    assert open_image(source, (32, 32), Preprocessing(0.5)).size == (200, 160)
+
+
+@pytest.mark.parametrize("crop", [0.0, -1.0, 1.01, float("nan")])
+def test_crop_is_a_share(crop: float) -> None:
+    with pytest.raises(SeewhyError, match="crop must be above 0 and at most 1, found"):
+        Preprocessing(crop)
 
 
 def test_shrinking_does_not_alias() -> None:

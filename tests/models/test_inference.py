@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of, evaluating, logits
+from seewhy.models.inference import logits
+from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import blank_sample, build_model
 
 

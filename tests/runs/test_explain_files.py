@@ -10,9 +10,9 @@ from PIL import Image
 
 from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset
+from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
-from seewhy.models import external
-from seewhy.models.external import PretrainedInfo
+from seewhy.models.classifier import Classifier
 from seewhy.runs import explain_files
 from seewhy.runs.explain_files import (
     ExplainedModel,
@@ -193,25 +193,21 @@ def test_a_run_or_published_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert opened.run is not None
     assert (opened.classes, opened.image_shape) == (run.classes, run.image_shape)
 
-    made = []
-
-    def build(text: str, classes: int, sample: object) -> torch.nn.Module:
-        made.append((text, classes))
-        return torch.nn.Linear(1, classes)
-
-    monkeypatch.setattr(
-        explain_files, "pretrained_info", lambda name: PretrainedInfo(("cat", "dog"), 64)
+    published = Classifier(
+        torch.nn.Linear(1, 2), ("cat", "dog"), (3, 64, 64), preprocessing=Preprocessing(0.875)
     )
-    monkeypatch.setattr(explain_files, "build_model", build)
-    subject = open_explained_model("timm:some")
-    assert made == [("timm:some,pretrained=true", 2)]
-    assert (subject.classes, subject.image_shape, subject.run) == (
-        ("cat", "dog"),
-        (3, 64, 64),
-        None,
-    )
-    assert not subject.model.training
-    assert open_explained_model("timm:some", image_size=96).image_shape == (3, 96, 96)
+    requested = []
+
+    def open_published(*arguments: object) -> Classifier:
+        requested.append(arguments)
+        return published
+
+    monkeypatch.setattr(explain_files, "pretrained_classifier", open_published)
+    subject = open_explained_model("timm:some", "cpu", 64)
+    assert requested == [("timm:some", "cpu", 64)]
+    assert subject.model is published.model
+    assert (subject.classes, subject.image_shape) == (published.classes, published.image_shape)
+    assert (subject.run, subject.preprocessing) == (None, published.preprocessing)
 
 
 def test_a_network_without_weights_is_refused() -> None:
@@ -221,7 +217,6 @@ def test_a_network_without_weights_is_refused() -> None:
         open_explained_model("resnet18")
     with pytest.raises(SeewhyError, match=r"nothing is not a run directory"):
         open_explained_model("nothing")
-    assert external.pretrained_info("resnet18") is None
 
 
 def test_trust_is_measured_on_the_test_images(run: Run) -> None:
@@ -286,21 +281,12 @@ def test_maps_that_are_not_finite_are_left_out_of_overlays(
     assert (tmp_path / "out" / "grid.png").exists()
 
 
-def test_untrained_weights_and_senseless_sizes_are_refused(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untrained_weights_and_senseless_sizes_are_refused(run: Run) -> None:
     for name in ("davidnet:dropout=0.1", "speednet:width=0.5"):
         with pytest.raises(SeewhyError, match=f"{name} has no trained weights"):
             open_explained_model(name)
-    monkeypatch.setattr(explain_files, "pretrained_info", lambda name: PretrainedInfo(("cat",), 64))
-    with pytest.raises(SeewhyError, match="has no trained weights"):
-        open_explained_model("timm:some,pretrained=false")
-    with pytest.raises(SeewhyError, match="image_size must be at least 1, found 0"):
-        open_explained_model("timm:some", image_size=0)
     with pytest.raises(SeewhyError, match="takes what it was trained on"):
         open_explained_model(str(run.directory), image_size=64)
-    with pytest.raises(SeewhyError, match="names no model, as timm:resnet50 does"):
-        external.pretrained_info("timm:")
 
 
 def test_trust_needs_images_and_the_data_of_the_training(

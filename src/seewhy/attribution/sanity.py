@@ -14,8 +14,7 @@ from seewhy.attribution.layers import Layers, resolve_layers
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.target import Target, outputs
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of
-from seewhy.models.inspection import inspecting, prepare_images, unwrap_model
+from seewhy.models.inspection import device_of, inspecting, prepare_images, unwrap_model
 
 SURVIVES = 0.5  # a mean rank correlation with the map of a network without knowledge from which on a method fails
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.models.inference import PRECISIONS, autocasting
+from seewhy.models.classifier import PRECISIONS
+from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     extract_logits,
     inspecting,

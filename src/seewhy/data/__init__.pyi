@@ -5,6 +5,7 @@ from .dataset import Dataset as Dataset
 from .dataset import Split as Split
 from .dataset import class_counts as class_counts
 from .dataset import class_weights as class_weights
+from .decode import Preprocessing as Preprocessing
 from .sources import SOURCES as SOURCES
 from .sources import load as load
 from .sources import reload_data as reload_data

@@ -1,7 +1,9 @@
 """One image, however it is stored, as uint8 pixels of the size a model wants: the same for training data and a user's file."""
 
 import io
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,33 @@ _UPRIGHT = {
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes pixels, beyond their number.
+
+    Args:
+        crop: Share of the resized image's shorter side that the center crop keeps, in (0, 1]. timm
+            calls it `crop_pct`; in torchvision it is the crop size over the resize size.
+
+    Raises:
+        SeewhyError: If `crop` is not in (0, 1].
+    """
+
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
+
+
+WHOLE = Preprocessing()  # training data: nothing is cut but the overhang of the longer side
+
+
 def decode_image(
-    source: Encoded, image_size: tuple[int, int], channels: int
+    source: Encoded,
+    image_size: tuple[int, int],
+    channels: int,
+    preprocessing: Preprocessing = WHOLE,
 ) -> Tensor:  # (C, H, W) uint8
     """`source` upright, on white, resized and center-cropped to `image_size` (height, width), gray (1) or RGB (3).
 
@@ -39,7 +66,8 @@ def decode_image(
     if channels not in (1, 3):
         raise SeewhyError(f"images are decoded to 1 or 3 channels, found {channels}")
     try:
-        pixels = to_pixels(open_image(source, image_size), image_size, channels)
+        image = open_image(source, image_size, preprocessing)
+        pixels = to_pixels(image, image_size, channels, preprocessing)
     except Exception as error:  # a damaged file raises nearly anything inside Pillow: OSError, SyntaxError, struct.error …
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
         raise SeewhyError(
@@ -48,10 +76,15 @@ def decode_image(
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def open_image(source: Encoded, image_size: tuple[int, int] | None = None) -> Image.Image:
-    """The image in Pillow's hands, its header read, its pixels not yet; raises what Pillow raises.
+def open_image(
+    source: Encoded,
+    image_size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing = WHOLE,
+) -> Image.Image:
+    """Open an image: its header is read, its pixels are not yet. Raises what Pillow raises.
 
-    A JPEG much larger than `image_size` is decoded at a half, a quarter or an eighth, never below twice that size.
+    A JPEG much larger than `image_size` is decoded at 1/2, 1/4, or 1/8, and never at less than
+    twice the size it is resized to.
     """
     if isinstance(source, Image.Image):
         return source
@@ -65,14 +98,18 @@ def open_image(source: Encoded, image_size: tuple[int, int] | None = None) -> Im
         image: Image.Image = Image.open(io.BytesIO(source))
     else:
         # read whole: an open file per image would run into the limit on open files, and bytes decode without locks
-        return open_image(Path(source).read_bytes(), image_size)
+        return open_image(Path(source).read_bytes(), image_size, preprocessing)
     if image_size is not None:
-        image.draft(None, (2 * max(image_size), 2 * max(image_size)))  # None: keep the mode
+        side = math.ceil(2 * max(image_size) / preprocessing.crop)
+        image.draft(None, (side, side))  # None: keep the mode
     return image
 
 
 def to_pixels(
-    image: Image.Image, image_size: tuple[int, int], channels: int
+    image: Image.Image,
+    image_size: tuple[int, int],
+    channels: int,
+    preprocessing: Preprocessing = WHOLE,
 ) -> np.ndarray:  # (H, W, C) uint8
     """Everything after opening; raises what Pillow raises."""
     image.load()
@@ -80,7 +117,7 @@ def to_pixels(
     flat = flatten(image, channels)
     if transposition is not None:
         flat = flat.transpose(transposition)
-    pixels = np.asarray(fit(flat, image_size))
+    pixels = np.asarray(fit(flat, image_size, preprocessing))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
@@ -118,25 +155,27 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
-    """Scaled until it just covers `image_size` (height, width), the overhang cut off evenly on both sides."""
+def fit(
+    image: Image.Image, image_size: tuple[int, int], preprocessing: Preprocessing = WHOLE
+) -> Image.Image:
+    """Resize until the center crop covers `image_size` (height, width), and crop."""
     height, width = image_size
-    if image.size == (width, height):
+    if image.size == (width, height) and preprocessing.crop == 1:
         return image
     # Pillow widens its bicubic filter when it shrinks, which is what keeps fine patterns from aliasing
     return image.resize(
         (width, height),
         Image.Resampling.BICUBIC,
-        box=crop_box((image.height, image.width), image_size),
+        box=crop_box((image.height, image.width), image_size, preprocessing),
     )
 
 
 def crop_box(
-    size: tuple[int, int], image_size: tuple[int, int]
+    size: tuple[int, int], image_size: tuple[int, int], preprocessing: Preprocessing = WHOLE
 ) -> tuple[float, float, float, float]:
-    """What `fit` keeps of an image of `size` (height, width): left, top, right, bottom in its pixels."""
+    """Part of an image of `size` (height, width) that `fit` keeps: left, top, right, bottom."""
     (height, width), (to_height, to_width) = size, image_size
-    scale = max(to_height / height, to_width / width)
+    scale = max(to_height / height, to_width / width) / preprocessing.crop
     box_width, box_height = min(to_width / scale, width), min(to_height / scale, height)
     left, top = (width - box_width) / 2, (height - box_height) / 2
     return left, top, left + box_width, top + box_height

@@ -16,8 +16,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.inference import autocasting, device_of
-from seewhy.models.inspection import check_images, extract_logits, inspecting, prepare_images
+from seewhy.models.inference import autocasting
+from seewhy.models.inspection import (
+    check_images,
+    device_of,
+    extract_logits,
+    inspecting,
+    prepare_images,
+)
 from seewhy.notation import bind
 
 Norm = Literal["linf", "l2"]

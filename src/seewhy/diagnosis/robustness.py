@@ -13,7 +13,9 @@ from seewhy.diagnosis.attacks import ATTACKS, Attack, pgd
 from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from seewhy.diagnosis.predictions import wilson_interval
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.inference import PRECISIONS, autocasting, device_of, logits
+from seewhy.models.classifier import PRECISIONS
+from seewhy.models.inference import autocasting, logits
+from seewhy.models.inspection import device_of
 
 _BATCH = 100  # on a CPU the maps of that many small images stay in its cache, and go through three times as fast
 

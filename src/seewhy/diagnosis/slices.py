@@ -12,8 +12,8 @@ from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions, wilson_interval
 from seewhy.diagnosis.statistics import holm
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import evaluating, logits
-from seewhy.models.inspection import inspecting, unwrap_model
+from seewhy.models.inference import logits
+from seewhy.models.inspection import evaluating, inspecting, unwrap_model
 
 SMALLEST = 20  # images of a slice
 TAIL = 0.1  # share of the images at either end of an attribute

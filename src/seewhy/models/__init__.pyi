@@ -1,8 +1,11 @@
 from .classifier import Classifier as Classifier
 from .classifier import as_classifier as as_classifier
-from .inference import device_of as device_of
-from .inference import evaluating as evaluating
+from .classifier import pretrained_classifier as pretrained_classifier
+from .external import PretrainedInfo as PretrainedInfo
+from .external import pretrained_info as pretrained_info
 from .inference import logits as logits
+from .inspection import device_of as device_of
+from .inspection import evaluating as evaluating
 from .normalization import Normalize as Normalize
 from .normalization import normalize_for as normalize_for
 from .registry import MODELS as MODELS

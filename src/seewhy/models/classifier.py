@@ -1,42 +1,97 @@
-"""A network that can be asked: the one value that predicting, explaining and diagnosing take."""
+"""A model together with its classes, images, and precision: what `predict`, `explain`, … take."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of
+from seewhy.models.external import pretrained_info
+from seewhy.models.inspection import device_of
+from seewhy.models.registry import blank_sample, build_model
+from seewhy.notation import parse
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
-    """A trained network and everything needed to ask it about images."""
+    """A trained model and how to use it; change a field with `dataclasses.replace`.
 
-    model: nn.Module  # images (N, C, H, W) float in [0, 1] to logits (N, K), in evaluation mode
-    classes: tuple[str, ...] = ()  # K names; empty where they are unknown: classes are numbered
-    image_shape: tuple[int, int, int] | None = None  # (C, H, W); None where any is taken
-    precision: str = "fp32"  # fp32, bf16 or fp16, the format to compute in
-    tta: str = "none"  # test-time augmentation of predictions, an entry of TTA
+    A bare module is enough wherever a classifier is taken; then its classes are numbered, and it
+    computes in fp32.
+
+    Args:
+        model: Maps images (N, C, H, W), float in [0, 1], to logits (N, K).
+        classes: The K class names; if empty, classes are numbered.
+        image_shape: (C, H, W) of its images; None if it takes any.
+        precision: Format to compute in: "fp32", or "bf16" or "fp16" under autocast.
+        tta: Test-time augmentation of predictions, an entry of TTA such as "flip".
+        preprocessing: How an image file becomes pixels.
+
+    Raises:
+        SeewhyError: For an unknown precision or an impossible image shape.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
+    precision: str = "fp32"
+    tta: str = "none"
+    preprocessing: Preprocessing = Preprocessing()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))  # a list does as well
+        if self.precision not in PRECISIONS:
+            raise SeewhyError(
+                f"unknown precision {self.precision!r}; possible: {', '.join(PRECISIONS)}"
+            )
+        if self.image_shape is not None:
+            shape = tuple(self.image_shape)
+            if len(shape) != 3 or min(shape) < 1:
+                raise SeewhyError(f"image_shape must be (channels, height, width), found {shape}")
+            object.__setattr__(self, "image_shape", shape)
+
+    def __repr__(self) -> str:
+        parts = [type(self.model).__name__]
+        if self.classes:
+            first = ", ".join(self.classes[:3]) + (", …" if len(self.classes) > 3 else "")
+            parts.append(f"{len(self.classes)} classes ({first})")
+        if self.image_shape is not None:
+            parts.append(f"images {'x'.join(map(str, self.image_shape))}")
+        parts.append(self.precision)
+        if self.tta != "none":
+            parts.append(f"tta {self.tta}")
+        if self.preprocessing != Preprocessing():
+            parts.append(f"crop {self.preprocessing.crop:.3g}")
+        return f"Classifier({', '.join(parts)}, on {self.device})"
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are."""
+        """Device of the model's parameters."""
         return device_of(self.model)
 
-    def class_names(self, count: int) -> tuple[str, ...]:
-        """The names of `count` classes. Raises SeewhyError where the classifier has another number of them."""
-        if self.classes and len(self.classes) != count:
+    def class_names(self, num_classes: int) -> tuple[str, ...]:
+        """Names of the model's classes, numbers if it has none.
+
+        Args:
+            num_classes: Number of logits that the model returns, K.
+
+        Raises:
+            SeewhyError: If the number of names is another.
+        """
+        if self.classes and len(self.classes) != num_classes:
             raise SeewhyError(
-                f"the model has {count} classes, but {len(self.classes)} names were given"
+                f"the model has {num_classes} classes, but the classifier has "
+                f"{len(self.classes)} class names; give one name per class"
             )
-        return self.classes or tuple(map(str, range(count)))
+        return self.classes or tuple(map(str, range(num_classes)))
 
 
 class HasClassifier(Protocol):
-    """A run, or another value that holds a classifier."""
+    """A run, or any other value with a classifier."""
 
     @property
     def classifier(self) -> Classifier: ...
@@ -45,19 +100,52 @@ class HasClassifier(Protocol):
 ClassifierLike = Classifier | nn.Module | HasClassifier
 
 
-def as_classifier(value: ClassifierLike, classes: Sequence[str] | None = None) -> Classifier:
-    """The classifier in `value`: itself, that of a run, or one made of a bare module.
+def as_classifier(value: ClassifierLike) -> Classifier:
+    """The classifier of `value`: itself, that of a run, or one made from a bare module.
 
-    `classes` replaces the names. Raises SeewhyError for any other value.
+    Raises:
+        SeewhyError: For any other value.
     """
     if isinstance(value, Classifier):
-        found = value
-    elif isinstance(value, nn.Module):
-        found = Classifier(value)
-    elif isinstance(getattr(value, "classifier", None), Classifier):
-        found = value.classifier
-    else:
+        return value
+    if isinstance(value, nn.Module):  # first: a module may have a layer called `classifier`
+        return Classifier(value)
+    classifier = getattr(value, "classifier", None)
+    if isinstance(classifier, Classifier):
+        return classifier
+    raise SeewhyError(
+        f"expected a Classifier, a Run, or a torch.nn.Module, found {type(value).__name__}"
+    )
+
+
+def pretrained_classifier(
+    name: str, device: torch.device | str = "cpu", image_size: int | None = None
+) -> Classifier:
+    """A model with published weights, in evaluation mode.
+
+    Args:
+        name: `timm:NAME` or `torchvision:NAME`, such as "timm:resnet50"; needs the extra `zoo`.
+        device: Device to put the model on.
+        image_size: Height and width of its images; by default those of the weights.
+
+    Raises:
+        SeewhyError: For a model without published weights, and if the package is missing.
+    """
+    if image_size is not None and image_size < 1:
+        raise SeewhyError(f"image_size must be at least 1, found {image_size}")
+    info = pretrained_info(name)
+    settings = parse(name)[2]
+    if info is None or settings.get("pretrained", "true").lower() != "true":
         raise SeewhyError(
-            f"expected a Classifier, a Run or a torch.nn.Module, found {type(value).__name__}"
+            f"{name} has no trained weights: give the directory of a run, or timm:NAME or "
+            "torchvision:NAME"
         )
-    return found if classes is None else replace(found, classes=tuple(classes))
+    size = image_size or info.image_size
+    spec = name if "pretrained" in settings else f"{name},pretrained=true"
+    model = build_model(spec, len(info.classes), blank_sample(3, size, size))
+    return Classifier(
+        model.to(device).eval(),
+        info.classes,
+        (3, size, size),
+        preprocessing=info.preprocessing,
+    )

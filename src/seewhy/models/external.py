@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
+from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.models.inference import evaluating
+from seewhy.models.inspection import evaluating
 from seewhy.models.normalization import Normalize, normalize_for
 from seewhy.notation import parse
 
@@ -77,42 +78,55 @@ def torchvision_model(
 
 @dataclass(frozen=True)
 class PretrainedInfo:
-    """What the published weights of a model were made for."""
+    """What the published weights of a model were trained for."""
 
     classes: tuple[str, ...]
-    image_size: int
+    image_size: int  # height and width in pixels
+    preprocessing: Preprocessing = Preprocessing()
 
 
 def pretrained_info(text: str) -> PretrainedInfo | None:
-    """The classes and the image size of the weights that `timm:NAME` or `torchvision:NAME` has; None for any other model.
+    """Classes, image size, and preprocessing of the weights of `timm:NAME` or `torchvision:NAME`.
 
-    Classes without names are numbered. Raises SeewhyError where the package is missing or does not know the name.
+    None for any other model. Classes without names are numbered.
+
+    Raises:
+        SeewhyError: If the package is missing, or does not know the name.
     """
     package, positional, keywords = parse(text)
     if package not in ("timm", "torchvision"):
         return None
     name = positional[0] if positional else keywords.get("name", "")
     if not name:
-        raise SeewhyError(f"{text!r} names no model, as {package}:resnet50 does")
-    if package == "timm":
-        timm = _package("timm")
-        _check_name("timm", name, name.partition(".")[0], timm.list_models())
-        config: Any = _create(
-            "timm", name, lambda: timm.get_pretrained_cfg(name, allow_unregistered=False)
-        )
-        info = timm.data.ImageNetInfo()
-        known = (
-            [info.index_to_description(index) for index in range(config.num_classes)]
-            if config.num_classes == 1000
-            else None
-        )
-        return PretrainedInfo(
-            tuple(known or map(str, range(config.num_classes))), config.input_size[-1]
-        )
+        raise SeewhyError(f"{text!r} names no model; write {package}:resnet50, for example")
+    return _timm_info(name) if package == "timm" else _torchvision_info(name)
+
+
+def _timm_info(name: str) -> PretrainedInfo:
+    timm = _package("timm")
+    _check_name("timm", name, name.partition(".")[0], timm.list_models())
+    config: Any = _create(
+        "timm", name, lambda: timm.get_pretrained_cfg(name, allow_unregistered=False)
+    )
+    if config.num_classes == 1000:
+        imagenet = timm.data.ImageNetInfo()
+        classes = tuple(imagenet.index_to_description(index) for index in range(1000))
+    else:
+        classes = tuple(map(str, range(config.num_classes)))
+    return PretrainedInfo(classes, config.input_size[-1], Preprocessing(crop=config.crop_pct))
+
+
+def _torchvision_info(name: str) -> PretrainedInfo:
     models = _package("torchvision").models
     _check_name("torchvision", name, name, models.list_models(module=models))
     weights = models.get_model_weights(name).DEFAULT
-    return PretrainedInfo(tuple(weights.meta["categories"]), weights.transforms().crop_size[0])
+    preset = weights.transforms()
+    image_size, resized = preset.crop_size[0], preset.resize_size[0]
+    return PretrainedInfo(
+        tuple(weights.meta["categories"]),
+        image_size,
+        Preprocessing(crop=min(1.0, image_size / resized)),
+    )
 
 
 class External(nn.Module):

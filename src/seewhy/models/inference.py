@@ -1,16 +1,12 @@
 """From stored images to logits, without a trace left in the model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
-
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import PRECISIONS
+from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.tta import bind_tta
-
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def logits(
@@ -51,27 +47,10 @@ def logits(
     ).cpu()  # outside of inference mode, so that gradients may flow through what is returned
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode; afterwards every submodule is in the mode it was in before, also after an exception."""
-    training = {module: module.training for module in model.modules()}
-    try:
-        yield model.eval()
-    finally:
-        for module, mode in training.items():
-            module.training = mode  # not train(mode), which would overrule submodules that were frozen on their own
-
-
 def autocasting(precision: str, device: torch.device) -> torch.autocast:
     """The context in which a network computes in that precision."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter is, or its first buffer; the CPU for a model without either."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def _as_pixels(batch: Tensor, device: torch.device) -> Tensor:

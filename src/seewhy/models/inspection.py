@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of
 
 
 @contextmanager
@@ -42,6 +42,23 @@ def inspecting(model: nn.Module) -> Iterator[nn.Module]:
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put `model` in evaluation mode; on exit every submodule is back in the mode it was in."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, mode in training.items():
+            module.training = mode  # train(mode) would reset submodules that were frozen one by one
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the model's first parameter or buffer; the CPU for a model without either."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def check_eval_mode(model: nn.Module) -> None:

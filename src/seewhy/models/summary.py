@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of, evaluating
+from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import blank_sample, build_model
 
 LARGEST_IMAGE = (

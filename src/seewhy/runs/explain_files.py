@@ -17,14 +17,22 @@ from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Split
-from seewhy.data.decode import Encoded, crop_box, decode_image, open_image, to_pixels, upright_size
+from seewhy.data.decode import (
+    Encoded,
+    Preprocessing,
+    crop_box,
+    decode_image,
+    open_image,
+    to_pixels,
+    upright_size,
+)
 from seewhy.diagnosis.predictions import most_confident_errors
 from seewhy.errors import SeewhyError
 from seewhy.figures.explanations import MOST_BLOCKS, MOST_COLUMNS, explanation_figure, overlay
 from seewhy.figures.style import save_figure
 from seewhy.files import make_directory, write_atomically
-from seewhy.models.external import pretrained_info
-from seewhy.models.registry import MODELS, blank_sample, build_model
+from seewhy.models.classifier import pretrained_classifier
+from seewhy.models.registry import MODELS
 from seewhy.notation import parse
 from seewhy.progress import note, progress
 from seewhy.runs.prediction import data_of
@@ -42,6 +50,7 @@ class ExplainedModel:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]  # (C, H, W)
     run: Run | None
+    preprocessing: Preprocessing = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -71,25 +80,19 @@ def open_explained_model(
     `image_size` is the side of the images for published weights, by default the one that they were made for. Raises
     SeewhyError for what is neither, and for a network without weights.
     """
-    package, _, settings = parse(name)
-    if image_size is not None and image_size < 1:
-        raise SeewhyError(f"image_size must be at least 1, found {image_size}")
-    if package not in MODELS or Path(name).is_dir():
-        run = open_run(name, device)
-        if image_size is not None:
-            raise SeewhyError(
-                f"image_size is for published weights; {name} takes what it was trained on"
-            )
-        return ExplainedModel(run.model, run.classes, run.image_shape, run)
-    made_for = pretrained_info(name)
-    if made_for is None or settings.get("pretrained", "true").lower() != "true":
-        raise SeewhyError(
-            f"{name} has no trained weights: give the directory of a run of it, or timm:NAME or torchvision:NAME"
+    if parse(name)[0] in MODELS and not Path(name).is_dir():
+        classifier = pretrained_classifier(name, device, image_size)
+        shape = classifier.image_shape
+        assert shape is not None
+        return ExplainedModel(
+            classifier.model, classifier.classes, shape, None, classifier.preprocessing
         )
-    size = image_size or made_for.image_size
-    text = name if "pretrained" in settings else f"{name},pretrained=true"
-    model = build_model(text, len(made_for.classes), blank_sample(3, size, size))
-    return ExplainedModel(model.to(device).eval(), made_for.classes, (3, size, size), None)
+    if image_size is not None:
+        raise SeewhyError(
+            f"image_size is for published weights; {name} takes what it was trained on"
+        )
+    run = open_run(name, device)
+    return ExplainedModel(run.model, run.classes, run.image_shape, run)
 
 
 def error_images(run: Run, count: int) -> list[ImageFile]:
@@ -138,7 +141,7 @@ def write_explanations(
     with progress("explaining", len(pictures), quiet) as advance:
         for start in range(0, len(pictures), AT_ONCE):
             some = pictures[start : start + AT_ONCE]
-            read = list(_read(some, names[start : start + AT_ONCE], subject.image_shape, bad))
+            read = list(_read(some, names[start : start + AT_ONCE], subject, bad))
             if not read:
                 continue
             pixels = torch.stack([image for *_, image in read])
@@ -234,15 +237,17 @@ def chosen_layers(layers: Sequence[str]) -> str | list[str]:
 
 
 def _read(
-    pictures: Sequence[ImageFile], names: Sequence[str], shape: tuple[int, int, int], bad: list[str]
+    pictures: Sequence[ImageFile], names: Sequence[str], subject: ExplainedModel, bad: list[str]
 ) -> Iterator[tuple[ImageFile, str, Tensor]]:
-    """Those that can be read, as the network takes them; what is wrong with the others is added to `bad`."""
-    channels, height, width = shape
+    """Images that can be read, as the model takes them; errors of the others are added to `bad`."""
+    channels, height, width = subject.image_shape
     for picture, name in zip(pictures, names, strict=True):
         try:
-            yield picture, name, decode_image(picture.source, (height, width), channels)
+            pixels = decode_image(picture.source, (height, width), channels, subject.preprocessing)
         except SeewhyError as error:
             bad.append(str(error))
+        else:
+            yield picture, name, pixels
 
 
 def _labels(pictures: Sequence[ImageFile]) -> Tensor | None:
@@ -279,7 +284,8 @@ def _write_overlays(
     pixels = torch.from_numpy(
         to_pixels(original, size, subject.image_shape[0]).transpose(2, 0, 1).copy()
     )
-    left, top, right, bottom = (round(edge) for edge in crop_box(size, subject.image_shape[1:]))
+    box = crop_box(size, subject.image_shape[1:], subject.preprocessing)
+    left, top, right, bottom = map(round, box)
     for (layer, method), maps in explanation.maps.items():
         heat = torch.zeros(1, *size)
         if maps.isfinite().all():  # otherwise its status says so

@@ -12,7 +12,8 @@ from seewhy.data.decode import decode_image
 from seewhy.data.sources import load
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.inference import device_of, logits
+from seewhy.models.inference import logits
+from seewhy.models.inspection import device_of
 from seewhy.runs.run import Run
 from seewhy.train.device import find_precision
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import autocasting, device_of, logits
+from seewhy.models.inference import autocasting, logits
+from seewhy.models.inspection import device_of
 from seewhy.train.averaging import swap_weights
 from seewhy.train.batches import batches, epoch_order, resize_images
 from seewhy.train.device import retain_freed_memory

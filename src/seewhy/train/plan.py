@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seewhy.data.augment import Augmentation, bind_augmentations
 from seewhy.data.dataset import Dataset, Split, class_weights
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of, evaluating
+from seewhy.models.inspection import device_of, evaluating
 from seewhy.train.batches import equal_batches, on_device, resize_images
 from seewhy.train.device import find_precision
 from seewhy.train.freezing import freezable, frozen_after

@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import device_of
+from seewhy.models.inspection import device_of
 from seewhy.train.averaging import Weights, clone_weights
 from seewhy.train.device import find_precision
 from seewhy.train.optimizers import Rates, bind_optimizer
