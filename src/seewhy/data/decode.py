@@ -50,14 +50,16 @@ class Preprocessing:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
 
 
-WHOLE = Preprocessing()  # training data: nothing is cut but the overhang of the longer side
+DEFAULT_PREPROCESSING = (
+    Preprocessing()
+)  # training data: nothing is cut but the overhang of the longer side
 
 
 def decode_image(
     source: Encoded,
     image_size: tuple[int, int],
     channels: int,
-    preprocessing: Preprocessing = WHOLE,
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Tensor:  # (C, H, W) uint8
     """`source` upright, on white, resized and center-cropped to `image_size` (height, width), gray (1) or RGB (3).
 
@@ -79,7 +81,7 @@ def decode_image(
 def open_image(
     source: Encoded,
     image_size: tuple[int, int] | None = None,
-    preprocessing: Preprocessing = WHOLE,
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Image.Image:
     """Open an image: its header is read, its pixels are not yet. Raises what Pillow raises.
 
@@ -109,7 +111,7 @@ def to_pixels(
     image: Image.Image,
     image_size: tuple[int, int],
     channels: int,
-    preprocessing: Preprocessing = WHOLE,
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> np.ndarray:  # (H, W, C) uint8
     """Everything after opening; raises what Pillow raises."""
     image.load()
@@ -156,7 +158,9 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
 
 
 def fit(
-    image: Image.Image, image_size: tuple[int, int], preprocessing: Preprocessing = WHOLE
+    image: Image.Image,
+    image_size: tuple[int, int],
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Image.Image:
     """Resize until the center crop covers `image_size` (height, width), and crop."""
     height, width = image_size
@@ -171,7 +175,9 @@ def fit(
 
 
 def crop_box(
-    size: tuple[int, int], image_size: tuple[int, int], preprocessing: Preprocessing = WHOLE
+    size: tuple[int, int],
+    image_size: tuple[int, int],
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> tuple[float, float, float, float]:
     """Part of an image of `size` (height, width) that `fit` keeps: left, top, right, bottom."""
     (height, width), (to_height, to_width) = size, image_size

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from seewhy.data.decode import Preprocessing
+from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models.external import pretrained_info
 from seewhy.models.inspection import device_of
@@ -40,7 +40,7 @@ class Classifier:
     image_shape: tuple[int, int, int] | None = None
     precision: str = "fp32"
     tta: str = "none"
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))  # a list does as well
@@ -64,7 +64,7 @@ class Classifier:
         parts.append(self.precision)
         if self.tta != "none":
             parts.append(f"tta {self.tta}")
-        if self.preprocessing != Preprocessing():
+        if self.preprocessing != DEFAULT_PREPROCESSING:
             parts.append(f"crop {self.preprocessing.crop:.3g}")
         return f"Classifier({', '.join(parts)}, on {self.device})"
 

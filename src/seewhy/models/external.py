@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
-from seewhy.data.decode import Preprocessing
+from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.inspection import evaluating
 from seewhy.models.normalization import Normalize, normalize_for
@@ -82,7 +82,7 @@ class PretrainedInfo:
 
     classes: tuple[str, ...]
     image_size: int  # height and width in pixels
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
 
 
 def pretrained_info(text: str) -> PretrainedInfo | None:

@@ -18,6 +18,7 @@ from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Split
 from seewhy.data.decode import (
+    DEFAULT_PREPROCESSING,
     Encoded,
     Preprocessing,
     crop_box,
@@ -50,7 +51,7 @@ class ExplainedModel:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]  # (C, H, W)
     run: Run | None
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
 
 
 @dataclass(frozen=True)
