@@ -70,7 +70,7 @@ def test_images_have_the_mean_area_of_the_run(
     recipe: Recipe, data: Dataset, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sides = set()
-    true = loop.resized
+    true = loop.resize_images
 
     def watched(images: torch.Tensor, factor: float) -> torch.Tensor:
         sides.add(round(factor, 6))

@@ -8,7 +8,7 @@ FAULTS = """
 import resource
 import torch
 from contextlib import nullcontext
-from seewhy.train.memory import _glibc, kept_memory
+from seewhy.train.device import _glibc, retain_freed_memory
 
 def faults(size=100_000_000):  # more than glibc keeps by itself
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,7 +21,7 @@ def peak():
     return int(open("/proc/self/statm").read().split()[1])
 
 free = faults()
-with kept_memory(torch.device("cpu")):
+with retain_freed_memory(torch.device("cpu")):
     faults()  # the first time it must be asked for
     kept, held = faults(), peak()
 left = peak()

@@ -59,21 +59,21 @@ def together(
 BATCH_NORM = """
 import torch
 from torch import nn
-from seewhy.train.distributed import average, joined, one_batch, summed
+from seewhy.train.distributed import all_reduce_mean, all_reduce_sum, distributed_session, sync_batch_norm
 
 torch.manual_seed(0)
 images, gradient = 3 + 2 * torch.randn(7, 4, 5, 5), torch.randn(7, 4, 5, 5)
 whole, part = nn.BatchNorm2d(4, momentum=0.3), nn.BatchNorm2d(4, momentum=0.3)
 for norm in (whole, part):
     nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(1))
-with joined("cpu") as (world, device):
+with distributed_session("cpu") as (world, device):
     assert (world.size, device) == (2, "cpu")
     inputs = images.clone().requires_grad_()
     expected = whole(inputs)
     (expected * gradient).sum().backward()
     mine = world.shard(7)  # three images here, four there
     own = images[mine].clone().requires_grad_()
-    with one_batch(part, world):
+    with sync_batch_norm(part, world):
         found = part(own)
         (found * gradient[mine]).sum().backward()
     assert "forward" not in vars(part)
@@ -82,19 +82,19 @@ with joined("cpu") as (world, device):
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(part.state_dict()[name], tensor)
     gradients = [part.weight.grad, part.bias.grad]
-    average(gradients, world)
+    all_reduce_mean(gradients, world)
     torch.testing.assert_close(2 * gradients[0], whole.weight.grad, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(2 * gradients[1], whole.bias.grad, rtol=1e-4, atol=1e-4)
-    assert summed(torch.tensor([world.rank + 1.0]), world).item() == 3
-    with one_batch(part.eval(), world):
+    assert all_reduce_sum(torch.tensor([world.rank + 1.0]), world).item() == 3
+    with sync_batch_norm(part.eval(), world):
         torch.testing.assert_close(part(own), whole.eval()(own))
     forgetful = nn.BatchNorm2d(4, track_running_stats=False).eval()
-    with one_batch(forgetful, world):
+    with sync_batch_norm(forgetful, world):
         found = forgetful(own)
     torch.testing.assert_close(found, forgetful(own))
-with joined("cpu") as (again, device):  # a second training of one process
+with distributed_session("cpu") as (again, device):  # a second training of one process
     assert again == world
-    assert summed(torch.tensor([1.0]), again).item() == 2
+    assert all_reduce_sum(torch.tensor([1.0]), again).item() == 2
 print("all of it holds")
 """
 
@@ -110,7 +110,7 @@ def test_batch_norm_over_processes_is_batch_norm_over_the_whole_batch(tmp_path: 
 FROM_FIRST = """
 import os
 from seewhy.errors import SeewhyError
-from seewhy.train.distributed import from_first, joined
+from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 
 made = []
 def value():
@@ -121,15 +121,15 @@ def fails():
     made.append(os.environ["RANK"])
     raise SeewhyError("no rate was found in process " + os.environ["RANK"])
 
-with joined("cpu") as (world, device):
-    assert from_first(value, world) == {"rate": 0.1}
+with distributed_session("cpu") as (world, device):
+    assert broadcast_from_rank0(value, world) == {"rate": 0.1}
     try:
-        from_first(fails, world)
+        broadcast_from_rank0(fails, world)
     except SeewhyError as error:
         assert str(error) == "no rate was found in process 0"
     else:
         raise AssertionError("nothing was raised")
-    assert from_first(value, world) == {"rate": 0.1}  # all are still in step
+    assert broadcast_from_rank0(value, world) == {"rate": 0.1}  # all are still in step
     assert made == (["0"] * 3 if world.is_first else [])
 print("all of it holds")
 """

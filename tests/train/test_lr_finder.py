@@ -61,7 +61,7 @@ def test_rates_grow_by_one_factor_and_groups_keep_their_ratio(
     data: Dataset, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[float]] = []
-    true = loop.set_rates
+    true = loop.set_lr_and_momentum
 
     def spy(optimizers: list[torch.optim.Optimizer], *factors: float) -> None:
         true(optimizers, *factors)
