@@ -19,7 +19,7 @@ from seewhy.diagnosis.slices import (
 )
 from seewhy.diagnosis.statistics import holm
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
 
 NAMES = ("cat", "dog", "ship")
@@ -228,7 +228,7 @@ def test_features_are_what_the_last_linear_layer_gets() -> None:
     assert found.dtype == torch.float32
     with torch.no_grad():
         outputs = found @ model.linear.weight.T * model.scale  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(outputs, logits(model, images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(outputs, compute_logits(model, images), atol=1e-5, rtol=1e-4)
     assert extract_features(model, images, "bf16").dtype == torch.float32
 
 
@@ -263,12 +263,12 @@ def test_features_of_networks_without_a_linear_layer_at_the_end() -> None:
     found = extract_features(model, images)
     with torch.no_grad():
         expected = found @ model.last.weight[:, :, 0, 0].T + model.last.bias
-    torch.testing.assert_close(expected, logits(model, images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(expected, compute_logits(model, images), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         extract_features(Spread(), images), images.float().mean((2, 3)) / 255
     )
     plain = nn.Sequential(nn.Flatten(), nn.Softmax(1)).eval()
-    torch.testing.assert_close(extract_features(plain, images), logits(plain, images))
+    torch.testing.assert_close(extract_features(plain, images), compute_logits(plain, images))
 
 
 class Tokens(nn.Module):

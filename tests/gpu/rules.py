@@ -17,7 +17,8 @@ from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.attacks import ATTACKS, attack
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 from seewhy.models.registry import build_model
 from seewhy.models.tta import TTA
 from seewhy.runs.lr_search import find_lr
@@ -283,7 +284,8 @@ def test_predictions_are_those_of_the_cpu(tta: str, data: Dataset) -> None:
     torch.manual_seed(0)
     model = build_model("speednet:width=0.25", 3, data.train)
     here, there = (
-        logits(net, data.test.images, tta=tta) for net in (model, copy.deepcopy(model).to("cuda"))
+        compute_logits(Classifier(net, tta=tta), data.test.images)
+        for net in (model, copy.deepcopy(model).to("cuda"))
     )
     assert there.device.type == "cpu"
     torch.testing.assert_close(here, there)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import blank_sample, build_model
 
@@ -33,7 +34,7 @@ class Recorder(nn.Module):
 def test_pixels_are_divided_by_255_and_batches_keep_their_order():
     images, model = images_of(10), Recorder()
     expected = images.numpy().astype(np.float64).mean((2, 3)) / 255
-    found = logits(model, images, batch_size=4)
+    found = compute_logits(model, images, batch_size=4)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
     assert model.seen == [((n, 3, 8, 8), torch.float32, False, False) for n in (4, 4, 2)]
 
@@ -47,7 +48,7 @@ def test_chunks_equal_one_pass(batch_size):
     with torch.no_grad(), evaluating(model):
         expected = model(images / 255)
     torch.testing.assert_close(
-        logits(model, images, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4
+        compute_logits(model, images, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4
     )
 
 
@@ -57,7 +58,8 @@ def test_bf16_is_near_and_comes_back_as_float32():
         build_model("speednet:width=0.25", 5, blank_sample(1, 8, 8)),
         images_of(6, channels=1),
     )
-    exact, rounded = logits(model, images), logits(model, images, precision="bf16")
+    exact = compute_logits(model, images)
+    rounded = compute_logits(Classifier(model, precision="bf16"), images)
     assert exact.dtype == rounded.dtype == torch.float32
     assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
 
@@ -69,13 +71,13 @@ def test_an_outer_autocast_does_not_reach_fp32():
         images_of(6, channels=1),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = logits(model, images)
-    assert torch.equal(inside, logits(model, images))
+        inside = compute_logits(model, images)
+    assert torch.equal(inside, compute_logits(model, images))
 
 
 def test_the_result_may_enter_a_graph():
     temperature = torch.ones((), requires_grad=True)
-    found = logits(Recorder(), images_of(3))
+    found = compute_logits(Recorder(), images_of(3))
     (found / temperature).square().sum().backward()
     assert temperature.grad.isfinite()
 
@@ -84,13 +86,15 @@ def test_memory_mapped_images(tmp_path):
     images = images_of(9)
     np.save(tmp_path / "images.npy", images.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="r+"))
-    assert torch.equal(logits(Recorder(), mapped, batch_size=2), logits(Recorder(), images))
+    assert torch.equal(
+        compute_logits(Recorder(), mapped, batch_size=2), compute_logits(Recorder(), images)
+    )
 
 
 def test_the_stored_images_are_not_written_to():
     images = images_of(4)
     before = images.clone()
-    logits(Recorder(), images)
+    compute_logits(Recorder(), images)
     assert torch.equal(images, before)
 
 
@@ -106,9 +110,9 @@ def test_every_submodule_is_back_in_its_mode(fails):
     before = [module.training for module in model.modules()]
     if fails:
         with pytest.raises(RuntimeError, match="broken"):
-            logits(model, images_of(2))
+            compute_logits(model, images_of(2))
     else:
-        logits(model, images_of(2))
+        compute_logits(model, images_of(2))
     assert [module.training for module in model.modules()] == before
 
 
@@ -116,7 +120,7 @@ def test_running_statistics_and_the_generator_stay():
     model = build_model("davidnet:dropout=0.5", 3, blank_sample(3, 8, 8))
     state = {key: value.clone() for key, value in model.state_dict().items()}
     generator = torch.get_rng_state()
-    logits(model, images_of(4))
+    compute_logits(model, images_of(4))
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
 
@@ -131,14 +135,12 @@ def test_running_statistics_and_the_generator_stay():
 )
 def test_images_that_are_not_stored_pixels_are_refused(images):
     with pytest.raises(SeewhyError, match=r"needs images \(N, C, H, W\) uint8"):
-        logits(Recorder(), images)
+        compute_logits(Recorder(), images)
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(SeewhyError, match="unknown precision 'fp8'; possible: fp32, bf16"):
-        logits(Recorder(), images_of(1), precision="fp8")
     with pytest.raises(SeewhyError, match="batch_size must be at least 1, found 0"):
-        logits(Recorder(), images_of(1), batch_size=0)
+        compute_logits(Recorder(), images_of(1), batch_size=0)
 
 
 def test_device_of():
@@ -150,3 +152,15 @@ def test_device_of():
 class Broken(nn.Module):
     def forward(self, x):
         raise RuntimeError("broken")
+
+
+class WithFeatures(Recorder):
+    """Returns a tuple, as some models of other packages do."""
+
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def test_compute_logits_of_a_model_with_further_outputs():
+    images = images_of(3)
+    assert torch.equal(compute_logits(WithFeatures(), images), compute_logits(Recorder(), images))

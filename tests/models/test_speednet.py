@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.models.speednet import Group, whitening_filters
 
@@ -193,5 +193,5 @@ def test_it_learns_digits_in_a_few_seconds_in_bf16():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    correct = logits(model, images[1200:]).argmax(1) == labels[1200:]
+    correct = compute_logits(model, images[1200:]).argmax(1) == labels[1200:]
     assert correct.float().mean() > 0.93

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 from seewhy.models.tta import TTA, bind_tta
 
 
@@ -42,7 +43,7 @@ def shifted(image: Tensor, by: int) -> Tensor:
 
 def test_flip_is_the_mean_of_two(images: Tensor) -> None:
     model = Weighted(8)
-    found = logits(model, images, tta="flip", batch_size=5)
+    found = compute_logits(Classifier(model, tta="flip"), images, batch_size=5)
     for image, row in zip(images, found, strict=True):
         expected = (score(model, image) + score(model, image.flip(2))) / 2
         assert row.tolist() == pytest.approx([expected, -expected], abs=1e-3)
@@ -50,7 +51,7 @@ def test_flip_is_the_mean_of_two(images: Tensor) -> None:
 
 def test_flip_shift_is_half_the_center_and_half_the_corners(images: Tensor) -> None:
     model = Weighted(8)
-    found = logits(model, images, tta="flip-shift")
+    found = compute_logits(Classifier(model, tta="flip-shift"), images)
     for image, row in zip(images, found, strict=True):
         views = [
             image,
@@ -68,11 +69,12 @@ def test_flip_shift_is_half_the_center_and_half_the_corners(images: Tensor) -> N
 @pytest.mark.parametrize("name", ["flip", "flip-shift"])
 def test_only_unsure_images_get_a_second_look(name: str, images: Tensor) -> None:
     model = Weighted(8)
-    plain, full = logits(model, images), logits(model, images, tta=name)
+    plain = compute_logits(model, images)
+    full = compute_logits(Classifier(model, tta=name), images)
     confidence = plain.softmax(1).amax(1)
     between = confidence.sort().values[3:5].mean().item()
     model.seen = 0
-    found = logits(model, images, tta=f"{name}:below={between}")
+    found = compute_logits(Classifier(model, tta=f"{name}:below={between}"), images)
     unsure = confidence < between
     assert unsure.sum() == 4
     torch.testing.assert_close(found[unsure], full[unsure])
@@ -82,7 +84,9 @@ def test_only_unsure_images_get_a_second_look(name: str, images: Tensor) -> None
 
 def test_none_is_none(images: Tensor) -> None:
     model = Weighted(8)
-    assert torch.equal(logits(model, images, tta="none"), logits(model, images))
+    assert torch.equal(
+        compute_logits(Classifier(model, tta="none"), images), compute_logits(model, images)
+    )
     assert model.seen == 24
 
 
@@ -91,7 +95,7 @@ def test_none_is_none(images: Tensor) -> None:
 )
 def test_what_is_refused(text: str, images: Tensor) -> None:
     with pytest.raises(SeewhyError):
-        logits(Weighted(8), images, tta=text)
+        compute_logits(Classifier(Weighted(8), tta=text), images)
 
 
 @pytest.mark.parametrize("name", TTA)

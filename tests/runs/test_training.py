@@ -20,7 +20,7 @@ from seewhy.data.augment import AUGMENTATIONS, Batch
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.inference import compute_logits
 from seewhy.models.registry import MODELS, build_model
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate
@@ -92,7 +92,7 @@ def test_the_directory_holds_what_it_should(run: Run, recipe: Recipe, data: Data
 
 def test_predictions_and_tables_agree_with_the_model(run: Run, data: Dataset) -> None:
     directory = directory_of(run)
-    expected = logits(run.model, data.test.images).numpy()
+    expected = compute_logits(run.model, data.test.images).numpy()
     with np.load(directory / "predictions.npz") as saved:
         np.testing.assert_allclose(saved["logits"], expected, rtol=1e-4, atol=1e-5)
         assert np.array_equal(saved["labels"], data.test.labels)
@@ -147,7 +147,10 @@ def test_an_opened_run_predicts_as_the_one_that_was_saved(run: Run, data: Datase
     assert run.test is not None
     assert torch.equal(opened.test.logits, run.test.logits)
     torch.testing.assert_close(
-        logits(opened.model, data.test.images), logits(run.model, data.test.images), rtol=0, atol=0
+        compute_logits(opened.model, data.test.images),
+        compute_logits(run.model, data.test.images),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -182,7 +185,10 @@ def test_opening_needs_the_model_only(recipe: Recipe, data: Dataset, tmp_path: P
     opened = open_run(tmp_path / "own")
     assert opened.recipe.augment[0] == "crop:1"
     torch.testing.assert_close(
-        logits(opened.model, data.test.images), logits(run.model, data.test.images), rtol=0, atol=0
+        compute_logits(opened.model, data.test.images),
+        compute_logits(run.model, data.test.images),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -227,7 +233,12 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_split_is_read_once(
     assert run.result.selected_on == "validation"
     accuracies = [row.eval_accuracy for row in run.history]
     assert run.result.selected_epoch == accuracies.index(max(accuracies)) + 1  # type: ignore[type-var]
-    kept = (logits(run.model, hostile.images).argmax(1) == hostile.labels).float().mean().item()
+    kept = (
+        (compute_logits(run.model, hostile.images).argmax(1) == hostile.labels)
+        .float()
+        .mean()
+        .item()
+    )
     assert kept == pytest.approx(max(accuracies))  # type: ignore[type-var]
     assert kept > accuracies[-1]  # type: ignore[operator]
 
@@ -329,8 +340,8 @@ def test_tied_weights_are_written(
         replace(recipe, model="tied", lr=0.001, epochs=1), data, tmp_path / "tied", quiet=True
     )
     torch.testing.assert_close(
-        logits(open_run(tmp_path / "tied").model, data.test.images),
-        logits(run.model, data.test.images),
+        compute_logits(open_run(tmp_path / "tied").model, data.test.images),
+        compute_logits(run.model, data.test.images),
         rtol=0,
         atol=0,
     )

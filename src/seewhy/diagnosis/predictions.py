@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +85,8 @@ def predict_split(
     tta: str = "none",
 ) -> Predictions:
     """Run `model` over a split, in evaluation mode, leaving its modes as they were; `tta` is test-time augmentation."""
-    return Predictions(
-        logits(model, split.images, precision=precision, tta=tta), split.labels, classes
-    )
+    classifier = Classifier(model, classes, precision=precision, tta=tta)
+    return Predictions(compute_logits(classifier, split.images), split.labels, classes)
 
 
 def accuracies(result: Predictions) -> dict[str, Any]:

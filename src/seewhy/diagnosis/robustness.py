@@ -13,8 +13,8 @@ from seewhy.diagnosis.attacks import ATTACKS, Attack, pgd
 from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from seewhy.diagnosis.predictions import wilson_interval
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.classifier import PRECISIONS
-from seewhy.models.inference import autocasting, logits
+from seewhy.models.classifier import PRECISIONS, Classifier
+from seewhy.models.inference import autocasting, compute_logits
 from seewhy.models.inspection import device_of
 
 _BATCH = 100  # on a CPU the maps of that many small images stay in its cache, and go through three times as fast
@@ -61,7 +61,7 @@ def attack_curves(
     An image is right at an epsilon only where no attack so far has fooled it within that distance: neither the same attack at a
     smaller epsilon, since the smaller ball is inside, nor one that is named before it. So no curve rises, and by default that of
     PGD is of the stronger of PGD and FGSM. All runs in `precision`, gradients too; attacks that iterate take `steps` steps.
-    `progress` is called with 1 after each attack at each epsilon. Raises SeewhyError as `attack` and `logits` do.
+    `progress` is called with 1 after each attack at each epsilon. Raises SeewhyError as `attack` and `compute_logits` do.
     """
     functions = [_bounded(name, steps) for name in attacks]
     if not all(0 < epsilon <= 1 for epsilon in epsilons):
@@ -70,7 +70,7 @@ def attack_curves(
         )
     labels, levels = _checked(labels, images), sorted({0.0, *epsilons})
     model = _Cast(model, precision)
-    right = logits(model, images, batch_size=_BATCH).argmax(1) == labels
+    right = compute_logits(model, images, batch_size=_BATCH).argmax(1) == labels
     wrong_from = torch.where(
         right, len(levels), 0
     )  # (N,), the first level at which an image is wrong
@@ -108,16 +108,14 @@ def corruption_curves(
     """Accuracy at strengths 0 to 5: a curve for each of `corruptions`, entries of CORRUPTIONS, by default for all of them.
 
     `seed` draws what is random, the same at every strength. `progress` is called with 1 after each corruption at each strength.
-    Raises SeewhyError as `corrupt` and `logits` do.
+    Raises SeewhyError as `corrupt` and `compute_logits` do.
     """
     labels = _checked(labels, images)
+    classifier = Classifier(model, precision=precision)
 
     def right(pixels: Tensor) -> int:
-        return int(
-            (
-                logits(model, pixels, batch_size=_BATCH, precision=precision).argmax(1) == labels
-            ).sum()
-        )
+        logits = compute_logits(classifier, pixels, batch_size=_BATCH)
+        return int((logits.argmax(1) == labels).sum())
 
     clean, curves = right(images), []
     for name in CORRUPTIONS if corruptions is None else corruptions:
@@ -177,11 +175,11 @@ def _fooled(
     model: nn.Module, images: Tensor, labels: Tensor, index: Tensor, epsilon: float, steps: int
 ) -> tuple[Tensor, ...]:  # (M, ...), as the fields of a Strip
     """Those of a batch that were right and that PGD fools, also after rounding."""
-    clean = logits(model, images).softmax(1).max(1)
+    clean = compute_logits(model, images).softmax(1).max(1)
     attacked = (
         pgd(model, images, labels, epsilon=epsilon, steps=steps).images.mul(255).round().byte()
     )
-    after = logits(model, attacked).softmax(1).max(1)
+    after = compute_logits(model, attacked).softmax(1).max(1)
     fooled = (clean.indices == labels) & (after.indices != labels)
     columns = index, images, attacked, clean.indices, after.indices, clean.values, after.values
     return tuple(column[fooled] for column in columns)

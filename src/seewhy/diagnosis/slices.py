@@ -12,7 +12,8 @@ from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions, wilson_interval
 from seewhy.diagnosis.statistics import holm
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import evaluating, inspecting, unwrap_model
 
 SMALLEST = 20  # images of a slice
@@ -73,7 +74,8 @@ def extract_features(
     handles.append(network.register_forward_hook(keep))
     try:
         with evaluating(network), inspecting(network):
-            logits(network, images, batch_size=batch_size, precision=precision)
+            classifier = Classifier(network, precision=precision)
+            compute_logits(classifier, images, batch_size=batch_size)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,7 +3,7 @@ from .classifier import as_classifier as as_classifier
 from .classifier import pretrained_classifier as pretrained_classifier
 from .external import PretrainedInfo as PretrainedInfo
 from .external import pretrained_info as pretrained_info
-from .inference import logits as logits
+from .inference import compute_logits as compute_logits
 from .inspection import device_of as device_of
 from .inspection import evaluating as evaluating
 from .normalization import Normalize as Normalize

@@ -12,7 +12,8 @@ from seewhy.data.decode import decode_image
 from seewhy.data.sources import load
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.inference import logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import device_of
 from seewhy.runs.run import Run
 from seewhy.train.device import find_precision
@@ -102,9 +103,8 @@ def predict(
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
     channels, height, width = run.image_shape
     pixels = torch.stack([decode_image(image, (height, width), channels) for image in given])
-    probabilities = logits(
-        run.model, pixels, precision=_precision(run), tta=run.recipe.tta
-    ).softmax(1)
+    classifier = Classifier(run.model, precision=_precision(run), tta=run.recipe.tta)
+    probabilities = compute_logits(classifier, pixels).softmax(1)
     best = probabilities.topk(min(top, len(run.classes)))
     names = [
         f"image {place}" if isinstance(image, Image.Image) else str(image)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.models.inference import autocasting, logits
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import autocasting, compute_logits
 from seewhy.models.inspection import device_of
 from seewhy.train.averaging import swap_weights
 from seewhy.train.batches import batches, epoch_order, resize_images
@@ -249,7 +250,8 @@ def _evaluate(state: TrainState, course: TrainingPlan) -> tuple[float, float]:
     sums = torch.zeros(2, dtype=state.totals.device_sums.dtype)
     if len(images):
         with swap_weights(state.averaged, state.model):
-            outputs = logits(state.model, images, precision=course.precision)
+            classifier = Classifier(state.model, precision=course.precision)
+            outputs = compute_logits(classifier, images)
         sums += torch.stack(
             [F.cross_entropy(outputs, labels, reduction="sum"), (outputs.argmax(1) == labels).sum()]
         )
