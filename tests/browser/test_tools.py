@@ -220,6 +220,7 @@ FIXTURES = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
 def session(directory, fixtures, **environment):
     """Exit status and output of pytest, in a process of its own, on one test that opens a noisy page."""
     (directory / "conftest.py").write_text(fixtures, encoding="utf-8")
+    (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n    browser: needs Chromium\n")
     (directory / "page.html").write_text(NOISY)
     (directory / "test_it.py").write_text(
         "from pathlib import Path\ndef test_it(open_page): open_page(Path('page.html'))"

@@ -132,7 +132,7 @@ def test_ids_are_unique_and_every_reference_is_to_one(parsed: Parsed) -> None:
         wanted = re.findall(r"url\(#([^)]+)\)", value) if not value.startswith("data:") else []
         if key == "href" and value.startswith("#"):
             wanted.append(value[1:])
-        if key in ("for", "aria-labeledby", "aria-describedby", "aria-controls"):
+        if key in ("for", "aria-labelledby", "aria-describedby", "aria-controls"):
             wanted += value.split()
         references += len(wanted)
         assert set(wanted) <= set(ids)

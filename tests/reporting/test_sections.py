@@ -136,7 +136,7 @@ def test_robustness(asked: ReportContext, said: dict[str, Section]) -> None:
 
 def test_labels_and_duplicates(asked: ReportContext, said: dict[str, Section]) -> None:
     found = said["labels"]
-    assert re.match(r"\d+ test labels? \(\d+\.\d %\) (is|are) in doubt, and ", found.finding)
+    assert re.match(r"\d+ test labels? \(\d+\.\d%\) (is|are) in doubt, and ", found.finding)
     twins = {dict((pair.first, pair.second))["test"] for pair in asked.diagnosis.duplicates}
     right = [
         bool(good) for index, good in enumerate(asked.test.correct.tolist()) if index not in twins

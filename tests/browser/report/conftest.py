@@ -29,11 +29,11 @@ from seewhy.train.recipe import Recipe
 MARKUP = "</script><img src=x onerror=alert(1)>"  # a name of a class, which must stay text
 SIGNS = 'a, "b" & 100%=#'  # all that means something in an address, a table or a page
 FOLDER = "where-they-lay"  # of the images, which a report does not say
-ASKED = {
-    "looks.TRUSTED": 6,
-    "diagnosis.ATTACKED": 40,
-    "diagnosis.CORRUPTED": 40,
-}  # images: their number is not what is tested here
+SAMPLE_SIZES = {
+    "seewhy.diagnosis.saliency.TRUSTED": 6,
+    "seewhy.diagnosis.diagnosis.ATTACKED": 40,
+    "seewhy.diagnosis.diagnosis.CORRUPTED": 40,
+}  # images; small, because their number is not under test
 SAVED = 60_000  # bytes that a page is asked to shrink by
 RECIPE = Recipe(
     name="tiny",
@@ -127,8 +127,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 
 
 def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
-    for name, count in ASKED.items():
-        patch.setattr(f"seewhy.reporting.{name}", count)
+    for name, count in SAMPLE_SIZES.items():
+        patch.setattr(name, count)
     data = Dataset(
         "shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(200, 1), None, "0" * 32
     )

@@ -200,7 +200,7 @@ def _tested(experiment: Experiment, metric: str) -> dict[str, object]:
         for pair in pairs[:MOST_PAIRS]
     ]
     real = sum(pair.significant for pair in pairs)
-    unit = ", points" if about.unit == " %" else ""
+    unit = ", points" if about.unit.strip() == "%" else ""
     return {
         "title": about.title,
         "said": summarize(experiment, metric),
