@@ -29,6 +29,7 @@ from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.target import forward_pass
 from seewhy.data.dataset import Split
 from seewhy.errors import lookup
+from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model
 
 Contenders = Mapping[str, Callable[[], object]]
@@ -139,7 +140,9 @@ def faithfulness(count: int = 2) -> list[Row]:
     apart = float((filled["seewhy"]() - filled["pytorch-grad-cam"]()).abs().max())
     whole = {
         "seewhy": lambda: road(forward_pass(model, images), maps),
-        "seewhy in bf16": lambda: road(forward_pass(model, images, precision="bf16"), maps),
+        "seewhy in bf16": lambda: road(
+            forward_pass(Classifier(model, precision="bf16"), images), maps
+        ),
         "pytorch-grad-cam": lambda: peers.road(model, images, heat, classes, PERCENTILES),
     }
     return [
@@ -263,7 +266,8 @@ def ours(
     subject: Subject, methods: Sequence[str], layers: Sequence[str], precision: str = "fp32"
 ) -> Mapping[tuple[str, str], Tensor]:
     """Our maps; they are also brought to the size of the images, since pytorch-grad-cam's are."""
-    maps = explain(subject.model, subject.images, methods, layers, precision=precision).maps
+    classifier = Classifier(subject.model, precision=precision)
+    maps = explain(classifier, subject.images, methods, layers).maps
     for each in maps.values():
         resize_maps(each, (subject.size, subject.size))
     return maps

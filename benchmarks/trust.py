@@ -16,6 +16,7 @@ from seewhy.attribution.methods import METHODS
 from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
+from seewhy.models.classifier import Classifier
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit
 from seewhy.train.recipe import Recipe
@@ -95,10 +96,11 @@ def _verdicts(
 ) -> list[TrustScore]:
     """Gain, ROAD and randomization of `count` images, pointing and energy of `pointed`."""
     some, more = test.take(torch.arange(count)), test.take(torch.arange(pointed))
-    found = explain(run.model, more.images, methods, classes=run.classes, warn=False)
+    classifier = Classifier(run.model, run.classes)
+    found = explain(classifier, more.images, methods, warn=False)
     assert more.masks is not None
     verdicts = []
-    for each in trust(run.model, some.images, methods, classes=run.classes):
+    for each in trust(classifier, some.images, methods):
         maps = found.at(each.layer, each.method)
         pointing = pointing_game(maps, more.masks, TOLERANCE_PIXELS).float().mean().item()
         verdicts.append(

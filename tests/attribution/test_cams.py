@@ -28,6 +28,7 @@ from seewhy.attribution.cams import (
 from seewhy.attribution.capture import Capture, capture_layers
 from seewhy.attribution.layers import Layout
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 
 HEIGHT, WIDTH, CLASSES = 6, 10, 3
 PLACES = HEIGHT * WIDTH
@@ -518,7 +519,7 @@ def test_cam_is_only_for_a_linear_head_on_pooling(above, factor):
 
 def test_cam_finds_the_head_in_bf16():
     model, images = network(pooled()).float(), images_of().float()
-    found = capture_layers(model, images, "body", precision="bf16")["body"]
+    found = capture_layers(Classifier(model, precision="bf16"), images, "body")["body"]
     near(cam(found), cam(capture_layers(model, images, "body")["body"]), 0.02)
 
 

@@ -16,6 +16,7 @@ import seewhy.attribution.capture as capture_module
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.hooks import record_outputs
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 
 Pair = namedtuple("Pair", ["main", "other"])
 HEIGHT, WIDTH = 6, 10
@@ -199,9 +200,8 @@ def test_the_gradient_is_that_of_the_target(target):
 def test_the_gradient_of_a_contrast_is_the_difference():
     model, images = net_of(), images_of()
     one, other = (by_hand(*Steps(model).layers["stem"], images, target)[1] for target in (3, 1))
-    found = capture_layers(
-        model, images, "stem", "dog-t-shirt", classes=("cat", "t-shirt", "bird", "dog")
-    )["stem"]
+    classifier = Classifier(model, ("cat", "t-shirt", "bird", "dog"))
+    found = capture_layers(classifier, images, "stem", "dog-t-shirt")["stem"]
     torch.testing.assert_close(found.gradient, one - other)
     assert torch.equal(found.question.target, torch.tensor([3, 3, 3]))
 
@@ -647,7 +647,7 @@ def test_frozen_weights_make_no_difference():
 def test_bf16_is_near_fp32():
     model, images = net_of(torch.float32), images_of(dtype=torch.float32)
     exact, rounded = (
-        capture_layers(model, images, ["stem", "layer1"], 0, precision=precision)
+        capture_layers(Classifier(model, precision=precision), images, ["stem", "layer1"], 0)
         for precision in ("fp32", "bf16")
     )
     for name in ("stem", "layer1"):
@@ -797,7 +797,7 @@ def test_targets_that_do_not_fit_are_refused(monkeypatch):
         images_of(),
         "stem",
         "dgo",
-        classes=("cat", "dog"),
+        model=Classifier(net_of(), ("cat", "dog")),
     )
     refused("needs the true classes", images_of(), "stem", "true")
     monkeypatch.setattr(
@@ -821,7 +821,6 @@ def test_targets_that_do_not_fit_are_refused(monkeypatch):
         "stem",
         torch.tensor(1),
     )
-    refused("unknown precision 'int8'", images_of(), "stem", precision="int8")
 
 
 class Dead(Net):

@@ -15,6 +15,7 @@ from seewhy.attribution.cams import CAMS, layer_cam
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import PIXELS, Explanation, MapStatus, concatenate, explain
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.models.registry import blank_sample, build_model
 
 METHODS = [
@@ -189,16 +190,8 @@ def test_stored_pixels_are_pixels_divided_by_255():
 
 def test_the_target_and_what_is_known_of_the_images():
     model, images, labels = network(), images_of(), torch.tensor([2, 1, 0, 1, 2])
-    found = explain(
-        model,
-        images,
-        "hires-cam",
-        "low",
-        "cat-dog",
-        labels=labels,
-        classes=["cat", "dog", "zebra-fish"],
-        warn=False,
-    )
+    classifier = Classifier(model, ("cat", "dog", "zebra-fish"))
+    found = explain(classifier, images, "hires-cam", "low", "cat-dog", labels=labels, warn=False)
     assert found.weights.tolist() == [[1, -1, 0]] * 5
     assert found.classes == ("cat", "dog", "zebra-fish")
     probabilities = model(images).softmax(1).detach()
@@ -285,7 +278,10 @@ def test_a_function_that_returns_no_maps_is_named(result, found):
             {"labels": torch.zeros(4, dtype=torch.int64)},
             r"labels must have an entry for each of the 5 images, found shape \(4,\)",
         ),
-        ({"classes": ["cat", "dog"]}, "the model has 3 classes, but 2 names were given"),
+        (
+            {"classifier": Classifier(network(), ("cat", "dog"))},
+            "the model has 3 classes, but the classifier has 2 class names",
+        ),
         (
             {"target": torch.zeros(6, dtype=torch.int64)},
             r"target must have an entry for each of the 5 images, found shape \(6,\)",
@@ -295,14 +291,13 @@ def test_a_function_that_returns_no_maps_is_named(result, found):
             r"target must have an entry for each of the 5 images, found shape \(\)",
         ),
         ({"target": "true"}, "needs the true classes: give labels"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(settings, message, monkeypatch):
     """Also where the batches are small, so that no slice of it happens to fit."""
     at_once(2, monkeypatch)
     with pytest.raises(SeewhyError, match=message) as error:
-        explain(network(), images_of(), **{"layers": "low", **settings})
+        explain(**{"classifier": network(), "images": images_of(), "layers": "low", **settings})
     assert "\n" not in str(error.value)
 
 
@@ -310,8 +305,8 @@ def test_the_number_of_names_is_checked_before_anything_takes_long():
     def never(capture):
         raise AssertionError("it was called")
 
-    with pytest.raises(SeewhyError, match="the model has 3 classes, but 4 names were given"):
-        explain(network(), images_of(), never, "low", classes=list("abcd"))
+    with pytest.raises(SeewhyError, match="the model has 3 classes, but the classifier has 4 class names"):
+        explain(Classifier(network(), tuple("abcd")), images_of(), never, "low")
 
 
 def test_maps_that_show_nothing_are_warned_of():

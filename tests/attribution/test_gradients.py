@@ -22,6 +22,7 @@ from seewhy.attribution.gradients import (
 )
 from seewhy.attribution.target import forward_pass
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 
 HEIGHT, WIDTH, CLASSES = 5, 7, 3
 PIXELS = HEIGHT * WIDTH
@@ -362,7 +363,9 @@ def test_integrated_gradients_refuse_what_they_cannot():
 def test_half_precision_is_near():
     model, images = network(nn.ReLU).float(), images_of().float()
     for method in ("gradients", "guided-backpropagation", "integrated-gradients", "full-grad"):
-        found = ATTRIBUTIONS[method](forward_pass(model, images, TARGET, precision="bf16"))
+        found = ATTRIBUTIONS[method](
+            forward_pass(Classifier(model, precision="bf16"), images, TARGET)
+        )
         assert found.dtype == torch.float32
         exact = ATTRIBUTIONS[method](forward_pass(model, images, TARGET))
         assert 0 < (found - exact).abs().max() < 0.1 * exact.abs().max(), method

@@ -18,6 +18,7 @@ from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.perturbation import ablation_cam, score_cam
 from seewhy.attribution.target import batch_size, outputs
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
 
@@ -195,9 +196,8 @@ def recapture(old: Capture, weights: Tensor) -> Capture:
         False
     ):  # the caller may be in inference mode, whose tensors enter no graph
         weights = weights.clone()
-    return capture_layers(
-        question.model, question.images, old.layer, weights, precision=question.precision
-    )[old.layer]
+    classifier = Classifier(question.model, precision=question.precision)
+    return capture_layers(classifier, question.images, old.layer, weights)[old.layer]
 
 
 def hessian_product(capture: Capture) -> Tensor:  # (N, C, h, w)

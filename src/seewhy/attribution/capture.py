@@ -13,12 +13,12 @@ from seewhy.attribution.layers import Layers, Layout, layout_of, prefix_tokens, 
 from seewhy.attribution.target import (
     ForwardPass,
     Target,
-    check_precision,
     check_rows,
     outputs,
     target_weights,
 )
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting, prepare_images, unwrap_model
 
@@ -38,14 +38,12 @@ class Capture:
 
 
 def capture_layers(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
     layers: Layers = "auto",
     target: Target = "predicted",
     *,
     labels: Tensor | None = None,
-    classes: Sequence[str] | None = None,
-    precision: str = "fp32",
     memory: int = MEMORY,
 ) -> dict[str, Capture]:
     """The activation and gradient of each of `layers` for every image, by the layer's name.
@@ -54,8 +52,8 @@ def capture_layers(
     whose graph fits into `memory` bytes. The model is left as it was (see `untouched`). Where a layer runs several times in a
     pass, it is its last output. Raises SeewhyError for a layer that does not exist, never runs, has no places or no gradient.
     """
-    check_precision(precision)
-    model = unwrap_model(model)
+    classifier = as_classifier(classifier)
+    model = unwrap_model(classifier.model)
     parts: list[dict[str, Capture]] = []
     with inspecting(model):
         pixels = prepare_images(images, model)
@@ -68,7 +66,15 @@ def capture_layers(
             truth = None if labels is None else labels[rows]
             with _graph_bytes(model) if size < len(pixels) else nullcontext([0]) as count:
                 parts.append(
-                    capture_chunk(model, pixels[rows], names, goal, truth, classes, precision)
+                    capture_chunk(
+                        model,
+                        pixels[rows],
+                        names,
+                        goal,
+                        truth,
+                        classifier.classes,
+                        classifier.precision,
+                    )
                 )
             start, size = start + size, max(1, min(size * memory // max(count[0], 1), len(pixels)))
     return (

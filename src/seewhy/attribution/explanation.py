@@ -7,13 +7,14 @@ from functools import reduce
 from operator import add
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.attribution.capture import Capture, capture_layers
 from seewhy.attribution.layers import Layers, resolve_layers
 from seewhy.attribution.methods import BoundMethod, bind_methods
 from seewhy.attribution.target import ForwardPass, Target, batch_size, check_rows, forward_pass
 from seewhy.errors import SeewhyError, lookup
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inspection import inspecting, prepare_images, unwrap_model
 
 FINE, ALL_NEGATIVE, ALL_ZERO, NO_GRADIENT, SATURATED = (
@@ -175,15 +176,13 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
     methods: str | Callable[..., Tensor] | Sequence[str | Callable[..., Tensor]] = "grad-cam",
     layers: Layers = "auto",
     target: Target = "predicted",
     *,
     labels: Tensor | None = None,
-    classes: Sequence[str] | None = None,
-    precision: str = "fp32",
     smooth: str = "none",
     warn: bool = True,
 ) -> Explanation:
@@ -196,7 +195,8 @@ def explain(
     """
     bound = bind_methods(methods)
     views = lookup(SMOOTHING, smooth, "smoothing")
-    model = unwrap_model(model)
+    classifier = as_classifier(classifier)
+    model = unwrap_model(classifier.model)
     with inspecting(model):
         pixels = prepare_images(images, model)
     check_rows(target, labels, len(pixels))
@@ -206,12 +206,8 @@ def explain(
         some: Tensor, goal: Target, truth: Tensor | None
     ) -> tuple[ForwardPass, dict[str, Capture]]:
         if not names:
-            return forward_pass(
-                model, some, goal, labels=truth, classes=classes, precision=precision
-            ), {}
-        captures = capture_layers(
-            model, some, names, goal, labels=truth, classes=classes, precision=precision
-        )
+            return forward_pass(classifier, some, goal, labels=truth), {}
+        captures = capture_layers(classifier, some, names, goal, labels=truth)
         return captures[names[0]].question, captures
 
     parts = []
@@ -221,7 +217,7 @@ def explain(
         question, captures = look(
             pixels[rows], target[rows] if isinstance(target, Tensor) else target, truth
         )
-        known = _class_names(classes, question.logits.shape[1])
+        known = classifier.class_names(question.logits.shape[1])
         signed = _signed(bound, question, captures)
         for view in views:
             mirrored = _signed(bound, *look(view.change(question.images), question.weights, None))
@@ -306,13 +302,6 @@ def _part(
     return Explanation(
         maps, statuses, logits, weights, None if labels is None else labels.cpu(), classes
     )
-
-
-def _class_names(classes: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    names = tuple(map(str, range(count))) if classes is None else tuple(classes)
-    if len(names) != count:
-        raise SeewhyError(f"the model has {count} classes, but {len(names)} names were given")
-    return names
 
 
 def concatenate(parts: Sequence[Explanation]) -> Explanation:

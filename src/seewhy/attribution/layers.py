@@ -19,6 +19,7 @@ from seewhy.attribution.hooks import (
 )
 from seewhy.attribution.target import outputs
 from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inspection import check_images, inspecting, prepare_images, unwrap_model
 
 
@@ -270,7 +271,7 @@ class Layer:
     auto: bool  # is one of those that "auto" chooses
 
 
-def list_layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
+def list_layers(classifier: ClassifierLike, images: Tensor) -> tuple[Layer, ...]:
     """The layers that can be named for images of this kind (N, C, H, W), in the order in which they finish.
 
     "auto" takes the last layer of each resolution with weights, of more than four the last four. Where there is but one
@@ -279,7 +280,7 @@ def list_layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
     cannot be asked.
     """
     check_images(images)
-    model = unwrap_model(model)
+    model = unwrap_model(as_classifier(classifier).model)
     with inspecting(model):
         image = prepare_images(images[:1], model)
         found = record_layers(model, image)
@@ -291,8 +292,9 @@ def list_layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
     )
 
 
-def resolve_layers(model: nn.Module, images: Tensor, layers: Layers) -> list[str]:
+def resolve_layers(classifier: ClassifierLike, images: Tensor, layers: Layers) -> list[str]:
     """The names of `layers`: "auto", a name, a module, or several of them. Raises SeewhyError for one that is not the model's."""
+    model = unwrap_model(as_classifier(classifier).model)
     if isinstance(layers, str) and layers == "auto":
         chosen = [layer.name for layer in list_layers(model, images) if layer.auto]
         if not chosen:

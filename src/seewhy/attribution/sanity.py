@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -14,7 +14,8 @@ from seewhy.attribution.layers import Layers, resolve_layers
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.target import Target, outputs
 from seewhy.errors import SeewhyError
-from seewhy.models.inspection import device_of, inspecting, prepare_images, unwrap_model
+from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.inspection import inspecting, prepare_images, unwrap_model
 
 SURVIVES = 0.5  # a mean rank correlation with the map of a network without knowledge from which on a method fails
 
@@ -38,7 +39,7 @@ class SanityCheck:
 
 
 def sanity_check(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
     methods: str | Callable[..., Tensor] | Sequence[str | Callable[..., Tensor]] = "grad-cam",
     layers: Layers = "auto",
@@ -55,22 +56,23 @@ def sanity_check(
     """
     if steps < 1:
         raise SeewhyError(f"steps must be at least 1, found {steps}")
-    model, device = unwrap_model(model), device_of(model)
+    classifier = as_classifier(classifier)
+    model, device = unwrap_model(classifier.model), classifier.device
     names = (
         resolve_layers(model, images, layers)
         if any(each.of_layer for each in bind_methods(methods))
         else "auto"
     )
-    before = explain(model, images, methods, names, target, labels=labels, warn=False)
+    before = explain(classifier, images, methods, names, target, labels=labels, warn=False)
     order = weighted_modules(model, images)[::-1]
     stops = torch.linspace(0, len(order), min(steps, len(order)) + 1).round().long().tolist()
-    changed = copy.deepcopy(model)
+    changed = replace(classifier, model=copy.deepcopy(model))
     similarities: dict[tuple[str, str], list[Tensor]] = {key: [] for key in before.maps}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for start, stop in pairwise(stops):
             for name in order[start:stop]:
-                reinitialize(changed.get_submodule(name))
+                reinitialize(changed.model.get_submodule(name))
             after = explain(changed, images, methods, names, before.weights, warn=False)
             for key, maps in after.maps.items():
                 similarities[key].append(rank_correlation(before.maps[key].abs(), maps.abs()))

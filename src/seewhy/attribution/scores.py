@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.attribution.explanation import Explanation, explain
 from seewhy.attribution.faithfulness import (
@@ -20,6 +20,7 @@ from seewhy.attribution.localization import pointing_game, relevance_mass_accura
 from seewhy.attribution.sanity import SanityCheck, sanity_check
 from seewhy.attribution.target import ForwardPass, Target, forward_pass
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import ClassifierLike
 
 STEPS = 16  # of a deletion or insertion curve
 TOLERANCE = (
@@ -50,7 +51,7 @@ class TrustScore:
 
 
 def trust(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]; N of at least 2
     methods: str | Callable[..., Tensor] | Sequence[str | Callable[..., Tensor]] = (
         "grad-cam",
@@ -61,7 +62,6 @@ def trust(
     target: Target = "predicted",
     *,
     labels: Tensor | None = None,
-    classes: Sequence[str] | None = None,
     masks: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[TrustScore, ...]:
@@ -75,12 +75,10 @@ def trust(
         raise SeewhyError(
             f"trust compares means over images, so it needs at least 2, found {len(images)}"
         )
-    explanation = explain(
-        model, images, methods, layers, target, labels=labels, classes=classes, warn=False
-    )
-    question = forward_pass(model, images, explanation.weights)
+    explanation = explain(classifier, images, methods, layers, target, labels=labels, warn=False)
+    question = forward_pass(classifier, images, explanation.weights)
     checks = sanity_check(
-        model, images, methods, layers, explanation.weights, steps=1
+        classifier, images, methods, layers, explanation.weights, steps=1
     )  # all weights at once
     chances: dict[torch.Size, Tensor] = {}
     verdicts = []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.models.classifier import PRECISIONS
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     extract_logits,
@@ -176,27 +176,24 @@ class ForwardPass:
 
 
 def forward_pass(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
     target: Target = "predicted",
     *,
     labels: Tensor | None = None,
-    classes: Sequence[str] | None = None,
-    precision: str = "fp32",
 ) -> ForwardPass:
-    """Run `model` on the images once, without gradients, and fix what is to be explained (see `target_weights`).
+    """Run the model on the images once, without gradients, and fix what is to be explained (see `target_weights`).
 
-    `precision` "bf16" or "fp16" runs under autocast. Raises SeewhyError for a model in training mode, for images or a target
+    Raises SeewhyError for a model in training mode, for images or a target
     that do not fit it.
     """
-    check_precision(precision)
-    model = unwrap_model(model)
+    classifier = as_classifier(classifier)
+    model = unwrap_model(classifier.model)
     with inspecting(model):
         pixels = prepare_images(images, model)
-        logits = _batched(model, pixels, precision)
-        return ForwardPass(
-            model, pixels, target_weights(target, logits, labels, classes), logits, precision
-        )
+        logits = _batched(model, pixels, classifier.precision)
+        weights = target_weights(target, logits, labels, classifier.classes)
+        return ForwardPass(model, pixels, weights, logits, classifier.precision)
 
 
 def predict_logits(question: ForwardPass, images: Tensor) -> Tensor:  # (M, K) float32 or float64
@@ -212,12 +209,6 @@ def batch_size(images: Tensor) -> int:
     return max(
         4, BATCH_PIXELS.get(images.device.type, 2**20) // (images.shape[-1] * images.shape[-2])
     )
-
-
-def check_precision(precision: str) -> None:
-    """Raise SeewhyError for a precision that there is not."""
-    if precision not in PRECISIONS:
-        raise SeewhyError(f"unknown precision {precision!r}; possible: {', '.join(PRECISIONS)}")
 
 
 @torch.no_grad()

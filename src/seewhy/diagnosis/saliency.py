@@ -16,6 +16,7 @@ from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
+from seewhy.models.classifier import Classifier
 
 LARGEST = 12  # a side of a map that is kept: finer ones are averaged, which at the size of a page is hardly seen
 TARGETS = (
@@ -124,12 +125,11 @@ def measure_saliency(
     layers = resolve_layers(model, test.images[:1], "auto")
     some = test.take(random_indices(len(test), TRUSTED))
     verdicts = trust(
-        model,
+        Classifier(model, result.classes),
         some.images,
         SALIENCY_METHODS,
         layers,
         labels=some.labels,
-        classes=result.classes,
         masks=some.masks,
     )
     best = _best(model, some.images[:1], verdicts)

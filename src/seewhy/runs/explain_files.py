@@ -32,7 +32,7 @@ from seewhy.errors import SeewhyError
 from seewhy.figures.explanations import MOST_BLOCKS, MOST_COLUMNS, explanation_figure, overlay
 from seewhy.figures.style import save_figure
 from seewhy.files import make_directory, write_atomically
-from seewhy.models.classifier import pretrained_classifier
+from seewhy.models.classifier import Classifier, pretrained_classifier
 from seewhy.models.registry import MODELS
 from seewhy.notation import parse
 from seewhy.progress import note, progress
@@ -201,13 +201,12 @@ def trust_of_run(
     maps = sum(len(names) if method.of_layer else 1 for method in bound)
     with progress("measuring", maps, quiet) as advance:
         return trust(
-            run.model,
+            Classifier(run.model, run.classes),
             some.images,
             methods,
             names or "auto",
             target,
             labels=some.labels,
-            classes=run.classes,
             masks=some.masks,
             progress=advance,
         )
@@ -260,13 +259,12 @@ def _explained(
     subject: ExplainedModel, pixels: Tensor, asked: ExplainOptions, labels: Tensor | None
 ) -> Explanation:
     return explain(
-        subject.model,
+        Classifier(subject.model, subject.classes),
         pixels,
         asked.methods,
         chosen_layers(asked.layers),
         asked.target,
         labels=labels,
-        classes=subject.classes,
         smooth=asked.smooth,
         warn=False,  # what is of concern is said once of all of them
     )
