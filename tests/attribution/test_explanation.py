@@ -305,7 +305,9 @@ def test_the_number_of_names_is_checked_before_anything_takes_long():
     def never(capture):
         raise AssertionError("it was called")
 
-    with pytest.raises(SeewhyError, match="the model has 3 classes, but the classifier has 4 class names"):
+    with pytest.raises(
+        SeewhyError, match="the model has 3 classes, but the classifier has 4 class names"
+    ):
         explain(Classifier(network(), tuple("abcd")), images_of(), never, "low")
 
 
