@@ -21,12 +21,12 @@ def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
     """Measure and keep; `path` is what `seewhy.load` takes."""
     runs, walls = zip(*(_run(path, name, seed) for seed in range(int(seeds))), strict=True)
     results = [run.result for run in runs if run.result is not None]
-    images = runs[0].setting["data"]["images"]
+    images = runs[0].data.images
     which = "seed 0" if len(runs) == 1 else f"seeds 0 to {len(runs) - 1}"
     how = f"`benchmarks/cifar10.py`, {images['train']:,} training and {images['test']:,} test images, {which}"
     rows = [
         _row(f"{name}: test accuracy", [100 * result.accuracy for result in results], " %", how, 2),
-        _row(f"{name}: training time", [result.seconds for result in results], " s", how),
+        _row(f"{name}: training time", [result.train_seconds for result in results], " s", how),
         _row(f"{name}: wall time, from data in memory to the last prediction", walls, " s", how),
         _row(f"{name}: images/s", [result.images_per_second for result in results], "", how),
     ]

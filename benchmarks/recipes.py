@@ -102,7 +102,7 @@ def _measured(runs: list[Run]) -> str:
     accuracies = [100 * result.accuracy for result in results]
     spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     speed = mean(result.images_per_second for result in results)
-    seconds = mean(result.seconds for result in results)
+    seconds = mean(result.train_seconds for result in results)
     seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
     return f"{mean(accuracies):.2f} %{spread} in {seconds:,.0f} s, {speed:,.0f} images/s, {seeds}"
 
@@ -111,11 +111,11 @@ def _where(runs: list[Run]) -> str:
     if not runs:
         return "–"
     places = []
-    for setting in (run.setting for run in runs):
-        data = setting["data"]
-        copy = COPIES.get(data["fingerprint"], f"{data['name']} {data['fingerprint'][:8]}")
-        hardware = setting["accelerator"] or f"{setting['cores']} cores of {setting['processor']}"
-        places.append(f"{copy}, {hardware}, {setting['precision']}")
+    for run in runs:
+        data, where = run.data, run.environment
+        copy = COPIES.get(data.fingerprint, f"{data.name} {data.fingerprint[:8]}")
+        hardware = where.accelerator or f"{where.cores} cores of {where.processor}"
+        places.append(f"{copy}, {hardware}, {where.precision}")
     return "; ".join(dict.fromkeys(places))
 
 

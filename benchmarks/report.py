@@ -13,10 +13,11 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
 from benchmarks.results import Row, keep
+from seewhy.data.sources import reload_data
 from seewhy.diagnosis.diagnosis import diagnose
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.page import BUDGET, page
-from seewhy.runs.prediction import data_of, evaluate
+from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import open_run
 
 T = TypeVar("T")
@@ -30,11 +31,11 @@ def main() -> None:
     """Measure and keep."""
     run = open_run(RUN)
     assert run.result is not None
-    data = data_of(run)
+    data = reload_data(run.data)
     result, predicting = timed(lambda: evaluate(run, data))
     diagnosis, diagnosing = timed(
         lambda: diagnose(
-            run.model, data, result, run.setting["precision"], run.recipe.tta, quiet=True
+            run.model, data, result, run.classifier.precision, run.classifier.tta, quiet=True
         )
     )
     study = ReportContext(run, run.result, result, diagnosis)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from seewhy.runs.environment import environment
+from seewhy.runs.environment import current_environment
 
 HERE = Path(__file__).parent
 
@@ -32,7 +32,7 @@ def keep(
     columns: Sequence[str] = ("what", "measured", "how"),
 ) -> None:
     """Keep a benchmark's rows, Row or any dataclass with a field a column, as results/NAME.json and write RESULTS.md anew."""
-    where = environment(torch.device(device), "")
+    where = asdict(current_environment(torch.device(device), ""))
     content: dict[str, Any] = {
         "title": title,
         "date": date.today().isoformat(),

@@ -11,6 +11,6 @@ recipe = replace(seewhy.RECIPES["demo"], name="shapes", epochs=3, augment=("crop
 run = seewhy.fit(recipe, data, directory="runs/shapes")
 print(run)
 
-for row in sorted(run.test.by_class, key=lambda row: row.accuracy):
+for row in sorted(run.predictions.by_class, key=lambda row: row.accuracy):
     low, high = row.interval
     print(f"{row.name:12} {row.accuracy:6.1%}  [{low:.1%}, {high:.1%}]")

@@ -10,7 +10,7 @@ import torch
 
 from seewhy.data.dataset import Dataset, Split
 from seewhy.experiments.experiment import Experiment, Trial
-from seewhy.runs.run import RunResult
+from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe
 
@@ -161,6 +161,7 @@ def experiment_of() -> Callable[..., Experiment]:
             (0.0, 1.0),
             500,
             loss + 0.1,
+            0.02 + 0.01 * seed,
             selected_on,
             epochs,
             epochs,

@@ -355,7 +355,7 @@ def test_a_run_directory_that_exists_is_not_touched(trained: Path, capsys: Captu
     message = error_of(["train", "tiny.toml", "--data", "bars", "--output", "run"], capsys)
     assert (
         message
-        == "seewhy: run exists already and nothing in it was touched; name another directory, or remove it"
+        == "seewhy: run exists and is not empty (nothing was changed); name another directory, or remove it"
     )
     assert (trained / "summary.json").read_bytes() == before
 
@@ -431,7 +431,7 @@ def test_the_demo_reaches_98_percent(
     assert main.main(["demo"]) == 0
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert summary["accuracy"] >= 0.98
-    assert summary["images"] == 359
+    assert summary["test_images"] == 359
     assert "written to" in capsys.readouterr().out
 
 
@@ -568,7 +568,7 @@ def test_explain_takes_files_and_directories(trained: Path, here: Path, capsys: 
         (["--smooth", "flop"], "unknown smoothing 'flop' (did you mean 'flip'?)"),
         (["--opacity", "2"], "an opacity from 0 to 1, found 10 and 2"),
         (["nowhere.png"], "nowhere.png does not exist; give image files"),
-        (["--out", "run"], "run exists already"),
+        (["--out", "run"], "run exists and is not empty"),
     ],
 )
 def test_explain_says_what_is_wrong_and_writes_nothing(
@@ -676,7 +676,7 @@ def test_an_unfinished_run_has_no_report(trained: Path, capsys: Capture) -> None
     (trained / "summary.json").unlink()
     said = error_of(["report", "run"], capsys)
     assert (
-        "run did not come to its end, so there is nothing to report; `seewhy train --resume` goes on"
+        "run did not come to its end, so there is nothing to report; resume it with `seewhy resume`"
         in said
     )
 
@@ -747,7 +747,7 @@ def test_compare_trains_each_recipe_with_each_seed_and_says_what_is_real(
     assert homes == ["01-sgd-momentum-0.9-nesterov-true", "02-adam", "figures"]
     for home in homes[:2]:
         assert (
-            here / "both" / home / "range_test.json"
+            here / "both" / home / "lr_range_test.json"
         ).exists()  # its rate was found, because none was given
         assert (
             sorted(path.name for path in (here / "both" / home).glob("seed-*/summary.json"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seewhy.experiments.experiment import Experiment, Trial
-from seewhy.runs.run import RunResult
+from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe
 
@@ -15,13 +15,14 @@ RESULT = RunResult(
     accuracy=0.9,
     plain_accuracy=0.9,
     interval=(0.88, 0.92),
-    images=1000,
+    test_images=1000,
     test_loss=0.3,
+    calibration_error=0.05,
     selected_on="last epoch",
     selected_epoch=2.0,
     epochs=2.0,
     steps=24,
-    seconds=3.0,
+    train_seconds=3.0,
     images_per_second=1000.0,
     parameters=500,
     optimizer_bytes=4000,
@@ -49,11 +50,19 @@ def make(tmp_path: Path) -> Make:
                 return Trial(name, seed, home, why_not="the loss is not finite")
             if metric == "train_loss":
                 history = (ROWS[0], replace(ROWS[1], train_loss=value))
-                return Trial(name, seed, home, history, replace(RESULT, images=images), 0.05, "")
+                return Trial(
+                    name, seed, home, history, replace(RESULT, test_images=images), 0.05, ""
+                )
             if metric == "calibration_error":
-                return Trial(name, seed, home, ROWS, replace(RESULT, images=images), value, "")
+                return Trial(name, seed, home, ROWS, replace(RESULT, test_images=images), value, "")
             return Trial(
-                name, seed, home, ROWS, replace(RESULT, images=images, **{metric: value}), 0.05, ""
+                name,
+                seed,
+                home,
+                ROWS,
+                replace(RESULT, test_images=images, **{metric: value}),
+                0.05,
+                "",
             )  # type: ignore[arg-type]
 
         trials = [

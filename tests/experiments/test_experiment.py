@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from seewhy.diagnosis.calibration import measure_calibration
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import (
@@ -23,8 +24,14 @@ from seewhy.experiments.experiment import (
 )
 from seewhy.experiments.statistics import METRICS, metric_summary, pairwise_tests
 from seewhy.experiments.tables import write_results
-from seewhy.runs.recorder import append_metrics, write_range_test, write_result, write_status
-from seewhy.runs.run import RunResult
+from seewhy.runs.directory import (
+    append_epoch,
+    write_lr_range_test,
+    write_predictions,
+    write_result,
+    write_status,
+)
+from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe, to_toml
@@ -66,12 +73,13 @@ def result_of(experiment: Experiment) -> RunResult:
 def finish(home: Path, result: RunResult) -> None:
     """A run directory as a finished training leaves it; all four answers are certain, one of them is wrong."""
     home.mkdir(parents=True)
-    append_metrics(home, ROW)
-    append_metrics(home, replace(ROW, epoch=2.0, step=24, eval_loss=0.3, eval_accuracy=0.75))
+    append_epoch(home, ROW)
+    append_epoch(home, replace(ROW, epoch=2.0, step=24, eval_loss=0.3, eval_accuracy=0.75))
     answers = Predictions(
         40 * torch.eye(2)[[0, 1, 0, 1]], torch.tensor([0, 1, 0, 0]), ("up", "down")
     )
-    write_result(home, result, answers, ["a.png", "b.png", "c.png", "d.png"])
+    write_predictions(home, answers, ["a.png", "b.png", "c.png", "d.png"])
+    write_result(home, replace(result, calibration_error=measure_calibration(answers).ece))
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -97,7 +105,7 @@ def test_a_recipe_is_the_one_that_was_prepared_and_its_range_test_is_there(tmp_p
         RECIPES["sgd:momentum=0.9,nesterov=true"], lr=0.123456789012345, epochs=1 / 3
     )
     (first / "recipe.toml").write_text(to_toml(prepared))
-    write_range_test(first, FOUND)
+    write_lr_range_test(first, FOUND)
     found = open_experiment(tmp_path / "e")
     assert list(found.recipes.values()) == [prepared, RECIPES["adam · crop:1"]]
     assert list(found.recipes) == list(RECIPES)
@@ -160,7 +168,7 @@ def test_why_a_trial_has_no_result(own: Any, parents: Any, why_not: str, tmp_pat
 
 
 def test_an_unfinished_trial_has_the_epochs_that_it_did(tmp_path: Path) -> None:
-    append_metrics(tmp_path, ROW)
+    append_epoch(tmp_path, ROW)
     write_status(tmp_path, "running")
     trial = read_trial("a", 0, tmp_path)
     assert (trial.history, trial.why_not) == ((ROW,), "not finished")

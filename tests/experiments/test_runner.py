@@ -25,8 +25,9 @@ from seewhy.experiments.experiment import Experiment, open_experiment
 from seewhy.experiments.parallel import Parallel
 from seewhy.experiments.runner import resume_experiment, run_experiment
 from seewhy.runs.checkpoint import CheckpointPolicy
+from seewhy.runs.directory import read_environment
 from seewhy.runs.lr_search import find_lr
-from seewhy.runs.run import open_run, read_setting
+from seewhy.runs.run import open_run
 from seewhy.runs.training import fit
 from seewhy.train.loop import train
 from seewhy.train.recipe import Recipe
@@ -390,9 +391,7 @@ def test_data_that_was_changed_after_loading_is_not_loaded_again(
     experiment = compared({"a": replace(recipe, epochs=1)}, some, tmp_path / "e")
     assert experiment.data["load_args"] == {}
     assert experiment.data["fingerprint"] != whole.fingerprint
-    assert read_setting(experiment.trials[0].directory)["data"]["images"]["train"] == len(
-        some.train
-    )
+    assert read_environment(experiment.trials[0].directory)[1].images["train"] == len(some.train)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_put_aside_and_not_removed(
@@ -426,7 +425,7 @@ def test_data_that_was_loaded_is_loaded_again(recipe: Recipe, tmp_path: Path) ->
     shutil.move(home, tmp_path / "kept")
     assert len(resumed(tmp_path / "e", None).finished) == 2
     assert_same_weights(home, tmp_path / "kept")
-    assert open_run(home).setting["data"]["images"]["train"] == 150
+    assert open_run(home).data.images["train"] == 150
 
 
 @pytest.mark.parametrize("lr", [0.5, "find"])
@@ -479,8 +478,8 @@ def test_a_rate_is_found_once_and_all_seeds_share_it(
     assert experiment.recipes["sgd"] == replace(recipes["sgd"], lr=expected.suggestion)
     assert experiment.recipes["fixed"] == recipes["fixed"]
     assert dict(experiment.range_tests) == {"sgd": expected}
-    assert (tmp_path / "e" / "01-sgd" / "range_test.json").exists()
-    assert (tmp_path / "e" / "01-sgd" / "figures" / "range_test.svg").exists()
+    assert (tmp_path / "e" / "01-sgd" / "lr_range_test.json").exists()
+    assert (tmp_path / "e" / "01-sgd" / "figures" / "lr_range_test.svg").exists()
     for trial in experiment.of("sgd"):
         assert open_run(trial.directory).recipe == replace(
             experiment.recipes["sgd"], seed=trial.seed
@@ -579,7 +578,7 @@ def test_a_directory_that_is_taken_is_left_alone(
     recipe: Recipe, data: Dataset, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(SeewhyError, match=r"exists already and nothing in it was touched"):
+    with pytest.raises(SeewhyError, match="exists and is not empty"):
         compared({"a": recipe}, data, tmp_path)
     assert files(tmp_path) == {"mine.txt"}
 

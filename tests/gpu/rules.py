@@ -114,7 +114,7 @@ def test_a_training_is_that_of_the_cpu(optimizer: str, recipe: Recipe, data: Dat
     """Both compute on the same kernels here, so every branch for a GPU must end at the same bits."""
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, epochs=1, precision="fp32")
     one, other = (fit(recipe, data, device=device, quiet=True) for device in ("cuda", "cpu"))
-    assert one.setting["accelerator"] == "pretended GPU"
+    assert one.environment.accelerator == "pretended GPU"
     for mine, theirs in zip(
         one.model.state_dict().values(), other.model.state_dict().values(), strict=True
     ):

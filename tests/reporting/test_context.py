@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import DataOrigin, Dataset
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
@@ -59,10 +59,10 @@ def test_what_was_kept_is_read_without_data(
     same: Same,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_data(run: Run) -> Dataset:
+    def no_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
         raise AssertionError("no data is needed")
 
-    monkeypatch.setattr("seewhy.reporting.context.data_of", no_data)
+    monkeypatch.setattr("seewhy.reporting.context.reload_data", no_data)
     assert same(make_context(copy, quiet=True).diagnosis, asked.diagnosis)
     assert same(
         make_context(copy, full=True, quiet=True).diagnosis, asked.diagnosis
@@ -127,7 +127,7 @@ def test_changed_data_are_refused(copy: Run, data: Dataset, diagnosed: list[bool
     path_of(copy).unlink()
     with pytest.raises(
         SeewhyError,
-        match=r"bars is no longer as .*copy was trained on it; bring back the data, or train again",
+        match=r"bars is not the data that was trained on: .*; restore the data, or train again",
     ):
         make_context(copy, data=replace(data, fingerprint="6" * 32), quiet=True)
     with pytest.raises(SeewhyError, match="bars was made in memory, so it cannot be loaded again"):

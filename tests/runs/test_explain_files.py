@@ -11,6 +11,7 @@ from PIL import Image
 from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset
 from seewhy.data.decode import Preprocessing
+from seewhy.data.sources import reload_data
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.runs import explain_files
@@ -30,7 +31,7 @@ from seewhy.train.recipe import Recipe
 
 @pytest.fixture
 def run(recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(explain_files, "data_of", lambda run: data)
+    monkeypatch.setattr(explain_files, "reload_data", lambda origin: data)
     return fit(replace(recipe, epochs=1), data, tmp_path / "run", quiet=True)
 
 
@@ -47,10 +48,12 @@ def photo(path: Path, width: int, height: int) -> Path:
 
 
 def test_mistakes_come_most_confident_first(run: Run, data: Dataset) -> None:
-    assert run.test is not None
-    wrong = [index for index in range(60) if run.test.predicted[index] != data.test.labels[index]]
+    assert run.predictions is not None
+    wrong = [
+        index for index in range(60) if run.predictions.predicted[index] != data.test.labels[index]
+    ]
     assert wrong, "the recipe must leave some"
-    expected = sorted(wrong, key=lambda index: -run.test.confidence[index].item())[:3]
+    expected = sorted(wrong, key=lambda index: -run.predictions.confidence[index].item())[:3]
     found = error_images(run, 3)
     assert [picture.name for picture in found] == [data.test.names[index] for index in expected]
     assert [picture.label for picture in found] == [
@@ -64,14 +67,18 @@ def test_mistakes_come_most_confident_first(run: Run, data: Dataset) -> None:
 def test_a_network_without_mistakes(
     run: Run, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run.test is not None
-    perfect = replace(run, test=replace(run.test, labels=run.test.predicted))
+    assert run.predictions is not None
+    perfect = replace(run, predictions=replace(run.predictions, labels=run.predictions.predicted))
     with pytest.raises(SeewhyError, match="makes no mistake on the 60 test images"):
         error_images(perfect, 3)
     with pytest.raises(SeewhyError, match="did not come to its end"):
-        error_images(replace(run, test=None), 3)
-    monkeypatch.setattr(explain_files, "data_of", lambda run: replace(data, fingerprint="f" * 32))
-    with pytest.raises(SeewhyError, match=r"no longer as .* was trained on it"):
+        error_images(replace(run, predictions=None), 3)
+    monkeypatch.setattr(
+        explain_files,
+        "reload_data",
+        lambda origin: reload_data(origin, replace(data, fingerprint="f" * 32)),
+    )
+    with pytest.raises(SeewhyError, match="is not the data that was trained on"):
         error_images(run, 3)
 
 
@@ -294,6 +301,10 @@ def test_trust_needs_images_and_the_data_of_the_training(
 ) -> None:
     with pytest.raises(SeewhyError, match="at least 2, found -5"):
         trust_of_run(run, ["gradients"], ["auto"], "predicted", -5, quiet=True)
-    monkeypatch.setattr(explain_files, "data_of", lambda run: replace(data, fingerprint="f" * 32))
-    with pytest.raises(SeewhyError, match="no longer as"):
+    monkeypatch.setattr(
+        explain_files,
+        "reload_data",
+        lambda origin: reload_data(origin, replace(data, fingerprint="f" * 32)),
+    )
+    with pytest.raises(SeewhyError, match="is not the data that was trained on"):
         trust_of_run(run, ["gradients"], ["auto"], "predicted", 5, quiet=True)

@@ -19,8 +19,10 @@ def run(recipe: Recipe, data: Dataset) -> Run:
 
 
 def test_evaluating_on_the_same_data_repeats_the_result(run: Run, data: Dataset) -> None:
-    assert run.test is not None
-    torch.testing.assert_close(evaluate(run, data).logits, run.test.logits, rtol=1e-4, atol=1e-5)
+    assert run.predictions is not None
+    torch.testing.assert_close(
+        evaluate(run, data).logits, run.predictions.logits, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_split_or_all_of_them(run: Run, data: Dataset) -> None:
@@ -56,14 +58,14 @@ def test_a_class_that_the_network_does_not_know(run: Run, data: Dataset) -> None
     other = replace(data, classes=("upright", "level", "wavy"))
     with pytest.raises(
         SeewhyError,
-        match=r"classes that the network does not know: wavy; it knows upright, level, slanting",
+        match="classes that the model does not have: wavy; it has upright, level, slanting",
     ):
         evaluate(run, other)
 
 
 def test_images_of_another_shape(run: Run, data: Dataset) -> None:
     small = replace(data.train, images=data.train.images[:, :, :4, :4])
-    with pytest.raises(SeewhyError, match=r"bars has images of 3x4x4, but .* was trained on 3x8x8"):
+    with pytest.raises(SeewhyError, match="bars has images of 3x4x4, but the model takes 3x8x8"):
         evaluate(run, replace(data, train=small))
 
 

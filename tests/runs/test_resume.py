@@ -175,9 +175,9 @@ def without_times(run: Run) -> list[dict[str, Any]]:
 def assert_same_run(one: Run, other: Run) -> None:
     assert same(one.model.state_dict(), other.model.state_dict())
     assert without_times(one) == without_times(other)
-    assert one.test is not None
-    assert other.test is not None
-    assert torch.equal(one.test.logits, other.test.logits)
+    assert one.predictions is not None
+    assert other.predictions is not None
+    assert torch.equal(one.predictions.logits, other.predictions.logits)
 
 
 def test_resume_goes_on_in_the_same_directory(
@@ -204,7 +204,7 @@ def test_a_rate_that_was_found_is_not_looked_for_again(
     open_one = replace(recipe, lr="find")
     whole = fit(open_one, data, quiet=True)
     interrupted(open_one, data, tmp_path / "part", monkeypatch, step=8)
-    with pytest.raises(SeewhyError, match=r"the recipe given is not the one"):
+    with pytest.raises(SeewhyError, match="the given recipe is not the one"):
         resume(tmp_path / "part", data, recipe=replace(open_one, batch_size=41))
     monkeypatch.setattr(
         "seewhy.runs.training.find_lr",
@@ -255,7 +255,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     said = capsys.readouterr().err
     assert (last.parent / "last.damaged").exists() == (damage != "gone")
     assert re.search(
-        r"last\.pt (is damaged|cannot be read).*going on from previous\.pt instead", said
+        r"last\.pt (is damaged|cannot be read).*resuming from previous\.pt instead", said
     )
     assert_same_run(run, whole)
 
@@ -269,7 +269,7 @@ def test_no_checkpoint_is_whole(
         path.write_bytes(b"short")
     with pytest.raises(
         SeewhyError,
-        match=r"no checkpoint to go on from: .*last\.pt is damaged.*previous\.pt is damaged.*train again",
+        match=r"no checkpoint to resume from: .*last\.pt is damaged.*previous\.pt is damaged.*train again",
     ):
         resume(tmp_path / "part", data)
 
@@ -278,9 +278,9 @@ def test_other_data_another_recipe_and_no_run(
     recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(recipe, data, tmp_path / "part", monkeypatch, step=3)
-    with pytest.raises(SeewhyError, match=r"fingerprint differs"):
+    with pytest.raises(SeewhyError, match="is not the data that was trained on"):
         resume(tmp_path / "part", replace(data, fingerprint="1" * 32))
-    with pytest.raises(SeewhyError, match=r"the recipe given is not the one"):
+    with pytest.raises(SeewhyError, match="the given recipe is not the one"):
         resume(tmp_path / "part", data, recipe=replace(recipe, lr=0.4))
     with pytest.raises(SeewhyError, match=r"was made in memory"):
         resume(tmp_path / "part")
@@ -296,7 +296,7 @@ def test_augmentations_that_are_python_need_the_recipe(
 
     mine = replace(recipe, augment=("crop:1", inverted))
     interrupted(mine, data, tmp_path / "part", monkeypatch, step=3)
-    with pytest.raises(SeewhyError, match=r"inverted>; give resume\(\) the recipe"):
+    with pytest.raises(SeewhyError, match=r"inverted>\); pass the recipe to resume\(\)"):
         resume(tmp_path / "part", data)
     assert_same_run(
         resume(tmp_path / "part", data, recipe=mine, quiet=True), fit(mine, data, quiet=True)
@@ -381,7 +381,8 @@ def test_a_best_checkpoint_that_is_lost_is_said(
         best.write_bytes(damage)
     run = resume(tmp_path / "part", with_validation, quiet=True)
     assert re.search(
-        r"best\.pt (is damaged|cannot be read).*chosen from those to come", capsys.readouterr().err
+        r"best\.pt (is damaged|cannot be read).*the best of the remaining epochs is kept",
+        capsys.readouterr().err,
     )
     assert run.result is not None
     assert run.result.selected_epoch > 1
@@ -405,9 +406,7 @@ def test_a_recipe_file_that_was_changed(
     interrupted(recipe, data, tmp_path / "part", monkeypatch, step=3)
     path = tmp_path / "part" / "recipe.toml"
     path.write_text(path.read_text().replace("lr = 0.5", "lr = 0.4"))
-    with pytest.raises(
-        SeewhyError, match=r"recipe\.toml is no longer what the training began with"
-    ):
+    with pytest.raises(SeewhyError, match=r"recipe\.toml has changed since the run started"):
         resume(tmp_path / "part", data)
 
 
@@ -466,7 +465,7 @@ def test_a_killed_training_resumes_bit_for_bit(number: signal.Signals, tmp_path:
     said, _ = killed.communicate()
     if number != signal.SIGKILL:
         assert re.search(
-            rb"seewhy: interrupted after step \d+; `seewhy train --resume part` goes on", said
+            rb"Interrupted. Files written so far are kept. Resume with: seewhy resume part", said
         )
     assert killed.returncode == (-9 if number == signal.SIGKILL else 130)
     assert not (tmp_path / "part" / "summary.json").exists()
@@ -518,7 +517,7 @@ def test_two_processes_do_not_train_in_one_directory(
     ("line", "message"),
     [
         ("augment = 5", "recipe field augment must be a list of strings or functions, found 5"),
-        ("", "is no longer what the training began with"),
+        ("", "has changed since the run started"),
         ('epochs = "many"', "recipe field epochs must be of type float, found 'many'"),
     ],
 )

@@ -22,9 +22,10 @@ from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import MODELS, build_model
+from seewhy.runs.directory import new_directory
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate
-from seewhy.runs.run import Run, new_directory, open_run
+from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe, from_dict, to_toml
@@ -114,8 +115,8 @@ def test_every_error_is_listed_the_most_confident_first(
     run = fit(replace(recipe, epochs=0.5), data, tmp_path / "weak", quiet=True)
     with (directory_of(run) / "errors.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert run.test is not None
-    wrong = (run.test.predicted != data.test.labels).nonzero().flatten().tolist()
+    assert run.predictions is not None
+    wrong = (run.predictions.predicted != data.test.labels).nonzero().flatten().tolist()
     assert len(rows) == len(wrong) > 0
     assert {row["name"] for row in rows} == {data.test.names[index] for index in wrong}
     confidences = [float(row["confidence"]) for row in rows]
@@ -123,7 +124,7 @@ def test_every_error_is_listed_the_most_confident_first(
     for row in rows:
         index = list(data.test.names).index(row["name"])
         assert row["true"] == data.classes[data.test.labels[index]] != row["predicted"]
-        assert float(row["loss"]) == pytest.approx(run.test.losses[index].item(), abs=1e-4)
+        assert float(row["loss"]) == pytest.approx(run.predictions.losses[index].item(), abs=1e-4)
 
 
 def test_tensorboard_shows_the_history(run: Run) -> None:
@@ -142,10 +143,10 @@ def test_an_opened_run_predicts_as_the_one_that_was_saved(run: Run, data: Datase
     assert opened.image_shape == (3, 8, 8)
     assert not opened.model.training
     assert opened.result == run.result
-    assert opened.setting == run.setting
-    assert opened.test is not None
-    assert run.test is not None
-    assert torch.equal(opened.test.logits, run.test.logits)
+    assert (opened.environment, opened.data) == (run.environment, run.data)
+    assert opened.predictions is not None
+    assert run.predictions is not None
+    assert torch.equal(opened.predictions.logits, run.predictions.logits)
     torch.testing.assert_close(
         compute_logits(opened.model, data.test.images),
         compute_logits(run.model, data.test.images),
@@ -246,7 +247,8 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_split_is_read_once(
 def test_a_directory_is_never_reused_silently(run: Run, recipe: Recipe, data: Dataset) -> None:
     before = {path: path.read_bytes() for path in directory_of(run).rglob("*") if path.is_file()}
     with pytest.raises(
-        SeewhyError, match=r"exists already and nothing in it was touched; name another directory"
+        SeewhyError,
+        match=r"exists and is not empty \(nothing was changed\); name another directory",
     ):
         fit(recipe, data, run.directory, quiet=True)
     assert {
@@ -303,10 +305,10 @@ def test_an_interrupted_run_can_be_used(
     with pytest.raises(KeyboardInterrupt):
         fit(replace(recipe, augment=("crop:1", "late")), data, tmp_path / "early", quiet=True)
     run = open_run(tmp_path / "early")
-    assert (run.result, run.test) == (None, None)
+    assert (run.result, run.predictions) == (None, None)
     assert len(run.history) == 3
     assert evaluate(run, data).accuracy == pytest.approx(run.history[-1].eval_accuracy)
-    assert repr(run) == "Run(tiny on bars: ended after 3 epochs, before it was finished)"
+    assert repr(run) == "Run(tiny on bars: not finished, 3 epochs)"
 
 
 def test_a_run_that_fails_after_training_keeps_its_weights(
@@ -392,10 +394,10 @@ def test_a_rate_that_is_to_be_found_is_found_first(
     assert found.recipe == replace(recipe, lr=expected.suggestion, epochs=2)
     assert read_recipe(tmp_path / "found" / "recipe.toml") == found.recipe
     assert found.range_test == expected
-    assert json.loads((tmp_path / "found" / "range_test.json").read_text())["losses"] == list(
+    assert json.loads((tmp_path / "found" / "lr_range_test.json").read_text())["losses"] == list(
         expected.losses
     )
-    for name in ("range_test.svg", "range_test.png"):
+    for name in ("lr_range_test.svg", "lr_range_test.png"):
         assert (tmp_path / "found" / "figures" / name).stat().st_size > 1000
     opened = open_run(tmp_path / "found")
     assert opened.range_test == expected
@@ -406,13 +408,13 @@ def test_a_rate_that_is_to_be_found_is_found_first(
         found.model.state_dict().values(), given.model.state_dict().values(), strict=True
     ):
         assert torch.equal(tensor, same)
-    assert found.test is not None
-    assert given.test is not None
-    assert torch.equal(found.test.logits, given.test.logits)
+    assert found.predictions is not None
+    assert given.predictions is not None
+    assert torch.equal(found.predictions.logits, given.predictions.logits)
     assert [row.train_loss for row in found.history] == [row.train_loss for row in given.history]
     assert given.range_test is None
     assert open_run(tmp_path / "given").range_test is None
-    assert not (tmp_path / "given" / "range_test.json").exists()
+    assert not (tmp_path / "given" / "lr_range_test.json").exists()
 
 
 def test_what_is_found_is_said(
@@ -443,7 +445,7 @@ def test_a_directory_that_is_taken_is_said_before_a_rate_is_looked_for(
     monkeypatch.setattr(
         seewhy.runs.training, "find_lr", lambda *arguments, **named: pytest.fail("this takes long")
     )
-    with pytest.raises(SeewhyError, match=r"exists already"):
+    with pytest.raises(SeewhyError, match="exists and is not empty"):
         fit(replace(recipe, lr="find"), data, run.directory, quiet=True)
 
 
@@ -568,9 +570,7 @@ def test_a_directory_that_is_none() -> None:
 
 
 def test_patience_needs_evaluations(recipe: Recipe, data: Dataset) -> None:
-    with pytest.raises(
-        SeewhyError, match="patience 2 needs evaluations to wait for; eval_every is 0"
-    ):
+    with pytest.raises(SeewhyError, match="patience 2 needs evaluations, but eval_every is 0"):
         fit(
             replace(recipe, patience=2, eval_every=0),
             replace(data, validation=data.test),

@@ -16,7 +16,8 @@ from seewhy.data.dataset import Dataset, Split, class_weights
 from seewhy.errors import SeewhyError
 from seewhy.models.registry import MODELS
 from seewhy.runs.checkpoint import CheckpointPolicy, read_checkpoint
-from seewhy.runs.recorder import Recorder, ResumeState, describe_setting
+from seewhy.runs.environment import current_environment
+from seewhy.runs.recorder import Recorder, Session
 from seewhy.runs.training import fit
 from seewhy.train.batches import epoch_order, resize_images
 from seewhy.train.loop import EpochStats, Progress, train
@@ -24,7 +25,6 @@ from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, momentum_of
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state
 from seewhy.train.update import step_if_finite
-from seewhy.train.world import World
 
 PLAIN = Recipe(
     epochs=1,
@@ -241,9 +241,9 @@ def test_without_waiting_weights_move_only_where_all_was_sound(name: str, sound:
 
 def test_fp16_scales_the_loss_and_learns(recipe: Recipe, data: Dataset) -> None:
     run = fit(replace(recipe, precision="fp16"), data, quiet=True)
-    assert run.test is not None
-    assert run.test.accuracy > 0.95
-    assert run.setting["precision"] == "fp16"
+    assert run.predictions is not None
+    assert run.predictions.accuracy > 0.95
+    assert run.environment.precision == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -416,8 +416,8 @@ def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(
     )
     run = fit(compiled, data, quiet=True)
     assert counters["stats"]["unique_graphs"] == 2
-    assert run.test is not None
-    assert run.test.accuracy > 0.9
+    assert run.predictions is not None
+    assert run.predictions.accuracy > 0.9
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -452,10 +452,8 @@ def test_a_loss_that_is_not_finite_counts_wherever_in_an_update_it_is(
 def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path: Path) -> None:
     """On a GPU the host learns of it some steps later, and may want a checkpoint before."""
     state = new_state(linear(), PLAIN)
-    setting = describe_setting(data, torch.device("cpu"), "fp32")
-    with Recorder(
-        tmp_path / "run", state, data, setting, CheckpointPolicy(), World(), ResumeState()
-    ) as recorder:
+    environment = current_environment(torch.device("cpu"), "fp32")
+    with Recorder(state, Session(data, environment, tmp_path / "run")) as recorder:
         recorder.checkpoint()
         written = (tmp_path / "run/checkpoints/last.pt").stat().st_mtime_ns
         state.totals.fail(torch.tensor(False), 5)

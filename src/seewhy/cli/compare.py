@@ -78,7 +78,7 @@ def compare(arguments: list[str]) -> None:
 
     from seewhy.experiments.grid import parse_vary, recipe_grid
     from seewhy.experiments.runner import run_experiment
-    from seewhy.runs.run import check_empty, run_directory
+    from seewhy.runs.directory import check_empty, run_directory
 
     vary = parse_vary(options.vary)
     if not vary:

@@ -78,6 +78,7 @@ def explain(arguments: list[str]) -> None:
     from seewhy.attribution.methods import bind_methods
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
+    from seewhy.runs.directory import check_empty, new_directory
     from seewhy.runs.explain_files import (
         ExplainOptions,
         ImageFile,
@@ -85,7 +86,6 @@ def explain(arguments: list[str]) -> None:
         open_explained_model,
         write_explanations,
     )
-    from seewhy.runs.run import check_empty, new_directory
     from seewhy.train.device import find_device
 
     if mistakes < 1 or not 0 <= opacity <= 1:

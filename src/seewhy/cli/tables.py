@@ -32,7 +32,7 @@ WRITTEN = {
     "metrics.jsonl": "one row an epoch",
     "checkpoints/last.pt": "the training itself",
     "figures/curves.svg": "loss, accuracy, learning rate",
-    "figures/range_test.svg": "how the learning rate was found",
+    "figures/lr_range_test.svg": "how the learning rate was found",
     "errors.csv": "every misclassified test image",
     "confusion.csv": "true class by predicted class",
     "predictions.npz": "logits of every test image",
@@ -78,7 +78,7 @@ def print_run(run: Run) -> None:
     if result is not None:
         low, high = (100 * bound for bound in result.interval)
         out.print(
-            f"\n{100 * result.accuracy:.2f}% of {result.images:,} test images correct (95% interval {low:.2f} – {high:.2f})",
+            f"\n{100 * result.accuracy:.2f}% of {result.test_images:,} test images correct (95% interval {low:.2f} – {high:.2f})",
             style="bold",
         )
         if run.recipe.tta != "none":
@@ -89,8 +89,8 @@ def print_run(run: Run) -> None:
             out.print(
                 f"the weights are those of epoch {result.selected_epoch:g}, the best on the validation split"
             )
-        speed = f"{result.images_per_second:,.0f} images/s in {run.setting['precision']} on {run.setting['device']}"
-        out.print(f"{clock(result.seconds)} of training, {speed}")
+        speed = f"{result.images_per_second:,.0f} images/s in {run.environment.precision} on {run.environment.device}"
+        out.print(f"{clock(result.train_seconds)} of training, {speed}")
     if run.directory is None:
         return
     print_written(run.directory, WRITTEN)

@@ -77,7 +77,7 @@ def train(arguments: list[str]) -> None:
     ):  # the recipe was not the first word: only now is it known whose fields the options change
         options = parsed(find_recipe(options.start))
 
-    from seewhy.runs.run import check_empty, run_directory
+    from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.training import fit
 
     if options.output is not None:

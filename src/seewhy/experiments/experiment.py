@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seewhy.diagnosis.calibration import measure_calibration
 from seewhy.errors import SeewhyError
 from seewhy.files import write_text
-from seewhy.runs.run import (
-    RunResult,
+from seewhy.runs.directory import (
     read_history,
-    read_predictions,
-    read_range_test,
+    read_lr_range_test,
     read_result,
     read_status,
 )
+from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe, as_dict, restore_recipe, restored
@@ -46,11 +44,11 @@ def read_trial(recipe: str, seed: int, directory: Path) -> Trial:
         return Trial(recipe, seed, directory, history, why_not=_why_not(directory))
     try:
         history = read_history(directory)
-        result, error = read_result(directory), measure_calibration(read_predictions(directory)).ece
+        result = read_result(directory)
     except SeewhyError as error_:
         why = f"{error_}; remove {directory} and resume, and it is trained again"
         return Trial(recipe, seed, directory, why_not=why)
-    return Trial(recipe, seed, directory, history, result, error, why_not="")
+    return Trial(recipe, seed, directory, history, result, result.calibration_error, why_not="")
 
 
 def _why_not(directory: Path) -> str:
@@ -131,7 +129,7 @@ def open_experiment(directory: str | Path) -> Experiment:
         read_trial(name, seed, homes[name] / f"seed-{seed}") for name in recipes for seed in seeds
     ]
     tests = {
-        name: test for name, home in homes.items() if (test := read_range_test(home)) is not None
+        name: test for name, home in homes.items() if (test := read_lr_range_test(home)) is not None
     }
     return Experiment(directory, data, recipes, seeds, seconds, tuple(trials), tests)
 

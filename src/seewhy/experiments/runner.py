@@ -32,15 +32,16 @@ from seewhy.models.registry import MODELS
 from seewhy.models.tta import TTA
 from seewhy.progress import note
 from seewhy.runs.checkpoint import CheckpointPolicy, newest_checkpoint
-from seewhy.runs.lr_search import find_lr, images_per_second
-from seewhy.runs.recorder import write_range_test, write_status
-from seewhy.runs.run import (
+from seewhy.runs.directory import (
     DirectoryLocked,
     check_empty,
     lock_directory,
-    read_range_test,
+    read_lr_range_test,
     read_status,
+    write_lr_range_test,
+    write_status,
 )
+from seewhy.runs.lr_search import find_lr, images_per_second
 from seewhy.runs.training import fit, resume
 from seewhy.train.device import find_device
 from seewhy.train.optimizers import OPTIMIZERS
@@ -265,7 +266,7 @@ def _fixed(recipe: Recipe, home: Path, work: _Work) -> Recipe:
     """The recipe with its learning rate found and its epochs set, where that was asked for."""
     if recipe.lr == "find":
         found = find_lr(recipe, work.loaded(), device=work.device)
-        write_range_test(home, found)
+        write_lr_range_test(home, found)
         recipe = replace(recipe, lr=found.suggestion)
     if work.seconds is not None:
         data = work.loaded()
@@ -340,7 +341,7 @@ def _prepared_line(name: str, home: Path) -> str:
     if not (home / RECIPE).exists():
         return f"{name}: {read_status(home)[1]}"
     recipe = restore_recipe(home / RECIPE)
-    found = read_range_test(home)
+    found = read_lr_range_test(home)
     doubt = f"; {found.doubt}" if found is not None and found.doubt else ""
     return f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs{doubt}"
 
@@ -348,4 +349,4 @@ def _prepared_line(name: str, home: Path) -> str:
 def _line(trial: Trial) -> str:
     if trial.result is None:
         return f"{trial.recipe}, seed {trial.seed}: {trial.why_not}"
-    return f"{trial.recipe}, seed {trial.seed}: {100 * trial.result.accuracy:.2f}% in {trial.result.seconds:,.0f} s"
+    return f"{trial.recipe}, seed {trial.seed}: {100 * trial.result.accuracy:.2f}% in {trial.result.train_seconds:,.0f} s"

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from seewhy.diagnosis.statistics import holm
 from seewhy.experiments.experiment import Experiment, Trial
-from seewhy.runs.run import RunResult
+from seewhy.runs.result import RunResult
 
 CLOSEST = 3  # recipes that a sentence names
 LOSS_FIELDS = (
@@ -232,12 +232,14 @@ METRICS: dict[str, Metric] = {
         " %",
         100,
         2,
-        lambda result: 1 / result.images,
+        lambda result: 1 / result.test_images,
     ),
     "test_loss": Metric("test loss", lambda trial, result: result.test_loss),
     "train_loss": Metric("training loss", lambda trial, result: trial.history[-1].train_loss),
     "calibration_error": Metric(
         "calibration error", lambda trial, result: trial.calibration_error, False, " %", 100, 2
     ),
-    "seconds": Metric("training time", lambda trial, result: result.seconds, False, " s", 1, 1),
+    "seconds": Metric(
+        "training time", lambda trial, result: result.train_seconds, False, " s", 1, 1
+    ),
 }

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import PurePath
 
 from seewhy.data.dataset import Dataset
+from seewhy.data.sources import reload_data
 from seewhy.diagnosis.calibration import (
     Calibration,
     TemperatureScaling,
@@ -17,8 +18,8 @@ from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
-from seewhy.runs.prediction import data_of
-from seewhy.runs.run import Run, RunResult
+from seewhy.runs.result import RunResult
+from seewhy.runs.run import Run
 from seewhy.serialization import load, save
 
 FILE = "diagnosis.npz"  # in the run directory
@@ -39,7 +40,7 @@ class ReportContext:
     @property
     def title(self) -> str:
         """What was trained on what."""
-        return f"{self.run.recipe.name} on {self.run.setting['data']['name']}"
+        return f"{self.run.recipe.name} on {self.run.data.name}"
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -98,10 +99,10 @@ def make_context(
     if diagnosis is None:
         diagnosis = diagnose(
             run.model,
-            _checked(run, data),
+            reload_data(run.data, data),
             test,
-            run.setting["precision"],
-            run.recipe.tta,
+            run.classifier.precision,
+            run.classifier.tta,
             full,
             quiet,
         )
@@ -109,26 +110,16 @@ def make_context(
             save(diagnosis, path)
     other = None
     if against is not None:
-        shared = data is not None and data.fingerprint == against.setting["data"]["fingerprint"]
+        shared = data is not None and data.fingerprint == against.data.fingerprint
         other = make_context(against, data=data if shared else None, full=full, quiet=quiet)
     return ReportContext(run, result, test, diagnosis, full, paths, other)
 
 
 def _finished(run: Run) -> tuple[RunResult, Predictions]:
     """What a run came to."""
-    if run.test is None or run.result is None:
+    if run.predictions is None or run.result is None:
         found = run.directory or "this run"
         raise SeewhyError(
-            f"{found} did not come to its end, so there is nothing to report; `seewhy train --resume` goes on"
+            f"{found} did not come to its end, so there is nothing to report; resume it with `seewhy resume`"
         )
-    return run.result, run.test
-
-
-def _checked(run: Run, data: Dataset | None) -> Dataset:
-    """The data that a run was trained on, as it was then."""
-    data = data_of(run) if data is None else data
-    if data.fingerprint != run.setting["data"]["fingerprint"]:
-        raise SeewhyError(
-            f"{data.name} is no longer as {run.directory or 'this run'} was trained on it; bring back the data, or train again"
-        )
-    return data
+    return run.result, run.predictions

@@ -178,7 +178,7 @@ def _page(asked: ReportContext) -> Page:
     gallery = sections.get("mistakes")
     text = document(
         title=asked.title,
-        headline=f"{percent(asked.result.accuracy, 2)} of {count(asked.result.images, 'test image')} correct",
+        headline=f"{percent(asked.result.accuracy, 2)} of {count(asked.result.test_images, 'test image')} correct",
         sections=sections,
         about=_about(asked),
         sheets=sheets,
@@ -287,7 +287,9 @@ def experiment_page(experiment: Experiment, directory: Path) -> ExperimentPage:
     section = experiment_section(experiment, links_from=directory)
     recipes, seeds = count(len(experiment.recipes), "recipe"), count(len(experiment.seeds), "seed")
     finished, total = len(experiment.finished), len(experiment.trials)
-    spent = sum(trial.result.seconds for trial in experiment.finished if trial.result is not None)
+    spent = sum(
+        trial.result.train_seconds for trial in experiment.finished if trial.result is not None
+    )
     html = document(
         title=f"{recipes}, {seeds} on {experiment.data['name']}",
         headline=f"{finished} of {count(total, 'training')} finished, {spent:,.0f} s of training in all",

@@ -108,7 +108,7 @@ def newest_checkpoint(directory: Path) -> LoadedCheckpoint:
             return LoadedCheckpoint(path, read_checkpoint(path), damaged)
         except SeewhyError as error:
             damaged[path] = str(error)
-    raise SeewhyError(f"no checkpoint to go on from: {'; '.join(damaged.values())}; train again")
+    raise SeewhyError(f"no checkpoint to resume from: {'; '.join(damaged.values())}; train again")
 
 
 def best_weights(directory: Path, step: int) -> "dict[str, Tensor] | None":

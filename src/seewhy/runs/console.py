@@ -109,7 +109,7 @@ def fitting_columns(width: int, held_out: str) -> list[tuple[str, int, "Cell"]]:
             6 + len(held_out),
             lambda row: "–" if row.eval_loss is None else f"{row.eval_loss:.4f}",
         ),
-        (f"{held_out}%", max(7, 2 + len(held_out)), lambda row: percent(row.eval_accuracy)),
+        (f"{held_out} %", max(7, 2 + len(held_out)), lambda row: percent(row.eval_accuracy)),
     ]
     for dispensable in ("img/s", "lr", f"{held_out} loss", "train loss", "time"):
         if sum(column[1] + 1 for column in columns) - 1 <= width:

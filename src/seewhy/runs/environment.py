@@ -1,38 +1,68 @@
-"""What a result was measured on: versions, hardware, the state of the code around it."""
+"""The software and hardware that a run was trained with."""
 
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 PACKAGES = ("seewhy", "torch", "numpy", "datasets", "pillow")
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions, processor, accelerator, and the commit of the working directory where it is under git."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "processor": processor_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "precision": precision,
-        "git": _commit(),
-    }
+@dataclass(frozen=True)
+class Resumption:
+    """Where and when an interrupted run was resumed."""
+
+    step: int  # batches done before
+    device: str
+    time: str  # ISO 8601, local
 
 
-def processor_name() -> str:
-    """The processor's marketing name where the system tells it."""
+@dataclass(frozen=True)
+class Environment:
+    """The software and hardware that a run was trained with."""
+
+    python: str  # version
+    platform: str
+    packages: Mapping[str, str]  # version by name
+    processor: str
+    cores: int | None  # that the process may use
+    threads: int  # of torch on the CPU
+    device: str  # "cpu", "cuda:0", "mps"
+    accelerator: str | None  # name of the GPU
+    precision: str  # fp32, bf16 or fp16
+    git: str | None  # commit of the working directory
+    resumed: tuple[Resumption, ...] = ()
+
+    @property
+    def hardware(self) -> str:
+        """The GPU, or the processor of a run on the CPU."""
+        return self.accelerator or self.processor or self.device
+
+
+def current_environment(device: torch.device, precision: str) -> Environment:
+    """The environment of this process, for a run on `device` in `precision`."""
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages={name: version(name) for name in PACKAGES},
+        processor=_processor_name(),
+        cores=_available_cores(),
+        threads=torch.get_num_threads(),
+        device=str(device),
+        accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        precision=precision,
+        git=_git_commit(),
+    )
+
+
+def _processor_name() -> str:
+    """The processor's marketing name where the system has it."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -40,11 +70,16 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
+def _available_cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=5
-        ).stdout.strip()
+        completed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return None
+    return completed.stdout.strip()

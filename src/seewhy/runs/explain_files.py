@@ -27,6 +27,7 @@ from seewhy.data.decode import (
     to_pixels,
     upright_size,
 )
+from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import most_confident_errors
 from seewhy.errors import SeewhyError
 from seewhy.figures.explanations import MOST_BLOCKS, MOST_COLUMNS, explanation_figure, overlay
@@ -36,7 +37,6 @@ from seewhy.models.classifier import Classifier, pretrained_classifier
 from seewhy.models.registry import MODELS
 from seewhy.notation import parse
 from seewhy.progress import note, progress
-from seewhy.runs.prediction import data_of
 from seewhy.runs.run import Run, open_run
 
 AT_ONCE = 64  # images that are decoded and explained together
@@ -101,12 +101,12 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
 
     With the recipe's test-time augmentation, so that the image alone may once in a while be classified correctly.
     """
-    if run.test is None:
+    if run.predictions is None:
         raise SeewhyError(
             f"{run.directory} did not come to its end, so its mistakes are not known; give image files"
         )
     split = _test_split(run)
-    chosen = most_confident_errors(run.test, count)
+    chosen = most_confident_errors(run.predictions, count)
     if not len(chosen):
         raise SeewhyError(
             f"the network makes no mistake on the {len(split)} test images; give image files to explain"
@@ -115,7 +115,7 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
         ImageFile(
             split.names[index],
             split.images[index].permute(1, 2, 0).numpy(),
-            int(run.test.labels[index]),
+            int(run.predictions.labels[index]),
         )
         for index in chosen.tolist()
     ]
@@ -214,12 +214,7 @@ def trust_of_run(
 
 def _test_split(run: Run) -> Split:
     """The images that a run was tested on. Raises SeewhyError where the data is no longer what it was."""
-    data = data_of(run)
-    if data.fingerprint != run.setting["data"]["fingerprint"]:
-        raise SeewhyError(
-            f"{data.name} is no longer as {run.directory} was trained on it; bring back the data, or train again"
-        )
-    return data.test
+    return reload_data(run.data).test
 
 
 def _check_grid(explanation: Explanation) -> None:

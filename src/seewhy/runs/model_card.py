@@ -1,38 +1,46 @@
-"""The README.md of a run directory: what was trained, on what, how well, and how to use it."""
+"""The model card of a run: README.md in its directory."""
 
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
 
 
 def model_card(run: Run) -> str:
-    """The card as Markdown."""
+    """The model card of a finished run, in Markdown."""
     result = run.result
     if result is None:
-        raise ValueError("a model card is of a finished run")
-    data = run.setting["data"]
+        raise ValueError("a model card needs a finished run")
+    data = run.data
     low, high = (100 * bound for bound in result.interval)
     channels, height, width = run.image_shape
-    read = (
-        "The test images were watched during training, but nothing was selected on them: this is the last epoch."
-        if result.selected_on == "last epoch"
-        else f"Epoch {result.selected_epoch:g} was selected on a validation split; the test images were read once."
-    )
-    views = ""
+    if result.selected_on == "last epoch":
+        selection = (
+            "This is the last epoch; the test images were evaluated during training, "
+            "but nothing was selected on them."
+        )
+    else:
+        selection = (
+            f"Epoch {result.selected_epoch:g} was selected on a validation split; "
+            "the test images were evaluated once, at the end."
+        )
     if run.recipe.tta != "none":
-        views = f" With test-time augmentation {run.recipe.tta}; without, {100 * result.plain_accuracy:.2f}%."
-    where = f"{run.setting['device']} ({run.setting['precision']})"
-    return f"""# {run.recipe.name} on {data["name"]}
+        selection += (
+            f" With test-time augmentation {run.recipe.tta}; "
+            f"{100 * result.plain_accuracy:.2f}% without."
+        )
+    hardware = f"{run.environment.hardware} ({run.environment.precision})"
+    return f"""# {run.recipe.name} on {data.name}
 
-**{100 * result.accuracy:.2f}%** of {result.images:,} test images are classified correctly
-(95% interval {low:.2f} to {high:.2f}%). {read}{views}
+**{100 * result.accuracy:.2f}%** of {result.test_images:,} test images are classified correctly
+(95% confidence interval {low:.2f}–{high:.2f}%). {selection}
 
 | | |
 |---|---|
-| network | `{run.recipe.model}`, {result.parameters:,} parameters |
-| input | {channels} x {height} x {width}, pixels in [0, 1]; normalization is inside the network |
+| model | `{run.recipe.model}`, {result.parameters:,} parameters |
+| input | {channels} x {height} x {width}, pixels in [0, 1]; the model normalizes them itself |
 | classes | {", ".join(run.classes)} |
-| training | {result.epochs:g} epochs in {result.seconds:.0f} s on {where} |
-| data | {data["name"]}, fingerprint `{data["fingerprint"]}` |
+| calibration | expected calibration error {100 * result.calibration_error:.1f}% |
+| training | {result.epochs:g} epochs in {result.train_seconds:,.0f} s on {hardware} |
+| data | {data.name}, fingerprint `{data.fingerprint}` |
 
 ![Loss, accuracy and learning rate](figures/curves.svg)
 

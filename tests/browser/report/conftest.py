@@ -88,7 +88,7 @@ class Reports:
 
     @property
     def test(self) -> Predictions:
-        found = self.run.test
+        found = self.run.predictions
         assert found is not None
         return found
 
@@ -142,12 +142,16 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, asked)
     _write(reports.full, replace(asked, other=None, full=True))
-    assert run.test is not None
+    assert run.predictions is not None
     assert run.result is not None
-    right = Predictions(10 * F.one_hot(run.test.labels).float(), run.test.labels, run.test.classes)
+    right = Predictions(
+        10 * F.one_hot(run.predictions.labels).float(),
+        run.predictions.labels,
+        run.predictions.classes,
+    )
     result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=right.interval)
     asked = make_context(
-        replace(run, directory=None, test=right, result=result), data=data, quiet=True
+        replace(run, directory=None, predictions=right, result=result), data=data, quiet=True
     )
     _write(reports.perfect, asked)
 

@@ -11,7 +11,7 @@ def overview_section(study: ReportContext, album: Sprites) -> Section:
     """Accuracy, the worst confusion, calibration, robustness, and what to look at first."""
     result = study.result
     finding = (
-        f"{percent(result.accuracy, 2)} of {count(result.images, 'test image')} {be(result.images)} classified correctly "
+        f"{percent(result.accuracy, 2)} of {count(result.test_images, 'test image')} {be(result.test_images)} classified correctly "
         f"(95% interval {between(result.interval, 2)})."
     )
     sentences = [_confusion(study), _calibration(study), _robustness(study), _first(study)]
@@ -102,5 +102,5 @@ def _numbers(study: ReportContext) -> list[tuple[str, str, str]]:
             "robustness",
         ),
         (f"{len(study.suspects):,}", "labels in doubt", "labels"),
-        (f"{study.result.seconds:,.0f} s", "of training", "training"),
+        (f"{study.result.train_seconds:,.0f} s", "of training", "training"),
     ]

@@ -11,12 +11,12 @@ from seewhy.train.recipe import to_toml
 def training(study: ReportContext, album: Sprites) -> Section:
     """Loss, accuracy and learning rate by epoch and second, the recipe, and where it ran."""
     run, result = study.run, study.result
-    data, history = run.setting["data"], run.history
+    data, history = run.data, run.history
     held_out = "test" if result.selected_on == "last epoch" else "valid"
-    device = run.setting.get("accelerator") or run.setting.get("processor") or run.setting["device"]
+    device = run.environment.hardware
     last = history[-1]
     finding = (
-        f"{result.epochs:g} epochs took {result.seconds:,.0f} s of training on {device}, {result.images_per_second:,.0f} images "
+        f"{result.epochs:g} epochs took {result.train_seconds:,.0f} s of training on {device}, {result.images_per_second:,.0f} images "
         f"a second, and ended at a training loss of {last.train_loss:.3f}."
     )
     figures = {
@@ -65,18 +65,16 @@ def training(study: ReportContext, album: Sprites) -> Section:
         ("network", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
         (
             "data",
-            f"{data['name']}: "
+            f"{data.name}: "
             + ", ".join(
-                f"{count(number, f'{split} image')}" for split, number in data["images"].items()
+                f"{count(number, f'{split} image')}" for split, number in data.images.items()
             ),
         ),
-        ("fingerprint of the data", data["fingerprint"]),
-        ("device and precision", f"{device}, {run.setting['precision']}"),
+        ("fingerprint of the data", data.fingerprint),
+        ("device and precision", f"{device}, {run.environment.precision}"),
         (
             "versions",
-            ", ".join(
-                f"{name} {version}" for name, version in run.setting.get("packages", {}).items()
-            ),
+            ", ".join(f"{name} {version}" for name, version in run.environment.packages.items()),
         ),
         ("result chosen on", result.selected_on),
     ]

@@ -1,0 +1,348 @@
+"""A run directory: where it is, who may write to it, and for each file its writer and its reader."""
+
+import json
+import os
+import re
+import shlex
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from seewhy.data.dataset import DataOrigin
+from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_confident_errors
+from seewhy.errors import SeewhyError
+from seewhy.figures.lr_finder import lr_finder_figure
+from seewhy.figures.style import save_figure
+from seewhy.files import csv_text, make_directory, unwritable, write_atomically, write_text
+from seewhy.runs.environment import Environment, Resumption
+from seewhy.runs.result import RunResult
+from seewhy.train.loop import EpochStats
+from seewhy.train.lr_finder import LRRangeTest
+from seewhy.train.recipe import Recipe, restore_recipe, to_toml
+
+SCHEMA_VERSION = 1  # of summary.json
+
+RECIPE = "recipe.toml"
+COMMAND = "command.txt"
+ENVIRONMENT = "env.json"
+STATUS = "status.json"
+METRICS = "metrics.jsonl"
+LR_RANGE_TEST = "lr_range_test.json"
+CHECKPOINTS = "checkpoints"  # a directory, see checkpoint.py
+WEIGHTS = "model.safetensors"  # see weights.py
+PREDICTIONS = "predictions.npz"
+ERRORS = "errors.csv"
+CONFUSION = "confusion.csv"
+SUMMARY = "summary.json"  # written last: the run has finished
+MODEL_CARD = "README.md"
+FIGURES = "figures"
+TENSORBOARD = "tensorboard"
+
+
+# Directories
+
+AUTOMATIC_NAME = re.compile(r"\d{8}-\d{4}-")  # start of the names that new_directory makes
+
+
+def new_directory(name: str, root: str | Path = "runs") -> Path:
+    """Make an empty directory ROOT/DATE-TIME-NAME; a number is appended if it exists."""
+    stem = f"{datetime.now():%Y%m%d-%H%M}-{name}"
+    for number in range(1, 10_000):
+        path = Path(root) / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise unwritable(path, error) from error
+        return path
+    raise SeewhyError(f"{root} already holds 10,000 runs of this minute; name a directory")
+
+
+@contextmanager
+def run_directory(name: str, output: Path | None = None) -> Iterator[Path]:
+    """`output` if it is empty or missing, else a new directory, removed again if it stays empty."""
+    if output is not None:
+        check_empty(output)
+        yield output
+        return
+    directory = new_directory(name)
+    try:
+        yield directory
+    finally:
+        for empty in (directory, directory.parent):
+            with suppress(OSError):
+                empty.rmdir()  # fails unless it is empty
+
+
+def check_empty(directory: Path) -> None:
+    """Raise SeewhyError if `directory` holds anything: a run directory is never reused silently."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SeewhyError(
+            f"{directory} exists and is not empty (nothing was changed); "
+            "name another directory, or remove it"
+        )
+
+
+class DirectoryLocked(SeewhyError):
+    """Another process trains in the directory."""
+
+
+@contextmanager
+def lock_directory(directory: Path | None) -> Iterator[None]:
+    """Keep other processes from training in `directory`. Locks may be nested.
+
+    Raises DirectoryLocked if another process holds the lock.
+    """
+    if directory is None:
+        yield
+        return
+    directory = directory.resolve()
+    make_directory(directory.parent)
+    path = directory.with_name(f".{directory.name}.lock")
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DirectoryLocked(
+            f"another process is still training {directory}; wait for it or end it, then resume"
+        ) from None
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not lock.is_locked:
+            with suppress(OSError):
+                path.unlink()
+
+
+def link_latest(directory: Path) -> None:
+    """Point the link `latest` to a run with an automatic name, where the file system has links."""
+    latest, temporary = directory.parent / "latest", directory.parent / f".latest-{os.getpid()}"
+    replaceable = not latest.exists() or (
+        latest.is_symlink() and AUTOMATIC_NAME.match(latest.readlink().name)
+    )
+    if not (AUTOMATIC_NAME.match(directory.name) and replaceable):
+        return
+    try:
+        temporary.symlink_to(directory.name)
+        temporary.replace(latest)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def check_run_directory(directory: Path) -> None:
+    """Raise SeewhyError if `directory` is not that of a run."""
+    if not (directory / RECIPE).is_file():
+        reason = "no such directory" if not directory.exists() else f"it holds no {RECIPE}"
+        raise SeewhyError(
+            f"{directory} is not a run directory ({reason}); "
+            "runs are below runs/, the newest is runs/latest"
+        )
+
+
+def has_finished(directory: Path) -> bool:
+    """Whether the run has a result."""
+    return (directory / SUMMARY).exists()
+
+
+# recipe.toml
+
+
+def write_recipe(directory: Path, recipe: Recipe) -> None:
+    write_text(directory / RECIPE, to_toml(recipe))
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """The recipe as written; its names need not mean anything here."""
+    return restore_recipe(directory / RECIPE)
+
+
+# command.txt: the command that started the run
+
+
+def write_command(directory: Path) -> None:
+    """Write the command line of this process, unless the run was resumed and has one already."""
+    path = directory / COMMAND
+    if path.exists():
+        return
+    program = Path(sys.argv[0])
+    is_cli = program.name == "seewhy" or program.parts[-2:] == ("seewhy", "__main__.py")
+    write_text(path, f"{shlex.join(['seewhy', *sys.argv[1:]])}\n" if is_cli else "Python\n")
+
+
+# env.json: the environment, and the data under "data"
+
+
+def write_environment(directory: Path, environment: Environment, data: DataOrigin) -> None:
+    _write_json(directory / ENVIRONMENT, asdict(environment) | {"data": asdict(data)})
+
+
+def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
+    """The environment and the data of a run. Raises SeewhyError if it is no run directory."""
+    check_run_directory(directory)
+    with _reading(directory / ENVIRONMENT) as path:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = values.pop("data")
+        data |= {name: tuple(data[name]) for name in ("classes", "image_shape", "skipped")}
+        values["resumed"] = tuple(Resumption(**row) for row in values["resumed"])
+        return Environment(**values), DataOrigin(**data)
+
+
+# status.json
+
+
+class RunStatus(NamedTuple):
+    """How far a run has come."""
+
+    status: str  # "running", "finished", "interrupted", "failed", or "" if it has not started
+    detail: str  # the reason it was interrupted or failed
+
+
+def write_status(directory: Path, status: str, detail: str = "") -> None:
+    time = datetime.now().isoformat("T", "seconds")
+    _write_json(directory / STATUS, {"status": status, "detail": detail, "time": time})
+
+
+def read_status(directory: Path) -> RunStatus:
+    with _reading(directory / STATUS) as path:
+        if not path.exists():
+            return RunStatus("", "")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return RunStatus(str(values["status"]), str(values["detail"]))
+
+
+# metrics.jsonl: a row per epoch
+
+
+def write_history(directory: Path, history: Sequence[EpochStats]) -> None:
+    write_text(directory / METRICS, "".join(map(_json_line, history)))
+
+
+def append_epoch(directory: Path, row: EpochStats) -> None:
+    """Add a row to the history."""
+    try:
+        with (directory / METRICS).open("a", encoding="utf-8") as file:
+            file.write(_json_line(row))
+    except OSError as error:
+        raise unwritable(directory / METRICS, error) from error
+
+
+def read_history(directory: Path) -> tuple[EpochStats, ...]:
+    with _reading(directory / METRICS) as path:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(EpochStats(**json.loads(line)) for line in lines)
+
+
+def _json_line(row: EpochStats) -> str:
+    return json.dumps(asdict(row)) + "\n"
+
+
+# lr_range_test.json: the range test that found the learning rate, if there was one
+
+
+def write_lr_range_test(directory: Path, test: LRRangeTest) -> None:
+    """Write the range test and its figure."""
+    _write_json(directory / LR_RANGE_TEST, asdict(test))
+    save_figure(lr_finder_figure(test), directory / FIGURES / "lr_range_test")
+
+
+def read_lr_range_test(directory: Path) -> LRRangeTest | None:
+    with _reading(directory / LR_RANGE_TEST) as path:
+        if not path.exists():
+            return None
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return LRRangeTest(**values)
+
+
+# predictions.npz, errors.csv, confusion.csv: predictions of the test split
+
+
+def write_predictions(directory: Path, predictions: Predictions, names: Sequence[str]) -> None:
+    """Write predictions.npz, errors.csv (most confident first) and confusion.csv.
+
+    `names` are those of the test images.
+    """
+    arrays = {
+        "logits": predictions.logits.numpy(),
+        "labels": predictions.labels.numpy(),
+        "classes": np.array(predictions.classes),
+    }
+    write_atomically(directory / PREDICTIONS, lambda path: _save_arrays(path, arrays))
+    classes = predictions.classes
+    errors = [
+        [
+            names[index],
+            classes[predictions.labels[index]],
+            classes[predictions.predicted[index]],
+            f"{predictions.confidence[index]:.6f}",
+            f"{predictions.losses[index]:.6f}",
+        ]
+        for index in most_confident_errors(predictions).tolist()
+    ]
+    _write_csv(directory / ERRORS, ["name", "true", "predicted", "confidence", "loss"], errors)
+    counts = confusion_matrix(predictions).tolist()
+    rows = [[name, *row] for name, row in zip(classes, counts, strict=True)]
+    _write_csv(directory / CONFUSION, ["true \\ predicted", *classes], rows)
+
+
+def read_predictions(directory: Path) -> Predictions:
+    with _reading(directory / PREDICTIONS) as path, np.load(path) as arrays:
+        return Predictions(
+            torch.from_numpy(arrays["logits"]),
+            torch.from_numpy(arrays["labels"]),
+            tuple(arrays["classes"].tolist()),
+        )
+
+
+# summary.json
+
+
+def write_result(directory: Path, result: RunResult) -> None:
+    """Write summary.json, which marks the run as finished: it comes last."""
+    _write_json(directory / SUMMARY, {"schema_version": SCHEMA_VERSION, **asdict(result)})
+
+
+def read_result(directory: Path) -> RunResult:
+    with _reading(directory / SUMMARY) as path:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values["interval"] = tuple(values["interval"])
+        values.pop("schema_version")
+        return RunResult(**values)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Turn whatever goes wrong with reading a file into a SeewhyError."""
+    try:
+        yield path
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise SeewhyError(
+            f"{path} is missing or damaged ({type(error).__name__}: {error}); "
+            "restore it, or train again"
+        ) from error
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    write_text(path, csv_text(header, rows), newline="")
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # a file, because savez would append .npz to a path
+        np.savez_compressed(file, allow_pickle=False, **arrays)

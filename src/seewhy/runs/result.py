@@ -1,0 +1,72 @@
+"""The outcome of a finished run in numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seewhy.data.dataset import Dataset
+from seewhy.diagnosis.calibration import measure_calibration
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.train.batches import equal_batches
+from seewhy.train.loop import EpochStats
+from seewhy.train.optimizers import optimizer_state_bytes
+from seewhy.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The outcome of a finished run; summary.json has the same names."""
+
+    accuracy: float  # of the test split, in [0, 1], with the recipe's test-time augmentation
+    plain_accuracy: float  # without test-time augmentation
+    interval: tuple[float, float]  # 95% confidence interval of the accuracy
+    test_images: int
+    test_loss: float  # mean cross entropy in nats
+    calibration_error: float  # expected calibration error of the test split, in [0, 1]
+    selected_on: str  # "validation", or "last epoch" without a validation split
+    selected_epoch: float
+    epochs: float  # passes over the training images
+    steps: int  # batches
+    train_seconds: float  # without evaluation
+    images_per_second: float  # training images
+    parameters: int
+    optimizer_bytes: int  # size of the optimizer state, such as momentum
+
+
+def make_result(
+    predictions: Predictions,
+    plain: Predictions,
+    history: Sequence[EpochStats],
+    selected: EpochStats | None,
+    state: TrainState,
+    data: Dataset,
+) -> RunResult:
+    """The result of a run that has ended.
+
+    `plain` are the predictions without test-time augmentation, `selected` is the best epoch on a
+    validation split.
+    """
+    last = history[-1]
+    _, batch_size = equal_batches(len(data.train), state.recipe.batch_size)
+    return RunResult(
+        accuracy=predictions.accuracy,
+        plain_accuracy=plain.accuracy,
+        interval=predictions.interval,
+        test_images=len(predictions.labels),
+        test_loss=predictions.losses.mean().item(),
+        calibration_error=_calibration_error(predictions),
+        selected_on="last epoch" if data.validation is None else "validation",
+        selected_epoch=(selected or last).epoch,
+        epochs=last.epoch,
+        steps=last.step,
+        train_seconds=last.seconds,
+        images_per_second=last.step * batch_size / last.seconds,
+        parameters=sum(parameter.numel() for parameter in state.model.parameters()),
+        optimizer_bytes=optimizer_state_bytes(state.optimizers),
+    )
+
+
+def _calibration_error(predictions: Predictions) -> float:
+    """The expected calibration error; nan if a logit is not finite."""
+    if not predictions.logits.isfinite().all():
+        return float("nan")
+    return measure_calibration(predictions).ece
