@@ -24,7 +24,20 @@ def shown(width: int, terminal: bool, held_out: str = "test") -> str:
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
     heading, row, rest = shown(100, terminal=False).split("\n")
-    assert heading.split() == "epoch lr time img/s train loss train % test loss test %".split()
+    assert heading.split() == [
+        "epoch",
+        "lr",
+        "time",
+        "img/s",
+        "train",
+        "loss",
+        "train",
+        "%",
+        "test",
+        "loss",
+        "test",
+        "%",
+    ]
     assert row.split() == ["2", "0.0123", "12:34", "812", "1.2345", "56.78", "1.1111", "67.89"]
     assert rest == ""
 
