@@ -3,6 +3,7 @@
 import gc
 import re
 import weakref
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,22 @@ from seewhy.models.registry import MODELS, blank_sample, build_model
 from seewhy.models.summary import LayerSummary, ModelSummary, format_summary, model_summary
 
 
-def test_resnet18_by_hand():
-    found = model_summary("resnet18")
+def test_model_summary_of_resnet18_by_hand():
+    summary = model_summary("resnet18")
     stem = 3 * 64 * 9 * 32 * 32
     stage1 = 4 * 64 * 64 * 9 * 32 * 32
     later = (
         64 * 128 * 9 * 16 * 16 + 3 * 128 * 128 * 9 * 16 * 16 + 64 * 128 * 16 * 16
     )  # each of the three stages costs the same
     norms = 2 * (64 + 4 * 64 + 5 * 128 + 5 * 256 + 5 * 512)
-    assert found.multiply_adds == stem + stage1 + 3 * later + norms + 5120 + 10
-    assert round(found.multiply_adds / 1e6, 2) == 555.43
-    assert (found.parameters, found.trainable) == (11_173_962, 11_173_962)
-    assert found.parameters_mb == pytest.approx(11_173_962 * 4 / 1e6)
-    assert found.input_mb == pytest.approx(3 * 32 * 32 * 4 / 1e6)
+    assert summary.multiply_adds == stem + stage1 + 3 * later + norms + 5120 + 10
+    assert round(summary.multiply_adds / 1e6, 2) == 555.43
+    assert (summary.parameters, summary.trainable) == (11_173_962, 11_173_962)
+    assert summary.parameters_mb == pytest.approx(11_173_962 * 4 / 1e6)
+    assert summary.input_mb == pytest.approx(3 * 32 * 32 * 4 / 1e6)
 
 
-def test_rows_of_a_small_net():
+def test_model_summary_of_a_small_model():
     net = nn.Sequential(
         nn.Conv2d(2, 4, kernel_size=3, stride=2, padding=1),
         nn.ReLU(),
@@ -37,8 +38,8 @@ def test_rows_of_a_small_net():
         nn.Linear(64, 5),
     )
     net[3].weight.requires_grad_(False)
-    found = model_summary(net, image_shape=(2, 8, 8))
-    conv, relu, flatten, linear = found.layers
+    summary = model_summary(net, image_shape=(2, 8, 8))
+    conv, relu, flatten, linear = summary.layers
     assert (conv.name, conv.type, conv.kernel, conv.input_shape, conv.output_shape) == (
         "0",
         "Conv2d",
@@ -50,21 +51,21 @@ def test_rows_of_a_small_net():
     assert (relu.kernel, relu.parameters, relu.multiply_adds) == ((), 0, 0)
     assert flatten.output_shape == (64,)
     assert (linear.parameters, linear.multiply_adds) == (325, 325)
-    assert (found.parameters, found.trainable) == (401, 81)
-    assert sum(layer.share for layer in found.layers) == pytest.approx(1)
-    assert found.activations_mb == pytest.approx((64 + 5) * 4 * 2 / 1e6)
+    assert (summary.parameters, summary.trainable) == (401, 81)
+    assert sum(layer.share for layer in summary.layers) == pytest.approx(1)
+    assert summary.activations_mb == pytest.approx((64 + 5) * 4 * 2 / 1e6)
 
 
-def test_a_layer_used_twice_counts_its_parameters_once_and_its_work_twice():
+def test_model_summary_of_a_layer_used_twice():
     shared = nn.Linear(4, 4)
-    found = model_summary(
+    summary = model_summary(
         nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared), image_shape=(1, 2, 2)
     )
-    assert [layer.parameters for layer in found.layers] == [0, 20, 0, 0]
-    assert (found.parameters, found.multiply_adds) == (20, 40)
+    assert [layer.parameters for layer in summary.layers] == [0, 20, 0, 0]
+    assert (summary.parameters, summary.multiply_adds) == (20, 40)
 
 
-def test_parameters_outside_of_layers_have_a_row():
+def test_model_summary_of_parameters_outside_layers():
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -74,23 +75,23 @@ def test_parameters_outside_of_layers_have_a_row():
         def forward(self, x):
             return self.linear(x.flatten(1)) * self.factor.sum()
 
-    found = model_summary(Scaled(), image_shape=(1, 2, 2))
-    assert [(layer.name, layer.parameters) for layer in found.layers] == [
+    summary = model_summary(Scaled(), image_shape=(1, 2, 2))
+    assert [(layer.name, layer.parameters) for layer in summary.layers] == [
         ("(model)", 3),
         ("linear", 10),
     ]
-    assert found.parameters == 13
+    assert summary.parameters == 13
 
 
 @pytest.mark.parametrize("text", ["davidnet", "resnet34", "speednet:depth=3"])
-def test_rows_add_up_to_the_totals(text):
-    found = model_summary(text, image_shape=(1, 28, 28), num_classes=4)
-    assert sum(layer.parameters for layer in found.layers) == found.parameters
-    assert sum(layer.multiply_adds for layer in found.layers) == found.multiply_adds
-    assert found.layers[-1].output_shape == (4,)
+def test_model_summary_rows_add_up(text):
+    summary = model_summary(text, image_shape=(1, 28, 28), num_classes=4)
+    assert sum(layer.parameters for layer in summary.layers) == summary.parameters
+    assert sum(layer.multiply_adds for layer in summary.layers) == summary.multiply_adds
+    assert summary.layers[-1].output_shape == (4,)
 
 
-def test_everything_is_left_as_it_was():
+def test_model_summary_leaves_no_trace():
     model = build_model("davidnet:dropout=0.5", 10, blank_sample(3, 8, 8)).train()
     model.layer1.eval()
     modes = [module.training for module in model.modules()]
@@ -102,15 +103,15 @@ def test_everything_is_left_as_it_was():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_device_stays_and_no_memory_is_needed():
+def test_model_summary_on_meta():
     with torch.device("meta"):
         model = build_model("vgg16", 1000, blank_sample(3, 224, 224))
-    found = model_summary(model, image_shape=(3, 224, 224))
+    summary = model_summary(model, image_shape=(3, 224, 224))
     assert next(model.parameters()).device.type == "meta"
-    assert found.parameters == 138_357_544
+    assert summary.parameters == 138_357_544
 
 
-def test_the_model_is_not_kept_in_memory():
+def test_model_summary_keeps_no_reference():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     model_summary(model, image_shape=(1, 2, 2))
     reference = weakref.ref(model)
@@ -119,7 +120,7 @@ def test_the_model_is_not_kept_in_memory():
     assert reference() is None
 
 
-def test_a_shape_that_does_not_fit_is_refused_in_one_line():
+def test_model_summary_of_a_wrong_shape():
     model = build_model("resnet18", 10, blank_sample(1, 8, 8))
     with pytest.raises(SeewhyError, match="ResNet cannot take an image of 3x8x8: ") as error:
         model_summary(model, image_shape=(3, 8, 8))
@@ -128,78 +129,120 @@ def test_a_shape_that_does_not_fit_is_refused_in_one_line():
         model_summary("resnet18", image_shape=(3, 0, 8))
 
 
-@pytest.mark.parametrize("width", [200, 100, 80, 60, 50, 40])
-@pytest.mark.parametrize("text", ["resnet18", "davidnet"])
-def test_text_fits_and_names_every_layer(text, width):
-    found = model_summary(text)
-    lines = format_summary(found, width).splitlines()
-    assert max(map(len, lines)) <= width
-    assert lines[0] == f"{text}, image 3x32x32"
-    table = lines[4 : 4 + len(found.layers)]
-    for line, layer in zip(table, found.layers, strict=True):
-        name = line.split()[0]
-        assert layer.name.endswith(name.removeprefix("…"))
-    assert f"parameters     {found.parameters:,}" in lines
-    assert f"multiply-adds  {found.multiply_adds / 1e6:,.2f} M" in lines
-
-
 ALL_COLUMNS = ["layer", "type", "input", "output", "params", "%", "madds"]
 
 
+@pytest.fixture(scope="module")
+def summaries():
+    return {text: model_summary(text) for text in ("resnet18", "davidnet")}
+
+
+def rows_of(text):
+    """Header and rows of the table; a folded row is put together again."""
+    lines = text.splitlines()
+    table = lines[2 : lines.index("", 3)]
+    starts = [match.start() for match in re.finditer(r"\S+", table[0])]
+    right = {"input", "output", "params", "%", "madds"}
+    columns = []
+    for start, header in zip(starts, table[0].split(), strict=True):
+        columns.append(start + len(header) if header in right else start)
+    rows = []
+    for line in table[2:]:
+        cells = re.split(r" {2,}", line.strip())
+        if len(cells) == len(columns):
+            rows.append(cells)
+        else:  # the rest of a folded cell
+            for cell in re.finditer(r"\S+(?: \S+)*", line):
+                rows[-1][columns.index(cell.start())] += cell[0]
+    return table[0].split(), rows
+
+
+@pytest.mark.parametrize("text", ["resnet18", "davidnet"])
+def test_format_summary_at_200_columns(text, summaries):
+    summary = summaries[text]
+    headers, rows = rows_of(format_summary(summary, 200))
+    assert headers == ALL_COLUMNS
+    for row, layer in zip(rows, summary.layers, strict=True):
+        kernel = "x".join(map(str, layer.kernel))
+        assert row[:6] == [
+            layer.name,
+            f"{layer.type} {kernel}" if kernel else layer.type,
+            "x".join(map(str, layer.input_shape)),
+            "x".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}" if layer.parameters else "-",
+            f"{100 * layer.share:.1f}" if layer.parameters else "-",
+        ]
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 50, 40])
+@pytest.mark.parametrize("text", ["resnet18", "davidnet"])
+def test_format_summary_fits_and_names_every_layer(text, width, summaries):
+    summary = summaries[text]
+    lines = format_summary(summary, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0] == f"{text}, image 3x32x32"
+    assert f"parameters     {summary.parameters:,}" in lines
+    assert f"  trainable    {summary.trainable:,}" in lines
+    assert f"multiply-adds  {summary.multiply_adds / 1e6:,.2f} M" in lines
+    _, rows = rows_of("\n".join(lines))
+    assert [row[0] for row in rows] == [layer.name for layer in summary.layers]
+
+
 @pytest.mark.parametrize("text", ["resnet18", "davidnet", "speednet", "vgg16-bn"])
-def test_80_columns_hold_everything(text):
+def test_format_summary_needs_80_columns(text):
     with torch.device("meta"):
         model = build_model(text, 10, blank_sample(3, 32, 32))
-    lines = format_summary(model_summary(model), 80).splitlines()
-    assert lines[2].split() == ALL_COLUMNS
-    assert lines[-1].endswith("input")  # no note
-    assert max(map(len, lines)) <= 80
+    formatted = format_summary(model_summary(model), 80)
+    assert rows_of(formatted)[0] == ALL_COLUMNS
+    assert "left out" not in formatted
+    assert max(map(len, formatted.splitlines())) <= 80
 
 
-def test_a_row_says_what_it_counts():
-    found = format_summary(model_summary("resnet18"), 80).splitlines()
-    rows = {line.split()[0]: line.split()[1:] for line in found[4:] if line}
-    assert rows["layer2.0.conv1"] == [
-        "Conv2d",
-        "3x3",
-        "64x32x32",
-        "128x16x16",
-        "73,728",
-        "0.7",
-        "18.9M",
-    ]
+def test_format_summary_rows(summaries):
+    _, table = rows_of(format_summary(summaries["resnet18"], 80))
+    rows = {name: cells for name, *cells in table}
+    conv = ["Conv2d 3x3", "64x32x32", "128x16x16", "73,728", "0.7", "18.9M"]
+    assert rows["layer2.0.conv1"] == conv
     assert rows["bn1"] == ["BatchNorm2d", "64x32x32", "64x32x32", "128", "0.0", "128"]
     assert rows["relu"] == ["ReLU", "64x32x32", "64x32x32", "-", "-", "-"]
-    assert rows["pool"][0] == "AdaptiveAvgP…"
+    assert rows["pool"] == ["AdaptiveAvgPool2d", "512x4x4", "512x1x1", "-", "-", "-"]
 
 
-def test_a_kernel_stays_when_its_type_is_cut():
-    found = model_summary(
-        nn.Sequential(nn.ConvTranspose2d(3, 4, kernel_size=2, stride=2)), (3, 8, 8)
-    )
-    wide = format_summary(found, 200).splitlines()
-    narrow = format_summary(found, len(wide[3]) - 6).splitlines()
-    assert wide[4].split()[1:3] == ["ConvTranspose2d", "2x2"]
-    assert narrow[4].split()[1:3] == ["ConvTran…", "2x2"]
+def test_format_summary_folds_long_names():
+    deep = nn.Sequential(nn.Conv2d(3, 4, kernel_size=2, stride=2))
+    names = [f"a_rather_long_name_{level}" for level in range(5)]
+    for name in names:
+        deep = nn.Sequential(OrderedDict([(name, deep)]))
+    summary = model_summary(deep, (3, 8, 8))
+    for width in (200, 80, 40):
+        formatted = format_summary(summary, width)
+        _, rows = rows_of(formatted)
+        assert rows[0][0] == ".".join([*reversed(names), "0"])
+        assert max(map(len, formatted.splitlines())) <= width
+
+
+def test_format_summary_is_plain_text(summaries, monkeypatch):
+    expected = format_summary(summaries["davidnet"])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    assert format_summary(summaries["davidnet"]) == expected
+    assert "\x1b" not in expected
 
 
 @pytest.mark.parametrize(
     ("width", "left_out"), [(60, "input, type"), (40, "input, type, %, madds")]
 )
-def test_columns_that_are_left_out_are_named_with_the_remedy(width, left_out):
-    found = model_summary("davidnet")
-    lines = format_summary(found, width).splitlines()
-    headers = lines[2].split()
-    assert headers == [header for header in ALL_COLUMNS if header not in left_out.split(", ")]
-    note = " ".join(lines[lines.index("", 3) :]).strip()
-    needed = int(
-        re.fullmatch(
-            rf"left out to fit {width} columns: {left_out}; a terminal of (\d+) columns shows them",
-            note,
-        )[1]
-    )
-    assert format_summary(found, needed).splitlines()[2].split() == ALL_COLUMNS
-    assert format_summary(found, needed - 1).splitlines()[2].split() != ALL_COLUMNS
+def test_format_summary_names_what_it_leaves_out(width, left_out, summaries):
+    summary = summaries["davidnet"]
+    formatted = format_summary(summary, width)
+    assert rows_of(formatted)[0] == [
+        header for header in ALL_COLUMNS if header not in left_out.split(", ")
+    ]
+    note = " ".join(formatted.splitlines()[-2:]).strip()
+    pattern = rf"left out to fit {width} columns: {left_out}; (\d+) columns show everything"
+    needed = int(re.fullmatch(pattern, note)[1])
+    assert rows_of(format_summary(summary, needed))[0] == ALL_COLUMNS
+    assert rows_of(format_summary(summary, needed - 1))[0] != ALL_COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -218,10 +261,10 @@ def test_columns_that_are_left_out_are_named_with_the_remedy(width, left_out):
         (2_000_000_000_000, "2.00T"),
     ],
 )
-def test_multiply_adds_have_three_digits(count, text):
+def test_format_summary_multiply_adds_have_three_digits(count, text):
     layer = LayerSummary("a", "B", (), (1,), (1,), 0, 0.0, count)
-    found = ModelSummary("net", (1, 1, 1), (layer,), 0, 0, count, 0, 0, 0)
-    assert format_summary(found).splitlines()[4].split()[-1] == text
+    summary = ModelSummary("net", (1, 1, 1), (layer,), 0, 0, count, 0, 0, 0)
+    assert format_summary(summary).splitlines()[4].split()[-1] == text
 
 
 class Huge(nn.Module):
@@ -236,24 +279,24 @@ class Huge(nn.Module):
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_does_not_fit_into_memory_is_refused_in_one_line(at_once, monkeypatch):
+def test_model_summary_out_of_memory(at_once, monkeypatch):
     monkeypatch.setitem(MODELS, "huge", lambda num_classes, sample: Huge(at_once))
     with pytest.raises(SeewhyError) as error:
         model_summary("huge", image_shape=(3, 8, 8))
     assert (
         str(error.value)
-        == "huge and an image of 3x8x8 do not fit into memory; choose a smaller image or network"
+        == "huge and an image of 3x8x8 do not fit into memory; choose a smaller image or model"
     )
 
 
-def test_an_image_beyond_all_memory_is_refused_before_it_is_made():
+def test_model_summary_of_an_image_beyond_memory():
     with pytest.raises(
         SeewhyError, match="resnet18 and an image of 3x100000x100000 do not fit into memory"
     ):
         model_summary("resnet18", (3, 100_000, 100_000))
 
 
-def test_other_bugs_of_a_model_stay_tracebacks(monkeypatch):
+def test_model_summary_passes_on_bugs(monkeypatch):
     def broken(num_classes, sample):
         raise RuntimeError("a bug")
 
@@ -262,7 +305,7 @@ def test_other_bugs_of_a_model_stay_tracebacks(monkeypatch):
         model_summary("broken")
 
 
-def test_every_number_of_the_documentation():
+def test_numbers_of_the_documentation():
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -275,5 +318,5 @@ def test_every_number_of_the_documentation():
     assert counts.keys() == MODELS.keys() - {"timm", "torchvision"}
     for name, numbers in counts.items():
         with torch.device("meta"):
-            found = model_summary(build_model(name, 10, blank_sample(3, 32, 32)))
-        assert [f"{found.parameters:,}", f"{found.multiply_adds / 1e6:,.2f} M"] == numbers, name
+            summary = model_summary(build_model(name, 10, blank_sample(3, 32, 32)))
+        assert [f"{summary.parameters:,}", f"{summary.multiply_adds / 1e6:,.2f} M"] == numbers, name

@@ -1,23 +1,25 @@
-"""What a model consists of: its layers, their shapes, parameters and multiply-adds."""
+"""What a model consists of: its layers, their shapes, parameters, and multiply-adds."""
 
+import io
 import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 from torch import nn
 
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import blank_sample, build_model
 
-LARGEST_IMAGE = (
-    10**9
-)  # values: 4 GB as float32, and the sample that a network is made for is twice as much
-GAP = 2  # spaces between columns
-NARROWEST = {"layer": 16, "type": 13}  # to which these may be cut before a column is left out
+LARGEST_IMAGE = 10**9  # values: 4 GB as float32; the sample for a new model is twice as large
+GAP = 2  # spaces between columns of the table
+NARROWEST = {"layer": 16, "type": 13}  # columns that fold, and to what width at least
+LEFT_OUT_FIRST = ("input", "type", "%", "madds")
 UNITS = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 
 
@@ -25,19 +27,19 @@ UNITS = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 class LayerSummary:
     """One layer, in the order of the forward pass; shapes are those of one image."""
 
-    name: str  # the path in the model: layer1.0.conv1
-    type: str  # the class: Conv2d
-    kernel: tuple[int, ...]  # empty where the layer has none
+    name: str  # path in the model, such as layer1.0.conv1
+    type: str  # class name, such as Conv2d
+    kernel: tuple[int, ...]  # empty for a layer without a kernel
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
-    parameters: int  # 0 where a layer is used again
+    parameters: int  # 0 when a layer is used again
     share: float  # of the model's parameters, in [0, 1]
     multiply_adds: int
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model's layers and their totals, for one image in float32; a megabyte (MB) is 10^6 bytes."""
+    """Layers and totals of a model for one image in float32; 1 MB is 10^6 bytes."""
 
     title: str
     image_shape: tuple[int, int, int]  # (C, H, W)
@@ -53,12 +55,20 @@ class ModelSummary:
 def model_summary(
     model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32), num_classes: int = 10
 ) -> ModelSummary:
-    """Send one blank image (C, H, W) through a model, or through the one that a string such as `resnet18` names.
+    """Summarize a model's layers by sending one blank image through it.
 
-    Multiply-adds are counted as torchinfo does: for each layer its weights and biases times the positions they are applied
-    at. So BatchNorm counts with its 2C, and what has no parameters (pooling, additions, attention's products) with nothing.
-    The model's mode and device and torch's generator are left as they were. Raises SeewhyError where the model cannot
-    take the shape, or both do not fit into memory.
+    Multiply-adds are counted as torchinfo does: a layer's weights and biases times the number of
+    positions they are applied at. So BatchNorm counts with its 2C, and operations without
+    parameters (pooling, additions, the products of attention) do not count. The model's mode and
+    device and torch's generator are left as they were.
+
+    Args:
+        model: A module, or the name of a model such as "resnet18".
+        image_shape: (C, H, W) of the image.
+        num_classes: Number of classes of a model given by name.
+
+    Raises:
+        SeewhyError: If the model cannot take the image, or if both do not fit into memory.
     """
     title = model if isinstance(model, str) else type(model).__name__
     if len(image_shape) != 3 or min(image_shape) < 1:
@@ -68,27 +78,21 @@ def model_summary(
     if math.prod(image_shape) > LARGEST_IMAGE:
         raise _too_large(title, image_shape)
     try:
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.device("cpu"),
-        ):  # a named model is made on the CPU, whatever the default is
-            net = (
-                build_model(model, num_classes, blank_sample(*image_shape))
-                if isinstance(model, str)
-                else model
-            )
-            image = torch.zeros(1, *image_shape, device=device_of(net))
-            statistics = _torchinfo(title, net, image)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever the default device
+            if isinstance(model, str):
+                model = build_model(model, num_classes, blank_sample(*image_shape))
+            image = torch.zeros(1, *image_shape, device=device_of(model))
+            statistics = _torchinfo(title, model, image)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         raise _too_large(title, image_shape) from error
-    parameters = list(net.parameters())
+    parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     return ModelSummary(
         title=title,
         image_shape=image_shape,
-        layers=_layers(net, statistics.summary_list, total),
+        layers=_layers(model, statistics.summary_list, total),
         parameters=total,
         trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         multiply_adds=statistics.total_mult_adds,
@@ -99,40 +103,51 @@ def model_summary(
 
 
 def format_summary(summary: ModelSummary, width: int = 80) -> str:
-    """The summary as text, no line wider than `width` (at least 40).
+    """Format a summary as a text table.
 
-    `%` is the layer's share of the parameters, `madds` are multiply-adds. Where room is short, types and layers' paths are cut,
-    then columns are left out and named at the end; 80 columns hold all of a network such as resnet18.
+    `%` is the layer's share of the parameters, `madds` are multiply-adds. If the table is too wide,
+    types and layer names are folded, then columns are left out and named below it. 80 columns hold
+    everything for a model such as resnet18.
+
+    Args:
+        summary: The result of `model_summary`.
+        width: Maximum characters per line, at least 40.
     """
-    columns = {header: [header, *cells] for header, cells in _columns(summary).items()}
+    columns = _columns(summary)
     needed = _narrowest(columns)
     left_out = []
-    for header in ("input", "type", "%", "madds"):  # the least telling first
+    for header in LEFT_OUT_FIRST:
         if _narrowest(columns) > width:
             left_out.append(header)
             del columns[header]
-    _cut_to(columns, width)
-    widths = [max(map(len, cells)) for cells in columns.values()]
-    lines = []
-    for row in zip(*columns.values(), strict=True):
-        cells = [
-            cell.ljust(w) if header in NARROWEST else cell.rjust(w)
-            for header, cell, w in zip(columns, row, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    rule = "-" * _table_width(columns)
-    title = _shortened(f"{summary.title}, image {_shape(summary.image_shape)}", width)
-    note = f"left out to fit {width} columns: {', '.join(left_out)}; a terminal of {needed} columns shows them"
-    notes = ["", *textwrap.wrap(note, width)] if left_out else []
-    return "\n".join([title, "", lines[0], rule, *lines[1:], rule, *_totals(summary), *notes])
+    output = io.StringIO()
+    console = Console(
+        file=output,
+        width=width,
+        color_system=None,
+        force_jupyter=False,
+        legacy_windows=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(f"{summary.title}, image {_shape(summary.image_shape)}\n", overflow="fold")
+    console.print(_table(columns, width))
+    console.print("", *_totals(summary), sep="\n")
+    if left_out:
+        console.print(
+            f"\nleft out to fit {width} columns: {', '.join(left_out)}; "
+            f"{needed} columns show everything"
+        )
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
 
 
-def _torchinfo(title: str, net: nn.Module, image: torch.Tensor) -> Any:
+def _torchinfo(title: str, model: nn.Module, image: torch.Tensor) -> Any:
     import torchinfo
 
     try:
-        with evaluating(net):  # torchinfo resets the mode of the whole model, not of each submodule
-            return torchinfo.summary(net, input_data=image, verbose=0)
+        with evaluating(model):  # torchinfo resets the mode of the model, not of each submodule
+            return torchinfo.summary(model, input_data=image, verbose=0)
     except RuntimeError as error:
         cause = error.__cause__ or error
         if _is_out_of_memory(cause):
@@ -146,27 +161,28 @@ def _torchinfo(title: str, net: nn.Module, image: torch.Tensor) -> Any:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """On the CPU torch says it in words only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(
-        error
-    )
+    """On the CPU only torch's message says so."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error)
 
 
 def _too_large(title: str, image_shape: tuple[int, ...]) -> SeewhyError:
     return SeewhyError(
-        f"{title} and an image of {_shape(image_shape)} do not fit into memory; choose a smaller image or network"
+        f"{title} and an image of {_shape(image_shape)} do not fit into memory; "
+        "choose a smaller image or model"
     )
 
 
-def _layers(net: nn.Module, infos: Sequence[Any], total: int) -> tuple[LayerSummary, ...]:
-    """Modules without children, and those with parameters of their own."""
-    paths = {id(module): name for name, module in net.named_modules()}
+def _layers(model: nn.Module, infos: Sequence[Any], total: int) -> tuple[LayerSummary, ...]:
+    """Modules without children, and modules with parameters outside their children."""
+    paths = {id(module): name for name, module in model.named_modules()}
     rows = []
     for info in infos:
-        own = info.num_params if info.is_leaf_layer else info.leftover_params()
-        if not info.is_leaf_layer and own <= 0:
+        direct = info.num_params if info.is_leaf_layer else info.leftover_params()
+        if not info.is_leaf_layer and direct <= 0:
             continue
-        parameters = 0 if info.is_recursive else own
+        parameters = 0 if info.is_recursive else direct
         rows.append(
             LayerSummary(
                 name=paths[info.layer_id] or "(model)",
@@ -189,13 +205,11 @@ def _kernel(size: int | list[int] | None) -> tuple[int, ...]:
 
 
 def _columns(summary: ModelSummary) -> dict[str, list[str]]:
+    """The cells of each column, by header."""
     layers = summary.layers
     return {
         "layer": [layer.name for layer in layers],
-        "type": [
-            f"{layer.type} {_shape(layer.kernel)}" if layer.kernel else layer.type
-            for layer in layers
-        ],
+        "type": [f"{layer.type} {_shape(layer.kernel, '')}".rstrip() for layer in layers],
         "input": [_shape(layer.input_shape) for layer in layers],
         "output": [_shape(layer.output_shape) for layer in layers],
         "params": [f"{layer.parameters:,}" if layer.parameters else "-" for layer in layers],
@@ -204,23 +218,33 @@ def _columns(summary: ModelSummary) -> dict[str, list[str]]:
     }
 
 
-def _narrowest(columns: dict[str, list[str]]) -> int:
-    """The width of the table when every column is cut as far as it may be."""
-    longest = {header: max(map(len, cells)) for header, cells in columns.items()}
-    return sum(min(size, NARROWEST.get(header, size)) for header, size in longest.items()) + GAP * (
-        len(columns) - 1
-    )
+def _widths(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    return {header: max(map(len, [header, *cells])) for header, cells in columns.items()}
 
 
-def _cut_to(columns: dict[str, list[str]], width: int) -> None:
-    """Cut types, then layers' paths, until the table fits `width`."""
-    if "type" in columns:
-        longest = max(map(len, columns["type"]))
-        room = max(longest - max(_table_width(columns) - width, 0), NARROWEST["type"])
-        columns["type"] = [_shortened_type(text, room) for text in columns["type"]]
-    longest = max(map(len, columns["layer"]))
-    room = max(longest - max(_table_width(columns) - width, 0), 8)
-    columns["layer"] = [_shortened(name, room) for name in columns["layer"]]
+def _narrowest(columns: Mapping[str, Sequence[str]]) -> int:
+    """Width of the table with layer names and types folded as far as they may be."""
+    widths = _widths(columns)
+    folded = (min(width, NARROWEST.get(header, width)) for header, width in widths.items())
+    return sum(folded) + GAP * (len(widths) - 1)
+
+
+def _table(columns: Mapping[str, Sequence[str]], width: int) -> Table:
+    """The table; rich folds what is wider than `width`, types before layer names."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+    widths = _widths(columns)
+    excess = sum(widths.values()) + GAP * (len(widths) - 1) - width
+    for header in columns:
+        if header not in NARROWEST:
+            table.add_column(header, justify="right", no_wrap=True)
+        elif header == "type":
+            room = max(widths[header] - max(excess, 0), NARROWEST[header])
+            table.add_column(header, overflow="fold", max_width=room)
+        else:
+            table.add_column(header, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
 
 
 def _totals(summary: ModelSummary) -> list[str]:
@@ -243,21 +267,5 @@ def _three_digits(count: int) -> str:
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
 
 
-def _table_width(columns: dict[str, list[str]]) -> int:
-    return sum(max(map(len, cells)) for cells in columns.values()) + GAP * (len(columns) - 1)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "-"
-
-
-def _shortened(text: str, width: int) -> str:
-    """`text`, with its beginning cut where it is longer than `width`: the end of a layer's path is what tells it apart."""
-    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
-
-
-def _shortened_type(text: str, width: int) -> str:
-    """`text`, a class and perhaps its kernel, with the class cut at its end where both are longer than `width`."""
-    name, space, kernel = text.partition(" ")
-    room = max(width - len(space + kernel), 2)
-    return (name if len(name) <= room else name[: room - 1] + "…") + space + kernel
+def _shape(shape: Sequence[int], empty: str = "-") -> str:
+    return "x".join(map(str, shape)) or empty
