@@ -33,11 +33,7 @@ def main() -> None:
     assert run.result is not None
     data = reload_data(run.data)
     result, predicting = timed(lambda: evaluate(run, data))
-    diagnosis, diagnosing = timed(
-        lambda: diagnose(
-            run.model, data, result, run.classifier.precision, run.classifier.tta, quiet=True
-        )
-    )
+    diagnosis, diagnosing = timed(lambda: diagnose(run, data, result, quiet=True))
     study = ReportContext(run, run.result, result, diagnosis)
     made, writing = timed(lambda: page(study))
     path = RUN / "report.html"

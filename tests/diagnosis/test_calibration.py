@@ -12,8 +12,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.metrics import log_loss
 from torch import Tensor
 
-from seewhy.diagnosis import measure_calibration as module
 from seewhy.diagnosis.calibration import (
+    _halves,
     coverage_at_accuracy,
     fit_temperature,
     measure_calibration,
@@ -220,7 +220,7 @@ def test_scaling_by_what_was_fitted_on_other_images() -> None:
 
 def test_either_half_is_scaled_by_what_was_fitted_on_the_other() -> None:
     result = drawn(61, classes=3, temperature=3.0)
-    first, second = module._halves(result.labels, seed=7)
+    first, second = _halves(result.labels, seed=7)
     losses = 0.0
     for half, other in ((first, second), (second, first)):
         temperature = fit_temperature(result.logits[other], result.labels[other])
@@ -259,11 +259,11 @@ def test_halves_hold_every_class_equally_and_every_image_once() -> None:
     labels = torch.tensor([0] * 7 + [1] * 4 + [2] * 1 + [3] * 9)[
         torch.randperm(21, generator=torch.Generator().manual_seed(0))
     ]
-    first, second = module._halves(labels, seed=0)
+    first, second = _halves(labels, seed=0)
     assert sorted([*first.tolist(), *second.tolist()]) == list(range(21))
     difference = labels[first].bincount(minlength=4) - labels[second].bincount(minlength=4)
     assert difference.abs().tolist() == [1, 0, 1, 1]
-    assert not torch.equal(first, module._halves(labels, seed=1)[0])
+    assert not torch.equal(first, _halves(labels, seed=1)[0])
 
 
 def test_the_global_generator_has_no_say() -> None:

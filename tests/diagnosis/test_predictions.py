@@ -13,6 +13,8 @@ from seewhy.diagnosis.predictions import (
     predict_split,
     wilson_interval,
 )
+from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model
 
 
@@ -61,9 +63,13 @@ def test_confidence_and_losses(result: Predictions) -> None:
 
 def test_predictions_run_the_model_as_it_is_used_and_leave_its_mode(data: Dataset) -> None:
     model = build_model("speednet:width=0.125", 3, data.train).train()
-    found = predict_split(model, data.test, data.classes)
+    found = predict_split(Classifier(model, data.classes), data.test)
     assert model.training
     with torch.no_grad():
         expected = model.eval()(data.test.images.float() / 255)
     torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(found.labels, data.test.labels)
+    assert found.classes == data.classes
+    assert predict_split(model, data.test).classes == ("0", "1", "2")
+    with pytest.raises(SeewhyError, match="the model has 3 classes"):
+        predict_split(Classifier(model, ("a", "b")), data.test)

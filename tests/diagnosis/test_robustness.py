@@ -20,6 +20,7 @@ from seewhy.diagnosis.robustness import (
     corruption_curves,
 )
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 
 SHAPE = (3, 4, 4)
 LEVELS = (0.01, 0.03, 0.1)
@@ -215,12 +216,16 @@ def test_steps_go_to_attacks_that_take_them(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_everything_runs_in_the_precision(precision: str, dtype: torch.dtype) -> None:
     model, images = linear(2), stored(20, 90, 166)
+    classifier = Classifier(model, precision=precision)
     labels = mostly_right(model, images)
     model.dtypes.clear()
-    attack_curves(model, images, labels, epsilons=LEVELS, precision=precision)
+    attack_curves(classifier, images, labels, epsilons=LEVELS)
     assert model.dtypes == {dtype}
     model.dtypes.clear()
-    corruption_curves(model, images, labels, ("blur",), precision=precision)
+    corruption_curves(classifier, images, labels, ("blur",))
+    assert model.dtypes == {dtype}
+    model.dtypes.clear()
+    adversarial_examples(classifier, images, labels, epsilon=0.1)
     assert model.dtypes == {dtype}
 
 
@@ -392,9 +397,6 @@ def test_images_that_are_not_stored_pixels_are_refused(
 
 def test_other_values_are_refused() -> None:
     model, images, labels = numbered(3)
-    for function in (attack_curves, corruption_curves):
-        with pytest.raises(SeewhyError, match="unknown precision 'fp8'; possible: fp32, bf16"):
-            function(model, images, labels, precision="fp8")
     with pytest.raises(SeewhyError, match="unknown corruption 'rain'"):
         corruption_curves(model, images, labels, ("rain",))
     with pytest.raises(

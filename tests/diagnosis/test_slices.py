@@ -19,6 +19,7 @@ from seewhy.diagnosis.slices import (
 )
 from seewhy.diagnosis.statistics import holm
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
 
@@ -229,7 +230,7 @@ def test_features_are_what_the_last_linear_layer_gets() -> None:
     with torch.no_grad():
         outputs = found @ model.linear.weight.T * model.scale  # type: ignore[union-attr, operator]
     torch.testing.assert_close(outputs, compute_logits(model, images), atol=1e-5, rtol=1e-4)
-    assert extract_features(model, images, "bf16").dtype == torch.float32
+    assert extract_features(Classifier(model, precision="bf16"), images).dtype == torch.float32
 
 
 class Squeezed(nn.Module):

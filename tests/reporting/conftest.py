@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Dataset, Split
 from seewhy.diagnosis.diagnosis import diagnose
 from seewhy.diagnosis.predictions import Predictions, predict_split
+from seewhy.models.classifier import Classifier
 from seewhy.models.normalization import Normalize
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.page import Page, page
@@ -152,7 +153,7 @@ def case(name: str) -> Case:
     shape, classes = SHAPES.get(name, (3, 12, 12)), 2 if name == "two classes" else 4
     train, test = (bars(COUNTS.get(name, 24), classes, shape, seed) for seed in (1, 2))
     model = balanced(network(shape[0], classes, CONVOLUTIONS.get(name, 2)), test.images)
-    predicted = predict_split(model, test, CLASSES[:classes]).predicted
+    predicted = predict_split(model, test).predicted
     labels = test.labels
     if name == "absent class":
         labels = labels.clamp(max=2)
@@ -164,7 +165,7 @@ def case(name: str) -> Case:
     test = replace(test, labels=labels, masks=None if name == "thirty" else test.masks)
     held_out = bars(20, classes, shape, 3) if name == "validation" else None
     data = Dataset(name, CLASSES[:classes], train, test, held_out, "c" * 32)
-    return model, data, predict_split(model, test, data.classes)
+    return model, data, predict_split(Classifier(model, data.classes), test)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from seewhy.data.dataset import DataOrigin, Dataset
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.reporting.context import FILE, ReportContext, make_context
 from seewhy.runs.run import Run, open_run
 from seewhy.serialization import load, save
@@ -31,15 +32,9 @@ def diagnosed(asked: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[boo
     made: list[bool] = []
 
     def diagnose(
-        model: object,
-        data: Dataset,
-        result: Predictions,
-        precision: str,
-        tta: str,
-        full: bool,
-        quiet: bool,
+        classifier: Classifier, data: Dataset, predictions: Predictions, *, full: bool, quiet: bool
     ) -> Diagnosis:
-        assert (precision, tta) == ("fp32", "none")
+        assert (classifier.precision, classifier.tta) == ("fp32", "none")
         made.append(full)
         return asked.diagnosis
 

@@ -13,6 +13,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.diagnosis import Diagnosis, diagnose
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.reporting.context import ReportContext
 from seewhy.serialization import load, save
 
@@ -90,7 +91,9 @@ def test_without_layers_there_is_everything_else(make_case: Make) -> None:
 def test_twice_is_equal_and_kept_whole(
     precision: str, make_case: Make, same: Same, tmp_path: Path
 ) -> None:
-    first, second = (diagnose(*make_case("one mistake"), precision, quiet=True) for _ in range(2))
+    model, data, result = make_case("one mistake")
+    classifier = Classifier(model, precision=precision)
+    first, second = (diagnose(classifier, data, result, quiet=True) for _ in range(2))
     assert same(first, second)
     save(first, tmp_path / "diagnosis.npz")
     assert same(load(Diagnosis, tmp_path / "diagnosis.npz"), first)

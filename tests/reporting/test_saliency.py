@@ -62,9 +62,7 @@ def small() -> Small:
     model, split = network(), split_of(24)
     index = torch.tensor([20, 3, 17, 8, 0])
     predicted = torch.tensor([1, 0, 3, 2, 2])
-    maps = layer_maps(
-        model, split, index, predicted, ("hires-cam", "grad-cam"), ("1", "4"), CLASSES
-    )
+    maps = layer_maps(model, split, index, predicted, ("hires-cam", "grad-cam"), ("1", "4"))
     return Small(model, split, index, predicted, maps)
 
 
@@ -115,7 +113,7 @@ def test_of_the_model_s_own_predictions_that_is_the_target_predicted_true() -> N
     with torch.no_grad():
         predicted = model(split.images.float() / 255).argmax(1)
     wrong = (predicted != split.labels).nonzero().flatten()
-    found = layer_maps(model, split, wrong, predicted[wrong], ("hires-cam",), ("4",), CLASSES)
+    found = layer_maps(model, split, wrong, predicted[wrong], ("hires-cam",), ("4",))
     some = split.take(wrong)
     expected = (
         explain(
@@ -132,7 +130,7 @@ def test_of_the_model_s_own_predictions_that_is_the_target_predicted_true() -> N
 
 def test_where_predicted_and_true_are_one_class_so_are_the_maps(small: Small) -> None:
     model, split, index, _, _ = small
-    found = layer_maps(model, split, index, split.labels[index], ("grad-cam",), ("4",), CLASSES)
+    found = layer_maps(model, split, index, split.labels[index], ("grad-cam",), ("4",))
     assert torch.equal(found.values[0][:, :, 0], found.values[0][:, :, 1])
 
 
@@ -157,7 +155,6 @@ def test_fine_maps_are_averaged_and_hot_where_they_were() -> None:
         torch.tensor([0]),
         ("grad-cam",),
         ("0",),
-        2,
     )
     assert found.sizes == ((12, 12),)
     assert divmod(int(found.values[0][0, 0, 0].argmax()), 12) == (2, 10)
@@ -177,7 +174,6 @@ def test_nothing_on_a_map_stays_nothing() -> None:
         torch.tensor([1, 2]),
         ("grad-cam",),
         ("4",),
-        CLASSES,
     )
     assert (found.values[0] == 0).all()
 
@@ -186,13 +182,11 @@ def test_take_and_none(small: Small) -> None:
     model, split, index, predicted, found = small
     rows = torch.tensor([4, 1])
     some = found.take(rows)
-    again = layer_maps(
-        model, split, index[rows], predicted[rows], found.methods, found.layers, CLASSES
-    )
+    again = layer_maps(model, split, index[rows], predicted[rows], found.methods, found.layers)
     for taken, values, fresh in zip(some.values, found.values, again.values, strict=True):
         assert torch.equal(taken, values[rows])
         assert torch.equal(taken, fresh)
-    none = layer_maps(model, split, index[:0], predicted[:0], found.methods, found.layers, CLASSES)
+    none = layer_maps(model, split, index[:0], predicted[:0], found.methods, found.layers)
     assert [tuple(values.shape) for values in none.values] == [(0, 2, 2, 8, 6), (0, 2, 2, 4, 3)]
     assert (none.sizes, none.layers, none.methods) == (found.sizes, found.layers, found.methods)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from seewhy.errors import SeewhyError, lookup
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     check_images,
@@ -46,17 +47,22 @@ class Attack:
 
 
 def attack(
-    model: nn.Module,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
-    labels: Tensor,  # (N,) int64, the true classes; if targeted, those to reach
-    method: str = "pgd",
+    classifier: ClassifierLike, images: Tensor, labels: Tensor, method: str = "pgd"
 ) -> Attack:
-    """The images after an attack that `method` names in ATTACKS and sets up: "fgsm", "pgd:epsilon=0.03,norm=l2".
+    """Attack images by a method of ATTACKS, in the classifier's precision. The model is not changed.
 
-    The model is left untouched. Raises SeewhyError for an unknown method or setting, a value out of its range, images that are
-    not pixels, labels that do not fit them or the model, a model in training mode, and gradients that are not finite.
+    Args:
+        classifier: a run, a Classifier or a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        labels: (N,) int64, the true classes; for a targeted attack the classes to reach.
+        method: an entry of ATTACKS with its settings: "fgsm", "pgd:epsilon=0.03,norm=l2".
+
+    Raises:
+        SeewhyError: for an unknown method or setting, a value out of range, images or labels of the
+            wrong shape or range, a model in training mode, and gradients that are not finite.
     """
-    result: Attack = bind(ATTACKS, method, "attack", given=3)(model, images, labels)
+    run_attack = bind(ATTACKS, method, "attack", given=3)
+    result: Attack = run_attack(autocast_model(classifier), images, labels)
     return result
 
 
@@ -176,6 +182,25 @@ def until_changed(
         return pixels, logits, taken
 
     return _in_batches(model, images, labels, move, targeted, batch_size)
+
+
+class _AutocastModel(nn.Module):
+    """A model that computes in `precision` wherever it is called, also below an attack."""
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+        self.training = False  # of this wrapper only: the model's own modes stay as they are
+
+    def forward(self, pixels: Tensor) -> object:
+        with autocasting(self.precision, device_of(self.model)):
+            return self.model(pixels)
+
+
+def autocast_model(classifier: ClassifierLike) -> nn.Module:
+    """The classifier's model, computing in the classifier's precision."""
+    classifier = as_classifier(classifier)
+    return _AutocastModel(classifier.model, classifier.precision)
 
 
 ATTACKS: dict[str, Callable[..., Attack]] = {

@@ -1,7 +1,7 @@
 """Everything about a model that takes computing to know: asked once, kept with the run, shown by the report."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from seewhy.diagnosis.robustness import (
 from seewhy.diagnosis.saliency import Saliency, measure_saliency, random_indices
 from seewhy.diagnosis.slices import Slice, extract_features, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.progress import progress
 
 MISTAKES = 2000  # that are explained; a report's budget holds fewer
@@ -63,53 +64,63 @@ class Diagnosis:
 
 
 def diagnose(
-    model: nn.Module,
+    classifier: ClassifierLike,
     data: Dataset,
-    result: Predictions,
-    precision: str = "fp32",
-    tta: str = "none",
+    predictions: Predictions | None = None,
+    *,
     full: bool = False,
     quiet: bool = False,
 ) -> Diagnosis:
-    """Ask everything that a report says of a model and of its `result` on the test split of `data`.
+    """Measure everything that a report says of a classifier on the test split of `data`.
 
-    At most 2,000 mistakes are explained, unless `full`. What is measured on some test images only is measured on the same ones
-    each time. `precision` is that of the passes for robustness and features, `tta` the test-time augmentation that `result` was
-    made with. Where the network cannot be explained, the diagnosis says why, and holds the rest. Raises SeewhyError where the
-    result is not of that split.
+    What is measured on a sample of the test images is measured on the same sample each time. If the
+    model cannot be explained, the diagnosis says why and holds the rest.
+
+    Args:
+        classifier: a run, a Classifier or a module in evaluation mode; passes for robustness and
+            features run in its precision. Without class names it has those of `data`.
+        data: its test split is diagnosed; all splits are searched for near-duplicates.
+        predictions: of the test split, if they exist already; by default they are made.
+        full: explain every error rather than at most 2,000 of all kinds.
+        quiet: show no progress.
+
+    Raises:
+        SeewhyError: if `predictions` are of other images than the test split, or the model is in
+            training mode.
     """
-    _check(data, result)
+    classifier = as_classifier(classifier)
+    if not classifier.classes:
+        classifier = replace(classifier, classes=data.classes)
+    if predictions is not None:
+        _check(data, predictions)
     started = time.monotonic()
     test = data.test
+    result = predict_split(classifier, test) if predictions is None else predictions
     mistakes = most_confident_errors(result) if full else diverse_errors(result, MISTAKES)
     found: Saliency | None = None
     unexplained = ""
     with progress("diagnosing", 5, quiet) as advance:
         try:
-            found = measure_saliency(model, test, result, mistakes)
+            found = measure_saliency(classifier, test, result, mistakes)
         except SeewhyError as error:
             unexplained = str(error)
         advance(1)
         some = test.take(random_indices(len(test), ATTACKED))
-        attacks = attack_curves(model, some.images, some.labels, precision=precision)
-        strip = adversarial_examples(model, some.images, some.labels)
+        attacks = attack_curves(classifier, some.images, some.labels)
+        strip = adversarial_examples(classifier, some.images, some.labels)
         advance(1)
         some = test.take(random_indices(len(test), CORRUPTED))
-        corruptions = corruption_curves(model, some.images, some.labels, precision=precision)
+        corruptions = corruption_curves(classifier, some.images, some.labels)
         advance(1)
         slices = weak_slices(
-            result, extract_features(model, test.images, precision), image_attributes(test.images)
+            result, extract_features(classifier, test.images), image_attributes(test.images)
         )
         advance(1)
         duplicates = near_duplicates(data.splits)
         advance(1)
     pairs = duplicates[:PAIRS]
     splits = tuple(name for name in data.splits if name != "test")
-    held_out = (
-        None
-        if data.validation is None
-        else predict_split(model, data.validation, result.classes, precision, tta)
-    )
+    held_out = None if data.validation is None else predict_split(classifier, data.validation)
     suspects = [suspect.index for suspect in find_label_issues(result)[:SUSPECTS]]
     wanted = torch.cat(
         [
@@ -126,7 +137,7 @@ def diagnose(
         unexplained=unexplained,
         attacks=attacks,
         strip=strip,
-        strip_maps=None if found is None else _strip_maps(model, strip, found),
+        strip_maps=None if found is None else _strip_maps(classifier.model, strip, found),
         corruptions=corruptions,
         sample=make_thumbnails(test, [int(result.confidence.argmax())]).images[0],
         slices=slices,
@@ -153,7 +164,7 @@ def _check(data: Dataset, result: Predictions) -> None:
     if len(result.labels) != len(data.test) or not torch.equal(result.labels, data.test.labels):
         raise SeewhyError(
             f"these predictions are not of the test split of {data.name}: {len(result.labels):,} images against "
-            f"{len(data.test):,}, or other labels; make them with seewhy.predictions(model, data.test, data.classes)"
+            f"{len(data.test):,}, or other labels; make them with seewhy.diagnosis.predict_split(classifier, data.test)"
         )
 
 

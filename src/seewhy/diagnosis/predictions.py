@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 
 
@@ -77,16 +77,20 @@ class ClassAccuracy:
     interval: tuple[float, float]  # 95%
 
 
-def predict_split(
-    model: nn.Module,
-    split: Split,
-    classes: tuple[str, ...],
-    precision: str = "fp32",
-    tta: str = "none",
-) -> Predictions:
-    """Run `model` over a split, in evaluation mode, leaving its modes as they were; `tta` is test-time augmentation."""
-    classifier = Classifier(model, classes, precision=precision, tta=tta)
-    return Predictions(compute_logits(classifier, split.images), split.labels, classes)
+def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
+    """Predict every image of a split, in evaluation mode; the model's modes are restored afterwards.
+
+    Args:
+        classifier: a run, a Classifier or a module. Its precision and test-time augmentation apply.
+            Without class names the classes are numbered.
+        split: images (N, C, H, W) uint8 with labels (N,) int64.
+
+    Raises:
+        SeewhyError: if the model's number of classes differs from the number of class names.
+    """
+    classifier = as_classifier(classifier)
+    logits = compute_logits(classifier, split.images)
+    return Predictions(logits, split.labels, classifier.class_names(logits.shape[1]))
 
 
 def accuracies(result: Predictions) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from seewhy.diagnosis.attacks import ATTACKS, Attack, pgd
+from seewhy.diagnosis.attacks import ATTACKS, Attack, autocast_model, pgd
 from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from seewhy.diagnosis.predictions import wilson_interval
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.classifier import PRECISIONS, Classifier
-from seewhy.models.inference import autocasting, compute_logits
-from seewhy.models.inspection import device_of
+from seewhy.models.classifier import ClassifierLike
+from seewhy.models.inference import compute_logits
 
 _BATCH = 100  # on a CPU the maps of that many small images stay in its cache, and go through three times as fast
 
@@ -47,20 +46,19 @@ class AdversarialExamples:
 
 
 def attack_curves(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8
     labels: Tensor,  # (N,) int64
     attacks: Sequence[str] = ("fgsm", "pgd"),
     epsilons: Sequence[float] = (0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255),
     steps: int = 10,
-    precision: str = "fp32",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[RobustnessCurve, ...]:
     """Accuracy against epsilon, the bound on every pixel's change: a curve for each of `attacks`, names in ATTACKS.
 
     An image is right at an epsilon only where no attack so far has fooled it within that distance: neither the same attack at a
     smaller epsilon, since the smaller ball is inside, nor one that is named before it. So no curve rises, and by default that of
-    PGD is of the stronger of PGD and FGSM. All runs in `precision`, gradients too; attacks that iterate take `steps` steps.
+    PGD is of the stronger of PGD and FGSM. All runs in the classifier's precision, gradients too; attacks that iterate take `steps` steps.
     `progress` is called with 1 after each attack at each epsilon. Raises SeewhyError as `attack` and `compute_logits` do.
     """
     functions = [_bounded(name, steps) for name in attacks]
@@ -69,7 +67,7 @@ def attack_curves(
             f"epsilons must be above 0 and at most 1, as pixels are in [0, 1], found {list(epsilons)}"
         )
     labels, levels = _checked(labels, images), sorted({0.0, *epsilons})
-    model = _Cast(model, precision)
+    model = autocast_model(classifier)
     right = compute_logits(model, images, batch_size=_BATCH).argmax(1) == labels
     wrong_from = torch.where(
         right, len(levels), 0
@@ -97,11 +95,10 @@ def attack_curves(
 
 
 def corruption_curves(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8
     labels: Tensor,  # (N,) int64
     corruptions: Sequence[str] | None = None,
-    precision: str = "fp32",
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[RobustnessCurve, ...]:
@@ -110,12 +107,10 @@ def corruption_curves(
     `seed` draws what is random, the same at every strength. `progress` is called with 1 after each corruption at each strength.
     Raises SeewhyError as `corrupt` and `compute_logits` do.
     """
-    labels = _checked(labels, images)
-    classifier = Classifier(model, precision=precision)
+    labels, model = _checked(labels, images), autocast_model(classifier)
 
     def right(pixels: Tensor) -> int:
-        logits = compute_logits(classifier, pixels, batch_size=_BATCH)
-        return int((logits.argmax(1) == labels).sum())
+        return int((compute_logits(model, pixels, batch_size=_BATCH).argmax(1) == labels).sum())
 
     clean, curves = right(images), []
     for name in CORRUPTIONS if corruptions is None else corruptions:
@@ -129,7 +124,7 @@ def corruption_curves(
 
 
 def adversarial_examples(
-    model: nn.Module,
+    classifier: ClassifierLike,
     images: Tensor,  # (N, C, H, W) uint8
     labels: Tensor,  # (N,) int64
     count: int = 8,
@@ -140,7 +135,7 @@ def adversarial_examples(
 
     They are the first that show different pairs of a true and a wrong class, and after these the first of the rest; images are
     attacked in order until there are enough. Both predictions are of the pixels that are returned. Raises SeewhyError for an
-    epsilon under 1/255 or above 1, and as `attack` and `logits` do.
+    epsilon under 1/255 or above 1, and as `attack` and `compute_logits` do.
     """
     if not 1 / 255 <= epsilon <= 1:
         raise SeewhyError(
@@ -149,6 +144,7 @@ def adversarial_examples(
     if count < 1:
         raise SeewhyError(f"count must be at least 1, found {count}")
     labels, whole = _checked(labels, images), int(255 * epsilon + 1e-6)
+    model = autocast_model(classifier)
     batches: list[tuple[Tensor, ...]] = []
     pairs: set[tuple[int, int]] = set()
     for rows in torch.split(torch.arange(len(images)), _BATCH):
@@ -183,21 +179,6 @@ def _fooled(
     fooled = (clean.indices == labels) & (after.indices != labels)
     columns = index, images, attacked, clean.indices, after.indices, clean.values, after.values
     return tuple(column[fooled] for column in columns)
-
-
-class _Cast(nn.Module):
-    """A model that computes in `precision` wherever it is asked, also where an attack asks for its gradient."""
-
-    def __init__(self, model: nn.Module, precision: str) -> None:
-        super().__init__()
-        if precision not in PRECISIONS:
-            raise SeewhyError(f"unknown precision {precision!r}; possible: {', '.join(PRECISIONS)}")
-        self.model, self.precision = model, precision
-        self.training = False  # of this shell alone: the model's own modes are not ours to set
-
-    def forward(self, pixels: Tensor) -> object:
-        with autocasting(self.precision, device_of(self.model)):
-            return self.model(pixels)
 
 
 def _bounded(name: str, steps: int) -> Callable[..., Attack]:

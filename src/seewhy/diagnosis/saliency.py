@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import explain
@@ -16,7 +15,7 @@ from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
-from seewhy.models.classifier import Classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 
 LARGEST = 12  # a side of a map that is kept: finer ones are averaged, which at the size of a page is hardly seen
 TARGETS = (
@@ -42,21 +41,18 @@ class LayerMaps:
 
 
 def layer_maps(
-    model: nn.Module,
+    classifier: ClassifierLike,
     split: Split,
     index: Tensor,  # (M,) int64
     predicted: Tensor,  # (M,) int64
     methods: Sequence[str],
     layers: Sequence[str],
-    classes: int,
 ) -> LayerMaps:
     """Maps of the images at `index` for the `predicted` class of each and for its true one, by methods of a layer."""
     if not len(
         index
     ):  # as many maps as there are images, of the sizes that those of an image would have
-        one = layer_maps(
-            model, split, torch.tensor([0]), split.labels[:1], methods, layers, classes
-        )
+        one = layer_maps(classifier, split, torch.tensor([0]), split.labels[:1], methods, layers)
         return one.take(index)
     bound = bind_methods(methods)
     parts: list[list[Tensor]] = []
@@ -65,9 +61,7 @@ def layer_maps(
         some = split.take(index[rows])
         by_target = []
         for goal in (predicted[rows], some.labels):
-            captures = capture_layers(
-                model, some.images, list(layers), F.one_hot(goal, classes).float()
-            )
+            captures = capture_layers(classifier, some.images, list(layers), goal)
             by_target.append(
                 [
                     torch.stack([_small(method.function(captures[name])) for method in bound], 1)
@@ -119,25 +113,25 @@ class Saliency:
 
 
 def measure_saliency(
-    model: nn.Module, test: Split, result: Predictions, mistakes: Tensor
+    classifier: ClassifierLike, test: Split, result: Predictions, mistakes: Tensor
 ) -> Saliency:
     """Measure which maps to believe, then make those of the `mistakes`. Raises SeewhyError for a network that has none."""
-    layers = resolve_layers(model, test.images[:1], "auto")
+    # fp32: gradients in half precision would coarsen the maps
+    classifier = replace(as_classifier(classifier), classes=result.classes, precision="fp32")
+    layers = resolve_layers(classifier.model, test.images[:1], "auto")
     some = test.take(random_indices(len(test), TRUSTED))
     verdicts = trust(
-        Classifier(model, result.classes),
+        classifier,
         some.images,
         SALIENCY_METHODS,
         layers,
         labels=some.labels,
         masks=some.masks,
     )
-    best = _best(model, some.images[:1], verdicts)
+    best = _best(classifier, some.images[:1], verdicts)
     methods = list(dict.fromkeys((SALIENCY_METHODS[0], best.method, *SALIENCY_METHODS)))
-    maps = layer_maps(
-        model, test, mistakes, result.predicted[mistakes], methods, layers, len(result.classes)
-    )
-    return Saliency(verdicts, len(some), best, maps, _evidence(model, test, result, best))
+    maps = layer_maps(classifier, test, mistakes, result.predicted[mistakes], methods, layers)
+    return Saliency(verdicts, len(some), best, maps, _evidence(classifier, test, result, best))
 
 
 def random_indices(images: int, count: int) -> Tensor:
@@ -145,8 +139,10 @@ def random_indices(images: int, count: int) -> Tensor:
     return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
-def _best(model: nn.Module, image: Tensor, verdicts: tuple[TrustScore, ...]) -> TrustScore:
-    captures = capture_layers(model, image, [*dict.fromkeys(verdict.layer for verdict in verdicts)])
+def _best(classifier: Classifier, image: Tensor, verdicts: tuple[TrustScore, ...]) -> TrustScore:
+    captures = capture_layers(
+        classifier, image, [*dict.fromkeys(verdict.layer for verdict in verdicts)]
+    )
     fine = {
         layer for layer, captured in captures.items() if min(captured.activation.shape[2:]) >= FINE
     }
@@ -156,14 +152,14 @@ def _best(model: nn.Module, image: Tensor, verdicts: tuple[TrustScore, ...]) -> 
 
 
 def _evidence(
-    model: nn.Module, test: Split, result: Predictions, best: TrustScore
+    classifier: Classifier, test: Split, result: Predictions, best: TrustScore
 ) -> ClassAttribution:
     asked = result.correct.nonzero().flatten()
     if not len(asked):
         asked = torch.arange(len(test))
     some = test.take(asked[random_indices(len(asked), LOCATED)])
     explanation = explain(
-        model, some.images, best.method, [best.layer], "true", labels=some.labels, warn=False
+        classifier, some.images, best.method, [best.layer], "true", labels=some.labels, warn=False
     )
     maps = explanation.at(best.layer).nan_to_num(0, 0, 0)
     size = [min(GRID, side) for side in some.images.shape[2:]]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions, wilson_interval
 from seewhy.diagnosis.statistics import holm
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import evaluating, inspecting, unwrap_model
 
@@ -40,14 +40,15 @@ _WORDS = {
 
 
 def extract_features(
-    model: nn.Module, images: Tensor, precision: str = "fp32", batch_size: int = 500
+    classifier: ClassifierLike, images: Tensor, batch_size: int = 500
 ) -> Tensor:  # (N, D) float32
     """What the last linear or convolutional layer to run is given, on average over places, for images (N, C, H, W) uint8.
 
     Where there is no such layer, the average over places of the last output with any; or else the logits. Modes are left as they
-    were. Raises SeewhyError as `logits` does.
+    were. Raises SeewhyError as `compute_logits` does.
     """
-    network = unwrap_model(model)
+    classifier = as_classifier(classifier)
+    network = unwrap_model(classifier.model)
     seen: dict[str, Tensor] = {}
     batches: list[Tensor] = []
 
@@ -74,8 +75,8 @@ def extract_features(
     handles.append(network.register_forward_hook(keep))
     try:
         with evaluating(network), inspecting(network):
-            classifier = Classifier(network, precision=precision)
-            compute_logits(classifier, images, batch_size=batch_size)
+            plain = replace(classifier, model=network, tta="none")
+            compute_logits(plain, images, batch_size=batch_size)
     finally:
         for handle in handles:
             handle.remove()

@@ -97,15 +97,8 @@ def make_context(
         if diagnosis is not None and full and len(diagnosis.mistakes) < int((~test.correct).sum()):
             diagnosis = None  # it does not hold all that is asked for
     if diagnosis is None:
-        diagnosis = diagnose(
-            run.model,
-            reload_data(run.data, data),
-            test,
-            run.classifier.precision,
-            run.classifier.tta,
-            full,
-            quiet,
-        )
+        shown = reload_data(run.data, data)
+        diagnosis = diagnose(run.classifier, shown, test, full=full, quiet=quiet)
         if path is not None:
             save(diagnosis, path)
     other = None

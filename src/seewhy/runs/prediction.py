@@ -68,14 +68,9 @@ def evaluate(
     splits = {name: [part] for name, part in data.splits.items()}
     splits["all"] = list(data.splits.values())
     classes = classifier.classes or data.classes
+    named = replace(classifier, classes=classes)
     parts = [
-        predict_split(
-            classifier.model,
-            _relabeled(part, data, classes),
-            classes,
-            classifier.precision,
-            classifier.tta,
-        )
+        predict_split(named, _relabeled(part, data, classes))
         for part in lookup(splits, split, "split")
     ]
     return Predictions(

@@ -227,13 +227,13 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     """Predict the test split and put the run together."""
     recipe, data, model = state.recipe, session.data, state.model.eval()
     precision, history = session.environment.precision, tuple(recorder.history)
-    predictions = predict_split(model, data.test, data.classes, precision, recipe.tta)
-    plain = predictions
+    classifier = Classifier(model, data.classes, data.image_shape, precision, recipe.tta)
+    predictions = plain = predict_split(classifier, data.test)
     if recipe.tta != "none":
-        plain = predict_split(model, data.test, data.classes, precision)
+        plain = predict_split(replace(classifier, tta="none"), data.test)
     return Run(
         recipe=recipe,
-        classifier=Classifier(model, data.classes, data.image_shape, precision, recipe.tta),
+        classifier=classifier,
         history=history,
         predictions=predictions,
         result=make_result(predictions, plain, history, recorder.best_row, state, data),
