@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from seewhy import __version__
 from seewhy.attribution.maps import resize_maps
 from seewhy.data.dataset import Dataset
 from seewhy.data.thumbnails import SIDE, shrink
@@ -65,8 +65,8 @@ def document(
         sections=sections,
         data=as_json({name: section.data for name, section in sections.items() if section.data}),
         viewer=viewer,
-        about=f"Made by seewhy {version('seewhy')}{about} Intervals are of 95%.",
-        version=version("seewhy"),
+        about=f"Made by seewhy {__version__}{about} Intervals are of 95%.",
+        version=__version__,
     )
 
 

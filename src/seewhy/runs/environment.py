@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("seewhy", "torch", "numpy", "datasets", "pillow")
+from seewhy import __version__
+
+PACKAGES = ("torch", "numpy", "datasets", "pillow")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def current_environment(device: torch.device, precision: str) -> Environment:
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
-        packages={name: version(name) for name in PACKAGES},
+        packages={"seewhy": __version__} | {name: version(name) for name in PACKAGES},
         processor=_processor_name(),
         cores=_available_cores(),
         threads=torch.get_num_threads(),
