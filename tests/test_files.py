@@ -9,7 +9,7 @@ from seewhy.errors import SeewhyError
 from seewhy.files import csv_text, write_atomically, write_text
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     write_text(path, "old")
 
@@ -25,7 +25,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_our_own_mistakes_stay_tracebacks_and_leave_nothing(tmp_path: Path) -> None:
+def test_write_atomically_passes_other_errors_on(tmp_path: Path) -> None:
     def mistaken(temporary: Path) -> None:
         raise ZeroDivisionError
 
@@ -34,20 +34,20 @@ def test_our_own_mistakes_stay_tracebacks_and_leave_nothing(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_write_text_names_an_unwritable_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        SeewhyError, match=r"could not be written .Not a directory.; choose another place"
+        SeewhyError, match=r"could not be written .Not a directory.; choose another directory"
     ):
         write_text(tmp_path / "file" / "x.json", "{}")
 
 
-def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+def test_write_text_is_readable_by_others(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_table_holds_no_formula() -> None:
+def test_csv_text_disarms_formulas() -> None:
     rows = [["=1+1", "-0.5", 3], ["+cmd|x", "@a", -2.0], ["-dash", 'plain, "quoted"', "\tx"]]
     text = csv_text(["name", "value", "n"], rows)
     assert list(csv.reader(io.StringIO(text))) == [

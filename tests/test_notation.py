@@ -1,9 +1,10 @@
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.notation import bind, parse, without
+from seewhy.notation import bind, parse, remove_argument
 
 
 def paint(
@@ -33,6 +34,8 @@ TABLE = {"paint": paint, "needy": needy}
         ("sgd:momentum=0.90,nesterov=True", ("sgd", [], {"momentum": "0.90", "nesterov": "True"})),
         ("one-cycle:final-div=1e4", ("one-cycle", [], {"final_div": "1e4"})),
         ("hub:owner/name", ("hub", ["owner/name"], {})),
+        ("multi-step:[0.5, 0.75],factor=0.1", ("multi-step", ["[0.5, 0.75]"], {"factor": "0.1"})),
+        ("crop:sizes=[[1,2],[3]],mode=x", ("crop", [], {"sizes": "[[1,2],[3]]", "mode": "x"})),
         ("hub:owner/name,config=a=b", ("hub", ["owner/name"], {"config": "a=b"})),
     ],
 )
@@ -40,7 +43,7 @@ def test_parse(text: str, expected: tuple[Any, ...]) -> None:
     assert parse(text) == expected
 
 
-def test_values_without_a_hint_are_what_they_look_like() -> None:
+def test_bind_reads_values_without_a_hint_by_their_form() -> None:
     def anything(a, b, c, d):  # type: ignore[no-untyped-def]
         return a, b, c, d
 
@@ -52,7 +55,7 @@ def test_values_without_a_hint_are_what_they_look_like() -> None:
     )
 
 
-def test_hints_that_only_a_type_checker_sees() -> None:
+def test_bind_reads_hints_for_type_checkers() -> None:
     def crop(
         image: "Image",  # noqa: F821
         size: "int",
@@ -62,11 +65,11 @@ def test_hints_that_only_a_type_checker_sees() -> None:
     ) -> "Image":  # noqa: F821
         return image, size, strength, tag, mode
 
-    found = bind({"crop": crop}, "crop:4,1,007,mode=2", "step", given=1)("image")
+    found = bind({"crop": crop}, "crop:4,1,007,mode=2", "step", n_supplied=1)("image")
     assert found == ("image", 4, 1.0, "007", 2)
     assert type(found[2]) is float
     with pytest.raises(SeewhyError, match="size must be int, found 'big'"):
-        bind({"crop": crop}, "crop:big", "step", given=1)
+        bind({"crop": crop}, "crop:big", "step", n_supplied=1)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_hints_that_only_a_type_checker_sees() -> None:
         ("crop:1,2,3,4,5", "crop:1,2,3,4,5"),  # too many: bind will say so
     ],
 )
-def test_an_argument_is_taken_out_and_the_rest_stays_as_written(text: str, expected: str) -> None:
+def test_remove_argument_keeps_the_rest_as_written(text: str, expected: str) -> None:
     def crop(
         batch: str, tag: str = "", weights: bool = False, size: float = 1, mode: str = ""
     ) -> None: ...
@@ -89,14 +92,16 @@ def test_an_argument_is_taken_out_and_the_rest_stays_as_written(text: str, expec
     def plain(batch: str, fast: bool = False, size: float = 1) -> None: ...
 
     assert (
-        without({"crop": crop, "plain": plain}, text, "step", given=1, argument="weights")
+        remove_argument(
+            {"crop": crop, "plain": plain}, text, "step", n_supplied=1, argument="weights"
+        )
         == expected
     )
 
 
-def test_bind_fills_settings_after_the_given_parameters() -> None:
-    assert bind(TABLE, "paint", "step", given=1)("b") == ("b", 4, "reflect", 0.5, False)
-    assert bind(TABLE, "paint:7,strength=2,fast=true", "step", given=1)("b") == (
+def test_bind_skips_supplied_parameters() -> None:
+    assert bind(TABLE, "paint", "step", n_supplied=1)("b") == ("b", 4, "reflect", 0.5, False)
+    assert bind(TABLE, "paint:7,strength=2,fast=true", "step", n_supplied=1)("b") == (
         "b",
         7,
         "reflect",
@@ -105,13 +110,13 @@ def test_bind_fills_settings_after_the_given_parameters() -> None:
     )
 
 
-def test_an_integer_becomes_the_float_that_is_annotated() -> None:
-    bound = bind(TABLE, "paint:strength=1", "step", given=1)
+def test_bind_converts_an_integer_to_a_float() -> None:
+    bound = bind(TABLE, "paint:strength=1", "step", n_supplied=1)
     assert type(bound.keywords["strength"]) is float
 
 
-def test_a_number_becomes_the_text_that_is_annotated() -> None:
-    assert bind(TABLE, "needy:123", "step", given=1)("b") == ("b", "123")
+def test_bind_keeps_a_number_as_text() -> None:
+    assert bind(TABLE, "needy:123", "step", n_supplied=1)("b") == ("b", "123")
 
 
 @pytest.mark.parametrize(
@@ -130,10 +135,13 @@ def test_a_number_becomes_the_text_that_is_annotated() -> None:
             "paint:mode=reflekt",
             "'paint:mode=reflekt': unknown mode 'reflekt' (did you mean 'reflect'?); possible: reflect, constant",
         ),
-        ("paint:1,size=2", "step 'paint:1,size=2': 'size' is given twice"),
+        ("paint:1,size=2", "step 'paint:1,size=2': 'size' is set twice; remove one of the two"),
         ("paint:size=big", "'paint:size=big': size must be int, found 'big'"),
         ("paint:size=1.5", "'paint:size=1.5': size must be int, found 1.5"),
-        ("paint:size=1,size=2", "'paint:size=1,size=2': 'size' is given twice"),
+        (
+            "paint:size=1,size=2",
+            "'paint:size=1,size=2': 'size' is set twice; remove one of the two",
+        ),
         ("paint:strength=inf", "'paint:strength=inf': strength must be a finite number, found inf"),
         (
             "paint:strength=-Infinity",
@@ -156,7 +164,54 @@ def test_a_number_becomes_the_text_that_is_annotated() -> None:
         ),
     ],
 )
-def test_mistakes_are_one_line(text: str, message: str) -> None:
+def test_bind_names_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(SeewhyError) as caught:
-        bind(TABLE, text, "step", given=1)
+        bind(TABLE, text, "step", n_supplied=1)
     assert str(caught.value) == message
+
+
+def crop_to(
+    batch: str,
+    sizes: Sequence[int] = (4,),
+    box: tuple[int, int, float, float] = (0, 0, 1.0, 1.0),
+    names: list[str] = [],  # noqa: B006
+    mode: str = "",
+    pairs: Sequence[tuple[int, float]] = (),
+) -> tuple[Any, ...]:
+    return sizes, box, names, mode, pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "argument", "value"),
+    [
+        ("crop-to:[1,2,3]", "sizes", (1, 2, 3)),
+        ("crop-to:sizes=[ 7 ]", "sizes", (7,)),
+        ("crop-to:sizes=[]", "sizes", ()),
+        ("crop-to:box=[1,2,3,4.5],mode=a", "box", (1, 2, 3.0, 4.5)),
+        ("crop-to:names=[007,a=b,x]", "names", ("007", "a=b", "x")),
+        ("crop-to:mode=[1,2]", "mode", "[1,2]"),  # text stays as written
+        ("crop-to:pairs=[[1,2],[3,4]]", "pairs", ((1, 2.0), (3, 4.0))),
+    ],
+)
+def test_bind_converts_the_items_of_lists(text: str, argument: str, value: object) -> None:
+    bound = bind({"crop-to": crop_to}, text, "step", n_supplied=1).keywords[argument]
+    assert bound == value
+    assert repr(bound) == repr(value)  # 3.0 and not 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sizes=4", "sizes must be a list [VALUE,VALUE], found '4'"),
+        ("sizes=[1,b]", "sizes[1] must be int, found 'b'"),
+        ("sizes=[1,nan]", "sizes[1] must be a finite number, found nan"),
+        ("box=[1,2]", "box must be a list of 4 values, [VALUE,VALUE,VALUE,VALUE], found '[1,2]'"),
+        ("box=[1.5,2,3,4]", "box[0] must be int, found 1.5"),
+        ("sizes=[1,2", "unbalanced brackets; a list is written [VALUE,VALUE], as in [0.5,0.75]"),
+        ("sizes=1],mode=a", "unbalanced brackets; a list is written [VALUE,VALUE]"),
+    ],
+)
+def test_bind_names_the_wrong_item_of_a_list(text: str, message: str) -> None:
+    with pytest.raises(SeewhyError) as caught:
+        bind({"crop-to": crop_to}, f"crop-to:{text}", "step", n_supplied=1)
+    assert str(caught.value).startswith(f"'crop-to:{text}': {message}")

@@ -1,4 +1,4 @@
-"""What a user can mend: one line with the value found, what is possible and the remedy."""
+"""Errors that a user can fix: one line with the value found, the possible values, and the remedy."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ class SeewhyError(Exception):
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """`table[name]`, or a SeewhyError that suggests the nearest name and lists the rest."""
+    """`table[name]`. Raises SeewhyError with the nearest name and the list of names if it is missing."""
     if name in table:
         return table[name]
     raise SeewhyError(
@@ -21,7 +21,15 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """` (did you mean …?)` for the nearest of `names`, whatever its case, or nothing where none is near."""
-    folded = {possible.casefold(): possible for possible in names}
+    """` (did you mean …?)` with the nearest of `names`, ignoring case; empty if none is near."""
+    folded = {candidate.casefold(): candidate for candidate in names}
     near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return f" (did you mean {folded[near[0]]!r}?)" if near else ""
+
+
+def describe_value(value: object) -> str:
+    """The shape and dtype of a tensor or array, as in `(3, 4) float32`; the type of any other value."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if not isinstance(shape, tuple) or dtype is None:
+        return type(value).__name__
+    return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writes: a reader never sees half of a file."""
 
 import csv
 import errno
@@ -12,9 +12,9 @@ from seewhy.errors import SeewhyError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the same directory, sync what it wrote to disk, and rename it to `path`.
+    """Call `write` with a temporary path in the same directory, sync the file, and rename it to `path`.
 
-    Raises SeewhyError where the disk is full or the directory cannot be written; `path` is then as it was.
+    Raises SeewhyError if the disk is full or the directory cannot be written; `path` is then unchanged.
     """
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
@@ -24,16 +24,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     finally:
-        with suppress(
-            OSError
-        ):  # where the directory itself is gone or none, there is nothing to remove
+        with suppress(OSError):  # the directory itself may be missing
             temporary.unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a renaming last through a loss of power, where the system can (Windows cannot open a directory)."""
+    """Make a rename survive a loss of power; Windows cannot open a directory, so it is skipped there."""
     with suppress(PermissionError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -50,13 +48,15 @@ def write_text(path: Path, text: str, newline: str | None = None) -> None:
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it: names are strangers'."""
+    """A table as CSV text; an apostrophe precedes text that a spreadsheet would run as a formula."""
     text = io.StringIO()
-    csv.writer(text).writerows([header, *([_harmless(cell) for cell in row] for row in rows)])
+    csv.writer(text).writerows(
+        [header, *([_without_formula(cell) for cell in row] for row in rows)]
+    )
     return text.getvalue()
 
 
-def _harmless(cell: object) -> object:
+def _without_formula(cell: object) -> object:
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:
@@ -67,19 +67,19 @@ def _harmless(cell: object) -> object:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it. Raises SeewhyError where that is not possible."""
+    """Make a directory and its parents. Raises SeewhyError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> SeewhyError:
-    """The error of a write as one line with its remedy."""
+def write_error(path: Path, error: OSError) -> SeewhyError:
+    """A SeewhyError for a failed write: one line with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SeewhyError(
-            f"the disk is full: {path} could not be written; free some space, or choose another place"
+            f"the disk is full: {path} could not be written; free some space, or choose another directory"
         )
     return SeewhyError(
-        f"{path} could not be written ({error.strerror or error}); choose another place"
+        f"{path} could not be written ({error.strerror or error}); choose another directory"
     )

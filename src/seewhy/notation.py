@@ -1,69 +1,86 @@
-"""The notation `name:value,key=value`, with which a string names a function of a table and sets its arguments.
+"""The notation `name:value,key=value`: the name of a function in a table, and its arguments.
 
-`crop:4,mode=constant`, `sgd:momentum=0.85`, `davidnet:dropout=0.1`, `timm:resnet50`, `hub:owner/name` are all this one form:
-it needs no quotes in a shell and reads the same in TOML, on the command line and in Python.
+`crop:4,mode=constant`, `sgd:momentum=0.85`, `multi-step:milestones=[0.5,0.75]`, `timm:resnet50` and
+`hub:owner/name` are all of this form. It needs no quotes in most shells (brackets do in some), and
+reads the same in TOML, on the command line and in Python.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
 
-Value = bool | int | float | str
-PLAIN = {"bool": bool, "int": int, "float": float, "str": str}
+Scalar = bool | int | float | str
+Value = Scalar | tuple[Any, ...]
+
+_BUILT_IN_HINTS = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def parse(text: str) -> tuple[str, list[str], dict[str, str]]:
-    """Split `name:value,key=value` into its name, positional values and keyword values, each as it is written."""
+    """Split `name:value,key=value` into the name, the positional values and the keyword values.
+
+    Values stay text. A comma inside brackets separates the items of a list, not two values.
+    Raises SeewhyError for a repeated key, a positional value after a keyword, and an open bracket.
+    """
     name, _, rest = text.partition(":")
     positional: list[str] = []
     keywords: dict[str, str] = {}
-    for part in filter(None, rest.split(",")):
+    for part in _split(text, rest):
         key, equals, value = part.partition("=")
         key = key.strip().replace("-", "_")
-        if equals and key in keywords:
-            raise SeewhyError(f"{text!r}: {key!r} is given twice")
-        if equals:
-            keywords[key] = value.strip()
-        elif keywords:
-            raise SeewhyError(
-                f"{text!r}: {part!r} follows a key=value; give it a key, or move it to the front"
-            )
-        else:
+        if not equals or "[" in key:
+            if keywords:
+                raise SeewhyError(
+                    f"{text!r}: {part!r} follows a key=value; give it a key, or move it to the front"
+                )
             positional.append(part.strip())
+        elif key in keywords:
+            raise SeewhyError(f"{text!r}: {key!r} is set twice; remove one of the two")
+        else:
+            keywords[key] = value.strip()
     return name.strip(), positional, keywords
 
 
 def bind(
-    table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: int
+    table: Mapping[str, Callable[..., Any]], text: str, kind: str, n_supplied: int
 ) -> Callable[..., Any]:
-    """The function that `text` names in `table`, with the arguments that `text` sets filled in.
+    """The function of `table` that `text` names, with the arguments from `text` filled in.
 
-    `given` counts the leading parameters that the caller supplies later (for a model two: the number of classes and a
-    sample); the notation can set only what follows them. Raises SeewhyError for a name that is not in the table, an
-    argument that the function lacks, or a value that does not fit the argument's annotation.
+    Args:
+        table: Functions by name.
+        text: `name:value,key=value`.
+        kind: The word for an entry in error messages, such as "model".
+        n_supplied: Number of leading parameters that the caller supplies later (two for a model:
+            the number of classes and a sample). The notation sets only the parameters after them.
+
+    Returns:
+        A partial function of the first `n_supplied` parameters.
+
+    Raises:
+        SeewhyError: The table lacks the name, the function lacks an argument, an argument is
+            missing, or a value does not fit the type hint of its parameter.
     """
     name, positional, keywords = parse(text)
     function = lookup(table, name, kind)
-    parameters = _parameters(function)[given:]
+    parameters = _parameters(function)[n_supplied:]
     names = [parameter.name for parameter in parameters]
     if len(positional) > len(names):
         raise SeewhyError(
-            f"{kind} {text!r}: {name} takes {_listed(names)}, found {len(positional)} values"
+            f"{kind} {text!r}: {name} takes {_join(names)}, found {len(positional)} values"
         )
     arguments = dict(zip(names, positional, strict=False))
     for key, value in keywords.items():
         if key not in names:
-            known = dict.fromkeys(names)
-            meant = did_you_mean(key, known)
+            suggestion = did_you_mean(key, names)
             raise SeewhyError(
-                f"{kind} {text!r}: {name} has no argument {key!r}{meant}; it takes {_listed(names)}"
+                f"{kind} {text!r}: {name} has no argument {key!r}{suggestion}; "
+                f"it takes {_join(names)}"
             )
         if key in arguments:
-            raise SeewhyError(f"{kind} {text!r}: {key!r} is given twice")
+            raise SeewhyError(f"{kind} {text!r}: {key!r} is set twice; remove one of the two")
         arguments[key] = value
     missing = [
         p.name
@@ -72,47 +89,64 @@ def bind(
     ]
     if missing:
         raise SeewhyError(
-            f"{kind} {text!r}: {name} needs {_listed(missing)}, as in {name}:{missing[0]}=…"
+            f"{kind} {text!r}: {name} needs {_join(missing)}, as in {name}:{missing[0]}=…"
         )
     hints = {parameter.name: parameter.annotation for parameter in parameters}
-    return partial(
-        function,
-        **{key: _fit(text, key, written, hints[key]) for key, written in arguments.items()},
-    )
+    values = {key: _convert(text, key, value, hints[key]) for key, value in arguments.items()}
+    return partial(function, **values)
 
 
-def without(
-    table: Mapping[str, Callable[..., Any]], text: str, kind: str, given: int, argument: str
+def remove_argument(
+    table: Mapping[str, Callable[..., Any]], text: str, kind: str, n_supplied: int, argument: str
 ) -> str:
-    """`text` without the value that it sets for `argument`, with or without a key; the other values stay as written."""
+    """`text` without its value for `argument`, positional or keyword; the other values stay as written."""
     name, positional, keywords = parse(text)
-    names = [parameter.name for parameter in _parameters(lookup(table, name, kind))[given:]]
+    names = [parameter.name for parameter in _parameters(lookup(table, name, kind))[n_supplied:]]
     if argument not in names or len(positional) > len(names):
         return text
-    place = names.index(argument)
-    behind = (
-        dict(zip(names[place:], positional[place:], strict=False)) | keywords
-    )  # these need their keys now
-    kept = positional[:place] + [
+    index = names.index(argument)
+    # the positional values behind it need their keys now
+    behind = dict(zip(names[index:], positional[index:], strict=False)) | keywords
+    kept = positional[:index] + [
         f"{key}={value}" for key, value in behind.items() if key != argument
     ]
     return f"{name}:{','.join(kept)}" if kept else name
 
 
+def _split(text: str, values: str) -> Iterator[str]:
+    """The parts of `values` between the commas outside brackets; empty parts are left out."""
+    start = depth = 0
+    for index, character in enumerate(f"{values},"):
+        depth += (character == "[") - (character == "]")
+        if depth < 0 or (depth > 0 and index == len(values)):
+            raise SeewhyError(
+                f"{text!r}: unbalanced brackets; a list is written [VALUE,VALUE], as in [0.5,0.75]"
+            )
+        if character == "," and depth == 0:
+            if values[start:index]:
+                yield values[start:index]
+            start = index + 1
+
+
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of `function`; a hint that does not exist at run time (under TYPE_CHECKING) stays a string."""
+    """The parameters of `function`; a hint that exists for type checkers only stays a string."""
     try:
         return list(inspect.signature(function, eval_str=True).parameters.values())
-    except Exception:  # a hint is an expression, which can fail in every way
+    except Exception:  # evaluating a hint can raise anything
         unread = inspect.signature(function).parameters.values()
-        return [parameter.replace(annotation=_plain(parameter.annotation)) for parameter in unread]
+        return [
+            parameter.replace(annotation=_built_in(parameter.annotation)) for parameter in unread
+        ]
 
 
-def _plain(hint: object) -> object:
-    return PLAIN.get(hint, hint) if isinstance(hint, str) else hint
+def _built_in(hint: object) -> object:
+    return _BUILT_IN_HINTS.get(hint, hint) if isinstance(hint, str) else hint
 
 
-def _value(text: str) -> Value:
+def _literal(text: str) -> Value:
+    """The value that `text` looks like: a list, a bool, a number, or else text."""
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(map(_literal, _items(text)))
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for number in (int, float):
@@ -123,16 +157,25 @@ def _value(text: str) -> Value:
     return text
 
 
-def _fit(text: str, key: str, written: str, hint: object) -> Value:
+def _items(written: str) -> list[str]:
+    """The items of a list in brackets, as written."""
+    return [item.strip() for item in _split(written, written[1:-1])]
+
+
+def _convert(text: str, key: str, written: str, hint: object) -> Value:
+    """The value of an argument, of the type in `hint`."""
     if hint is str:  # as written: a revision 0012 or a name 2023_01 is not a number
         return written
-    value = _value(written)
+    if _is_sequence(hint):
+        return _convert_list(text, key, written, hint)
+    value = _literal(written)
     if isinstance(value, float) and not math.isfinite(value):
         raise SeewhyError(f"{text!r}: {key} must be a finite number, found {written}")
     if get_origin(hint) is Literal and value not in get_args(hint):
         possible = dict.fromkeys(map(str, get_args(hint)))
         raise SeewhyError(
-            f"{text!r}: unknown {key} {value!r}{did_you_mean(str(value), possible)}; possible: {', '.join(possible)}"
+            f"{text!r}: unknown {key} {value!r}{did_you_mean(str(value), possible)}; "
+            f"possible: {', '.join(possible)}"
         )
     if hint is float and type(value) is int:
         return float(value)
@@ -141,5 +184,29 @@ def _fit(text: str, key: str, written: str, hint: object) -> Value:
     return value
 
 
-def _listed(names: list[str]) -> str:
+def _convert_list(text: str, key: str, written: str, hint: object) -> tuple[Value, ...]:
+    """The items of a list in brackets, each of the type in `hint`; a tuple hint may fix their number."""
+    arguments = get_args(hint) or (inspect.Parameter.empty,)
+    fixed = get_origin(hint) is tuple and arguments[-1:] != (...,)
+    count = len(arguments) if fixed else 2
+    form = f"[{','.join(['VALUE'] * count)}]"
+    if not (written.startswith("[") and written.endswith("]")):
+        raise SeewhyError(f"{text!r}: {key} must be a list {form}, found {written!r}")
+    items = _items(written)
+    if fixed and len(items) != count:
+        raise SeewhyError(
+            f"{text!r}: {key} must be a list of {count} values, {form}, found {written!r}"
+        )
+    hints = arguments if fixed else arguments[:1] * len(items)
+    return tuple(
+        _convert(text, f"{key}[{index}]", item, item_hint)
+        for index, (item, item_hint) in enumerate(zip(items, hints, strict=True))
+    )
+
+
+def _is_sequence(hint: object) -> bool:
+    return hint in (tuple, list) or get_origin(hint) in (tuple, list, Sequence)
+
+
+def _join(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "no arguments"

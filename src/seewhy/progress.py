@@ -1,4 +1,4 @@
-"""What a long step tells the user on stderr: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
+"""Messages of long steps on stderr: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
 
 import sys
 import time
@@ -9,16 +9,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def note(text: str, quiet: bool) -> None:
-    """One line on stderr, unless quiet."""
+    """Print one line on stderr, unless quiet."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(description: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Within it, call the yielded function with how many more are done."""
+    """Show the progress of `total` items; the yielded function takes the number of items done since its last call."""
     if quiet:
-        yield lambda done: None
+        yield lambda count: None
     elif sys.stderr.isatty():
         with _bar(description, total) as advance:
             yield advance
@@ -46,20 +46,20 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda done: bar.advance(task, done)
+        yield lambda count: bar.advance(task, count)
 
 
 @contextmanager
 def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    started = last = time.monotonic()
-    finished = 0
+    start = last = time.monotonic()
+    done = 0
 
-    def advance(done: int) -> None:
-        nonlocal finished, last
-        finished += done
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
         if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            note(f"{description}: {finished:,} of {total:,}", quiet=False)
+            note(f"{description}: {done:,} of {total:,}", quiet=False)
 
     yield advance
-    note(f"{description}: {finished:,} in {time.monotonic() - started:.1f} s", quiet=False)
+    note(f"{description}: {done:,} in {time.monotonic() - start:.1f} s", quiet=False)

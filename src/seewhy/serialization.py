@@ -1,4 +1,4 @@
-"""Frozen dataclasses on disk: their tensors as arrays of one .npz file, everything else as one text of JSON in it."""
+"""Frozen dataclasses in one .npz file: tensors as its arrays, everything else as JSON in one of them."""
 
 import json
 import types
@@ -18,14 +18,17 @@ from seewhy.files import write_atomically
 
 T = TypeVar("T")
 
-_ARRAY = "array"  # a tensor stands in the JSON as {"array": its name in the file}
-# What a changed byte can lead to: in the archive, in what is packed in it, in an array's header, in the JSON.
+_ARRAY = "array"  # in the JSON a tensor is {"array": its name in the file}
+# What a changed byte can raise: in the archive, its members, an array's header, the JSON.
 _ARCHIVE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _DAMAGED = (*_ARCHIVE, ValueError, KeyError, TypeError, AttributeError)
 
 
 def save(value: object, path: Path) -> None:
-    """Write a frozen dataclass of tensors, numbers, text, tuples and further frozen dataclasses, atomically."""
+    """Write a frozen dataclass of tensors, numbers, strings, tuples and frozen dataclasses, atomically.
+
+    Raises SeewhyError if the file cannot be written, TypeError for a field of another type.
+    """
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_plain(value, "", arrays))
 
@@ -37,14 +40,18 @@ def save(value: object, path: Path) -> None:
 
 
 def load(kind: type[T], path: Path) -> T:
-    """Read a value of type `kind` back. Raises SeewhyError for a file that is missing, damaged or of another version."""
+    """Read a value of type `kind` that `save` wrote.
+
+    Raises SeewhyError if the file is missing, damaged, or of another version of seewhy.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             value: T = _typed(kind, json.loads(str(arrays["tree"])), arrays)
             return value
     except _DAMAGED as error:
         raise SeewhyError(
-            f"{path} is damaged or of another version of seewhy ({type(error).__name__}: {error})"
+            f"{path} is missing, damaged, or of another version of seewhy "
+            f"({type(error).__name__}: {error}); restore the file, or remove it"
         ) from error
 
 
@@ -60,10 +67,10 @@ def _plain(value: object, name: str, arrays: dict[str, np.ndarray]) -> object:
             for field in fields(value)
         }
     if isinstance(value, tuple):
-        return [_plain(each, f"{name}.{place}", arrays) for place, each in enumerate(value)]
+        return [_plain(item, f"{name}.{index}", arrays) for index, item in enumerate(value)]
     if value is None or isinstance(value, str | int | float):
         return value
-    raise TypeError(f"{name} cannot be stored: it is a {type(value).__name__}")
+    raise TypeError(f"{name} cannot be saved: it is a {type(value).__name__}")
 
 
 def _typed(kind: Any, tree: Any, arrays: Any) -> Any:
@@ -79,10 +86,12 @@ def _typed(kind: Any, tree: Any, arrays: Any) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if set(tree) != {field.name for field in fields(kind)}:
-            raise ValueError(f"it has {', '.join(tree)} where a {kind.__name__} is expected")
+            raise ValueError(
+                f"found the fields {', '.join(tree)}, expected those of {kind.__name__}"
+            )
         return kind(**{name: _typed(hints[name], value, arrays) for name, value in tree.items()})
     if not isinstance(tree, (int, float) if kind is float else kind) or (
         isinstance(tree, bool) and kind is not bool
     ):
-        raise TypeError(f"{tree!r} is no {kind.__name__}")
+        raise TypeError(f"expected {kind.__name__}, found {tree!r}")
     return tree

@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused():
 def test_plain_baselines():
     images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     found = {
-        name: bind(BASELINES, name, "baseline", given=1)(images)
+        name: bind(BASELINES, name, "baseline", n_supplied=1)(images)
         for name in ("black", "gray", "mean")
     }
     assert (found["black"] == 0).all()

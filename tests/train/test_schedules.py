@@ -73,7 +73,7 @@ def test_a_dip_is_the_momentum_of_torchs_one_cycle() -> None:
 def test_multi_step_is_the_one_of_torch() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = MultiStepLR(optimizer, [30, 60, 90], gamma=0.2)
-    ours = bind_schedule("multi-step:0.3+0.6+0.9,factor=0.2")
+    ours = bind_schedule("multi-step:[0.3,0.6,0.9],factor=0.2")
     for step in range(100):
         assert ours(step / 100, ()) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -134,9 +134,10 @@ def test_never_above_the_peak_nor_below_zero(name: str) -> None:
     [
         "one-cycle:pct_start=0.5,three_phase=true",
         "dip:pct_start=1",
-        "multi-step:0.5;0.7",
-        "multi-step:0.7+0.5",
-        "multi-step:1.5",
+        "multi-step:0.5+0.7",
+        "multi-step:[0.7,0.5]",
+        "multi-step:[1.5]",
+        "multi-step:[]",
         "plateau:factor=1",
         "plateau:patience=-1",
         "one-cycle:pct_start=0",

@@ -36,7 +36,7 @@ def measure_faithfulness(
     an unknown measure or argument and for maps that do not fit the question or are not finite.
     """
     bound = {
-        text: bind(FAITHFULNESS, text, "measure", given=2) for text in measures
+        text: bind(FAITHFULNESS, text, "measure", n_supplied=2) for text in measures
     }  # all, before the first one computes
     return {text: measure(question, maps) for text, measure in bound.items()}
 
@@ -87,7 +87,7 @@ def deletion(
 
     Pixels of equal relevance come in a random order, which is the same for all maps.
     """
-    other = bind(BASELINES, baseline, "baseline", given=1)
+    other = bind(BASELINES, baseline, "baseline", n_supplied=1)
     return PerturbationCurve(
         _scores(
             question,
@@ -102,7 +102,7 @@ def insertion(
     question: ForwardPass, maps: Tensor, steps: int = 32, baseline: str = "blur", seed: int = 0
 ) -> PerturbationCurve:
     """From the `baseline`, an entry of BASELINES, to the image, most relevant pixels first (Petsiuk et al. 2018)."""
-    other = bind(BASELINES, baseline, "baseline", given=1)
+    other = bind(BASELINES, baseline, "baseline", n_supplied=1)
     return PerturbationCurve(
         _scores(
             question,

@@ -78,7 +78,7 @@ def bind_method(text: str | Callable[..., Tensor]) -> BoundMethod:
     if name not in table:
         lookup({**CAMS, **ATTRIBUTIONS}, name, "method")
     facts = METHODS.get(name)
-    bound = bind(table, text, "method", given=1)
+    bound = bind(table, text, "method", n_supplied=1)
     if facts is None:
         return BoundMethod(text, bound, table is CAMS, differentiates=table is CAMS)
     return BoundMethod(text, bound, table is CAMS, facts.rectified, facts.differentiates)

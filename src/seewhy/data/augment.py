@@ -296,7 +296,7 @@ def step_name(step: object) -> str:
 
 def _function(step: str | Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(step, str):
-        return bind(AUGMENTATIONS, step, "augmentation", given=2)
+        return bind(AUGMENTATIONS, step, "augmentation", n_supplied=2)
     if any(base.__module__.partition(".")[0] == "albumentations" for base in type(step).__mro__):
         return partial(
             _albumentations, deepcopy(step)

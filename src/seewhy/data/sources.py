@@ -182,7 +182,7 @@ def find(name: str | os.PathLike[str]) -> Source | Dataset:
         return directory(Path(name).expanduser())
     base = name.partition(":")[0].strip()
     if base in SOURCES:
-        found = bind(SOURCES, name, "data set", given=0)()
+        found = bind(SOURCES, name, "data set", n_supplied=0)()
         if not isinstance(found, (Source, Dataset)):
             raise SeewhyError(
                 f"data set {name!r}: its function must return a Dataset or a Source, found {type(found).__name__}"

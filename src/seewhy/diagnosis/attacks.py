@@ -61,7 +61,7 @@ def attack(
         SeewhyError: for an unknown method or setting, a value out of range, images or labels of the
             wrong shape or range, a model in training mode, and gradients that are not finite.
     """
-    run_attack = bind(ATTACKS, method, "attack", given=3)
+    run_attack = bind(ATTACKS, method, "attack", n_supplied=3)
     result: Attack = run_attack(autocast_model(classifier), images, labels)
     return result
 

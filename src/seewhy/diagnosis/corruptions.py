@@ -56,7 +56,7 @@ def corrupt(
     What is random is drawn image by image from `seed`, the same at every strength. Raises SeewhyError for an unknown corruption,
     a strength that is not one of the five, and images that are not pixels.
     """
-    function = bind(CORRUPTIONS, corruption, "corruption", given=3)
+    function = bind(CORRUPTIONS, corruption, "corruption", n_supplied=3)
     if not isinstance(strength, Integral) or strength not in STRENGTHS:
         raise SeewhyError(
             f"strength must be a whole number from 1 (mild) to 5 (heavy), found {strength!r}"

@@ -355,7 +355,7 @@ def _limits(rows: Sequence[MetricSummary], about: Metric) -> tuple[float, float]
     if 0 < 2.5 * (near[1] - near[0]) < high - low:
         low, high = near
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    top = 100 + margin / 2 if about.unit == " %" else math.inf
+    top = 100 + margin / 2 if about.unit == "%" else math.inf
     return max(low - margin, -margin / 2), min(high + margin, top)
 
 

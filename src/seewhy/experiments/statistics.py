@@ -229,7 +229,7 @@ METRICS: dict[str, Metric] = {
         "test accuracy",
         lambda trial, result: result.accuracy,
         True,
-        " %",
+        "%",
         100,
         2,
         lambda result: 1 / result.test_images,
@@ -237,7 +237,7 @@ METRICS: dict[str, Metric] = {
     "test_loss": Metric("test loss", lambda trial, result: result.test_loss),
     "train_loss": Metric("training loss", lambda trial, result: trial.history[-1].train_loss),
     "calibration_error": Metric(
-        "calibration error", lambda trial, result: trial.calibration_error, False, " %", 100, 2
+        "calibration error", lambda trial, result: trial.calibration_error, False, "%", 100, 2
     ),
     "seconds": Metric(
         "training time", lambda trial, result: result.train_seconds, False, " s", 1, 1

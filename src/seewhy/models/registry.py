@@ -12,7 +12,7 @@ from seewhy.models.external import timm_model, torchvision_model
 from seewhy.models.resnet import resnet18, resnet34
 from seewhy.models.speednet import speednet
 from seewhy.models.vgg import vgg16, vgg16_bn
-from seewhy.notation import bind, without
+from seewhy.notation import bind, remove_argument
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "davidnet": davidnet,
@@ -32,7 +32,7 @@ def build_model(text: str, num_classes: int, sample: Split) -> nn.Module:
     `text` is the notation `name:key=value`, for one of MODELS: `(num_classes, sample, ...settings) -> nn.Module`. The weights
     come from torch's global generator. Raises SeewhyError for what the user can mend: the name, a setting, the image size.
     """
-    make = bind(MODELS, text, "model", given=2)
+    make = bind(MODELS, text, "model", n_supplied=2)
     if num_classes < 2:
         raise SeewhyError(
             f"model {text!r}: a classifier needs at least 2 classes, found {num_classes}"
@@ -48,7 +48,7 @@ def build_model(text: str, num_classes: int, sample: Split) -> nn.Module:
 
 def untrained_spec(text: str) -> str:
     """The same network without published weights: what to build where others are loaded into it afterwards."""
-    return without(MODELS, text, "model", given=2, argument="pretrained")
+    return remove_argument(MODELS, text, "model", n_supplied=2, argument="pretrained")
 
 
 def blank_sample(channels: int, height: int, width: int) -> Split:

@@ -14,7 +14,7 @@ Predict = Callable[[Tensor], Tensor]  # images (N, C, H, W) uint8 to logits (N, 
 
 def bind_tta(text: str) -> Callable[[Predict, Tensor], Tensor]:
     """The test-time augmentation that `text` names, such as `flip-shift:below=0.6`."""
-    return bind(TTA, text, "test-time augmentation", given=2)
+    return bind(TTA, text, "test-time augmentation", n_supplied=2)
 
 
 def none(predict: Predict, images: Tensor) -> Tensor:

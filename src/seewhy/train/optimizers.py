@@ -23,7 +23,7 @@ class Rates(Protocol):
 
 def bind_optimizer(text: str) -> Callable[[nn.Module, Rates], list[Optimizer]]:
     """The optimizer that `text` names, such as `sgd:momentum=0.9,nesterov=true`."""
-    return bind(OPTIMIZERS, text, "optimizer", given=2)
+    return bind(OPTIMIZERS, text, "optimizer", n_supplied=2)
 
 
 def sgd(

@@ -202,7 +202,7 @@ def _check_names(recipe: Recipe) -> None:
     from seewhy.train.optimizers import bind_optimizer
     from seewhy.train.schedules import bind_schedule
 
-    bind(MODELS, recipe.model, "model", given=2)
+    bind(MODELS, recipe.model, "model", n_supplied=2)
     bind_optimizer(recipe.optimizer)
     for schedule in (recipe.schedule, recipe.momentum_schedule, recipe.resolution):
         bind_schedule(schedule)

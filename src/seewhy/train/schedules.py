@@ -19,7 +19,7 @@ Anneal = Literal["linear", "cosine"]
 
 def bind_schedule(text: str) -> Schedule:
     """The schedule that `text` names, such as `one-cycle:pct_start=0.3`; tried, so that bad settings show here."""
-    schedule: Schedule = bind(SCHEDULES, text, "schedule", given=2)
+    schedule: Schedule = bind(SCHEDULES, text, "schedule", n_supplied=2)
     for step in range(101):
         factor = schedule(step / 100, ())
         if not 0 <= factor < math.inf:
@@ -111,23 +111,23 @@ def step(progress: float, losses: Sequence[float], stages: int = 3, factor: floa
 
 
 def multi_step(
-    progress: float, losses: Sequence[float], milestones: str = "0.5+0.75", factor: float = 0.1
+    progress: float,
+    losses: Sequence[float],
+    milestones: Sequence[float] = (0.5, 0.75),
+    factor: float = 0.1,
 ) -> float:
-    """Times `factor` at each of the `milestones`, shares of the run that are joined by a plus."""
-    try:
-        shares = [float(share) for share in milestones.split("+")]
-    except ValueError:
-        shares = []
+    """Multiplied by `factor` at each of the `milestones`, as fractions of the run in rising order."""
     if (
-        not shares
-        or not all(0 < share < 1 for share in shares)
-        or sorted(shares) != shares
+        not milestones
+        or not all(0 < milestone < 1 for milestone in milestones)
+        or list(milestones) != sorted(milestones)
         or not 0 < factor <= 1
     ):
         raise SeewhyError(
-            f"multi-step needs rising milestones in (0, 1), as in 0.5+0.75, and 0 < factor <= 1; found {milestones}, {factor}"
+            f"multi-step needs rising milestones in (0, 1), as in [0.5,0.75], and 0 < factor <= 1; "
+            f"found [{','.join(map(str, milestones))}], {factor}"
         )
-    return float(factor ** sum(progress >= share for share in shares))
+    return float(factor ** sum(progress >= milestone for milestone in milestones))
 
 
 def plateau(
