@@ -1,7 +1,7 @@
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, reindex
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def tree() -> Tree:
     ],
 )
 def test_load_returns_what_was_saved(change: dict[str, Any], tmp_path: Path) -> None:
-    value = reindex(tree(), **change)
+    value = replace(tree(), **change)
     save(value, tmp_path / "tree.npz")
     found = load(Tree, tmp_path / "tree.npz")
     assert equal(found, value)
@@ -112,7 +112,7 @@ def test_equal_sees_differences(same: Same) -> None:
         {"names": ("a",)},
         {"sure": 1},
     ):
-        assert not equal(reindex(tree(), **change), tree())
+        assert not equal(replace(tree(), **change), tree())
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, [1, 2], {1}, np.zeros(2), Path("x")])
@@ -122,7 +122,7 @@ def test_save_names_an_unsupported_type_and_keeps_the_file(value: object, tmp_pa
     with pytest.raises(
         TypeError, match=rf"leaf\.name cannot be saved: it is a {type(value).__name__}"
     ):
-        save(reindex(tree(), leaf=Leaf(value, torch.zeros(1))), path)  # type: ignore[arg-type]
+        save(replace(tree(), leaf=Leaf(value, torch.zeros(1))), path)  # type: ignore[arg-type]
     assert equal(load(Tree, path), tree())
 
 

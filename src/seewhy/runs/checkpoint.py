@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seewhy.errors import SeewhyError
-from seewhy.files import make_directory, unwritable, write_atomically
+from seewhy.files import make_directory, write_atomically, write_error
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _also(path: Path, name: Path) -> None:
             shutil.copyfile(path, temporary)
         temporary.replace(name)
     except OSError as error:
-        raise unwritable(name, error) from error
+        raise write_error(name, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

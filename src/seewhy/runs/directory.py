@@ -22,7 +22,7 @@ from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_con
 from seewhy.errors import SeewhyError
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import csv_text, make_directory, unwritable, write_atomically, write_text
+from seewhy.files import csv_text, make_directory, write_atomically, write_error, write_text
 from seewhy.runs.environment import Environment, Resumption
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
@@ -63,7 +63,7 @@ def new_directory(name: str, root: str | Path = "runs") -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
         return path
     raise SeewhyError(f"{root} already holds 10,000 runs of this minute; name a directory")
 
@@ -117,7 +117,7 @@ def lock_directory(directory: Path | None) -> Iterator[None]:
             f"another process is still training {directory}; wait for it or end it, then resume"
         ) from None
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     try:
         yield
     finally:
@@ -236,7 +236,7 @@ def append_epoch(directory: Path, row: EpochStats) -> None:
         with (directory / METRICS).open("a", encoding="utf-8") as file:
             file.write(_json_line(row))
     except OSError as error:
-        raise unwritable(directory / METRICS, error) from error
+        raise write_error(directory / METRICS, error) from error
 
 
 def read_history(directory: Path) -> tuple[EpochStats, ...]:

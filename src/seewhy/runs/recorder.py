@@ -12,7 +12,7 @@ from typing import Self
 from torch.utils.tensorboard import SummaryWriter
 
 from seewhy.data.dataset import Dataset
-from seewhy.files import make_directory, unwritable
+from seewhy.files import make_directory, write_error
 from seewhy.runs.checkpoint import CheckpointPolicy, write_checkpoint
 from seewhy.runs.directory import (
     CHECKPOINTS,
@@ -153,7 +153,7 @@ class Recorder:
             self._tensorboard = SummaryWriter(directory / TENSORBOARD, purge_step=purge_step)
         except OSError as error:
             write_status(directory, "failed", str(error))
-            raise unwritable(directory / TENSORBOARD, error) from error
+            raise write_error(directory / TENSORBOARD, error) from error
 
     def _record_epoch(self, row: EpochStats) -> list[str]:
         """Add a row; returns the names of the checkpoints to write."""

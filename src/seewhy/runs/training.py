@@ -18,7 +18,7 @@ from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import unwritable, write_text
+from seewhy.files import write_error, write_text
 from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model, untrained_spec
 from seewhy.models.tta import bind_tta
@@ -319,7 +319,7 @@ def _set_damaged_aside(loaded: LoadedCheckpoint) -> None:
             if path.exists():
                 path.replace(path.with_suffix(".damaged"))
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
     for path in loaded.path.parent.glob(".*.pt"):
         path.unlink(missing_ok=True)
 
