@@ -104,7 +104,7 @@ def test_load_returns_what_was_saved(change: dict[str, Any], tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["tree.npz"]
 
 
-def test_equal_sees_differences(same: Same) -> None:
+def test_equal_sees_differences() -> None:
     for change in (
         {"number": 4},
         {"peak": 1.0},
