@@ -8,12 +8,12 @@ from seewhy.errors import SeewhyError
 from seewhy.models.registry import blank_sample, build_model
 
 
-def test_parameter_count():
+def test_davidnet_parameter_count():
     model = build_model("davidnet", 10, blank_sample(3, 32, 32))
     assert sum(parameter.numel() for parameter in model.parameters()) == 6_573_130
 
 
-def test_wiring():
+def test_davidnet_wiring():
     torch.manual_seed(0)
     model = build_model("davidnet", 10, blank_sample(3, 32, 32)).eval()
     for key, value in model.state_dict().items():
@@ -24,7 +24,7 @@ def test_wiring():
         torch.testing.assert_close(model(pixels), functional_davidnet(model.state_dict(), pixels))
 
 
-def test_dropout_acts_in_training_only():
+def test_davidnet_dropout():
     model = build_model("davidnet:dropout=0.5", 10, blank_sample(3, 16, 16))
     assert model.dropout.p == 0.5
     assert build_model("davidnet", 10, blank_sample(3, 16, 16)).dropout.p == 0
@@ -34,7 +34,7 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model.eval()(pixels), model(pixels))
 
 
-def test_images_under_8x8_are_refused():
+def test_davidnet_needs_8x8():
     with pytest.raises(
         SeewhyError,
         match="halves the image three times, so it needs at least 8x8 pixels, found 8x7",

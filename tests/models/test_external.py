@@ -1,4 +1,4 @@
-"""Other people's models, with small stand-ins for the two packages."""
+"""Models of timm and torchvision, with small stand-ins for the two packages."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -16,7 +16,7 @@ RGB = blank_sample(3, 8, 8)
 
 
 class Net(nn.Module):
-    """Channel means into a linear layer; only images of a multiple of 8 pixels, so that others fail."""
+    """Channel means into a linear layer; fails for images whose side is no multiple of 8."""
 
     def __init__(self, channels, num_classes):
         super().__init__()
@@ -126,7 +126,7 @@ def torchvision(monkeypatch):
 
 @pytest.mark.usefixtures("timm")
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_timm_takes_any_number_of_channels(channels):
+def test_timm_channels(channels):
     model = build_model("timm:resnet50", 4, blank_sample(channels, 8, 8))
     assert model(torch.rand(2, channels, 8, 8)).shape == (2, 4)
     assert model.net.created == ("resnet50", False)
@@ -144,7 +144,7 @@ def test_timm_takes_any_number_of_channels(channels):
         (5, [0.1, 0.2, 0.3, 0.1, 0.2], [0.4, 0.5, 0.6, 0.4, 0.5]),
     ],
 )
-def test_timm_with_weights_uses_their_mean_and_std(channels, mean, std):
+def test_timm_pretrained_mean_and_std(channels, mean, std):
     model = build_model("timm:resnet50.a1_in1k,pretrained=true", 4, blank_sample(channels, 8, 8))
     assert model.net.created == ("resnet50.a1_in1k", True)
     torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(mean))
@@ -153,7 +153,7 @@ def test_timm_with_weights_uses_their_mean_and_std(channels, mean, std):
 
 @pytest.mark.usefixtures("timm", "torchvision")
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_normalize_comes_before_the_net(package):
+def test_external_normalizes_first(package):
     sample = blank_sample(3, 8, 8)
     sample.images[:, 0, ::2] = 255
     model = build_model(f"{package}:resnet50", 4, sample).eval()
@@ -166,7 +166,7 @@ def test_normalize_comes_before_the_net(package):
 @pytest.mark.usefixtures("torchvision")
 @pytest.mark.parametrize("name", ["resnet50", "squeezenet", "inception"])
 @pytest.mark.parametrize("pretrained", [False, True])
-def test_torchvision_gives_one_set_of_logits_for_our_classes(name, pretrained):
+def test_torchvision_without_auxiliary_logits(name, pretrained):
     model = build_model(f"torchvision:{name},pretrained={pretrained}", 4, RGB).train()
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 4)
     assert not any("AuxLogits" in key for key in model.state_dict())
@@ -177,7 +177,7 @@ def test_torchvision_gives_one_set_of_logits_for_our_classes(name, pretrained):
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_a_net_that_normalizes_again_is_the_same_function_and_the_same_when_it_is_built_again():
+def test_torchvision_transform_input_is_folded():
     pixels = torch.rand(2, 3, 8, 8)
     text = "torchvision:googlenet,true"
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_a_net_that_normalizes_again_is_the_same_function_and_the_same_when_it_i
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_torchvision_is_for_rgb():
+def test_torchvision_needs_rgb():
     with pytest.raises(
         SeewhyError, match="takes RGB images, found 1 channels; timm's models take any number"
     ):
@@ -203,7 +203,7 @@ def test_torchvision_is_for_rgb():
 
 @pytest.mark.usefixtures("timm", "torchvision")
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_wrong_names_and_sizes_are_refused(package):
+def test_external_wrong_names_and_sizes(package):
     with pytest.raises(
         SeewhyError, match=f"unknown {package} model 'resnet5' \\(did you mean 'resnet50'\\?\\)"
     ):
@@ -219,15 +219,15 @@ def test_wrong_names_and_sizes_are_refused(package):
 
 
 @pytest.mark.usefixtures("timm")
-def test_what_the_package_refuses_is_one_line():
+def test_external_errors_are_one_line():
     with pytest.raises(
-        SeewhyError, match=r"timm could not make 'resnet50\.nope': Invalid pretrained tag"
+        SeewhyError, match=r"timm cannot create 'resnet50\.nope': Invalid pretrained tag"
     ):
         build_model("timm:resnet50.nope", 4, RGB)
 
 
 @pytest.mark.usefixtures("timm")
-def test_the_probe_leaves_no_trace():
+def test_external_probe_leaves_no_trace():
     generator = torch.get_rng_state()
     model = build_model("timm:resnet50", 4, RGB)
     assert all(module.training for module in model.modules())
@@ -237,7 +237,7 @@ def test_the_probe_leaves_no_trace():
 
 
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_a_missing_package_names_the_extra(package, monkeypatch):
+def test_external_missing_package(package, monkeypatch):
     monkeypatch.setattr(
         "importlib.import_module",
         importing(ModuleNotFoundError(f"No module named {package!r}", name=package)),
@@ -254,7 +254,7 @@ def test_a_missing_package_names_the_extra(package, monkeypatch):
         OSError("libcudart.so: cannot open shared object file"),
     ],
 )
-def test_a_broken_package_says_what_is_wrong(error, monkeypatch):
+def test_external_broken_package(error, monkeypatch):
     monkeypatch.setattr("importlib.import_module", importing(error))
     first_line = str(error).partition("\n")[0]
     with pytest.raises(

@@ -31,7 +31,7 @@ class Recorder(nn.Module):
         return x.mean((2, 3))
 
 
-def test_pixels_are_divided_by_255_and_batches_keep_their_order():
+def test_compute_logits_scale_and_order():
     images, model = images_of(10), Recorder()
     expected = images.numpy().astype(np.float64).mean((2, 3)) / 255
     found = compute_logits(model, images, batch_size=4)
@@ -40,7 +40,7 @@ def test_pixels_are_divided_by_255_and_batches_keep_their_order():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 100])
-def test_chunks_equal_one_pass(batch_size):
+def test_compute_logits_in_batches(batch_size):
     torch.manual_seed(0)
     images = images_of(8, side=16)
     model = build_model("resnet18", 5, blank_sample(3, 16, 16))
@@ -52,7 +52,7 @@ def test_chunks_equal_one_pass(batch_size):
     )
 
 
-def test_bf16_is_near_and_comes_back_as_float32():
+def test_compute_logits_bf16():
     torch.manual_seed(0)
     model, images = (
         build_model("speednet:width=0.25", 5, blank_sample(1, 8, 8)),
@@ -64,7 +64,7 @@ def test_bf16_is_near_and_comes_back_as_float32():
     assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_an_outer_autocast_does_not_reach_fp32():
+def test_compute_logits_ignores_outer_autocast():
     torch.manual_seed(0)
     model, images = (
         build_model("speednet:width=0.25", 5, blank_sample(1, 8, 8)),
@@ -75,14 +75,14 @@ def test_an_outer_autocast_does_not_reach_fp32():
     assert torch.equal(inside, compute_logits(model, images))
 
 
-def test_the_result_may_enter_a_graph():
+def test_compute_logits_may_enter_a_graph():
     temperature = torch.ones((), requires_grad=True)
     found = compute_logits(Recorder(), images_of(3))
     (found / temperature).square().sum().backward()
     assert temperature.grad.isfinite()
 
 
-def test_memory_mapped_images(tmp_path):
+def test_compute_logits_memory_mapped(tmp_path):
     images = images_of(9)
     np.save(tmp_path / "images.npy", images.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="r+"))
@@ -91,7 +91,7 @@ def test_memory_mapped_images(tmp_path):
     )
 
 
-def test_the_stored_images_are_not_written_to():
+def test_compute_logits_keeps_images():
     images = images_of(4)
     before = images.clone()
     compute_logits(Recorder(), images)
@@ -99,7 +99,7 @@ def test_the_stored_images_are_not_written_to():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_every_submodule_is_back_in_its_mode(fails):
+def test_compute_logits_restores_modes(fails):
     model = nn.Sequential(
         nn.BatchNorm2d(3),
         nn.Sequential(nn.Dropout(), Broken() if fails else nn.ReLU()),
@@ -116,7 +116,7 @@ def test_every_submodule_is_back_in_its_mode(fails):
     assert [module.training for module in model.modules()] == before
 
 
-def test_running_statistics_and_the_generator_stay():
+def test_compute_logits_keeps_statistics_and_generator():
     model = build_model("davidnet:dropout=0.5", 3, blank_sample(3, 8, 8))
     state = {key: value.clone() for key, value in model.state_dict().items()}
     generator = torch.get_rng_state()
@@ -133,12 +133,12 @@ def test_running_statistics_and_the_generator_stay():
         torch.zeros(0, 3, 8, 8, dtype=torch.uint8),
     ],
 )
-def test_images_that_are_not_stored_pixels_are_refused(images):
+def test_compute_logits_wrong_images(images):
     with pytest.raises(SeewhyError, match=r"needs images \(N, C, H, W\) uint8"):
         compute_logits(Recorder(), images)
 
 
-def test_wrong_settings_are_refused():
+def test_compute_logits_wrong_batch_size():
     with pytest.raises(SeewhyError, match="batch_size must be at least 1, found 0"):
         compute_logits(Recorder(), images_of(1), batch_size=0)
 
@@ -161,6 +161,6 @@ class WithFeatures(Recorder):
         return super().forward(x), x
 
 
-def test_compute_logits_of_a_model_with_further_outputs():
+def test_compute_logits_of_a_tuple():
     images = images_of(3)
     assert torch.equal(compute_logits(WithFeatures(), images), compute_logits(Recorder(), images))

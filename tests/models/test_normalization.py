@@ -16,7 +16,7 @@ def split_of(images: torch.Tensor) -> Split:
     )
 
 
-def test_equals_numpy_on_every_channel():
+def test_normalize_equals_numpy():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 5, 7), dtype=np.uint8)
     pixels[:, 1] //= 4
     scaled = pixels.astype(np.float64) / 255
@@ -30,13 +30,13 @@ def test_equals_numpy_on_every_channel():
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
-def test_a_constant_channel_is_centered_and_stays_finite(value):
+def test_normalize_constant_channel(value):
     images = torch.full((3, 1, 4, 4), value, dtype=torch.uint8)
     found = normalize_for(split_of(images))(images / 255)
     torch.testing.assert_close(found, torch.zeros(3, 1, 4, 4))
 
 
-def test_buffers_are_saved_and_loaded():
+def test_normalize_state_dict():
     saved = Normalize([0.1, 0.2], [0.3, 0.4]).state_dict()
     loaded = Normalize([0.0, 0.0], [1.0, 1.0])
     loaded.load_state_dict(saved)
@@ -44,7 +44,7 @@ def test_buffers_are_saved_and_loaded():
     torch.testing.assert_close(loaded.std.flatten(), torch.tensor([0.3, 0.4]))
 
 
-def test_weights_without_the_buffers_load_and_leave_them():
+def test_normalize_loads_weights_without_buffers():
     model = nn.Sequential(Normalize([0.25], [0.5]), nn.Conv2d(1, 1, 1))
     published = {"1.weight": torch.ones(1, 1, 1, 1), "1.bias": torch.zeros(1)}
     result = model.load_state_dict(published, strict=True)
@@ -55,14 +55,14 @@ def test_weights_without_the_buffers_load_and_leave_them():
     assert model[1].weight.item() == 1
 
 
-def test_other_missing_weights_are_still_an_error():
+def test_normalize_reports_other_missing_weights():
     model = nn.Sequential(Normalize([0.25], [0.5]), nn.Conv2d(1, 1, 1))
     with pytest.raises(RuntimeError, match=r"1\.bias"):
         model.load_state_dict({"1.weight": torch.ones(1, 1, 1, 1)})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "davidnet", "speednet"])
-def test_every_net_normalizes_first(name):
+def test_models_normalize_first(name):
     generator = torch.Generator().manual_seed(1)
     sample = split_of(
         torch.randint(0, 200, (16, 3, 16, 16), dtype=torch.uint8, generator=generator)
@@ -79,6 +79,6 @@ def test_every_net_normalizes_first(name):
     )
 
 
-def test_statistics_do_not_need_the_default_device():
+def test_normalize_for_on_meta():
     with torch.device("meta"):
         assert normalize_for(blank_sample(3, 4, 4)).mean.device.type == "meta"

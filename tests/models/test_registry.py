@@ -1,4 +1,4 @@
-"""From a string to a model: names, settings, refusals, and models without data."""
+"""From a spec to a model: names, settings, errors, and models without data."""
 
 import copy
 
@@ -10,7 +10,7 @@ from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.models.registry import MODELS, blank_sample, build_model, untrained_spec
 
-SMALL_IMAGE_NETS = [
+MODEL_SPECS = [
     "davidnet",
     "resnet18",
     "resnet34",
@@ -20,9 +20,19 @@ SMALL_IMAGE_NETS = [
 ]
 
 
-@pytest.mark.parametrize("text", SMALL_IMAGE_NETS)
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 8, 8), (4, 17, 24)])
-def test_every_shape_gives_finite_logits_and_gradients_also_from_a_blank_sample(text, shape):
+SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (4, 17, 24)]
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        *((text, shape) for text in ("davidnet", "resnet18", "speednet") for shape in SHAPES),
+        ("resnet34", (1, 8, 8)),
+        ("speednet:depth=3", (4, 17, 24)),
+        ("davidnet:dropout=0.1", (3, 32, 32)),
+    ],
+)
+def test_build_model_finite_logits_and_gradients(text, shape):
     torch.manual_seed(0)
     model = build_model(text, 7, blank_sample(*shape)).train()
     logits = model(torch.rand(3, *shape))
@@ -35,8 +45,8 @@ def test_every_shape_gives_finite_logits_and_gradients_also_from_a_blank_sample(
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-@pytest.mark.parametrize("text", SMALL_IMAGE_NETS)
-def test_a_model_is_rebuilt_from_its_weights_without_the_data(text):
+@pytest.mark.parametrize("text", MODEL_SPECS)
+def test_build_model_from_weights_and_blank_sample(text):
     images = torch.randint(
         0, 256, (16, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -48,8 +58,8 @@ def test_a_model_is_rebuilt_from_its_weights_without_the_data(text):
         assert torch.equal(rebuilt(images / 255), trained(images / 255))
 
 
-@pytest.mark.parametrize("text", SMALL_IMAGE_NETS)
-def test_the_same_seed_makes_the_same_model_and_copies_are_independent(text):
+@pytest.mark.parametrize("text", MODEL_SPECS)
+def test_build_model_seed_and_copies(text):
     torch.manual_seed(3)
     first = build_model(text, 3, blank_sample(1, 8, 8))
     torch.manual_seed(3)
@@ -61,13 +71,13 @@ def test_the_same_seed_makes_the_same_model_and_copies_are_independent(text):
 
 
 @pytest.mark.parametrize("text", ["davidnet", "resnet18", "speednet", "vgg16", "vgg16-bn"])
-def test_models_are_made_on_the_default_device(text):
+def test_build_model_on_default_device(text):
     with torch.device("meta"):
         model = build_model(text, 10, blank_sample(3, 32, 32))
     assert {value.device.type for value in model.state_dict().values()} == {"meta"}
 
 
-def test_a_model_from_outside(monkeypatch):
+def test_build_model_of_an_extension(monkeypatch):
     def mine(num_classes: int, sample: Split, hidden: int = 3) -> nn.Module:
         return nn.Sequential(
             nn.Flatten(),
@@ -96,13 +106,13 @@ def test_a_model_from_outside(monkeypatch):
         ("resnet18:depth=3", "resnet18 has no argument 'depth'"),
     ],
 )
-def test_wrong_text_is_refused_with_the_remedy(text, message):
+def test_build_model_wrong_spec(text, message):
     with pytest.raises(SeewhyError, match=message):
         build_model(text, 10, blank_sample(3, 32, 32))
 
 
 @pytest.mark.parametrize("num_classes", [-1, 0, 1])
-def test_one_class_is_no_classification(num_classes):
+def test_build_model_needs_two_classes(num_classes):
     with pytest.raises(SeewhyError, match=f"at least 2 classes, found {num_classes}"):
         build_model("resnet18", num_classes, blank_sample(3, 32, 32))
 
@@ -115,13 +125,13 @@ def test_one_class_is_no_classification(num_classes):
         torch.zeros(2, 8, 8, dtype=torch.uint8),
     ],
 )
-def test_a_sample_that_is_not_uint8_images_is_refused(images):
+def test_build_model_wrong_sample(images):
     sample = Split(images, torch.zeros(len(images), dtype=torch.int64), [""] * len(images))
     with pytest.raises(SeewhyError, match=r"must be \(N, C, H, W\) uint8"):
         build_model("resnet18", 10, sample)
 
 
-def test_a_blueprint_has_no_published_weights() -> None:
+def test_untrained_spec() -> None:
     assert untrained_spec("timm:resnet50,pretrained=true") == "timm:resnet50"
     assert untrained_spec("davidnet:dropout=0.1") == "davidnet:dropout=0.1"
     assert untrained_spec("torchvision:vgg16,true") == "torchvision:vgg16"

@@ -10,7 +10,7 @@ from seewhy.models.registry import blank_sample, build_model
 @pytest.mark.parametrize(
     ("name", "parameters"), [("resnet18", 11_173_962), ("resnet34", 21_282_122)]
 )
-def test_parameter_count(name, parameters):
+def test_resnet_parameter_count(name, parameters):
     model = build_model(name, 10, blank_sample(3, 32, 32))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
@@ -18,7 +18,7 @@ def test_parameter_count(name, parameters):
 @pytest.mark.parametrize(
     ("name", "blocks"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))]
 )
-def test_names_and_wiring(name, blocks):
+def test_resnet_wiring(name, blocks):
     torch.manual_seed(0)
     model = build_model(name, 10, blank_sample(3, 32, 32)).eval()
     for key, value in model.state_dict().items():
@@ -31,7 +31,7 @@ def test_names_and_wiring(name, blocks):
         )
 
 
-def test_stages_halve_the_map_three_times():
+def test_resnet_map_sizes():
     model = build_model("resnet18", 10, blank_sample(3, 32, 32))
     shapes = {}
     for name in ("bn1", "layer1", "layer2", "layer3", "layer4"):

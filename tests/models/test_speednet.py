@@ -29,7 +29,7 @@ def correlated_images(count, channels, side):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_whitened_patches_have_unit_covariance(channels):
+def test_whitening_unit_covariance(channels):
     sample = correlated_images(300, channels, 16)
     model = build_model("speednet", 10, sample)
     filters = model.whiten.weight.detach().double().numpy().reshape(8 * channels, 4 * channels)
@@ -45,17 +45,17 @@ def test_whitened_patches_have_unit_covariance(channels):
     np.testing.assert_array_equal(filters[4 * channels :], -filters[: 4 * channels])
 
 
-def test_whitening_reads_an_evenly_spaced_subset():
+def test_whitening_max_images():
     sample = correlated_images(30, 1, 8)
     normalize = build_model("speednet", 2, sample).normalize
     third = sample.take(torch.arange(0, 30, 3))
     torch.testing.assert_close(
-        whitening_filters(sample, normalize, at_most=10), whitening_filters(third, normalize)
+        whitening_filters(sample, normalize, max_images=10), whitening_filters(third, normalize)
     )
 
 
 @pytest.mark.parametrize("pixels", [1, 13, 16 * 16, 5 * 16 * 16 + 3])
-def test_whitening_is_the_same_whatever_is_held_at_once(monkeypatch, pixels):
+def test_whitening_in_blocks(monkeypatch, pixels):
     sample = correlated_images(40, 3, 16)
     normalize = build_model("speednet", 2, sample).normalize
     whole = whitening_filters(sample, normalize)
@@ -70,13 +70,13 @@ def test_whitening_is_the_same_whatever_is_held_at_once(monkeypatch, pixels):
     assert len(held) > 1
 
 
-def test_whitening_stays_finite_without_variance():
+def test_whitening_without_variance():
     model = build_model("speednet", 10, blank_sample(3, 32, 32))
     assert model.whiten.weight.isfinite().all()
     assert model.whiten.weight.abs().max() <= 5e-4**-0.5 * 1.001
 
 
-def test_what_is_frozen():
+def test_speednet_frozen_parameters():
     model = build_model("speednet:depth=3", 10, blank_sample(3, 32, 32))
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 9
@@ -92,7 +92,7 @@ def test_what_is_frozen():
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(4, 10), (10, 10), (10, 4)])
-def test_convolutions_start_by_passing_their_input_on(inputs, outputs):
+def test_group_starts_as_identity(inputs, outputs):
     torch.manual_seed(0)
     group = Group(inputs, outputs, depth=2, pool=False)
     x = torch.randn(2, inputs, 6, 6)
@@ -105,7 +105,7 @@ def test_convolutions_start_by_passing_their_input_on(inputs, outputs):
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-def test_a_group_is_convolution_pool_norm_gelu_and_the_shortcut_goes_around_the_last_two(depth):
+def test_group_wiring(depth):
     torch.manual_seed(0)
     group = Group(5, 7, depth=depth, pool=True).eval()
     for norm in (module for module in group.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -130,7 +130,7 @@ def test_a_group_is_convolution_pool_norm_gelu_and_the_shortcut_goes_around_the_
         ("speednet:width=2.0,depth=3", (128, 512, 512), 3),
     ],
 )
-def test_width_and_depth(text, widths, depth):
+def test_speednet_width_and_depth(text, widths, depth):
     model = build_model(text, 10, blank_sample(3, 32, 32))
     expected, inputs = 24 * 12 + 24, 24
     for outputs in widths:
@@ -139,7 +139,7 @@ def test_width_and_depth(text, widths, depth):
     assert sum(parameter.numel() for parameter in model.parameters()) == expected + inputs * 10
 
 
-def test_scale_multiplies_the_logits():
+def test_speednet_scale():
     pixels = torch.rand(2, 3, 32, 32)
     torch.manual_seed(0)
     ninth = build_model("speednet", 10, blank_sample(3, 32, 32)).eval()
@@ -158,7 +158,7 @@ def test_scale_multiplies_the_logits():
         ((16, 64), [(15, 63), (7, 31), (3, 15), (3, 15)]),
     ],
 )
-def test_a_group_halves_only_what_leaves_2x2(size, maps):
+def test_group_map_sizes(size, maps):
     model = build_model("speednet", 10, blank_sample(3, *size))
     found = []
     for part in (model.whiten, model.group1, model.group2, model.group3):
@@ -169,12 +169,13 @@ def test_a_group_halves_only_what_leaves_2x2(size, maps):
     assert found == maps
 
 
-def test_images_under_2x2_are_refused():
+def test_speednet_needs_2x2():
     with pytest.raises(SeewhyError, match="needs at least 2x2 pixels, found 1x9"):
         build_model("speednet", 10, blank_sample(3, 1, 9))
 
 
-def test_it_learns_digits_in_a_few_seconds_in_bf16():
+@pytest.mark.slow
+def test_speednet_learns_digits_in_bf16():
     digits = load_digits()
     images = torch.from_numpy((digits.images * 255 / 16).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target)

@@ -9,7 +9,7 @@ from seewhy.models.tta import TTA, bind_tta
 
 
 class Weighted(nn.Module):
-    """Two logits: the sum of an image's pixels times fixed weights, and its negative. It counts the images that it sees."""
+    """Two logits: a weighted sum of the pixels, and its negative; counts the images it sees."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ def score(model: Weighted, image: Tensor) -> float:
 
 
 def shifted(image: Tensor, by: int) -> Tensor:
-    """Moved along the diagonal, what comes in from outside mirrored at the border pixel: written with indices."""
-    places = [abs(i + by) if i + by <= 7 else 14 - (i + by) for i in range(8)]
-    return image[:, places][:, :, places]
+    """Shifted along the diagonal, reflected at the border, written with indices."""
+    indices = [abs(i + by) if i + by <= 7 else 14 - (i + by) for i in range(8)]
+    return image[:, indices][:, :, indices]
 
 
-def test_flip_is_the_mean_of_two(images: Tensor) -> None:
+def test_flip(images: Tensor) -> None:
     model = Weighted(8)
     found = compute_logits(Classifier(model, tta="flip"), images, batch_size=5)
     for image, row in zip(images, found, strict=True):
@@ -49,7 +49,7 @@ def test_flip_is_the_mean_of_two(images: Tensor) -> None:
         assert row.tolist() == pytest.approx([expected, -expected], abs=1e-3)
 
 
-def test_flip_shift_is_half_the_center_and_half_the_corners(images: Tensor) -> None:
+def test_flip_shift(images: Tensor) -> None:
     model = Weighted(8)
     found = compute_logits(Classifier(model, tta="flip-shift"), images)
     for image, row in zip(images, found, strict=True):
@@ -67,14 +67,14 @@ def test_flip_shift_is_half_the_center_and_half_the_corners(images: Tensor) -> N
 
 
 @pytest.mark.parametrize("name", ["flip", "flip-shift"])
-def test_only_unsure_images_get_a_second_look(name: str, images: Tensor) -> None:
+def test_tta_confidence_below(name: str, images: Tensor) -> None:
     model = Weighted(8)
     plain = compute_logits(model, images)
     full = compute_logits(Classifier(model, tta=name), images)
     confidence = plain.softmax(1).amax(1)
     between = confidence.sort().values[3:5].mean().item()
     model.seen = 0
-    found = compute_logits(Classifier(model, tta=f"{name}:below={between}"), images)
+    found = compute_logits(Classifier(model, tta=f"{name}:confidence_below={between}"), images)
     unsure = confidence < between
     assert unsure.sum() == 4
     torch.testing.assert_close(found[unsure], full[unsure])
@@ -82,7 +82,7 @@ def test_only_unsure_images_get_a_second_look(name: str, images: Tensor) -> None
     assert model.seen == 12 + 4 * (1 if name == "flip" else 5)
 
 
-def test_none_is_none(images: Tensor) -> None:
+def test_none(images: Tensor) -> None:
     model = Weighted(8)
     assert torch.equal(
         compute_logits(Classifier(model, tta="none"), images), compute_logits(model, images)
@@ -91,15 +91,22 @@ def test_none_is_none(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["flop", "flip:below=0", "flip:below=1.5", "flip-shift:pixels=8", "flip-shift:pixels=0"]
+    "text",
+    [
+        "flop",
+        "flip:confidence_below=0",
+        "flip:confidence_below=1.5",
+        "flip-shift:pixels=8",
+        "flip-shift:pixels=0",
+    ],
 )
-def test_what_is_refused(text: str, images: Tensor) -> None:
+def test_tta_errors(text: str, images: Tensor) -> None:
     with pytest.raises(SeewhyError):
         compute_logits(Classifier(Weighted(8), tta=text), images)
 
 
 @pytest.mark.parametrize("name", TTA)
-def test_images_stay_as_they_are(name: str, images: Tensor) -> None:
+def test_tta_keeps_images(name: str, images: Tensor) -> None:
     before = images.clone()
     bind_tta(name)(lambda some: some.float().sum((2, 3)), images)
     assert torch.equal(images, before)

@@ -1,4 +1,4 @@
-"""VGG-16 against the table of its paper, in the names under which weights are published; mostly without memory, on "meta"."""
+"""VGG-16 against the table of its paper and the names of published weights, mostly on "meta"."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from seewhy.errors import SeewhyError
 from seewhy.models.registry import blank_sample, build_model
 
-CONFIGURATION_D = "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"  # Simonyan & Zisserman 2015, table 1
+# Simonyan & Zisserman 2015, table 1
+CONFIGURATION_D = "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"
 
 
 def on_meta(text, num_classes, shape):
@@ -44,7 +45,7 @@ def published_shapes(batch_norm, num_classes):
     ("text", "batch_norm", "count"),
     [("vgg16", False, 138_357_544), ("vgg16-bn", True, 138_365_992)],
 )
-def test_published_weights_load(text, batch_norm, count):
+def test_vgg_loads_published_weights(text, batch_norm, count):
     model = on_meta(text, 1000, (3, 224, 224))
     shapes = published_shapes(batch_norm, 1000)
     found = {
@@ -59,7 +60,7 @@ def test_published_weights_load(text, batch_norm, count):
 
 
 @pytest.mark.parametrize("side", [32, 48, 224])
-def test_sizes(side):
+def test_vgg_image_sizes(side):
     model = on_meta("vgg16", 10, (3, side, side))
     assert model(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 10)
     assert model.features(torch.zeros(2, 3, side, side, device="meta")).shape == (
@@ -70,7 +71,8 @@ def test_sizes(side):
     )
 
 
-def test_grayscale_on_real_memory():
+@pytest.mark.slow
+def test_vgg_grayscale():
     torch.manual_seed(0)
     model = build_model("vgg16-bn:dropout=0.25", 3, blank_sample(1, 32, 32)).eval()
     assert [model.classifier[2].p, model.classifier[5].p] == [0.25, 0.25]
@@ -82,7 +84,7 @@ def test_grayscale_on_real_memory():
 
 
 @pytest.mark.parametrize("text", ["vgg16", "vgg16-bn"])
-def test_images_under_32x32_are_refused(text):
+def test_vgg_needs_32x32(text):
     with pytest.raises(
         SeewhyError,
         match=f"{text} halves the image five times, so it needs at least 32x32 pixels, found 28x40",

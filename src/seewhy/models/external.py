@@ -1,4 +1,4 @@
-"""Other people's models by name: `timm:resnet50`, `torchvision:vgg16,pretrained=true`; they need the extra `zoo`."""
+"""Models of timm and torchvision (extra `zoo`): `timm:resnet50`, `torchvision:vgg16`."""
 
 import importlib
 import warnings
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
-    """The timm model `name`, which may carry a tag as in `resnet50.a1_in1k`; any number of channels.
+    """A timm model by name, perhaps with a tag as in `resnet50.a1_in1k`; any number of channels.
 
-    With `pretrained` weights, mean and std are those of the weights. Raises SeewhyError where timm is missing, does not
-    know the name, or the model cannot take the sample's image size.
+    Pretrained weights bring their own mean and std. Raises SeewhyError if timm is missing or does
+    not know the name, and if the model cannot take the sample's images.
     """
     timm = _package("timm")
     _check_name("timm", name, name.partition(".")[0], timm.list_models())
@@ -47,18 +47,19 @@ def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = Fa
 def torchvision_model(
     num_classes: int, sample: Split, name: str, pretrained: bool = False
 ) -> nn.Module:
-    """torchvision's classification model `name`, for RGB images.
+    """A classification model of torchvision by name, for RGB images.
 
-    With `pretrained` weights, mean and std are those of the weights and the last layer is new unless
-    `num_classes` is theirs. Raises SeewhyError where torchvision is missing, does not know the name, or the model cannot take
-    the sample's images.
+    Pretrained weights bring their own mean and std; the last layer is new unless `num_classes` is
+    that of the weights. Raises SeewhyError if torchvision is missing or does not know the name,
+    and if the model cannot take the sample's images.
     """
     models = _package("torchvision").models
     _check_name("torchvision", name, name, models.list_models(module=models))
     channels = sample.images.shape[1]
     if channels != 3:
         raise SeewhyError(
-            f"torchvision:{name} takes RGB images, found {channels} channels; timm's models take any number"
+            f"torchvision:{name} takes RGB images, found {channels} channels; "
+            "timm's models take any number"
         )
     if pretrained:
         net = _without_auxiliary(
@@ -85,7 +86,7 @@ class PretrainedInfo:
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING
 
 
-def pretrained_info(text: str) -> PretrainedInfo | None:
+def pretrained_info(spec: str) -> PretrainedInfo | None:
     """Classes, image size, and preprocessing of the weights of `timm:NAME` or `torchvision:NAME`.
 
     None for any other model. Classes without names are numbered.
@@ -93,12 +94,12 @@ def pretrained_info(text: str) -> PretrainedInfo | None:
     Raises:
         SeewhyError: If the package is missing, or does not know the name.
     """
-    package, positional, keywords = parse(text)
+    package, positional, keywords = parse(spec)
     if package not in ("timm", "torchvision"):
         return None
     name = positional[0] if positional else keywords.get("name", "")
     if not name:
-        raise SeewhyError(f"{text!r} names no model; write {package}:resnet50, for example")
+        raise SeewhyError(f"{spec!r} names no model; write {package}:resnet50, for example")
     return _timm_info(name) if package == "timm" else _torchvision_info(name)
 
 
@@ -130,7 +131,7 @@ def _torchvision_info(name: str) -> PretrainedInfo:
 
 
 class External(nn.Module):
-    """A foreign net that takes images (N, C, H, W) float in [0, 1] and returns logits (N, K)."""
+    """A model of another package; images (N, C, H, W) float in [0, 1] to logits (N, K)."""
 
     def __init__(self, net: nn.Module, normalize: Normalize) -> None:
         super().__init__()
@@ -153,7 +154,7 @@ def _package(name: str) -> ModuleType:
         raise SeewhyError(
             f"{name} is installed but cannot be imported: {_first_line(error)}"
         ) from error
-    except Exception as error:  # compiled packages fail in every way when they do not match torch
+    except Exception as error:  # anything, if compiled for another torch
         raise SeewhyError(
             f"{name} is installed but cannot be imported: {_first_line(error)}; "
             f"install timm and torchvision builds that match torch {torch.__version__}"
@@ -171,30 +172,31 @@ def _check_name(package: str, name: str, listed: str, known: Sequence[str]) -> N
 def _create(package: str, name: str, make: Callable[[], T]) -> T:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # torchvision's advice on an argument that nobody here can set
+            # torchvision's advice on an argument that cannot be set here
+            warnings.simplefilter("ignore", FutureWarning)
             return make()
     except Exception as error:
-        raise SeewhyError(f"{package} could not make {name!r}: {_first_line(error)}") from error
+        raise SeewhyError(f"{package} cannot create {name!r}: {_first_line(error)}") from error
 
 
 def _pretrained_normalize(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalize:
-    """The weights' own normalization. For other than three channels timm repeats the filters in turn, for one it adds them up."""
+    """Mean and std of the weights; repeated or averaged like timm's filters unless C is 3."""
     if channels == 1:
         return Normalize([sum(mean) / len(mean)], [sum(std) / len(std)])
     return Normalize(
-        [mean[i % len(mean)] for i in range(channels)], [std[i % len(std)] for i in range(channels)]
+        [mean[i % len(mean)] for i in range(channels)],
+        [std[i % len(std)] for i in range(channels)],
     )
 
 
 def _folded(
     net: nn.Module, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std that do what `net` would do to normalized images itself, which it no longer does.
+    """Mean and std of `net`'s own input transform, which is turned off.
 
-    GoogLeNet and Inception with published weights turn ImageNet's mean and std into 0.5 and 0.5. That is a flag which no
-    state dict holds, so the same net made again without these weights would lack it.
+    GoogLeNet and Inception with published weights change the normalization from ImageNet's to 0.5
+    and 0.5. The flag is not in the state dict, so the same model built without published weights
+    would lack it.
     """
     if not getattr(net, "transform_input", False):
         return mean, std
@@ -203,38 +205,32 @@ def _folded(
 
 
 def _replace_last_layer(net: nn.Module, num_classes: int) -> None:
-    """The classifier is the last linear layer or convolution of every torchvision model: put a new one in its place.
+    """Replace the classification layer, unless it has `num_classes` outputs already.
 
-    Unless it has as many classes already.
+    In every torchvision model it is the last linear layer or convolution.
     """
-    name, last = [
-        (name, module)
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ][-1]
-    if (last.out_features if isinstance(last, nn.Linear) else last.out_channels) == num_classes:
-        return  # the published classes
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            last_name, last = name, module
     if isinstance(last, nn.Linear):
-        net.set_submodule(name, nn.Linear(last.in_features, num_classes))
-    else:
-        net.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, kernel_size=1))
+        if last.out_features != num_classes:
+            net.set_submodule(last_name, nn.Linear(last.in_features, num_classes))
+    elif last.out_channels != num_classes:
+        net.set_submodule(last_name, nn.Conv2d(last.in_channels, num_classes, kernel_size=1))
 
 
 def _without_auxiliary(net: nn.Module) -> nn.Module:
-    """GoogLeNet and Inception return a second set of logits in training mode, which needs a loss of its own: go without."""
-    for name, absent in {
-        "aux_logits": False,
-        "aux1": None,
-        "aux2": None,
-        "AuxLogits": None,
-    }.items():
+    """Remove the auxiliary classifiers of GoogLeNet and Inception, which need an extra loss."""
+    if hasattr(net, "aux_logits"):
+        net.aux_logits = False  # type: ignore[assignment]
+    for name in ("aux1", "aux2", "AuxLogits"):
         if hasattr(net, name):
-            setattr(net, name, absent)
+            setattr(net, name, None)
     return net
 
 
-def _checked(text: str, model: External, sample: Split) -> nn.Module:
-    """`model`, after one image of the sample's size has gone through it."""
+def _checked(spec: str, model: External, sample: Split) -> nn.Module:
+    """`model`, after a forward pass with one image of the sample's shape."""
     channels, height, width = sample.images.shape[1:]
     image = torch.zeros(1, channels, height, width, device=model.normalize.mean.device)
     try:
@@ -242,7 +238,7 @@ def _checked(text: str, model: External, sample: Split) -> nn.Module:
             model(image)
     except Exception as error:
         raise SeewhyError(
-            f"{text} cannot take images of {height}x{width} pixels: {_first_line(error)}; "
+            f"{spec} cannot take images of {height}x{width} pixels: {_first_line(error)}; "
             "resize the images, or choose a model for any size, such as resnet18"
         ) from error
     return model

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inspection import evaluating, extract_logits
 from seewhy.models.tta import bind_tta
@@ -33,10 +33,9 @@ def compute_logits(
         SeewhyError: If the images are not (N, C, H, W) uint8, and if N is 0.
     """
     if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0:
-        found = f"{tuple(images.shape)} {images.dtype}".replace("torch.", "")
         raise SeewhyError(
             "compute_logits() needs images (N, C, H, W) uint8 with values 0 to 255 and N of at "
-            f"least 1, found {found}"
+            f"least 1, found {describe_value(images)}"
         )
     if batch_size < 1:
         raise SeewhyError(f"batch_size must be at least 1, found {batch_size}")

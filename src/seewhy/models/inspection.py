@@ -1,4 +1,4 @@
-"""Asking anybody's model questions, and leaving it exactly as it was."""
+"""Running any model and leaving it exactly as it was."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -8,39 +8,43 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, describe_value
 
 
 @contextmanager
 def inspecting(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside the block gradients flow through `model` to its inputs and layers, but not to its weights.
+    """Let gradients flow through `model` to its inputs and layers, but not to its weights.
 
-    A `no_grad`, `inference_mode` or `autocast` around the block does not reach into it, and compiled parts run as they were
-    written, so that their layers can be hooked. Afterwards `requires_grad`, `.grad` and torch's random generators are as before,
-    also after an exception. Modes are never touched: raises SeewhyError where a submodule is in training mode, in which BatchNorm
-    would mix the images of a batch, and for weights that were made under `inference_mode`, which carry no gradient.
+    The block is not affected by `no_grad`, `inference_mode`, or `autocast` around it. Compiled
+    parts run eagerly, so that their layers can be hooked. On exit, also after an exception,
+    `requires_grad`, `.grad`, and torch's random generators are as before.
+
+    Args:
+        model: A model in evaluation mode.
+
+    Raises:
+        SeewhyError: If a submodule is in training mode, in which BatchNorm mixes the images of a
+            batch, and if the weights were created under `inference_mode`.
     """
     check_eval_mode(model)
     _check_weights(model)
     device = device_of(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(
-            torch.autocast(device.type, enabled=False)
-        )  # in the caller's a backward pass would be rounded too
-        if (
-            "torch._dynamo" in sys.modules
-        ):  # which loads for seconds; before it has, nothing is compiled
+        # the caller's autocast would round the backward pass, too
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        # set_stance imports torch._dynamo, which takes seconds; before that nothing is compiled
+        if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
-            for parameter in trained:
+            for parameter in trainable:
                 parameter.requires_grad_(False)
             yield model
         finally:
-            for parameter in trained:
+            for parameter in trainable:
                 parameter.requires_grad_(True)
 
 
@@ -62,82 +66,98 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def check_eval_mode(model: nn.Module) -> None:
-    """Raise SeewhyError if `model` or a part of it is in training mode."""
+    """Raise SeewhyError if `model` or one of its submodules is in training mode."""
     training = next((name for name, module in model.named_modules() if module.training), None)
     if training is not None:
-        where = f"its part {training!r}" if training else "it"
+        part = f"its layer {training!r}" if training else "it"
         raise SeewhyError(
-            f"the model must be in evaluation mode, but {where} is in training mode, in which BatchNorm mixes the images of a "
-            "batch and dropout is random; call model.eval() first"
+            f"the model must be in evaluation mode, but {part} is in training mode, in which "
+            "BatchNorm mixes the images of a batch and dropout is random; call model.eval() first"
         )
 
 
 def _check_weights(model: nn.Module) -> None:
-    """Raise SeewhyError for weights that are not there yet, or that no gradient can go through."""
+    """Raise SeewhyError if the weights are on "meta" or were created under `inference_mode`."""
     if any(parameter.is_meta for parameter in model.parameters()):
         raise SeewhyError(
-            "the model has no weights yet, only their shapes (device meta); load it, or model.to_empty() and fill it"
+            "the model has no weights yet, only their shapes (device meta); load its weights first"
         )
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise SeewhyError(
-            "the model was made under torch.inference_mode, so that no gradient can go through its weights; "
-            "make or load it outside of that block (running it inside is fine)"
+            "the model was created under torch.inference_mode, so no gradient can flow through it; "
+            "create or load it outside that block"
         )
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The network that torch.compile, DistributedDataParallel or DataParallel is wrapped around."""
+    """The module inside torch.compile, DistributedDataParallel, and DataParallel."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(
-            model, nn.DataParallel | nn.parallel.DistributedDataParallel
-        ):
+        parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
+        if inner is None and isinstance(model, parallel):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
         model = inner
 
 
-def extract_logits(output: object) -> Tensor:  # (N, K)
-    """The logits in what a model returns: a tensor, the first one of a tuple or list, or `logits` of a dict or an object."""
-    found = output
+def extract_logits(output: object) -> Tensor:
+    """The logits (N, K) in a model's output.
+
+    Args:
+        output: A tensor, a tuple or list with the logits as its first tensor, or a dict or an
+            object with `logits`.
+
+    Raises:
+        SeewhyError: If there are none.
+    """
+    logits = output
     if isinstance(output, Mapping):
-        found = output.get("logits", next(iter(output.values()), None))
+        logits = output.get("logits", next(iter(output.values()), None))
     elif hasattr(output, "logits"):
-        found = output.logits
+        logits = output.logits
     elif isinstance(output, tuple | list):
-        found = next((part for part in output if isinstance(part, Tensor)), None)
-    if not isinstance(found, Tensor) or found.ndim != 2:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
+        logits = next((part for part in output if isinstance(part, Tensor)), None)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = describe_value(logits if isinstance(logits, Tensor) else output)
         raise SeewhyError(
-            f"the model must return logits (N, K), or a tuple, dict or object that holds them; found {shape}"
+            "the model must return logits (N, K), or a tuple, dict, or object with them, "
+            f"found {found}"
         )
-    return found
+    return logits
 
 
 def check_images(images: Tensor) -> None:
     """Raise SeewhyError unless `images` are (N, C, H, W) uint8, or float in [0, 1]."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.numel() == 0:
-        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        found = describe_value(images) if isinstance(images, Tensor) else type(images).__name__
         raise SeewhyError(
-            f"images must be a tensor (N, C, H, W) with N of at least 1, found {shape}"
+            f"images must be a tensor (N, C, H, W) with N of at least 1, found {found}"
         )
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
-        raise SeewhyError(
-            f"images must be uint8, or float with values in [0, 1], found {images.dtype}"
-        )
+        dtype = str(images.dtype).removeprefix("torch.")
+        raise SeewhyError(f"images must be uint8, or float with values in [0, 1], found {dtype}")
     low, high = images.aminmax()
-    if not (low >= 0 and high <= 1):  # also where one is not a number
+    if not (low >= 0 and high <= 1):  # also true for NaN
         raise SeewhyError(
-            f"images must have values in [0, 1], found {low:.3g} to {high:.3g}; where they are normalized, give the pixels and "
-            "put mean and std into the model: torch.nn.Sequential(seewhy.Normalize(mean, std), model).eval()"
+            f"images must have values in [0, 1], found {low:.3g} to {high:.3g}; instead of "
+            "normalizing them, put mean and std into the model: "
+            "torch.nn.Sequential(seewhy.models.Normalize(mean, std), model).eval()"
         )
 
 
 def prepare_images(images: Tensor, model: nn.Module) -> Tensor:
-    """Checked images as float in [0, 1] on the model's device: uint8 becomes float32, floats keep their dtype."""
+    """Check images and convert them to what the model takes.
+
+    Args:
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        model: The model, which gives the device and the memory format.
+
+    Returns:
+        (N, C, H, W) float in [0, 1]; uint8 becomes float32, floats keep their dtype.
+    """
     check_images(images)
     images = images.detach().to(device_of(model))
     if images.dtype == torch.uint8:
@@ -146,10 +166,12 @@ def prepare_images(images: Tensor, model: nn.Module) -> Tensor:
 
 
 def memory_format_of(model: nn.Module) -> torch.memory_format:
-    """How a model wants its images in memory: channels last where its convolutions are, as those of a run.
+    """Memory format of the model's convolutions: channels last for models of a run.
 
-    Elsewhere contiguous, since a network may take a `view` that needs it.
+    Otherwise contiguous, because a model may call `view`, which needs it.
     """
-    kernels = (each for each in model.parameters() if each.ndim == 4 and not each.is_contiguous())
-    last = any(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
-    return torch.channels_last if last else torch.contiguous_format
+    for parameter in model.parameters():
+        if parameter.ndim == 4 and not parameter.is_contiguous():
+            if parameter.is_contiguous(memory_format=torch.channels_last):
+                return torch.channels_last
+    return torch.contiguous_format

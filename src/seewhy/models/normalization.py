@@ -1,4 +1,4 @@
-"""Mean and standard deviation inside the model, so that pixels in [0, 1] are all that anybody outside ever handles."""
+"""Mean and standard deviation inside the model, so that it takes pixels in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,14 @@ from seewhy.data.statistics import channel_statistics
 
 
 class Normalize(nn.Module):
-    """`(pixels - mean) / std` for every channel; the two are buffers, saved and moved with the model.
+    """Normalize every channel: `(pixels - mean) / std`.
 
-    A channel with a std of 0 is only centered. Weights that were published without these buffers load all the same.
+    Mean and std are buffers (1, C, 1, 1), saved and moved with the model. Weights that were
+    published without these buffers load too.
+
+    Args:
+        mean: Mean of each of the C channels, of pixels in [0, 1].
+        std: Standard deviation of each channel; a channel with 0 is only centered.
     """
 
     mean: Tensor  # (1, C, 1, 1) float32
@@ -33,16 +38,14 @@ class Normalize(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, buffer in self.named_buffers():
-            state_dict.setdefault(
-                prefix + name, buffer
-            )  # torch hands over a copy, so the caller's dictionary stays as it is
+            # torch passes a copy, so the caller's dictionary is not changed
+            state_dict.setdefault(prefix + name, buffer)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def normalize_for(sample: Split) -> Normalize:
-    """The normalization that gives the images of `sample` (at most 50,000 of them are read) zero mean and unit variance."""
-    with torch.device(
-        sample.images.device
-    ):  # the statistics are numbers, also where the model is being built on "meta"
+    """Normalize with the channel statistics of `sample`, of at most 50,000 of its images."""
+    # the statistics are real even if the model is being built on "meta"
+    with torch.device(sample.images.device):
         statistics = channel_statistics(sample, at_most=50_000)
     return Normalize(statistics.mean.tolist(), statistics.std.tolist())

@@ -1,4 +1,4 @@
-"""The models there are, and how a string such as `davidnet:dropout=0.1` becomes one."""
+"""The table of models, and how a string such as `davidnet:dropout=0.1` becomes one."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from seewhy.data.dataset import Split
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.davidnet import davidnet
 from seewhy.models.external import timm_model, torchvision_model
 from seewhy.models.resnet import resnet18, resnet34
@@ -26,34 +26,42 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(text: str, num_classes: int, sample: Split) -> nn.Module:
-    """A new model that takes images (N, C, H, W) float in [0, 1] like those of `sample` and returns logits (N, num_classes).
+def build_model(spec: str, num_classes: int, sample: Split) -> nn.Module:
+    """Build a model that maps images (N, C, H, W), float in [0, 1], to logits (N, num_classes).
 
-    `text` is the notation `name:key=value`, for one of MODELS: `(num_classes, sample, ...settings) -> nn.Module`. The weights
-    come from torch's global generator. Raises SeewhyError for what the user can mend: the name, a setting, the image size.
+    Its weights are drawn from torch's global generator.
+
+    Args:
+        spec: A name of MODELS with its settings, such as "resnet18" or "davidnet:dropout=0.1".
+        num_classes: Number of classes, at least 2.
+        sample: Images like those that the model will see, usually the training split. They give
+            the number of channels, the image size, mean and std, and speednet's whitening filters.
+
+    Raises:
+        SeewhyError: For an unknown name or setting, and if the model cannot take the images.
     """
-    make = bind(MODELS, text, "model", n_supplied=2)
+    make = bind(MODELS, spec, "model", n_supplied=2)
     if num_classes < 2:
         raise SeewhyError(
-            f"model {text!r}: a classifier needs at least 2 classes, found {num_classes}"
+            f"model {spec!r}: a classifier needs at least 2 classes, found {num_classes}"
         )
     if sample.images.ndim != 4 or sample.images.dtype != torch.uint8 or len(sample) == 0:
-        found = f"{tuple(sample.images.shape)} {sample.images.dtype}".replace("torch.", "")
         raise SeewhyError(
-            f"model {text!r}: the sample's images must be (N, C, H, W) uint8 with N of at least 1, found {found}"
+            f"model {spec!r}: the sample's images must be (N, C, H, W) uint8 with N of at least 1, "
+            f"found {describe_value(sample.images)}"
         )
     model: nn.Module = make(num_classes, sample)
     return model
 
 
-def untrained_spec(text: str) -> str:
-    """The same network without published weights: what to build where others are loaded into it afterwards."""
-    return remove_argument(MODELS, text, "model", n_supplied=2, argument="pretrained")
+def untrained_spec(spec: str) -> str:
+    """`spec` without published weights: what to build before loading other weights."""
+    return remove_argument(MODELS, spec, "model", n_supplied=2, argument="pretrained")
 
 
 def blank_sample(channels: int, height: int, width: int) -> Split:
-    """All-zero images of a shape: what `build` needs where the weights are loaded afterwards and the data is not at hand."""
-    count = 8  # a few, for models that compute a variance or a covariance over images
+    """All-zero images: a sample for `build_model` if the data is not at hand."""
+    count = 8  # a few, for models that compute a covariance over images
     images = torch.zeros(count, channels, height, width, dtype=torch.uint8, device="cpu")
     labels = torch.zeros(count, dtype=torch.int64, device="cpu")
     return Split(images, labels, names=[f"blank-{i}" for i in range(count)])

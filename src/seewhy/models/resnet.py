@@ -19,7 +19,7 @@ def resnet34(num_classes: int, sample: Split) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Images (N, C, H, W) float in [0, 1] to logits (N, K), through `blocks[i]` basic blocks in stage i."""
+    """Images (N, C, H, W) float in [0, 1] to logits (N, K), with `blocks[i]` blocks in stage i."""
 
     def __init__(
         self, blocks: Sequence[int], num_classes: int, channels: int, normalize: Normalize
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut around them: 1x1 convolution and BatchNorm where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class BasicBlock(nn.Module):
         if stride != 1 or inputs != outputs:
             projection = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-        self.relu2 = nn.ReLU()  # one module for each use: whoever hooks a ReLU sees one activation
+        self.relu2 = nn.ReLU()  # one module per use, so that a hook on a ReLU sees one activation
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))

@@ -1,4 +1,4 @@
-"""SpeedNet: a small net that learns within seconds, after the CIFAR-10 speed records."""
+"""SpeedNet: a small model that learns within seconds, after the CIFAR-10 speed records."""
 
 from collections.abc import Iterator
 
@@ -12,39 +12,39 @@ from seewhy.models.normalization import Normalize, normalize_for
 
 GROUP_WIDTHS = (64, 256, 256)
 
-_BLOCK_PIXELS = 256_000  # whose patches are held as floats at once: 50 MB in color, whatever the size of the images
+_BLOCK_PIXELS = 256_000  # unfolded at once: 50 MB of patches in color, whatever the image size
 
 
 def speednet(
     num_classes: int, sample: Split, width: float = 1.0, depth: int = 2, scale: float = 1 / 9
 ) -> nn.Module:
-    """The net of "94% on CIFAR-10 in 3.29 seconds" (Jordan 2024, arXiv 2404.00498, section 3).
+    """The model of "94% on CIFAR-10 in 3.29 seconds" (Jordan 2024, arXiv 2404.00498, section 3).
 
-    Its first layer is fitted on `sample` and stays as it is: it whitens patches of 2x2 pixels. Three groups of `depth`
-    convolutions follow, 64, 256 and 256 channels wide times `width`; with a depth of 3 the last two have a shortcut.
-    `scale` multiplies the logits. A group halves its map only where at least 2x2 remain of it: a 32x32 image becomes
-    31, 15, 7, 3 pixels wide, an 8x8 image 7, 3, 3, 3, and small images need no other net. Raises SeewhyError under 2x2.
+    The first layer whitens patches of 2x2 pixels. Its weights are fitted on `sample` and frozen.
+    Three groups of `depth` convolutions follow (2, or 3 of which the last two have a shortcut).
+    Their channels are 64, 256, and 256, times `width`. `scale` multiplies the logits. A group
+    halves its map only if at least 2x2 remain: a 32x32 image becomes 31, 15, 7, and 3 pixels wide,
+    an 8x8 image 7, 3, 3, and 3. Images must have at least 2x2 pixels.
     """
     channels, *size = sample.images.shape[1:]
     if min(size) < 2:
         raise SeewhyError(
-            f"speednet looks at patches of 2x2 pixels, so it needs at least 2x2 pixels, found {size[0]}x{size[1]}"
+            "speednet whitens patches of 2x2 pixels, so it needs at least 2x2 pixels, found "
+            f"{size[0]}x{size[1]}; enlarge the images"
         )
     if depth not in (2, 3):
-        raise SeewhyError(
-            f"speednet: depth must be 2 or 3 convolutions in each group, found {depth}"
-        )
+        raise SeewhyError(f"speednet: depth must be 2 or 3 convolutions per group, found {depth}")
     widths = [round(width * group) for group in GROUP_WIDTHS]
     if min(widths) < 1:
         raise SeewhyError(
-            f"speednet: width multiplies {GROUP_WIDTHS} channels and must leave at least one, found {width}"
+            f"speednet: width multiplies {GROUP_WIDTHS} channels and must leave at least one of "
+            f"each, found {width}"
         )
-    with torch.device(
-        sample.images.device
-    ):  # numbers of the sample, also where the model is being built on "meta"
+    # the sample is real even if the model is being built on "meta"
+    with torch.device(sample.images.device):
         normalize = normalize_for(sample)
         filters = whitening_filters(sample, normalize)
-    net = SpeedNet(
+    model = SpeedNet(
         num_classes,
         channels,
         normalize.to(torch.get_default_device()),
@@ -54,12 +54,12 @@ def speednet(
         scale,
     )
     with torch.no_grad():
-        net.whiten.weight.copy_(torch.cat([filters, -filters]))
-    return net
+        model.whiten.weight.copy_(torch.cat([filters, -filters]))
+    return model
 
 
 class SpeedNet(nn.Module):
-    """Images (N, C, H, W) float in [0, 1] to logits (N, K); `side` is the shorter one of the images it will see."""
+    """Images (N, C, H, W) float in [0, 1] to logits (N, K); `side` is their shorter side."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class SpeedNet(nn.Module):
 
 
 class Group(nn.Module):
-    """Convolution, max-pool, BatchNorm, GELU; then one more convolution, or two of them with a shortcut around."""
+    """Convolution, max-pool, BatchNorm, GELU; then one convolution, or two with a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, pool: bool) -> None:
         super().__init__()
@@ -121,20 +121,28 @@ class Group(nn.Module):
 
 @torch.no_grad()
 def whitening_filters(
-    sample: Split, normalize: Normalize, at_most: int = 5_000, eps: float = 5e-4
+    sample: Split, normalize: Normalize, max_images: int = 5_000, eps: float = 5e-4
 ) -> Tensor:
-    """Filters (4C, C, 2, 2) float32 under which the 2x2 patches of normalized images have unit covariance.
+    """Filters that give 2x2 patches of images unit covariance (Jordan 2024, section 3.2).
 
-    They are the eigenvectors of the patches' covariance over the root of eigenvalue + `eps`, largest eigenvalue first; `eps`
-    keeps directions without variance finite. At most `at_most` images are read, evenly spaced. Section 3.2 of Jordan 2024.
+    They are the eigenvectors of the patches' covariance, divided by the square root of
+    eigenvalue + `eps`, largest eigenvalue first.
+
+    Args:
+        sample: Images (N, C, H, W) uint8.
+        normalize: Mean and std of the images.
+        max_images: Number of images to read, evenly spaced.
+        eps: Keeps directions without variance finite.
+
+    Returns:
+        (4C, C, 2, 2) float32.
     """
-    images = sample.images[:: -(-len(sample) // at_most)]
+    images = sample.images[:: -(-len(sample) // max_images)]
     mean, std = normalize.mean.double(), normalize.std.double()
     count, total, products = 0, torch.zeros(()), torch.zeros(())
     for block in _blocks(images):
-        patches = (
-            F.unfold((block / 255 - mean) / std, kernel_size=2).transpose(0, 1).flatten(1)
-        )  # (4C, patches)
+        normalized = (block / 255 - mean) / std
+        patches = F.unfold(normalized, kernel_size=2).transpose(0, 1).flatten(1)  # (4C, patches)
         count += patches.shape[1]
         total = total + patches.sum(1)
         products = products + patches @ patches.T
@@ -146,23 +154,23 @@ def whitening_filters(
 
 
 def _blocks(images: Tensor) -> Iterator[Tensor]:  # (n, C, h, W) uint8
-    """Parts that have every 2x2 patch of `images` once: several images, or bands of one that share a row with the next."""
+    """Blocks of images, or bands of large ones, that together hold every 2x2 patch once."""
     _, _, height, width = images.shape
     rows = max(1, _BLOCK_PIXELS // width)
     for block in torch.split(images, max(1, _BLOCK_PIXELS // (height * width))):
         for top in range(0, height - 1, rows):
-            yield block[:, :, top : top + rows + 1]
+            yield block[:, :, top : top + rows + 1]  # a band shares a row with the next
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts by passing its input on: as many output channels as there are inputs are an identity."""
+    """A 3x3 convolution whose first output channels start as copies of its input channels."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:inputs])
     return convolution
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm whose running statistics follow within few steps, and whose scale is frozen at 1."""
+    """BatchNorm with running statistics that adapt within few steps and a scale frozen at 1."""
     norm = nn.BatchNorm2d(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the logits of an image averaged over views of it."""
+"""Test-time augmentation: the logits of an image, averaged over views of it."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,77 +10,81 @@ from seewhy.errors import SeewhyError
 from seewhy.notation import bind
 
 Predict = Callable[[Tensor], Tensor]  # images (N, C, H, W) uint8 to logits (N, K)
+View = Callable[[Tensor], Tensor]  # images (N, C, H, W) uint8 to images of the same shape
 
 
-def bind_tta(text: str) -> Callable[[Predict, Tensor], Tensor]:
-    """The test-time augmentation that `text` names, such as `flip-shift:below=0.6`."""
-    return bind(TTA, text, "test-time augmentation", n_supplied=2)
+def bind_tta(spec: str) -> Callable[[Predict, Tensor], Tensor]:
+    """The test-time augmentation of a spec such as `flip-shift:confidence_below=0.6`."""
+    return bind(TTA, spec, "test-time augmentation", n_supplied=2)
 
 
 def none(predict: Predict, images: Tensor) -> Tensor:
-    """Every image as it is."""
+    """No augmentation."""
     return predict(images)
 
 
-def flip(predict: Predict, images: Tensor, below: float = 1.0) -> Tensor:
-    """The mean over an image and its mirror image.
+def flip(predict: Predict, images: Tensor, confidence_below: float = 1.0) -> Tensor:
+    """Mean over an image and its mirror image.
 
-    Only images whose highest probability is under `below` get another look than the first.
+    Images with a confidence of at least `confidence_below` are predicted only once.
     """
-    return _averaged(predict, images, below, 0.5, [(0.5, lambda some: some.flip(3))])
+    views: list[tuple[float, View]] = [(0.5, lambda batch: batch.flip(3))]
+    return _average(predict, images, confidence_below, 0.5, views)
 
 
-def flip_shift(predict: Predict, images: Tensor, below: float = 1.0, pixels: int = 1) -> Tensor:
-    """Half the mean over an image and its mirror image, half that over both moved by `pixels` up left and down right.
+def flip_shift(
+    predict: Predict, images: Tensor, confidence_below: float = 1.0, pixels: int = 1
+) -> Tensor:
+    """Mean over mirror images and shifts, the "multi-crop" of Jordan 2024 (arXiv 2404.00498).
 
-    That is the "multi-crop" of Jordan 2024 (arXiv 2404.00498). Borders are mirrored. `below` as in flip.
+    Half the weight is on the image and its mirror image, half on both shifted by `pixels` up left
+    and down right; borders are reflected. `confidence_below` as in flip.
     """
     if not 1 <= pixels < min(images.shape[2:]):
         raise SeewhyError(
-            f"flip-shift: pixels must be at least 1 and below the images' side, found {pixels}"
+            f"flip-shift: pixels must be at least 1 and below the image's side, found {pixels}"
         )
     height, width = images.shape[2:]
 
-    def moved(some: Tensor, by: int) -> Tensor:
-        padded = F.pad(some.float(), [pixels] * 4, mode="reflect").to(some.dtype)
-        return padded[:, :, pixels + by :, pixels + by :][:, :, :height, :width]
+    def shift(batch: Tensor, offset: int) -> Tensor:
+        padded = F.pad(batch.float(), [pixels] * 4, mode="reflect").to(batch.dtype)
+        return padded[:, :, pixels + offset :, pixels + offset :][:, :, :height, :width]
 
-    views: list[tuple[float, Callable[[Tensor], Tensor]]] = [
-        (0.25, lambda some: some.flip(3)),
-        (0.125, lambda some: moved(some, -pixels)),
-        (0.125, lambda some: moved(some, pixels)),
-        (0.125, lambda some: moved(some, -pixels).flip(3)),
-        (0.125, lambda some: moved(some, pixels).flip(3)),
+    views: list[tuple[float, View]] = [
+        (0.25, lambda batch: batch.flip(3)),
+        (0.125, lambda batch: shift(batch, -pixels)),
+        (0.125, lambda batch: shift(batch, pixels)),
+        (0.125, lambda batch: shift(batch, -pixels).flip(3)),
+        (0.125, lambda batch: shift(batch, pixels).flip(3)),
     ]
-    return _averaged(predict, images, below, 0.25, views)
+    return _average(predict, images, confidence_below, 0.25, views)
 
 
-def _averaged(
+def _average(
     predict: Predict,
     images: Tensor,
-    below: float,
-    share: float,
-    views: Sequence[tuple[float, Callable[[Tensor], Tensor]]],
+    confidence_below: float,
+    weight: float,
+    views: Sequence[tuple[float, View]],
 ) -> Tensor:
-    """`share` of the logits of the images themselves plus those of the `views` times theirs, where confidence is low."""
-    if not 0 < below <= 1:
+    """Weighted sum of the logits of the images and of their views, for images of low confidence."""
+    if not 0 < confidence_below <= 1:
         raise SeewhyError(
-            f"test-time augmentation: below is a probability, in (0, 1], found {below}"
+            "test-time augmentation: confidence_below must be above 0 and at most 1, found "
+            f"{confidence_below}"
         )
-    outputs = predict(images)
-    unsure = (
-        torch.arange(len(outputs))
-        if below == 1
-        else (outputs.softmax(1).amax(1) < below).nonzero().flatten().cpu()
-    )
-    if len(unsure):
-        chosen = images[unsure.to(images.device)]
-        # one batch for each view: the batches stay as large as the first, and no larger
-        average = share * outputs[unsure.to(outputs.device)] + sum(
-            weight * predict(view(chosen)) for weight, view in views
-        )
-        outputs[unsure.to(outputs.device)] = average
-    return outputs
+    logits = predict(images)
+    if confidence_below == 1:
+        rows = torch.arange(len(logits))
+    else:
+        rows = (logits.softmax(1).amax(1) < confidence_below).nonzero().flatten().cpu()
+    if len(rows):
+        batch = images[rows.to(images.device)]
+        # one batch per view, so that none is larger than the first
+        augmented = sum(view_weight * predict(view(batch)) for view_weight, view in views)
+        rows = rows.to(logits.device)
+        logits[rows] = weight * logits[rows] + augmented
+    return logits
 
 
 TTA: dict[str, Callable[..., Tensor]] = {"flip": flip, "flip-shift": flip_shift, "none": none}

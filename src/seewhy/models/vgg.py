@@ -1,4 +1,4 @@
-"""VGG-16, with torchvision's parameter names, so that its published weights load."""
+"""VGG-16, with torchvision's parameter names, so that published weights load."""
 
 from torch import Tensor, nn
 
@@ -6,25 +6,20 @@ from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.models.normalization import Normalize, normalize_for
 
-STAGES = (
-    (64, 64),
-    (128, 128),
-    (256, 256, 256),
-    (512, 512, 512),
-    (512, 512, 512),
-)  # a max-pool follows each
+# convolutions of each stage; a max-pool follows it
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 def vgg16(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module:
-    """VGG-16 (Simonyan & Zisserman 2015, arXiv 1409.1556, configuration D).
+    """VGG-16 (Simonyan & Zisserman 2015, arXiv 1409.1556, configuration D), from 32x32 pixels.
 
-    `dropout` in [0, 1) follows the two hidden linear layers. Raises SeewhyError for images under 32x32.
+    `dropout` in [0, 1) follows each of the two hidden linear layers.
     """
     return _vgg("vgg16", num_classes, sample, dropout, batch_norm=False)
 
 
 def vgg16_bn(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module:
-    """VGG-16 with a BatchNorm after every convolution; otherwise as `vgg16`."""
+    """VGG-16 with a BatchNorm after every convolution; otherwise like `vgg16`."""
     return _vgg("vgg16-bn", num_classes, sample, dropout, batch_norm=True)
 
 
@@ -70,8 +65,8 @@ def _vgg(name: str, num_classes: int, sample: Split, dropout: float, batch_norm:
     channels, height, width = sample.images.shape[1:]
     if min(height, width) < 32:
         raise SeewhyError(
-            f"{name} halves the image five times, so it needs at least 32x32 pixels, found {height}x{width}; "
-            "choose resnet18, which takes any size, or enlarge the images"
+            f"{name} halves the image five times, so it needs at least 32x32 pixels, found "
+            f"{height}x{width}; choose resnet18, which takes any size, or enlarge the images"
         )
     if not 0 <= dropout < 1:
         raise SeewhyError(f"{name}: dropout must be at least 0 and below 1, found {dropout}")

@@ -75,7 +75,7 @@ class Recipe:
     patience: int = 0
     """Stop after so many evaluations without a better validation accuracy; 0 for never."""
     tta: str = "none"
-    """Test-time augmentation, such as flip or flip-shift:below=0.6."""
+    """Test-time augmentation, such as flip or flip-shift:confidence_below=0.6."""
     precision: str = "auto"
     """auto, bf16, fp16 or fp32."""
     compile: bool = False

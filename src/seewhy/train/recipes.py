@@ -143,7 +143,7 @@ SPEEDRUN94 = Recipe(
     resolution="linear:warmup=0.25,start=0.75,end=1",
     label_smoothing=0.2,
     eval_every=0,
-    tta="flip-shift:below=0.7",
+    tta="flip-shift:confidence_below=0.7",
 )
 
 RECIPES: dict[str, Recipe] = {
