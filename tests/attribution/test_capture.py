@@ -761,13 +761,13 @@ def test_training_mode_is_refused():
     )
     model = net_of()
     model.layer2[0].train()
-    refused("its part 'layer2.0' is in training mode", images_of(), "stem", model=model)
+    refused("its layer 'layer2.0' is in training mode", images_of(), "stem", model=model)
     model.eval().dropout.train()
-    refused("its part 'dropout'", images_of(), "stem", model=model)
+    refused("its layer 'dropout'", images_of(), "stem", model=model)
 
 
 def test_images_that_do_not_fit_are_refused():
-    refused("found torch.int64", images_of().long(), "stem")
+    refused("found int64", images_of().long(), "stem")
     refused(r"found \(2, 6, 10\)", images_of()[0], "stem")
     refused(
         "found 0 to 2", torch.linspace(0, 2, 120, dtype=torch.float64).reshape(1, 2, 6, 10), "stem"

@@ -243,7 +243,7 @@ def test_what_cannot_be_asked_has_no_layers():
     with pytest.raises(SeewhyError, match="cannot take images of 1x12x16"):
         list_layers(model, images[:, :1])
     model.pool.train()
-    with pytest.raises(SeewhyError, match="its part 'pool' is in training mode"):
+    with pytest.raises(SeewhyError, match="its layer 'pool' is in training mode"):
         list_layers(model, images)
 
 

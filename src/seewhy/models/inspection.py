@@ -170,8 +170,9 @@ def memory_format_of(model: nn.Module) -> torch.memory_format:
 
     Otherwise contiguous, because a model may call `view`, which needs it.
     """
-    for parameter in model.parameters():
-        if parameter.ndim == 4 and not parameter.is_contiguous():
-            if parameter.is_contiguous(memory_format=torch.channels_last):
-                return torch.channels_last
-    return torch.contiguous_format
+    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+    channels_last = any(
+        kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+        for kernel in kernels
+    )
+    return torch.channels_last if channels_last else torch.contiguous_format
