@@ -93,8 +93,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     """The module inside torch.compile, DistributedDataParallel, and DataParallel."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
-        if inner is None and isinstance(model, parallel):
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
