@@ -263,20 +263,20 @@ def test_a_planted_hot_spot_is_named(corner, region):
     assert {finding.name for finding in findings} == {"d"}
     worst = findings[0]
     assert worst.region == region
-    assert worst.share > 3 * worst.usual
+    assert worst.share > 3 * worst.median_of_others
     assert worst.share == pytest.approx(float(evidence.shares[3, evidence.regions.index(region)]))
     others = [
         float(evidence.shares[index, evidence.regions.index(region)])
         for index in range(10)
         if index != 3
     ]
-    assert worst.usual == pytest.approx(np.median(others))
+    assert worst.median_of_others == pytest.approx(np.median(others))
     peak = evidence.peaks[3]
     assert worst.peak == peak
     assert (peak.top, peak.left, peak.height, peak.width) == (top, left, 4, 4)
     boxes = evidence.mean_maps[:, top : top + 4, left : left + 4].sum((1, 2)).tolist()
     assert peak.share == pytest.approx(boxes.pop(3), rel=1e-4)
-    assert peak.usual == pytest.approx(np.median(boxes), rel=1e-4)
+    assert peak.median_of_others == pytest.approx(np.median(boxes), rel=1e-4)
 
 
 def evidence_with(corner, spreads, images):

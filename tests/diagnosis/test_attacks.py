@@ -11,7 +11,7 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seewhy.diagnosis.attacks import ATTACKS, Attack, attack, fgsm, pgd, until_changed
+from seewhy.diagnosis.attacks import ATTACKS, Attack, attack, fgsm, minimal_fgsm, pgd
 from seewhy.errors import SeewhyError
 
 SHAPE = (3, 4, 4)
@@ -126,7 +126,7 @@ def test_pgd_reaches_the_corner_that_is_best_in_linf(targeted: bool, seed: int) 
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize(
-    "settings", [{"random_start": False}, {"seed": 3, "step": 0.2, "steps": 40}]
+    "settings", [{"random_start": False}, {"seed": 3, "step_size": 0.2, "steps": 40}]
 )
 def test_pgd_reaches_the_point_that_is_best_in_l2(
     targeted: bool, settings: dict[str, float]
@@ -157,7 +157,9 @@ def test_pgd_in_l2_spends_its_radius_where_pixels_can_move(
 ) -> None:
     model, images, labels = linear(2).double(), images_of(20).double(), labels_of(20, 2)
     weight = numbers(model.weight)
-    found = numbers(pgd(model, images, labels, epsilon=1.5, norm="l2", step=0.3, steps=100).images)
+    found = numbers(
+        pgd(model, images, labels, epsilon=1.5, norm="l2", step_size=0.3, steps=100).images
+    )
     for image, label, reached in zip(numbers(images), labels.tolist(), found, strict=True):
         away = weight[1 - label] - weight[label]
         best = best_in_ball_and_box(image.ravel(), away, 1.5)
@@ -169,7 +171,7 @@ def test_pgd_in_l2_spends_its_radius_where_pixels_can_move(
 
 @pytest.mark.parametrize(
     "method",
-    ["fgsm:epsilon=0.5", "pgd:epsilon=0.5", "pgd:epsilon=4,norm=l2", "until-changed:step=0.01"],
+    ["fgsm:epsilon=0.5", "pgd:epsilon=0.5", "pgd:epsilon=4,norm=l2", "minimal-fgsm:step_size=0.01"],
 )
 def test_targeted_attacks_reach_the_target(method: str) -> None:
     model, images, labels = linear(2), pixels(20), labels_of(20, 2)
@@ -189,7 +191,7 @@ def test_targeted_attacks_reach_the_target(method: str) -> None:
         "fgsm:epsilon=0.07",
         "pgd:epsilon=0.07",
         "pgd:epsilon=0.3,norm=l2",
-        "until-changed:0.02,steps=4",
+        "minimal-fgsm:0.02,steps=4",
     ],
 )
 @pytest.mark.parametrize("targeted", [False, True])
@@ -213,7 +215,7 @@ def test_every_point_visited_is_in_the_ball_and_the_box(
     model, images = network(), at_the_edges(20)
     calls = Calls(model)
     found = pgd(
-        model, images, labels_of(20, 5), epsilon, norm, step=epsilon, random_start=random_start
+        model, images, labels_of(20, 5), epsilon, norm, step_size=epsilon, random_start=random_start
     )
     clean, visited = numbers(images), [*calls.seen[2:], numbers(found.images)]
     assert len(visited) == 12
@@ -228,7 +230,7 @@ def test_every_point_visited_is_in_the_ball_and_the_box(
 def test_pgd_keeps_the_best_point_it_visited(targeted: bool) -> None:
     model, images, labels = network().double(), pixels(20).double(), labels_of(20, 5)
     calls = Calls(model)
-    found = pgd(model, images, labels, epsilon=0.15, steps=6, step=0.11, targeted=targeted)
+    found = pgd(model, images, labels, epsilon=0.15, steps=6, step_size=0.11, targeted=targeted)
     visited = calls.seen[2:]  # after one image that tells the number of classes, and the clean ones
     assert len(visited) == 7
     with torch.no_grad():
@@ -260,7 +262,7 @@ def test_pgd_prefers_a_misclassified_image_to_a_higher_loss() -> None:
         torch.tensor([0]),
         0.2,
         steps=2,
-        step=0.1,
+        step_size=0.1,
         random_start=False,
     )
     assert found.steps.tolist() == [1]
@@ -270,7 +272,7 @@ def test_pgd_prefers_a_misclassified_image_to_a_higher_loss() -> None:
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("sign", [False, True])
-def test_until_changed_stops_at_the_first_step_that_changes_the_class(
+def test_minimal_fgsm_stops_at_the_first_step_that_changes_the_class(
     sign: bool, targeted: bool
 ) -> None:
     model, images, labels = network().double(), pixels(16).double(), labels_of(16, 5)
@@ -278,8 +280,8 @@ def test_until_changed_stops_at_the_first_step_that_changes_the_class(
         labels if targeted else torch.where(torch.arange(16) < 12, model(images).argmax(1), labels)
     )
     step, steps = (0.02 if sign else 0.1), 8
-    found = until_changed(
-        model, images, labels, step=step, steps=steps, sign=sign, targeted=targeted
+    found = minimal_fgsm(
+        model, images, labels, step_size=step, steps=steps, sign=sign, targeted=targeted
     )
     for index in range(16):
         point, label, taken = images[index : index + 1].clone(), labels[index : index + 1], 0
@@ -300,7 +302,7 @@ def test_until_changed_stops_at_the_first_step_that_changes_the_class(
     assert 0 < found.changed.sum() < 16
 
 
-@pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "until-changed"])
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm"])
 def test_stored_pixels_are_the_floats_they_stand_for(method: str) -> None:
     stored = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8, generator=seeded())
     before, labels = stored.clone(), labels_of(6, 3)
@@ -330,7 +332,7 @@ def test_a_radius_of_zero_changes_nothing(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["fgsm", "pgd", "pgd:norm=l2", "until-changed", "until-changed:sign=false"]
+    "method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm", "minimal-fgsm:sign=false"]
 )
 def test_a_model_that_is_sure_is_attacked_all_the_same(method: str) -> None:
     model, images = linear(3, scale=0.01), pixels(4, 0.3, 0.7)
@@ -358,7 +360,7 @@ def test_a_model_that_is_nearly_sure_is_attacked_along_the_exact_gradient() -> N
         "fgsm",
         "pgd:random_start=false",
         "pgd:norm=l2,random_start=false",
-        "until-changed:sign=false",
+        "minimal-fgsm:sign=false",
     ],
 )
 def test_a_gradient_of_zero_moves_nothing(method: str) -> None:
@@ -422,7 +424,7 @@ def test_starts_are_uniform_in_the_ball(norm: str) -> None:
 
 
 @pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "until-changed"])
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm"])
 def test_no_trace_is_left(around: type, method: str) -> None:
     model, expected = network(), attack(network(), pixels(3), labels_of(3, 5), method)
     model[0].weight.requires_grad_(False)
@@ -489,7 +491,7 @@ def test_the_notation_sets_what_the_function_takes() -> None:
         model,
         images,
         labels,
-        "pgd:epsilon=0.3,norm=l2,steps=3,step=1,random-start=false,seed=4,batch_size=2",
+        "pgd:epsilon=0.3,norm=l2,steps=3,step_size=1,random-start=false,seed=4,batch_size=2",
     )
     expected = pgd(
         model,
@@ -498,7 +500,7 @@ def test_the_notation_sets_what_the_function_takes() -> None:
         0.3,
         "l2",
         steps=3,
-        step=1.0,
+        step_size=1.0,
         random_start=False,
         seed=4,
         batch_size=2,
@@ -523,7 +525,7 @@ def test_a_new_attack_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("pdg", "unknown attack 'pdg' .did you mean 'pgd'.*possible: fgsm, pgd, until-changed"),
+        ("pdg", "unknown attack 'pdg' .did you mean 'pgd'.*possible: fgsm, minimal-fgsm, pgd"),
         ("fgsm:norm=l2", "fgsm has no argument 'norm'"),
         ("pgd:norm=l1", "unknown norm 'l1'.*possible: linf, l2"),
         (
@@ -534,9 +536,9 @@ def test_a_new_attack_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) ->
         ("pgd:epsilon=-0.1", "epsilon must be a number of at least 0, found -0.1"),
         ("pgd:epsilon=small", "epsilon must be a number of at least 0, found 'small'"),
         ("pgd:steps=0", "steps must be a whole number of at least 1, found 0"),
-        ("pgd:step=-1", "step must be a number of at least 0, found -1"),
-        ("until-changed:step=-1", "step must be a number of at least 0, found -1.0"),
-        ("until-changed:steps=0", "steps must be a whole number of at least 1, found 0"),
+        ("pgd:step_size=-1", "step_size must be a number of at least 0, found -1"),
+        ("minimal-fgsm:step_size=-1", "step_size must be a number of at least 0, found -1.0"),
+        ("minimal-fgsm:steps=0", "steps must be a whole number of at least 1, found 0"),
         ("fgsm:batch_size=0", "batch_size must be a whole number of at least 1, found 0"),
     ],
 )

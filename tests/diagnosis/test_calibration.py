@@ -209,7 +209,7 @@ def test_scaling_by_what_was_fitted_on_other_images() -> None:
     expected = replace(
         result, logits=result.logits.double() / fit_temperature(held_out.logits, held_out.labels)
     )
-    assert found.held_out == "validation"
+    assert found.fitted_on == "validation"
     assert found.temperature == fit_temperature(held_out.logits, held_out.labels)
     assert (found.before.nll, found.after.nll) == (
         measure_calibration(result).nll,
@@ -227,7 +227,7 @@ def test_either_half_is_scaled_by_what_was_fitted_on_the_other() -> None:
         rows = log_softmax(result.logits[half].double().numpy() / temperature, axis=1)
         losses -= rows[np.arange(len(half)), result.labels[half].numpy()].sum()
     found = temperature_scaling(result, seed=7)
-    assert found.held_out == "cross-fitted"
+    assert found.fitted_on == "cross-fitted"
     assert found.after.nll == pytest.approx(losses / 61, abs=1e-12)
     assert found.temperature == fit_temperature(result.logits, result.labels)
     assert (
@@ -275,11 +275,11 @@ def test_the_global_generator_has_no_say() -> None:
 def test_scaling_needs_images_and_the_same_classes() -> None:
     with pytest.raises(
         SeewhyError,
-        match="needs at least 2 images, found 1; predict more, or give others as held_out",
+        match="needs at least 2 images, found 1; predict more, or give a validation split",
     ):
         temperature_scaling(drawn(1))
-    assert temperature_scaling(drawn(1), drawn(50)).held_out == "validation"
-    assert temperature_scaling(drawn(2)).held_out == "cross-fitted"
+    assert temperature_scaling(drawn(1), drawn(50)).fitted_on == "validation"
+    assert temperature_scaling(drawn(2)).fitted_on == "cross-fitted"
     with pytest.raises(
         SeewhyError,
         match=r"found 3 \(class 0, class 1, class 2\) and 5 \(class 0, class 1, class 2, …\)",
@@ -343,7 +343,7 @@ def test_the_area_is_the_mean_over_all_orders_within_a_confidence() -> None:
             areas.append(np.mean(1 - right / np.arange(1, 8)))
     found = risk_coverage_curve(result)
     assert len(areas) == 2 * 6
-    assert found.area == pytest.approx(np.mean(areas), abs=1e-12)
+    assert found.aurc == pytest.approx(np.mean(areas), abs=1e-12)
     assert found.coverage.tolist() == pytest.approx([2 / 7, 3 / 7, 6 / 7, 1])
     assert found.accuracy.tolist() == pytest.approx([1 / 2, 2 / 3, 4 / 6, 4 / 7])
     assert found.confidence.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
@@ -356,14 +356,14 @@ def test_the_order_of_the_images_plays_no_part() -> None:
     shuffled = replace(coarse, logits=coarse.logits[order], labels=coarse.labels[order])
     one, other = risk_coverage_curve(coarse), risk_coverage_curve(shuffled)
     assert len(coarse.confidence.unique()) < 300
-    assert one.area == pytest.approx(other.area, abs=1e-12)
+    assert one.aurc == pytest.approx(other.aurc, abs=1e-12)
     assert torch.equal(one.accuracy, other.accuracy)
     assert torch.equal(one.coverage, other.coverage)
 
 
 def test_the_area_at_its_ends() -> None:
-    assert risk_coverage_curve(sure((0.9, True), (0.8, True))).area == 0
-    assert risk_coverage_curve(sure((0.9, False), (0.8, False))).area == 1
+    assert risk_coverage_curve(sure((0.9, True), (0.8, True))).aurc == 0
+    assert risk_coverage_curve(sure((0.9, False), (0.8, False))).aurc == 1
     single = risk_coverage_curve(sure((0.9, True)))
     assert (single.coverage.tolist(), single.accuracy.tolist()) == ([1], [1])
 

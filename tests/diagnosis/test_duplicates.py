@@ -9,7 +9,7 @@ from PIL import Image
 
 from seewhy.data.dataset import Split
 from seewhy.diagnosis import duplicates
-from seewhy.diagnosis.duplicates import Pair, near_duplicates
+from seewhy.diagnosis.duplicates import DuplicatePair, near_duplicates
 from seewhy.errors import SeewhyError
 
 
@@ -41,7 +41,7 @@ def brighter(image: np.ndarray) -> np.ndarray:
     return np.clip(1.1 * image.astype(float) + 8, 0, 255).astype(np.uint8)
 
 
-def places(pairs: tuple[Pair, ...]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+def places(pairs: tuple[DuplicatePair, ...]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     return sorted((pair.first, pair.second) for pair in pairs)
 
 
@@ -142,7 +142,7 @@ def test_of_many_copies_only_some_are_named() -> None:
     train = photographs(40, 11)
     train[:30] = train[0]
     found = near_duplicates({"train": split_of(train), "test": split_of(train[:1])})
-    assert len(found) == duplicates.MOST
+    assert len(found) == duplicates.MAX_PAIRS
     assert all(pair.difference == 0 and pair.first[1] < 30 for pair in found)
 
 

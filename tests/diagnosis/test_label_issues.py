@@ -58,14 +58,18 @@ def test_joint_and_suspects_are_those_of_the_definition(classes: int, seed: int)
     expected = {i: k for i, k in expected.items() if k != result.labels[i]}
     found = find_label_issues(result)
     assert len(expected) > 5
-    assert {suspect.index: suspect.suggested for suspect in found} == expected
+    assert {suspect.index: suspect.suggested_label for suspect in found} == expected
     margins = [suspect.self_confidence - suspect.probability for suspect in found]
     assert margins == sorted(margins)
     for suspect in found:
-        assert suspect.given == result.labels[suspect.index]
-        assert suspect.probability == pytest.approx(probabilities[suspect.index, suspect.suggested])
-        assert suspect.self_confidence == pytest.approx(probabilities[suspect.index, suspect.given])
-        assert suspect.threshold == pytest.approx(thresholds[suspect.suggested])
+        assert suspect.given_label == result.labels[suspect.index]
+        assert suspect.probability == pytest.approx(
+            probabilities[suspect.index, suspect.suggested_label]
+        )
+        assert suspect.self_confidence == pytest.approx(
+            probabilities[suspect.index, suspect.given_label]
+        )
+        assert suspect.threshold == pytest.approx(thresholds[suspect.suggested_label])
 
 
 def test_planted_errors_rank_first() -> None:
@@ -90,7 +94,7 @@ def test_an_image_that_is_still_called_what_it_is_labeled_is_no_suspect() -> Non
 def test_a_class_without_images_is_never_suggested() -> None:
     logits = torch.tensor([[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 9.0]])
     result = Predictions(logits, torch.tensor([0, 1, 1]), ("a", "b", "c"))
-    assert {suspect.suggested for suspect in find_label_issues(result)} <= {0, 1}
+    assert {suspect.suggested_label for suspect in find_label_issues(result)} <= {0, 1}
     assert confident_joint(result)[:, 2].tolist() == [0, 0, 0]
 
 
@@ -108,12 +112,12 @@ def test_the_reason_names_classes_and_numbers() -> None:
     assert suspect.index == 3
     assert (
         suspect.reason
-        == "labeled cat cat cat cat cat cat cat c… at 0.02, but dog at 0.98; images labeled dog get 0.94 on average"
+        == "P(cat cat cat cat cat cat cat c…) = 0.02, P(dog) = 0.98; mean P(dog) over images labeled dog: 0.94"
     )
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
     logits = torch.zeros(3, 2)
     logits[1, 0] = torch.nan
-    with pytest.raises(SeewhyError, match="1 of 3 images have logits that are not finite"):
+    with pytest.raises(SeewhyError, match="the logits of 1 of 3 images are not finite"):
         find_label_issues(Predictions(logits, torch.zeros(3, dtype=torch.int64), ("a", "b")))

@@ -83,12 +83,12 @@ def test_what_a_class_is_mistaken_for(result: Predictions) -> None:
     pairs = list(zip(result.labels.tolist(), result.logits.argmax(1).tolist(), strict=True))
     for index, score in enumerate(class_scores(result)[:5]):
         times = Counter(predicted for true, predicted in pairs if true == index != predicted)
-        assert score.mistaken == max(times.values()) == times[CLASSES.index(score.mistaken_for)]
+        assert score.confusions == max(times.values()) == times[CLASSES.index(score.confused_with)]
 
 
 def test_mistaken_for_nothing_and_for_two_equally() -> None:
     scores = class_scores(said([(0, 0), (0, 0), (1, 3), (1, 2), (1, 1)]))
-    assert [(score.mistaken_for, score.mistaken) for score in scores[:3]] == [
+    assert [(score.confused_with, score.confusions) for score in scores[:3]] == [
         ("", 0),
         ("cat", 1),
         ("", 0),

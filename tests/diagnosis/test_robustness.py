@@ -289,17 +289,17 @@ def check(
     weight = model.weight.detach().double().numpy()
     before, after = (
         softmax((x.double().numpy().reshape(-1, 48) / 255 - 0.5) @ weight.T, 1)
-        for x in (strip.clean, strip.attacked)
+        for x in (strip.clean, strip.adversarial)
     )
     assert torch.equal(strip.clean, images[strip.index])
-    assert strip.clean.dtype == strip.attacked.dtype == torch.uint8
-    assert (strip.clean.int() - strip.attacked).abs().max() == change
-    assert torch.equal(strip.before, labels[strip.index])
-    assert (strip.before != strip.after).all()
-    assert np.array_equal(before.argmax(1), strip.before)
-    assert np.array_equal(after.argmax(1), strip.after)
-    np.testing.assert_allclose(strip.confidence_before.numpy(), before.max(1), atol=1e-5)
-    np.testing.assert_allclose(strip.confidence_after.numpy(), after.max(1), atol=1e-5)
+    assert strip.clean.dtype == strip.adversarial.dtype == torch.uint8
+    assert (strip.clean.int() - strip.adversarial).abs().max() == change
+    assert torch.equal(strip.labels, labels[strip.index])
+    assert (strip.labels != strip.predicted).all()
+    assert np.array_equal(before.argmax(1), strip.labels)
+    assert np.array_equal(after.argmax(1), strip.predicted)
+    np.testing.assert_allclose(strip.clean_confidence.numpy(), before.max(1), atol=1e-5)
+    np.testing.assert_allclose(strip.adversarial_confidence.numpy(), after.max(1), atol=1e-5)
     assert len(set(strip.index.tolist())) == len(strip.index)
 
 
@@ -317,7 +317,7 @@ def test_different_pairs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = linear(3), stored(60, 60, 196)
     labels = mostly_right(model, images)
     every = adversarial_examples(model, images, labels, count=1000, epsilon=20 / 255)
-    pairs = list(zip(every.before.tolist(), every.after.tolist(), strict=True))
+    pairs = list(zip(every.labels.tolist(), every.predicted.tolist(), strict=True))
     different = len(set(pairs))
     assert 3 <= different < len(pairs)
     assert len(set(pairs[:different])) == different
@@ -344,8 +344,8 @@ def test_a_robust_model_has_an_empty_strip() -> None:
     model.weight.data[0, 0] = 1e-3
     images[:] = 255
     strip = adversarial_examples(model, images, torch.zeros(5, dtype=torch.int64))
-    assert strip.index.shape == strip.before.shape == strip.confidence_after.shape == (0,)
-    assert strip.clean.shape == strip.attacked.shape == (0, *SHAPE)
+    assert strip.index.shape == strip.labels.shape == strip.adversarial_confidence.shape == (0,)
+    assert strip.clean.shape == strip.adversarial.shape == (0, *SHAPE)
 
 
 # --- what is refused
@@ -356,9 +356,9 @@ def test_a_robust_model_has_an_empty_strip() -> None:
     [
         (("fgms",), LEVELS, "unknown attack 'fgms'.*did you mean 'fgsm'"),
         (
-            ("until-changed",),
+            ("minimal-fgsm",),
             LEVELS,
-            "attack 'until-changed' has no epsilon to draw a curve over; possible: fgsm, pgd",
+            "attack 'minimal-fgsm' has no epsilon to draw a curve over; possible: fgsm, pgd",
         ),
         (
             ("fgsm",),

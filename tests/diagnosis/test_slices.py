@@ -115,8 +115,8 @@ def test_the_numbers_of_a_slice_are_those_of_its_members() -> None:
         inside = np.isin(np.arange(len(right)), each.members.numpy())
         assert each.images == inside.sum() == len(each.members.unique())
         assert each.accuracy == pytest.approx(right[inside].mean())
-        assert each.rest == pytest.approx(right[~inside].mean())
-        assert each.interval[0] < each.accuracy < each.interval[1] < each.rest
+        assert each.rest_accuracy == pytest.approx(right[~inside].mean())
+        assert each.interval[0] < each.accuracy < each.interval[1] < each.rest_accuracy
         table = [
             [(~right[inside]).sum(), right[inside].sum()],
             [(~right[~inside]).sum(), right[~inside].sum()],
@@ -124,7 +124,7 @@ def test_the_numbers_of_a_slice_are_those_of_its_members() -> None:
         raw = fisher_exact(table, alternative="greater").pvalue
         assert raw <= each.p_value <= 100 * raw + 1e-12
         assert each.p_value <= 0.05
-        excess.append(each.images * (each.rest - each.accuracy))
+        excess.append(each.images * (each.rest_accuracy - each.accuracy))
     assert excess == sorted(excess, reverse=True)
 
 

@@ -35,7 +35,7 @@ CURVE = RiskCoverageCurve(
     coverage=torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64),
     accuracy=torch.tensor([1.0, 0.95, 0.9125], dtype=torch.float64),
     confidence=torch.tensor([0.99996, 0.987, 0.3], dtype=torch.float64),
-    area=0.03456,
+    aurc=0.03456,
 )
 
 

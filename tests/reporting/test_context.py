@@ -68,28 +68,28 @@ def test_what_was_kept_is_read_without_data(
 def test_fresh_asks_anew_and_keeps_that(
     copy: Run, data: Dataset, asked: ReportContext, diagnosed: list[bool], same: Same
 ) -> None:
-    stale = replace(asked.diagnosis, unexplained="stale")
+    stale = replace(asked.diagnosis, saliency_error="stale")
     save(stale, path_of(copy))
-    assert make_context(copy, data=data, quiet=True).diagnosis.unexplained == "stale"
+    assert make_context(copy, data=data, quiet=True).diagnosis.saliency_error == "stale"
     found = make_context(copy, data=data, fresh=True, quiet=True)
     assert diagnosed == [False]
-    assert found.diagnosis.unexplained == ""
+    assert found.diagnosis.saliency_error == ""
     assert same(load(Diagnosis, path_of(copy)), asked.diagnosis)
 
 
 def test_full_asks_anew_where_only_some_mistakes_were_kept(
     copy: Run, data: Dataset, asked: ReportContext, diagnosed: list[bool]
 ) -> None:
-    save(replace(asked.diagnosis, mistakes=asked.diagnosis.mistakes[:4]), path_of(copy))
-    assert len(make_context(copy, data=data, quiet=True).diagnosis.mistakes) == 4
+    save(replace(asked.diagnosis, errors=asked.diagnosis.errors[:4]), path_of(copy))
+    assert len(make_context(copy, data=data, quiet=True).diagnosis.errors) == 4
     assert diagnosed == []
     found = make_context(copy, data=data, full=True, quiet=True)
     assert diagnosed == [True]
     assert found.full
     assert (
-        len(found.diagnosis.mistakes)
+        len(found.diagnosis.errors)
         == int((~asked.test.correct).sum())
-        == len(load(Diagnosis, path_of(copy)).mistakes)
+        == len(load(Diagnosis, path_of(copy)).errors)
     )
 
 

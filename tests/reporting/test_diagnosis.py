@@ -35,10 +35,10 @@ def by_hand(result: Predictions) -> list[int]:
 
 def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
     result, found = odd.test, odd.diagnosis
-    assert sorted(found.mistakes.tolist()) == sorted(by_hand(result))
-    confidence = result.confidence[found.mistakes]
+    assert sorted(found.errors.tolist()) == sorted(by_hand(result))
+    confidence = result.confidence[found.errors]
     assert (confidence[:-1] >= confidence[1:]).all()
-    assert set(found.mistakes.tolist()) <= set(found.shown.index.tolist())
+    assert set(found.errors.tolist()) <= set(found.thumbnails.index.tolist())
     assert len(found.names) == len(result.labels)
     clean = (result.logits.argmax(1) == result.labels).double().mean().item()
     for curve in (*found.attacks, *found.corruptions):
@@ -47,17 +47,17 @@ def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
         )  # of less than 250 images all are asked
         assert curve.images == len(result.labels)
         assert curve.accuracy.isfinite().all()
-    if found.looks is None:
-        assert "no layer of this model has an output with places" in found.unexplained
-        assert found.strip_maps is None
+    if found.saliency is None:
+        assert "no layer of this model has an output with places" in found.saliency_error
+        assert found.adversarial_maps is None
     else:
-        assert found.unexplained == ""
+        assert found.saliency_error == ""
         for (height, width), values in zip(
-            found.looks.maps.sizes, found.looks.maps.values, strict=True
+            found.saliency.maps.sizes, found.saliency.maps.values, strict=True
         ):
-            assert values.shape == (len(found.mistakes), 3, 2, height, width)
-        assert found.looks.evidence.mean_maps.isfinite().all()
-        assert (found.strip_maps is None) == (len(found.strip.index) == 0)
+            assert values.shape == (len(found.errors), 3, 2, height, width)
+        assert found.saliency.class_attribution.mean_maps.isfinite().all()
+        assert (found.adversarial_maps is None) == (len(found.adversarial.index) == 0)
 
 
 def test_what_the_odd_cases_are(make_case: Make) -> None:
@@ -73,18 +73,18 @@ def test_what_the_odd_cases_are(make_case: Make) -> None:
 
 
 def test_a_network_with_one_layer_is_explained_there(make_case: Make) -> None:
-    looks = diagnose(*make_case("one layer"), quiet=True).looks
+    looks = diagnose(*make_case("one layer"), quiet=True).saliency
     assert looks is not None
     assert looks.maps.layers == ("2",)
-    assert {verdict.layer for verdict in looks.verdicts} == {"2"}
+    assert {verdict.layer for verdict in looks.scores} == {"2"}
 
 
 def test_without_layers_there_is_everything_else(make_case: Make) -> None:
     found = diagnose(*make_case("no layer"), quiet=True)
-    assert found.looks is None
-    assert "gradients, rise and occlusion need none" in found.unexplained
+    assert found.saliency is None
+    assert "gradients, rise and occlusion need none" in found.saliency_error
     assert found.corruptions
-    assert len(found.shown.index)
+    assert len(found.thumbnails.index)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -128,15 +128,17 @@ def test_a_validation_split_is_searched_for_duplicates(make_case: Make) -> None:
     images[4] = data.test.images[11]
     data = replace(data, validation=replace(data.validation, images=images))
     found = diagnose(model, data, result, quiet=True)
-    assert found.splits == ("train", "validation")
+    assert found.other_splits == ("train", "validation")
     pair = next(
         pair
         for pair in found.duplicates
         if {pair.first, pair.second} == {("test", 11), ("validation", 4)}
     )
     assert pair in found.duplicates[:12]
-    assert torch.equal(found.twins[1].images[found.twins[1].index == 4][0], images[4])
-    assert 11 in found.shown.index
+    assert torch.equal(
+        found.duplicate_thumbnails[1].images[found.duplicate_thumbnails[1].index == 4][0], images[4]
+    )
+    assert 11 in found.thumbnails.index
 
 
 def test_of_many_mistakes_some_of_all_kinds_are_explained(
@@ -147,15 +149,15 @@ def test_of_many_mistakes_some_of_all_kinds_are_explained(
         (int(true), int(predicted))
         for true, predicted in zip(result.labels, result.predicted, strict=True)
     }
-    monkeypatch.setattr("seewhy.diagnosis.diagnosis.MISTAKES", len(kinds))
+    monkeypatch.setattr("seewhy.diagnosis.diagnosis.MAX_ERRORS", len(kinds))
     found = diagnose(model, data, result, quiet=True)
-    chosen = found.mistakes.tolist()
+    chosen = found.errors.tolist()
     order = by_hand(result)
     surest = {}
     for index in reversed(order):
         surest[int(result.labels[index]), int(result.predicted[index])] = index
     assert sorted(chosen) == sorted(surest.values())
-    assert len(diagnose(model, data, result, full=True, quiet=True).mistakes) == 24
+    assert len(diagnose(model, data, result, full=True, quiet=True).errors) == 24
 
 
 def test_predictions_of_other_images_are_refused(make_case: Make) -> None:

@@ -186,7 +186,7 @@ def test_what_is_shown_of_a_mistake_is_its_image(
         for place, (tag, each) in enumerate(parsed.elements)
         if tag == "li" and "id" in each
     }
-    for index in asked.diagnosis.mistakes.tolist():
+    for index in asked.diagnosis.errors.tolist():
         start = where[f"image-{index}"]
         use = next(each for tag, each in parsed.elements[start:] if tag == "use")
         label = next(each["aria-label"] for tag, each in parsed.elements[start:] if tag == "svg")
@@ -212,7 +212,7 @@ def few_sections(monkeypatch: pytest.MonkeyPatch) -> None:
 def kinds_of(asked: ReportContext) -> list[tuple[int, int]]:
     return [
         (int(asked.test.labels[index]), int(asked.test.predicted[index]))
-        for index in asked.diagnosis.mistakes.tolist()
+        for index in asked.diagnosis.errors.tolist()
     ]
 
 
@@ -232,15 +232,15 @@ def test_a_small_budget_shows_fewer_mistakes_of_all_kinds(
     assert len(made.html.encode()) <= budget
     assert len(set(kinds)) <= shown < len(kinds)
     assert f"{shown} of {len(kinds)} mistakes are shown" in found.text
-    mistakes = asked.diagnosis.mistakes.tolist()
+    mistakes = asked.diagnosis.errors.tolist()
     surest = dict(zip(reversed(kinds), reversed(mistakes), strict=True))
     assert set(surest.values()) <= set(data["index"])
     assert data["index"] == [index for index in mistakes if index in data["index"]]
     rows = [mistakes.index(index) for index in data["index"]]
     assert data["kinds"] == [list(kinds[row]) for row in rows]
-    looks = asked.diagnosis.looks
+    looks = asked.diagnosis.saliency
     assert looks is not None
-    expected = module._with_mistakes(asked, shown).diagnosis.looks
+    expected = module._with_mistakes(asked, shown).diagnosis.saliency
     assert expected is not None
     for kept, values in zip(expected.maps.values, looks.maps.values, strict=True):
         assert kept.equal(values[rows])
@@ -256,7 +256,7 @@ def test_a_budget_that_fits_nothing_ends_with_a_few_mistakes(
     monkeypatch.setattr(module, "FEWEST", 2)
     found = Parsed(page(asked).html)
     assert len(found.data()["mistakes"]["index"]) == 2
-    assert f"2 of {len(asked.diagnosis.mistakes)} mistakes are shown" in found.text
+    assert f"2 of {len(asked.diagnosis.errors)} mistakes are shown" in found.text
 
 
 @pytest.mark.usefixtures("few_sections")

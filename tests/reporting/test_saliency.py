@@ -199,9 +199,9 @@ def decoded(url: str) -> np.ndarray:
 
 @pytest.mark.parametrize("first", [100, 5, 0])
 def test_sheets_hold_the_maps_within_half_a_step(asked: ReportContext, first: int) -> None:
-    found = asked.diagnosis.looks
+    found = asked.diagnosis.saliency
     assert found is not None
-    maps, images = found.maps, len(asked.diagnosis.mistakes)
+    maps, images = found.maps, len(asked.diagnosis.errors)
     data = maps_data(found, images, first)
     assert (data["methods"], data["layers"], data["sizes"]) == (
         maps.methods,
@@ -240,9 +240,9 @@ def test_more_maps_than_an_image_can_be_high(
     monkeypatch: pytest.MonkeyPatch, asked: ReportContext
 ) -> None:
     """WebP ends at 16,383 pixels; with less room the sheets grow wider, and hold the same."""
-    looks = asked.diagnosis.looks
+    looks = asked.diagnosis.saliency
     assert looks is not None
-    images = len(asked.diagnosis.mistakes)
+    images = len(asked.diagnosis.errors)
     monkeypatch.setattr("seewhy.reporting.sections.mistakes.HIGHEST", 24)
     data = maps_data(looks, images, images)
     assert data["columns"] >= images / 2

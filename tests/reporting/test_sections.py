@@ -50,7 +50,7 @@ def test_every_finding_is_a_sentence_with_a_number(odd: ReportContext) -> None:
     assert made["mistakes"].finding.startswith(
         f"{wrong} of {len(odd.test.labels)} test images {'is' if wrong == 1 else 'are'} "
     )
-    assert made["mistakes"].data["index"] == odd.diagnosis.mistakes.tolist()
+    assert made["mistakes"].data["index"] == odd.diagnosis.errors.tolist()
     assert len(re.findall(r'id="image-\d+"', made["mistakes"].html)) == wrong
 
 
@@ -65,7 +65,7 @@ def test_odd_studies_make_a_page(odd: ReportContext) -> None:
     }  # which the page shows without a figure
     assert len(figures) >= 8
     assert made.html.count('<svg class="plot"') == len(figures)
-    assert odd.diagnosis.unexplained in unescape(made.html)
+    assert odd.diagnosis.saliency_error in unescape(made.html)
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def pgd(
     epsilon: float | None = None,
     norm: Norm = "linf",
     steps: int = 10,
-    step: float | None = None,
+    step_size: float | None = None,
     random_start: bool = True,
     seed: int = 0,
     targeted: bool = False,
@@ -103,7 +103,7 @@ def pgd(
 
     `norm` "linf" bounds every pixel's change, by default by 8/255, and steps along the gradient's sign; "l2" bounds the root of
     the sum of an image's squared changes, by default by 0.5, and steps along the gradient over its own such norm. A step is
-    `step` long, 2.5 * `epsilon` / `steps` by default, and the first is taken from a point drawn by `seed` uniformly from the
+    `step_size` long, 2.5 * `epsilon` / `steps` by default, and the first is taken from a point drawn by `seed` uniformly from the
     ball, the same in batches of any size. Of all points visited, the start among them, an image keeps one that is misclassified
     (if targeted, that reaches the target) before one that is not, and among these the one of the highest cross entropy
     (targeted: the lowest); its `steps` led there.
@@ -112,8 +112,8 @@ def pgd(
     epsilon = customary if epsilon is None else epsilon
     _check_epsilon(epsilon, norm)
     _check_whole("steps", steps)
-    step = 2.5 * epsilon / steps if step is None else step
-    _check_length("step", step)
+    step_size = 2.5 * epsilon / steps if step_size is None else step_size
+    _check_length("step_size", step_size)
     generator = torch.Generator().manual_seed(
         seed
     )  # on the CPU: every device starts from the same points
@@ -136,31 +136,31 @@ def pgd(
             )
             best = _better(visit, best) if count else visit
             point = _projected(
-                point + step * _direction(gradient, norm), batch.pixels, epsilon, norm
+                point + step_size * _direction(gradient, norm), batch.pixels, epsilon, norm
             )
         return best[2], best[3], best[4]
 
     return _in_batches(model, images, labels, move, targeted, batch_size)
 
 
-def until_changed(
+def minimal_fgsm(
     model: nn.Module,
     images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
     labels: Tensor,  # (N,) int64
-    step: float = 1 / 255,
+    step_size: float = 1 / 255,
     steps: int = 100,
     sign: bool = True,
     targeted: bool = False,
     batch_size: int = 256,
 ) -> Attack:
-    """Each image moved by `step` along the gradient and clipped to [0, 1] until its class changes, `steps` times at most.
+    """Each image moved by `step_size` along the gradient and clipped to [0, 1] until its class changes, `steps` times at most.
 
-    With `sign` every pixel moves by `step` (Kurakin et al. 2017, section 2.2, without a bound); without, the image moves by
-    `step` in the L2 norm. An image whose class is not that of the clean image, or if targeted is its label, stays where it is.
+    With `sign` every pixel moves by `step_size` (Kurakin et al. 2017, section 2.2, without a bound); without, the image moves by
+    `step_size` in the L2 norm. An image whose class is not that of the clean image, or if targeted is its label, stays where it is.
     One that is misclassified from the start moves away from its label, not from its class: give the predicted classes as labels
     where every class is to change.
     """
-    _check_length("step", step)
+    _check_length("step_size", step_size)
     _check_whole("steps", steps)
 
     def move(batch: _Batch) -> _Moved:
@@ -177,7 +177,7 @@ def until_changed(
             waiting, gradient = waiting[same], gradient[same]
             if len(waiting) == 0 or count == steps:
                 break
-            moved = pixels[waiting] + step * _direction(gradient, "linf" if sign else "l2")
+            moved = pixels[waiting] + step_size * _direction(gradient, "linf" if sign else "l2")
             pixels[waiting], taken[waiting] = moved.clamp(0, 1), count + 1
         return pixels, logits, taken
 
@@ -206,7 +206,7 @@ def autocast_model(classifier: ClassifierLike) -> nn.Module:
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "fgsm": fgsm,
     "pgd": pgd,
-    "until-changed": until_changed,
+    "minimal-fgsm": minimal_fgsm,
 }
 
 

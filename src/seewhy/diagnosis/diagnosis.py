@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
-from seewhy.diagnosis.duplicates import Pair, near_duplicates
+from seewhy.diagnosis.duplicates import DuplicatePair, near_duplicates
 from seewhy.diagnosis.label_issues import find_label_issues
 from seewhy.diagnosis.predictions import (
     Predictions,
@@ -28,39 +28,37 @@ from seewhy.diagnosis.robustness import (
 from seewhy.diagnosis.saliency import Saliency, measure_saliency, random_indices
 from seewhy.diagnosis.slices import Slice, extract_features, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import progress
 
-MISTAKES = 2000  # that are explained; a report's budget holds fewer
-SUSPECTS = 24  # labels in doubt that are shown
-PAIRS = 12  # duplicates that are shown
-EXAMPLES = 8  # images of a weak slice
-CLOSEST = 30  # correctly classified images that are shown, of all classes together, but at least one of each
-ATTACKED, CORRUPTED = 250, 500  # test images that are drawn for these questions
+MAX_ERRORS = 2000  # that are explained; a report's budget holds fewer
+MAX_LABEL_ISSUES = 24  # shown
+MAX_DUPLICATES = 12  # shown
+MAX_SLICE_EXAMPLES = 8  # shown per weak slice
+LEAST_CONFIDENT = 30  # correctly classified images shown, over all classes; at least one per class
+ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What was found out about a model on a test split."""
+    """All results about a classifier on a test split that take computing."""
 
     names: tuple[str, ...]  # of every test image
-    validation: Predictions | None  # of the validation split, where there is one
-    mistakes: Tensor  # (M,) int64, those that are shown, the surest first
-    looks: Saliency | None
-    unexplained: str  # why there are no looks, empty where there are
+    validation: Predictions | None  # of the validation split, if there is one
+    errors: Tensor  # (M,) int64, explained test images, the most confident error first
+    saliency: Saliency | None  # None if the model cannot be explained
+    saliency_error: str  # why it cannot, else empty
     attacks: tuple[RobustnessCurve, ...]
-    strip: AdversarialExamples
-    strip_maps: (
-        Tensor | None
-    )  # (S, 2, h, w) float32, what is looked at in each clean and attacked image
+    adversarial: AdversarialExamples
+    adversarial_maps: Tensor | None  # (S, 2, h, w) float32, of each clean and adversarial image
     corruptions: tuple[RobustnessCurve, ...]
-    sample: Tensor  # (C, h, w) uint8, the image that shows the corruptions
+    corruption_sample: Tensor  # (C, h, w) uint8, the image to show corruptions on
     slices: tuple[Slice, ...]
-    duplicates: tuple[Pair, ...]  # across the splits
-    shown: Thumbnails  # test images that the page may show
-    splits: tuple[str, ...]  # the names of the other splits
-    twins: tuple[Thumbnails, ...]  # and their images that are duplicates of test images
-    seconds: float  # that this took
+    duplicates: tuple[DuplicatePair, ...]  # across splits
+    thumbnails: Thumbnails  # of the test images that a report may show
+    other_splits: tuple[str, ...]  # names of the other splits
+    duplicate_thumbnails: tuple[Thumbnails, ...]  # of their images that duplicate test images
+    seconds: float  # taken by the diagnosis
 
 
 def diagnose(
@@ -95,89 +93,97 @@ def diagnose(
         _check(data, predictions)
     started = time.monotonic()
     test = data.test
-    result = predict_split(classifier, test) if predictions is None else predictions
-    mistakes = most_confident_errors(result) if full else diverse_errors(result, MISTAKES)
+    if predictions is None:
+        predictions = predict_split(classifier, test)
+    errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
     found: Saliency | None = None
     unexplained = ""
     with progress("diagnosing", 5, quiet) as advance:
         try:
-            found = measure_saliency(classifier, test, result, mistakes)
+            found = measure_saliency(classifier, test, predictions, errors)
         except SeewhyError as error:
             unexplained = str(error)
         advance(1)
-        some = test.take(random_indices(len(test), ATTACKED))
+        some = test.take(random_indices(len(test), ATTACK_IMAGES))
         attacks = attack_curves(classifier, some.images, some.labels)
         strip = adversarial_examples(classifier, some.images, some.labels)
         advance(1)
-        some = test.take(random_indices(len(test), CORRUPTED))
+        some = test.take(random_indices(len(test), CORRUPTION_IMAGES))
         corruptions = corruption_curves(classifier, some.images, some.labels)
         advance(1)
         slices = weak_slices(
-            result, extract_features(classifier, test.images), image_attributes(test.images)
+            predictions, extract_features(classifier, test.images), image_attributes(test.images)
         )
         advance(1)
         duplicates = near_duplicates(data.splits)
         advance(1)
-    pairs = duplicates[:PAIRS]
+    pairs = duplicates[:MAX_DUPLICATES]
     splits = tuple(name for name in data.splits if name != "test")
     held_out = None if data.validation is None else predict_split(classifier, data.validation)
-    suspects = [suspect.index for suspect in find_label_issues(result)[:SUSPECTS]]
+    suspects = [suspect.index for suspect in find_label_issues(predictions)[:MAX_LABEL_ISSUES]]
     wanted = torch.cat(
         [
-            mistakes,
-            shown_least_confident(result),
-            *(slice_examples(group, result) for group in slices),
+            errors,
+            least_confident_examples(predictions),
+            *(slice_examples(group, predictions) for group in slices),
         ]
     ).tolist()
     return Diagnosis(
         names=tuple(test.names),
         validation=held_out,
-        mistakes=mistakes,
-        looks=found,
-        unexplained=unexplained,
+        errors=errors,
+        saliency=found,
+        saliency_error=unexplained,
         attacks=attacks,
-        strip=strip,
-        strip_maps=None if found is None else _strip_maps(classifier.model, strip, found),
+        adversarial=strip,
+        adversarial_maps=None if found is None else _adversarial_maps(classifier, strip, found),
         corruptions=corruptions,
-        sample=make_thumbnails(test, [int(result.confidence.argmax())]).images[0],
+        corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
         duplicates=duplicates,
-        shown=make_thumbnails(test, wanted + suspects + _members(pairs, "test")),
-        splits=splits,
-        twins=tuple(make_thumbnails(data.splits[name], _members(pairs, name)) for name in splits),
+        thumbnails=make_thumbnails(test, wanted + suspects + _members(pairs, "test")),
+        other_splits=splits,
+        duplicate_thumbnails=tuple(
+            make_thumbnails(data.splits[name], _members(pairs, name)) for name in splits
+        ),
         seconds=time.monotonic() - started,
     )
 
 
-def slice_examples(group: Slice, result: Predictions) -> Tensor:  # (E,) int64
-    """The mistakes in a slice that the model is most sure of."""
-    order = most_confident_errors(result)
-    return order[torch.isin(order, group.members)][:EXAMPLES]
+def slice_examples(group: Slice, predictions: Predictions) -> Tensor:  # (E,) int64
+    """The errors in a slice that the model is most sure of."""
+    order = most_confident_errors(predictions)
+    return order[torch.isin(order, group.members)][:MAX_SLICE_EXAMPLES]
 
 
-def shown_least_confident(result: Predictions) -> Tensor:  # (E,) int64
+def least_confident_examples(predictions: Predictions) -> Tensor:  # (E,) int64
     """The correctly classified images that are shown, by class."""
-    return least_confident_correct(result, max(1, CLOSEST // len(result.classes)))
+    return least_confident_correct(predictions, max(1, LEAST_CONFIDENT // len(predictions.classes)))
 
 
-def _check(data: Dataset, result: Predictions) -> None:
-    if len(result.labels) != len(data.test) or not torch.equal(result.labels, data.test.labels):
+def _check(data: Dataset, predictions: Predictions) -> None:
+    if len(predictions.labels) != len(data.test) or not torch.equal(
+        predictions.labels, data.test.labels
+    ):
         raise SeewhyError(
-            f"these predictions are not of the test split of {data.name}: {len(result.labels):,} images against "
+            f"these predictions are not of the test split of {data.name}: {len(predictions.labels):,} images against "
             f"{len(data.test):,}, or other labels; make them with seewhy.diagnosis.predict_split(classifier, data.test)"
         )
 
 
-def _strip_maps(model: nn.Module, strip: AdversarialExamples, found: Saliency) -> Tensor | None:
-    if not len(strip.index):
+def _adversarial_maps(
+    classifier: Classifier, examples: AdversarialExamples, saliency: Saliency
+) -> Tensor | None:
+    if not len(examples.index):
         return None
-    layer, method = found.best.layer, found.best.method
-    both = [
-        explain(model, images, method, [layer], warn=False).at(layer)
-        for images in (strip.clean, strip.attacked)
+    layer, method = saliency.best.layer, saliency.best.method
+    exact = replace(classifier, precision="fp32")
+    maps = [
+        explain(exact, images, method, [layer], warn=False).at(layer)
+        for images in (examples.clean, examples.adversarial)
     ]
-    return torch.stack(both, 1).nan_to_num(0, 0, 0)
+    return torch.stack(maps, 1).nan_to_num(0, 0, 0)
 
 
-def _members(pairs: tuple[Pair, ...], split: str) -> list[int]:
+def _members(pairs: tuple[DuplicatePair, ...], split: str) -> list[int]:
     return [index for pair in pairs for name, index in (pair.first, pair.second) if name == split]

@@ -13,7 +13,7 @@ from seewhy.data.dataset import Split
 from seewhy.data.statistics import exact_duplicates
 from seewhy.errors import SeewhyError
 
-MOST = 8  # pairs of an image with those of one split: a picture that is there a hundred times would drown the rest
+MAX_PAIRS = 8  # pairs of an image with those of one split: a picture that is there a hundred times would drown the rest
 
 _SIDE = 8  # of a sketch: so many area means in each direction
 _ALIKE = 0.7  # cosine of two sketches from which on the images themselves are compared
@@ -26,7 +26,7 @@ _BLOCK_VALUES = 2**24  # held as floats at once
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two places of one picture."""
 
     first: tuple[str, int]  # split and index
@@ -38,7 +38,7 @@ class Pair:
 
 def near_duplicates(
     splits: Mapping[str, Split], threshold: float = 0.7, across: bool = True
-) -> tuple[Pair, ...]:
+) -> tuple[DuplicatePair, ...]:
     """Pairs of images that are one picture in two of `splits`, and without `across` also twice in "test", the most equal first.
 
     `threshold` is how alike the edges of both must be: their correlation, where the images are mirrored and moved by a pixel to
@@ -56,7 +56,7 @@ def near_duplicates(
             f"near duplicates are looked for among images of one shape, found {found}; load both with one size"
         )
     sketches = {name: _sketch(splits[name].images) for name in shapes}
-    pairs: list[Pair] = []
+    pairs: list[DuplicatePair] = []
     for one, other in combinations(shapes, 2):
         candidates = _candidates(sketches[one], sketches[other])
         pairs += _verified(splits, one, other, candidates, threshold)
@@ -117,10 +117,10 @@ def _candidates(one: _Sketch, other: _Sketch, within: bool = False) -> Tensor:  
             cosines.addmm_(other.even[rows], one.even[block].T)
             if within:
                 cosines.tril_(top - left - 1)
-            best = cosines.topk(min(MOST, cosines.shape[1]), dim=1)
+            best = cosines.topk(min(MAX_PAIRS, cosines.shape[1]), dim=1)
             scores = torch.cat([scores.reshape(len(cosines), -1), best.values], 1)
             columns = torch.cat([columns.reshape(len(cosines), -1), best.indices + left], 1)
-        nearest = scores.topk(min(MOST, scores.shape[1]), dim=1)
+        nearest = scores.topk(min(MAX_PAIRS, scores.shape[1]), dim=1)
         row, place = (nearest.values > _ALIKE).nonzero(as_tuple=True)
         found.append(torch.stack([columns[row, nearest.indices[row, place]], row + top], 1))
     return torch.cat(found)
@@ -128,7 +128,7 @@ def _candidates(one: _Sketch, other: _Sketch, within: bool = False) -> Tensor:  
 
 def _verified(
     splits: Mapping[str, Split], one: str, other: str, candidates: Tensor, threshold: float
-) -> Iterator[Pair]:
+) -> Iterator[DuplicatePair]:
     """Those of `candidates` (P, 2) whose edges agree, with how much their pixels differ."""
     first, second = splits[one], splits[other]
     labels_agree = first.labels.cpu()[candidates[:, 0]] == second.labels.cpu()[candidates[:, 1]]
@@ -149,7 +149,7 @@ def _verified(
         columns = (column[kept].tolist() for column in (indices, differences, turned, same))
         rows = zip(*columns, strict=True)
         for (left, right), difference, turn, agree in rows:
-            yield Pair((one, left), (other, right), difference, turn, agree)
+            yield DuplicatePair((one, left), (other, right), difference, turn, agree)
 
 
 def _agreement(ours: Tensor, theirs: Tensor) -> Tensor:  # (P,) float32 in [-1, 1]
@@ -200,7 +200,7 @@ def _difference(ours: Tensor, theirs: Tensor) -> Tensor:  # (P,) float32 in [0, 
 
 def _equal_where_flat(
     splits: Mapping[str, Split], sketches: Mapping[str, _Sketch], across: bool
-) -> Iterator[Pair]:
+) -> Iterator[DuplicatePair]:
     """Equal images without contrast: each with at most 8 of every other split, and without `across` also in "test"."""
     for group in exact_duplicates(splits).groups:
         name, index = group[0]
@@ -209,23 +209,26 @@ def _equal_where_flat(
         members = {name: [place for split, place in group if split == name] for name in splits}
         for one, other in combinations(splits, 2):
             yield from _equal(
-                splits, one, other, [(i, j) for j in members[other] for i in members[one][:MOST]]
+                splits,
+                one,
+                other,
+                [(i, j) for j in members[other] for i in members[one][:MAX_PAIRS]],
             )
         if not across and "test" in splits:
             within = [
                 (i, j)
                 for place, j in enumerate(members["test"])
-                for i in members["test"][:place][:MOST]
+                for i in members["test"][:place][:MAX_PAIRS]
             ]
             yield from _equal(splits, "test", "test", within)
 
 
 def _equal(
     splits: Mapping[str, Split], one: str, other: str, places: list[tuple[int, int]]
-) -> Iterator[Pair]:
+) -> Iterator[DuplicatePair]:
     for i, j in places:
         same = bool(splits[one].labels[i] == splits[other].labels[j])
-        yield Pair((one, i), (other, j), 0.0, mirrored=False, same_label=same)
+        yield DuplicatePair((one, i), (other, j), 0.0, mirrored=False, same_label=same)
 
 
 def _images_per_block(images: Tensor) -> int:

@@ -1,128 +1,127 @@
-"""Labels that are probably wrong, by what a model says of images that it was not trained on."""
+"""Suspected label errors by confident learning, from predictions of images not trained on."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from seewhy.diagnosis.predictions import Predictions
-from seewhy.errors import SeewhyError
+from seewhy.diagnosis.predictions import Predictions, check_predictions
 
-_ROUNDING = 1e-9  # a class of images that are all alike reaches its own mean
-_LONGEST = 30  # characters of a class in a sentence
+_TOLERANCE = 1e-9  # of a threshold: rounding must not exclude an image that equals the mean
+_MAX_NAME = 30  # characters of a class name in a sentence
 
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image whose label is probably wrong, and the class that is suggested instead; probabilities are in [0, 1]."""
+    """An image whose label is suspected to be wrong. Labels are class indices."""
 
     index: int
-    given: int
-    suggested: int
-    probability: float  # of the suggested class
-    self_confidence: float  # the probability of the given class
-    threshold: (
-        float  # mean probability of the suggested class over the images that are labeled with it
-    )
+    given_label: int
+    suggested_label: int
+    probability: float  # of the suggested label, in [0, 1]
+    self_confidence: float  # probability of the given label, in [0, 1]
+    threshold: float  # mean probability of the suggested label over the images that have it
     reason: str
 
 
-def find_label_issues(result: Predictions) -> tuple[LabelIssue, ...]:
-    """The labels that confident learning doubts, the most suspicious first (Northcutt et al. 2021, arXiv 1911.00068).
+def find_label_issues(predictions: Predictions) -> tuple[LabelIssue, ...]:
+    """Find suspected label errors by confident learning (Northcutt et al. 2021, arXiv 1911.00068).
 
-    An image is confidently of another class where that class is at least as probable as on average over the images labeled with
-    it (eq. 1 and 2: off the diagonal of the `confident_joint`), and here also more probable than the given class. The order is
-    that of their normalized margin, the probability of the given class minus that of the suggested one.
-    `result` must be of images that the model was not trained on, or it will have learned their labels by heart.
-    Raises SeewhyError for logits that are not finite.
+    An image counts as confidently of a class if that class is at least as probable as it is on
+    average over the images labeled with it (eqs. 1 and 2). A label is suspected if the image is
+    confidently of another class, and that class is more probable than the given one.
+
+    Args:
+        predictions: of images that the model was not trained on. Training images would have their
+            labels memorized.
+
+    Returns:
+        Issues by increasing normalized margin, the probability of the given label minus that of the
+        suggested one: the most suspicious first.
+
+    Raises:
+        SeewhyError: if there are no predictions, or logits are not finite.
     """
-    probabilities, labels = _probabilities(result), result.labels.cpu()
+    probabilities, labels = _probabilities(predictions), predictions.labels.cpu()
     thresholds = _thresholds(probabilities, labels)
     suggested = _confident_class(probabilities, thresholds)
-    given = probabilities.gather(1, labels[:, None])[:, 0]
-    most = probabilities.gather(1, suggested.clamp_min(0)[:, None])[:, 0]
-    doubted = ((suggested >= 0) & (suggested != labels) & (most > given)).nonzero()[:, 0]
-    order = doubted[(given - most)[doubted].argsort(stable=True)]
-    return tuple(
-        _issue(
-            index,
-            int(labels[index]),
-            int(suggested[index]),
-            probabilities[index],
-            thresholds,
-            result.classes,
+    given_probability = probabilities.gather(1, labels[:, None])[:, 0]
+    probability = probabilities.gather(1, suggested.clamp_min(0)[:, None])[:, 0]
+    suspected = (suggested >= 0) & (suggested != labels) & (probability > given_probability)
+    indices = suspected.nonzero()[:, 0]
+    order = indices[(given_probability - probability)[indices].argsort(stable=True)]
+    issues = []
+    for index in order.tolist():
+        given, other = int(labels[index]), int(suggested[index])
+        values = (probability[index], given_probability[index], thresholds[other])
+        suggested_p, given_p, threshold = (float(value) for value in values)
+        reason = _reason(
+            predictions.classes[given], predictions.classes[other], suggested_p, given_p, threshold
         )
-        for index in order.tolist()
-    )
+        issues.append(LabelIssue(index, given, other, suggested_p, given_p, threshold, reason))
+    return tuple(issues)
 
 
-def confident_joint(result: Predictions) -> Tensor:
-    """Counts (K, K) int64: the given label by row, the class that an image is confidently of by column.
+def confident_joint(predictions: Predictions) -> Tensor:
+    """Count images by given label and confident class (Northcutt et al. 2021, eq. 1).
 
-    Eq. 1 of Northcutt et al. 2021: an image that reaches several thresholds counts for the most probable of these classes, one
-    that reaches none does not count. Raises SeewhyError for logits that are not finite.
+    An image that reaches the thresholds of several classes counts for the most probable of them; an
+    image that reaches none does not count.
+
+    Args:
+        predictions: of images that the model was not trained on.
+
+    Returns:
+        Counts (K, K) int64: given label by row, confident class by column.
+
+    Raises:
+        SeewhyError: if there are no predictions, or logits are not finite.
     """
-    probabilities, labels, classes = (
-        _probabilities(result),
-        result.labels.cpu(),
-        len(result.classes),
-    )
+    probabilities, labels = _probabilities(predictions), predictions.labels.cpu()
+    num_classes = len(predictions.classes)
     confident = _confident_class(probabilities, _thresholds(probabilities, labels))
-    sure = confident >= 0
-    cells = labels[sure] * classes + confident[sure]
-    return torch.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+    counted = confident >= 0
+    cells = labels[counted] * num_classes + confident[counted]
+    return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def short_name(name: str) -> str:
-    """A class in a sentence, cut where it is absurdly long."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1].rstrip() + "…"
+    """A class name for a sentence, cut after 30 characters."""
+    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1].rstrip() + "…"
 
 
-def _probabilities(result: Predictions) -> Tensor:  # (N, K) float64
-    bad = int((~result.logits.isfinite()).any(1).sum())
-    if bad:
-        raise SeewhyError(
-            f"{bad} of {len(result.logits)} images have logits that are not finite; look for the cause in the training"
-        )
-    return result.logits.cpu().double().softmax(1)
+def _probabilities(predictions: Predictions) -> Tensor:  # (N, K) float64
+    check_predictions(predictions)
+    return predictions.logits.cpu().double().softmax(1)
 
 
 def _thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:  # (K,) float64
-    """Mean self-confidence of every class, eq. 2; infinite where no image is labeled with it."""
-    given = probabilities.gather(1, labels[:, None])[:, 0]
-    classes = probabilities.shape[1]
-    sums = torch.bincount(labels, weights=given, minlength=classes)
-    counts = torch.bincount(labels, minlength=classes)
+    """Mean self-confidence per class (eq. 2); infinite for classes without images."""
+    self_confidence = probabilities.gather(1, labels[:, None])[:, 0]
+    num_classes = probabilities.shape[1]
+    sums = torch.bincount(labels, weights=self_confidence, minlength=num_classes)
+    counts = torch.bincount(labels, minlength=num_classes)
     return torch.where(counts > 0, sums / counts.clamp_min(1), torch.inf)
 
 
 def _confident_class(probabilities: Tensor, thresholds: Tensor) -> Tensor:  # (N,) int64
-    """The most probable of the classes whose threshold an image reaches, -1 where it reaches none."""
-    reached = probabilities >= thresholds - _ROUNDING
+    """Most probable class among those whose threshold an image reaches; -1 if it reaches none."""
+    reached = probabilities >= thresholds - _TOLERANCE
     return torch.where(reached.any(1), probabilities.where(reached, -1).argmax(1), -1)
 
 
-def _issue(
-    index: int,
-    given: int,
-    suggested: int,
-    row: Tensor,
-    thresholds: Tensor,
-    classes: tuple[str, ...],
-) -> LabelIssue:
-    confidence, probability, threshold = (
-        float(value) for value in (row[given], row[suggested], thresholds[suggested])
+def _reason(
+    given: str, suggested: str, probability: float, self_confidence: float, threshold: float
+) -> str:
+    given, suggested = short_name(given), short_name(suggested)
+    return (
+        f"P({given}) {_equals(self_confidence)}, P({suggested}) {_equals(probability)}; "
+        f"mean P({suggested}) over images labeled {suggested}: {_equals(threshold).removeprefix('= ')}"
     )
-    one, other = short_name(classes[given]), short_name(classes[suggested])
-    reason = (
-        f"labeled {one} at {_said(confidence)}, but {other} at {_said(probability)}; "
-        f"images labeled {other} get {_said(threshold)} on average"
-    )
-    return LabelIssue(index, given, suggested, probability, confidence, threshold, reason)
 
 
-def _said(probability: float) -> str:
-    """Two digits behind the point, more of them for what is small among many classes."""
+def _equals(probability: float) -> str:
+    """Two decimals; one digit for small probabilities, as they occur with many classes."""
     if probability >= 0.01 or probability == 0:
-        return f"{probability:.2f}"
-    return f"{probability:.1g}" if probability >= 0.001 else "under 0.001"
+        return f"= {probability:.2f}"
+    return f"= {probability:.1g}" if probability >= 0.001 else "< 0.001"

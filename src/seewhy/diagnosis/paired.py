@@ -145,7 +145,9 @@ def _check_same_images(before: Predictions, after: Predictions) -> None:
     unlike = (before.labels.cpu() != after.labels.cpu()).nonzero()[:, 0]
     if len(unlike):
         index = int(unlike[0])
-        was, now = (result.classes[int(result.labels[index])] for result in (before, after))
+        was, now = (
+            predictions.classes[int(predictions.labels[index])] for predictions in (before, after)
+        )
         of = f"{len(unlike):,} of {len(before.labels):,}"
         raise SeewhyError(
             f"{of} images have unlike labels, first image {index}: {was!r} and {now!r}; {remedy}"

@@ -93,20 +93,42 @@ def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
     return Predictions(logits, split.labels, classifier.class_names(logits.shape[1]))
 
 
-def accuracies(result: Predictions) -> dict[str, Any]:
+def check_predictions(predictions: Predictions) -> None:
+    """Raise SeewhyError unless there are images, a finite logit for every class, and labels that are classes."""
+    count, classes = len(predictions.labels), len(predictions.classes)
+    if count == 0:
+        raise SeewhyError("there are no predictions to measure; predict at least one image")
+    if predictions.logits.shape != (count, classes):
+        found = tuple(predictions.logits.shape)
+        raise SeewhyError(
+            f"{count} labels and {classes} classes need logits ({count}, {classes}), found {found}"
+        )
+    low, high = predictions.labels.aminmax()
+    if low < 0 or high >= classes:
+        raise SeewhyError(
+            f"labels must be 0 to {classes - 1}, since there are {classes} classes, found {low} to {high}"
+        )
+    broken = int((~predictions.logits.isfinite()).any(1).sum())
+    if broken:
+        raise SeewhyError(
+            f"the logits of {broken} of {count} images are not finite; predict with precision 'fp32'"
+        )
+
+
+def accuracies(predictions: Predictions) -> dict[str, Any]:
     """Accuracy with its interval, in all and by class, as plain values for JSON."""
     return {
-        "accuracy": result.accuracy,
-        "interval": result.interval,
-        "images": len(result.labels),
-        "classes": [asdict(row) for row in result.by_class],
+        "accuracy": predictions.accuracy,
+        "interval": predictions.interval,
+        "images": len(predictions.labels),
+        "classes": [asdict(row) for row in predictions.by_class],
     }
 
 
-def confusion_matrix(result: Predictions) -> Tensor:
+def confusion_matrix(predictions: Predictions) -> Tensor:
     """Counts (K, K) int64: true class by row, predicted class by column."""
-    classes = len(result.classes)
-    cells = result.labels * classes + result.predicted
+    classes = len(predictions.classes)
+    cells = predictions.labels * classes + predictions.predicted
     return torch.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -123,21 +145,23 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def most_confident_errors(result: Predictions, count: int | None = None) -> Tensor:  # (M,) int64
+def most_confident_errors(
+    predictions: Predictions, count: int | None = None
+) -> Tensor:  # (M,) int64
     """The indices of the `count` misclassified images that the model is most sure of, by default of all, the surest first."""
     if count is not None and count < 0:
         raise SeewhyError(f"count must be at least 0, found {count}")
-    wrong = (~result.correct).nonzero().flatten()
-    return wrong[result.confidence[wrong].argsort(descending=True, stable=True)][:count]
+    wrong = (~predictions.correct).nonzero().flatten()
+    return wrong[predictions.confidence[wrong].argsort(descending=True, stable=True)][:count]
 
 
-def diverse_errors(result: Predictions, count: int) -> Tensor:  # (M,) int64
+def diverse_errors(predictions: Predictions, count: int) -> Tensor:  # (M,) int64
     """`count` misclassified images of all kinds: the surest of each confusion, then the second of each, and so on.
 
     In the order of `worst_mistakes`, so that all of them are the same as those.
     """
-    order = most_confident_errors(result)
-    kinds = (result.labels * len(result.classes) + result.predicted)[order]
+    order = most_confident_errors(predictions)
+    kinds = (predictions.labels * len(predictions.classes) + predictions.predicted)[order]
     seen: dict[int, int] = {}
     ranks = []
     for kind in kinds.tolist():
@@ -147,9 +171,9 @@ def diverse_errors(result: Predictions, count: int) -> Tensor:  # (M,) int64
     return order[chosen.sort().values]
 
 
-def least_confident_correct(result: Predictions, count: int) -> Tensor:  # (M,) int64
+def least_confident_correct(predictions: Predictions, count: int) -> Tensor:  # (M,) int64
     """Of each class in turn, the `count` correctly classified images that the model is least sure of, the least sure first."""
-    right = result.correct.nonzero().flatten()
-    right = right[result.confidence[right].argsort(stable=True)]
-    labels = result.labels[right]
-    return torch.cat([right[labels == index][:count] for index in range(len(result.classes))])
+    right = predictions.correct.nonzero().flatten()
+    right = right[predictions.confidence[right].argsort(stable=True)]
+    labels = predictions.labels[right]
+    return torch.cat([right[labels == index][:count] for index in range(len(predictions.classes))])

@@ -38,11 +38,13 @@ class AdversarialExamples:
     index: Tensor  # (S,) int64, places among the images given
     epsilon: float  # the most that a value was allowed to change, of pixels in [0, 1]
     clean: Tensor  # (S, C, H, W) uint8
-    attacked: Tensor  # (S, C, H, W) uint8
-    before: Tensor  # (S,) int64, the class predicted for the clean image, which is the true one
-    after: Tensor  # (S,) int64, the class predicted for the attacked image
-    confidence_before: Tensor  # (S,) float32, probability of `before` in the clean image
-    confidence_after: Tensor  # (S,) float32, probability of `after` in the attacked image
+    adversarial: Tensor  # (S, C, H, W) uint8
+    labels: Tensor  # (S,) int64, the true class, predicted for the clean image
+    predicted: Tensor  # (S,) int64, class predicted for the adversarial image
+    clean_confidence: Tensor  # (S,) float32, probability of the true class in the clean image
+    adversarial_confidence: (
+        Tensor  # (S,) float32, probability of `predicted` in the adversarial image
+    )
 
 
 def attack_curves(

@@ -1,4 +1,4 @@
-"""What a network looks at in its mistakes: maps at every stage, for the class it says and for the true one."""
+"""What a network looks at in its errors: maps at every stage, for the class it says and for the true one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 
-LARGEST = 12  # a side of a map that is kept: finer ones are averaged, which at the size of a page is hardly seen
+MAX_MAP_SIDE = 12  # a side of a map that is kept: finer ones are averaged, which at the size of a page is hardly seen
 TARGETS = (
     "predicted",
     "true",
@@ -80,7 +80,7 @@ def layer_maps(
 def _small(maps: Tensor) -> Tensor:
     """Maps (N, h, w) on the CPU with no side above LARGEST; what is not finite shows nothing."""
     maps = maps.detach().float().cpu().nan_to_num(0, 0, 0)
-    height, width = (min(side, LARGEST) for side in maps.shape[1:])
+    height, width = (min(side, MAX_MAP_SIDE) for side in maps.shape[1:])
     return maps if maps.shape[1:] == (height, width) else resize_maps(maps, (height, width))
 
 
@@ -94,33 +94,31 @@ SALIENCY_METHODS = (
     "hires-cam",
     "layer-cam",
 )  # which share their passes through the network
-FINE = 7  # places a side: coarser maps say little of where, however faithful
-GRID = 32  # places a side of the evidence, which is a mean of many maps
-TRUSTED, LOCATED = 48, 1000  # test images that are drawn for these questions
+MIN_MAP_SIDE = 7  # places a side: coarser maps say little of where, however faithful
+ATTRIBUTION_SIDE = 32  # places a side of the evidence, which is a mean of many maps
+TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # test images that are drawn for these questions
 
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """Maps of the mistakes, and what was measured of such maps."""
+    """Maps of the errors, and what was measured of such maps."""
 
-    verdicts: tuple[TrustScore, ...]  # the most trusted layer and method first
+    scores: tuple[TrustScore, ...]  # the most trusted layer and method first
     images: int  # that they were measured on
     best: TrustScore  # whose maps are shown first: the most faithful that are trusted and not too coarse
-    maps: LayerMaps  # of the mistakes
-    evidence: (
-        ClassAttribution  # where it lies for each class, in images that are classified correctly
-    )
+    maps: LayerMaps  # of the errors
+    class_attribution: ClassAttribution  # mean map per class, over correctly classified images
 
 
 def measure_saliency(
-    classifier: ClassifierLike, test: Split, result: Predictions, mistakes: Tensor
+    classifier: ClassifierLike, test: Split, predictions: Predictions, errors: Tensor
 ) -> Saliency:
-    """Measure which maps to believe, then make those of the `mistakes`. Raises SeewhyError for a network that has none."""
+    """Measure which maps to believe, then make those of the `errors`. Raises SeewhyError for a network that has none."""
     # fp32: gradients in half precision would coarsen the maps
-    classifier = replace(as_classifier(classifier), classes=result.classes, precision="fp32")
+    classifier = replace(as_classifier(classifier), classes=predictions.classes, precision="fp32")
     layers = resolve_layers(classifier.model, test.images[:1], "auto")
-    some = test.take(random_indices(len(test), TRUSTED))
-    verdicts = trust(
+    some = test.take(random_indices(len(test), TRUST_IMAGES))
+    scores = trust(
         classifier,
         some.images,
         SALIENCY_METHODS,
@@ -128,10 +126,12 @@ def measure_saliency(
         labels=some.labels,
         masks=some.masks,
     )
-    best = _best(classifier, some.images[:1], verdicts)
+    best = _best(classifier, some.images[:1], scores)
     methods = list(dict.fromkeys((SALIENCY_METHODS[0], best.method, *SALIENCY_METHODS)))
-    maps = layer_maps(classifier, test, mistakes, result.predicted[mistakes], methods, layers)
-    return Saliency(verdicts, len(some), best, maps, _evidence(classifier, test, result, best))
+    maps = layer_maps(classifier, test, errors, predictions.predicted[errors], methods, layers)
+    return Saliency(
+        scores, len(some), best, maps, _class_attribution(classifier, test, predictions, best)
+    )
 
 
 def random_indices(images: int, count: int) -> Tensor:
@@ -139,28 +139,26 @@ def random_indices(images: int, count: int) -> Tensor:
     return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
-def _best(classifier: Classifier, image: Tensor, verdicts: tuple[TrustScore, ...]) -> TrustScore:
-    captures = capture_layers(
-        classifier, image, [*dict.fromkeys(verdict.layer for verdict in verdicts)]
-    )
+def _best(classifier: Classifier, image: Tensor, scores: tuple[TrustScore, ...]) -> TrustScore:
+    captures = capture_layers(classifier, image, [*dict.fromkeys(score.layer for score in scores)])
     fine = {
-        layer for layer, captured in captures.items() if min(captured.activation.shape[2:]) >= FINE
+        layer
+        for layer, captured in captures.items()
+        if min(captured.activation.shape[2:]) >= MIN_MAP_SIDE
     }
-    return next(
-        (verdict for verdict in verdicts if verdict.trusted and verdict.layer in fine), verdicts[0]
-    )
+    return next((score for score in scores if score.trusted and score.layer in fine), scores[0])
 
 
-def _evidence(
-    classifier: Classifier, test: Split, result: Predictions, best: TrustScore
+def _class_attribution(
+    classifier: Classifier, test: Split, predictions: Predictions, best: TrustScore
 ) -> ClassAttribution:
-    asked = result.correct.nonzero().flatten()
+    asked = predictions.correct.nonzero().flatten()
     if not len(asked):
         asked = torch.arange(len(test))
-    some = test.take(asked[random_indices(len(asked), LOCATED)])
+    some = test.take(asked[random_indices(len(asked), ATTRIBUTION_IMAGES)])
     explanation = explain(
         classifier, some.images, best.method, [best.layer], "true", labels=some.labels, warn=False
     )
     maps = explanation.at(best.layer).nan_to_num(0, 0, 0)
-    size = [min(GRID, side) for side in some.images.shape[2:]]
-    return mean_attribution_by_class(maps, some.labels, result.classes, size)
+    size = [min(ATTRIBUTION_SIDE, side) for side in some.images.shape[2:]]
+    return mean_attribution_by_class(maps, some.labels, predictions.classes, size)

@@ -35,7 +35,7 @@ class Peak:
     height: int
     width: int
     share: float  # of the class's evidence, in [0, 1]
-    usual: float  # median share over the other classes
+    median_of_others: float  # median share over the other classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class Shortcut:
     name: str  # of the class
     region: str
     share: float  # of the evidence for the class, in [0, 1]
-    usual: float  # median share over the other classes
+    median_of_others: float  # median share over the other classes
     deviations: (
         float  # how far the two are apart, in the spread that other classes and chance explain
     )

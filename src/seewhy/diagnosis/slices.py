@@ -16,7 +16,7 @@ from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import evaluating, inspecting, unwrap_model
 
-SMALLEST = 20  # images of a slice
+MIN_IMAGES = 20  # images of a slice
 TAIL = 0.1  # share of the images at either end of an attribute
 COMPONENTS = 32  # principal components of the features in which images are grouped
 
@@ -117,7 +117,7 @@ class Slice:
     images: int
     accuracy: float
     interval: tuple[float, float]  # 95%, of the accuracy
-    rest: float  # accuracy of all other images
+    rest_accuracy: float  # accuracy of all other images
     p_value: float  # that luck gives a group of this size so many errors, corrected for all groups that were tested
 
 
@@ -131,7 +131,7 @@ class _Group:
 
 
 def weak_slices(
-    result: Predictions,
+    predictions: Predictions,
     features: Tensor,
     attributes: Mapping[str, Tensor],
     significance: float = 0.05,
@@ -146,11 +146,13 @@ def weak_slices(
     slice before it is left out, as are groups under 20 images. Raises SeewhyError for shapes that do not fit, values that are not
     finite and a significance outside of 0 to 1.
     """
-    _check(result, features, attributes, significance)
-    correct, labels = result.correct.cpu(), result.labels.cpu()
+    _check(predictions, features, attributes, significance)
+    correct, labels = predictions.correct.cpu(), predictions.labels.cpu()
     attributes = {name: values.cpu().double() for name, values in attributes.items()}
-    groups = _similar(features.cpu(), labels, attributes, result.classes, seed) + _ends(attributes)
-    groups = [group for group in groups if SMALLEST <= len(group.members) < len(labels)]
+    groups = _similar(features.cpu(), labels, attributes, predictions.classes, seed) + _ends(
+        attributes
+    )
+    groups = [group for group in groups if MIN_IMAGES <= len(group.members) < len(labels)]
     errors = [int((~correct[group.members]).sum()) for group in groups]
     wrong = int((~correct).sum())
     tails = [
@@ -175,7 +177,7 @@ def weak_slices(
                     p_value,
                 )
             )
-    found.sort(key=lambda each: each.images * (each.accuracy - each.rest))
+    found.sort(key=lambda each: each.images * (each.accuracy - each.rest_accuracy))
     return _without_overlap(found)
 
 
@@ -217,7 +219,7 @@ def _similar(
     points = _whitened(features)
     count = min(max(len(points) // _IMAGES_PER_CLUSTER, _FEWEST_CLUSTERS), _MOST_CLUSTERS)
     count = min(
-        count, len(points) // SMALLEST, len(torch.unique(points, dim=0)) if points.shape[1] else 1
+        count, len(points) // MIN_IMAGES, len(torch.unique(points, dim=0)) if points.shape[1] else 1
     )
     if count < 2:
         return []
@@ -311,13 +313,16 @@ def _without_overlap(slices: list[Slice]) -> tuple[Slice, ...]:
 
 
 def _check(
-    result: Predictions, features: Tensor, attributes: Mapping[str, Tensor], significance: float
+    predictions: Predictions,
+    features: Tensor,
+    attributes: Mapping[str, Tensor],
+    significance: float,
 ) -> None:
     if not 0 < significance < 1:
         raise SeewhyError(
             f"significance is a probability between 0 and 1, such as 0.05, found {significance}"
         )
-    images = len(result.labels)
+    images = len(predictions.labels)
     if features.ndim != 2 or len(features) != images:
         raise SeewhyError(
             f"features must be ({images}, D), a row for each image, found {tuple(features.shape)}"

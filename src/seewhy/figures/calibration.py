@@ -77,7 +77,7 @@ def risk_coverage_figure(coverage: RiskCoverageCurve) -> Figure:
             linewidth=1.8,
             marker=marker,
             markersize=3,
-            label=f"as it is, area under risk {coverage.area:.4f}",
+            label=f"as it is, area under risk {coverage.aurc:.4f}",
         )
         axes.plot(100, accuracy[-1], color=BLUE, marker="o", markersize=6, clip_on=False, zorder=3)
         low = min(accuracy.min(), 99.0)

@@ -94,7 +94,7 @@ def make_context(
             diagnosis = load(Diagnosis, path)
         except SeewhyError as error:
             note(f"{error}; diagnosing anew", quiet)
-        if diagnosis is not None and full and len(diagnosis.mistakes) < int((~test.correct).sum()):
+        if diagnosis is not None and full and len(diagnosis.errors) < int((~test.correct).sum()):
             diagnosis = None  # it does not hold all that is asked for
     if diagnosis is None:
         shown = reload_data(run.data, data)

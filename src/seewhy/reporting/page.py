@@ -152,7 +152,7 @@ class Page:
 def page(asked: ReportContext) -> Page:
     """The report of a study, within the budget if that is not of a `full` one."""
     made = _page(asked)
-    mistakes = len(asked.diagnosis.mistakes)
+    mistakes = len(asked.diagnosis.errors)
     while (excess := len(made.html.encode()) - BUDGET) > 0 and mistakes > FEWEST and not asked.full:
         mistakes = max(FEWEST, mistakes - max(1, round(excess / made.bytes_of_mistake)))
         made = _page(_with_mistakes(asked, mistakes))
@@ -162,11 +162,11 @@ def page(asked: ReportContext) -> Page:
 def _with_mistakes(asked: ReportContext, count: int) -> ReportContext:
     """The study with only so many mistakes, of all kinds."""
     diagnosis = asked.diagnosis
-    rows = torch.isin(diagnosis.mistakes, diverse_errors(asked.test, count)).nonzero().flatten()
-    found = diagnosis.looks
+    rows = torch.isin(diagnosis.errors, diverse_errors(asked.test, count)).nonzero().flatten()
+    found = diagnosis.saliency
     fewer = None if found is None else replace(found, maps=found.maps.take(rows))
     return replace(
-        asked, diagnosis=replace(diagnosis, mistakes=diagnosis.mistakes[rows], looks=fewer)
+        asked, diagnosis=replace(diagnosis, errors=diagnosis.errors[rows], saliency=fewer)
     )
 
 
@@ -186,7 +186,7 @@ def _page(asked: ReportContext) -> Page:
     )
     tile = sum(len(sheet.url) for sheet in sheets) / max(1, len(album.tiles))
     beside = (
-        (len(gallery.html) + len(as_json(gallery.data))) / max(1, len(asked.diagnosis.mistakes))
+        (len(gallery.html) + len(as_json(gallery.data))) / max(1, len(asked.diagnosis.errors))
         if gallery
         else 0
     )
@@ -201,44 +201,44 @@ def _images(asked: ReportContext) -> dict[Hashable, Tensor]:
     diagnosis = asked.diagnosis
     images: dict[Hashable, Tensor] = {}
     if asked.other is not None:
-        theirs = asked.other.diagnosis.shown
+        theirs = asked.other.diagnosis.thumbnails
         images |= {
             ("test", index): image
             for index, image in zip(theirs.index.tolist(), theirs.images, strict=True)
         }
     for split, some in (
-        ("test", diagnosis.shown),
-        *zip(diagnosis.splits, diagnosis.twins, strict=True),
+        ("test", diagnosis.thumbnails),
+        *zip(diagnosis.other_splits, diagnosis.duplicate_thumbnails, strict=True),
     ):
         images |= {
             (split, index): image
             for index, image in zip(some.index.tolist(), some.images, strict=True)
         }
-    if diagnosis.looks is not None:
-        evidence = diagnosis.looks.evidence
+    if diagnosis.saliency is not None:
+        evidence = diagnosis.saliency.class_attribution
         places = shown_classes(evidence)
         heat = heat_images(
-            resize_maps(evidence.mean_maps[places], diagnosis.shown.images.shape[2:])
+            resize_maps(evidence.mean_maps[places], diagnosis.thumbnails.images.shape[2:])
         )
         images |= {
             ("evidence", place): image for place, image in zip(places.tolist(), heat, strict=True)
         }
-    return images | _strip_images(asked) | _corrupted_images(diagnosis.sample)
+    return images | _strip_images(asked) | _corrupted_images(diagnosis.corruption_sample)
 
 
 def _strip_images(asked: ReportContext) -> dict[Hashable, Tensor]:
     """Of each attacked image: clean, attacked, both with what is looked at, and their difference, amplified to be seen."""
-    strip, maps = asked.diagnosis.strip, asked.diagnosis.strip_maps
-    change = strip.attacked.float() - strip.clean.float()
+    strip, maps = asked.diagnosis.adversarial, asked.diagnosis.adversarial_maps
+    change = strip.adversarial.float() - strip.clean.float()
     amplified = 127.5 + 127.5 * change / change.abs().amax((1, 2, 3), keepdim=True).clamp_min(1)
     pictures = {
         "clean": strip.clean,
-        "attacked": strip.attacked,
+        "attacked": strip.adversarial,
         "difference": amplified.round().byte(),
     }
     if maps is not None:
         pictures["clean map"] = overlay(strip.clean, maps[:, 0]).permute(0, 3, 1, 2)
-        pictures["attacked map"] = overlay(strip.attacked, maps[:, 1]).permute(0, 3, 1, 2)
+        pictures["attacked map"] = overlay(strip.adversarial, maps[:, 1]).permute(0, 3, 1, 2)
     return {
         (name, row): image
         for name, images in pictures.items()

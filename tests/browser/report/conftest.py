@@ -30,9 +30,9 @@ MARKUP = "</script><img src=x onerror=alert(1)>"  # a name of a class, which mus
 SIGNS = 'a, "b" & 100%=#'  # all that means something in an address, a table or a page
 FOLDER = "where-they-lay"  # of the images, which a report does not say
 SAMPLE_SIZES = {
-    "seewhy.diagnosis.saliency.TRUSTED": 6,
-    "seewhy.diagnosis.diagnosis.ATTACKED": 40,
-    "seewhy.diagnosis.diagnosis.CORRUPTED": 40,
+    "seewhy.diagnosis.saliency.TRUST_IMAGES": 6,
+    "seewhy.diagnosis.diagnosis.ATTACK_IMAGES": 40,
+    "seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES": 40,
 }  # images; small, because their number is not under test
 SAVED = 60_000  # bytes that a page is asked to shrink by
 RECIPE = Recipe(

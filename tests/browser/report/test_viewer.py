@@ -40,8 +40,8 @@ def signed_heat(reader, target):
 def test_heat_is_that_of_the_maps(reader, reports, target, layer):
     """Scaled up by torch from float64; the page has 15 steps, so a value may be half a step beside."""
     diagnosis = reports.diagnosis
-    maps, row = diagnosis.looks.maps, 3
-    image = int(diagnosis.mistakes[row])
+    maps, row = diagnosis.saliency.maps, 3
+    image = int(diagnosis.errors[row])
     reader.go(f"image={image}&layer={layer}&method={maps.methods[1]}&opacity=100")
     opened(reader, image)
     expect(reader.page.locator(f"#viewer [data-layer='{layer}']")).to_have_attribute(
@@ -79,9 +79,9 @@ def test_the_captions_say_which_class(reader, reports):
 
 def test_where_a_method_has_no_map_it_says_so(reader, reports):
     """Only the 100 surest mistakes have maps of the methods that are not shown first."""
-    images, best = reader.shown(), reports.diagnosis.looks.best.method
+    images, best = reader.shown(), reports.diagnosis.saliency.best.method
     assert len(images) > 100
-    method = reports.diagnosis.looks.maps.methods[-1]
+    method = reports.diagnosis.saliency.maps.methods[-1]
     assert method != best
     missing = reader.page.locator("#viewer-missing")
     for place, pictures in ((0, 4), (-1, 1)):
@@ -153,7 +153,7 @@ def test_j_and_k_walk_through_the_gallery_as_it_is_ordered(reader):
 
 
 def test_digits_choose_a_layer_and_o_the_heat(reader, reports):
-    page, layers = reader.page, len(reports.diagnosis.looks.maps.layers)
+    page, layers = reader.page, len(reports.diagnosis.saliency.maps.layers)
     reader.go(f"image={reader.shown()[0]}")
     opened(reader, reader.shown()[0])
     assert page.locator("#viewer-stages button").count() == layers > 1

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from seewhy.diagnosis.diagnosis import shown_least_confident
+from seewhy.diagnosis.diagnosis import least_confident_examples
 from seewhy.diagnosis.metrics import class_scores, worst_confusions
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.figures.classes import class_figure, confusion_figure
@@ -23,8 +23,8 @@ def classes(study: ReportContext, album: Sprites) -> Section:
         f"{best.name} is recognized best, {percent(best.accuracy)} of {count(best.images, 'image')}, and {worst.name} worst, "
         f"{percent(worst.accuracy)} of {worst.images:,}"
         + (
-            f", most often mistaken for {worst.mistaken_for} ({count(worst.mistaken, 'time')})."
-            if worst.mistaken
+            f", most often mistaken for {worst.confused_with} ({count(worst.confusions, 'time')})."
+            if worst.confusions
             else "."
         )
     )
@@ -75,7 +75,9 @@ def _cells(counts: Tensor) -> list[list[tuple[int, int]]]:
 
 def _closest(result: Predictions) -> list[tuple[int, str, list[tuple[int, str]]]]:
     """Of each class its place, its name, and the images that were nearly misclassified with their confidence."""
-    shown = [(int(result.labels[index]), index) for index in shown_least_confident(result).tolist()]
+    shown = [
+        (int(result.labels[index]), index) for index in least_confident_examples(result).tolist()
+    ]
     rows = [
         (
             place,

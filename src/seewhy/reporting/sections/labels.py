@@ -2,8 +2,8 @@
 
 import torch
 
-from seewhy.diagnosis.diagnosis import PAIRS, SUSPECTS
-from seewhy.diagnosis.duplicates import Pair
+from seewhy.diagnosis.diagnosis import MAX_DUPLICATES, MAX_LABEL_ISSUES
+from seewhy.diagnosis.duplicates import DuplicatePair
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, be, count, csv_link, percent, render
@@ -22,9 +22,9 @@ def labels(study: ReportContext, album: Sprites) -> Section:
     )
     html = render(
         "sections/labels.html",
-        suspects=suspects[:SUSPECTS],
+        suspects=suspects[:MAX_LABEL_ISSUES],
         total=len(suspects),
-        pairs=pairs[:PAIRS],
+        pairs=pairs[:MAX_DUPLICATES],
         pairs_total=len(pairs),
         classes=result.classes,
         names={suspect.index: study.name(suspect.index) for suspect in suspects},
@@ -53,14 +53,16 @@ def _twins(study: ReportContext) -> str:
     return f"{count(len(seen), 'test image')} {be(len(seen))} nearly or wholly the same as one in training{without}."
 
 
-def _in_training(pair: Pair) -> list[int]:
+def _in_training(pair: DuplicatePair) -> list[int]:
     """The test image of a pair with an image of another split."""
     places = dict((pair.first, pair.second))
     return [places["test"]] if places.keys() == {"test", "train"} else []
 
 
 def _row(study: ReportContext, suspect: LabelIssue) -> tuple[object, ...]:
-    given, suggested = (study.test.classes[place] for place in (suspect.given, suspect.suggested))
+    given, suggested = (
+        study.test.classes[place] for place in (suspect.given_label, suspect.suggested_label)
+    )
     numbers = (suspect.probability, suspect.self_confidence, suspect.threshold)
     return (
         suspect.index,

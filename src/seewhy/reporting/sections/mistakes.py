@@ -41,7 +41,7 @@ class Card:
 def mistakes(study: ReportContext, album: Sprites) -> Section:
     """A gallery of the mistakes, the surest first, and their maps for the page's script."""
     result, diagnosis = study.test, study.diagnosis
-    found = diagnosis.looks
+    found = diagnosis.saliency
     wrong = ~result.correct
     total = int(wrong.sum())
     finding = f"{total:,} of {count(len(wrong), 'test image')} {be(total)} misclassified"
@@ -65,14 +65,14 @@ def mistakes(study: ReportContext, album: Sprites) -> Section:
         classes=result.classes,
         album=album,
         looks=found,
-        unexplained=diagnosis.unexplained,
+        unexplained=diagnosis.saliency_error,
         whole=0 if found is None else _whole(found),
         first=min(FIRST, len(cards)),
         full=study.full,
     )
-    top = result.probabilities[diagnosis.mistakes].topk(min(PROBABLE, len(result.classes)))
+    top = result.probabilities[diagnosis.errors].topk(min(PROBABLE, len(result.classes)))
     data = {
-        "index": diagnosis.mistakes.tolist(),
+        "index": diagnosis.errors.tolist(),
         "names": [card.name for card in cards],
         "kinds": [card.kind for card in cards],
         "loss": [round(card.loss, 3) for card in cards],
@@ -139,7 +139,7 @@ def _sheet(values: Tensor, columns: int) -> str:  # (M, 2, h, w) int8
 
 def _cards(study: ReportContext) -> list[Card]:
     return [
-        _card(study.test, index, study.name(index)) for index in study.diagnosis.mistakes.tolist()
+        _card(study.test, index, study.name(index)) for index in study.diagnosis.errors.tolist()
     ]
 
 

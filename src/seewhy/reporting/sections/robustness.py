@@ -26,7 +26,7 @@ def robustness(study: ReportContext, album: Sprites) -> Section:
         f"down to {percent(harm.accuracy[-1].item())} of {harm.images:,} at strength {harm.levels[-1]:g}."
     )
     attacked, corrupted = diagnosis.attacks[0].images, diagnosis.corruptions[0].images
-    strip = diagnosis.strip
+    strip = diagnosis.adversarial
     names = study.test.classes
     rows = [
         (place, names[before], f"{sure:.2f}", names[after], f"{sure_after:.2f}")
@@ -35,10 +35,10 @@ def robustness(study: ReportContext, album: Sprites) -> Section:
                 *(
                     values.tolist()
                     for values in (
-                        strip.before,
-                        strip.after,
-                        strip.confidence_before,
-                        strip.confidence_after,
+                        strip.labels,
+                        strip.predicted,
+                        strip.clean_confidence,
+                        strip.adversarial_confidence,
                     )
                 ),
                 strict=True,
@@ -48,7 +48,7 @@ def robustness(study: ReportContext, album: Sprites) -> Section:
     figures = {
         "attacks": attack_curves_figure(diagnosis.attacks),
         "corruptions": corruption_figure(diagnosis.corruptions),
-        "corrupted": corruption_samples_figure(diagnosis.sample),
+        "corrupted": corruption_samples_figure(diagnosis.corruption_sample),
     }
     html = render(
         "sections/robustness.html",
@@ -68,7 +68,7 @@ def robustness(study: ReportContext, album: Sprites) -> Section:
         corrupted=corrupted,
         rows=rows,
         epsilon=f"{255 * strip.epsilon:g}/255",
-        best=None if diagnosis.looks is None else diagnosis.looks.best,
+        best=None if diagnosis.saliency is None else diagnosis.saliency.best,
         album=album,
     )
     return Section("Robustness", finding, html, figures=figures)

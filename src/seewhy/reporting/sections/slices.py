@@ -22,9 +22,11 @@ def slices(study: ReportContext, album: Sprites) -> Section:
     """Slices that are significantly weak, with examples, and the mean place of each class's evidence."""
     result, diagnosis = study.test, study.diagnosis
     found = diagnosis.slices
-    looks = diagnosis.looks
-    suspects = () if looks is None else suspected_shortcuts(looks.evidence)
-    figures = {} if looks is None else {"evidence": class_attribution_figure(looks.evidence)}
+    looks = diagnosis.saliency
+    suspects = () if looks is None else suspected_shortcuts(looks.class_attribution)
+    figures = (
+        {} if looks is None else {"evidence": class_attribution_figure(looks.class_attribution)}
+    )
     if found:
         figures["slices"] = slices_figure(found, result.accuracy)
     html = render(
@@ -35,7 +37,10 @@ def slices(study: ReportContext, album: Sprites) -> Section:
         slices=[_described(group, study) for group in found],
         evidence=[]
         if looks is None
-        else [(place, result.classes[place]) for place in shown_classes(looks.evidence).tolist()],
+        else [
+            (place, result.classes[place])
+            for place in shown_classes(looks.class_attribution).tolist()
+        ],
         suspects=[_question(each, study) for each in suspects],
         best=None if looks is None else looks.best,
         album=album,
@@ -52,14 +57,14 @@ def _finding(found: tuple[Slice, ...], suspects: tuple[Shortcut, ...]) -> str:
     worst = found[0]
     return (
         f"{count(len(found), 'group')} of images {be(len(found))} significantly worse than the rest; the costliest, "
-        f"“{worst.description}”, is right on {percent(worst.accuracy)} against {percent(worst.rest)}; {where}."
+        f"“{worst.description}”, is right on {percent(worst.accuracy)} against {percent(worst.rest_accuracy)}; {where}."
     )
 
 
 def _described(
     group: Slice, study: ReportContext
 ) -> tuple[Slice, str, list[tuple[int, str, bool]]]:
-    carded = set(study.diagnosis.mistakes.tolist())
+    carded = set(study.diagnosis.errors.tolist())
     examples = [
         (index, alternative(study.test, index), index in carded)
         for index in slice_examples(group, study.test).tolist()
@@ -68,18 +73,18 @@ def _described(
 
 
 def _question(found: Shortcut, study: ReportContext) -> str:
-    looks, peak = study.diagnosis.looks, found.peak
+    looks, peak = study.diagnosis.saliency, found.peak
     assert looks is not None  # the finding is about its evidence
     scales = [
         side / grid
         for side, grid in zip(
-            study.run.image_shape[1:], looks.evidence.mean_maps.shape[1:], strict=True
+            study.run.image_shape[1:], looks.class_attribution.mean_maps.shape[1:], strict=True
         )
     ]
     top, bottom = (round(scales[0] * row) for row in (peak.top, peak.top + peak.height))
     left, right = (round(scales[1] * column) for column in (peak.left, peak.left + peak.width))
     return (
-        f"{found.name}: {percent(found.share, 0)} of the evidence lies at the {found.region}, against {percent(found.usual, 0)} "
+        f"{found.name}: {percent(found.share, 0)} of the evidence lies at the {found.region}, against {percent(found.median_of_others, 0)} "
         f"of that for other classes. Is it the object, or something that comes with it? Look at rows {top} to {bottom} and "
         f"columns {left} to {right} of its images."
     )

@@ -1,7 +1,7 @@
 """How far the maps that the report shows can be believed."""
 
 from seewhy.attribution.scores import TrustScore
-from seewhy.diagnosis.saliency import FINE
+from seewhy.diagnosis.saliency import MIN_MAP_SIDE
 from seewhy.figures.trust import trust_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, count, panel, percent, render
@@ -10,11 +10,11 @@ from seewhy.reporting.sprites import Sprites
 
 def trust(study: ReportContext, album: Sprites) -> Section:
     """Faithfulness and randomization of every method at every layer."""
-    looks = study.diagnosis.looks
+    looks = study.diagnosis.saliency
     if looks is None:
-        why = render("sections/untrusted.html", unexplained=study.diagnosis.unexplained)
+        why = render("sections/untrusted.html", unexplained=study.diagnosis.saliency_error)
         return Section("Trust", "0 kinds of maps were measured.", why)
-    verdicts = looks.verdicts
+    verdicts = looks.scores
     best, believed = verdicts[0], sum(verdict.trusted for verdict in verdicts)
     finding = (
         f"{believed} of {len(verdicts)} kinds of maps pass both checks; the most faithful is {best.method} at {best.layer}, "
@@ -28,7 +28,7 @@ def trust(study: ReportContext, album: Sprites) -> Section:
         ),
         rows=[_row(verdict) for verdict in verdicts],
         best=looks.best,
-        fine=FINE,
+        fine=MIN_MAP_SIDE,
         masks=best.pointing is not None,
         images=count(looks.images, "test image"),
     )
