@@ -1,4 +1,4 @@
-"""One training that all tests of the report share, small networks for odd cases, and equality of what was found out."""
+"""A run, its report, odd cases, and the equality of diagnoses, shared by the tests of the report."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -15,9 +15,12 @@ from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.models.classifier import Classifier
 from seewhy.models.normalization import Normalize
 from seewhy.reporting.context import ReportContext, make_context
-from seewhy.reporting.page import Page, page
+from seewhy.reporting.page import Page, render_page
+from seewhy.runs.environment import current_environment
+from seewhy.runs.result import RunResult
 from seewhy.runs.run import Run
 from seewhy.runs.training import fit
+from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe
 
 CLASSES = ("upright", "level <&> flat", "$x^2$", 'the "rest"')
@@ -48,7 +51,7 @@ def bars(
 
 @pytest.fixture(scope="session")
 def data() -> Dataset:
-    """Four classes of bars; some test images have a wrong label, and one is in both splits."""
+    """Four classes of bars; some test labels are wrong, and one test image is also in training."""
     train, test = bars(240, seed=1), bars(120, seed=2)
     wrong = torch.arange(0, 120, 9)
     labels = test.labels.index_copy(0, wrong, (test.labels[wrong] + 1 + wrong // 9 % 3) % 4)
@@ -60,7 +63,7 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="session")
 def small_recipe() -> Recipe:
-    """Learns them in a second, but not all of them."""
+    """Learns the bars in a second, with some errors."""
     return Recipe(
         name="small",
         model="speednet:width=0.125",
@@ -79,7 +82,7 @@ def run(small_recipe: Recipe, data: Dataset, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def later(small_recipe: Recipe, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same from other weights, for an epoch longer."""
+    """A run with another seed and an epoch more."""
     return fit(
         replace(small_recipe, seed=1, epochs=4),
         data,
@@ -89,18 +92,25 @@ def later(small_recipe: Recipe, data: Dataset, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
-def asked(run: Run, data: Dataset) -> ReportContext:
-    """The study of the run, which is kept in its directory."""
+def context(run: Run, data: Dataset) -> ReportContext:
+    """The context of the run, with its diagnosis in the run directory."""
     return make_context(run, data=data, quiet=True)
 
 
 @pytest.fixture(scope="session")
-def made(asked: ReportContext) -> Page:
-    return page(asked)
+def page(context: ReportContext) -> Page:
+    return render_page(context)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that share the trained runs."""
+    for item in items:
+        if {"run", "later"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.train)
 
 
 def network(channels: int = 3, classes: int = 4, convolutions: int = 2) -> nn.Module:
-    """A random one, of so many layers that can be explained; with none of them a linear one."""
+    """A random model with a number of layers that can be explained; a linear one without."""
     generator = torch.Generator().manual_seed(3)
     layers: list[nn.Module] = [Normalize([0.35] * channels, [0.2] * channels)]
     width = channels
@@ -118,7 +128,7 @@ def network(channels: int = 3, classes: int = 4, convolutions: int = 2) -> nn.Mo
 
 @torch.no_grad()
 def balanced(model: nn.Module, images: Tensor) -> nn.Module:
-    """The same with another bias, so that no class is predicted for all images."""
+    """The model with another head, so that no class is predicted for all images."""
     logits = model(images.float() / 255)
     head = list(model.modules())[-1]
     assert isinstance(head, nn.Linear)
@@ -137,7 +147,7 @@ CASES = (
     "absent class",
     "perfect",
     "all wrong",
-    "one mistake",
+    "one error",
     "grayscale",
     "oblong",
     "thirty",
@@ -149,7 +159,7 @@ CASES = (
 
 @kept
 def case(name: str) -> Case:
-    """A network and data with what the name says; where it says nothing of the labels, some of them are mistakes."""
+    """A model, data and predictions as the name says; some predictions are errors unless it says otherwise."""
     shape, classes = SHAPES.get(name, (3, 12, 12)), 2 if name == "two classes" else 4
     train, test = (bars(COUNTS.get(name, 24), classes, shape, seed) for seed in (1, 2))
     model = balanced(network(shape[0], classes, CONVOLUTIONS.get(name, 2)), test.images)
@@ -157,9 +167,9 @@ def case(name: str) -> Case:
     labels = test.labels
     if name == "absent class":
         labels = labels.clamp(max=2)
-    elif name in ("perfect", "one mistake"):
+    elif name in ("perfect", "one error"):
         labels = predicted.clone()
-        labels[7] = (predicted[7] + (name == "one mistake")) % classes
+        labels[7] = (predicted[7] + (name == "one error")) % classes
     elif name == "all wrong":
         labels = (predicted + 1 + torch.arange(len(predicted)) % 3) % classes
     test = replace(test, labels=labels, masks=None if name == "thirty" else test.masks)
@@ -173,23 +183,55 @@ def make_case() -> Callable[[str], Case]:
     return case
 
 
-@pytest.fixture(scope="session", params=CASES)
-def odd(request: pytest.FixtureRequest, run: Run) -> ReportContext:
-    """A study of each odd case, as if the network were that of a run."""
-    model, data, result = case(request.param)
-    found = diagnose(model, data, result, quiet=True)
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=() if name == "one error" else pytest.mark.slow) for name in CASES
+    ],
+)
+def odd(request: pytest.FixtureRequest) -> ReportContext:
+    """The context of each odd case, as if its model were that of a run."""
+    model, data, predictions = case(request.param)
+    run = run_of(model, data, predictions)
     assert run.result is not None
-    summary = replace(
-        run.result, accuracy=result.accuracy, interval=result.interval, images=len(result.labels)
+    return ReportContext(
+        run, run.result, predictions, diagnose(model, data, predictions, quiet=True)
     )
-    like = replace(
-        run, model=model, classes=data.classes, test=result, result=summary, directory=None
+
+
+def run_of(model: nn.Module, data: Dataset, predictions: Predictions) -> Run:
+    """A run with this model, without training."""
+    history = (EpochStats(1.0, 10, 0.1, 0.9, 1.0, 100.0, 2.0, 0.5, 1.0, 0.6),)
+    result = RunResult(
+        accuracy=predictions.accuracy,
+        plain_accuracy=predictions.accuracy,
+        interval=predictions.interval,
+        test_images=len(predictions.labels),
+        test_loss=1.0,
+        calibration_error=0.1,
+        selected_on="last epoch",
+        selected_epoch=1.0,
+        epochs=1.0,
+        steps=10,
+        train_seconds=1.0,
+        images_per_second=100.0,
+        parameters=1000,
+        optimizer_bytes=4000,
     )
-    return ReportContext(like, summary, result, found)
+    return Run(
+        recipe=Recipe(name="odd"),
+        classifier=Classifier(model, data.classes),
+        history=history,
+        predictions=predictions,
+        result=result,
+        environment=current_environment(torch.device("cpu"), "fp32"),
+        data=data.origin,
+        directory=None,
+    )
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal down to their tensors, except for how many seconds they took; NaN equals NaN."""
+    """Whether two values are equal down to their tensors, apart from `seconds`; NaN equals NaN."""
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):

@@ -19,16 +19,16 @@ Same = Any
 
 
 @pytest.fixture
-def copy(asked: ReportContext, tmp_path: Path) -> Run:
-    """The run with its diagnosis in a directory that a test may change."""
+def copy(context: ReportContext, tmp_path: Path) -> Run:
+    """The run with its diagnosis, in a directory that a test may change."""
 
-    assert asked.run.directory is not None
-    return open_run(shutil.copytree(asked.run.directory, tmp_path / "copy"))
+    assert context.run.directory is not None
+    return open_run(shutil.copytree(context.run.directory, tmp_path / "copy"))
 
 
 @pytest.fixture
-def diagnosed(asked: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Says for each diagnosis that is made whether it is a full one; what is found is known already."""
+def diagnosed(context: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each diagnosis that is made, whether it is a full one; it takes no time."""
     made: list[bool] = []
 
     def diagnose(
@@ -36,7 +36,7 @@ def diagnosed(asked: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[boo
     ) -> Diagnosis:
         assert (classifier.precision, classifier.tta) == ("fp32", "none")
         made.append(full)
-        return asked.diagnosis
+        return context.diagnosis
 
     monkeypatch.setattr("seewhy.reporting.context.diagnose", diagnose)
     return made
@@ -47,9 +47,9 @@ def path_of(run: Run) -> Path:
     return run.directory / FILE
 
 
-def test_what_was_kept_is_read_without_data(
+def test_make_context_reads_the_diagnosis_without_data(
     copy: Run,
-    asked: ReportContext,
+    context: ReportContext,
     diagnosed: list[bool],
     same: Same,
     monkeypatch: pytest.MonkeyPatch,
@@ -58,29 +58,29 @@ def test_what_was_kept_is_read_without_data(
         raise AssertionError("no data is needed")
 
     monkeypatch.setattr("seewhy.reporting.context.reload_data", no_data)
-    assert same(make_context(copy, quiet=True).diagnosis, asked.diagnosis)
+    assert same(make_context(copy, quiet=True).diagnosis, context.diagnosis)
     assert same(
-        make_context(copy, full=True, quiet=True).diagnosis, asked.diagnosis
-    )  # which holds all mistakes anyway
+        make_context(copy, full=True, quiet=True).diagnosis, context.diagnosis
+    )  # it has all errors
     assert diagnosed == []
 
 
-def test_fresh_asks_anew_and_keeps_that(
-    copy: Run, data: Dataset, asked: ReportContext, diagnosed: list[bool], same: Same
+def test_fresh_diagnoses_again(
+    copy: Run, data: Dataset, context: ReportContext, diagnosed: list[bool], same: Same
 ) -> None:
-    stale = replace(asked.diagnosis, saliency_error="stale")
+    stale = replace(context.diagnosis, saliency_error="stale")
     save(stale, path_of(copy))
     assert make_context(copy, data=data, quiet=True).diagnosis.saliency_error == "stale"
     found = make_context(copy, data=data, fresh=True, quiet=True)
     assert diagnosed == [False]
     assert found.diagnosis.saliency_error == ""
-    assert same(load(Diagnosis, path_of(copy)), asked.diagnosis)
+    assert same(load(Diagnosis, path_of(copy)), context.diagnosis)
 
 
-def test_full_asks_anew_where_only_some_mistakes_were_kept(
-    copy: Run, data: Dataset, asked: ReportContext, diagnosed: list[bool]
+def test_full_diagnoses_again_if_errors_are_missing(
+    copy: Run, data: Dataset, context: ReportContext, diagnosed: list[bool]
 ) -> None:
-    save(replace(asked.diagnosis, errors=asked.diagnosis.errors[:4]), path_of(copy))
+    save(replace(context.diagnosis, errors=context.diagnosis.errors[:4]), path_of(copy))
     assert len(make_context(copy, data=data, quiet=True).diagnosis.errors) == 4
     assert diagnosed == []
     found = make_context(copy, data=data, full=True, quiet=True)
@@ -88,12 +88,12 @@ def test_full_asks_anew_where_only_some_mistakes_were_kept(
     assert found.full
     assert (
         len(found.diagnosis.errors)
-        == int((~asked.test.correct).sum())
+        == int((~context.predictions.correct).sum())
         == len(load(Diagnosis, path_of(copy)).errors)
     )
 
 
-def test_without_a_directory_nothing_is_kept(
+def test_make_context_writes_nothing_without_directory(
     run: Run, data: Dataset, diagnosed: list[bool], tmp_path: Path
 ) -> None:
     memory = replace(run, directory=None)
@@ -103,22 +103,22 @@ def test_without_a_directory_nothing_is_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("lacks", ["test", "result"])
-def test_an_unfinished_run_is_refused(
+@pytest.mark.parametrize("lacks", ["predictions", "result"])
+def test_unfinished_runs_are_rejected(
     copy: Run, data: Dataset, lacks: str, diagnosed: list[bool]
 ) -> None:
     unfinished = replace(copy, **{lacks: None})  # type: ignore[arg-type]
     with pytest.raises(
-        SeewhyError, match=r"copy did not come to its end, .*; `seewhy train --resume` goes on"
+        SeewhyError, match=r"copy has not finished; resume it with `seewhy resume`, then report"
     ):
         make_context(unfinished, data=data, quiet=True)
     path_of(copy).unlink()
-    with pytest.raises(SeewhyError, match=r"copy did not come to its end"):
+    with pytest.raises(SeewhyError, match=r"copy has not finished"):
         make_context(replace(copy, directory=None), against=unfinished, data=data, quiet=True)
     assert diagnosed == []
 
 
-def test_changed_data_are_refused(copy: Run, data: Dataset, diagnosed: list[bool]) -> None:
+def test_changed_data_are_rejected(copy: Run, data: Dataset, diagnosed: list[bool]) -> None:
     path_of(copy).unlink()
     with pytest.raises(
         SeewhyError,
@@ -131,13 +131,15 @@ def test_changed_data_are_refused(copy: Run, data: Dataset, diagnosed: list[bool
     assert not path_of(copy).exists()
 
 
-def test_a_damaged_diagnosis_is_named_and_made_anew(
+def test_damaged_diagnosis_is_replaced(
     copy: Run, data: Dataset, diagnosed: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = path_of(copy)
     path.write_bytes(path.read_bytes()[:-2000])
     make_context(copy, data=data)
-    assert re.search(r"diagnosis\.npz is damaged .*; diagnosing anew", capsys.readouterr().err)
+    assert re.search(
+        r"diagnosis\.npz is missing, damaged, .*; diagnosing again", capsys.readouterr().err
+    )
     path.write_bytes(path.read_bytes()[:-2000])
     make_context(copy, data=data, fresh=True, quiet=True)  # which does not look at it
     path.write_bytes(b"")
@@ -146,42 +148,50 @@ def test_a_damaged_diagnosis_is_named_and_made_anew(
     assert diagnosed == [False, False, False]
 
 
-def test_runs_on_different_images_are_refused_before_anything_is_diagnosed(
+def test_runs_on_different_images_are_rejected_before_diagnosing(
     copy: Run, later: Run, data: Dataset, diagnosed: list[bool]
 ) -> None:
     path_of(copy).unlink()
-    assert later.test is not None
+    assert later.predictions is not None
     for other, said in (
         (
-            Predictions(later.test.logits[:50], later.test.labels[:50], later.test.classes),
+            Predictions(
+                later.predictions.logits[:50],
+                later.predictions.labels[:50],
+                later.predictions.classes,
+            ),
             "120 images",
         ),
         (
-            Predictions(later.test.logits, later.test.labels.flip(0), later.test.classes),
+            Predictions(
+                later.predictions.logits,
+                later.predictions.labels.flip(0),
+                later.predictions.classes,
+            ),
             "compare two runs",
         ),
         (
-            Predictions(later.test.logits, later.test.labels, ("a", "b", "c", "d")),
+            Predictions(later.predictions.logits, later.predictions.labels, ("a", "b", "c", "d")),
             "compare two runs",
         ),
     ):
         with pytest.raises(SeewhyError, match=said):
-            make_context(copy, replace(later, test=other), data, quiet=True)
+            make_context(copy, replace(later, predictions=other), data, quiet=True)
     assert diagnosed == []
     assert not path_of(copy).exists()
 
 
-def test_another_run_is_studied_on_the_same_data(
+def test_baseline_is_diagnosed_on_the_same_data(
     copy: Run, later: Run, data: Dataset, diagnosed: list[bool]
 ) -> None:
     found = make_context(copy, replace(later, directory=None), data, quiet=True)
     assert diagnosed == [False]  # the data are at hand, though they cannot be loaded
-    assert found.other is not None
-    assert found.other.test is later.test
-    assert found.other.other is None
+    assert found.baseline is not None
+    assert found.baseline.predictions is later.predictions
+    assert found.baseline.baseline is None
 
 
-def test_names(asked: ReportContext) -> None:
-    assert asked.title == "small on bars"
-    assert asked.name(3) == "bar-3.png"
-    assert replace(asked, paths=True).name(3) == "photos/2/bar-3.png"
+def test_name_has_directories_with_paths(context: ReportContext) -> None:
+    assert context.title == "small on bars"
+    assert context.name(3) == "bar-3.png"
+    assert replace(context, paths=True).name(3) == "photos/2/bar-3.png"

@@ -34,7 +34,7 @@ def by_hand(result: Predictions) -> list[int]:
 
 
 def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
-    result, found = odd.test, odd.diagnosis
+    result, found = odd.predictions, odd.diagnosis
     assert sorted(found.errors.tolist()) == sorted(by_hand(result))
     confidence = result.confidence[found.errors]
     assert (confidence[:-1] >= confidence[1:]).all()
@@ -44,7 +44,7 @@ def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
     for curve in (*found.attacks, *found.corruptions):
         assert curve.accuracy[0].item() == pytest.approx(
             clean
-        )  # of less than 250 images all are asked
+        )  # of less than 250 images all are sampled
         assert curve.images == len(result.labels)
         assert curve.accuracy.isfinite().all()
     if found.saliency is None:
@@ -62,7 +62,7 @@ def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
 
 def test_what_the_odd_cases_are(make_case: Make) -> None:
     """That each of them is what its name says."""
-    perfect, wrong, one = (make_case(name)[2] for name in ("perfect", "all wrong", "one mistake"))
+    perfect, wrong, one = (make_case(name)[2] for name in ("perfect", "all wrong", "one error"))
     assert [int((~result.correct).sum()) for result in (perfect, wrong, one)] == [0, 24, 1]
     assert 3 not in make_case("absent class")[2].labels
     assert make_case("oblong")[1].test.images.shape[1:] == (3, 96, 64)
@@ -91,7 +91,7 @@ def test_without_layers_there_is_everything_else(make_case: Make) -> None:
 def test_twice_is_equal_and_kept_whole(
     precision: str, make_case: Make, same: Same, tmp_path: Path
 ) -> None:
-    model, data, result = make_case("one mistake")
+    model, data, result = make_case("one error")
     classifier = Classifier(model, precision=precision)
     first, second = (diagnose(classifier, data, result, quiet=True) for _ in range(2))
     assert same(first, second)
@@ -100,7 +100,7 @@ def test_twice_is_equal_and_kept_whole(
 
 
 def test_the_model_and_the_world_are_left_as_they_were(make_case: Make) -> None:
-    model, data, result = make_case("one mistake")
+    model, data, result = make_case("one error")
     model[1].weight.requires_grad_(False)  # type: ignore[index, union-attr]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     needs = [parameter.requires_grad for parameter in model.parameters()]
@@ -161,19 +161,19 @@ def test_of_many_mistakes_some_of_all_kinds_are_explained(
 
 
 def test_predictions_of_other_images_are_refused(make_case: Make) -> None:
-    model, data, result = make_case("one mistake")
+    model, data, result = make_case("one error")
     for other in (
         Predictions(result.logits[:20], result.labels[:20], result.classes),
         Predictions(result.logits, result.labels.flip(0), result.classes),
     ):
         with pytest.raises(
-            SeewhyError, match="these predictions are not of the test split of one mistake"
+            SeewhyError, match="these predictions are not of the test split of one error"
         ):
             diagnose(model, data, other, quiet=True)
 
 
 def test_a_model_in_training_mode_is_refused(make_case: Make) -> None:
-    model, data, result = make_case("one mistake")
+    model, data, result = make_case("one error")
     model.train()
     try:
         with pytest.raises(SeewhyError, match="training mode"):

@@ -1,4 +1,4 @@
-"""What the report says of an experiment, on its own page and in that of a trial."""
+"""The section on an experiment, in the report of a trial and in that of the experiment."""
 
 import base64
 import csv
@@ -26,9 +26,9 @@ from seewhy.experiments.experiment import (
 )
 from seewhy.experiments.statistics import summarize
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.page import experiment_page, report_experiment
+from seewhy.reporting.page import render_experiment_page, report_experiment
 from seewhy.reporting.section import Section
-from seewhy.reporting.sections.experiment import experiment, experiment_section
+from seewhy.reporting.sections.experiment import experiment_section, recipes_section
 from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.run import Run
@@ -38,7 +38,7 @@ from seewhy.train.recipe import Recipe
 Make = Callable[..., Experiment]
 MARKUP = "<b>a & b</b>"
 ACCURACIES = {"sgd": (0.80, 0.82, 0.81), MARKUP: (0.90, 0.91, 0.93), "adam": (0.905, 0.90, 0.91)}
-SEARCHED = LRRangeTest(
+RANGE_TEST = LRRangeTest(
     tuple(np.logspace(-5, 0, 40)),
     tuple(np.linspace(3, 1, 40)),
     tuple(np.linspace(3, 1, 40)),
@@ -48,28 +48,28 @@ SEARCHED = LRRangeTest(
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The words of every figure that is asked for, instead of its drawing."""
-    said: list[str] = []
+    """The text alternatives of the figures, which are not drawn."""
+    descriptions: list[str] = []
 
-    def words(figure: object, name: str, description: str) -> str:
-        said.append(description)
+    def record(figure: object, name: str, description: str) -> str:
+        descriptions.append(description)
         return "<svg></svg>"
 
-    monkeypatch.setattr("seewhy.reporting.section.inline_svg", words)
-    return said
+    monkeypatch.setattr("seewhy.reporting.section.inline_svg", record)
+    return descriptions
 
 
 @pytest.fixture
 def made(experiment_of: Make) -> Experiment:
-    """Three recipes over three seeds, of which one's learning rate was found, and one that failed."""
-    courses = {
+    """Three recipes over three seeds, one of them with an LR range test, and one that failed."""
+    histories = {
         name: [[(1, 2.0, 0.5), (2, 2 * (1 - value), value)] for value in each]
         for name, each in ACCURACIES.items()
     }
-    found = experiment_of(
-        courses | {"bad": ["the loss is <nan>", "the loss is <nan>", "not begun"]}
+    experiment = experiment_of(
+        histories | {"bad": ["the loss is <nan>", "the loss is <nan>", "not begun"]}
     )
-    return replace(found, range_tests={"adam": SEARCHED})
+    return replace(experiment, range_tests={"adam": RANGE_TEST})
 
 
 def text_of(html: str) -> str:
@@ -88,7 +88,7 @@ def tables(html: str) -> list[list[list[str]]]:
 
 
 def csvs(html: str) -> dict[str, list[dict[str, str]]]:
-    """What the links download, by the name of the file."""
+    """The rows of each CSV link, by file name."""
     links = re.findall(
         r'href="data:text/csv;charset=utf-8;base64,([^"]*)" download="([^"]*)"', html
     )
@@ -99,10 +99,10 @@ def csvs(html: str) -> dict[str, list[dict[str, str]]]:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(
+def test_table_has_means_deviations_and_intervals_by_rank(
     made: Experiment,
 ) -> None:
-    section = experiment_section(made)
+    section = recipes_section(made)
     [head, *rows] = tables(section.html)[0]
     assert [row[0] for row in rows] == [MARKUP, "adam", "sgd", "bad"]
     column = {name: place for place, name in enumerate(head)}
@@ -111,27 +111,27 @@ def test_the_table_holds_means_spreads_and_intervals_of_the_most_accurate_first(
         low, high = student.interval(0.95, 2, values.mean(), values.std(ddof=1) / np.sqrt(3))
         assert (
             row[column["test accuracy, %"]]
-            == f"{values.mean():.2f} ± {values.std(ddof=1):.2f} {low:.2f} to {high:.2f}"
+            == f"{values.mean():.2f} ± {values.std(ddof=1):.2f} {low:.2f}–{high:.2f}"
         )
         losses = 2 * (1 - values / 100)
         assert row[column["training loss"]] == f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f}"
         assert row[column["calibration error, %"]] == "3.00 ± 1.00"
-        assert row[column["optimizer's memory, MB"]] == "4.0"
+        assert row[column["optimizer state, MB"]] == "4.0"
         assert row[column["seeds"]] == "3"
-        assert row[column["learning rate"]] == ("0.1 found" if row[0] == "adam" else "0.1")
+        assert row[column["learning rate"]] == ("0.1 LR finder" if row[0] == "adam" else "0.1")
     assert rows[3][1:] == ["0.1", "4", "–", "–", "–", "–", "–", "–", "0 of 3"]
     assert section.finding == summarize(made, "accuracy")
     assert MARKUP not in section.html
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_every_pair_is_tested(made: Experiment) -> None:
-    html = experiment_section(made).html
+def test_table_of_differences_tests_every_pair(made: Experiment) -> None:
+    html = recipes_section(made).html
     _, by_accuracy, by_loss = tables(html)
     pairs = {
-        f"{MARKUP} over sgd": (MARKUP, "sgd"),
-        f"{MARKUP} over adam": (MARKUP, "adam"),
-        "adam over sgd": ("adam", "sgd"),
+        f"{MARKUP} vs. sgd": (MARKUP, "sgd"),
+        f"{MARKUP} vs. adam": (MARKUP, "adam"),
+        "adam vs. sgd": ("adam", "sgd"),
     }
     tests = {
         name: ttest_rel(*(ACCURACIES[recipe] for recipe in pair)) for name, pair in pairs.items()
@@ -145,27 +145,27 @@ def test_every_pair_is_tested(made: Experiment) -> None:
         better, worse = (np.array(ACCURACIES[recipe]) for recipe in pairs[row[0]])
         gap = 100 * (better - worse).mean()
         highest = max(highest, min(1, (3 - place) * found.pvalue))
-        said = "real" if highest < 0.05 else "may be luck"
+        significant = "yes" if highest < 0.05 else "no"
         assert row[1:] == [
             "3",
             f"{gap:+.2f}",
             f"{low:+.2f} to {high:+.2f}",
             f"{found.pvalue:.2g}",
             f"{highest:.2g}",
-            said,
+            significant,
         ]
-    assert {row[-1] for row in by_accuracy[1:]} == {"real", "may be luck"}
+    assert {row[-1] for row in by_accuracy[1:]} == {"yes", "no"}
     gap = -2 * np.subtract(ACCURACIES["adam"], ACCURACIES["sgd"]).mean()
-    assert [row[2] for row in by_loss[1:] if row[0] == "adam over sgd"] == [f"{gap:+.3f}"]
-    real = sum(row[-1] == "real" for row in by_accuracy[1:])
-    assert f"{real} of 3 pairs by test accuracy" in text_of(html)
-    assert "a paired t-test" in html
+    assert [row[2] for row in by_loss[1:] if row[0] == "adam vs. sgd"] == [f"{gap:+.3f}"]
+    count = sum(row[-1] == "yes" for row in by_accuracy[1:])
+    assert f"Test accuracy: {count} of 3 differences significant" in text_of(html)
+    assert "Paired t-test" in html
     assert "Holm" in html
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_numbers_are_downloaded_whole(made: Experiment) -> None:
-    found = csvs(experiment_section(made).html)
+def test_csv_has_unrounded_numbers(made: Experiment) -> None:
+    found = csvs(recipes_section(made).html)
     assert [
         (row["recipe"], int(row["seed"]), float(row["accuracy"])) for row in found["trials.csv"]
     ] == [
@@ -185,32 +185,33 @@ def test_numbers_are_downloaded_whole(made: Experiment) -> None:
     assert len(found["differences.csv"]) == 15  # 3 pairs by 5 metrics
 
 
-def test_figures_have_names_and_words(made: Experiment, no_figures: list[str]) -> None:
-    section = experiment_section(made)
+def test_figures_have_names_and_text_alternatives(made: Experiment, no_figures: list[str]) -> None:
+    section = recipes_section(made)
     assert set(section.figures) == {
         "recipes-accuracy",
         "recipes-loss",
         *(f"recipes-{what}-by-{by}" for what in ("accuracy", "loss") for by in ("epoch", "second")),
     }
     assert len(no_figures) == 7
-    assert "Range test of adam: the loss by learning rate" in no_figures[-1]
+    assert no_figures[-1] == "Loss by learning rate in the range test of adam"
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_what_failed_is_listed_with_the_reason(made: Experiment) -> None:
-    text = text_of(experiment_section(made).html)
-    assert "Not finished bad , seeds 0, 1: the loss is <nan> bad , seed 2: not begun" in text
+def test_unfinished_trials_are_listed_with_the_reason(made: Experiment) -> None:
+    text = text_of(recipes_section(made).html)
+    assert "Unfinished trials bad , seeds 0, 1: the loss is <nan> bad , seed 2: not begun" in text
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_where_nothing_has_finished_only_that_is_said(experiment_of: Make) -> None:
-    section = experiment_section(experiment_of({"bad": ["not finite"], "worse": ["not begun"]}))
+def test_section_without_finished_trials_lists_only_the_reasons(experiment_of: Make) -> None:
+    section = recipes_section(experiment_of({"bad": ["not finite"], "worse": ["not begun"]}))
     assert section.finding == "No training has finished yet."
     assert "<svg" not in section.html
     assert "<table" not in section.html
     assert section.figures == {}
     assert (
-        text_of(section.html) == "Not finished bad , seed 0: not finite worse , seed 0: not begun"
+        text_of(section.html)
+        == "Unfinished trials bad , seed 0: not finite worse , seed 0: not begun"
     )
 
 
@@ -218,29 +219,27 @@ def test_where_nothing_has_finished_only_that_is_said(experiment_of: Make) -> No
 @pytest.mark.parametrize(
     "accuracies", [{"adam": (0.9,)}, {"adam": (0.9, 0.8)}, {"adam": (0.9,), "sgd": (0.8,)}]
 )
-def test_few_recipes_and_seeds(
+def test_section_of_few_recipes_and_seeds(
     accuracies: Mapping[str, Sequence[float]], experiment_of: Make
 ) -> None:
     made = experiment_of(
         {name: [[(1.0, 2.0, value)] for value in each] for name, each in accuracies.items()}
     )
-    section = experiment_section(made)
+    section = recipes_section(made)
     assert not re.search(r"\bnan\b", text_of(section.html))
-    assert ("Which differences are real" in section.html) == (len(accuracies) > 1)
-    assert "Not finished" not in section.html
+    assert ("Significance of the differences" in section.html) == (len(accuracies) > 1)
+    assert "Unfinished" not in section.html
 
 
-def test_many_pairs_and_range_tests_are_cut_and_that_is_said(
-    experiment_of: Make, no_figures: list[str]
-) -> None:
+def test_pairs_and_range_tests_are_limited(experiment_of: Make, no_figures: list[str]) -> None:
     names = [f"r{place}" for place in range(16)]
     made = experiment_of(
         {name: [[(1.0, 2.0, 0.5 + place / 100)]] * 2 for place, name in enumerate(names)}
     )
-    html = experiment_section(replace(made, range_tests=dict.fromkeys(names, SEARCHED))).html
+    html = recipes_section(replace(made, range_tests=dict.fromkeys(names, RANGE_TEST))).html
     assert [len(each) for each in tables(html)] == [17, 101, 101]
-    assert "of 120 pairs by test accuracy, the first 100" in text_of(html)
-    assert "The first 12 of 16." in html
+    assert "of 120 differences significant (first 100 shown)" in text_of(html)
+    assert "Shown are the first 12 of 16." in html
     assert len(no_figures) == 6 + 12
 
 
@@ -262,12 +261,14 @@ class Trained:
         ):
             shutil.copytree(run.directory, trial)
 
-    def section(self, asked: ReportContext, name: str = "adam, crop:1/seed-1") -> Section | None:
+    def section(self, context: ReportContext, name: str = "adam, crop:1/seed-1") -> Section | None:
         recipe, _, seed = name.partition("/")
-        return self.of(asked, self.homes[recipe] / seed)
+        return self.of(context, self.homes[recipe] / seed)
 
-    def of(self, asked: ReportContext, directory: Path) -> Section | None:
-        return experiment(replace(asked, run=replace(asked.run, directory=directory)), Sprites({}))
+    def of(self, context: ReportContext, directory: Path) -> Section | None:
+        return experiment_section(
+            replace(context, run=replace(context.run, directory=directory)), Sprites({})
+        )
 
 
 @pytest.fixture
@@ -276,12 +277,12 @@ def trained(tmp_path: Path, run: Run) -> Trained:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_report_of_a_trial_shows_its_experiment_right_before_the_training(
-    trained: Trained, asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+def test_report_of_a_trial_has_its_experiment(
+    trained: Trained, context: ReportContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list(SECTIONS)
     assert names[names.index("training") - 1] == "experiment"
-    found = trained.section(asked)
+    found = trained.section(context)
     assert found is not None
     assert "This run is seed 1 of adam, crop:1 ." in text_of(found.html)
     assert [row[-1] for row in tables(found.html)[0]] == ["seeds", "2", "1 of 2"]
@@ -289,23 +290,26 @@ def test_the_report_of_a_trial_shows_its_experiment_right_before_the_training(
         'href="data:', ""
     )  # the file may be sent without its neighbors
     monkeypatch.chdir(trained.homes["s g d"] / "seed-0")
-    assert trained.of(asked, Path()) is not None
+    assert trained.of(context, Path()) is not None
 
 
-def test_the_report_of_another_run_does_not(
-    trained: Trained, asked: ReportContext, tmp_path: Path
+def test_report_of_another_run_has_no_experiment(
+    trained: Trained, context: ReportContext, tmp_path: Path
 ) -> None:
-    assert experiment(replace(asked, run=replace(asked.run, directory=None)), Sprites({})) is None
-    assert experiment(asked, Sprites({})) is None
     assert (
-        trained.of(asked, trained.home / "mine" / "run") is None
+        experiment_section(replace(context, run=replace(context.run, directory=None)), Sprites({}))
+        is None
+    )
+    assert experiment_section(context, Sprites({})) is None
+    assert (
+        trained.of(context, trained.home / "mine" / "run") is None
     )  # which lies there, but is no trial
-    assert trained.section(asked, "s g d/seed-1") is None  # which has not finished
+    assert trained.section(context, "s g d/seed-1") is None  # which has not finished
     (trained.home / FILE).write_text('{"seeds": [')
-    assert trained.section(asked) is None
+    assert trained.section(context) is None
 
 
-def test_a_page_of_its_own_links_to_the_reports_of_the_trials(
+def test_report_experiment_links_to_the_reports_of_the_trials(
     trained: Trained, tmp_path: Path
 ) -> None:
     for seed in (0, 1):
@@ -314,7 +318,7 @@ def test_a_page_of_its_own_links_to_the_reports_of_the_trials(
     assert path == trained.home / "report.html"
     html = path.read_text(encoding="utf-8")
     assert "<h1>2 recipes, 2 seeds on bars</h1>" in html
-    assert "3 of 4 trainings finished" in html
+    assert "3 of 4 trials finished" in html
     assert "experiment compared." in text_of(html)
     links = [
         unquote(unescape(link))
@@ -327,7 +331,7 @@ def test_a_page_of_its_own_links_to_the_reports_of_the_trials(
         "recipes.png",
         "recipes-accuracy.png",
     }
-    other = experiment_page(open_experiment(trained.home), tmp_path / "elsewhere").html
+    other = render_experiment_page(open_experiment(trained.home), tmp_path / "elsewhere").html
     assert "/a%20b/compared/" in other
     [link, _] = [
         unquote(link)
@@ -337,10 +341,8 @@ def test_a_page_of_its_own_links_to_the_reports_of_the_trials(
     assert (tmp_path / "elsewhere" / link).resolve().read_text() == "the report"
 
 
-def test_the_page_has_no_script_and_a_policy_that_allows_none(
-    made: Experiment, tmp_path: Path
-) -> None:
-    html = experiment_page(made, tmp_path).html
+def test_experiment_page_has_no_script(made: Experiment, tmp_path: Path) -> None:
+    html = render_experiment_page(made, tmp_path).html
     assert "<script" not in html
     assert " style=" not in html
     [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
@@ -357,12 +359,10 @@ def test_the_page_has_no_script_and_a_policy_that_allows_none(
     assert html.count("<section ") == 1
 
 
-def test_an_experiment_without_a_finished_training_has_a_page(
-    experiment_of: Make, tmp_path: Path
-) -> None:
+def test_report_experiment_without_finished_trials(experiment_of: Make, tmp_path: Path) -> None:
     html = report_experiment(experiment_of({"bad": ["not finite"]}, tmp_path)).read_text(
         encoding="utf-8"
     )
-    assert "0 of 1 training finished" in html
+    assert "0 of 1 trial finished" in html
     assert "No training has finished yet." in html
     assert not (tmp_path / "figures").exists()

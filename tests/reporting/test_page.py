@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,23 +12,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seewhy.data.dataset import Dataset
+from seewhy.diagnosis.diagnosis import slice_examples
+from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.reporting import page as module
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.page import Page, page, report
-from seewhy.reporting.section import Section
+from seewhy.reporting.page import Page, limit_errors, render_page, report
+from seewhy.reporting.section import Section, sprite_html
 from seewhy.reporting.sections.table import SECTIONS
+from seewhy.reporting.sprites import Sprites
 from seewhy.runs.run import Run
 
-OPTIONAL = {"td", "th", "tr"}  # to be closed
+MakeSection = Callable[[ReportContext, Sprites], Section | None]
+OPTIONAL = {"td", "th", "tr"}  # end tags
 VOID = {"meta", "link", "input", "br", "hr", "img", "wbr"}
 
 
 class Parsed(HTMLParser):
-    """The elements of a page with their attributes, their text, and the content of scripts and styles."""
+    """The elements of a page, its text, and the content of its scripts and styles."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -40,7 +45,7 @@ class Parsed(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs)), "an attribute is there twice"
+        assert len(attrs) == len(dict(attrs)), "duplicate attribute"
         self.elements.append((tag, {key: value or "" for key, value in attrs}))
         while tag in OPTIONAL and self.open[-1] in (["td", "th"] if tag != "tr" else OPTIONAL):
             self.open.pop()  # a cell ends where the next begins
@@ -75,13 +80,13 @@ class Parsed(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def parsed(made: Page) -> Parsed:
-    found = Parsed(made.html)
-    assert found.open == []
-    return found
+def parsed(page: Page) -> Parsed:
+    parsed = Parsed(page.html)
+    assert parsed.open == []
+    return parsed
 
 
-def test_the_policy_allows_what_is_there_and_nothing_else(parsed: Parsed) -> None:
+def test_policy_allows_only_the_style_and_script_of_the_page(parsed: Parsed) -> None:
     (policy,) = (
         each["content"]
         for tag, each in parsed.elements
@@ -105,7 +110,7 @@ def test_the_policy_allows_what_is_there_and_nothing_else(parsed: Parsed) -> Non
         assert directives[directive] == hashes
 
 
-def test_nothing_asks_for_anything_outside(parsed: Parsed) -> None:
+def test_page_loads_nothing(parsed: Parsed) -> None:
     for tag, key, value in parsed.attributes():
         assert key != "style"
         assert not key.startswith("on"), "an event handler"
@@ -118,13 +123,13 @@ def test_nothing_asks_for_anything_outside(parsed: Parsed) -> None:
             assert value.startswith(("#", "data:image/", "data:text/csv", "data:,"))
     for tag, attributes, text in parsed.raw:
         if attributes.get("type") != "application/json":
-            found = re.findall(r"(?:https?:)?//[\w.]+\.\w+[^\s\"'`]*", text)
-            assert set(found) <= {"http://www.w3.org/2000/svg"}
+            urls = re.findall(r"(?:https?:)?//[\w.]+\.\w+[^\s\"'`]*", text)
+            assert set(urls) <= {"http://www.w3.org/2000/svg"}
             assert "@import" not in text
             assert tag == "script" or "url(" not in text
 
 
-def test_ids_are_unique_and_every_reference_is_to_one(parsed: Parsed) -> None:
+def test_ids_are_unique_and_references_resolve(parsed: Parsed) -> None:
     ids = Counter(value for _, key, value in parsed.attributes() if key == "id")
     assert set(ids.values()) == {1}
     references = 0
@@ -139,55 +144,57 @@ def test_ids_are_unique_and_every_reference_is_to_one(parsed: Parsed) -> None:
     assert references > 100
 
 
-def test_the_numbers_are_those_of_the_summary(
-    run: Run, asked: ReportContext, parsed: Parsed
+def test_page_has_the_numbers_of_the_summary(
+    run: Run, context: ReportContext, parsed: Parsed
 ) -> None:
     assert run.directory is not None
     summary = json.loads((run.directory / "summary.json").read_text())
-    wrong = round(summary["images"] * (1 - summary["accuracy"]))
+    wrong = round(summary["test_images"] * (1 - summary["accuracy"]))
     accuracy = f"{100 * summary['accuracy']:.2f}%"
     low, high = (100 * bound for bound in summary["interval"])
-    assert (
-        f"{accuracy} of 120 test images are classified correctly (95% interval {low:.2f} to {high:.2f}%)"
-        in parsed.text
-    )
-    assert f"small on bars: {accuracy} of 120 test images" in parsed.text  # the title
+    assert f"{accuracy} (95% CI {low:.2f}–{high:.2f}%, 120 images)" in parsed.text
+    assert f"small on bars: Test accuracy {accuracy} (120 images)" in parsed.text  # the title
     assert f"{wrong:,} of 120 test images are misclassified" in parsed.text
-    data = parsed.data()["mistakes"]
-    assert sorted(data["index"]) == sorted((~asked.test.correct).nonzero().flatten().tolist())
-    assert data["classes"] == list(asked.test.classes)
+    data = parsed.data()["errors"]
+    assert sorted(data["index"]) == sorted(
+        (~context.predictions.correct).nonzero().flatten().tolist()
+    )
+    assert data["classes"] == list(context.predictions.classes)
     for row, index in enumerate(data["index"]):
-        expected = asked.test.logits[index].double().softmax(0)
+        expected = context.predictions.logits[index].double().softmax(0)
         assert data["probabilities"][row] == pytest.approx(
             expected[data["top"][row]].tolist(), abs=6e-4
         )
-        assert data["kinds"][row] == [int(asked.test.labels[index]), int(expected.argmax())]
+        assert data["confusions"][row] == [
+            int(context.predictions.labels[index]),
+            int(expected.argmax()),
+        ]
         assert data["loss"][row] == pytest.approx(
-            -expected[asked.test.labels[index]].log().item(), abs=6e-4
+            -expected[context.predictions.labels[index]].log().item(), abs=6e-4
         )
         assert data["names"][row] == f"bar-{index}.png"
 
 
-def test_what_is_shown_of_a_mistake_is_its_image(
-    data: Dataset, asked: ReportContext, parsed: Parsed
+def sprites_of(html: str) -> dict[str, np.ndarray]:
+    """The pixels (height, width, 3) of each sheet."""
+    urls = re.findall(r'<image id="(s\d+)"[^>]* href="data:image/webp;base64,([^"]*)"', html)
+    return {
+        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+        for name, content in urls
+    }
+
+
+def test_gallery_shows_the_right_images(
+    data: Dataset, context: ReportContext, page: Page, parsed: Parsed
 ) -> None:
-    sheets = {
-        each["id"]: each["href"] for tag, each in parsed.elements if tag == "image" and "id" in each
-    }
-    pixels = {
-        name: np.asarray(
-            Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-        )
-        for name, url in sheets.items()
-        if re.fullmatch(r"s\d+", name)
-    }
-    where = {
-        each["id"]: place
-        for place, (tag, each) in enumerate(parsed.elements)
+    pixels = sprites_of(page.html)
+    position = {
+        each["id"]: number
+        for number, (tag, each) in enumerate(parsed.elements)
         if tag == "li" and "id" in each
     }
-    for index in asked.diagnosis.errors.tolist():
-        start = where[f"image-{index}"]
+    for index in context.diagnosis.errors.tolist():
+        start = position[f"image-{index}"]
         use = next(each for tag, each in parsed.elements[start:] if tag == "use")
         label = next(each["aria-label"] for tag, each in parsed.elements[start:] if tag == "svg")
         left, top = -int(use["x"]), -int(use["y"])
@@ -196,117 +203,184 @@ def test_what_is_shown_of_a_mistake_is_its_image(
         assert label.startswith(f"true {data.classes[data.test.labels[index]]}, predicted ")
 
 
-def test_names_are_data_not_markup(made: Page, parsed: Parsed) -> None:
+def test_class_names_are_escaped(page: Page, parsed: Parsed) -> None:
     assert "level <&> flat" in parsed.text
-    assert "<&>" not in made.html
+    assert "<&>" not in page.html
     assert "$x^2$" in parsed.text
 
 
 @pytest.fixture
 def few_sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without the sections that have figures, which take most of their time."""
-    for name in set(SECTIONS) - {"verdict", "mistakes", "labels", "comparison"}:
+    """Pages without the sections that have figures, which are slow."""
+    for name in set(SECTIONS) - {"overview", "errors", "label-issues", "comparison"}:
         monkeypatch.delitem(SECTIONS, name)
 
 
-def kinds_of(asked: ReportContext) -> list[tuple[int, int]]:
+def confusions_of(context: ReportContext) -> list[tuple[int, int]]:
+    predictions = context.predictions
     return [
-        (int(asked.test.labels[index]), int(asked.test.predicted[index]))
-        for index in asked.diagnosis.errors.tolist()
+        (int(predictions.labels[index]), int(predictions.predicted[index]))
+        for index in context.diagnosis.errors.tolist()
     ]
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_a_small_budget_shows_fewer_mistakes_of_all_kinds(
-    asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+def test_render_page_shows_diverse_errors_within_the_budget(
+    context: ReportContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FEWEST", 1)
-    whole = page(asked)
-    size, kinds = len(whole.html.encode()), kinds_of(asked)
-    budget = round(size - 0.5 * (len(kinds) - len(set(kinds))) * whole.bytes_of_mistake)
+    monkeypatch.setattr(module, "FEWEST_ERRORS", 1)
+    unlimited = render_page(context)
+    size, confusions = len(unlimited.html.encode()), confusions_of(context)
+    repeated = len(confusions) - len(set(confusions))
+    budget = round(size - 0.5 * repeated * unlimited.bytes_per_error)
     monkeypatch.setattr(module, "BUDGET", budget)
-    made = page(asked)
-    found = Parsed(made.html)
-    data = found.data()["mistakes"]
+    page = render_page(context)
+    parsed = Parsed(page.html)
+    data = parsed.data()["errors"]
     shown = len(data["index"])
-    assert len(made.html.encode()) <= budget
-    assert len(set(kinds)) <= shown < len(kinds)
-    assert f"{shown} of {len(kinds)} mistakes are shown" in found.text
-    mistakes = asked.diagnosis.errors.tolist()
-    surest = dict(zip(reversed(kinds), reversed(mistakes), strict=True))
-    assert set(surest.values()) <= set(data["index"])
-    assert data["index"] == [index for index in mistakes if index in data["index"]]
-    rows = [mistakes.index(index) for index in data["index"]]
-    assert data["kinds"] == [list(kinds[row]) for row in rows]
-    looks = asked.diagnosis.saliency
-    assert looks is not None
-    expected = module._with_mistakes(asked, shown).diagnosis.saliency
-    assert expected is not None
-    for kept, values in zip(expected.maps.values, looks.maps.values, strict=True):
+    assert len(page.html.encode()) <= budget
+    assert len(set(confusions)) <= shown < len(confusions)
+    assert f"Showing {shown} of {len(confusions)} errors" in parsed.text
+    errors = context.diagnosis.errors.tolist()
+    most_confident = dict(zip(reversed(confusions), reversed(errors), strict=True))
+    assert set(most_confident.values()) <= set(data["index"])
+    assert data["index"] == [index for index in errors if index in data["index"]]
+    rows = [errors.index(index) for index in data["index"]]
+    assert data["confusions"] == [list(confusions[row]) for row in rows]
+    full = render_page(replace(context, full=True))
+    assert Parsed(full.html).data()["errors"]["index"] == errors
+
+
+def test_limit_errors_keeps_the_maps_of_the_errors(context: ReportContext) -> None:
+    limited = limit_errors(context, 4).diagnosis
+    assert len(limited.errors) >= 4
+    errors = context.diagnosis.errors.tolist()
+    rows = [errors.index(index) for index in limited.errors.tolist()]
+    assert rows == sorted(rows)
+    before, after = context.diagnosis.saliency, limited.saliency
+    assert before is not None
+    assert after is not None
+    for values, kept in zip(before.maps.values, after.maps.values, strict=True):
         assert kept.equal(values[rows])
-    full = page(replace(asked, full=True))
-    assert Parsed(full.html).data()["mistakes"]["index"] == mistakes
+
+
+def test_limit_errors_keeps_the_examples_of_slices(context: ReportContext) -> None:
+    errors = context.diagnosis.errors
+    weak = Slice("all", "attribute", torch.arange(120), 120, 0.8, (0.7, 0.9), 0.9, 0.01)
+    diagnosis = replace(context.diagnosis, slices=(weak,))
+    limited = limit_errors(replace(context, diagnosis=diagnosis), 1).diagnosis
+    examples = slice_examples(weak, context.predictions)
+    assert set(examples.tolist()) <= set(limited.errors.tolist())
+    assert len(limited.errors) < len(errors)
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_a_budget_that_fits_nothing_ends_with_a_few_mistakes(
-    asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+def test_render_page_shows_the_fewest_errors_above_any_budget(
+    context: ReportContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BUDGET", 1000)
-    monkeypatch.setattr(module, "FEWEST", 2)
-    found = Parsed(page(asked).html)
-    assert len(found.data()["mistakes"]["index"]) == 2
-    assert f"2 of {len(asked.diagnosis.errors)} mistakes are shown" in found.text
+    monkeypatch.setattr(module, "FEWEST_ERRORS", 2)
+    parsed = Parsed(render_page(context).html)
+    shown = len(parsed.data()["errors"]["index"])
+    assert shown == len(limit_errors(context, 2).diagnosis.errors) < len(context.diagnosis.errors)
+    assert f"Showing {shown} of {len(context.diagnosis.errors)} errors" in parsed.text
+
+
+def test_render_page_renders_only_the_gallery_again(
+    context: ReportContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report over budget calls each other section once, and its images stay in place."""
+    calls: Counter[str] = Counter()
+
+    def counted(key: str, make_section: MakeSection) -> MakeSection:
+        def section(context: ReportContext, sprites: Sprites) -> Section | None:
+            calls[key] += 1
+            return make_section(context, sprites)
+
+        return section
+
+    def stub(context: ReportContext, sprites: Sprites) -> Section:
+        index = context.diagnosis.errors.tolist()[-1]
+        return Section("Stub", "1 image.", sprite_html(sprites, ("test", index), "stub"))
+
+    for key, make_section in SECTIONS.items():
+        light = make_section if key in ("errors", "overview", "label-issues") else stub
+        monkeypatch.setitem(SECTIONS, key, counted(key, light))
+    monkeypatch.setattr(module, "BUDGET", 1000)
+    monkeypatch.setattr(module, "FEWEST_ERRORS", 2)
+    page = render_page(context)
+    assert calls["errors"] > 1
+    assert {calls[key] for key in SECTIONS if key != "errors"} == {1}
+    sheets, tile = sprites_of(page.html), context.diagnosis.errors.tolist()[-1]
+    stub_html = re.search(
+        r'aria-label="stub"><use href="#(s\d+)" x="(-?\d+)" y="(-?\d+)"', page.html
+    )
+    assert stub_html is not None
+    left, top = -int(stub_html[2]), -int(stub_html[3])
+    shown = sheets[stub_html[1]][top : top + 12, left : left + 12]
+    thumbnails = context.diagnosis.thumbnails
+    [expected] = thumbnails.images[thumbnails.index == tile]
+    np.testing.assert_array_equal(shown, expected.permute(1, 2, 0).numpy())
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_a_section_from_outside_appears_and_one_of_nothing_does_not(
-    asked: ReportContext, monkeypatch: pytest.MonkeyPatch
+def test_sections_may_be_added_and_left_out(
+    context: ReportContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mine(study: ReportContext, album: object) -> Section:
-        text = "</script><b>7 & 8"
+    def mine(context: ReportContext, sprites: Sprites) -> Section:
         return Section(
             "Mine & yours",
-            f"{len(study.test.labels)} images were <asked>.",
+            f"{len(context.predictions.labels)} images are <new>.",
             "<p id='own'>own</p>",
-            {"text": text},
+            {"text": "</script><b>7 & 8"},
         )
 
     monkeypatch.setitem(SECTIONS, "mine", mine)
-    monkeypatch.setitem(SECTIONS, "nothing", lambda study, album: None)
-    found = Parsed(page(asked).html)
-    assert found.open == []
-    ids = [each.get("id") for tag, each in found.elements if tag == "section"]
+    monkeypatch.setitem(SECTIONS, "nothing", lambda context, sprites: None)
+    parsed = Parsed(render_page(context).html)
+    assert parsed.open == []
+    ids = [each.get("id") for tag, each in parsed.elements if tag == "section"]
     assert ids[-1] == "mine"
     assert "nothing" not in ids
-    assert "comparison" not in ids  # there is no other run
-    assert "120 images were <asked>." in found.text
-    assert "Mine & yours" in found.text
-    assert ("p", {"id": "own"}) in found.elements
-    assert found.data()["mine"] == {"text": "</script><b>7 & 8"}
+    assert "comparison" not in ids  # there is no run to compare with
+    assert "120 images are <new>." in parsed.text
+    assert "Mine & yours" in parsed.text
+    assert ("p", {"id": "own"}) in parsed.elements
+    assert parsed.data()["mine"] == {"text": "</script><b>7 & 8"}
+
+
+@pytest.mark.usefixtures("few_sections")
+def test_page_needs_no_gallery(context: ReportContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SECTIONS, "errors")
+    monkeypatch.setattr(module, "BUDGET", 1000)
+    html = render_page(context).html
+    assert "<script" not in html
+    assert 'id="overview"' in html
 
 
 def test_report_writes_the_page_and_its_figures(
-    asked: ReportContext, made: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: ReportContext, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = asked.run
+    run = context.run
     assert run.directory is not None
-    some = {name: figure for name, figure in made.figures.items() if name in ("trust", "coverage")}
-    monkeypatch.setattr(module, "page", lambda asked: replace(made, figures=some))
+    figures = {
+        name: figure for name, figure in page.figures.items() if name in ("trust", "coverage")
+    }
+    monkeypatch.setattr(module, "render_page", lambda context: replace(page, figures=figures))
     path = report(run, quiet=True)
     assert path == run.directory / "report.html"
-    assert path.read_text() == made.html
+    assert path.read_text() == page.html
     for name in ("trust", "coverage"):
         assert "<svg" in (run.directory / "figures" / f"{name}.svg").read_text()
-        with Image.open(run.directory / "figures" / f"{name}.png") as picture:
-            assert picture.width > 300
+        with Image.open(run.directory / "figures" / f"{name}.png") as image:
+            assert image.width > 300
     path.write_text("before")
     assert report(run, path=tmp_path / "other.html", quiet=True) == tmp_path / "other.html"
-    assert (tmp_path / "other.html").read_text() == made.html
+    assert (tmp_path / "other.html").read_text() == page.html
     assert path.read_text() == "before"
 
 
-def test_the_page_has_the_figures_of_all_sections(made: Page) -> None:
+def test_page_has_the_figures_of_all_sections(page: Page) -> None:
     expected = {
         "trust",
         "confusion",
@@ -315,24 +389,26 @@ def test_the_page_has_the_figures_of_all_sections(made: Page) -> None:
         "coverage",
         "attacks",
         "corruptions",
-        "evidence",
+        "class_attribution",
     }
-    assert expected | {"loss", "accuracy", "rate"} <= set(made.figures)
+    assert expected | {"loss", "accuracy", "lr_schedule"} <= set(page.figures)
 
 
-def test_a_run_without_a_directory_needs_a_path(asked: ReportContext, data: Dataset) -> None:
+def test_report_of_a_run_without_directory_needs_a_path(
+    context: ReportContext, data: Dataset
+) -> None:
     with pytest.raises(
         SeewhyError,
         match=r"this run has no directory; name the file, as in report\(run, path='report.html'\)",
     ):
-        report(replace(asked.run, directory=None), data=data, quiet=True)
+        report(replace(context.run, directory=None), data=data, quiet=True)
 
 
 @pytest.mark.usefixtures("few_sections")
-def test_file_names_have_directories_only_where_they_are_asked_for(asked: ReportContext) -> None:
-    assert "photos/" not in page(asked).html
+def test_file_names_have_directories_only_with_paths(context: ReportContext) -> None:
+    assert "photos/" not in render_page(context).html
     assert (
-        Parsed(page(replace(asked, paths=True)).html)
-        .data()["mistakes"]["names"][0]
+        Parsed(render_page(replace(context, paths=True)).html)
+        .data()["errors"]["names"][0]
         .startswith("photos/2/bar-")
     )

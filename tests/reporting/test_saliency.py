@@ -1,24 +1,19 @@
-import base64
-import io
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.saliency import LayerMaps, layer_maps
-from seewhy.reporting.context import ReportContext
-from seewhy.reporting.sections.mistakes import APART, COLUMNS, STEPS, maps_data
 
 CLASSES = 4
 
 
 def network() -> nn.Module:
-    """Stages of 8x6 and 4x3 places for images of 8x6, in float32 so that it can be asked."""
+    """Stages of 8x6 and 4x3 places for images of 8x6, in float32 so that it can be explained."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Flatten(),
@@ -189,64 +184,3 @@ def test_take_and_none(small: Small) -> None:
     none = layer_maps(model, split, index[:0], predicted[:0], found.methods, found.layers)
     assert [tuple(values.shape) for values in none.values] == [(0, 2, 2, 8, 6), (0, 2, 2, 4, 3)]
     assert (none.sizes, none.layers, none.methods) == (found.sizes, found.layers, found.methods)
-
-
-def decoded(url: str) -> np.ndarray:
-    return np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    )
-
-
-@pytest.mark.parametrize("first", [100, 5, 0])
-def test_sheets_hold_the_maps_within_half_a_step(asked: ReportContext, first: int) -> None:
-    found = asked.diagnosis.saliency
-    assert found is not None
-    maps, images = found.maps, len(asked.diagnosis.errors)
-    data = maps_data(found, images, first)
-    assert (data["methods"], data["layers"], data["sizes"]) == (
-        maps.methods,
-        maps.layers,
-        maps.sizes,
-    )
-    whole = maps.methods.index(found.best.method)
-    for place in range(len(maps.methods)):
-        count = images if place <= whole else min(first, images)
-        assert data["counts"][place] == count
-        for values, (height, width), url in zip(
-            maps.values, maps.sizes, data["sheets"][place], strict=True
-        ):
-            if count == 0:
-                assert url == ""
-                continue
-            pixels = decoded(url).astype(int)
-            assert (pixels == pixels[..., :1]).all()
-            for image in range(count):
-                row, column = divmod(image, COLUMNS)
-                for target in range(2):
-                    left = (2 * column + target) * width
-                    gray = pixels[row * height : (row + 1) * height, left : left + width, 0]
-                    steps = gray / APART - STEPS
-                    expected = STEPS * values[image, place, target].double().numpy() / 127
-                    assert np.abs(steps - expected).max() <= 0.5 + 1e-6
-
-
-def test_without_looks_there_are_no_sheets() -> None:
-    assert maps_data(None, 3, 100) == {
-        "methods": [], "counts": [], "layers": [], "sizes": [], "sheets": [], "steps": STEPS, "columns": COLUMNS, "apart": APART
-    }  # fmt: skip
-
-
-def test_more_maps_than_an_image_can_be_high(
-    monkeypatch: pytest.MonkeyPatch, asked: ReportContext
-) -> None:
-    """WebP ends at 16,383 pixels; with less room the sheets grow wider, and hold the same."""
-    looks = asked.diagnosis.saliency
-    assert looks is not None
-    images = len(asked.diagnosis.errors)
-    monkeypatch.setattr("seewhy.reporting.sections.mistakes.HIGHEST", 24)
-    data = maps_data(looks, images, images)
-    assert data["columns"] >= images / 2
-    for (height, width), sheet in zip(data["sizes"], data["sheets"][0], strict=True):
-        with Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) as image:
-            assert image.height <= 24 + height
-            assert image.width == 2 * width * data["columns"]

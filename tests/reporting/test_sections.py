@@ -1,4 +1,4 @@
-"""What the sections say, of an ordinary study and of odd ones."""
+"""What the sections say, for an ordinary run and for odd cases."""
 
 import re
 from dataclasses import replace
@@ -9,10 +9,12 @@ import torch
 
 from seewhy.data.dataset import Dataset
 from seewhy.reporting.context import ReportContext, make_context
-from seewhy.reporting.page import _images, page
+from seewhy.reporting.images import report_images
+from seewhy.reporting.page import render_page
 from seewhy.reporting.section import Section
-from seewhy.reporting.sections.calibration import calibration_section
-from seewhy.reporting.sections.robustness import least_attack, worst_corruption
+from seewhy.reporting.sections.calibration import calibration_section, helpful_scaling
+from seewhy.reporting.sections.overview import overview_section
+from seewhy.reporting.sections.robustness import attack_summary, smallest_attack, worst_corruption
 from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.run import Run
@@ -20,179 +22,201 @@ from seewhy.train.lr_finder import LRRangeTest
 
 
 @pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "seewhy.reporting.section.inline_svg", lambda figure, name, description: "<svg></svg>"
-    )
+def no_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seewhy.reporting.section.inline_svg", lambda *arguments: "<svg></svg>")
 
 
-def sections(asked: ReportContext) -> dict[str, Section]:
-    album = Sprites(_images(asked))
-    made = {name: section(asked, album) for name, section in SECTIONS.items()}
-    return {name: section for name, section in made.items() if section is not None}
+def make_sections(context: ReportContext) -> dict[str, Section]:
+    sprites = Sprites(report_images(context))
+    sections = {key: make_section(context, sprites) for key, make_section in SECTIONS.items()}
+    return {key: section for key, section in sections.items() if section is not None}
 
 
 def text_of(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_every_finding_is_a_sentence_with_a_number(odd: ReportContext) -> None:
-    made = sections(odd)
-    assert set(made) == set(SECTIONS) - {"comparison", "experiment"}
-    for section in made.values():
-        assert re.search(r"\d", section.finding)
+@pytest.mark.usefixtures("no_svg")
+def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
+    sections = make_sections(odd)
+    assert set(sections) == set(SECTIONS) - {"comparison", "experiment"}
+    for section in sections.values():
+        assert re.search(r"\d|^No ", section.finding)
         assert section.finding.endswith(".")
-        assert "nan" not in section.finding
-        assert "None" not in section.finding
-        assert not re.search(r"\bnan\b", text_of(section.html))
-    wrong = int((odd.test.logits.argmax(1) != odd.test.labels).sum())
-    assert made["mistakes"].finding.startswith(
-        f"{wrong} of {len(odd.test.labels)} test images {'is' if wrong == 1 else 'are'} "
-    )
-    assert made["mistakes"].data["index"] == odd.diagnosis.errors.tolist()
-    assert len(re.findall(r'id="image-\d+"', made["mistakes"].html)) == wrong
+        for text in (section.finding, text_of(section.html)):
+            assert not re.search(r"\b(nan|None)\b", text)
+    errors = int((odd.predictions.logits.argmax(1) != odd.predictions.labels).sum())
+    verb = "is" if errors == 1 else "are"
+    start = f"{errors} of {len(odd.predictions.labels)} test images {verb} misclassified"
+    assert sections["errors"].finding.startswith(start)
+    assert sections["errors"].data["index"] == odd.diagnosis.errors.tolist()
+    assert len(re.findall(r'id="image-\d+"', sections["errors"].html)) == errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ["perfect", "absent class", "no layer"], indirect=True)
-def test_odd_studies_make_a_page(odd: ReportContext) -> None:
-    made = page(odd)
-    assert len(re.findall(r"<section id=", made.html)) == len(SECTIONS) - 2
-    figures = set(made.figures) - {
-        "confusion",
-        "corrupted",
-        "evidence",
-    }  # which the page shows without a figure
-    assert len(figures) >= 8
-    assert made.html.count('<svg class="plot"') == len(figures)
-    assert odd.diagnosis.saliency_error in unescape(made.html)
+def test_odd_cases_have_a_page(odd: ReportContext) -> None:
+    page = render_page(odd)
+    assert len(re.findall(r"<section id=", page.html)) == len(SECTIONS) - 2
+    only_files = {"confusion", "corruption_samples", "class_attribution"}
+    in_page = set(page.figures) - only_files
+    assert len(in_page) >= 8
+    assert page.html.count('<svg class="plot"') == len(in_page)
+    assert odd.diagnosis.saliency_error in unescape(page.html)
 
 
 @pytest.fixture(scope="module")
-def said(asked: ReportContext) -> dict[str, Section]:
-    """The sections of the ordinary study, without figures."""
+def sections(context: ReportContext) -> dict[str, Section]:
+    """The sections of the ordinary run, without SVG."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "seewhy.reporting.section.inline_svg", lambda figure, name, description: "<svg></svg>"
-        )
-        return sections(asked)
+        patch.setattr("seewhy.reporting.section.inline_svg", lambda *arguments: "<svg></svg>")
+        return make_sections(context)
 
 
-def test_classes(asked: ReportContext, said: dict[str, Section]) -> None:
-    found = said["classes"]
-    result = asked.test
-    right = [
-        (
-            int((result.correct & (result.labels == index)).sum()),
-            int((result.labels == index).sum()),
-        )
-        for index in range(4)
+def test_overview_links_to_the_sections(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    overview = sections["overview"]
+    accuracy = f"{100 * context.predictions.accuracy:.2f}%"
+    assert overview.finding.startswith(f"Test accuracy is {accuracy} (95% CI ")
+    keys = set(re.findall(r'href="#([^"]*)"', overview.html))
+    assert {"classes", "errors", "calibration", "robustness", "label-issues", "training"} <= keys
+    assert keys <= set(SECTIONS)
+
+
+def test_classes_names_the_best_and_the_worst(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    predictions = context.predictions
+    correct = [
+        int((predictions.correct & (predictions.labels == label)).sum()) for label in range(4)
     ]
-    shares = [good / images for good, images in right]
-    best, worst = (
-        max(range(4), key=lambda index: shares[index]),
-        min(range(4), key=lambda index: shares[index]),
-    )
-    assert f"{100 * max(shares):.1f}% of {right[best][1]} images" in found.finding
-    assert f"{100 * min(shares):.1f}% of {right[worst][1]}" in found.finding
-    text = text_of(found.html)
-    for name, share in zip(result.classes, shares, strict=True):
+    images = [int((predictions.labels == label).sum()) for label in range(4)]
+    shares = [right / total for right, total in zip(correct, images, strict=True)]
+    best, worst = (shares.index(choose(shares)) for choose in (max, min))
+    finding = sections["classes"].finding
+    assert f"{predictions.classes[best]} has the highest accuracy" in finding
+    assert f"{100 * shares[best]:.1f}% of {images[best]} images" in finding
+    assert f"{100 * shares[worst]:.1f}% of {images[worst]}" in finding
+    text = text_of(sections["classes"].html)
+    for name, share in zip(predictions.classes, shares, strict=True):
         assert name in text
         assert f"{100 * share:.1f}%" in text
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_calibration_says_in_which_direction(asked: ReportContext) -> None:
-    for factor, word in ((20.0, "overconfident"), (0.01, "underconfident")):
-        result = replace(asked.test, logits=asked.test.logits * factor)
-        finding = calibration_section(replace(asked, test=result), Sprites({})).finding
-        mean = result.logits.double().softmax(1).amax(1).mean().item()
-        assert word in finding
-        assert f"{100 * mean:.1f}% sure" in finding
+@pytest.mark.usefixtures("no_svg")
+@pytest.mark.parametrize(("factor", "word"), [(20.0, "overconfident"), (0.01, "underconfident")])
+def test_calibration_names_the_direction(context: ReportContext, factor: float, word: str) -> None:
+    predictions = replace(context.predictions, logits=context.predictions.logits * factor)
+    section = calibration_section(replace(context, predictions=predictions), Sprites({}))
+    mean = predictions.logits.double().softmax(1).amax(1).mean().item()
+    assert f"{word}: mean confidence {100 * mean:.1f}%, accuracy " in section.finding
 
 
-def test_robustness(asked: ReportContext, said: dict[str, Section]) -> None:
-    diagnosis = asked.diagnosis
-    attack, harm = least_attack(diagnosis), worst_corruption(diagnosis)
-    at = {
+@pytest.mark.usefixtures("no_svg")
+def test_temperature_scaling_is_mentioned_only_if_it_helps(context: ReportContext) -> None:
+    scaling = context.scaling
+    assert scaling is not None
+    better = replace(scaling, after=replace(scaling.after, ece=scaling.before.ece / 2))
+    worse = replace(scaling, after=replace(scaling.after, ece=scaling.before.ece + 0.01))
+    for other, helps in ((better, True), (worse, False)):
+        changed = replace(context)
+        changed.__dict__["scaling"] = other
+        assert (helpful_scaling(changed) is not None) == helps
+        for section in (calibration_section, overview_section):
+            assert ("emperature" in section(changed, Sprites({})).html) == helps
+
+
+def test_robustness_reports_the_smallest_attack_and_the_worst_corruption(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    diagnosis = context.diagnosis
+    attack, worst = smallest_attack(diagnosis), worst_corruption(diagnosis)
+    at_one = {
         curve.name: curve.accuracy[
             [round(255 * level, 3) for level in curve.levels.tolist()].index(1.0)
         ].item()
         for curve in diagnosis.attacks
     }
     assert attack.epsilon == "1/255"
-    assert attack.accuracy == min(at.values())
-    assert at[attack.name.lower()] == attack.accuracy
+    assert attack.accuracy == min(at_one.values()) == at_one[attack.name.lower()]
     means = {curve.name: sum(curve.accuracy.tolist()[1:]) for curve in diagnosis.corruptions}
-    assert means[harm.name] == min(means.values())
-    finding = said["robustness"].finding
-    of = f"on {attack.images} test images from {100 * attack.clean:.1f}% to {100 * attack.accuracy:.1f}% ({attack.name})"
-    assert of in finding
-    assert (
-        f"{harm.name} costs most, down to {100 * harm.accuracy[5]:.1f}% of {harm.images} at strength 5"
-        in finding
+    assert means[worst.name] == min(means.values())
+    finding = sections["robustness"].finding
+    change = f"from {100 * attack.clean:.1f}% to {100 * attack.accuracy:.1f}% under {attack.name}"
+    if attack.accuracy < attack.clean:
+        assert f"Accuracy falls {change} (ε = 1/255, {attack.images} images)." in finding
+    assert f"corruption is {worst.name}: {100 * worst.accuracy[5]:.1f}% at strength 5" in finding
+
+
+def test_attack_summary_says_if_nothing_changes(context: ReportContext) -> None:
+    diagnosis = context.diagnosis
+    attacks = tuple(
+        replace(curve, accuracy=torch.full_like(curve.accuracy, 0.5)) for curve in diagnosis.attacks
     )
+    text = attack_summary(replace(diagnosis, attacks=attacks))
+    assert text.startswith("Accuracy stays at 50.0% under ")
 
 
-def test_labels_and_duplicates(asked: ReportContext, said: dict[str, Section]) -> None:
-    found = said["labels"]
-    assert re.match(r"\d+ test labels? \(\d+\.\d%\) (is|are) in doubt, and ", found.finding)
-    twins = {dict((pair.first, pair.second))["test"] for pair in asked.diagnosis.duplicates}
-    right = [
-        bool(good) for index, good in enumerate(asked.test.correct.tolist()) if index not in twins
-    ]
-    assert f"and {len(twins)} test image" in found.finding
-    assert found.finding.endswith(f"without them {100 * sum(right) / len(right):.2f}% are right.")
-    assert ("train", 7) in {pair.first for pair in asked.diagnosis.duplicates} | {
-        pair.second for pair in asked.diagnosis.duplicates
-    }
-    assert "bar-" in text_of(found.html)
-    assert "photos/" not in text_of(found.html)
-
-
-def test_a_rate_that_was_found_is_shown_with_its_range_test(
-    asked: ReportContext, said: dict[str, Section]
+def test_label_issues_reports_leaked_images(
+    context: ReportContext, sections: dict[str, Section]
 ) -> None:
-    losses = tuple(2.3 - 0.05 * max(0, place - 12) for place in range(30))
-    found = LRRangeTest(
-        tuple(10.0 ** (place / 5 - 6) for place in range(30)),
-        losses,
-        losses,
-        "at the end of the range",
+    section = sections["label-issues"]
+    assert re.match(
+        r"\d+ suspected label errors? \(\d+\.\d% of the test images\)\. ", section.finding
     )
-    section = sections(replace(asked, run=replace(asked.run, range_test=found)))["training"]
+    pairs = [dict((pair.first, pair.second)) for pair in context.diagnosis.duplicates]
+    assert {"train": 7, "test": 5} in pairs
+    leaked = {pair["test"] for pair in pairs}
+    correct = context.predictions.correct.tolist()
+    others = [right for index, right in enumerate(correct) if index not in leaked]
+    assert f"{len(leaked)} test image{'s have' if len(leaked) > 1 else ' has'}" in section.finding
+    assert section.finding.endswith(f"is {100 * sum(others) / len(others):.2f}%.")
+    text = text_of(section.html)
+    assert "bar-" in text
+    assert "photos/" not in text
+
+
+@pytest.mark.usefixtures("no_svg")
+def test_training_shows_the_range_test(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    losses = tuple(2.3 - 0.05 * max(0, index - 12) for index in range(30))
+    lrs = tuple(10.0 ** (index / 5 - 6) for index in range(30))
+    range_test = LRRangeTest(lrs, losses, losses, "at the end of the range")
+    run = replace(context.run, range_test=range_test)
+    section = SECTIONS["training"](replace(context, run=run), Sprites({}))
+    assert section is not None
     assert "range_test" in section.figures
-    assert "The range test that found the learning rate." in section.html
-    assert "range_test" not in said["training"].figures
+    assert "Learning rate range test." in section.html
+    assert "range_test" not in sections["training"].figures
 
 
-def test_training(asked: ReportContext, said: dict[str, Section]) -> None:
-    found = said["training"]
-    assert found.finding.startswith("3 epochs took ")
-    assert f"a training loss of {asked.run.history[-1].train_loss:.3f}" in found.finding
-    text = text_of(found.html)
+def test_training_reports_time_recipe_and_data(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    section = sections["training"]
+    assert section.finding.startswith("3 epochs took ")
+    loss = context.run.history[-1].train_loss
+    assert section.finding.endswith(f"final training loss {loss:.3f}.")
+    text = text_of(section.html)
     assert "5" * 32 in text
     assert 'model = "speednet:width=0.125"' in text
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_comparison(asked: ReportContext, later: Run, data: Dataset) -> None:
-    both = make_context(asked.run, later, data, quiet=True)
-    before, after = both.other.test.correct, both.test.correct  # type: ignore[union-attr]
-    fixed, broken = (
-        torch.nonzero(each).flatten().tolist() for each in (after & ~before, before & ~after)
-    )
-    found = SECTIONS["comparison"](both, Sprites(_images(both)))
-    assert found is not None
-    assert f"{len(fixed)} image" in found.finding
-    assert f"{len(broken)} broken" in found.finding
-    assert f"{100 * (len(fixed) - len(broken)) / 120:+.2f} points" in found.finding
-    assert "Against later" in found.finding
-    labels = [
-        unescape(label)
-        for label in re.findall(r'aria-label="(true [^"]*before [^"]*)"', found.html)
-    ]
-    assert len(labels) == len(fixed) + len(
-        broken
-    )  # each was a mistake of one of the two, and so is kept with it
-    assert "before" in labels[0]
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_svg")
+def test_comparison_reports_fixed_and_new_errors(
+    context: ReportContext, later: Run, data: Dataset
+) -> None:
+    both = make_context(context.run, later, data, quiet=True)
+    assert both.baseline is not None
+    before, after = both.baseline.predictions.correct, both.predictions.correct
+    fixed, new = (int(mask.sum()) for mask in (after & ~before, before & ~after))
+    section = SECTIONS["comparison"](both, Sprites(report_images(both)))
+    assert section is not None
+    change = f"{100 * (fixed - new) / 120:+.2f} points".replace("-", "−")
+    assert section.finding.startswith(f"Compared with later, accuracy changes by {change}")
+    assert f": {fixed} error{'s' * (fixed != 1)} fixed, {new} new." in section.finding
+    labels = re.findall(r'aria-label="(true [^"]*, before [^"]*, after [^"]*)"', section.html)
+    assert len(labels) == fixed + new  # each is an error of one of the two, which has its image

@@ -17,9 +17,9 @@ def decoded(url: str) -> np.ndarray:  # (height, width, 3) uint8
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
 
 
-def cut(album: Sprites, sheets: list[SpriteSheet], tile: Sprite) -> np.ndarray:
+def cut(sprites: Sprites, sheets: list[SpriteSheet], tile: Sprite) -> np.ndarray:
     return decoded(sheets[tile.sheet].url)[
-        tile.top : tile.top + album.height, tile.left : tile.left + album.width
+        tile.top : tile.top + sprites.height, tile.left : tile.left + sprites.width
     ]
 
 
@@ -32,35 +32,35 @@ def noise(count: int, *shape: int) -> Tensor:
 @pytest.mark.parametrize("shape", [(3, 7, 5), (3, 64, 64), (1, 8, 8)])
 def test_a_tile_is_the_image_to_the_last_bit(shape: tuple[int, int, int]) -> None:
     images = noise(70, *shape)
-    album = Sprites({("test", index): image for index, image in enumerate(images)})
-    tiles = [album["test", index] for index in reversed(range(70))]
-    sheets = album.sheets()
+    sprites = Sprites({("test", index): image for index, image in enumerate(images)})
+    tiles = [sprites["test", index] for index in reversed(range(70))]
+    sheets = sprites.sheets()
     assert len(sheets) == 2
     for index, tile in zip(reversed(range(70)), tiles, strict=True):
         assert tile is not None
         expected = images[index].permute(1, 2, 0).expand(-1, -1, 3).numpy()
-        np.testing.assert_array_equal(cut(album, sheets, tile), expected)
+        np.testing.assert_array_equal(cut(sprites, sheets, tile), expected)
     for sheet in sheets:
         assert decoded(sheet.url).shape == (sheet.height, sheet.width, 3)
 
 
 def test_each_image_is_there_once_and_only_what_was_asked_for() -> None:
-    album = Sprites(dict(enumerate(noise(20, 3, 4, 4))))
-    first = [album[index] for index in (3, 9, 3, 3)]
+    sprites = Sprites(dict(enumerate(noise(20, 3, 4, 4))))
+    first = [sprites[index] for index in (3, 9, 3, 3)]
     assert first[0] == first[2] == first[3] != first[1]
-    (sheet,) = album.sheets()
+    (sheet,) = sprites.sheets()
     pixels = decoded(sheet.url)
     assert pixels.shape == (4, 8 * 4, 3)
     assert (pixels[:, 8:] == 255).all()
-    places = [album[index] for index in range(20)]
+    places = [sprites[index] for index in range(20)]
     assert len(set(places)) == 20
     assert first[0] == places[3]
 
 
 def test_there_is_nothing_of_what_is_not_there() -> None:
-    album = Sprites({"a": noise(1, 3, 4, 4)[0]})
-    assert album["b"] is None
-    assert album.sheets() == []
+    sprites = Sprites({"a": noise(1, 3, 4, 4)[0]})
+    assert sprites["b"] is None
+    assert sprites.sheets() == []
     empty: Sprites = Sprites({})
     assert empty["a"] is None
     assert empty.sheets() == []
@@ -72,14 +72,14 @@ def test_images_of_unlike_sizes_are_centered_on_white() -> None:
         "high": noise(1, 3, 8, 3)[0] // 2,
         "gray": noise(1, 1, 8, 10)[0],
     }
-    album = Sprites(images)
-    tiles = {name: album[name] for name in images}
-    sheets = album.sheets()
-    assert (album.height, album.width) == (8, 10)
+    sprites = Sprites(images)
+    tiles = {name: sprites[name] for name in images}
+    sheets = sprites.sheets()
+    assert (sprites.height, sprites.width) == (8, 10)
     for name, image in images.items():
         tile = tiles[name]
         assert tile is not None
-        found = cut(album, sheets, tile)
+        found = cut(sprites, sheets, tile)
         height, width = image.shape[1:]
         top, left = (8 - height) // 2, (10 - width) // 2
         inside = np.s_[top : top + height, left : left + width]
@@ -96,11 +96,11 @@ def test_large_images_are_kept_as_photographs_are() -> None:
     image = torch.stack(
         [ramp.expand(80, 96), ramp.flip(0).expand(80, 96), torch.full((80, 96), 90.0)]
     ).byte()
-    album = Sprites({"a": image})
-    tile = album["a"]
+    sprites = Sprites({"a": image})
+    tile = sprites["a"]
     assert tile is not None
-    (sheet,) = album.sheets()
-    error = np.abs(cut(album, [sheet], tile).astype(float) - image.permute(1, 2, 0).numpy())
+    (sheet,) = sprites.sheets()
+    error = np.abs(cut(sprites, [sheet], tile).astype(float) - image.permute(1, 2, 0).numpy())
     assert 0 < error.mean() < 4
     grainy = noise(1, 3, 96, 96)[0].permute(1, 2, 0)
     assert len(data_url(grainy, lossless=False)) < 0.7 * len(data_url(grainy, lossless=True))

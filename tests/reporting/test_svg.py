@@ -74,7 +74,7 @@ class Pair:
 @pytest.fixture(scope="module", params=["own", "report"])
 def pairs(request: pytest.FixtureRequest) -> list[Pair]:
     figures: Mapping[str, Figure] = (
-        {"own": figure()} if request.param == "own" else request.getfixturevalue("made").figures
+        {"own": figure()} if request.param == "own" else request.getfixturevalue("page").figures
     )
     for each in figures.values():
         original(each)  # a layout settles when it is drawn

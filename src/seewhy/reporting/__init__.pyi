@@ -3,4 +3,8 @@ from .context import make_context as make_context
 from .page import report as report
 from .page import report_experiment as report_experiment
 from .section import Section as Section
+from .section import csv_link as csv_link
+from .section import figure_html as figure_html
+from .section import sprite_html as sprite_html
 from .sections.table import SECTIONS as SECTIONS
+from .sprites import Sprites as Sprites

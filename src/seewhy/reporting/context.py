@@ -1,4 +1,4 @@
-"""Everything that a report reads: a run, its predictions, its diagnosis, and another run to compare it with."""
+"""The context of a report: a run, its predictions, its diagnosis, and a run to compare with."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,42 +27,40 @@ FILE = "diagnosis.npz"  # in the run directory
 
 @dataclass(frozen=True, eq=False)
 class ReportContext:
-    """A finished run with its diagnosis; `other` is what it is compared with."""
+    """What the sections of a report are made of."""
 
     run: Run
     result: RunResult
-    test: Predictions
+    predictions: Predictions  # of the test split
     diagnosis: Diagnosis
-    full: bool = False  # show everything, whatever the size
-    paths: bool = False  # say in which directories the images were
-    other: "ReportContext | None" = None
+    full: bool = False  # show all errors, even if the file becomes large
+    paths: bool = False  # name images with their directories
+    baseline: "ReportContext | None" = None  # the run to compare with
 
     @property
     def title(self) -> str:
-        """What was trained on what."""
+        """Recipe and data set, as `resnet18 on cifar10`."""
         return f"{self.run.recipe.name} on {self.run.data.name}"
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Of the probabilities as they are."""
-        return measure_calibration(self.test)
+        """Calibration of the test predictions."""
+        return measure_calibration(self.predictions)
 
     @cached_property
     def scaling(self) -> TemperatureScaling | None:
-        """What a temperature makes of them; None for a single image."""
-        return (
-            None
-            if len(self.test.labels) < 2
-            else temperature_scaling(self.test, self.diagnosis.validation)
-        )
+        """Temperature scaling of the test predictions; None for a single image."""
+        if len(self.predictions.labels) < 2:
+            return None
+        return temperature_scaling(self.predictions, self.diagnosis.validation)
 
     @cached_property
-    def suspects(self) -> tuple[LabelIssue, ...]:
-        """The labels in doubt, the most suspicious first."""
-        return find_label_issues(self.test)
+    def label_issues(self) -> tuple[LabelIssue, ...]:
+        """The suspected label errors, the most suspicious first."""
+        return find_label_issues(self.predictions)
 
     def name(self, index: int) -> str:
-        """The file name of a test image, without directories unless they are asked for."""
+        """The file name of a test image, without directories unless `paths`."""
         name = self.diagnosis.names[index]
         return name if self.paths else PurePath(name).name
 
@@ -71,48 +69,68 @@ def make_context(
     run: Run,
     against: Run | None = None,
     data: Dataset | None = None,
+    *,
     full: bool = False,
     fresh: bool = False,
-    paths: bool = False,
     quiet: bool = False,
 ) -> ReportContext:
-    """The study of a run, and of the one it is compared with.
+    """The context of the report of a run.
 
-    A diagnosis that was made before is read from the run directory, so that no data is needed; otherwise it is made, on `data`
-    or what the run was trained on, and kept there. `fresh` makes it anew. Raises SeewhyError for a run without a result, and for
-    two that were tested on different images.
+    The diagnosis is read from the run directory. If there is none, the run is diagnosed, and the
+    diagnosis is kept there.
+
+    Args:
+        run: A finished run.
+        against: A run on the same test images to compare with.
+        data: The data of the run; by default they are loaded again. Needed only to diagnose.
+        full: Explain and show all errors.
+        fresh: Diagnose again even if there is a diagnosis.
+        quiet: Show no progress.
+
+    Raises:
+        SeewhyError: If a run has not finished, or the two have different test images.
     """
-    result, test = _finished(run)
+    result, predictions = _finished(run)
     if against is not None:
-        compare_predictions(
-            _finished(against)[1], test
-        )  # says what cannot be compared, before minutes of work rather than after
-    diagnosis = None
-    path = None if run.directory is None else run.directory / FILE
-    if path is not None and path.exists() and not fresh:
-        try:
-            diagnosis = load(Diagnosis, path)
-        except SeewhyError as error:
-            note(f"{error}; diagnosing anew", quiet)
-        if diagnosis is not None and full and len(diagnosis.errors) < int((~test.correct).sum()):
-            diagnosis = None  # it does not hold all that is asked for
+        compare_predictions(_finished(against)[1], predictions)  # fails before minutes of work
+    diagnosis = None if fresh else _read_diagnosis(run, full, quiet)
     if diagnosis is None:
-        shown = reload_data(run.data, data)
-        diagnosis = diagnose(run.classifier, shown, test, full=full, quiet=quiet)
-        if path is not None:
-            save(diagnosis, path)
-    other = None
+        diagnosis = _diagnose(run, data, full, quiet)
+    baseline = None
     if against is not None:
         shared = data is not None and data.fingerprint == against.data.fingerprint
-        other = make_context(against, data=data if shared else None, full=full, quiet=quiet)
-    return ReportContext(run, result, test, diagnosis, full, paths, other)
+        baseline = make_context(against, data=data if shared else None, full=full, quiet=quiet)
+    return ReportContext(run, result, predictions, diagnosis, full, baseline=baseline)
 
 
 def _finished(run: Run) -> tuple[RunResult, Predictions]:
-    """What a run came to."""
+    """Result and predictions of a finished run."""
     if run.predictions is None or run.result is None:
-        found = run.directory or "this run"
-        raise SeewhyError(
-            f"{found} did not come to its end, so there is nothing to report; resume it with `seewhy resume`"
-        )
+        name = run.directory or "this run"
+        raise SeewhyError(f"{name} has not finished; resume it with `seewhy resume`, then report")
     return run.result, run.predictions
+
+
+def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
+    """The diagnosis in the run directory, if there is one that holds all that is needed."""
+    if run.directory is None or not (run.directory / FILE).exists():
+        return None
+    try:
+        diagnosis = load(Diagnosis, run.directory / FILE)
+    except SeewhyError as error:
+        note(f"{error}; diagnosing again", quiet)
+        return None
+    _, predictions = _finished(run)
+    if full and len(diagnosis.errors) < int((~predictions.correct).sum()):
+        return None
+    return diagnosis
+
+
+def _diagnose(run: Run, data: Dataset | None, full: bool, quiet: bool) -> Diagnosis:
+    """Diagnose a run on its data, and keep the diagnosis in its directory."""
+    _, predictions = _finished(run)
+    data = reload_data(run.data, data)
+    diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet)
+    if run.directory is not None:
+        save(diagnosis, run.directory / FILE)
+    return diagnosis

@@ -1,4 +1,4 @@
-"""The images of a page in sheets, each image once, however many places show it."""
+"""The images of a page as sprites: each image once, in sheets of 64."""
 
 import base64
 import io
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from seewhy.data.thumbnails import to_rgb
 
-COLUMNS = ROWS = 8  # of a sheet: few enough that a browser decodes only what it shows
-LOSSLESS = 64  # pixels of the longer side; larger images are thumbnails already, and kept as photographs are
+COLUMNS = ROWS = 8  # of a sheet: small, so that a browser decodes only what is in view
+LOSSLESS = 64  # pixels of the longer side; larger images are thumbnails, and compressed as photos
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """Where an image is: the sheet, and the pixels from its corner."""
+    """The position of an image: its sheet, and the pixels from the sheet's corner."""
 
     sheet: int
     left: int
@@ -27,61 +27,58 @@ class Sprite:
 
 @dataclass(frozen=True)
 class SpriteSheet:
-    """Images in rows and columns, as one."""
+    """Up to 64 images in one."""
 
     width: int
     height: int
-    url: str  # a data URL of WebP, without loss where the images are small: an attack lies in the last bits
+    url: str  # WebP as a data URL; small images are lossless, as an attack changes the last bits
 
 
 class Sprites:
-    """Gives each image that is asked for a place on a sheet, when it is asked for the first time."""
+    """The images that a page may show; an image gets a sprite when it is first looked up."""
 
-    def __init__(self, images: Mapping[Hashable, Tensor]) -> None:  # each (C, h, w) uint8
+    def __init__(self, images: Mapping[Hashable, Tensor]) -> None:
+        """`images` are (C, h, w) uint8; sprites of images of unlike sizes are padded with white."""
         self.images = images
         self.height = max((image.shape[1] for image in images.values()), default=1)
         self.width = max((image.shape[2] for image in images.values()), default=1)
-        self.tiles: dict[Hashable, Sprite] = {}
+        self.used: dict[Hashable, Sprite] = {}
 
     def __getitem__(self, key: Hashable) -> Sprite | None:
-        """Where the image of that key is; None where there is none."""
-        if key in self.images and key not in self.tiles:
-            sheet, place = divmod(len(self.tiles), ROWS * COLUMNS)
-            row, column = divmod(place, COLUMNS)
-            self.tiles[key] = Sprite(sheet, column * self.width, row * self.height)
-        return self.tiles.get(key)
+        """The sprite of the image of that key; None if there is no such image."""
+        if key in self.images and key not in self.used:
+            sheet, index = divmod(len(self.used), ROWS * COLUMNS)
+            row, column = divmod(index, COLUMNS)
+            self.used[key] = Sprite(sheet, column * self.width, row * self.height)
+        return self.used.get(key)
+
+    def copy(self) -> "Sprites":
+        """The same images and sprites, for lookups that leave this one unchanged."""
+        sprites = Sprites(self.images)
+        sprites.used = dict(self.used)
+        return sprites
 
     def sheets(self) -> list[SpriteSheet]:
-        """The sheets with everything that was asked for."""
-        keys = list(self.tiles)
-        return [
-            self._sheet(keys[start : start + ROWS * COLUMNS])
-            for start in range(0, len(keys), ROWS * COLUMNS)
-        ]
+        """The sheets with all images that were looked up."""
+        keys = list(self.used)
+        size = ROWS * COLUMNS
+        return [self._sheet(keys[start : start + size]) for start in range(0, len(keys), size)]
 
     def _sheet(self, keys: list[Hashable]) -> SpriteSheet:
         rows = -(-len(keys) // COLUMNS)
         tiles = torch.full((rows * COLUMNS, 3, self.height, self.width), 255, dtype=torch.uint8)
-        for place, key in enumerate(keys):
-            tiles[place] = self._centered(to_rgb(self.images[key]))
-        grid = (
-            tiles.reshape(rows, COLUMNS, 3, self.height, self.width)
-            .permute(0, 3, 1, 4, 2)
-            .flatten(2, 3)
-            .flatten(0, 1)
-        )  # (height, width, 3)
-        return SpriteSheet(
-            grid.shape[1],
-            grid.shape[0],
-            data_url(grid, lossless=max(self.height, self.width) <= LOSSLESS),
-        )
+        for index, key in enumerate(keys):
+            tiles[index] = self._padded(to_rgb(self.images[key]))
+        tiles = tiles.reshape(rows, COLUMNS, 3, self.height, self.width)
+        grid = tiles.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (height, width, 3)
+        lossless = max(self.height, self.width) <= LOSSLESS
+        return SpriteSheet(grid.shape[1], grid.shape[0], data_url(grid, lossless))
 
-    def _centered(self, image: Tensor) -> Tensor:
-        """Images of unlike sizes stand in the middle of white, so that all tiles are of one size."""
+    def _padded(self, image: Tensor) -> Tensor:
+        """The image in the middle of a white sprite."""
         below, beside = self.height - image.shape[1], self.width - image.shape[2]
-        return F.pad(
-            image, (beside // 2, beside - beside // 2, below // 2, below - below // 2), value=255
-        )
+        left, top = beside // 2, below // 2
+        return F.pad(image, (left, beside - left, top, below - top), value=255)
 
 
 def data_url(pixels: Tensor, lossless: bool) -> str:  # (height, width, 3) uint8

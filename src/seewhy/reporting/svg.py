@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: no ids that meet those of others, no inline styles, colors that a dark page can change."""
+"""Figures as inline SVG: unique ids, no inline styles, and colors that dark mode can replace."""
 
 import io
 import re
@@ -14,29 +14,35 @@ from seewhy.figures.style import STYLE
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _FORBIDDEN = dict.fromkeys(
     [code for code in range(32) if chr(code) not in "\t\n\r"] + [0xFFFE, 0xFFFF]
-)  # in XML
+)  # characters that XML does not allow
 _COORDINATES = ("d", "transform", "points", "x", "y", "width", "height")
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an <svg> element with a text alternative; `name` keeps its ids apart from those of other figures.
+    """A figure as an <svg> element.
 
-    A content-security policy with hashes forbids style attributes, so their properties become attributes of their own, which
-    a style sheet can override: black and white ones follow the page's ink and paper. The font is the page's.
+    A content-security policy with hashes forbids style attributes. Their properties become
+    presentation attributes, which a style sheet can override: in dark mode, black and white become
+    the colors of the page. The font is that of the page.
+
+    Args:
+        figure: A matplotlib figure.
+        name: Prefix of its ids, unique in the page.
+        description: Text alternative.
     """
     stream = io.StringIO()
     with mpl.rc_context(STYLE | {"svg.hashsalt": "seewhy"}), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing from font"
-        )  # text stays text in the SVG
+        )  # the browser draws the text
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
     text = stream.getvalue().translate(_FORBIDDEN)
     root = ElementTree.fromstring(text)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
-    for each in root.iter():
-        _simplify(each, name, used)
-    _color_uses(root)
-    _unwrap(root)
+    for element in root.iter():
+        _simplify(element, name, used)
+    _inherit_marker_colors(root)
+    _flatten(root)
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib = {
         "class": "plot",
@@ -49,12 +55,12 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _simplify(each: Element, name: str, used: set[str]) -> None:
-    """Drop what a page does not need of an element, and let its attributes say what its style says."""
-    each.tag = each.tag.rpartition("}")[2]
+def _simplify(element: Element, name: str, used: set[str]) -> None:
+    """Turn the style of an element into attributes, and drop unused ids, namespaces and digits."""
+    element.tag = element.tag.rpartition("}")[2]
     attributes = {
-        key.rpartition("}")[2]: value for key, value in each.attrib.items()
-    }  # without namespaces: HTML knows them
+        key.rpartition("}")[2]: value for key, value in element.attrib.items()
+    }  # without namespaces, which HTML implies
     attributes |= _presentation(attributes.pop("style", ""))
     if attributes.get("id") not in used:
         attributes.pop("id", None)
@@ -69,26 +75,26 @@ def _simplify(each: Element, name: str, used: set[str]) -> None:
             attributes[key] = value.replace("url(#", f"url(#{name}-")
     if attributes.get("transform", "").startswith("rotate(0 "):
         del attributes["transform"]
-    each.attrib = attributes
-    if each.tag not in ("text", "tspan"):
-        each.text = None
-    each.tail = None
+    element.attrib = attributes
+    if element.tag not in ("text", "tspan"):
+        element.text = None
+    element.tail = None
 
 
-def _color_uses(root: Element) -> None:
-    """Take the colors off markers, whose every use says them too: a style sheet reaches the use, but not the copy inside it."""
+def _inherit_marker_colors(root: Element) -> None:
+    """Remove the stroke of a marker if each <use> has its own: a style sheet reaches only the <use>."""
     colored = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" in use.attrib}
     plain = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" not in use.attrib}
-    for each in root.iter("path"):
-        if each.get("id") in colored - plain:
-            each.attrib.pop("stroke", None)
+    for path in root.iter("path"):
+        if path.get("id") in colored - plain:
+            path.attrib.pop("stroke", None)
 
 
-def _unwrap(parent: Element) -> None:
-    """Put the content of groups that say nothing in their place, and drop the style sheet: the page's says it."""
+def _flatten(parent: Element) -> None:
+    """Replace groups without attributes by their children, and drop empty groups and the style sheet."""
     children: list[Element] = []
     for child in parent:
-        _unwrap(child)
+        _flatten(child)
         if child.tag == "style" or (child.tag in ("defs", "g") and not len(child)):
             continue
         children += list(child) if child.tag == "g" and not child.attrib else [child]
@@ -96,7 +102,7 @@ def _unwrap(parent: Element) -> None:
 
 
 def _presentation(style: str) -> dict[str, str]:
-    """The properties of a style as attributes; of the font only size and weight."""
+    """The declarations of a style as attributes; of the font only its size and weight."""
     attributes: dict[str, str] = {}
     for declaration in style.split(";"):
         key, _, value = (part.strip() for part in declaration.partition(":"))
@@ -110,7 +116,7 @@ def _presentation(style: str) -> dict[str, str]:
 
 
 def _rounded(text: str) -> str:
-    """Numbers to a tenth of a point, on one line; that of a rotation and of a scale as they are."""
+    """Coordinates to a tenth of a point, on one line; scales and matrices unchanged."""
     if "scale" in text or "matrix" in text:
         return text
     return " ".join(

@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_the_summary(read, reports):
     found = [float(number) for number in re.findall(r"\d+\.\d+", text)]
     expected = [100 * summary["accuracy"], *(100 * end for end in summary["interval"])]
     np.testing.assert_allclose(found, expected, atol=0.00501)
-    assert f"of {summary['images']} test images" in text
+    assert f"of {summary['test_images']} test images" in text
 
 
 def test_the_matrix_is_that_of_the_file(read, reports):

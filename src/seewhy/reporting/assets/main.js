@@ -1,11 +1,11 @@
-// The page follows the address; the keyboard changes it.
+// The page follows the address; keyboard shortcuts change it.
 
 function show() {
   const before = state;
   state = readState();
   const same = (/** @type {(keyof State)[]} */ ...keys) => keys.every((key) => String(before[key]) === String(state[key]));
   showControls();
-  if (!same("confusion", "sort", "layer", "method", "target", "opacity", "overlay") || before === START) showGallery();
+  if (!same("confusion", "sort", "layer", "method", "target", "opacity", "overlay") || before === DEFAULT_STATE) showGallery();
   showViewer();
 }
 
@@ -20,16 +20,16 @@ function onKey(event) {
   } else if (help.open) return;
   else if (event.key === "j" || (viewer.open && event.key === "ArrowRight")) move(1);
   else if (event.key === "k" || (viewer.open && event.key === "ArrowLeft")) move(-1);
-  else if (event.key === "o") look({ overlay: !state.overlay });
-  else if (layer >= 1 && layer <= mistakes.maps.layers.length) look({ layer });
+  else if (event.key === "o") setState({ overlay: !state.overlay });
+  else if (layer >= 1 && layer <= errors.layers.length) setState({ layer });
   else return;
   event.preventDefault();
 }
 
-/** Mark the section that is being read in the list of sections. */
-function followReading() {
+/** Mark the current section in the navigation. */
+function markCurrentSection() {
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href")?.slice(1), link]));
-  const reading = new IntersectionObserver(
+  const observer = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
         if (!entry.isIntersecting) continue;
@@ -39,27 +39,27 @@ function followReading() {
     },
     { rootMargin: "-20% 0px -75% 0px" },
   );
-  for (const section of document.querySelectorAll("main > section")) reading.observe(section);
+  for (const section of document.querySelectorAll("main > section")) observer.observe(section);
 }
 
 for (const hidden of document.querySelectorAll(".script-only")) hidden.removeAttribute("hidden");
 for (const link of document.querySelectorAll('a[href^="#image-"]')) {
   link.addEventListener("click", (event) => {
-    const index = known(Number((link.getAttribute("href") ?? "").slice("#image-".length)));
+    const index = knownImage(Number((link.getAttribute("href") ?? "").slice("#image-".length)));
     if (index === null) return;
     event.preventDefault();
-    enter(index);
+    openImage(index);
   });
 }
-for (const card of cards) nearness.observe(card);
+for (const card of cards) cardObserver.observe(card);
 wireControls();
 wireViewer();
 wireMatrix();
-followReading();
+markCurrentSection();
 addEventListener("hashchange", show);
 addEventListener("keydown", onKey);
 show();
-unpackMaps().then(() => {
+decodeMaps().then(() => {
   showGallery();
   showViewer();
   document.documentElement.setAttribute("data-ready", "");

@@ -1,27 +1,27 @@
-// Maps of heat, unpacked once and painted where they are seen.
+// Heat maps: decoded once, painted when they come into view.
 
 /** @typedef {{ values: Float32Array, height: number, width: number }} HeatMap in [-1, 1] */
 
 /** @param {string} text base64 @returns {Uint8Array<ArrayBuffer>} */
-function bytesOf(text) {
+function decodeBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-const COLORS = bytesOf(mistakes.colors);
-const FOR = [213, 94, 0]; // of a difference: what speaks for the predicted class
-const AGAINST = [0, 114, 178]; // and for the true one
-
+const COLORS = decodeBase64(errors.colors);
+// of a difference: evidence for the predicted and for the true class
+const PREDICTED_COLOR = [213, 94, 0];
+const TRUE_COLOR = [0, 114, 178];
 
 /** @type {Uint8ClampedArray[][]} red, green, blue and alpha of each sheet, by method and layer */
 let sheets = [];
 
 /** @returns {Promise<void>} */
-async function unpackMaps() {
-  sheets = await Promise.all(mistakes.maps.sheets.map((layers) => Promise.all(layers.map(pixelsOf))));
+async function decodeMaps() {
+  sheets = await Promise.all(errors.maps.sheets.map((layers) => Promise.all(layers.map(decodePixels))));
 }
 
 /** @param {string} url @returns {Promise<Uint8ClampedArray>} */
-async function pixelsOf(url) {
+async function decodePixels(url) {
   if (url === "") return new Uint8ClampedArray();
   const image = new Image();
   image.src = url;
@@ -36,34 +36,34 @@ async function pixelsOf(url) {
 }
 
 /**
- * @param {number} row of the mistakes
+ * @param {number} row of the errors
  * @param {number} layer from 1
  * @param {string} method
  * @param {Target} target
- * @returns {HeatMap | null} null where there is none
+ * @returns {HeatMap | null} null if there is none
  */
-function mapOf(row, layer, method, target) {
-  const place = mistakes.maps.methods.indexOf(method);
-  const pixels = sheets[place]?.[layer - 1];
-  if (pixels === undefined || row >= mistakes.maps.counts[place]) return null;
-  const { columns, sizes, steps, apart } = mistakes.maps;
+function getMap(row, layer, method, target) {
+  const methodIndex = errors.maps.methods.indexOf(method);
+  const pixels = sheets[methodIndex]?.[layer - 1];
+  if (pixels === undefined || row >= errors.maps.counts[methodIndex]) return null;
+  const { columns, sizes, levels, spacing } = errors.maps;
   const [height, width] = sizes[layer - 1];
   const top = Math.floor(row / columns) * height;
   const left = (row % columns) * 2 * width;
   const at = (/** @type {number} */ y, /** @type {number} */ x) =>
-    Math.round(pixels[4 * ((top + y) * columns * 2 * width + left + x)] / apart) - steps;
-  const values = Float32Array.from({ length: height * width }, (_, each) => {
-    const [y, x] = [Math.floor(each / width), each % width];
+    Math.round(pixels[4 * ((top + y) * columns * 2 * width + left + x)] / spacing) - levels;
+  const values = Float32Array.from({ length: height * width }, (_, index) => {
+    const [y, x] = [Math.floor(index / width), index % width];
     return target === "predicted" ? at(y, x) : target === "true" ? at(y, x + width) : at(y, x) - at(y, x + width);
   });
-  // The two maps are on one scale, so that they can be compared; their difference is on its own, or it would hardly be seen.
-  const largest = target === "difference" ? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1) : steps;
-  for (let each = 0; each < values.length; each++) values[each] /= largest;
+  // The two maps share a scale, so that they can be compared; their difference has its own, or it would be faint.
+  const largest = target === "difference" ? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1) : levels;
+  for (let index = 0; index < values.length; index++) values[index] /= largest;
   return { values, height, width };
 }
 
 /**
- * Paint heat on a transparent canvas: the hotter, the more it covers.
+ * Paint a heat map on a transparent canvas; opacity follows heat.
  * @param {HTMLCanvasElement} canvas
  * @param {HeatMap | null} map
  * @param {Target} target
@@ -76,26 +76,26 @@ function paint(canvas, map, target, opacity, width, height) {
   canvas.height = height;
   const context = canvas.getContext("2d");
   if (map === null || context === null) return;
-  const picture = context.createImageData(width, height);
+  const image = context.createImageData(width, height);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      const value = between(map, ((x + 0.5) * map.width) / width - 0.5, ((y + 0.5) * map.height) / height - 0.5);
+      const value = interpolate(map, ((x + 0.5) * map.width) / width - 0.5, ((y + 0.5) * map.height) / height - 0.5);
       const heat = Math.min(1, target === "difference" ? Math.abs(value) : Math.max(0, value));
       const step = 3 * Math.round(heat * (COLORS.length / 3 - 1));
-      const [red, green, blue] = target === "difference" ? (value > 0 ? FOR : AGAINST) : COLORS.subarray(step, step + 3);
-      picture.data.set([red, green, blue, 255 * heat * (opacity / 100)], 4 * (y * width + x));
+      const [red, green, blue] = target === "difference" ? (value > 0 ? PREDICTED_COLOR : TRUE_COLOR) : COLORS.subarray(step, step + 3);
+      image.data.set([red, green, blue, 255 * heat * (opacity / 100)], 4 * (y * width + x));
     }
   }
-  context.putImageData(picture, 0, 0);
+  context.putImageData(image, 0, 0);
 }
 
 /**
- * A map's value between its places, bilinearly; places are areas, and beyond the outermost middles it is as they are.
+ * Bilinear interpolation, constant beyond the centers of the outermost cells.
  * @param {HeatMap} map
  * @param {number} x
  * @param {number} y
  */
-function between(map, x, y) {
+function interpolate(map, x, y) {
   const column = Math.min(Math.max(x, 0), map.width - 1);
   const row = Math.min(Math.max(y, 0), map.height - 1);
   const left = Math.floor(column);

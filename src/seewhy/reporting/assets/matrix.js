@@ -1,19 +1,19 @@
-// The confusion matrix: a cell leads to its images, arrow keys move between cells.
+// The confusion matrix: a cell links to its images, arrow keys move between cells.
 
-/** Wire the cells; only one of them is a stop of the Tab key, as in other grids. */
+/** Wire the cells; only one is in the tab order, as in other grids. */
 function wireMatrix() {
   for (const link of document.querySelectorAll("[data-cell]")) {
     link.addEventListener("click", (event) => {
       event.preventDefault();
-      const [actual, predicted] = (link.getAttribute("data-cell") ?? "").split(",").map(Number);
-      look({ confusion: [actual, predicted], image: null }, true);
-      element("mistakes", HTMLElement).scrollIntoView();
+      const [trueClass, predicted] = (link.getAttribute("data-cell") ?? "").split(",").map(Number);
+      setState({ confusion: [trueClass, predicted], image: null }, true);
+      element("errors", HTMLElement).scrollIntoView();
     });
   }
   const table = document.querySelector("table.matrix");
   if (!(table instanceof HTMLTableElement)) return;
   const links = [...table.querySelectorAll("a")];
-  for (const [place, link] of links.entries()) link.tabIndex = place === 0 ? 0 : -1;
+  for (const [index, link] of links.entries()) link.tabIndex = index === 0 ? 0 : -1;
   table.addEventListener("keydown", (event) => {
     const steps = /** @type {Record<string, [number, number]>} */ ({ ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] });
     const step = steps[event.key];
@@ -29,7 +29,7 @@ function wireMatrix() {
 }
 
 /**
- * The next cell with a number in a direction.
+ * The link of the next cell in a direction that has a count.
  * @param {HTMLTableElement} table
  * @param {HTMLTableCellElement} from
  * @param {[number, number]} step rows and columns

@@ -1,38 +1,38 @@
-// What the reader looks at. It is kept in the address, so that it can be linked, bookmarked and gone back to.
+// The state of the page. It is kept in the address, so that links, bookmarks and the back button work.
 
 /**
- * @typedef {object} MapsData signed maps for the predicted and for the true class
+ * @typedef {object} MapsData signed maps for the predicted and the true class
  * @property {string[]} methods
- * @property {number[]} counts how many images have maps of each method
- * @property {string[]} layers
- * @property {[number, number][]} sizes height and width of the maps of each layer
- * @property {number} steps the largest magnitude
- * @property {number} apart shades of gray between two steps
+ * @property {number[]} counts number of images with maps, by method
+ * @property {[number, number][]} sizes height and width of the maps, by layer
+ * @property {number} levels the largest magnitude
+ * @property {number} spacing gray values between two levels
  * @property {number} columns images in a row of a sheet, each with its two maps side by side
- * @property {string[][]} sheets gray images as data URLs, by method and layer; "" where there is none
+ * @property {string[][]} sheets gray images as data URLs, by method and layer; "" if there are no maps
  */
 
 /**
- * @typedef {object} Mistakes one entry for each image of the gallery, the surest mistake first
+ * @typedef {object} ErrorsData the misclassified images of the gallery, the most confident first
  * @property {number[]} index in the test split
- * @property {string[]} names
- * @property {[number, number][]} kinds true and predicted class
+ * @property {string[]} names file names
+ * @property {[number, number][]} confusions true and predicted class
  * @property {number[]} loss
- * @property {number[][]} top most probable classes
- * @property {number[][]} probabilities of these
- * @property {string[]} classes
+ * @property {number[][]} top the most probable classes
+ * @property {number[][]} probabilities of the most probable classes
+ * @property {string[]} classes all class names
+ * @property {string[]} layers names of the layers
  * @property {MapsData} maps
- * @property {string} colors base64 of red, green and blue for rising heat
- * @property {number} layer the one to begin with, from 1
- * @property {string} method likewise
+ * @property {string} colors base64 of red, green and blue by increasing heat
+ * @property {number} layer the default layer, from 1
+ * @property {string} method the default method
  */
 
 /** @typedef {"predicted" | "true" | "difference"} Target */
 
 /**
  * @typedef {object} State
- * @property {[number | null, number | null]} confusion true and predicted class, null for any
- * @property {number | null} image its index in the test split, null where none is open
+ * @property {[number | null, number | null]} confusion true and predicted class, null for any class
+ * @property {number | null} image index of the open image in the test split, null if none is open
  * @property {number} layer from 1
  * @property {string} method
  * @property {Target} target
@@ -42,32 +42,32 @@
  */
 
 /**
- * The element of that id, which the page has.
+ * The element with an id; throws an error if there is none of that kind.
  * @template {HTMLElement} T
  * @param {string} id
  * @param {new () => T} kind
  * @returns {T}
  */
 function element(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`the page lacks #${id}`);
-  return found;
+  const result = document.getElementById(id);
+  if (!(result instanceof kind)) throw new Error(`the page has no #${id}`);
+  return result;
 }
 
-/** @type {Mistakes} */
-const mistakes = JSON.parse(element("data", HTMLScriptElement).textContent ?? "").mistakes;
+/** @type {ErrorsData} */
+const errors = JSON.parse(element("data", HTMLScriptElement).textContent ?? "").errors;
 
-/** How each class is called in an address: by its name, or by its number where the name is empty or another's too. */
-const KEYS = mistakes.classes.map((name, place) =>
-  name !== "" && mistakes.classes.indexOf(name) === mistakes.classes.lastIndexOf(name) ? name : `class ${place}`,
+/** The keys of the classes in an address: their names, or their numbers if a name is empty or not unique. */
+const CLASS_KEYS = errors.classes.map((name, index) =>
+  name !== "" && errors.classes.indexOf(name) === errors.classes.lastIndexOf(name) ? name : `class ${index}`,
 );
 
 /** @type {State} */
-const START = {
+const DEFAULT_STATE = {
   confusion: [null, null],
   image: null,
-  layer: mistakes.layer,
-  method: mistakes.method,
+  layer: errors.layer,
+  method: errors.method,
   target: "predicted",
   sort: "confidence",
   opacity: 65,
@@ -75,24 +75,24 @@ const START = {
 };
 
 /** @type {State} */
-let state = START;
+let state = DEFAULT_STATE;
 
-const NOTHING = "#all"; // the address of the start: an empty one would scroll to the top
+const DEFAULT_ADDRESS = "#all"; // an empty address would scroll to the top
 
-/** @returns {State} what the address says; whatever it says wrongly is left as it is at the start */
+/** @returns {State} the state in the address; invalid parts are ignored */
 function readState() {
-  const next = { ...START };
-  const plain = /^#image-(\d+)$/.exec(location.hash); // a link that works without a script too
-  if (plain) return { ...state, image: known(Number(plain[1])) };
-  if (/^#[\w-]+$/.test(location.hash) && location.hash !== NOTHING) return { ...state, image: null }; // a place in the page
+  const next = { ...DEFAULT_STATE };
+  const plain = /^#image-(\d+)$/.exec(location.hash); // a link that also works without a script
+  if (plain) return { ...state, image: knownImage(Number(plain[1])) };
+  if (/^#[\w-]+$/.test(location.hash) && location.hash !== DEFAULT_ADDRESS) return { ...state, image: null }; // an anchor in the page
   for (const part of location.hash.slice(1).split("&")) {
     const [key, value = ""] = part.split("=", 2);
     if (key === "confusion") {
-      const [actual, predicted] = value.split(",").map(classNamed);
-      next.confusion = [actual ?? null, predicted ?? null];
-    } else if (key === "image") next.image = known(Number(value));
-    else if (key === "layer" && mistakes.maps.layers[Number(value) - 1] !== undefined) next.layer = Number(value);
-    else if (key === "method" && mistakes.maps.methods.includes(value)) next.method = value;
+      const [trueClass, predicted] = value.split(",").map(classIndex);
+      next.confusion = [trueClass ?? null, predicted ?? null];
+    } else if (key === "image") next.image = knownImage(Number(value));
+    else if (key === "layer" && errors.layers[Number(value) - 1] !== undefined) next.layer = Number(value);
+    else if (key === "method" && errors.maps.methods.includes(value)) next.method = value;
     else if (key === "target" && (value === "predicted" || value === "true" || value === "difference")) next.target = value;
     else if (key === "sort" && ["confidence", "loss", "confusion"].includes(value)) next.sort = value;
     else if (key === "opacity" && value !== "" && Number(value) >= 0 && Number(value) <= 100) next.opacity = Number(value);
@@ -102,37 +102,37 @@ function readState() {
 }
 
 /**
- * Change what is looked at; the page follows the address.
+ * Change the state in the address; the page follows.
  * @param {Partial<State>} changes
- * @param {boolean} [lasting] whether going back leads to what was before
+ * @param {boolean} [push] whether to add an entry to the history
  */
-function look(changes, lasting = false) {
+function setState(changes, push = false) {
   const next = { ...state, ...changes };
   const parts = [];
   if (next.confusion[0] !== null || next.confusion[1] !== null) {
-    parts.push("confusion=" + next.confusion.map((place) => (place === null ? "" : encodeURIComponent(KEYS[place]))).join(","));
+    parts.push("confusion=" + next.confusion.map((index) => (index === null ? "" : encodeURIComponent(CLASS_KEYS[index]))).join(","));
   }
   if (next.image !== null) parts.push(`image=${next.image}`);
   for (const key of /** @type {const} */ (["layer", "method", "target", "sort", "opacity"])) {
-    if (next[key] !== START[key]) parts.push(`${key}=${next[key]}`);
+    if (next[key] !== DEFAULT_STATE[key]) parts.push(`${key}=${next[key]}`);
   }
   if (!next.overlay) parts.push("overlay=off");
-  const address = parts.length ? "#" + parts.join("&") : NOTHING;
-  if (lasting) location.hash = address;
+  const address = parts.length ? "#" + parts.join("&") : DEFAULT_ADDRESS;
+  if (push) location.hash = address;
   else location.replace(address);
 }
 
-/** @param {string} text a class in an address @returns {number | null} */
-function classNamed(text) {
+/** @param {string} text a class key in an address @returns {number | null} */
+function classIndex(text) {
   try {
-    const place = KEYS.indexOf(decodeURIComponent(text));
-    return place < 0 ? null : place;
+    const index = CLASS_KEYS.indexOf(decodeURIComponent(text));
+    return index < 0 ? null : index;
   } catch {
-    return null; // a percent sign that begins no character
+    return null; // malformed percent-encoding
   }
 }
 
-/** @param {number} index @returns {number | null} the index, if the gallery has that image */
-function known(index) {
-  return mistakes.index.includes(index) ? index : null;
+/** @param {number} index @returns {number | null} the index, null if the gallery does not have the image */
+function knownImage(index) {
+  return errors.index.includes(index) ? index : null;
 }

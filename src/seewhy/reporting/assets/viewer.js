@@ -1,56 +1,60 @@
-// One mistake, large: what speaks for the predicted class, what for the true one, at every layer.
+// The viewer of one error: heat maps for the predicted and the true class, at every layer.
 
 const viewer = element("viewer", HTMLDialogElement);
 const TARGETS = /** @type {Target[]} */ (["predicted", "true", "difference"]);
-const LARGE = 224; // pixels of heat
+const LARGE = 224; // pixels of a heat map
 const SMALL = 96;
 
-/** Show the image that the state asks for, or close. */
+/** Show the image of the state, or close the viewer if there is none. */
 function showViewer() {
-  const row = state.image === null ? -1 : mistakes.index.indexOf(state.image);
-  for (const [each, card] of cards.entries()) card.classList.toggle("open", each === row);
+  const row = state.image === null ? -1 : errors.index.indexOf(state.image);
+  for (const [index, card] of cards.entries()) card.classList.toggle("open", index === row);
   if (row < 0) {
     if (viewer.open) viewer.close();
     return;
   }
-  const [actual, predicted] = mistakes.kinds[row].map((place) => mistakes.classes[place]);
-  element("viewer-title", HTMLElement).textContent = `predicted ${predicted}, true ${actual}`;
-  element("viewer-index", HTMLElement).textContent = `test image ${mistakes.index[row]}`;
-  element("viewer-file", HTMLElement).textContent = mistakes.names[row];
+  const [trueName, predicted] = errors.confusions[row].map((index) => errors.classes[index]);
+  element("viewer-title", HTMLElement).textContent = `predicted ${predicted}, true ${trueName}`;
+  element("viewer-index", HTMLElement).textContent = `test image ${errors.index[row]}`;
+  element("viewer-file", HTMLElement).textContent = errors.names[row];
   element("viewer-status", HTMLElement).textContent = "";
-  const explained = mistakes.maps.layers.length > 0;
-  const covered = row < mistakes.maps.counts[mistakes.maps.methods.indexOf(state.method)];
-  const plain = document.createElement("figure");
-  plain.append(heated(row, state.layer, null, LARGE));
-  const captions = { predicted: `what speaks for ${predicted}`, true: `what speaks for ${actual}`, difference: `orange: for ${predicted}, blue: for ${actual}` };
-  const looks = explained && covered ? TARGETS.map((target) => lookOf(row, target, captions[target])) : [];
-  element("viewer-looks", HTMLElement).replaceChildren(plain, ...looks);
-  element("viewer-missing", HTMLElement).hidden = !explained || covered;
-  const focused = document.activeElement?.closest(".stages button")?.getAttribute("data-layer");
-  const stages = element("viewer-stages", HTMLElement);
-  stages.replaceChildren(...mistakes.maps.layers.map((name, place) => stageOf(row, place + 1, name)));
-  if (focused) /** @type {HTMLElement | null} */ (stages.querySelector(`[data-layer="${focused}"]`))?.focus();
-  const bars = mistakes.top[row].map((place, rank) => barOf(mistakes.classes[place], mistakes.probabilities[row][rank], place === mistakes.kinds[row][0]));
+  const explained = errors.layers.length > 0;
+  const hasMaps = row < errors.maps.counts[errors.maps.methods.indexOf(state.method)];
+  const original = document.createElement("figure");
+  original.append(imageWithMap(row, state.layer, null, LARGE));
+  const captions = {
+    predicted: `evidence for ${predicted}`,
+    true: `evidence for ${trueName}`,
+    difference: `orange: more for ${predicted}, blue: more for ${trueName}`,
+  };
+  const maps = explained && hasMaps ? TARGETS.map((target) => mapFigure(row, target, captions[target])) : [];
+  element("viewer-maps", HTMLElement).replaceChildren(original, ...maps);
+  element("viewer-missing", HTMLElement).hidden = !explained || hasMaps;
+  const focused = document.activeElement?.closest(".layers button")?.getAttribute("data-layer");
+  const layers = element("viewer-layers", HTMLElement);
+  layers.replaceChildren(...errors.layers.map((name, index) => layerButton(row, index + 1, name)));
+  if (focused) /** @type {HTMLElement | null} */ (layers.querySelector(`[data-layer="${focused}"]`))?.focus();
+  const bars = errors.top[row].map((label, rank) => probabilityBar(errors.classes[label], errors.probabilities[row][rank], label === errors.confusions[row][0]));
   element("viewer-probabilities", HTMLElement).replaceChildren(...bars);
   if (!viewer.open) viewer.showModal();
 }
 
 /**
- * The image with heat on it, or without for no target.
+ * The image with a heat map on it; without one if target is null.
  * @param {number} row
  * @param {number} layer
  * @param {Target | null} target
  * @param {number} pixels
  * @returns {HTMLElement}
  */
-function heated(row, layer, target, pixels) {
+function imageWithMap(row, layer, target, pixels) {
   const box = document.createElement("div");
-  const tile = cards[row].querySelector("svg")?.cloneNode(true);
-  if (tile) box.append(tile);
+  const image = cards[row].querySelector("svg")?.cloneNode(true);
+  if (image) box.append(image);
   if (target === null) return box;
   const canvas = document.createElement("canvas");
   canvas.className = "heat";
-  const map = state.overlay ? mapOf(row, layer, state.method, target) : null;
+  const map = state.overlay ? getMap(row, layer, state.method, target) : null;
   paint(canvas, map, target, state.opacity, pixels, pixels);
   box.append(canvas);
   return box;
@@ -61,11 +65,11 @@ function heated(row, layer, target, pixels) {
  * @param {Target} target
  * @param {string} caption
  */
-function lookOf(row, target, caption) {
+function mapFigure(row, target, caption) {
   const figure = document.createElement("figure");
   const text = document.createElement("figcaption");
   text.textContent = caption;
-  figure.append(heated(row, state.layer, target, LARGE), text);
+  figure.append(imageWithMap(row, state.layer, target, LARGE), text);
   return figure;
 }
 
@@ -74,55 +78,55 @@ function lookOf(row, target, caption) {
  * @param {number} layer
  * @param {string} name
  */
-function stageOf(row, layer, name) {
+function layerButton(row, layer, name) {
   const button = document.createElement("button");
   button.type = "button";
   button.setAttribute("aria-pressed", String(layer === state.layer));
   button.setAttribute("data-layer", String(layer));
-  button.append(heated(row, layer, state.target, SMALL), `${layer} ${name}`);
-  button.addEventListener("click", () => look({ layer }));
+  button.append(imageWithMap(row, layer, state.target, SMALL), `${layer} ${name}`);
+  button.addEventListener("click", () => setState({ layer }));
   return button;
 }
 
 /**
  * @param {string} name
  * @param {number} probability
- * @param {boolean} right whether that is the true class
+ * @param {boolean} isTrue whether it is the true class
  */
-function barOf(name, probability, right) {
+function probabilityBar(name, probability, isTrue) {
   const line = document.createElement("li");
   const [label, number, bar] = [document.createElement("span"), document.createElement("span"), document.createElement("i")];
-  label.textContent = right ? `${name} (true)` : name;
+  label.textContent = isTrue ? `${name} (true)` : name;
   number.textContent = probability.toFixed(2);
   bar.style.width = `${100 * probability}%`;
   line.append(label, bar, number);
   return line;
 }
 
-/** @param {number} step to the next image of the gallery, or back with -1 */
+/** @param {number} step 1 for the next image of the gallery, -1 for the previous one */
 function move(step) {
-  const row = state.image === null ? -1 : mistakes.index.indexOf(state.image);
-  const place = order.indexOf(row);
-  const next = place < 0 ? (step > 0 ? 0 : order.length - 1) : Math.min(Math.max(place + step, 0), order.length - 1);
+  const row = state.image === null ? -1 : errors.index.indexOf(state.image);
+  const position = order.indexOf(row);
+  const next = position < 0 ? (step > 0 ? 0 : order.length - 1) : Math.min(Math.max(position + step, 0), order.length - 1);
   if (!order.length) return;
-  if (state.image === null) enter(mistakes.index[order[next]]);
-  else look({ image: mistakes.index[order[next]] });
+  if (state.image === null) openImage(errors.index[order[next]]);
+  else setState({ image: errors.index[order[next]] });
 }
 
-/** @type {boolean} whether going back closes the image that is open */
-let entered = false;
+/** @type {boolean} whether the back button closes the open image */
+let pushed = false;
 
-/** @param {number} index of an image that is to be opened */
-function enter(index) {
-  entered = state.image === null;
-  look({ image: index }, entered);
+/** @param {number} index of an image in the test split */
+function openImage(index) {
+  pushed = state.image === null;
+  setState({ image: index }, pushed);
 }
 
-/** Close the image; where it was opened by a step that can be gone back, go back, so that the step is not there twice. */
-function leave() {
-  if (entered) history.back();
-  else look({ image: null });
-  entered = false;
+/** Close the image. If opening it added an entry to the history, go back, so that it does not add another. */
+function closeImage() {
+  if (pushed) history.back();
+  else setState({ image: null });
+  pushed = false;
 }
 
 /** @param {string} text @param {string} what */
@@ -130,7 +134,7 @@ async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const area = document.createElement("textarea"); // where a page from a file may not use the clipboard itself
+    const area = document.createElement("textarea"); // a page from a file may not use the clipboard API
     area.value = text;
     viewer.append(area);
     area.select();
@@ -145,18 +149,18 @@ function wireViewer() {
   const actions = new Map([
     ["previous", () => move(-1)],
     ["next", () => move(1)],
-    ["close", leave],
-    ["favored", () => look({ method: mistakes.method })],
+    ["close", closeImage],
+    ["default-method", () => setState({ method: errors.method })],
     ["copy-name", () => copy(element("viewer-file", HTMLElement).textContent ?? "", "file name")],
     ["copy-link", () => copy(location.href, "link")],
   ]);
   for (const button of viewer.querySelectorAll("button")) button.addEventListener("click", () => actions.get(button.name)?.());
   viewer.addEventListener("close", () => {
-    if (state.image !== null) leave(); // closed by the Escape key
+    if (state.image !== null) closeImage(); // closed by the Escape key
   });
   const help = element("help", HTMLDialogElement);
   help.querySelector("button")?.addEventListener("click", () => help.close());
   for (const dialog of [viewer, help]) {
-    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // on what is around it
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // a click outside
   }
 }

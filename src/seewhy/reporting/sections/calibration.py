@@ -1,63 +1,86 @@
-"""Whether the network is as sure as it is right."""
+"""Calibration: reliability, temperature scaling, and selective prediction."""
 
-from seewhy.diagnosis.calibration import Calibration, coverage_at_accuracy, risk_coverage_curve
+from seewhy.diagnosis.calibration import (
+    Calibration,
+    TemperatureScaling,
+    coverage_at_accuracy,
+    risk_coverage_curve,
+)
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.figures.calibration import reliability_figure, risk_coverage_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, panel, percent, render
+from seewhy.reporting.formatting import percent
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
-TARGETS = (0.95, 0.99)  # accuracies that one might ask for
+ACCURACIES = (0.95, 0.99)  # at which the coverage is reported
 
 
-def calibration_section(study: ReportContext, album: Sprites) -> Section:
-    """Reliability, its measures before and after temperature scaling, and accuracy against coverage."""
-    result = study.test
-    before, scaling = study.calibration, study.scaling
-    mean = result.confidence.mean().item()
-    direction = "over" if mean > result.accuracy else "under"
-    finding = (
-        f"The network is {percent(mean)} sure on average and {percent(result.accuracy)} right: {direction}confident, "
-        f"with an expected calibration error of {percent(before.ece)}."
-    )
+def calibration_section(context: ReportContext, sprites: Sprites) -> Section:
+    """Reliability and its metrics before and after temperature scaling, and risk–coverage."""
+    predictions = context.predictions
+    before, scaling = context.calibration, helpful_scaling(context)
     after = None if scaling is None else scaling.after
-    reached = [(target, coverage_at_accuracy(result, target)) for target in TARGETS]
+    curve = risk_coverage_curve(predictions)
+    coverages = [(accuracy, coverage_at_accuracy(predictions, accuracy)) for accuracy in ACCURACIES]
     figures = {
         "reliability": reliability_figure(before, after),
-        "coverage": risk_coverage_figure(risk_coverage_curve(result)),
+        "coverage": risk_coverage_figure(curve),
     }
+    panels = [
+        (
+            figure_html(
+                figures["reliability"], "reliability", "Reliability diagram: accuracy by confidence"
+            ),
+            "Reliability diagram. Bars below the diagonal: overconfident.",
+        ),
+        (
+            figure_html(
+                figures["coverage"], "coverage", "Accuracy of the accepted images by coverage"
+            ),
+            "Selective prediction: accuracy if the least confident images are rejected.",
+        ),
+    ]
+    rows = [_row("uncalibrated", before)]
+    if after is not None:
+        rows.append(_row("temperature scaling", after))
     html = render(
         "sections/calibration.html",
-        panels=[
-            (
-                panel(figures["reliability"], "reliability", finding),
-                "Below the diagonal: surer than right.",
-            ),
-            (
-                panel(
-                    figures["coverage"],
-                    "coverage",
-                    "Accuracy of the images that are answered against their share",
-                ),
-                "If the network may decline the images that it is least sure of.",
-            ),
-        ],
-        rows=[
-            _row(name, measured)
-            for name, measured in (("as trained", before), ("with temperature scaling", after))
-            if measured
-        ],
+        panels=panels,
+        rows=rows,
         scaling=scaling,
-        reached=[(target, *found) for target, found in reached if found is not None],
-        unreached=[target for target, found in reached if found is None],
+        reached=[(accuracy, *found) for accuracy, found in coverages if found is not None],
+        unreached=[accuracy for accuracy, found in coverages if found is None],
     )
+    finding = f"{confidence_summary(predictions)}, ECE {percent(before.ece)}."
     return Section("Calibration", finding, html, figures=figures)
 
 
-def _row(name: str, measured: Calibration) -> tuple[str, ...]:
+def confidence_summary(predictions: Predictions) -> str:
+    """Mean confidence and accuracy, and which of the two is higher."""
+    confidence, accuracy = predictions.confidence.mean().item(), predictions.accuracy
+    if percent(confidence) == percent(accuracy):
+        return f"Mean confidence equals accuracy ({percent(accuracy)})"
+    direction = "overconfident" if confidence > accuracy else "underconfident"
+    return (
+        f"The model is {direction}: mean confidence {percent(confidence)}, "
+        f"accuracy {percent(accuracy)}"
+    )
+
+
+def helpful_scaling(context: ReportContext) -> TemperatureScaling | None:
+    """Temperature scaling, if it reduces the expected calibration error."""
+    scaling = context.scaling
+    if scaling is None or percent(scaling.after.ece) == percent(scaling.before.ece):
+        return None
+    return scaling if scaling.after.ece < scaling.before.ece else None
+
+
+def _row(name: str, calibration: Calibration) -> tuple[str, ...]:
     return (
         name,
-        percent(measured.ece, 2),
-        percent(measured.mce, 1),
-        f"{measured.brier:.4f}",
-        f"{measured.nll:.4f}",
+        percent(calibration.ece, 2),
+        percent(calibration.mce, 1),
+        f"{calibration.brier:.4f}",
+        f"{calibration.nll:.4f}",
     )

@@ -1,71 +1,76 @@
-"""How well each class is recognized, and what is mistaken for what."""
+"""Classes: accuracy, precision, recall and F1 of each, and the confusion matrix."""
 
 from torch import Tensor
 
 from seewhy.diagnosis.diagnosis import least_confident_examples
-from seewhy.diagnosis.metrics import class_scores, worst_confusions
+from seewhy.diagnosis.metrics import ClassScore, class_scores, worst_confusions
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.figures.classes import class_figure, confusion_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, count, panel, percent, render
+from seewhy.reporting.formatting import count, percent
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
-SHADES = 8  # of a cell of the matrix
-MOST = 100  # classes in the matrix and in the table
+SHADES = 8  # of a cell of the confusion matrix
+MOST_CLASSES = 100  # in the confusion matrix and in the table
+MOST_CONFUSIONS = 10
 
 
-def classes(study: ReportContext, album: Sprites) -> Section:
+def classes_section(context: ReportContext, sprites: Sprites) -> Section:
     """Accuracy, precision, recall and F1 of each class, and the confusion matrix."""
-    result = study.test
-    scores = [score for score in class_scores(result) if score.images]
-    worst, best = (choose(scores, key=lambda score: score.accuracy) for choose in (min, max))
-    finding = (
-        f"{best.name} is recognized best, {percent(best.accuracy)} of {count(best.images, 'image')}, and {worst.name} worst, "
-        f"{percent(worst.accuracy)} of {worst.images:,}"
-        + (
-            f", most often mistaken for {worst.confused_with} ({count(worst.confusions, 'time')})."
-            if worst.confusions
-            else "."
-        )
-    )
-    counts = confusion_matrix(result)
-    places = _most_mistaken(counts)
+    predictions = context.predictions
+    scores = [score for score in class_scores(predictions) if score.images]
+    ranked = sorted(scores, key=lambda score: score.accuracy)
+    counts = confusion_matrix(predictions)
+    in_matrix = _most_confused(counts)
     figures = {
         "classes": class_figure(scores),
-        "confusion": confusion_figure(counts, result.classes),
+        "confusion": confusion_figure(counts, predictions.classes),
     }
     html = render(
         "sections/classes.html",
-        figure=panel(
-            figures["classes"],
-            "classes",
-            f"Accuracy of each class with its 95% interval; {worst.name} is the worst",
-        ),
-        scores=scores,
-        classes=result.classes,
-        listed=sorted(scores, key=lambda score: score.accuracy)[:MOST]
-        if len(scores) > MOST
-        else scores,
-        places=places.tolist(),
-        matrix=_cells(counts[places][:, places]),
-        worst=[
-            (result.classes[pair.true], result.classes[pair.predicted], pair)
-            for pair in worst_confusions(result, 10)
+        figure=figure_html(figures["classes"], "classes", "Accuracy of each class"),
+        scores=ranked[:MOST_CLASSES] if len(scores) > MOST_CLASSES else scores,
+        total=len(scores),
+        classes=predictions.classes,
+        in_matrix=in_matrix.tolist(),
+        matrix=_cells(counts[in_matrix][:, in_matrix]),
+        confusions=[
+            (predictions.classes[pair.true], predictions.classes[pair.predicted], pair)
+            for pair in worst_confusions(predictions, MOST_CONFUSIONS)
         ],
-        closest=_closest(result)[:MOST],
-        album=album,
+        least_confident=_least_confident(predictions)[:MOST_CLASSES],
+        sprites=sprites,
     )
-    return Section("Classes", finding, html, figures=figures)
+    return Section("Classes", _finding(scores), html, figures=figures)
 
 
-def _most_mistaken(counts: Tensor) -> Tensor:  # at most (MOST,) int64, ascending
-    """The classes that take part in most mistakes, all of them where they are few."""
-    wrong = counts.clone().fill_diagonal_(0)
-    return (wrong.sum(0) + wrong.sum(1)).argsort(descending=True, stable=True)[:MOST].sort().values
+def _finding(scores: list[ClassScore]) -> str:
+    worst, best = (choose(scores, key=lambda score: score.accuracy) for choose in (min, max))
+    if best.accuracy == worst.accuracy:
+        return f"All classes have the same accuracy: {percent(best.accuracy)}."
+    text = (
+        f"{best.name} has the highest accuracy ({percent(best.accuracy)} of "
+        f"{count(best.images, 'image')}), {worst.name} the lowest "
+        f"({percent(worst.accuracy)} of {worst.images:,})"
+    )
+    if not worst.confusions:
+        return f"{text}."
+    return (
+        f"{text}; it is most often predicted as {worst.confused_with} "
+        f"({count(worst.confusions, 'image')})."
+    )
+
+
+def _most_confused(counts: Tensor) -> Tensor:  # at most (MOST_CLASSES,) int64, ascending
+    """The classes with most errors, by true or predicted class."""
+    errors = counts.clone().fill_diagonal_(0)
+    order = (errors.sum(0) + errors.sum(1)).argsort(descending=True, stable=True)
+    return order[:MOST_CLASSES].sort().values
 
 
 def _cells(counts: Tensor) -> list[list[tuple[int, int]]]:
-    """Of each cell the count and its shade, from 0 to SHADES: mistakes by their share of the class's images."""
+    """Count and shade of each cell; the shade of an error follows its share of the row."""
     shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).fill_diagonal_(0)
     shades = (SHADES * (shares / shares.max().clamp_min(1e-9)).sqrt()).ceil().long()
     return [
@@ -73,21 +78,10 @@ def _cells(counts: Tensor) -> list[list[tuple[int, int]]]:
     ]
 
 
-def _closest(result: Predictions) -> list[tuple[int, str, list[tuple[int, str]]]]:
-    """Of each class its place, its name, and the images that were nearly misclassified with their confidence."""
-    shown = [
-        (int(result.labels[index]), index) for index in least_confident_examples(result).tolist()
-    ]
-    rows = [
-        (
-            place,
-            name,
-            [
-                (index, f"{result.confidence[index]:.2f}")
-                for label, index in shown
-                if label == place
-            ],
-        )
-        for place, name in enumerate(result.classes)
-    ]
-    return [row for row in rows if row[2]]
+def _least_confident(predictions: Predictions) -> list[tuple[int, str, list[tuple[int, str]]]]:
+    """Index and name of each class, with its least confident correct images."""
+    images: dict[int, list[tuple[int, str]]] = {}
+    for index in least_confident_examples(predictions).tolist():
+        confidence = f"{predictions.confidence[index]:.2f}"
+        images.setdefault(int(predictions.labels[index]), []).append((index, confidence))
+    return [(label, predictions.classes[label], images[label]) for label in sorted(images)]

@@ -1,62 +1,72 @@
-"""What another run does better and worse."""
+"""Comparison: which errors a run fixed relative to another, and which are new."""
 
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.figures.paired import paired_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, be, count, panel, render
+from seewhy.reporting.formatting import count, signed_points
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
-MOST = 48  # images of a gallery
+MOST_IMAGES = 48  # of a gallery
 
 
-def comparison(study: ReportContext, album: Sprites) -> Section | None:
-    """Fixed and broken images, an exact test of the difference, and the change of each class; None without another run."""
-    other = study.other
-    if other is None:
+def comparison_section(context: ReportContext, sprites: Sprites) -> Section | None:
+    """Fixed and new errors, and the change of each class; None without a run to compare with."""
+    if context.baseline is None:
         return None
-    before, after = other.test, study.test
-    found = compare_predictions(before, after)
+    before, after = context.baseline.predictions, context.predictions
+    comparison = compare_predictions(before, after)
     galleries = []
-    for name, indices, wrong in (("Fixed", found.fixed, before), ("Broken", found.broken, after)):
-        surest = indices[wrong.confidence[indices].argsort(descending=True)][:MOST].tolist()
-        there = [
-            (index, _said(before, after, index))
-            for index in surest
-            if ("test", index) in album.images
+    for title, indices, wrong in (
+        ("Fixed errors", comparison.fixed, before),
+        ("New errors", comparison.broken, after),
+    ):
+        order = wrong.confidence[indices].argsort(descending=True)
+        images = [
+            (index, _label(before, after, index))
+            for index in indices[order][:MOST_IMAGES].tolist()
+            if ("test", index) in sprites.images
         ]
-        galleries.append((name, len(indices), there))
-    figures = {"change": paired_figure(found)}
+        galleries.append((title, len(indices), images))
+    figures = {"comparison": paired_figure(comparison)}
     html = render(
         "sections/comparison.html",
-        figure=panel(
-            figures["change"],
-            "change",
-            "Change of the accuracy of each class with its 95% interval",
+        figure=figure_html(
+            figures["comparison"], "comparison", "Change of the accuracy of each class"
         ),
-        found=found,
-        before=other.title,
-        after=study.title,
-        before_at=other.run.directory and other.run.directory.name,
-        after_at=study.run.directory and study.run.directory.name,
+        comparison=comparison,
+        before=_name(context.baseline),
+        after=_name(context),
         galleries=galleries,
-        album=album,
+        sprites=sprites,
     )
+    low, high = (signed_points(bound, 2) for bound in comparison.interval)
     finding = (
-        f"Against {_named(other)}, {count(len(found.fixed), 'image')} {be(len(found.fixed))} fixed and {len(found.broken):,} "
-        f"broken: {100 * found.change:+.2f} points, p = {found.p_value:.2g}."
+        f"Compared with {_short_name(context.baseline)}, accuracy changes by "
+        f"{signed_points(comparison.change, 2)} points (95% CI {low} to {high}, "
+        f"p = {comparison.p_value:.2g}): {count(len(comparison.fixed), 'error')} fixed, "
+        f"{len(comparison.broken):,} new."
     )
-    return Section("Compared", finding, html, figures=figures)
+    return Section("Comparison", finding, html, figures=figures)
 
 
-def _named(study: ReportContext) -> str:
-    return study.title if study.run.directory is None else study.run.directory.name
+def _name(context: ReportContext) -> str:
+    """Recipe, data and directory of a run."""
+    directory = context.run.directory
+    return context.title if directory is None else f"{context.title}, {directory.name}"
 
 
-def _said(before: Predictions, after: Predictions, index: int) -> str:
+def _short_name(context: ReportContext) -> str:
+    directory = context.run.directory
+    return context.title if directory is None else directory.name
+
+
+def _label(before: Predictions, after: Predictions, index: int) -> str:
+    """The true class of an image and both predictions."""
     names = after.classes
-    said = [
-        f"{names[result.predicted[index]]} {result.confidence[index]:.2f}"
-        for result in (before, after)
-    ]
-    return f"true {names[after.labels[index]]}, before {said[0]}, now {said[1]}"
+    was, is_now = (
+        f"{names[predictions.predicted[index]]} ({predictions.confidence[index]:.2f})"
+        for predictions in (before, after)
+    )
+    return f"true {names[after.labels[index]]}, before {was}, after {is_now}"

@@ -1,4 +1,4 @@
-"""The recipes of an experiment side by side, and which of their differences are real."""
+"""Experiment: the recipes of an experiment compared, with tests of their differences."""
 
 import math
 import os
@@ -24,62 +24,62 @@ from seewhy.experiments.statistics import (
 from seewhy.experiments.tables import differences_table
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, count, csv_link, panel, render
+from seewhy.reporting.formatting import count
+from seewhy.reporting.section import Section, csv_link, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
-TESTED = ("accuracy", "train_loss")  # the metrics of which the page says which differences are real
+TESTED = ("accuracy", "train_loss")  # metrics with a table of pairwise tests
 COLUMNS = ("accuracy", "train_loss", "test_loss", "calibration_error", "seconds")
 MOST_PAIRS = 100  # in a table
-MOST_TESTS = 12  # range tests that are drawn
+MOST_RANGE_TESTS = 12
 REPORT = "report.html"  # of a trial
+HEADERS_OF_TESTS = ("#95% CI", "#p", "#adjusted p", "significant")
 
 
-def experiment(study: ReportContext, album: Sprites) -> Section | None:
-    """The experiment that a run is a trial of; None for any other run, and where the experiment cannot be read."""
-    if study.run.directory is None:
+def experiment_section(context: ReportContext, sprites: Sprites) -> Section | None:
+    """The experiment that a run is a trial of; None for any other run."""
+    if context.run.directory is None:
         return None
-    directory = study.run.directory.resolve()
-    home = directory.parent.parent
-    if not (home / FILE).is_file():
+    directory = context.run.directory.resolve()
+    root = directory.parent.parent
+    if not (root / FILE).is_file():
         return None
     try:
-        found = open_experiment(home)
+        experiment = open_experiment(root)
     except SeewhyError:
         return None
-    own = next((trial for trial in found.finished if trial.directory == directory), None)
-    return None if own is None else experiment_section(found, own)
+    trials = [trial for trial in experiment.finished if trial.directory == directory]
+    return recipes_section(experiment, trials[0]) if trials else None
 
 
-def experiment_section(
-    experiment: Experiment, own: Trial | None = None, links_from: Path | None = None
+def recipes_section(
+    experiment: Experiment, trial: Trial | None = None, links_from: Path | None = None
 ) -> Section:
-    """Curves and seeds of every recipe, a table of what they came to, which differences are real, and what did not finish.
+    """Curves, a table, and tests of the differences of the recipes, and the unfinished trials.
 
-    `own` is the trial whose report this is a part of. A page in the directory `links_from` links to the reports of the trials.
+    `trial` is the one whose report has this section. A page in the directory `links_from` links
+    to the reports of the trials.
     """
     figures = _figures(experiment) if experiment.finished else {}
     html = render(
         "sections/experiment.html",
         experiment=experiment,
-        own=own,
-        panels=[
-            (panel(figures[name], name, description), caption)
-            for name, (description, caption) in _panels(experiment, figures)
-        ],
+        trial=trial,
+        panels=_panels(experiment, figures),
         headers=_headers(),
         rows=_rows(experiment, links_from),
         trials_csv=_trials_csv(experiment),
         pairs_csv=csv_link(*differences_table(experiment)),
-        tested=[_tested(experiment, metric) for metric in TESTED] if experiment.finished else [],
+        tests=[_tests(experiment, metric) for metric in TESTED] if experiment.finished else [],
         level=LEVEL,
-        tests=_range_tests(experiment),
+        range_tests=_range_tests(experiment),
         unfinished=_unfinished(experiment),
     )
-    return Section("Recipes side by side", summarize(experiment, "accuracy"), html, figures=figures)
+    return Section("Experiment", summarize(experiment, "accuracy"), html, figures=figures)
 
 
 def _figures(experiment: Experiment) -> dict[str, Figure]:
-    """By the names of their files."""
+    """The figures by file name."""
     return {
         "recipes-accuracy": seeds_figure(experiment, "accuracy"),
         "recipes-loss": seeds_figure(experiment, "train_loss"),
@@ -90,147 +90,146 @@ def _figures(experiment: Experiment) -> dict[str, Figure]:
     }
 
 
-def _panels(
-    experiment: Experiment, figures: dict[str, Figure]
-) -> list[tuple[str, tuple[str, str]]]:
-    """Of each figure its name, what it shows, and its caption."""
+def _panels(experiment: Experiment, figures: dict[str, Figure]) -> list[tuple[Markup, str]]:
+    """Each figure with its caption."""
     if not figures:
         return []
-    measured = "While the network trains, without test-time augmentation."
-    said = {
+    texts = {  # text alternative and caption
         "recipes-accuracy": (
             summarize(experiment, "accuracy"),
-            "At the end, with each recipe's test-time augmentation.",
+            "After training, with the test-time augmentation of each recipe.",
         ),
-        "recipes-loss": (summarize(experiment, "train_loss"), "Of the last epoch."),
-        "recipes-accuracy-by-epoch": ("Accuracy of each recipe by epoch", measured),
+        "recipes-loss": (summarize(experiment, "train_loss"), "In the last epoch."),
+        "recipes-accuracy-by-epoch": (
+            "Accuracy of each recipe by epoch",
+            "During training, without test-time augmentation.",
+        ),
         "recipes-accuracy-by-second": (
-            "Accuracy of each recipe by second of training",
-            "As far as all seeds of a recipe reach.",
+            "Accuracy of each recipe by training time",
+            "Up to the end of the fastest seed of a recipe.",
         ),
         "recipes-loss-by-epoch": (
             "Training loss of each recipe by epoch",
-            "Measured on augmented images and smoothed labels.",
+            "On augmented images, with label smoothing.",
         ),
         "recipes-loss-by-second": (
-            "Training loss of each recipe by second of training",
-            "Without the time that evaluation takes.",
+            "Training loss of each recipe by training time",
+            "Evaluation time is excluded.",
         ),
     }
-    return list(said.items())
+    return [
+        (figure_html(figures[name], name, description), caption)
+        for name, (description, caption) in texts.items()
+    ]
 
 
 def _headers() -> list[str]:
-    measured = [
-        f"#{METRICS[metric].title}"
-        + (f", {unit.strip()}" if (unit := METRICS[metric].unit) else "")
-        for metric in COLUMNS
+    metrics = [METRICS[metric] for metric in COLUMNS]
+    titles = [
+        f"#{metric.title}" + (f", {metric.unit.strip()}" if metric.unit else "")
+        for metric in metrics
     ]
-    return ["recipe", "#learning rate", "#epochs", *measured, "#optimizer's memory, MB", "#seeds"]
+    return ["recipe", "#learning rate", "#epochs", *titles, "#optimizer state, MB", "#seeds"]
 
 
 def _rows(experiment: Experiment, links_from: Path | None) -> list[list[str]]:
-    """A row for each recipe, the most accurate first, those that have not finished last."""
+    """A row for each recipe, the most accurate first, unfinished ones last."""
     ranked = [row.recipe for row in rank_recipes(experiment, "accuracy")]
     names = ranked + [name for name in experiment.recipes if name not in ranked]
-    rows = []
-    for name in names:
-        recipe, memory = experiment.recipes[name], experiment.memory(name)
-        lr = recipe.lr if isinstance(recipe.lr, str) else f"{recipe.lr:.3g}"
-        rows.append(
-            [
-                Markup(",<wbr>").join(name.split(",")),  # where a long name may break
-                Markup("{}<br><small>found</small>").format(lr)
-                if name in experiment.range_tests
-                else lr,
-                f"{recipe.epochs:.4g}",
-                *(_measured(experiment, name, metric) for metric in COLUMNS),
-                "–" if memory is None else f"{memory / 1e6:,.1f}",
-                _seeds(experiment, name, links_from),
-            ]
-        )
-    return rows
+    return [_row(experiment, name, links_from) for name in names]
 
 
-def _measured(experiment: Experiment, name: str, metric: str) -> str:
-    """Mean and standard deviation, and the interval of an accuracy."""
-    about, found = METRICS[metric], metric_summary(experiment, name, metric)
-    if math.isnan(found.mean):
+def _row(experiment: Experiment, name: str, links_from: Path | None) -> list[str]:
+    recipe, memory = experiment.recipes[name], experiment.memory(name)
+    lr = recipe.lr if isinstance(recipe.lr, str) else f"{recipe.lr:.3g}"
+    if name in experiment.range_tests:
+        lr = Markup("{}<br><small>LR finder</small>").format(lr)
+    return [
+        Markup(",<wbr>").join(name.split(",")),  # where a long name may break
+        lr,
+        f"{recipe.epochs:.4g}",
+        *(_metric_cell(experiment, name, metric) for metric in COLUMNS),
+        "–" if memory is None else f"{memory / 1e6:,.1f}",
+        _seeds_cell(experiment, name, links_from),
+    ]
+
+
+def _metric_cell(experiment: Experiment, name: str, metric: str) -> str:
+    """Mean and standard deviation over the seeds, and for the accuracy also the interval."""
+    format_value = METRICS[metric].said
+    summary = metric_summary(experiment, name, metric)
+    if math.isnan(summary.mean):
         return "–"
-    if math.isnan(found.std):
-        return about.said(found.mean)
-    said = f"{about.said(found.mean)} ± {about.said(found.std)}"
+    if math.isnan(summary.std):
+        return format_value(summary.mean)
+    text = f"{format_value(summary.mean)} ± {format_value(summary.std)}"
     if metric != "accuracy":
-        return said
-    low, high = map(about.said, found.interval)
-    return Markup("{}<br><small>{} to {}</small>").format(said, low, high)
+        return text
+    low, high = map(format_value, summary.interval)
+    return Markup("{}<br><small>{}–{}</small>").format(text, low, high)
 
 
-def _seeds(experiment: Experiment, name: str, links_from: Path | None) -> str:
-    """How many seeds have finished, or each of them with a link to its report where there is one."""
+def _seeds_cell(experiment: Experiment, name: str, links_from: Path | None) -> str:
+    """The number of finished seeds; or the seeds, with links to the reports that exist."""
     trials, total = experiment.of(name), len(experiment.seeds)
     reports = [trial for trial in trials if (trial.directory / REPORT).is_file()]
     if links_from is None or not reports:
         return str(total) if len(trials) == total else f"{len(trials)} of {total}"
-    start = links_from.resolve()
-
-    def said(trial: Trial) -> str:
-        if trial not in reports:
-            return str(trial.seed)
-        address = quote(Path(os.path.relpath(trial.directory.resolve() / REPORT, start)).as_posix())
-        return Markup('<a href="{}" aria-label="report of {}, seed {}">{}</a>').format(
-            address, name, trial.seed, trial.seed
-        )
-
-    return Markup(" ").join(map(said, trials))
+    return Markup(" ").join(
+        _report_link(trial, links_from) if trial in reports else str(trial.seed) for trial in trials
+    )
 
 
-def _tested(experiment: Experiment, metric: str) -> dict[str, object]:
-    """Which differences of a metric are real: in words, and a row for each pair."""
+def _report_link(trial: Trial, links_from: Path) -> Markup:
+    report = trial.directory.resolve() / REPORT
+    address = quote(Path(os.path.relpath(report, links_from.resolve())).as_posix())
+    return Markup('<a href="{}" aria-label="report of {}, seed {}">{}</a>').format(
+        address, trial.recipe, trial.seed, trial.seed
+    )
+
+
+def _tests(experiment: Experiment, metric: str) -> dict[str, object]:
+    """The differences of a metric: a sentence, and a row for each pair of recipes."""
     about, pairs = METRICS[metric], pairwise_tests(experiment, metric)
     rows = [
         [
-            f"{pair.better} over {pair.worse}",
+            f"{pair.better} vs. {pair.worse}",
             str(pair.seeds),
-            *_interval(about.said, pair.difference, pair.interval),
+            *_difference_cells(about.said, pair.difference, pair.interval),
             f"{pair.p_value:.2g}",
             f"{pair.adjusted:.2g}",
-            "real" if pair.significant else "may be luck",
+            "yes" if pair.significant else "no",
         ]
         for pair in pairs[:MOST_PAIRS]
     ]
-    real = sum(pair.significant for pair in pairs)
+    significant = sum(pair.significant for pair in pairs)
     unit = ", points" if about.unit.strip() == "%" else ""
+    summary = f"{about.title.capitalize()}: {significant} of {count(len(pairs), 'difference')} "
+    summary += "significant"
+    if len(pairs) > MOST_PAIRS:
+        summary += f" (first {MOST_PAIRS} shown)"
     return {
         "title": about.title,
-        "said": summarize(experiment, metric),
-        "headers": [
-            "recipes",
-            "#seeds",
-            f"#difference{unit}",
-            "#95% interval",
-            "#p",
-            "#adjusted p",
-            "difference is",
-        ],
+        "finding": summarize(experiment, metric),
+        "headers": ["recipes", "#seeds", f"#difference{unit}", *HEADERS_OF_TESTS],
         "rows": rows,
-        "summary": f"{real} of {count(len(pairs), 'pair')} by {about.title}"
-        + (f", the first {MOST_PAIRS}" if len(pairs) > MOST_PAIRS else ""),
+        "summary": summary,
     }
 
 
-def _interval(
-    said: Callable[..., str], difference: float, interval: tuple[float, float]
+def _difference_cells(
+    format_value: Callable[..., str], difference: float, interval: tuple[float, float]
 ) -> tuple[str, str]:
-    """A difference and its interval with their signs."""
+    """A difference and its interval, with signs."""
     if math.isnan(difference):
         return "–", "–"
-    ends = "–" if math.isnan(interval[0]) else " to ".join(said(end, "+") for end in interval)
-    return said(difference, "+"), ends
+    low, high = interval
+    bounds = f"{format_value(low, '+')} to {format_value(high, '+')}"
+    return format_value(difference, "+"), "–" if math.isnan(low) else bounds
 
 
 def _trials_csv(experiment: Experiment) -> str:
-    """Every finished trial with its metrics, to be downloaded."""
+    """A data URL with the metrics of every finished trial."""
     rows = [
         [trial.recipe, trial.seed, *(about.of(trial, trial.result) for about in METRICS.values())]
         for trial in experiment.finished
@@ -240,26 +239,26 @@ def _trials_csv(experiment: Experiment) -> str:
 
 
 def _range_tests(experiment: Experiment) -> list[tuple[Markup, str]]:
-    """The range tests that found learning rates, with the names of their recipes."""
-    found = list(experiment.range_tests.items())[:MOST_TESTS]
+    """The first learning rate range tests, with the names of their recipes."""
+    tests = list(experiment.range_tests.items())[:MOST_RANGE_TESTS]
     return [
         (
-            panel(
+            figure_html(
                 lr_finder_figure(test),
-                f"range-{place}",
-                f"Range test of {name}: the loss by learning rate",
+                f"range-test-{index}",
+                f"Loss by learning rate in the range test of {name}",
             ),
             name,
         )
-        for place, (name, test) in enumerate(found)
+        for index, (name, test) in enumerate(tests)
     ]
 
 
 def _unfinished(experiment: Experiment) -> list[tuple[str, str, str]]:
-    """Of the trials without a result the recipe, the seeds, and why."""
-    left = [trial for trial in experiment.trials if trial.result is None]
-    groups = groupby(left, key=lambda trial: (trial.recipe, trial.why_not))
+    """Recipe, seeds and reason of the trials without a result."""
+    trials = [trial for trial in experiment.trials if trial.result is None]
+    groups = groupby(trials, key=lambda trial: (trial.recipe, trial.why_not))
     return [
-        (name, ", ".join(str(trial.seed) for trial in trials), why)
-        for (name, why), trials in groups
+        (name, ", ".join(str(trial.seed) for trial in group), reason)
+        for (name, reason), group in groups
     ]

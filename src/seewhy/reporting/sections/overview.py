@@ -1,106 +1,105 @@
-"""The report in five sentences."""
+"""The overview: the main results in a few sentences."""
 
 from seewhy.diagnosis.metrics import worst_confusions
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, be, between, count, percent, render
-from seewhy.reporting.sections.robustness import least_attack, worst_corruption
+from seewhy.reporting.formatting import count, duration, percent, percent_interval
+from seewhy.reporting.section import Section, render
+from seewhy.reporting.sections.calibration import confidence_summary, helpful_scaling
+from seewhy.reporting.sections.robustness import (
+    attack_summary,
+    corruption_summary,
+    smallest_attack,
+)
 from seewhy.reporting.sprites import Sprites
 
+Sentence = tuple[str, str]  # the text, and the key of the section with the details
 
-def overview_section(study: ReportContext, album: Sprites) -> Section:
-    """Accuracy, the worst confusion, calibration, robustness, and what to look at first."""
-    result = study.result
+
+def overview_section(context: ReportContext, sprites: Sprites) -> Section:
+    """Accuracy, the most frequent confusion, calibration, robustness, and where to start."""
+    result = context.result
     finding = (
-        f"{percent(result.accuracy, 2)} of {count(result.test_images, 'test image')} {be(result.test_images)} classified correctly "
-        f"(95% interval {between(result.interval, 2)})."
+        f"Test accuracy is {percent(result.accuracy, 2)} "
+        f"(95% CI {percent_interval(result.interval, 2)}, {count(result.test_images, 'image')})."
     )
-    sentences = [_confusion(study), _calibration(study), _robustness(study), _first(study)]
+    sentences = [
+        _confusion(context),
+        _calibration(context),
+        (attack_summary(context.diagnosis), "robustness"),
+        (corruption_summary(context.diagnosis), "robustness"),
+        _starting_point(context),
+    ]
     html = render(
-        "sections/verdict.html",
-        sentences=[each for each in sentences if each],
-        numbers=_numbers(study),
+        "sections/overview.html",
+        sentences=[sentence for sentence in sentences if sentence is not None],
+        numbers=_numbers(context),
     )
-    return Section("Verdict", finding, html)
+    return Section("Overview", finding, html)
 
 
-Sentence = tuple[str, str, str]  # what it says, and the section behind it with its name
-
-
-def _confusion(study: ReportContext) -> Sentence:
-    classes = study.test.classes
-    worst = worst_confusions(study.test, 1)
-    if not worst:
-        return "No image is misclassified.", "classes", "Classes"
-    [pair] = worst
+def _confusion(context: ReportContext) -> Sentence:
+    pairs = worst_confusions(context.predictions, 1)
+    if not pairs:
+        return "No test image is misclassified.", "classes"
+    [pair] = pairs
+    true, predicted = (context.predictions.classes[index] for index in (pair.true, pair.predicted))
     text = (
-        f"The worst confusion is {classes[pair.true]} taken for {classes[pair.predicted]}: {count(pair.images, 'image')}, "
-        f"{percent(pair.share)} of all mistakes."
+        f"The most frequent confusion is {true} predicted as {predicted}: "
+        f"{count(pair.images, 'image')}, {percent(pair.share)} of all errors."
     )
-    return text, "classes", "Classes"
+    return text, "classes"
 
 
-def _calibration(study: ReportContext) -> Sentence:
-    result = study.test
-    error, scaling = study.calibration.ece, study.scaling
-    sure, right = result.confidence.mean().item(), result.accuracy
-    direction = "surer than it is right" if sure > right else "right more often than it is sure"
-    text = f"The network is {direction}: {percent(sure)} sure on average, an expected calibration error of {percent(error)}"
-    if scaling is None:
-        return f"{text}.", "calibration", "Calibration"
-    text += f", {percent(scaling.after.ece)} with a temperature of {scaling.temperature:.2f}."
-    return text, "calibration", "Calibration"
+def _calibration(context: ReportContext) -> Sentence:
+    text = f"{confidence_summary(context.predictions)}, ECE {percent(context.calibration.ece)}"
+    scaling = helpful_scaling(context)
+    if scaling is not None:
+        text += (
+            f", reduced to {percent(scaling.after.ece)} by temperature scaling "
+            f"(T = {scaling.temperature:.2f})"
+        )
+    return f"{text}.", "calibration"
 
 
-def _robustness(study: ReportContext) -> Sentence:
-    attack, worst = least_attack(study.diagnosis), worst_corruption(study.diagnosis)
-    text = (
-        f"It is right on {percent(attack.accuracy)} of {count(attack.images, 'image')} attacked by at most {attack.epsilon} per "
-        f"pixel, and loses most to {worst.name}: {percent(worst.accuracy[-1].item())} of {worst.images:,} at strength "
-        f"{worst.levels[-1]:g}."
-    )
-    return text, "robustness", "Robustness"
-
-
-def _first(study: ReportContext) -> Sentence:
-    """The weak slice that costs most, else labels in doubt, else the surest mistakes."""
-    result, found = study.test, study.diagnosis.slices
-    wrong = int((~result.correct).sum())
-    doubtful = len(study.suspects)
-    if found and wrong:
-        group = found[0]
-        share = int((~result.correct[group.members]).sum()) / wrong
+def _starting_point(context: ReportContext) -> Sentence | None:
+    """The weak slice with the most errors, else the suspected label errors, else the errors."""
+    predictions, slices = context.predictions, context.diagnosis.slices
+    errors = int((~predictions.correct).sum())
+    issues = len(context.label_issues)
+    if slices and errors:
+        worst = slices[0]
+        share = int((~predictions.correct[worst.members]).sum()) / errors
         text = (
-            f"Look first at the group “{group.description}”: {count(group.images, 'image')}, {percent(group.accuracy)} right, "
-            f"{percent(share)} of all mistakes."
+            f"Start with the slice “{worst.description}”: {count(worst.images, 'image')}, "
+            f"accuracy {percent(worst.accuracy)}, {percent(share)} of all errors."
         )
-        return text, "slices", "Weak slices"
-    if doubtful:
-        return (
-            f"Look first at the {count(doubtful, 'label')} in doubt: a wrong label makes a right answer a mistake.",
-            "labels",
-            "Labels in doubt",
+        return text, "slices"
+    if issues:
+        text = (
+            f"Start with the {count(issues, 'suspected label error')}: "
+            "wrong labels count correct predictions as errors."
         )
-    return (
-        f"Look first at the mistakes that the network is surest of, {wrong:,} in all.",
-        "mistakes",
-        "Mistakes",
-    )
+        return text, "label-issues"
+    return ("Start with the most confident errors.", "errors") if errors else None
 
 
-def _numbers(study: ReportContext) -> list[tuple[str, str, str]]:
-    """Large figures with what they are of, and the section behind each."""
-    result = study.test
-    wrong = int((~result.correct).sum())
-    attack = least_attack(study.diagnosis)
+def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:
+    """Value, name and section of each number that the overview highlights."""
+    errors = int((~context.predictions.correct).sum())
+    attack = smallest_attack(context.diagnosis)
     return [
-        (percent(study.result.accuracy, 2), "accuracy", "classes"),
-        (f"{wrong:,}", "mistakes", "mistakes"),
-        (percent(study.calibration.ece), "calibration error", "calibration"),
+        (percent(context.result.accuracy, 2), "test accuracy", "classes"),
+        (f"{errors:,}", "error" if errors == 1 else "errors", "errors"),
+        (percent(context.calibration.ece), "calibration error (ECE)", "calibration"),
         (
             percent(attack.accuracy),
-            f"of {attack.images:,}, attacked by {attack.epsilon}",
+            f"adversarial accuracy, ε = {attack.epsilon}",
             "robustness",
         ),
-        (f"{len(study.suspects):,}", "labels in doubt", "labels"),
-        (f"{study.result.train_seconds:,.0f} s", "of training", "training"),
+        (
+            f"{len(context.label_issues):,}",
+            "suspected label error" + "s" * (len(context.label_issues) != 1),
+            "label-issues",
+        ),
+        (duration(context.result.train_seconds), "training time", "training"),
     ]

@@ -1,10 +1,10 @@
-"""How little it takes to change the network's mind."""
+"""Robustness: accuracy under adversarial attacks and common corruptions."""
 
 from dataclasses import dataclass
 
 from seewhy.diagnosis.corruptions import CORRUPTIONS
 from seewhy.diagnosis.diagnosis import Diagnosis
-from seewhy.diagnosis.robustness import RobustnessCurve
+from seewhy.diagnosis.robustness import AdversarialExamples, RobustnessCurve
 from seewhy.figures.robustness import (
     SHOWN,
     attack_curves_figure,
@@ -12,96 +12,121 @@ from seewhy.figures.robustness import (
     corruption_samples_figure,
 )
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, count, panel, percent, render
+from seewhy.reporting.formatting import count, layer_labels, percent
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
 
-def robustness(study: ReportContext, album: Sprites) -> Section:
-    """Accuracy against the size of an attack and the strength of common corruptions."""
-    diagnosis = study.diagnosis
-    attack, harm = least_attack(diagnosis), worst_corruption(diagnosis)
-    finding = (
-        f"A change of at most {attack.epsilon} per pixel lowers the accuracy on {count(attack.images, 'test image')} from "
-        f"{percent(attack.clean)} to {percent(attack.accuracy)} ({attack.name}); of common corruptions {harm.name} costs most, "
-        f"down to {percent(harm.accuracy[-1].item())} of {harm.images:,} at strength {harm.levels[-1]:g}."
-    )
-    attacked, corrupted = diagnosis.attacks[0].images, diagnosis.corruptions[0].images
-    strip = diagnosis.adversarial
-    names = study.test.classes
-    rows = [
-        (place, names[before], f"{sure:.2f}", names[after], f"{sure_after:.2f}")
-        for place, (before, after, sure, sure_after) in enumerate(
-            zip(
-                *(
-                    values.tolist()
-                    for values in (
-                        strip.labels,
-                        strip.predicted,
-                        strip.clean_confidence,
-                        strip.adversarial_confidence,
-                    )
-                ),
-                strict=True,
-            )
-        )
-    ]
-    figures = {
-        "attacks": attack_curves_figure(diagnosis.attacks),
-        "corruptions": corruption_figure(diagnosis.corruptions),
-        "corrupted": corruption_samples_figure(diagnosis.corruption_sample),
-    }
-    html = render(
-        "sections/robustness.html",
-        attack_figure=panel(
-            figures["attacks"], "attacks", "Accuracy against the size of an attack"
-        ),
-        corruption_figure=panel(
-            figures["corruptions"], "corruptions", "Accuracy under corruptions by strength"
-        ),
-        corruptions=list(CORRUPTIONS),
-        strengths=SHOWN,
-        attack_rows=[(name.upper(), *cells) for name, *cells in _table(diagnosis.attacks)],
-        corruption_rows=_table(diagnosis.corruptions),
-        attack_levels=[f"#{255 * level:g}/255" for level in diagnosis.attacks[0].levels.tolist()],
-        corruption_levels=[f"#{level:g}" for level in diagnosis.corruptions[0].levels.tolist()],
-        attacked=attacked,
-        corrupted=corrupted,
-        rows=rows,
-        epsilon=f"{255 * strip.epsilon:g}/255",
-        best=None if diagnosis.saliency is None else diagnosis.saliency.best,
-        album=album,
-    )
-    return Section("Robustness", finding, html, figures=figures)
-
-
 @dataclass(frozen=True)
-class LeastAttack:
-    """What the smallest change that an image of 8 bits can hold does to the accuracy."""
+class SmallestAttack:
+    """Accuracy under the strongest attack at the smallest change that 8-bit images can store."""
 
     name: str
-    epsilon: str  # as in 1/255
-    clean: float
+    epsilon: str  # such as 1/255
+    clean: float  # accuracy without the attack
     accuracy: float
     images: int
 
 
-def least_attack(diagnosis: Diagnosis) -> LeastAttack:
-    """The strongest of the attacks at the smallest of their sizes from 1/255 on."""
+def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
+    """Accuracy by the size of an attack and by the strength of common corruptions."""
+    diagnosis = context.diagnosis
+    attacks, corruptions = diagnosis.attacks, diagnosis.corruptions
+    figures = {
+        "attacks": attack_curves_figure(attacks),
+        "corruptions": corruption_figure(corruptions),
+        "corruption_samples": corruption_samples_figure(diagnosis.corruption_sample),
+    }
+    epsilons = [f"{255 * level:g}/255" for level in attacks[0].levels.tolist()[1:]]
+    html = render(
+        "sections/robustness.html",
+        attack_figure=figure_html(figures["attacks"], "attacks", "Accuracy by size of the attack"),
+        corruption_figure=figure_html(
+            figures["corruptions"], "corruptions", "Accuracy by corruption and strength"
+        ),
+        attack_headers=["attack", "#none", *(f"#ε = {epsilon}" for epsilon in epsilons)],
+        attack_rows=[(name.upper(), *cells) for name, *cells in _rows(attacks)],
+        attacked=count(attacks[0].images, "test image"),
+        corruption_headers=[
+            "corruption",
+            *(f"#{level:g}" if level else "#none" for level in corruptions[0].levels.tolist()),
+        ],
+        corruption_rows=_rows(corruptions),
+        corrupted=count(corruptions[0].images, "test image"),
+        corruptions=list(CORRUPTIONS),
+        strengths=SHOWN,
+        examples=_examples(diagnosis.adversarial, context.predictions.classes),
+        epsilon=f"{255 * diagnosis.adversarial.epsilon:g}/255",
+        map_name=_map_name(diagnosis),
+        sprites=sprites,
+    )
+    finding = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}"
+    return Section("Robustness", finding, html, figures=figures)
+
+
+def smallest_attack(diagnosis: Diagnosis) -> SmallestAttack:
+    """The most successful attack at the smallest tested ε of at least 1/255."""
     levels = diagnosis.attacks[0].levels
-    place = min(int((levels < 0.999 / 255).sum()), len(levels) - 1)
-    curve = min(diagnosis.attacks, key=lambda curve: curve.accuracy[place].item())
-    clean, accuracy = curve.accuracy[0].item(), curve.accuracy[place].item()
-    return LeastAttack(
-        curve.name.upper(), f"{255 * levels[place]:g}/255", clean, accuracy, curve.images
+    index = min(int((levels < 0.999 / 255).sum()), len(levels) - 1)
+    curve = min(diagnosis.attacks, key=lambda curve: curve.accuracy[index].item())
+    return SmallestAttack(
+        name=curve.name.upper(),
+        epsilon=f"{255 * levels[index]:g}/255",
+        clean=curve.accuracy[0].item(),
+        accuracy=curve.accuracy[index].item(),
+        images=curve.images,
     )
 
 
 def worst_corruption(diagnosis: Diagnosis) -> RobustnessCurve:
-    """The corruption that costs most on average over its strengths."""
+    """The corruption with the lowest mean accuracy over its strengths."""
     return min(diagnosis.corruptions, key=lambda curve: curve.accuracy[1:].mean().item())
 
 
-def _table(curves: tuple[RobustnessCurve, ...]) -> list[tuple[str, ...]]:
-    return [
-        (curve.name, *(percent(value) for value in curve.accuracy.tolist())) for curve in curves
-    ]
+def attack_summary(diagnosis: Diagnosis) -> str:
+    """A sentence on the smallest attack."""
+    attack = smallest_attack(diagnosis)
+    clean, accuracy = percent(attack.clean), percent(attack.accuracy)
+    change = f"falls from {clean} to" if accuracy != clean else "stays at"
+    return (
+        f"Accuracy {change} {accuracy} under {attack.name} "
+        f"(ε = {attack.epsilon}, {count(attack.images, 'image')})."
+    )
+
+
+def corruption_summary(diagnosis: Diagnosis) -> str:
+    """A sentence on the worst corruption."""
+    worst = worst_corruption(diagnosis)
+    return (
+        f"The most harmful corruption is {worst.name}: {percent(worst.accuracy[-1].item())} "
+        f"at strength {worst.levels[-1]:g} ({count(worst.images, 'image')})."
+    )
+
+
+def _rows(curves: tuple[RobustnessCurve, ...]) -> list[tuple[str, ...]]:
+    return [(curve.name, *map(percent, curve.accuracy.tolist())) for curve in curves]
+
+
+def _examples(
+    examples: AdversarialExamples, classes: tuple[str, ...]
+) -> list[tuple[int, str, str]]:
+    """Row, and prediction before and after, of each adversarial example."""
+    columns = (
+        [
+            f"{classes[predicted]} ({confidence:.2f})"
+            for predicted, confidence in zip(*pair, strict=True)
+        ]
+        for pair in (
+            (examples.labels.tolist(), examples.clean_confidence.tolist()),
+            (examples.predicted.tolist(), examples.adversarial_confidence.tolist()),
+        )
+    )
+    return [(row, *labels) for row, labels in enumerate(zip(*columns, strict=True))]
+
+
+def _map_name(diagnosis: Diagnosis) -> str:
+    """Method and layer of the heat maps; empty if there are none."""
+    if diagnosis.saliency is None:
+        return ""
+    best = diagnosis.saliency.best
+    return f"{best.method}, {layer_labels(diagnosis.saliency.maps.layers)[best.layer]}"

@@ -1,90 +1,98 @@
-"""Groups of images on which the network is worse than elsewhere, and where it looks for each class."""
+"""Weak slices, and the average heat map of each class."""
 
 from seewhy.diagnosis.diagnosis import slice_examples
+from seewhy.diagnosis.saliency import Saliency
 from seewhy.diagnosis.shortcuts import Shortcut, suspected_shortcuts
 from seewhy.diagnosis.slices import Slice
 from seewhy.figures.slices import class_attribution_figure, shown_classes, slices_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import (
-    Section,
-    alternative,
-    be,
-    between,
+from seewhy.reporting.formatting import (
     count,
-    panel,
+    layer_labels,
     percent,
-    render,
+    percent_interval,
+    prediction_label,
 )
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
+Example = tuple[int, str, bool]  # test image, text alternative, whether the gallery has it
 
-def slices(study: ReportContext, album: Sprites) -> Section:
-    """Slices that are significantly weak, with examples, and the mean place of each class's evidence."""
-    result, diagnosis = study.test, study.diagnosis
-    found = diagnosis.slices
-    looks = diagnosis.saliency
-    suspects = () if looks is None else suspected_shortcuts(looks.class_attribution)
-    figures = (
-        {} if looks is None else {"evidence": class_attribution_figure(looks.class_attribution)}
-    )
-    if found:
-        figures["slices"] = slices_figure(found, result.accuracy)
+
+def slices_section(context: ReportContext, sprites: Sprites) -> Section:
+    """Significantly weak slices with examples, average heat maps, and suspected shortcuts."""
+    predictions, slices = context.predictions, context.diagnosis.slices
+    saliency = context.diagnosis.saliency
+    shortcuts = () if saliency is None else suspected_shortcuts(saliency.class_attribution)
+    figures = {}
+    if saliency is not None:
+        figures["class_attribution"] = class_attribution_figure(saliency.class_attribution)
+    if slices:
+        figures["slices"] = slices_figure(slices, predictions.accuracy)
     html = render(
         "sections/slices.html",
-        figure=panel(figures["slices"], "slices", "Accuracy of the weakest slices")
-        if found
+        figure=figure_html(figures["slices"], "slices", "Accuracy of the weakest slices")
+        if slices
         else None,
-        slices=[_described(group, study) for group in found],
-        evidence=[]
-        if looks is None
-        else [
-            (place, result.classes[place])
-            for place in shown_classes(looks.class_attribution).tolist()
+        slices=[_row(weak, context) for weak in slices],
+        average_maps=[] if saliency is None else _average_maps(saliency, predictions.classes),
+        map_name="" if saliency is None else _map_name(saliency),
+        shortcuts=[
+            _question(shortcut, saliency, context) for shortcut in shortcuts if saliency is not None
         ],
-        suspects=[_question(each, study) for each in suspects],
-        best=None if looks is None else looks.best,
-        album=album,
+        sprites=sprites,
     )
-    return Section("Weak slices", _finding(found, suspects), html, figures=figures)
+    return Section("Weak slices", _finding(slices, shortcuts), html, figures=figures)
 
 
-def _finding(found: tuple[Slice, ...], suspects: tuple[Shortcut, ...]) -> str:
-    where = "no class stands out by where its evidence lies"
-    if suspects:
-        where = f"the evidence for {suspects[0].name} lies oddly often at the {suspects[0].region}"
-    if not found:
-        return f"0 groups of images are significantly worse than the rest, and {where}."
-    worst = found[0]
-    return (
-        f"{count(len(found), 'group')} of images {be(len(found))} significantly worse than the rest; the costliest, "
-        f"“{worst.description}”, is right on {percent(worst.accuracy)} against {percent(worst.rest_accuracy)}; {where}."
-    )
-
-
-def _described(
-    group: Slice, study: ReportContext
-) -> tuple[Slice, str, list[tuple[int, str, bool]]]:
-    carded = set(study.diagnosis.errors.tolist())
-    examples = [
-        (index, alternative(study.test, index), index in carded)
-        for index in slice_examples(group, study.test).tolist()
-    ]
-    return group, between(group.interval), examples
-
-
-def _question(found: Shortcut, study: ReportContext) -> str:
-    looks, peak = study.diagnosis.saliency, found.peak
-    assert looks is not None  # the finding is about its evidence
-    scales = [
-        side / grid
-        for side, grid in zip(
-            study.run.image_shape[1:], looks.class_attribution.mean_maps.shape[1:], strict=True
+def _finding(slices: tuple[Slice, ...], shortcuts: tuple[Shortcut, ...]) -> str:
+    text = "No significantly weak slices."
+    if slices:
+        worst = slices[0]
+        text = (
+            f"{count(len(slices), 'significantly weak slice')}. "
+            f"{'The most costly' if len(slices) > 1 else 'It'} is “{worst.description}”: accuracy "
+            f"{percent(worst.accuracy)}, compared with {percent(worst.rest_accuracy)} on the other images."
         )
+    names = list(dict.fromkeys(shortcut.name for shortcut in shortcuts))
+    if names:
+        text += f" Suspected shortcuts in {count(len(names), 'class', 'classes')}."
+    return text
+
+
+def _row(weak: Slice, context: ReportContext) -> tuple[Slice, str, list[Example]]:
+    in_gallery = set(context.diagnosis.errors.tolist())
+    examples = [
+        (index, prediction_label(context.predictions, index), index in in_gallery)
+        for index in slice_examples(weak, context.predictions).tolist()
     ]
-    top, bottom = (round(scales[0] * row) for row in (peak.top, peak.top + peak.height))
-    left, right = (round(scales[1] * column) for column in (peak.left, peak.left + peak.width))
+    return weak, percent_interval(weak.interval), examples
+
+
+def _average_maps(saliency: Saliency, classes: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Index and name of each class whose average heat map is shown."""
+    return [(index, classes[index]) for index in shown_classes(saliency.class_attribution).tolist()]
+
+
+def _map_name(saliency: Saliency) -> str:
+    best = saliency.best
+    return f"{best.method}, {layer_labels(saliency.maps.layers)[best.layer]}"
+
+
+def _question(shortcut: Shortcut, saliency: Saliency, context: ReportContext) -> str:
+    """What is unusual about a class, and where to look in its images."""
+    peak = shortcut.peak
+    rows, columns = (
+        side / cells
+        for side, cells in zip(
+            context.run.image_shape[1:], saliency.class_attribution.mean_maps.shape[1:], strict=True
+        )
+    )
+    top, bottom = (round(rows * row) for row in (peak.top, peak.top + peak.height))
+    left, right = (round(columns * column) for column in (peak.left, peak.left + peak.width))
     return (
-        f"{found.name}: {percent(found.share, 0)} of the evidence lies at the {found.region}, against {percent(found.median_of_others, 0)} "
-        f"of that for other classes. Is it the object, or something that comes with it? Look at rows {top} to {bottom} and "
-        f"columns {left} to {right} of its images."
+        f"{shortcut.name}: {percent(shortcut.share, 0)} of the relevance is at the "
+        f"{shortcut.region}, compared with {percent(shortcut.median_of_others, 0)} for the other classes. "
+        f"Check rows {top}–{bottom} and columns {left}–{right} of its images: "
+        "do they show the object or its background?"
     )

@@ -1,40 +1,42 @@
-"""How the network was trained."""
+"""Training: curves, recipe, data and environment."""
 
 from seewhy.figures.curves import accuracy_figure, loss_figure, lr_schedule_figure
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, count, panel, percent, render
+from seewhy.reporting.formatting import count, duration, percent
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import to_toml
 
 
-def training(study: ReportContext, album: Sprites) -> Section:
-    """Loss, accuracy and learning rate by epoch and second, the recipe, and where it ran."""
-    run, result = study.run, study.result
-    data, history = run.data, run.history
-    held_out = "test" if result.selected_on == "last epoch" else "valid"
-    device = run.environment.hardware
-    last = history[-1]
+def training_section(context: ReportContext, sprites: Sprites) -> Section:
+    """Loss, accuracy and learning rate by epoch, the recipe, and the environment."""
+    run, result = context.run, context.result
+    split = "test" if result.selected_on == "last epoch" else "validation"
     finding = (
-        f"{result.epochs:g} epochs took {result.train_seconds:,.0f} s of training on {device}, {result.images_per_second:,.0f} images "
-        f"a second, and ended at a training loss of {last.train_loss:.3f}."
+        f"{count_epochs(result.epochs)} took {duration(result.train_seconds)} on {run.environment.hardware} "
+        f"({result.images_per_second:,.0f} images/s); "
+        f"final training loss {run.history[-1].train_loss:.3f}."
     )
     figures = {
-        "loss": loss_figure(history, held_out),
-        "accuracy": accuracy_figure(history, held_out),
-        "rate": lr_schedule_figure(history),
+        "loss": loss_figure(run.history, split),
+        "accuracy": accuracy_figure(run.history, split),
+        "lr_schedule": lr_schedule_figure(run.history),
     }
     panels = [
         (
-            panel(figures["loss"], "loss", "Loss by epoch"),
-            "Training is measured on augmented images.",
+            figure_html(figures["loss"], "loss", "Loss by epoch"),
+            "Training loss and accuracy are measured on augmented images.",
         ),
         (
-            panel(figures["accuracy"], "accuracy", "Accuracy by epoch"),
+            figure_html(figures["accuracy"], "accuracy", "Accuracy by epoch"),
             "Without test-time augmentation.",
         ),
         (
-            panel(figures["rate"], "rate", "Learning rate and momentum by epoch"),
+            figure_html(
+                figures["lr_schedule"], "lr_schedule", "Learning rate and momentum by epoch"
+            ),
             "At the end of each epoch.",
         ),
     ]
@@ -42,48 +44,60 @@ def training(study: ReportContext, album: Sprites) -> Section:
         figures["range_test"] = lr_finder_figure(run.range_test)
         panels.append(
             (
-                panel(figures["range_test"], "range_test", "Loss by learning rate"),
-                "The range test that found the learning rate.",
+                figure_html(figures["range_test"], "range_test", "Loss by learning rate"),
+                "Learning rate range test.",
             )
         )
-    rows = [
-        (
-            f"{row.epoch:g}",
-            f"{row.seconds:,.1f}",
-            f"{row.train_loss:.4f}",
-            percent(row.train_accuracy, 2),
-        )
-        + (
-            ("–", "–")
-            if row.eval_loss is None
-            else (f"{row.eval_loss:.4f}", percent(row.eval_accuracy or 0, 2))
-        )
-        + (f"{row.lr:.4g}", f"{row.momentum:.4g}")
-        for row in history
-    ]
-    setting = [
-        ("network", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
-        (
-            "data",
-            f"{data.name}: "
-            + ", ".join(
-                f"{count(number, f'{split} image')}" for split, number in data.images.items()
-            ),
-        ),
-        ("fingerprint of the data", data.fingerprint),
-        ("device and precision", f"{device}, {run.environment.precision}"),
-        (
-            "versions",
-            ", ".join(f"{name} {version}" for name, version in run.environment.packages.items()),
-        ),
-        ("result chosen on", result.selected_on),
-    ]
     html = render(
         "sections/training.html",
         panels=panels,
-        rows=rows,
-        held_out=held_out,
-        setting=setting,
+        headers=[
+            "epoch",
+            "#seconds",
+            "#training loss",
+            "#training accuracy",
+            f"#{split} loss",
+            f"#{split} accuracy",
+            "#learning rate",
+            "#momentum",
+        ],
+        rows=[_row(stats) for stats in run.history],
+        facts=_facts(context),
         recipe=to_toml(run.recipe),
     )
     return Section("Training", finding, html, figures=figures)
+
+
+def count_epochs(epochs: float) -> str:
+    """`1 epoch`, `1.5 epochs`."""
+    return f"{epochs:g} epoch{'s' * (epochs != 1)}"
+
+
+def _row(stats: EpochStats) -> tuple[str, ...]:
+    evaluated = stats.eval_loss is not None and stats.eval_accuracy is not None
+    return (
+        f"{stats.epoch:g}",
+        f"{stats.seconds:,.1f}",
+        f"{stats.train_loss:.4f}",
+        percent(stats.train_accuracy, 2),
+        f"{stats.eval_loss:.4f}" if evaluated else "–",
+        percent(stats.eval_accuracy or 0, 2) if evaluated else "–",
+        f"{stats.lr:.4g}",
+        f"{stats.momentum:.4g}",
+    )
+
+
+def _facts(context: ReportContext) -> list[tuple[str, str]]:
+    """Names and values of what the run depends on."""
+    run, result = context.run, context.result
+    images = [count(number, f"{split} image") for split, number in run.data.images.items()]
+    packages = run.environment.packages
+    return [
+        ("model", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
+        ("data", f"{run.data.name}: {', '.join(images)}"),
+        ("data fingerprint", run.data.fingerprint),
+        ("hardware", run.environment.hardware),
+        ("precision", run.classifier.precision),
+        ("versions", ", ".join(f"{name} {version}" for name, version in packages.items())),
+        ("checkpoint", result.selected_on),
+    ]

@@ -1,54 +1,66 @@
-"""How far the maps that the report shows can be believed."""
+"""Explanation quality: faithfulness and sanity check of every method at every layer."""
 
 from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.saliency import MIN_MAP_SIDE
 from seewhy.figures.trust import trust_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.section import Section, count, panel, percent, render
+from seewhy.reporting.formatting import count, layer_labels, percent
+from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
+HEADERS = (
+    "layer",
+    "method",
+    "passes",
+    "#faithfulness gain (95% CI)",
+    "#ROAD",
+    "#correlation with random-weight model",
+    "#non-empty maps",
+)
+MASK_HEADERS = ("#pointing game", "#relevance inside the object")
+TITLE = "Explanation quality"
 
-def trust(study: ReportContext, album: Sprites) -> Section:
-    """Faithfulness and randomization of every method at every layer."""
-    looks = study.diagnosis.saliency
-    if looks is None:
-        why = render("sections/untrusted.html", unexplained=study.diagnosis.saliency_error)
-        return Section("Trust", "0 kinds of maps were measured.", why)
-    verdicts = looks.scores
-    best, believed = verdicts[0], sum(verdict.trusted for verdict in verdicts)
+
+def trust_section(context: ReportContext, sprites: Sprites) -> Section:
+    """Faithfulness and parameter randomization of every method at every layer."""
+    saliency = context.diagnosis.saliency
+    if saliency is None:
+        html = render("sections/trust.html", unexplained=context.diagnosis.saliency_error)
+        return Section(TITLE, "No heat maps: the model cannot be explained.", html)
+    scores, labels = saliency.scores, layer_labels(saliency.maps.layers)
+    first, passed = scores[0], sum(score.trusted for score in scores)
     finding = (
-        f"{believed} of {len(verdicts)} kinds of maps pass both checks; the most faithful is {best.method} at {best.layer}, "
-        f"with a gain of {best.gain.mean:+.2f} over chance."
+        f"{passed} of {len(scores)} combinations of method and layer pass both checks. "
+        f"The most faithful is {first.method} at {labels[first.layer]}, "
+        f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
-    figures = {"trust": trust_figure(verdicts)}
+    has_masks = first.pointing is not None
+    figures = {"trust": trust_figure(scores)}
     html = render(
         "sections/trust.html",
-        figure=panel(
-            figures["trust"], "trust", "Faithfulness of each method at each layer, over chance"
-        ),
-        rows=[_row(verdict) for verdict in verdicts],
-        best=looks.best,
-        fine=MIN_MAP_SIDE,
-        masks=best.pointing is not None,
-        images=count(looks.images, "test image"),
+        unexplained="",
+        figure=figure_html(figures["trust"], "trust", "Faithfulness of each method and layer"),
+        headers=[*HEADERS, *(MASK_HEADERS if has_masks else ())],
+        rows=[_row(score, labels) for score in scores],
+        best=saliency.best,
+        layer=labels[saliency.best.layer],
+        smallest_side=MIN_MAP_SIDE,
+        images=count(saliency.images, "test image"),
     )
-    return Section("Trust", finding, html, figures=figures)
+    return Section(TITLE, finding, html, figures=figures)
 
 
-def _row(verdict: TrustScore) -> tuple[str, ...]:
-    low, high = verdict.gain.interval
-    seen = (
-        ()
-        if verdict.pointing is None or verdict.energy is None
-        else (percent(verdict.pointing, 0), percent(verdict.energy, 0))
+def _row(score: TrustScore, labels: dict[str, str]) -> tuple[str, ...]:
+    low, high = score.gain.interval
+    row = (
+        labels[score.layer],
+        score.method,
+        "yes" if score.trusted else "no",
+        f"{score.gain.mean:+.3f} ({low:+.3f} to {high:+.3f})",
+        f"{score.road.mean:+.3f}",
+        f"{score.randomization.final:.2f}",
+        percent(score.fine, 0),
     )
-    return (
-        verdict.layer,
-        verdict.method,
-        "yes" if verdict.trusted else "no",
-        f"{verdict.gain.mean:+.3f} ({low:+.3f} to {high:+.3f})",
-        f"{verdict.road.mean:+.3f}",
-        f"{verdict.randomization.final:.2f}",
-        *seen,
-        percent(verdict.fine, 0),
-    )
+    if score.pointing is None or score.energy is None:
+        return row
+    return (*row, percent(score.pointing, 0), percent(score.energy, 0))
