@@ -16,7 +16,7 @@ from benchmarks.results import Row, keep
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.diagnosis import diagnose
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.page import BUDGET, page
+from seewhy.reporting.page import BUDGET, render_page
 from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import open_run
 
@@ -34,8 +34,8 @@ def main() -> None:
     data = reload_data(run.data)
     result, predicting = timed(lambda: evaluate(run, data))
     diagnosis, diagnosing = timed(lambda: diagnose(run, data, result, quiet=True))
-    study = ReportContext(run, run.result, result, diagnosis)
-    made, writing = timed(lambda: page(study))
+    context = ReportContext(run, run.result, result, diagnosis)
+    made, writing = timed(lambda: render_page(context))
     path = RUN / "report.html"
     path.write_text(made.html, encoding="utf-8")
     wrong = int((~result.correct).sum())

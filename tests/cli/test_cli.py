@@ -641,14 +641,14 @@ def test_report_needs_the_data_once_and_then_the_run_alone(
     assert capsys.readouterr().out == f"open {Path('run/report.html')}\n"
     first = (trained / "report.html").read_text()
     accuracy = json.loads((trained / "summary.json").read_text())["accuracy"]
-    assert f"<title>tiny on bars: {100 * accuracy:.2f}% of 60 test images correct</title>" in first
+    assert f"<title>tiny on bars: Test accuracy {100 * accuracy:.2f}% (60 images)</title>" in first
 
     monkeypatch.delitem(SOURCES, "bars")
     assert main.main(["report", "run", "--out", "mine.html", "--quiet"]) == 0  # without data
     assert capsys.readouterr().out == ""
     assert (here / "mine.html").read_text() == first
     assert main.main(["report", "run", "--against", "run", "--full"]) == 0
-    assert "0 images are fixed and 0 broken" in (trained / "report.html").read_text()
+    assert "0 errors fixed, 0 new" in (trained / "report.html").read_text()
     capsys.readouterr()
     assert "unknown data set 'bars'" in error_of(
         ["report", "run", "--fresh"], capsys
@@ -675,10 +675,7 @@ def test_report_says_what_is_wrong(
 def test_an_unfinished_run_has_no_report(trained: Path, capsys: Capture) -> None:
     (trained / "summary.json").unlink()
     said = error_of(["report", "run"], capsys)
-    assert (
-        "run did not come to its end, so there is nothing to report; resume it with `seewhy resume`"
-        in said
-    )
+    assert "run has not finished; resume it with `seewhy resume`, then report" in said
 
 
 def test_a_training_without_a_report_is_finished_all_the_same(

@@ -20,7 +20,7 @@ from seewhy.data.shapes import SHAPES, draw
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.reporting.context import FILE, ReportContext, make_context
-from seewhy.reporting.page import page
+from seewhy.reporting.page import render_page
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit
 from seewhy.serialization import load
@@ -34,7 +34,7 @@ SAMPLE_SIZES = {
     "seewhy.diagnosis.diagnosis.ATTACK_IMAGES": 40,
     "seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES": 40,
 }  # images; small, because their number is not under test
-SAVED = 60_000  # bytes that a page is asked to shrink by
+SAVED = 60_000  # bytes that a page is context to shrink by
 RECIPE = Recipe(
     name="tiny",
     model="speednet:width=0.125",
@@ -137,11 +137,11 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
         replace(RECIPE, epochs=1.5), data, reports.home / "before", device="cpu", quiet=True
     )
     make_context(before, data=data, quiet=True)  # which keeps its diagnosis
-    asked = make_context(run, before, data=data, quiet=True)
-    _write(reports.page, asked)
+    context = make_context(run, before, data=data, quiet=True)
+    _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
-    _write(reports.sampled, asked)
-    _write(reports.full, replace(asked, other=None, full=True))
+    _write(reports.sampled, context)
+    _write(reports.full, replace(context, other=None, full=True))
     assert run.predictions is not None
     assert run.result is not None
     right = Predictions(
@@ -150,14 +150,14 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
         run.predictions.classes,
     )
     result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=right.interval)
-    asked = make_context(
+    context = make_context(
         replace(run, directory=None, predictions=right, result=result), data=data, quiet=True
     )
-    _write(reports.perfect, asked)
+    _write(reports.perfect, context)
 
 
-def _write(path: Path, asked: ReportContext) -> None:
-    path.write_text(page(asked).html, encoding="utf-8")
+def _write(path: Path, context: ReportContext) -> None:
+    path.write_text(render_page(context).html, encoding="utf-8")
 
 
 def _split(count: int, seed: int) -> Split:

@@ -49,11 +49,11 @@ def test_everything_that_is_linked_is_there_and_no_id_is_there_twice(read, path)
 
 def test_the_numbers_are_those_of_the_summary(read, reports):
     summary = json.loads((reports.directory / "summary.json").read_text(encoding="utf-8"))
-    text = read(reports.page).page.locator("#verdict .finding").inner_text()
+    text = read(reports.page).page.locator("#overview .finding").inner_text()
     found = [float(number) for number in re.findall(r"\d+\.\d+", text)]
     expected = [100 * summary["accuracy"], *(100 * end for end in summary["interval"])]
     np.testing.assert_allclose(found, expected, atol=0.00501)
-    assert f"of {summary['test_images']} test images" in text
+    assert f"{summary['test_images']} images" in text
 
 
 def test_the_matrix_is_that_of_the_file(read, reports):
@@ -92,20 +92,23 @@ def test_names_are_text_and_nothing_in_them_runs(read, visit, reports):
 def test_the_labels_in_doubt_can_be_downloaded(read, reports, javascript):
     page = read(reports.page, javascript=javascript).page
     with page.expect_download() as started:
-        page.get_by_role("link", name="All as CSV").click()
-    assert started.value.suggested_filename == "suspected-labels.csv"
+        page.get_by_role("link", name="Download CSV").click()
+    assert started.value.suggested_filename == "label-issues.csv"
     with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
         rows = list(csv.DictReader(file))
     test, suspects = reports.test, find_label_issues(reports.test)
     assert [row["name"] for row in rows] == [f"<b>{suspect.index:04}.png" for suspect in suspects]
     for row, suspect in zip(rows, suspects, strict=True):
         index = suspect.index
-        assert row["given"] == test.classes[test.labels[index]]
-        suggested, given = test.classes.index(row["suggested"]), test.classes.index(row["given"])
-        assert float(row["probability"]) == pytest.approx(
+        assert row["label"] == test.classes[test.labels[index]]
+        suggested, given = (
+            test.classes.index(row["suggested_label"]),
+            test.classes.index(row["label"]),
+        )
+        assert float(row["suggested_probability"]) == pytest.approx(
             test.probabilities[index, suggested].item(), abs=1e-6
         )
-        assert float(row["self_confidence"]) == pytest.approx(
+        assert float(row["label_probability"]) == pytest.approx(
             test.probabilities[index, given].item(), abs=1e-6
         )
 
@@ -115,12 +118,15 @@ def test_the_comparison_is_of_the_two_runs(read, reports):
     fixed, broken = int((~before & after).sum()), int((before & ~after).sum())
     assert fixed != broken  # or else it could not be seen which is which
     section = read(reports.page).page.locator("#comparison")
-    expect(section.locator("h3", has_text="Fixed")).to_have_text(f"Fixed: {fixed}")
-    expect(section.locator("h3", has_text="Broken")).to_have_text(f"Broken: {broken}")
+    expect(section.locator("h3", has_text="Fixed")).to_have_text(f"Fixed errors: {fixed}")
+    expect(section.locator("h3", has_text="New")).to_have_text(f"New errors: {broken}")
     finding = section.locator(".finding").inner_text()
-    assert f"p = {compare_predictions(reports.before.test, reports.test).p_value:.2g}." in finding
-    change = re.search(r"([+-][\d.]+) points", finding)
-    assert float(change[1]) == pytest.approx(100 * (fixed - broken) / len(after), abs=0.00501)
+    p_value = compare_predictions(reports.before.predictions, reports.test).p_value
+    assert f"p = {p_value:.2g})" in finding
+    change = re.search(r"([+−][\d.]+) points", finding)
+    assert float(change[1].replace("−", "-")) == pytest.approx(
+        100 * (fixed - broken) / len(after), abs=0.00501
+    )
     assert section.locator(".tiles").first.locator("figure").count() == min(fixed, 100)
 
 
@@ -130,8 +136,8 @@ def test_a_small_budget_shows_some_mistakes_of_every_kind_and_says_so(read, repo
     shown = reader.shown()
     assert len(set(mistakes.values())) <= len(shown) < len(mistakes)
     assert {mistakes[index] for index in shown} == set(mistakes.values())
-    expect(reader.page.locator("#mistakes .notice")).to_contain_text(
-        f"{len(shown)} of {len(mistakes)} mistakes are shown"
+    expect(reader.page.locator("#errors .notice")).to_contain_text(
+        f"Showing {len(shown)} of {len(mistakes)} errors"
     )
     size, limit = reports.sampled.stat().st_size, reports.page.stat().st_size - SAVED
     assert limit - 20_000 < size <= limit  # no more is left out than must be
@@ -155,11 +161,11 @@ def test_a_full_report_shows_every_mistake(read, reports):
 def test_no_mistake_at_all(read, reports):
     reader = read(reports.perfect)
     page = reader.page
-    expect(page.locator("#verdict .finding")).to_contain_text("100.00% of 200 test images")
-    expect(page.locator("#mistakes .finding")).to_contain_text(
+    expect(page.locator("#overview .finding")).to_contain_text("Test accuracy is 100.00%")
+    expect(page.locator("#errors .finding")).to_contain_text(
         "0 of 200 test images are misclassified"
     )
-    expect(page.locator("#classes")).to_contain_text("no image is misclassified")
+    expect(page.locator("#classes")).to_contain_text("No test image is misclassified")
     for key in ("j", "o", "1"):
         page.keyboard.press(key)  # no mistake to open, and none of ours
     page.keyboard.press("?")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from seewhy.reporting.page import experiment_page
+from seewhy.reporting.page import render_experiment_page
 from seewhy.train.lr_finder import LRRangeTest
 
 WAYS = {"light": {}, "dark": {"dark": True}, "phone": {"viewport": (390, 844), "touch": True}}
@@ -46,7 +46,7 @@ def path(experiment_of, tmp_path):
     report.parent.mkdir(parents=True)
     report.write_text("<!doctype html><title>a trial</title>", encoding="utf-8")
     page = tmp_path / "report.html"
-    page.write_text(experiment_page(made, tmp_path).html, encoding="utf-8")
+    page.write_text(render_experiment_page(made, tmp_path).html, encoding="utf-8")
     return page
 
 
@@ -141,7 +141,7 @@ def test_everything_is_there_and_a_trial_is_a_click_away(open_page, path, javasc
 def test_the_first_stop_of_the_tab_key_leads_to_the_recipes(open_page, path):
     page = open_page(path)
     page.keyboard.press("Tab")
-    link = page.get_by_role("link", name="Skip to the recipes side by side")
+    link = page.get_by_role("link", name="Skip to the experiment")
     expect(link).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#experiment")).to_be_in_viewport()

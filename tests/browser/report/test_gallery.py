@@ -42,7 +42,7 @@ def test_a_cell_of_the_matrix_leads_to_exactly_its_images(reader, reports):
         page.locator(f"table.matrix a[data-cell='{kind[0]},{kind[1]}']").click()
         reader.shows(counts[kind])
         assert reader.shown() == of_kind(reports, kind)
-        expect(page.locator("#mistakes")).to_be_in_viewport()
+        expect(page.locator("#errors")).to_be_in_viewport()
         expect(page.locator("#gallery")).to_be_in_viewport()
 
 
@@ -120,11 +120,11 @@ def test_a_control_changes_the_heat(reader, name, value):
 
 def test_heat_is_switched_off_and_on(reader):
     page, before = reader.page, heat(reader)
-    page.get_by_label("heat", exact=True).uncheck()
+    page.get_by_label("heat map", exact=True).uncheck()
     reader.says("overlay=off$")
     card = page.locator("#gallery > li").first
     assert reader.heat(card.locator("canvas"))[..., 3].max() == 0
-    page.get_by_label("heat", exact=True).check()
+    page.get_by_label("heat map", exact=True).check()
     assert heat(reader) == before
 
 
@@ -133,7 +133,7 @@ def test_heat_is_seen_on_the_picture(reader):
     heat(reader)
     with_heat = card.screenshot()
     reader.go("overlay=off")
-    expect(reader.page.get_by_label("heat", exact=True)).not_to_be_checked()
+    expect(reader.page.get_by_label("heat map", exact=True)).not_to_be_checked()
     assert card.screenshot() != with_heat
 
 
@@ -160,8 +160,8 @@ def test_the_table_is_that_of_the_gallery(reader, reports):
         reader.set("true", name)
         reader.shows(expected)
         with page.expect_download() as started:
-            page.get_by_role("link", name="Table as CSV").click()
-        assert started.value.suggested_filename == "mistakes.csv"
+            page.get_by_role("link", name="Download CSV").click()
+        assert started.value.suggested_filename == "errors.csv"
         with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
             rows = list(csv.DictReader(file))
         shown = reader.shown()
@@ -209,7 +209,7 @@ def test_another_visit_shows_the_same(reader, reports):
         ("opacity", "35"),
     ):
         reader.set(name, value)
-    page.get_by_label("heat", exact=True).uncheck()
+    page.get_by_label("heat map", exact=True).uncheck()
     reader.says("overlay=off")
     before = reader.shown()
     page.reload()

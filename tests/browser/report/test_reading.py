@@ -17,7 +17,7 @@ SOON = {
     ("phone", "page"),
     ("dark", "viewer"),
     ("light", "help"),
-}  # what is asked each time
+}  # what is context each time
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_without_a_script_everything_is_there_but_the_controls(read, reports):
     assert sorted(reader.shown()) == sorted(reports.mistakes())
     assert page.locator("table").count() >= 5
     expect(page.locator("table.matrix")).to_be_visible()
-    for hidden in page.locator(".script-only, form.controls, dialog, #mistakes-csv").all():
+    for hidden in page.locator(".script-only, form.controls, dialog, #errors-csv").all():
         expect(hidden).to_be_hidden()
     assert page.locator("button:visible, select:visible, input:visible").count() == 0
     first = page.locator("#gallery svg.tile").first
@@ -145,10 +145,10 @@ def test_without_a_script_a_cell_leads_to_the_list_of_its_images(read, reports):
 def test_the_first_stop_of_the_tab_key_skips_what_comes_before(read, reports):
     page = read(reports.page).page
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the verdict")).to_be_focused()
-    expect(page.get_by_role("link", name="Skip to the verdict")).to_be_in_viewport()
+    expect(page.get_by_role("link", name="Skip to the overview")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the overview")).to_be_in_viewport()
     page.keyboard.press("Enter")
-    expect(page.locator("#verdict")).to_be_in_viewport()
+    expect(page.locator("#overview")).to_be_in_viewport()
 
 
 def test_the_list_of_sections_says_which_is_read(read, reports):

@@ -29,7 +29,7 @@ def closed(reader):
 
 def signed_heat(reader, target):
     """What the viewer paints as numbers in [-1, 1], orange above 0 in a difference, otherwise the heat alone."""
-    canvas = reader.page.locator("#viewer-looks figure").nth(1 + TARGETS[target]).locator("canvas")
+    canvas = reader.page.locator("#viewer-maps figure").nth(1 + TARGETS[target]).locator("canvas")
     pixels = reader.heat(canvas).astype(np.int64)
     sign = np.where(pixels[..., 0] >= pixels[..., 2], 1, -1) if target == "difference" else 1
     return sign * pixels[..., 3] / 255
@@ -67,11 +67,11 @@ def test_the_captions_say_which_class(reader, reports):
     reader.go(f"image={image}")
     opened(reader, image)
     names = reports.test.classes
-    captions = reader.page.locator("#viewer-looks figcaption").all_text_contents()
+    captions = reader.page.locator("#viewer-maps figcaption").all_text_contents()
     assert (
-        captions[0] == f"what speaks for {names[predicted]}"
+        captions[0] == f"evidence for {names[predicted]}"
     )  # beside the image itself, which has none
-    assert captions[1] == f"what speaks for {names[actual]}"
+    assert captions[1] == f"evidence for {names[actual]}"
     expect(reader.page.locator("#viewer-title")).to_have_text(
         f"predicted {names[predicted]}, true {names[actual]}"
     )
@@ -87,10 +87,10 @@ def test_where_a_method_has_no_map_it_says_so(reader, reports):
     for place, pictures in ((0, 4), (-1, 1)):
         reader.go(f"image={images[place]}&method={method}")
         opened(reader, images[place])
-        expect(reader.page.locator("#viewer-looks figure")).to_have_count(pictures)
+        expect(reader.page.locator("#viewer-maps figure")).to_have_count(pictures)
         expect(missing).to_be_visible(visible=pictures == 1)
     missing.locator("button").click()
-    expect(reader.page.locator("#viewer-looks figure")).to_have_count(4)
+    expect(reader.page.locator("#viewer-maps figure")).to_have_count(4)
     assert f"method={method}" not in reader.page.url
     expect(reader.page.locator("select[name=method]")).to_have_value(best)
 
@@ -156,19 +156,19 @@ def test_digits_choose_a_layer_and_o_the_heat(reader, reports):
     page, layers = reader.page, len(reports.diagnosis.saliency.maps.layers)
     reader.go(f"image={reader.shown()[0]}")
     opened(reader, reader.shown()[0])
-    assert page.locator("#viewer-stages button").count() == layers > 1
+    assert page.locator("#viewer-layers button").count() == layers > 1
     for layer in range(1, layers + 1):
         page.keyboard.press(str(layer))
-        expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute(
+        expect(page.locator("#viewer-layers [aria-pressed=true]")).to_have_attribute(
             "data-layer", str(layer)
         )
     page.keyboard.press(str(layers + 1) if layers < 9 else "0")  # no such layer
-    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute(
+    expect(page.locator("#viewer-layers [aria-pressed=true]")).to_have_attribute(
         "data-layer", str(layers)
     )
-    page.locator("#viewer-stages button").first.click()
-    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", "1")
-    canvas = page.locator("#viewer-looks canvas").first
+    page.locator("#viewer-layers button").first.click()
+    expect(page.locator("#viewer-layers [aria-pressed=true]")).to_have_attribute("data-layer", "1")
+    canvas = page.locator("#viewer-maps canvas").first
     assert reader.heat(canvas)[..., 3].max() > 0
     page.keyboard.press("o")
     reader.says("overlay=off")
@@ -227,7 +227,7 @@ def test_a_link_opens_just_what_it_says(reader, reports):
     reader.ready()
     opened(reader, image)
     assert set(reader.shown()) == {index for index, each in mistakes.items() if each == kind}
-    expect(page.locator("#viewer-stages [aria-pressed=true]")).to_have_attribute("data-layer", "2")
+    expect(page.locator("#viewer-layers [aria-pressed=true]")).to_have_attribute("data-layer", "2")
     page.keyboard.press("Escape")
     closed(reader)
     assert set(reader.shown()) == {index for index, each in mistakes.items() if each == kind}
