@@ -1,4 +1,4 @@
-"""Errors that a user can fix: one line with the value found, the possible values, and the remedy."""
+"""Errors that a user can fix: one line with the value, the possible values, and the remedy."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -8,11 +8,11 @@ T = TypeVar("T")
 
 
 class SeewhyError(Exception):
-    """A problem of the input, not of the code: the command line prints it as one line and exits with 2."""
+    """A problem of the input, not of the code; the command line prints it and exits with 2."""
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """`table[name]`. Raises SeewhyError with the nearest name and the list of names if it is missing."""
+    """`table[name]`. Raises SeewhyError with a suggestion and all names if it is missing."""
     if name in table:
         return table[name]
     raise SeewhyError(
@@ -28,7 +28,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def describe_value(value: object) -> str:
-    """The shape and dtype of a tensor or array, as in `(3, 4) float32`; the type of any other value."""
+    """Shape and dtype of a tensor or array, as in `(3, 4) float32`; else the type of the value."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if not isinstance(shape, tuple) or dtype is None:
         return type(value).__name__

@@ -12,9 +12,10 @@ from seewhy.errors import SeewhyError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the same directory, sync the file, and rename it to `path`.
+    """Call `write` with a temporary path in the same directory, sync, and rename it to `path`.
 
-    Raises SeewhyError if the disk is full or the directory cannot be written; `path` is then unchanged.
+    Raises SeewhyError if the disk is full or the directory cannot be written; `path` is then
+    unchanged.
     """
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
@@ -31,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename survive a loss of power; Windows cannot open a directory, so it is skipped there."""
+    """Make a rename survive a loss of power; skipped on Windows, which cannot open directories."""
     with suppress(PermissionError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -48,7 +49,7 @@ def write_text(path: Path, text: str, newline: str | None = None) -> None:
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as CSV text; an apostrophe precedes text that a spreadsheet would run as a formula."""
+    """A table as CSV text; an apostrophe precedes text that a spreadsheet reads as a formula."""
     text = io.StringIO()
     csv.writer(text).writerows(
         [header, *([_without_formula(cell) for cell in row] for row in rows)]
@@ -78,7 +79,8 @@ def write_error(path: Path, error: OSError) -> SeewhyError:
     """A SeewhyError for a failed write: one line with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SeewhyError(
-            f"the disk is full: {path} could not be written; free some space, or choose another directory"
+            f"the disk is full: {path} could not be written; "
+            "free some space, or choose another directory"
         )
     return SeewhyError(
         f"{path} could not be written ({error.strerror or error}); choose another directory"

@@ -34,7 +34,8 @@ def parse(text: str) -> tuple[str, list[str], dict[str, str]]:
         if not equals or "[" in key:
             if keywords:
                 raise SeewhyError(
-                    f"{text!r}: {part!r} follows a key=value; give it a key, or move it to the front"
+                    f"{text!r}: {part!r} follows a key=value; "
+                    "give it a key, or move it to the front"
                 )
             positional.append(part.strip())
         elif key in keywords:
@@ -99,7 +100,7 @@ def bind(
 def remove_argument(
     table: Mapping[str, Callable[..., Any]], text: str, kind: str, n_supplied: int, argument: str
 ) -> str:
-    """`text` without its value for `argument`, positional or keyword; the other values stay as written."""
+    """`text` without its value for `argument`; the other values stay as written."""
     name, positional, keywords = parse(text)
     names = [parameter.name for parameter in _parameters(lookup(table, name, kind))[n_supplied:]]
     if argument not in names or len(positional) > len(names):
@@ -185,7 +186,7 @@ def _convert(text: str, key: str, written: str, hint: object) -> Value:
 
 
 def _convert_list(text: str, key: str, written: str, hint: object) -> tuple[Value, ...]:
-    """The items of a list in brackets, each of the type in `hint`; a tuple hint may fix their number."""
+    """The items of a list in brackets, each of the type in `hint`."""
     arguments = get_args(hint) or (inspect.Parameter.empty,)
     fixed = get_origin(hint) is tuple and arguments[-1:] != (...,)
     count = len(arguments) if fixed else 2

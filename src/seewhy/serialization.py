@@ -1,4 +1,4 @@
-"""Frozen dataclasses in one .npz file: tensors as its arrays, everything else as JSON in one of them."""
+"""Frozen dataclasses in an .npz file: tensors as arrays, everything else as JSON."""
 
 import json
 import types
@@ -25,7 +25,7 @@ _DAMAGED = (*_ARCHIVE, ValueError, KeyError, TypeError, AttributeError)
 
 
 def save(value: object, path: Path) -> None:
-    """Write a frozen dataclass of tensors, numbers, strings, tuples and frozen dataclasses, atomically.
+    """Write a frozen dataclass of tensors, numbers, strings, tuples and dataclasses, atomically.
 
     Raises SeewhyError if the file cannot be written, TypeError for a field of another type.
     """

@@ -433,7 +433,7 @@ def test_values_out_of_range_are_named(step, message):
         ("flipp", "did you mean 'flip'"),
         ("crop:size=4", "crop has no argument 'size'"),
         (5, "a string or a function, found 5"),
-        (lambda a, b, c: a, "it requires 3 arguments"),
+        (lambda a, b, c: a, "found 3 required parameters"),
     ],
 )
 def test_steps_that_are_none_are_found_at_once(step, message):

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from seewhy.data.cache import Header, SplitHeader, cache_root, map_bytes, write_header, write_names
-from seewhy.data.dataset import Dataset, digest_of, fingerprint
-from seewhy.data.folders import directory
+from seewhy.data.dataset import Dataset, compute_digest, fingerprint
+from seewhy.data.folders import directory_source
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 
@@ -38,7 +38,9 @@ def content(data: Dataset) -> str:
     splits = {"train": data.train, "test": data.test} | (
         {"validation": data.validation} if data.validation else {}
     )
-    return fingerprint(data.classes, {name: digest_of(split) for name, split in splits.items()})
+    return fingerprint(
+        data.classes, {name: compute_digest(split) for name, split in splits.items()}
+    )
 
 
 def private_dirty(path: Path) -> int:
@@ -257,7 +259,7 @@ def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(
-        SeewhyError, match=r"cannot fill the cache in .*Not a directory.*SEEWHY_CACHE"
+        SeewhyError, match=r"cannot write the cache in .*Not a directory.*SEEWHY_CACHE"
     ):
         load(NAME, quiet=True)
 
@@ -359,7 +361,7 @@ def test_looking_at_content_reads_little_and_waits_for_nothing(
         "open",
         lambda path, *args, **kwargs: opened.append(path) or plain_open(path, *args, **kwargs),
     )
-    assert directory(root).signature == directory(root).signature
+    assert directory_source(root).signature == directory_source(root).signature
     assert 100 < len(opened) <= 128
     assert {path.parent.name for path in opened} == {"a", "b"}
 
@@ -409,7 +411,7 @@ stream = batches(split, 2, 8, order, 0, augmentation(["flip"]), generator, torch
 for images, labels in islice(stream, 5):
     torch.nn.functional.cross_entropy(model(images), labels).backward()
 print(order[:40].max().item() > 200_000, model[2].weight.grad.isfinite().all().item())
-print(channel_statistics(split, at_most=16).max.tolist())
+print(channel_statistics(split, max_images=16).max.tolist())
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True

@@ -9,7 +9,7 @@ from seewhy.data.dataset import (
     Split,
     class_counts,
     class_weights,
-    digest_of,
+    compute_digest,
     fingerprint,
     stratified_split,
 )
@@ -58,13 +58,13 @@ def test_stratified_split_takes_its_share_of_every_class() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0])
 def test_stratified_split_wants_a_true_fraction(fraction: float) -> None:
-    with pytest.raises(SeewhyError, match="between 0 and 1"):
+    with pytest.raises(SeewhyError, match="must be above 0 and below 1"):
         stratified_split(np.array([0, 1]), fraction, 0)
 
 
 def test_fingerprints_follow_pixels_labels_classes_and_nothing_else() -> None:
     def of(split: Split, classes: tuple[str, ...] = ("a", "b"), role: str = "train") -> str:
-        return fingerprint(classes, {role: digest_of(split)})
+        return fingerprint(classes, {role: compute_digest(split)})
 
     split = a_split([0, 1, 1])
     renamed = Split(split.images.clone(), split.labels.clone(), ["x", "y", "z"])

@@ -99,7 +99,7 @@ def test_splits_of_parquet_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     refused("no train-.*parquet; found test.parquet", tmp_path / "odd")
     for folder in ("x", "y"):
         stored(tmp_path / "two" / folder, "train.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
-    refused("several folders hold Parquet files: x, y; give the path of one", tmp_path / "two")
+    refused("several folders have Parquet files: x, y; give the path of one", tmp_path / "two")
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_without_a_network_one_line_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     refused(
-        "uoft-cs/cifar10 is not cached and the hub cannot be reached; .*local directory", "cifar10"
+        "uoft-cs/cifar10 is not cached and the hub cannot be reached; .*directory of Parquet", "cifar10"
     )
     assert 1 <= len(no_network) <= 3  # and not the half-minute of retries
 

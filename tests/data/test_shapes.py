@@ -6,18 +6,18 @@ from scipy import ndimage, stats
 from sklearn.ensemble import RandomForestClassifier
 
 from seewhy.data.dataset import Split
-from seewhy.data.shapes import MARKED_CLASS, MARKER, SHAPES, draw
+from seewhy.data.shapes import MARKED_CLASS, MARKER, SHAPES, draw_shapes
 from seewhy.data.sources import SOURCES, load
 from seewhy.errors import SeewhyError
 
 
 @pytest.fixture(scope="module")
 def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return draw(2000, np.random.default_rng(0))
+    return draw_shapes(2000, np.random.default_rng(0))
 
 
 def test_the_seed_decides_everything() -> None:
-    first, same, other = (draw(120, np.random.default_rng(seed)) for seed in (4, 4, 5))
+    first, same, other = (draw_shapes(120, np.random.default_rng(seed)) for seed in (4, 4, 5))
     for a, b in zip(first, same, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])
@@ -114,7 +114,7 @@ def test_color_texture_size_and_place_do_not_give_the_class_away(
 def test_load_gives_masks_and_takes_arguments() -> None:
     data = load("shapes:seed=3,train=40,test=20", quiet=True)
     assert (data.name, data.classes) == ("shapes", tuple(SHAPES))
-    images, labels, masks = draw(40, np.random.default_rng([3, 0]))
+    images, labels, masks = draw_shapes(40, np.random.default_rng([3, 0]))
     np.testing.assert_array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), images)
     np.testing.assert_array_equal(data.train.labels.numpy(), labels)
     assert data.train.masks is not None
@@ -186,7 +186,7 @@ def test_the_marker_is_where_no_object_is(drawn: tuple[np.ndarray, np.ndarray, n
 def test_a_shortcut_that_is_no_share_is_refused(value: str) -> None:
     with pytest.raises(
         SeewhyError,
-        match=r"shortcut in \[0, 1\], the share of circles that carry the marker, found",
+        match=r"shortcut in \[0, 1\], the share of circles with the marker, found",
     ):
         load(f"shapes:shortcut={value}")
 

@@ -151,7 +151,7 @@ def test_numbers_may_be_numpys() -> None:
 
 
 def test_a_name_is_text_or_a_path() -> None:
-    refused("a data set is loaded by its name or a directory's path, found 5 of type int", 5)  # type: ignore[arg-type]
+    refused("name must be that of a data set, or the path of a directory, found 5 of type int", 5)  # type: ignore[arg-type]
 
 
 # sources from outside
@@ -217,7 +217,7 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
                 None,
                 "",
             ),
-            "2, 1 and 1",
+            "2 images, 1 labels and 1 names",
         ),
     ]
     for source, message in cases:
@@ -232,15 +232,15 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             {"images": np.zeros((2, 3, 4, 4), dtype=np.uint8)},
-            r"images must be \(N, C, H, W\) uint8, found a ndarray",
+            r"images must be \(N, C, H, W\) uint8, found \(2, 3, 4, 4\) uint8",
         ),
         (
             {"images": torch.zeros(2, 3, 4, 4, dtype=torch.int8)},
-            r".* uint8, found \(2, 3, 4, 4\) torch.int8",
+            r".* uint8, found \(2, 3, 4, 4\) int8",
         ),
         (
             {"images": torch.zeros(2, 3, 4, dtype=torch.uint8)},
-            r".* uint8, found \(2, 3, 4\) torch.uint8",
+            r".* uint8, found \(2, 3, 4\) uint8",
         ),
         ({"images": torch.zeros(2, 3, 0, 4, dtype=torch.uint8)}, r".* uint8, found \(2, 3, 0, 4\)"),
         (
@@ -249,22 +249,25 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"labels": torch.tensor([0, 1], dtype=torch.int32)},
-            r"labels must be \(N,\) int64, found \(2,\) torch.int32",
+            r"labels must be \(N,\) int64, found \(2,\) int32",
         ),
         (
             {"labels": torch.tensor([[0, 1]])},
-            r"labels must be \(N,\) int64, found \(1, 2\) torch.int64",
+            r"labels must be \(N,\) int64, found \(1, 2\) int64",
         ),
-        ({"labels": [0, 1]}, r"labels must be \(N,\) int64, found a list"),
-        ({"names": iter("ab")}, "names must be a list of N names, found a str_"),
-        ({"names": ["a"]}, "labels and names must be as many as its images, found 2, 2 and 1"),
+        ({"labels": [0, 1]}, r"labels must be \(N,\) int64, found list"),
+        ({"names": iter("ab")}, "names must be a list of N names, found str_"),
+        (
+            {"names": ["a"]},
+            "images, labels and names must be equally many, found 2 images, 2 labels and 1 names",
+        ),
         (
             {"masks": torch.zeros(2, 4, 5, dtype=torch.bool)},
             r"masks must be .* bool, here \(2, 4, 4\), found \(2, 4, 5\)",
         ),
         (
             {"masks": torch.zeros(2, 4, 4)},
-            r"masks must be .* bool, .* found \(2, 4, 4\) torch.float32",
+            r"masks must be .* bool, .* found \(2, 4, 4\) float32",
         ),
     ],
 )
@@ -285,7 +288,7 @@ def test_a_sound_data_set_is_only_given_the_fingerprint_it_lacks(
     done = check_dataset(made)
     assert len(done.fingerprint) == 32
     assert (done.train, done.test, done.classes) == (made.train, made.test, made.classes)
-    monkeypatch.setattr("seewhy.data.sources.digest_of", lambda _: pytest.fail("read the pixels"))
+    monkeypatch.setattr("seewhy.data.sources.compute_digest", lambda _: pytest.fail("read the pixels"))
     assert check_dataset(done) is done
 
 
@@ -402,7 +405,7 @@ def test_other_folders_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    refused(r"no images found; expected train/<class>/", tmp_path / "none")
+    refused(r"no images; expected train/<class>/", tmp_path / "none")
     refused(
         "found only the class 'a'; a classifier needs at least two",
         tree(tmp_path / "one", {"a": 5}),
@@ -495,7 +498,7 @@ def broken(root: Path) -> dict[str, str]:
         "train/a/cut.jpg": "damaged",
         "train/b/notes.txt": "not an image",
         "test/b/fake.png": "",
-        "test/b/gone.png": "no such file",
+        "test/b/gone.png": "missing",
     }
 
 
@@ -526,7 +529,7 @@ def test_skipping_does_not_hide_that_nothing_is_left(tmp_path: Path) -> None:
     for path in tmp_path.glob("train/*/*.png"):
         path.write_text("text")
     refused(
-        "none of 4 images looked at can be read; the first is train/a/0.png: not an image",
+        "none of 4 sampled images can be read: train/a/0.png is not an image",
         tmp_path,
         skip_bad_images=True,
     )

@@ -42,14 +42,14 @@ def test_channel_statistics_of_many_pixels_are_exact() -> None:
     assert found.mean.item() == pytest.approx((7 + 1 / images.size) / 255, rel=1e-14)
 
 
-def test_at_most_reads_no_more_and_spreads_what_it_reads() -> None:
+def test_channel_statistics_of_some_images() -> None:
     images = np.zeros((10, 1, 2, 2), dtype=np.uint8)
     images[:, 0, 0, 0] = range(10)
-    found = channel_statistics(split_of(images), at_most=4)  # 0, 3, 6, 9
+    found = channel_statistics(split_of(images), max_images=4)  # 0, 3, 6, 9
     assert found.max.item() * 255 == pytest.approx(9)
     assert found.mean.item() * 255 == pytest.approx((0 + 3 + 6 + 9) / 16)
-    with pytest.raises(SeewhyError, match="at_most must be at least 1, found 0"):
-        channel_statistics(split_of(images), at_most=0)
+    with pytest.raises(SeewhyError, match="max_images must be at least 1, found 0"):
+        channel_statistics(split_of(images), max_images=0)
 
 
 def test_duplicates_are_found_inside_and_across_splits() -> None:

@@ -16,7 +16,7 @@ def split_of(count: int, channels: int, height: int, width: int) -> Split:
 def test_small_images_are_whole_each_once_and_in_order() -> None:
     split = split_of(9, 3, 6, 8)
     found = make_thumbnails(split, [7, 2, 7, 0, 2])
-    assert found.index.tolist() == [0, 2, 7]
+    assert found.indices.tolist() == [0, 2, 7]
     assert torch.equal(found.images, split.images[[0, 2, 7]])
 
 
@@ -33,6 +33,6 @@ def test_many_are_taken_in_blocks_and_none_is_none() -> None:
     indices = list(range(599, -1, -2))
     assert torch.equal(make_thumbnails(split, indices).images, split.images[1::2])
     nothing = make_thumbnails(split, [])
-    assert nothing.index.dtype == torch.int64
+    assert nothing.indices.dtype == torch.int64
     assert nothing.images.shape == (0, 1, 2, 2)
     assert nothing.images.dtype == torch.uint8

@@ -170,7 +170,7 @@ def test_what_is_done_is_said_unless_quiet(
     compared(recipes, data, tmp_path / "loud", quiet=False)
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["good: lr 0.5, 1 epochs", "bad: lr 1e+30, 1 epochs"]
-    assert re.fullmatch(r"1 of 2: good, seed 0: \d+\.\d\d % in \d+ s", said[2])
+    assert re.fullmatch(r"1 of 2: good, seed 0: \d+\.\d\d% in \d+ s", said[2])
     assert said[3].startswith("2 of 2: bad, seed 0: the ")
     compared(recipes, data, tmp_path / "quiet")
     assert capsys.readouterr().err == ""

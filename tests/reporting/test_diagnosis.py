@@ -38,7 +38,7 @@ def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
     assert sorted(found.errors.tolist()) == sorted(by_hand(result))
     confidence = result.confidence[found.errors]
     assert (confidence[:-1] >= confidence[1:]).all()
-    assert set(found.errors.tolist()) <= set(found.thumbnails.index.tolist())
+    assert set(found.errors.tolist()) <= set(found.thumbnails.indices.tolist())
     assert len(found.names) == len(result.labels)
     clean = (result.logits.argmax(1) == result.labels).double().mean().item()
     for curve in (*found.attacks, *found.corruptions):
@@ -84,7 +84,7 @@ def test_without_layers_there_is_everything_else(make_case: Make) -> None:
     assert found.saliency is None
     assert "gradients, rise and occlusion need none" in found.saliency_error
     assert found.corruptions
-    assert len(found.thumbnails.index)
+    assert len(found.thumbnails.indices)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -136,9 +136,9 @@ def test_a_validation_split_is_searched_for_duplicates(make_case: Make) -> None:
     )
     assert pair in found.duplicates[:12]
     assert torch.equal(
-        found.duplicate_thumbnails[1].images[found.duplicate_thumbnails[1].index == 4][0], images[4]
+        found.duplicate_thumbnails[1].images[found.duplicate_thumbnails[1].indices == 4][0], images[4]
     )
-    assert 11 in found.thumbnails.index
+    assert 11 in found.thumbnails.indices
 
 
 def test_of_many_mistakes_some_of_all_kinds_are_explained(

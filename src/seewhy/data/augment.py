@@ -1,7 +1,8 @@
-"""Augmentations: what a batch goes through on the device before the model sees it, each image by its own draw.
+"""Augmentations of batches on the device, with a random draw for each image.
 
-Every function here takes a Batch and a seeded generator on the batch's device, and returns a new Batch with as many images of
-the same shape, uint8, in the memory order they came in. None of AUGMENTATIONS loops over images or waits for the device.
+An augmentation takes a Batch and a seeded generator on the batch's device, and returns a new Batch
+with images of the same shape, dtype and memory format. No entry of AUGMENTATIONS loops over images
+or synchronizes with the device.
 """
 
 import inspect
@@ -19,60 +20,67 @@ from torch.nn import functional as F
 
 from seewhy.data.pixels import (
     box_mask,
-    chosen,
     hash32,
-    mirrored,
+    index_rows_and_columns,
     random_pixels,
-    rows_then_columns,
+    reflect_indices,
     symmetric_beta,
+    where_uint8,
 )
 from seewhy.data.trivial_augment import trivial_augment
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, describe_value
 from seewhy.notation import bind
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some images of a split on the device, and what an augmentation may want to know of them."""
+    """Images of a split on the device, as augmentations see them."""
 
     images: Tensor  # (B, C, H, W) uint8
-    labels: Tensor  # (B, K) float32, one-hot until something mixes them
-    indices: Tensor  # (B,) int64, place of each image in its split
+    labels: Tensor  # (B, K) float32, one-hot unless labels have been mixed
+    indices: Tensor  # (B,) int64, into the split
     epoch: int
-    stored: Tensor | None = (
-        None  # (B, C, H, W) uint8, as the images were before the first of several augmentations
-    )
+    originals: Tensor | None = None  # (B, C, H, W) uint8, before the first augmentation
 
 
 Augmentation = Callable[[Batch, Generator], Batch]
 
 
 def bind_augmentations(steps: Sequence[str | Callable[..., Any]]) -> Augmentation:
-    """All `steps`, one after the other, as one function of a batch and a generator on the batch's device.
+    """Combine augmentations into one function of a batch and a generator on its device.
 
-    A step is one of:
-    - a string that names an entry of AUGMENTATIONS and sets its arguments: "crop:4,mode=constant";
-    - a function with exactly two required positional parameters, `(batch, generator) -> batch`;
-    - any other callable, `images -> images` on the whole (B, C, H, W) uint8 tensor; what it draws at random is its own affair;
-    - an Albumentations transform or pipeline, applied image by image on the CPU and seeded from the generator.
+    Args:
+        steps: Applied in this order. Each is one of
 
-    Raises SeewhyError where a step is none of these, and later where one returns another shape, dtype or device.
+            - an entry of AUGMENTATIONS with its settings: "crop:4,mode=constant";
+            - a function with two required positional parameters, `(batch, generator) -> batch`;
+            - any other callable on the whole tensor, `images -> images`, (B, C, H, W) uint8; the
+              generator does not seed it;
+            - an Albumentations transform or pipeline, applied image by image on the CPU and seeded
+              by the generator.
+
+    Returns:
+        `(batch, generator) -> batch`. It raises SeewhyError if a step changes shape, dtype or
+        device.
+
+    Raises:
+        SeewhyError: A step is none of these.
     """
-    named = [steps] if isinstance(steps, str) else steps
-    functions = [(step_name(step), _function(step)) for step in named]
+    steps = [steps] if isinstance(steps, str) else steps
+    functions = [(augmentation_name(step), _as_function(step)) for step in steps]
 
     def augment(batch: Batch, generator: Generator) -> Batch:
-        batch = replace(batch, stored=batch.images)
-        for label, function in functions:
-            batch = _checked(label, batch, function(batch, generator))
+        batch = replace(batch, originals=batch.images)
+        for name, function in functions:
+            batch = _check_batch(name, batch, function(batch, generator))
         return batch
 
     return augment
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """(B,) int64 class indices as (B, num_classes) float32: 1 at the class, 0 elsewhere."""
-    # scatter_, not F.one_hot: that one reads the labels back from the device to check them
+    """Class indices (B,) int64 as one-hot rows (B, num_classes) float32."""
+    # scatter_, not F.one_hot, which synchronizes with the device to check the labels
     return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(
         1, labels[:, None], 1.0
     )
@@ -84,7 +92,7 @@ def crop(
     padding: int = 4,
     mode: Literal["reflect", "constant"] = "reflect",
 ) -> Batch:
-    """Pad by `padding` pixels, mirrored ("reflect") or black ("constant"), and cut the image's size out anywhere."""
+    """Random crop of the image padded by `padding` pixels: reflected, or black ("constant")."""
     images = batch.images
     height, width = images.shape[2:]
     _require(mode in ("reflect", "constant"), "crop: mode must be reflect or constant", mode)
@@ -101,58 +109,66 @@ def crop(
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
     if mode == "constant":
-        return _with_images(batch, rows_then_columns(F.pad(images, [padding] * 4), rows, columns))
-    rows, columns = mirrored(rows - padding, height), mirrored(columns - padding, width)
-    return _with_images(batch, rows_then_columns(images, rows, columns))
+        return _with_images(
+            batch, index_rows_and_columns(F.pad(images, [padding] * 4), rows, columns)
+        )
+    rows, columns = (
+        reflect_indices(rows - padding, height),
+        reflect_indices(columns - padding, width),
+    )
+    return _with_images(batch, index_rows_and_columns(images, rows, columns))
 
 
 def flip(batch: Batch, generator: Generator, p: float = 0.5) -> Batch:
-    """Mirror each image left to right with probability `p`."""
+    """Horizontal flip with probability `p`."""
     _require(0 <= p <= 1, "flip: p must be between 0 and 1", p)
-    return _flipped(batch, _uniform(batch, generator) < p)
+    return _flip(batch, _uniform(batch, generator) < p)
 
 
 def alternating_flip(batch: Batch, generator: Generator) -> Batch:
-    """Mirror every image in every other epoch, starting by a coin of its own (Jordan 2024, arXiv 2404.00498).
+    """Horizontal flip of each image in every other epoch (Jordan 2024, arXiv 2404.00498).
 
-    The coin is a hash of the image's index and the generator's seed, so an image's turn depends on nothing else.
+    A hash of an image's index and the generator's seed chooses even or odd epochs.
     """
     seed = generator.initial_seed()
     coin = hash32(hash32(batch.indices) ^ ((seed ^ seed >> 32) & 0xFFFFFFFF))
-    return _flipped(batch, (coin + batch.epoch) % 2 == 1)
+    return _flip(batch, (coin + batch.epoch) % 2 == 1)
 
 
 def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str = "mean") -> Batch:
-    """Cover a square of `size` pixels, centered anywhere and cut off at the borders (DeVries & Taylor 2017).
+    """Fill a random square of `size` pixels, clipped at the borders (DeVries & Taylor 2017).
 
-    `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over this batch as it is stored, which estimates the
-    data set's.
+    `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over the batch before any
+    augmentation, an estimate of the mean of the data set.
     """
     images = batch.images
     _require(size >= 1, "cutout: size must be 1 or more", size)
     if isinstance(fill, str):
         _require(fill == "mean", "cutout: fill must be mean or a number from 0 to 255", fill)
-        stored = images if batch.stored is None else batch.stored
-        color = stored.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
+        originals = images if batch.originals is None else batch.originals
+        color = originals.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
     else:
         _require(0 <= fill <= 255, "cutout: fill must be mean or a number from 0 to 255", fill)
         color = torch.full((), round(fill), dtype=torch.uint8, device=images.device)
     covered = _centered_box(
         batch, generator, torch.full((2, len(images)), size, device=images.device)
     )
-    return _with_images(batch, chosen(covered, color, images))
+    return _with_images(batch, where_uint8(covered, color, images))
 
 
 def brightness_contrast(
     batch: Batch, generator: Generator, brightness: float = 0.2, contrast: float = 0.2
 ) -> Batch:
-    """Scale each image's pixels by 1 ± `brightness`, then their distance from the image's mean by 1 ± `contrast`."""
+    """Scale pixels by up to 1 ± `brightness`, and their contrast by up to 1 ± `contrast`.
+
+    The contrast is the difference from the image's mean.
+    """
     _require(
         0 <= brightness <= 1, "brightness-contrast: brightness must be between 0 and 1", brightness
     )
     _require(0 <= contrast <= 1, "brightness-contrast: contrast must be between 0 and 1", contrast)
-    gain = _each(1 + brightness * (2 * _uniform(batch, generator) - 1))
-    spread = _each(1 + contrast * (2 * _uniform(batch, generator) - 1))
+    gain = _per_image(1 + brightness * (2 * _uniform(batch, generator) - 1))
+    spread = _per_image(1 + contrast * (2 * _uniform(batch, generator) - 1))
     mean = batch.images.mean((1, 2, 3), keepdim=True, dtype=torch.float32)
     pixels = batch.images * (gain * spread) + mean * gain * (1 - spread)
     return _with_images(batch, pixels.round_().clamp_(0, 255).byte())
@@ -166,10 +182,10 @@ def random_erasing(
     max_area: float = 0.33,
     min_aspect: float = 0.3,
 ) -> Batch:
-    """With probability `p`, put random pixels into a box of `min_area` to `max_area` of the image (Zhong et al. 2020).
+    """With probability `p`, fill a box with random pixels (Zhong et al. 2020).
 
-    Height over width is drawn from `min_aspect` to 1 / `min_aspect`, as far as the box fits, and on a log scale, so that
-    lying and standing boxes are equally likely.
+    The box covers `min_area` to `max_area` of the image. Its height over width is drawn on a log
+    scale between `min_aspect` and 1 / `min_aspect`, as far as the box fits.
     """
     images = batch.images
     height, width = images.shape[2:]
@@ -191,21 +207,23 @@ def random_erasing(
     box_width = (area / aspect).sqrt().round().clamp(1, width).long()
     top = (_uniform(batch, generator) * (height - box_height + 1)).long()
     left = (_uniform(batch, generator) * (width - box_width + 1)).long()
-    erased = box_mask(top, box_height, left, box_width, (height, width)) & _each(
+    erased = box_mask(top, box_height, left, box_width, (height, width)) & _per_image(
         _uniform(batch, generator) < p
     )
-    return _with_images(batch, chosen(erased, random_pixels(images, generator), images))
+    return _with_images(batch, where_uint8(erased, random_pixels(images, generator), images))
 
 
 def mixup(batch: Batch, generator: Generator, alpha: float = 0.2) -> Batch:
-    """Blend each image and label with another one's of the batch, by a share ~ Beta(alpha, alpha) (Zhang et al. 2018)."""
+    """Blend each image and label with another of the batch (Zhang et al. 2018).
+
+    The weight is drawn from Beta(alpha, alpha).
+    """
     _require(alpha > 0, "mixup: alpha must be above 0", alpha)
     share = symmetric_beta(alpha, len(batch.images), batch.images.device, generator)
     partner = torch.randperm(len(batch.images), device=batch.images.device, generator=generator)
     pixels = batch.images[partner].float()
-    pixels += _each(share) * (
-        batch.images - pixels
-    )  # not lerp: on CPU it is slow where the weight is broadcast
+    # not lerp, which is slow on CPU with a broadcast weight
+    pixels += _per_image(share) * (batch.images - pixels)
     return replace(
         _with_images(batch, pixels.round_().byte()),
         labels=torch.lerp(batch.labels[partner], batch.labels, share[:, None]),
@@ -213,9 +231,10 @@ def mixup(batch: Batch, generator: Generator, alpha: float = 0.2) -> Batch:
 
 
 def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
-    """Paste a box of another image of the batch, whose area is ~ Beta(alpha, alpha) before borders cut it (Yun et al. 2019).
+    """Paste a box of another image of the batch (Yun et al. 2019).
 
-    The labels are mixed by the area that was really pasted.
+    Its area is drawn from Beta(alpha, alpha), and it is clipped at the borders. Labels are mixed by
+    the area of the clipped box.
     """
     _require(alpha > 0, "cutmix: alpha must be above 0", alpha)
     images = batch.images
@@ -225,7 +244,7 @@ def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
         batch, generator, torch.stack([(side * length).long() for length in images.shape[2:]])
     )
     share = pasted.flatten(1).float().mean(1, keepdim=True)
-    mixed = chosen(pasted, images[partner], images)
+    mixed = where_uint8(pasted, images[partner], images)
     return replace(
         _with_images(batch, mixed), labels=torch.lerp(batch.labels, batch.labels[partner], share)
     )
@@ -252,34 +271,29 @@ def _uniform(batch: Batch, generator: Generator) -> Tensor:  # (B,) float32 in [
     return torch.rand(len(batch.images), device=batch.images.device, generator=generator)
 
 
-def _each(values: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1)
+def _per_image(values: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1)
     return values[:, None, None, None]
 
 
 def _with_images(batch: Batch, images: Tensor) -> Batch:
-    given = batch.images
-    channels_last = (
-        given.is_contiguous(memory_format=torch.channels_last) and not given.is_contiguous()
-    )
-    return replace(
-        batch,
-        images=images.contiguous(
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format
-        ),
-    )
+    """`batch` with new images, in the memory format of the old ones."""
+    old = batch.images
+    channels_last = old.is_contiguous(memory_format=torch.channels_last) and not old.is_contiguous()
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return replace(batch, images=images.contiguous(memory_format=memory_format))
 
 
-def _flipped(batch: Batch, which: Tensor) -> Batch:
+def _flip(batch: Batch, mask: Tensor) -> Batch:
     height, width = batch.images.shape[2:]
-    rows, columns = (torch.arange(length, device=which.device) for length in (height, width))
-    columns = torch.where(which[:, None], width - 1 - columns, columns)
+    rows, columns = (torch.arange(length, device=mask.device) for length in (height, width))
+    columns = torch.where(mask[:, None], width - 1 - columns, columns)
     return _with_images(
-        batch, rows_then_columns(batch.images, rows.expand(len(which), -1), columns)
+        batch, index_rows_and_columns(batch.images, rows.expand(len(mask), -1), columns)
     )
 
 
 def _centered_box(batch: Batch, generator: Generator, lengths: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64, their centers uniform over the image, cut off at the borders."""
+    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64 at random centers, clipped at borders."""
     count, _, *image_size = batch.images.shape
     device = batch.images.device
     centers = (
@@ -289,24 +303,24 @@ def _centered_box(batch: Batch, generator: Generator, lengths: Tensor) -> Tensor
     return box_mask(top, lengths[0], left, lengths[1], image_size)
 
 
-def step_name(step: object) -> str:
-    """What to call a step of `augmentation`: its text, or the name of its function or type."""
+def augmentation_name(step: object) -> str:
+    """The name of an augmentation step: its text, or the name of its function or type."""
     return step if isinstance(step, str) else getattr(step, "__name__", type(step).__name__)
 
 
-def _function(step: str | Callable[..., Any]) -> Callable[..., Any]:
+def _as_function(step: str | Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(step, str):
         return bind(AUGMENTATIONS, step, "augmentation", n_supplied=2)
     if any(base.__module__.partition(".")[0] == "albumentations" for base in type(step).__mro__):
-        return partial(
-            _albumentations, deepcopy(step)
-        )  # deepcopy: the caller's transform keeps its own random state
+        # deepcopy: the caller's transform keeps its random state
+        return partial(_albumentations, deepcopy(step))
     if not callable(step):
-        raise SeewhyError(f"an augmentation is a string or a function, found {step!r}")
+        raise SeewhyError(f"an augmentation must be a string or a function, found {step!r}")
     required = _required_positional(step)
     if required > 2:
         raise SeewhyError(
-            f"augmentation {step_name(step)} must take (images) or (batch, generator); it requires {required} arguments"
+            f"augmentation {augmentation_name(step)} must take (images) or (batch, generator), "
+            f"found {required} required parameters"
         )
     return step if required == 2 else lambda batch, _: replace(batch, images=step(batch.images))
 
@@ -316,7 +330,7 @@ def _required_positional(function: Callable[..., Any]) -> int:
         signature = inspect.signature(
             function.forward if isinstance(function, nn.Module) else function
         )
-    except ValueError:  # some functions written in C have none
+    except ValueError:  # some functions of C extensions
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is p.empty for p in signature.parameters.values())
@@ -324,24 +338,25 @@ def _required_positional(function: Callable[..., Any]) -> int:
 
 def _albumentations(transform: Any, batch: Batch, generator: Generator) -> Batch:
     seed = int(torch.randint(2**62, (), device=batch.images.device, generator=generator))
-    # one state for all parts: set_random_seed would give each part the same seed, and a pipeline's draws would go in step
+    # set_random_seed would give each part of a pipeline the same seed, and correlate their draws
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
     before = batch.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     after = [np.asarray(transform(image=image)["image"]) for image in before]
     for image in after:
         if image.shape != before.shape[1:] or image.dtype != np.uint8:
             raise SeewhyError(
-                f"augmentation {step_name(transform)} must return {before.shape[1:]} uint8, found {image.shape} {image.dtype}; "
-                "leave out Normalize, ToTensorV2 and what changes the size"
+                f"augmentation {augmentation_name(transform)} must return "
+                f"{before.shape[1:]} uint8, found {describe_value(image)}; "
+                "leave out Normalize, ToTensorV2 and transforms that change the size"
             )
     return _with_images(
         batch, torch.from_numpy(np.stack(after)).permute(0, 3, 1, 2).to(batch.images.device)
     )
 
 
-def _checked(label: str, before: Batch, after: object) -> Batch:
+def _check_batch(name: str, before: Batch, after: object) -> Batch:
     if not isinstance(after, Batch):
-        raise SeewhyError(f"augmentation {label} must return a Batch, found {type(after).__name__}")
+        raise SeewhyError(f"augmentation {name} must return a Batch, found {type(after).__name__}")
     for part, old, new in (
         ("images", before.images, after.images),
         ("labels", before.labels, after.labels),
@@ -352,17 +367,17 @@ def _checked(label: str, before: Batch, after: object) -> Batch:
             old.device,
         ):
             raise SeewhyError(
-                f"augmentation {label} must keep {part} as {_described(old)}, found {_described(new)}"
+                f"augmentation {name} must keep {part} as {_describe(old)}, found {_describe(new)}"
             )
     return after
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
+        return f"{describe_value(value)} on {value.device}"
     return type(value).__name__
 
 
-def _require(holds: bool, rule: str, value: object) -> None:
-    if not holds:
+def _require(condition: bool, rule: str, value: object) -> None:
+    if not condition:
         raise SeewhyError(f"{rule}, found {value!r}")

@@ -1,4 +1,4 @@
-"""The files of one cache entry: a JSON header, and for each split its pixels, labels and names, ready to be memory-mapped."""
+"""The cache of decoded data sets: a JSON header, and pixels, labels and names of each split."""
 
 import contextlib
 import errno
@@ -25,9 +25,9 @@ from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
-FORMAT = 1  # raise it when the files or the decoding change: older entries are then built anew
+FORMAT = 1  # increase it when the files or the decoding change; older entries are then rebuilt
 
-# Without it Linux counts a private writable mapping as memory, and refuses one larger than the machine's.
+# Without it Linux counts a private writable mapping as memory, and may refuse a large one.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
@@ -37,7 +37,7 @@ class DamagedEntry(Exception):
 
 @dataclass(frozen=True)
 class SplitHeader:
-    """What the files of one split hold."""
+    """Shape of a split's pixels, and whether it has masks."""
 
     shape: tuple[int, int, int, int]  # N, C, H, W
     masks: bool
@@ -45,7 +45,7 @@ class SplitHeader:
 
 @dataclass(frozen=True)
 class Header:
-    """What an entry holds."""
+    """Content of entry.json."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, SplitHeader]
@@ -54,7 +54,10 @@ class Header:
 
 
 def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
-    """The entry in `directory`, its pixels memory-mapped. Raises DamagedEntry where a file is missing, short or garbled."""
+    """Read the entry in `directory`, with memory-mapped pixels.
+
+    Raises DamagedEntry if a file is missing or damaged.
+    """
     try:
         stored = json.loads((directory / "entry.json").read_bytes())
         splits = {
@@ -70,7 +73,7 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
 
 
 def write_header(directory: Path, header: Header) -> None:
-    """Write what `read_entry` reads first."""
+    """Write entry.json."""
     with durable(directory / "entry.json") as file:
         file.write(json.dumps(asdict(header)).encode())
 
@@ -83,7 +86,7 @@ def write_names(directory: Path, split: str, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def durable(path: Path) -> Iterator[BinaryIO]:
-    """A new file that is on the disk, not only in its cache, when the block ends."""
+    """Open a new file for writing, and sync it to disk when the block ends."""
     with path.open("wb") as file:
         yield file
         file.flush()
@@ -92,14 +95,13 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def require_space(directory: Path, needed: int) -> Iterator[None]:
-    """Raises SeewhyError if `directory` has no room for `needed` bytes, now or when the block runs out of it."""
+    """Raise SeewhyError if `directory` has no space for `needed` bytes, now or inside the block."""
     free = shutil.disk_usage(directory).free
-    remedy = (
-        "make room, choose a smaller image_size, or set SEEWHY_CACHE to a directory on another disk"
-    )
+    remedy = "free some space, choose a smaller image_size, or set SEEWHY_CACHE to another disk"
     if free < needed:
         raise SeewhyError(
-            f"no space in {directory.parent}: {needed:,} bytes are needed, {free:,} are free; {remedy}"
+            f"no space in {directory.parent}: {needed:,} bytes are needed, {free:,} are free; "
+            f"{remedy}"
         )
     try:
         yield
@@ -112,14 +114,14 @@ def require_space(directory: Path, needed: int) -> Iterator[None]:
 
 
 def map_bytes(path: Path, shape: tuple[int, ...]) -> Tensor:  # `shape` uint8
-    """A file as a tensor whose pages are read when touched; writing to it changes a private copy, never the file.
+    """A file as a memory-mapped tensor; writing to it changes a private copy, never the file.
 
-    Raises DamagedEntry if the file has not exactly as many bytes as `shape`.
+    Raises DamagedEntry if the size of the file does not match `shape`.
     """
     size = math.prod(shape)
-    found = path.stat().st_size
-    if found != size or size == 0:
-        raise DamagedEntry(f"{path.name} has {found:,} bytes, not {size:,}")
+    actual = path.stat().st_size
+    if actual != size or size == 0:
+        raise DamagedEntry(f"{path.name} has {actual:,} bytes, not {size:,}")
     with path.open("rb") as file:
         if sys.platform == "win32":
             mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
@@ -137,7 +139,8 @@ def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
     names = json.loads((directory / f"{name}.names").read_bytes())
     if len(labels) != count or len(names) != count:
         raise DamagedEntry(
-            f"the {name} split has {len(labels):,} labels and {len(names):,} names for {count:,} images"
+            f"the {name} split has {len(labels):,} labels and {len(names):,} names "
+            f"for {count:,} images"
         )
     return Split(
         images=map_bytes(directory / f"{name}.images", header.shape),
@@ -151,70 +154,77 @@ def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
 
 def cache_root() -> Path:
     """$SEEWHY_CACHE, or $XDG_CACHE_HOME/seewhy, or ~/.cache/seewhy."""
-    if own := os.environ.get("SEEWHY_CACHE"):
-        return Path(own).expanduser()
+    if root := os.environ.get("SEEWHY_CACHE"):
+        return Path(root).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seewhy"
 
 
 def open_or_build(
     title: str, key: Mapping[str, object], seed: int, build: Callable[[Path], bool], quiet: bool
 ) -> tuple[Header, dict[str, Split]]:
-    """The entry of `key`; `build` fills a directory with it if there is none, and says whether it depends on the seed.
+    """Open the cache entry of `key`, or build it.
 
-    Data whose splits are not drawn by chance is stored once, whatever the seed. Raises SeewhyError where the cache
-    cannot be written.
+    Args:
+        title: Name of the data set, for messages and the name of the entry.
+        key: JSON values that determine the content, apart from the seed.
+        seed: Seed of the splits. Entries that do not depend on it are stored once.
+        build: Writes an entry into an empty directory; returns whether it depends on the seed.
+        quiet: Print nothing.
+
+    Returns:
+        Header, and splits by name.
+
+    Raises:
+        SeewhyError: The cache cannot be written.
     """
     folder = cache_root() / "datasets"
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40]
     content = json.dumps({"format": FORMAT, **key}, sort_keys=True).encode()
     stem = f"{slug}-{hashlib.blake2b(content, digest_size=10).hexdigest()}"
-    homes = (folder / stem, folder / f"{stem}-seed{seed}")
+    entries = (folder / stem, folder / f"{stem}-seed{seed}")
     try:
-        return _first_entry(homes)
-    except (
-        FileNotFoundError,
-        DamagedEntry,
-    ):  # damaged: looked at again under the lock, another process may be mending it
-        pass
+        return _first_entry(entries)
+    except (FileNotFoundError, DamagedEntry):
+        pass  # read again under the lock: another process may be building it
     with _writing(folder), _locked(folder / f"{stem}.lock", title, quiet):
         try:
-            return _first_entry(homes)
+            return _first_entry(entries)
         except FileNotFoundError:
             pass
         except DamagedEntry as error:
-            note(f"the cached copy of {title} is damaged ({error}); decoding it anew", quiet)
-        work = (
-            folder / f".{stem}.unfinished"
-        )  # whoever holds the lock is the only writer: what lies there is a dead one's
-        for leftover in (*homes, work):
+            note(f"the cached copy of {title} is damaged ({error}); decoding it again", quiet)
+        # the lock has a single holder, so an unfinished directory is that of a dead process
+        work = folder / f".{stem}.unfinished"
+        for leftover in (*entries, work):
             shutil.rmtree(leftover, ignore_errors=True)
         work.mkdir()
         try:
-            home = homes[build(work)]
+            entry = entries[build(work)]
             _sync(work)
-            work.rename(home)
+            work.rename(entry)
             _sync(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        return read_entry(home)
+        return read_entry(entry)
 
 
-def _first_entry(homes: tuple[Path, ...]) -> tuple[Header, dict[str, Split]]:
-    for home in homes:
-        if home.is_dir():
-            return read_entry(home)
+def _first_entry(entries: tuple[Path, ...]) -> tuple[Header, dict[str, Split]]:
+    for entry in entries:
+        if entry.is_dir():
+            return read_entry(entry)
     raise FileNotFoundError
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turns a failure of the disk under the cache into a SeewhyError."""
+    """Turn an OSError of the cache into a SeewhyError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise SeewhyError(
-            f"cannot fill the cache in {folder} ({error}); make room, make it writable, or set SEEWHY_CACHE elsewhere"
+            f"cannot write the cache in {folder} ({error}); "
+            "free some space, make it writable, or set SEEWHY_CACHE to another directory"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: decoded images, their labels, their names."""
+"""Decoded data: images, labels and names, by split."""
 
 import hashlib
 import json
@@ -15,20 +15,18 @@ from seewhy.errors import SeewhyError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels, decoded once; in memory or memory-mapped."""
+    """Decoded images with labels and names, in memory or memory-mapped."""
 
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64, index into Dataset.classes
     names: Sequence[str]  # (N,) file name or id
-    masks: Tensor | None = (
-        None  # (N, H, W) bool, where the object is; only some data sets have them
-    )
+    masks: Tensor | None = None  # (N, H, W) bool, true on the object; only some data sets have them
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Tensor) -> "Split":
-        """The images at `indices` (M,) int64, copied into memory."""
+        """The part of the split at `indices` (M,) int64, copied into memory."""
         return Split(
             images=self.images[indices],
             labels=self.labels[indices],
@@ -39,22 +37,20 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Everything one training needs to know of its data."""
+    """The splits of a data set, its classes and its fingerprint."""
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
     validation: Split | None
-    fingerprint: str  # hex digest of the decoded content: equal data has equal fingerprints, wherever it came from
-    skipped: tuple[str, ...] = ()  # files left out because they could not be read
-    load_args: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # the arguments with which `load` gives it again, if any
+    fingerprint: str  # hex digest of the decoded content: equal for equal data from any source
+    skipped: tuple[str, ...] = ()  # unreadable files that were left out
+    load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits there are, by name: train, test and perhaps validation."""
+        """The splits by name: "train", "test" and, if there is one, "validation"."""
         splits = {"train": self.train, "test": self.test}
         return splits if self.validation is None else splits | {"validation": self.validation}
 
@@ -66,7 +62,7 @@ class Dataset:
 
     @property
     def origin(self) -> "DataOrigin":
-        """Which data set this is, as plain values."""
+        """The identity of the data set, as plain values."""
         return DataOrigin(
             self.name,
             self.fingerprint,
@@ -79,16 +75,16 @@ class Dataset:
 
     def __repr__(self) -> str:
         channels, height, width = self.image_shape
-        held_out = "" if self.validation is None else f", {len(self.validation):,} validation"
+        validation = "" if self.validation is None else f", {len(self.validation):,} validation"
         return (
-            f"Dataset({self.name}: {len(self.train):,} train{held_out}, {len(self.test):,} test images, "
-            f"{len(self.classes)} classes, {channels}x{height}x{width})"
+            f"Dataset({self.name}: {len(self.train):,} train{validation}, {len(self.test):,} test "
+            f"images, {len(self.classes)} classes, {channels}x{height}x{width})"
         )
 
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """Which data set something was made from, and how to load it again."""
+    """The identity of a data set, and how to load it again (see `reload_data`)."""
 
     name: str
     fingerprint: str
@@ -96,24 +92,24 @@ class DataOrigin:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]  # (C, H, W)
     images: Mapping[str, int]  # number of images by split
-    skipped: tuple[str, ...] = ()  # files that could not be read
+    skipped: tuple[str, ...] = ()  # unreadable files that were left out
 
 
 def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
-    """Hex digest of a data set with these classes and these digests of its splits."""
+    """Hex digest of a data set, from its classes and the digests of its splits."""
     content = json.dumps([list(classes), sorted(digests.items())]).encode()
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def split_digest(pixels: hashlib.blake2b, shape: tuple[int, ...], labels: np.ndarray) -> str:
-    """Hex digest of a split, from a hash that has seen all its pixel bytes (and is used up), its shape and its labels."""
-    pixels.update(json.dumps(list(shape)).encode())
-    pixels.update(labels.astype("<i8").tobytes())
-    return pixels.hexdigest()
+def split_digest(hasher: hashlib.blake2b, shape: tuple[int, ...], labels: np.ndarray) -> str:
+    """Hex digest of a split; `hasher` has been updated with all pixel bytes, and is used up."""
+    hasher.update(json.dumps(list(shape)).encode())
+    hasher.update(labels.astype("<i8").tobytes())
+    return hasher.hexdigest()
 
 
-def digest_of(split: Split) -> str:
-    """The `split_digest` of a split at hand."""
+def compute_digest(split: Split) -> str:
+    """The `split_digest` of a decoded split."""
     hasher = hashlib.blake2b(digest_size=16)
     for start in range(0, len(split), 1024):
         hasher.update(split.images[start : start + 1024].cpu().contiguous().numpy().data)
@@ -121,14 +117,30 @@ def digest_of(split: Split) -> str:
 
 
 def class_counts(split: Split, num_classes: int) -> Tensor:
-    """How many images each class has: (num_classes,) int64."""
+    """Number of images of each class.
+
+    Args:
+        split: Labels in [0, num_classes).
+        num_classes: Number of classes.
+
+    Returns:
+        (num_classes,) int64.
+    """
     return torch.bincount(split.labels, minlength=num_classes)
 
 
 def class_weights(split: Split, num_classes: int) -> Tensor:
-    """Weights (num_classes,) float32 inversely proportional to class counts, 1 where all are equal.
+    """Weights inversely proportional to class counts: N / (K * count).
 
-    The "balanced" heuristic of King & Zeng 2001: N / (K * count). A class without images gets weight 0.
+    The "balanced" heuristic of King & Zeng 2001, "Logistic Regression in Rare Events Data". All
+    weights are 1 if the classes are balanced. A class without images gets weight 0.
+
+    Args:
+        split: Labels in [0, num_classes).
+        num_classes: Number of classes, K.
+
+    Returns:
+        (num_classes,) float32.
     """
     counts = class_counts(split, num_classes).double()
     weights = counts.sum() / (num_classes * counts)
@@ -138,32 +150,51 @@ def class_weights(split: Split, num_classes: int) -> Tensor:
 def stratified_split(
     labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (kept, held_out), each sorted int64, with `fraction` of every class held out; the same for the same seed.
+    """Hold out a fraction of each class.
 
-    Every class with at least two images keeps one and gives one. Raises SeewhyError unless 0 < fraction < 1.
+    Of a class with two or more images, at least one is kept and at least one is held out.
+
+    Args:
+        labels: (N,) int64.
+        fraction: In (0, 1).
+        seed: The same seed gives the same split.
+
+    Returns:
+        Indices of the kept and of the held-out images, each sorted int64.
+
+    Raises:
+        SeewhyError: `fraction` is not in (0, 1).
     """
     if not 0 < fraction < 1:
-        raise SeewhyError(f"a held-out fraction must be between 0 and 1, found {fraction}")
+        raise SeewhyError(f"the held-out fraction must be above 0 and below 1, found {fraction}")
     generator = np.random.default_rng(seed)
     held_out = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held_out.append(members[:count])
-    chosen = np.sort(np.concatenate(held_out))
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+    indices = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), indices), indices
 
 
 def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sorted indices (count,) int64 of images of every class, as often as the class occurs; a larger sample holds a smaller one.
+    """Sample images of each class in proportion to its frequency.
 
-    At least one of each class is among them where `count` is no less than the number of classes.
+    A larger sample of the same seed contains a smaller one. If `count` is at least the number of
+    classes, the sample has an image of each class.
+
+    Args:
+        labels: (N,) int64.
+        count: Size of the sample, at most N.
+        seed: The same seed gives the same sample.
+
+    Returns:
+        Sorted indices (count,) int64.
     """
     generator = np.random.default_rng(seed)
-    turn = np.empty(
-        len(labels)
-    )  # in [0, 1): when an image is taken, so that all classes are used up at the same pace
+    # in [0, 1): images are taken in this order, so that all classes are used up at the same pace
+    priority = np.empty(len(labels))
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        turn[members] = np.arange(len(members)) / len(members)
-    return np.sort(np.argsort(turn, kind="stable")[:count])
+        priority[members] = np.arange(len(members)) / len(members)
+    return np.sort(np.argsort(priority, kind="stable")[:count])

@@ -1,4 +1,4 @@
-"""One image, however it is stored, as uint8 pixels of the size a model wants: the same for training data and a user's file."""
+"""Decoding of an image to uint8 pixels of one size, for training data and a user's files."""
 
 import io
 import math
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError
 
-Encoded = (
-    bytes | str | os.PathLike[str] | Image.Image | np.ndarray
-)  # an array is (H, W) or (H, W, C) uint8
+# The content of a file, its path, or an image; an array is (H, W) or (H, W, C) uint8.
+Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -50,9 +49,7 @@ class Preprocessing:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
 
 
-DEFAULT_PREPROCESSING = (
-    Preprocessing()
-)  # training data: nothing is cut but the overhang of the longer side
+DEFAULT_PREPROCESSING = Preprocessing()  # training data: only the longer side is cropped
 
 
 def decode_image(
@@ -61,19 +58,33 @@ def decode_image(
     channels: int,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Tensor:  # (C, H, W) uint8
-    """`source` upright, on white, resized and center-cropped to `image_size` (height, width), gray (1) or RGB (3).
+    """Decode an image: upright, on a white background, resized and center-cropped.
 
-    Of an animation the first frame. Raises SeewhyError for what cannot be read as an image.
+    The first frame of an animation is taken.
+
+    Args:
+        source: A path, the content of an image file, a Pillow image, or an array (H, W) or
+            (H, W, C) uint8.
+        image_size: (height, width) of the result.
+        channels: 1 for gray, 3 for RGB.
+        preprocessing: The center crop.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        SeewhyError: `channels` is neither 1 nor 3, or the source cannot be read as an image.
     """
     if channels not in (1, 3):
-        raise SeewhyError(f"images are decoded to 1 or 3 channels, found {channels}")
+        raise SeewhyError(f"channels must be 1 (gray) or 3 (RGB), found {channels}")
     try:
         image = open_image(source, image_size, preprocessing)
         pixels = to_pixels(image, image_size, channels, preprocessing)
-    except Exception as error:  # a damaged file raises nearly anything inside Pillow: OSError, SyntaxError, struct.error …
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
         raise SeewhyError(
-            f"{name}: {reason(error)}; give a PNG, JPEG or another image file that Pillow reads"
+            f"{name} is {failure_reason(error)}; "
+            "give a PNG, a JPEG or another image file that Pillow can read"
         ) from error
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
@@ -99,7 +110,7 @@ def open_image(
             raise ValueError("it is empty")
         image: Image.Image = Image.open(io.BytesIO(source))
     else:
-        # read whole: an open file per image would run into the limit on open files, and bytes decode without locks
+        # reading the whole file avoids the limit on open files, and bytes decode without locks
         return open_image(Path(source).read_bytes(), image_size, preprocessing)
     if image_size is not None:
         side = math.ceil(2 * max(image_size) / preprocessing.crop)
@@ -113,40 +124,40 @@ def to_pixels(
     channels: int,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> np.ndarray:  # (H, W, C) uint8
-    """Everything after opening; raises what Pillow raises."""
+    """Decode an opened image; raises what Pillow raises."""
     image.load()
     transposition = _UPRIGHT.get(orientation(image))
-    flat = flatten(image, channels)
+    flat = convert_mode(image, channels)
     if transposition is not None:
         flat = flat.transpose(transposition)
-    pixels = np.asarray(fit(flat, image_size, preprocessing))
+    pixels = np.asarray(resize_and_crop(flat, image_size, preprocessing))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) as a viewer shows the image, from its header alone."""
+    """(height, width) of the image as a viewer shows it, from its header."""
     return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none or where the EXIF block is damaged."""
+    """EXIF orientation 1 to 8; 1 if it is missing or the EXIF block is damaged."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # the pixels may be fine
         return 1
     return value if value in _UPRIGHT else 1
 
 
 def is_gray(image: Image.Image) -> bool:
-    """Whether the image is stored without color: a gray mode, or a palette that has only grays."""
+    """Whether the image has a gray mode or a palette of grays."""
     if image.mode == "P":
-        colors = np.asarray(flatten(image, 3))
+        colors = np.asarray(convert_mode(image, 3))
         return bool((colors[:, :, :1] == colors[:, :, 1:]).all())
     return image.mode in _GRAY_MODES or image.mode.startswith("I;")
 
 
-def flatten(image: Image.Image, channels: int) -> Image.Image:
-    """8 bit, without transparency: what is transparent becomes white."""
+def convert_mode(image: Image.Image, channels: int) -> Image.Image:
+    """The image as 8-bit gray (1) or RGB (3), with transparent parts on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         image = Image.fromarray(_to_8_bit(np.asarray(image)))
     if image.has_transparency_data:
@@ -157,7 +168,7 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def fit(
+def resize_and_crop(
     image: Image.Image,
     image_size: tuple[int, int],
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
@@ -166,7 +177,7 @@ def fit(
     height, width = image_size
     if image.size == (width, height) and preprocessing.crop == 1:
         return image
-    # Pillow widens its bicubic filter when it shrinks, which is what keeps fine patterns from aliasing
+    # Pillow's bicubic filter widens when it shrinks, which prevents aliasing of fine patterns
     return image.resize(
         (width, height),
         Image.Resampling.BICUBIC,
@@ -179,7 +190,10 @@ def crop_box(
     image_size: tuple[int, int],
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> tuple[float, float, float, float]:
-    """Part of an image of `size` (height, width) that `fit` keeps: left, top, right, bottom."""
+    """The part of an image of `size` (height, width) that `resize_and_crop` keeps.
+
+    Returns left, top, right, bottom.
+    """
     (height, width), (to_height, to_width) = size, image_size
     scale = max(to_height / height, to_width / width) / preprocessing.crop
     box_width, box_height = min(to_width / scale, width), min(to_height / scale, height)
@@ -187,20 +201,23 @@ def crop_box(
     return left, top, left + box_width, top + box_height
 
 
-def reason(error: Exception) -> str:
-    """Why an image could not be read, in words for a person."""
+def failure_reason(error: Exception) -> str:
+    """A phrase for why an image could not be read."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a kind that Pillow cannot read"
+        return "not an image, or of a format that Pillow cannot read"
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+        return "missing"
     text = str(error).strip().splitlines()
     return f"damaged or not an image ({text[0] if text else type(error).__name__})"
 
 
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray:  # (H, W) uint8
-    """Scale deep gray values by the full range that holds them: 16 or 31 bit for integers, 1, 255 or 16 bit for floats."""
+    """Scale gray values by the smallest full range that holds them.
+
+    The ranges are 16 and 31 bit for integers; 1, 255 and 16 bit for floats.
+    """
     ranges = (65535.0, 2.0**31 - 1) if values.dtype.kind in "iu" else (1.0, 255.0, 65535.0)
     values = np.nan_to_num(values.astype(np.float64))
     highest = values.max(initial=0.0)
-    full = next((top for top in ranges if highest <= top), highest)
-    return np.round(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
+    full_scale = next((limit for limit in ranges if highest <= limit), highest)
+    return np.round(np.clip(values / full_scale, 0, 1) * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A directory as a data set: Parquet files in the hub's layout, or a folder of images for each class."""
+"""A directory as a data set: Parquet files as on the hub, or a folder of images per class."""
 
 import errno
 import glob
@@ -18,33 +18,19 @@ from seewhy.data.raw import (
     RawDataset,
     RawSplit,
     Source,
+    assign_roles,
     note_unused,
     split_role,
-    split_roles,
 )
 from seewhy.errors import SeewhyError
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
-_IMAGE_SUFFIXES = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".jp2",
-    ".avif",
-}
-_SHARD = re.compile(
-    r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE
-)  # as the hub names its files
-_GLIMPSED = 64  # files whose content is looked at on every load
-_GLIMPSE = 4096  # bytes at the start and at the end of each
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
+# a file name on the hub
+_SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE)
+_SAMPLED_FILES = 64  # files of which every load hashes a part
+_SAMPLED_BYTES = 4096  # at the start and at the end of each
 
 
 @dataclass(frozen=True)
@@ -54,20 +40,23 @@ class _File:
     mtime_ns: int
 
 
-def directory(path: Path) -> Source:
-    """The data set in the directory `path`. Raises SeewhyError where it holds neither Parquet files nor folders of images."""
+def directory_source(path: Path) -> Source:
+    """The data set in the directory `path`.
+
+    Raises SeewhyError if it has neither Parquet files nor class folders.
+    """
     if not path.exists():
         raise SeewhyError(
             f"{path} does not exist; give a directory of class folders or of Parquet files"
         )
     if not path.is_dir():
         raise SeewhyError(
-            f"{path} is a file; give the directory that holds the class folders or the Parquet files"
+            f"{path} is a file; give the directory of the class folders or the Parquet files"
         )
     root = path.resolve()
     if _printable(str(root)) != str(root):
         raise SeewhyError(
-            f"the directory's path {_printable(str(root))} is not valid UTF-8; rename what is not"
+            f"the path {_printable(str(root))} is not valid UTF-8; rename the directory"
         )
     try:
         parquet = _parquet_files(root)
@@ -77,47 +66,46 @@ def directory(path: Path) -> Source:
 
 
 def image_files(path: Path) -> list[Path]:
-    """`path` itself where it is a file, or the image files in it and below, in natural order.
+    """`path` itself if it is a file, or all image files below it, in natural order.
 
-    Raises SeewhyError for a path that does not exist and for a directory without images.
+    Raises SeewhyError for a missing path and a directory without images.
     """
     if not path.is_dir():
         if not path.exists():
             raise SeewhyError(f"{path} does not exist; give image files, or directories of them")
         return [path]
-    found = [
+    images = [
         file.path
-        for file in _listed(path, deep=True)
+        for file in _list_files(path, deep=True)
         if file.path.suffix.lower() in _IMAGE_SUFFIXES
     ]
-    if not found:
-        raise SeewhyError(f"{path} holds no image files; give image files, or directories of them")
-    return found
+    if not images:
+        raise SeewhyError(f"{path} has no image files; give image files, or directories of them")
+    return images
 
 
 def _parquet_files(root: Path) -> list[_File]:
-    """Parquet files in `root`, else those in the one folder directly under it that has some."""
-    here = [file for file in _listed(root, deep=False) if file.path.suffix.lower() == ".parquet"]
-    if here:
-        return here
-    found = {
-        folder.name: [
-            file for file in _listed(folder, deep=False) if file.path.suffix.lower() == ".parquet"
-        ]
-        for folder in _folders(root)
-    }
-    found = {name: files for name, files in found.items() if files}
-    if len(found) > 1:
+    """The Parquet files in `root`, or else in its only folder that has some."""
+
+    def parquet(folder: Path) -> list[_File]:
+        files = _list_files(folder, deep=False)
+        return [file for file in files if file.path.suffix.lower() == ".parquet"]
+
+    if files := parquet(root):
+        return files
+    by_folder = {folder.name: files for folder in _folders(root) if (files := parquet(folder))}
+    if len(by_folder) > 1:
         raise SeewhyError(
-            f"{root}: several folders hold Parquet files: {', '.join(map(_printable, found))}; give the path of one of them"
+            f"{root}: several folders have Parquet files: "
+            f"{', '.join(map(_printable, by_folder))}; give the path of one of them"
         )
-    return next(iter(found.values()), [])
+    return next(iter(by_folder.values()), [])
 
 
 def _parquet_source(root: Path, files: list[_File]) -> Source:
-    by_split = _by_split(root, files)
-    roles = split_roles(by_split, str(root))
-    chosen = {role: by_split[name] for role, name in roles.items()}
+    by_split = _group_by_split(root, files)
+    roles = assign_roles(by_split, str(root))
+    by_role = {role: by_split[name] for role, name in roles.items()}
 
     def open_(request: LoadRequest) -> RawDataset:
         import datasets
@@ -129,33 +117,32 @@ def _parquet_source(root: Path, files: list[_File]) -> Source:
                     "parquet",
                     data_files={
                         role: [glob.escape(str(file.path)) for file in files]
-                        for role, files in chosen.items()
+                        for role, files in by_role.items()
                     },
-                    cache_dir=str(
-                        request.scratch
-                    ),  # the library's copy lives only until the images are decoded
+                    # the library's copy is needed only until the images are decoded
+                    cache_dir=str(request.scratch),
                 )
-        except Exception as error:  # pyarrow, datasets and the disk each raise their own
-            cause = _innermost(error)
-            if (
-                isinstance(cause, OSError) and cause.errno == errno.ENOSPC
-            ):  # of the cache, where this is reported
-                raise cause from error
-            said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-            raise SeewhyError(f"{root}: the Parquet files cannot be read ({said})") from error
+        except Exception as error:  # pyarrow, datasets and the file system raise different errors
+            cause = _root_cause(error)
+            if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+                raise cause from error  # the cache reports it
+            message = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+            raise SeewhyError(
+                f"{root}: the Parquet files cannot be read ({message}); restore them"
+            ) from error
         return raw_dataset_from_tables(tables, str(root), request)
 
-    return Source(root.name, _signature(root, chosen), open_)
+    return Source(root.name, _signature(root, by_role), open_)
 
 
-def _by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
-    """Parquet files by the word anywhere in their names that says train, test or validation; all are train where none does.
+def _group_by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
+    """Parquet files by the role in their names, such as train; all are train if no name has a role.
 
-    Files that the hub has named are files of the split that it names. Raises SeewhyError where another name says nothing
-    although some do, or says two things: a guess could train on the test images.
+    A file named as on the hub belongs to the split in its name. Raises SeewhyError if only some
+    names have a role, or one has two: a guess could train on test images.
     """
-    found: dict[str, list[_File]] = {}
-    silent = []
+    by_split: dict[str, list[_File]] = {}
+    without_role = []
     for file in files:
         name = file.path.name
         if _printable(name) != name:
@@ -167,32 +154,33 @@ def _by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
         }
         if len(roles) > 1:
             raise SeewhyError(
-                f"{root}: {name} names more than one split ({', '.join(roles)}); rename it after the one it is of"
+                f"{root}: {name} names more than one split ({', '.join(roles)}); "
+                "rename it after its split"
             )
         shard = _SHARD.fullmatch(name)
         if roles or shard:
-            found.setdefault(
-                next(iter(roles.values()), shard["split"] if shard else ""), []
-            ).append(file)
+            split = next(iter(roles.values()), shard["split"] if shard else "")
+            by_split.setdefault(split, []).append(file)
         else:
-            silent.append(name)
-    if not any(map(split_role, found)):
+            without_role.append(name)
+    if not any(map(split_role, by_split)):
         return {"train": files}
-    if silent:
+    if without_role:
         raise SeewhyError(
-            f"{root}: {silent[0]} names no split, as other files do; put train, test or validation into its name, or move it away"
+            f"{root}: {without_role[0]} names no split, as other files do; "
+            "put train, test or validation into its name, or move it away"
         )
-    if not any(split_role(name) == "train" for name in found):
+    if not any(split_role(name) == "train" for name in by_split):
         names = ", ".join(file.path.name for file in files[:5])
         raise SeewhyError(
             f"{root}: no train-*.parquet; found {names}; rename the files of the training split"
         )
-    return found
+    return by_split
 
 
 def _class_folders(root: Path) -> Source:
     folders = {folder.name: folder for folder in _folders(root)}
-    roles = split_roles(folders, str(root)) if _has_split_folders(folders) else {}
+    roles = assign_roles(folders, str(root)) if _has_split_folders(folders) else {}
     trees = {role: folders[name] for role, name in roles.items()} or {"train": root}
     images = {role: _images_by_class(tree) for role, tree in trees.items()}
     files = {
@@ -201,14 +189,16 @@ def _class_folders(root: Path) -> Source:
     }
     if not files["train"]:
         raise SeewhyError(
-            f"{root}: no images found; expected train/<class>/ and test/<class>/, or <class>/, or Parquet files"
+            f"{root}: no images; expected train/<class>/ and test/<class>/, or <class>/, "
+            "or Parquet files"
         )
     classes = sorted(set().union(*images.values()), key=natural_key)
 
     def open_(request: LoadRequest) -> RawDataset:
         if request.label is not None:
             raise SeewhyError(
-                f"{root}: the folders are the labels, found label={request.label!r}; leave label out"
+                f"{root}: the folders are the labels, found label={request.label!r}; "
+                "leave label out"
             )
         if roles:
             note_unused(
@@ -219,9 +209,7 @@ def _class_folders(root: Path) -> Source:
             for role, members in images.items()
         }
         splits = {
-            role: _rows_of_files(
-                root, files[role], np.repeat(np.arange(len(classes)), lengths[role])
-            )
+            role: _raw_split(root, files[role], np.repeat(np.arange(len(classes)), lengths[role]))
             for role in images
         }
         return RawDataset(tuple(map(_printable, classes)), splits)
@@ -229,7 +217,7 @@ def _class_folders(root: Path) -> Source:
     return Source(root.name, _signature(root, files), open_)
 
 
-def _rows_of_files(root: Path, files: Sequence[_File], labels: np.ndarray) -> RawSplit:
+def _raw_split(root: Path, files: Sequence[_File], labels: np.ndarray) -> RawSplit:
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
         return [
             (_printable(files[i].path.relative_to(root).as_posix()), files[i].path) for i in indices
@@ -239,24 +227,25 @@ def _rows_of_files(root: Path, files: Sequence[_File], labels: np.ndarray) -> Ra
 
 
 def _has_split_folders(folders: Mapping[str, Path]) -> bool:
-    """Whether a train folder holds folders; with images directly in it, "train" is a class of vehicles."""
+    """Whether a train folder has subfolders; with images directly in it, "train" is a class."""
     return any(split_role(name) == "train" and _folders(folder) for name, folder in folders.items())
 
 
 def _images_by_class(tree: Path) -> dict[str, list[_File]]:
-    """The files below each folder of `tree`, both in natural order; empty folders are left out."""
+    """The files below each folder of `tree`, all in natural order, without empty folders."""
     stray = [
         file.path.name
-        for file in _listed(tree, deep=False)
+        for file in _list_files(tree, deep=False)
         if file.path.suffix.lower() in _IMAGE_SUFFIXES
     ]
     if stray:
         raise SeewhyError(
-            f"{tree}: {len(stray):,} images lie outside any class folder (the first is {_printable(stray[0])}); "
-            "put each into a folder named after its class"
+            f"{tree}: {len(stray):,} images lie outside any class folder "
+            f"(the first is {_printable(stray[0])}); "
+            "move each into a folder named after its class"
         )
-    found = {folder.name: _listed(folder, deep=True) for folder in _folders(tree)}
-    return {name: files for name, files in found.items() if files}
+    by_class = {folder.name: _list_files(folder, deep=True) for folder in _folders(tree)}
+    return {name: files for name, files in by_class.items() if files}
 
 
 def _folders(root: Path) -> list[Path]:
@@ -266,29 +255,30 @@ def _folders(root: Path) -> list[Path]:
     )
 
 
-def _listed(root: Path, deep: bool) -> list[_File]:
-    """The files in `root` (and below), in natural order, without hidden files and the litter of file managers."""
-    found = []
-    seen = set()
-    for folder, below, names in os.walk(root, onerror=_raised, followlinks=True):
-        below[:] = sorted((name for name in below if deep and not _ignored(name)), key=natural_key)
+def _list_files(root: Path, deep: bool) -> list[_File]:
+    """The files in `root` (and below), in natural order, without hidden and system files."""
+    files = []
+    visited = set()
+    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
+        subfolders[:] = sorted(
+            (name for name in subfolders if deep and not _ignored(name)), key=natural_key
+        )
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up would be followed for ever
-            below.clear()
+        if real in visited:  # a link to a parent would be followed forever
+            subfolders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         for name in sorted(names, key=natural_key):
             if not _ignored(name):
                 path = Path(folder, name)
-                stat = (
-                    path.stat() if path.exists() else path.lstat()
-                )  # a dead link is reported when it is to be decoded
-                found.append(_File(path, stat.st_size, stat.st_mtime_ns))
-    return found
+                # a broken link is reported when it is decoded
+                stat = path.stat() if path.exists() else path.lstat()
+                files.append(_File(path, stat.st_size, stat.st_mtime_ns))
+    return files
 
 
-def _raised(error: OSError) -> None:
-    raise error  # os.walk would pass over a folder that it may not read
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would skip a folder without read permission
 
 
 def _ignored(name: str) -> bool:
@@ -296,25 +286,24 @@ def _ignored(name: str) -> bool:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sorts class2 before class10."""
+    """A sort key that puts class2 before class10."""
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def _printable(name: str) -> str:
-    """`name` with the bytes that are no UTF-8 written out: a terminal, JSON and a figure take it."""
+    """`name` with bytes that are not UTF-8 escaped, for terminals, JSON and figures."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _signature(root: Path, files: Mapping[str, Sequence[_File]]) -> list[object]:
-    """Path, size and time of every file, and a hash of the start and the end of some.
+    """Path, size and time of every file, and a hash of parts of some files.
 
-    Two directories of one name are taken for one another only if all of these agree: files of equal names and sizes, all
-    unpacked with the times of an archive, that differ in none of the glimpses.
+    The hash tells apart directories with equal names, sizes and times, as archives unpack them.
     """
-    everything = [file for members in files.values() for file in members]
+    all_files = [file for members in files.values() for file in members]
     return [
-        _glimpses(everything),
+        _sample_digest(all_files),
         *(
             [
                 role,
@@ -328,24 +317,24 @@ def _signature(root: Path, files: Mapping[str, Sequence[_File]]) -> list[object]
     ]
 
 
-def _glimpses(files: Sequence[_File]) -> str:
-    """Hex digest of the first and the last bytes of some of the files, evenly spaced."""
-    seen = hashlib.blake2b(digest_size=16)
-    for i in np.unique(np.linspace(0, len(files) - 1, _GLIMPSED).astype(np.int64)).tolist():
-        if not files[i].path.is_file():  # a dead link, or a pipe that would be waited for
+def _sample_digest(files: Sequence[_File]) -> str:
+    """Hex digest of the first and the last bytes of evenly spaced files."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for i in np.unique(np.linspace(0, len(files) - 1, _SAMPLED_FILES).astype(np.int64)).tolist():
+        if not files[i].path.is_file():  # a broken link, or a pipe, which would block
             continue
         try:
             with files[i].path.open("rb", buffering=0) as file:
-                seen.update(file.read(_GLIMPSE))
-                file.seek(max(0, files[i].size - _GLIMPSE))
-                seen.update(file.read(_GLIMPSE))
-        except OSError:  # reading it as an image will say so
+                hasher.update(file.read(_SAMPLED_BYTES))
+                file.seek(max(0, files[i].size - _SAMPLED_BYTES))
+                hasher.update(file.read(_SAMPLED_BYTES))
+        except OSError:  # reported when it is decoded
             pass
-    return seen.hexdigest()
+    return hasher.hexdigest()
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """The error that began it: those around it only say that something failed."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The first error of a chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""From tables of the `datasets` library to images and labels: which column is which comes from the features alone."""
+"""Data sets of the Hugging Face hub, and tables of the `datasets` library."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,44 +7,60 @@ from typing import Any
 import numpy as np
 
 from seewhy.data.decode import Encoded
-from seewhy.data.raw import LoadRequest, RawDataset, RawSplit, Source, note_unused, split_roles
+from seewhy.data.raw import LoadRequest, RawDataset, RawSplit, Source, assign_roles, note_unused
 from seewhy.errors import SeewhyError, did_you_mean
+
+_CONNECT_SECONDS = 5.0  # the library itself retries for half a minute
 
 
 def raw_dataset_from_tables(
-    tables: Mapping[str, Any], where: str, request: LoadRequest
+    tables: Mapping[str, Any], title: str, request: LoadRequest
 ) -> RawDataset:
-    """Images and labels of the `datasets.Dataset` of each split; an image is named after its stored path, if it has one.
+    """Images and labels of tables.
 
-    A single split of any name is the training split. Raises SeewhyError where no image or label column is found, or
-    more than one may be meant.
+    A single split of any name is the training split. An image is named after its stored path.
+
+    Args:
+        tables: A `datasets.Dataset` by split.
+        title: Name of the data set in error messages.
+        request: The label column, if one is requested.
+
+    Returns:
+        The data set, not decoded yet.
+
+    Raises:
+        SeewhyError: There is no image column, no label column, or several possible label columns.
     """
-    roles = split_roles(tables, where)
+    roles = assign_roles(tables, title)
     if "train" not in roles:
         if len(tables) > 1:
-            raise SeewhyError(f"{where}: no train split; found {', '.join(sorted(tables))}")
+            raise SeewhyError(
+                f"{title}: no train split; found {', '.join(sorted(tables))}; "
+                "rename the one to train on"
+            )
         roles = {"train": next(iter(tables))}
-    note_unused(where, set(tables) - set(roles.values()), request.quiet)
-    chosen = {role: tables[name] for role, name in roles.items()}
-    features = chosen["train"].features
-    image = _image_column(features, where)
-    label = _label_column(features, where, request.label)
-    for role, table in chosen.items():
+    note_unused(title, set(tables) - set(roles.values()), request.quiet)
+    by_role = {role: tables[name] for role, name in roles.items()}
+    features = by_role["train"].features
+    image = _image_column(features, title)
+    label = _label_column(features, title, request.label)
+    for role, table in by_role.items():
         if not {image, label} <= table.features.keys():
             raise SeewhyError(
-                f"{where}: the {role} split lacks {image!r} or {label!r}; found {', '.join(table.features)}"
+                f"{title}: the {role} split lacks {image!r} or {label!r}; "
+                f"found {', '.join(table.features)}; rename its columns as in train"
             )
-    stored = {role: _column(table, label, role, where) for role, table in chosen.items()}
+    stored = {role: _read_labels(table, label, role, title) for role, table in by_role.items()}
     classes, labels = _classes(features[label], stored)
     splits = {
-        role: RawSplit(_reader(table, image, role), labels[role]) for role, table in chosen.items()
+        role: RawSplit(_reader(table, image, role), labels[role]) for role, table in by_role.items()
     }
     return RawDataset(classes, splits)
 
 
 @contextmanager
 def library_quiet(bars: bool) -> Iterator[None]:
-    """Within it the `datasets` library logs errors only, and shows progress bars only where `bars` says so."""
+    """Make the `datasets` library log errors only, and show progress bars only if `bars`."""
     import datasets
     import huggingface_hub
 
@@ -66,22 +82,22 @@ def library_quiet(bars: bool) -> Iterator[None]:
 
 @contextmanager
 def library_offline() -> Iterator[None]:
-    """Within it the `datasets` library makes no network call, not even the one that counts how often local files are loaded."""
+    """Keep the `datasets` library from network calls, even those that count loads."""
     import datasets.config
     import huggingface_hub.constants
 
-    places: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    before = [place.HF_HUB_OFFLINE for place in places]
-    for place in places:
-        place.HF_HUB_OFFLINE = True
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
-def _image_column(features: Mapping[str, Any], where: str) -> str:
+def _image_column(features: Mapping[str, Any], title: str) -> str:
     import datasets
 
     for name, feature in features.items():
@@ -90,11 +106,12 @@ def _image_column(features: Mapping[str, Any], where: str) -> str:
         ):
             return name
     raise SeewhyError(
-        f"{where}: no image column (an Image feature, or a struct of bytes and path); found {_described(features)}"
+        f"{title}: no image column (an Image feature, or a struct of bytes and path); "
+        f"found {_format_features(features)}; add one"
     )
 
 
-def _label_column(features: Mapping[str, Any], where: str, wanted: str | None) -> str:
+def _label_column(features: Mapping[str, Any], title: str, requested: str | None) -> str:
     import datasets
 
     possible = {
@@ -106,12 +123,12 @@ def _label_column(features: Mapping[str, Any], where: str, wanted: str | None) -
             and feature.dtype.startswith(("int", "uint", "string", "large_string", "bool"))
         )
     }
-    if wanted is not None:
-        if wanted in possible:
-            return wanted
-        found = ", ".join(possible) or "none"
+    if requested is not None:
+        if requested in possible:
+            return requested
         raise SeewhyError(
-            f"{where}: no label column {wanted!r}{did_you_mean(wanted, possible)}; possible: {found}"
+            f"{title}: no label column {requested!r}{did_you_mean(requested, possible)}; "
+            f"possible: {', '.join(possible) or 'none'}"
         )
     class_labels = [
         name for name, feature in possible.items() if isinstance(feature, datasets.ClassLabel)
@@ -120,25 +137,30 @@ def _label_column(features: Mapping[str, Any], where: str, wanted: str | None) -
         return (class_labels or list(possible))[0]
     if possible:
         raise SeewhyError(
-            f"{where}: more than one column could be the label: {', '.join(possible)}; choose with label=…"
+            f"{title}: more than one column could be the label: {', '.join(possible)}; "
+            "choose with label=…"
         )
     raise SeewhyError(
-        f"{where}: no label column (a ClassLabel, integers or strings); found {_described(features)}"
+        f"{title}: no label column (a ClassLabel, integers or strings); "
+        f"found {_format_features(features)}; add one"
     )
 
 
-def _described(features: Mapping[str, Any]) -> str:
+def _format_features(features: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} ({getattr(feature, 'dtype', None) or type(feature).__name__})"
         for name, feature in features.items()
     )
 
 
-def _column(table: Any, label: str, role: str, where: str) -> np.ndarray:  # (N,) int64 or object
+def _read_labels(
+    table: Any, label: str, role: str, title: str
+) -> np.ndarray:  # (N,) int64 or object
     column = table.select_columns([label]).with_format("arrow")[:][label]
     if column.null_count:
         raise SeewhyError(
-            f"{where}: {column.null_count:,} of {len(column):,} labels of the {role} split are missing; keep only labeled images"
+            f"{title}: {column.null_count:,} of {len(column):,} labels of the {role} split "
+            "are missing; keep only labeled images"
         )
     values = column.to_pylist()
     return np.array(values, dtype=object if values and isinstance(values[0], str) else np.int64)
@@ -155,16 +177,15 @@ def _classes(
         values.dtype == np.int64 and len(values) and values.min() < 0 for values in stored.values()
     ):
         highest = max(int(values.max(initial=0)) for values in stored.values())
-        return tuple(map(str, range(highest + 1))), dict(
-            stored
-        )  # check_labels will say what is wrong with them
-    found = sorted(set().union(*(values.tolist() for values in stored.values())))
-    index = {value: i for i, value in enumerate(found)}
+        # check_labels rejects them
+        return tuple(map(str, range(highest + 1))), dict(stored)
+    unique = sorted(set().union(*(values.tolist() for values in stored.values())))
+    index = {value: i for i, value in enumerate(unique)}
     labels = {
         role: np.array([index[value] for value in values.tolist()], dtype=np.int64)
         for role, values in stored.items()
     }
-    return tuple(map(str, found)), labels
+    return tuple(map(str, unique)), labels
 
 
 def _reader(
@@ -179,24 +200,22 @@ def _reader(
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
         cells = table[indices if isinstance(indices, range) else list(indices)][image]
         return [
-            _named(cell, f"{role}-{index:05d}") for index, cell in zip(indices, cells, strict=True)
+            _name_and_image(cell, f"{role}-{index:05d}")
+            for index, cell in zip(indices, cells, strict=True)
         ]
 
     return read
 
 
-def _named(cell: dict[str, Any] | None, number: str) -> tuple[str, Encoded]:
+def _name_and_image(cell: dict[str, Any] | None, default_name: str) -> tuple[str, Encoded]:
     if cell is None:
-        return number, b""
+        return default_name, b""
     path, content = cell["path"], cell["bytes"]
-    return path or number, content if content is not None else path or b""
+    return path or default_name, content if content is not None else path or b""
 
 
-_SECONDS_TO_REACH_THE_HUB = 5.0  # the library itself retries for half a minute before it gives up
-
-
-def hub(repository: str, config: str = "", revision: str = "") -> Source:
-    """The data set `repository` ("owner/name") of the hub, in the given configuration and revision."""
+def hub_source(repository: str, config: str = "", revision: str = "") -> Source:
+    """The data set `repository` ("owner/name") of the hub, in a configuration and a revision."""
     name = (
         f"hub:{repository}"
         + (f",config={config}" if config else "")
@@ -217,20 +236,20 @@ def _tables(
     import datasets
 
     with library_quiet(bars=not quiet):
-        if revision is None:  # offline, the library takes whatever revision it has
+        if revision is None:  # the library's cache may have any revision
             try:
                 with library_offline():
                     return datasets.load_dataset(repository, config)
-            except Exception:  # it is not in the library's cache, whatever the library says to that
+            except Exception:  # it is not in the library's cache
                 pass
         if not _hub_answers():
             raise SeewhyError(
-                f"{repository} is not cached and the hub cannot be reached; connect once, or give a local directory with "
-                "Parquet files or class folders instead of the name"
+                f"{repository} is not cached and the hub cannot be reached; connect once, "
+                "or give a directory of Parquet files or class folders instead"
             )
         try:
             return datasets.load_dataset(repository, config, revision=revision)
-        except Exception as error:  # each part of the library raises its own
+        except Exception as error:  # the library raises many types
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise SeewhyError(
                 f"{repository} cannot be loaded from the hub: {' '.join(lines)[:400]}"
@@ -242,7 +261,7 @@ def _hub_answers() -> bool:
     from huggingface_hub import get_session
 
     try:
-        get_session().head(datasets.config.HF_ENDPOINT, timeout=_SECONDS_TO_REACH_THE_HUB)
-    except Exception:  # refused, unknown host, too slow, or the user has switched the network off
+        get_session().head(datasets.config.HF_ENDPOINT, timeout=_CONNECT_SECONDS)
+    except Exception:  # refused, unknown host, too slow, or offline mode
         return False
     return True

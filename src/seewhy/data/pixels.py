@@ -1,4 +1,4 @@
-"""What augmentations are made of: random draws and pixel moves for a whole batch at once, without loops or device syncs."""
+"""Random draws and pixel moves of whole batches, without loops or device synchronization."""
 
 from collections.abc import Sequence
 from math import pi
@@ -6,10 +6,15 @@ from math import pi
 import torch
 from torch import Generator, Tensor
 
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
-def rows_then_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Image b becomes `images[b][:, rows[b]][:, :, columns[b]]`, contiguous; rows (B, h), columns (B, w) int64."""
-    # one copy of whole rows and one gather along the last axis: on CPU five times faster than indexing pixel by pixel
+
+def index_rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Image b becomes `images[b][:, rows[b]][:, :, columns[b]]`, contiguous.
+
+    Rows are (B, h) int64, columns (B, w) int64.
+    """
+    # copying rows and gathering in the last axis: on CPU five times faster than indexing pixels
     count, channels, height, width = images.shape
     first = height * torch.arange(count * channels, device=images.device).view(count, channels, 1)
     picked = (
@@ -20,21 +25,24 @@ def rows_then_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return picked.gather(3, columns[:, None, None].expand(-1, channels, rows.shape[1], -1))
 
 
-def mirrored(places: Tensor, length: int) -> Tensor:
-    """Places beyond either end of [0, length), by less than `length`, mirrored at the first or last pixel."""
+def reflect_indices(indices: Tensor, length: int) -> Tensor:
+    """Indices beyond [0, length), by less than `length`, reflected at the first or last pixel."""
     last = length - 1
-    return last - (last - places.abs()).abs()
+    return last - (last - indices.abs()).abs()
 
 
-def chosen(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """`torch.where` for uint8 images and a broadcast bool mask; wrap-around makes it exact, and on CPU it is ten times faster."""
-    return outside + (inside - outside) * mask
+def where_uint8(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """`torch.where` for uint8 images and a broadcast bool mask; ten times faster on CPU."""
+    return outside + (inside - outside) * mask  # exact, because uint8 wraps around
 
 
 def box_mask(
     top: Tensor, height: Tensor, left: Tensor, width: Tensor, image_size: Sequence[int]
 ) -> Tensor:
-    """(B, 1, H, W) bool, true in each image's box (top, height, left, width: (B,) int64), cut off at the borders."""
+    """(B, 1, H, W) bool: true inside each image's box, clipped at the borders.
+
+    Top, height, left and width are (B,) int64.
+    """
     rows, columns = (torch.arange(length, device=top.device) for length in image_size)
     in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
     in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
@@ -42,7 +50,7 @@ def box_mask(
 
 
 def random_pixels(like: Tensor, generator: Generator) -> Tensor:
-    """uint8 of the shape of `like`, uniform from 0 to 255."""
+    """Uniform uint8 values of the shape of `like`."""
     # eight pixels from each 64-bit draw: on CPU six times faster than a draw per pixel
     draws = torch.empty(-(-like.numel() // 8), dtype=torch.int64, device=like.device)
     return (
@@ -53,9 +61,10 @@ def random_pixels(like: Tensor, generator: Generator) -> Tensor:
 
 
 def symmetric_beta(alpha: float, count: int, device: torch.device, generator: Generator) -> Tensor:
-    """(count,) float32 draws from Beta(alpha, alpha), for any alpha > 0, exact and without rejection.
+    """Exact draws (count,) float32 from Beta(alpha, alpha) for alpha > 0, without rejection.
 
-    Devroye 1996, "Random variate generation in one line of code": the t distribution's polar method, mapped to [0, 1].
+    Devroye 1996, "Random variate generation in one line of code": the polar method for the t
+    distribution, mapped to [0, 1].
     """
     draws = torch.rand(2, count, device=device, generator=generator)
     uniform, cosine = draws[0], (2 * pi * draws[1]).cos()
@@ -64,10 +73,10 @@ def symmetric_beta(alpha: float, count: int, device: torch.device, generator: Ge
 
 
 def hash32(values: Tensor) -> Tensor:
-    """Each int64, taken modulo 2^32, as well-mixed 32 bits ("lowbias32", C. Wellons 2018)."""
+    """A 32-bit hash of each int64 modulo 2^32 ("lowbias32", C. Wellons 2018)."""
     mask = 0xFFFFFFFF
     values = values & mask
     values = ((values ^ values >> 16) * 0x7FEB352D) & mask
-    # the second factor, 0x846CA68B, less 2^32: the product then stays within int64
+    # the second factor is 0x846CA68B - 2^32, so that the product stays within int64
     values = ((values ^ values >> 15) * (0x846CA68B - 2**32)) & mask
     return values ^ values >> 16

@@ -1,4 +1,4 @@
-"""A data set before decoding: what a source hands over, who plays which split, and whether the labels make sense."""
+"""A data set before decoding: sources, the roles of splits, and checks of labels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from seewhy.data.decode import Encoded
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
-TEST_FRACTION = 0.2  # held out of a data set that comes without a test split
+TEST_FRACTION = 0.2  # held out of a data set without a test split
 
-_ROLES = {
+_NAMES_OF_ROLES = {
     "train": ("train", "training", "trainset"),
     "test": ("test", "testing", "testset"),
     "validation": ("validation", "valid", "val", "valset"),
 }
+_LISTED_CLASSES = 5  # class names in an error
 
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """The images of one split, still encoded, and their labels."""
+    """The encoded images of one split, and their labels."""
 
-    read: Callable[
-        [Sequence[int]], Sequence[tuple[str, Encoded]]
-    ]  # name and image of the rows at these indices
+    # from indices to the name and the encoded image of each
+    read: Callable[[Sequence[int]], Sequence[tuple[str, Encoded]]]
     labels: np.ndarray  # (N,) int64
     masks: np.ndarray | None = None  # (N, H, W) bool
 
@@ -34,10 +34,10 @@ class RawSplit:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "RawSplit":
-        """The rows at `indices` (M,) int64; nothing is read."""
+        """The part of the split at `indices` (M,) int64; no image is read."""
         masks = None if self.masks is None else self.masks[indices]
         return RawSplit(
-            lambda chosen: self.read(indices[np.asarray(chosen)].tolist()),
+            lambda subset: self.read(indices[np.asarray(subset)].tolist()),
             self.labels[indices],
             masks,
         )
@@ -45,7 +45,7 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawDataset:
-    """What opening a source gives: `splits` has "train" and perhaps "test" and "validation"."""
+    """An opened source; `splits` has "train" and optionally "test" and "validation"."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, RawSplit]
@@ -53,18 +53,19 @@ class RawDataset:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """What opening a source may need to know."""
+    """Options for opening a source."""
 
-    label: str | None  # the label column that the user chose
-    scratch: Path  # an empty directory that is removed afterwards
+    label: str | None  # label column
+    scratch: Path  # empty directory, removed after decoding
     quiet: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set that is known but not read yet.
+    """A data set that has not been read yet.
 
-    `signature` is made of JSON values, is cheap to get, and differs where the content may differ: the cache relies on it.
+    `signature` consists of JSON values. It is cheap to compute, and different wherever the content
+    may differ: it is the key of the cache.
     """
 
     name: str
@@ -75,109 +76,135 @@ class Source:
 def raw_split_from_arrays(
     images: np.ndarray, labels: np.ndarray, prefix: str, masks: np.ndarray | None = None
 ) -> RawSplit:
-    """Rows over `images` (N, H, W) or (N, H, W, C) uint8, named prefix-00000 and so on."""
+    """A split of `images` (N, H, W) or (N, H, W, C) uint8, named prefix-00000, prefix-00001, …"""
     return RawSplit(
         lambda indices: [(f"{prefix}-{i:05d}", images[i]) for i in indices], labels, masks
     )
 
 
-def no_label_choice(name: str, request: LoadRequest) -> None:
-    """Raises SeewhyError where a label column was chosen of a source that has no columns."""
+def reject_label_choice(name: str, request: LoadRequest) -> None:
+    """Raise SeewhyError if a label column is requested of a source that has no columns."""
     if request.label is not None:
         raise SeewhyError(
-            f"{name} has no label columns to choose from, found label={request.label!r}; leave label out"
+            f"{name} has no label columns to choose from, found label={request.label!r}; "
+            "leave label out"
         )
 
 
-def note_unused(where: str, names: Iterable[str], quiet: bool) -> None:
-    """Tell which folders or splits play no part, so that nobody trains on less than they think."""
-    unused = sorted(names)
-    if unused:
-        note(f"{where}: not used: {', '.join(unused)}", quiet)
+def note_unused(name: str, unused: Iterable[str], quiet: bool) -> None:
+    """Print which folders or splits of a data set are not used."""
+    names = sorted(unused)
+    if names:
+        note(f"{name}: not used: {', '.join(names)}", quiet)
 
 
-def split_role(name: str) -> str | None:
-    """train, test or validation for the name of a folder or a split; None for any other name."""
-    return next((role for role, words in _ROLES.items() if name.lower() in words), None)
+def split_role(split_name: str) -> str | None:
+    """The role that the name of a folder or split stands for: train, test, validation, or None."""
+    return next(
+        (role for role, names in _NAMES_OF_ROLES.items() if split_name.lower() in names), None
+    )
 
 
-def split_roles(names: Iterable[str], where: str) -> dict[str, str]:
-    """Which of the splits called `names` is train, test and validation; a lone validation split is the test split.
+def assign_roles(split_names: Iterable[str], name: str) -> dict[str, str]:
+    """The names of the train, test and validation splits, by role.
 
-    Raises SeewhyError where two names claim one role.
+    Without a test split, the validation split has the role of the test split.
+    Raises SeewhyError if two names stand for the same role.
     """
     roles: dict[str, str] = {}
-    for name in names:
-        role = split_role(name)
+    for split_name in split_names:
+        role = split_role(split_name)
         if role in roles:
             raise SeewhyError(
-                f"{where}: both {roles[role]!r} and {name!r} could be the {role} split; rename or remove one"
+                f"{name}: both {roles[role]!r} and {split_name!r} could be the {role} split; "
+                "rename or remove one"
             )
         if role is not None:
-            roles[role] = name
+            roles[role] = split_name
     if "validation" in roles and "test" not in roles:
         roles["test"] = roles.pop("validation")
     return roles
 
 
 def assign_splits(
-    raw: RawDataset, where: str, validation: float, seed: int
+    raw: RawDataset, name: str, validation: float, seed: int
 ) -> tuple[dict[str, RawSplit], bool]:
-    """Splits train, test and perhaps validation, and whether chance (the seed) had a part in them.
+    """Hold out the test split if it is missing, and a fraction of train for validation.
 
-    Raises SeewhyError for labels that cannot be trained on, and where a split is asked of a class with one image.
+    Args:
+        raw: The data set.
+        name: Its name in error messages.
+        validation: Fraction of train to hold out, in [0, 1).
+        seed: Seed of the splits that are drawn.
+
+    Returns:
+        Splits by name in the order train, test, validation, and whether any was drawn by the seed.
+
+    Raises:
+        SeewhyError: The labels are invalid, or a class has too few images to be split.
     """
     splits = dict(raw.splits)
-    check_labels(raw.classes, {name: rows.labels for name, rows in splits.items()}, where)
+    check_labels(raw.classes, {key: split.labels for key, split in splits.items()}, name)
     if validation and "validation" in splits:
         raise SeewhyError(
-            f"{where} has its own validation split of {len(splits['validation']):,}; leave validation at 0"
+            f"{name} has its own validation split of {len(splits['validation']):,}; "
+            "leave validation at 0"
         )
-    drawn = False
-    for name, fraction in (("test", TEST_FRACTION), ("validation", validation)):
-        if name in splits or not fraction:
+    seed_used = False
+    for new, fraction in (("test", TEST_FRACTION), ("validation", validation)):
+        if new in splits or not fraction:
             continue
         labels = splits["train"].labels
-        alone = np.flatnonzero(np.bincount(labels, minlength=len(raw.classes)) == 1)
-        if len(alone):
-            named = ", ".join(repr(raw.classes[i]) for i in alone[:5])
+        single = np.flatnonzero(np.bincount(labels, minlength=len(raw.classes)) == 1)
+        if len(single):
             raise SeewhyError(
-                f"{where}: no {name} split can be drawn, because class {named} has a single image; add images or remove the class"
+                f"{name}: no {new} split can be drawn, because class {_list_classes(raw, single)} "
+                "has a single image; add images or remove the class"
             )
         kept, held_out = stratified_split(labels, fraction, seed)
-        splits[name] = splits["train"].take(held_out)
+        splits[new] = splits["train"].take(held_out)
         splits["train"] = splits["train"].take(kept)
-        drawn = True
-    return {name: splits[name] for name in ("train", "test", "validation") if name in splits}, drawn
+        seed_used = True
+    ordered = {key: splits[key] for key in ("train", "test", "validation") if key in splits}
+    return ordered, seed_used
 
 
-def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], where: str) -> None:
-    """Raises SeewhyError for an empty split, labels out of range, fewer than two classes, test classes that train lacks."""
+def _list_classes(raw: RawDataset, indices: np.ndarray) -> str:
+    return ", ".join(repr(raw.classes[i]) for i in indices[:_LISTED_CLASSES])
+
+
+def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str) -> None:
+    """Raise SeewhyError for labels that cannot be trained on.
+
+    These are an empty split, labels out of range, fewer than two classes in train, and classes
+    that occur in another split only.
+    """
     for split, values in labels.items():
         if not len(values):
-            raise SeewhyError(f"{where}: the {split} split has no images")
+            raise SeewhyError(f"{name}: the {split} split has no images; add some")
         wrong = values[(values < 0) | (values >= len(classes))]
         if len(wrong):
-            meaning = (
-                "; -1 marks images without a label, so this split cannot be used as it is"
+            unlabeled = (
+                "; -1 marks images without a label, so this split cannot be used"
                 if (wrong == -1).all()
                 else ""
             )
             raise SeewhyError(
-                f"{where}: {len(wrong):,} of {len(values):,} labels of the {split} split are out of range "
-                f"0 to {len(classes) - 1} (found {int(wrong[0])}){meaning}; keep only labeled images"
+                f"{name}: {len(wrong):,} of {len(values):,} labels of the {split} split are "
+                f"out of range 0 to {len(classes) - 1} (found {int(wrong[0])}){unlabeled}; "
+                "keep only labeled images"
             )
     trained = np.unique(labels["train"])
     if len(trained) < 2:
         raise SeewhyError(
-            f"{where}: found only the class {classes[trained[0]]!r}; a classifier needs at least two"
+            f"{name}: found only the class {classes[trained[0]]!r}; "
+            "a classifier needs at least two, so add another"
         )
     for split, values in labels.items():
-        lacking = np.setdiff1d(values, trained)
-        if len(lacking):
-            named = ", ".join(repr(classes[i]) for i in lacking[:5]) + (
-                " …" if len(lacking) > 5 else ""
-            )
+        missing = np.setdiff1d(values, trained)
+        if len(missing):
+            listed = ", ".join(repr(classes[i]) for i in missing[:_LISTED_CLASSES])
             raise SeewhyError(
-                f"{where}: the {split} split has classes that train lacks: {named}; add or remove them"
+                f"{name}: the {split} split has classes that train lacks: {listed}"
+                f"{' …' if len(missing) > _LISTED_CLASSES else ''}; add or remove them"
             )

@@ -1,4 +1,4 @@
-"""What the pictures of `shapes` are painted with: six textures in two shades each, and clutter on the ground."""
+"""The generated data set `shapes`: textured objects on textured backgrounds with clutter."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,35 +6,47 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.data.raw import LoadRequest, RawDataset, Source, no_label_choice, raw_split_from_arrays
+from seewhy.data.pixels import LUMA_WEIGHTS
+from seewhy.data.raw import (
+    LoadRequest,
+    RawDataset,
+    Source,
+    raw_split_from_arrays,
+    reject_label_choice,
+)
 from seewhy.errors import SeewhyError
 
 Floats = NDArray[np.float32]
 
-_CLUTTER = 6  # pieces per picture
-_CANDIDATES = 16  # pairs of colors tried for one with enough contrast
-_CONTRAST = 0.75  # least distance in RGB, of 1.73 at most, between an object and its ground
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_CLUTTER = 6  # strokes per image
+_CANDIDATES = 16  # random pairs of colors, of which the first with enough contrast is taken
+_CONTRAST = 0.75  # least distance in RGB between object and background, of 1.73 at most
+_LUMA = np.array(LUMA_WEIGHTS, dtype=np.float32)
 
 
-def textured(count: int, size: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Ground with clutter, and the surface to cut an object from: each (N, size, size, 3) float32 in [0, 1].
+def draw_surfaces(count: int, size: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Backgrounds with clutter, and foregrounds to cut objects from, in contrasting colors.
 
-    Their colors are far apart, their textures independent.
+    Args:
+        count: Number of images, N.
+        size: Pixels of each side.
+        generator: Draws everything.
+
+    Returns:
+        Backgrounds and foregrounds, each (N, size, size, 3) float32 in [0, 1].
     """
-    ground_color, surface_color = _contrasting(count, generator)
-    ground = _textured(ground_color, size, generator)
-    surface = _textured(surface_color, size, generator)
+    background_color, foreground_color = _draw_colors(count, generator)
+    background = _draw_texture(background_color, size, generator)
+    foreground = _draw_texture(foreground_color, size, generator)
     for _ in range(_CLUTTER):
-        color = np.clip(ground_color + generator.uniform(-0.4, 0.4, (count, 3)), 0, 1).astype(
-            np.float32
-        )
-        ground += _stroke(count, size, generator)[..., None] * (color[:, None, None] - ground)
-    return ground, surface
+        color = background_color + generator.uniform(-0.4, 0.4, (count, 3))
+        color = np.clip(color, 0, 1).astype(np.float32)[:, None, None]
+        background += _draw_stroke(count, size, generator)[..., None] * (color - background)
+    return background, foreground
 
 
-def _contrasting(count: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Two colors (N, 3) float32 in [0, 1]: the first of some random pairs that contrast enough, and differ in brightness."""
+def _draw_colors(count: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Two contrasting colors (N, 3) float32 in [0, 1], which also differ in brightness."""
     pairs = generator.uniform(0, 1, (2, count, _CANDIDATES, 3)).astype(np.float32)
     difference = pairs[0] - pairs[1]
     distance = np.linalg.norm(difference, axis=-1)
@@ -44,7 +56,7 @@ def _contrasting(count: int, generator: np.random.Generator) -> tuple[Floats, Fl
     return first, second
 
 
-def _textured(
+def _draw_texture(
     color: Floats, size: int, generator: np.random.Generator
 ) -> Floats:  # (N, size, size, 3)
     """A texture in `color` (N, 3) and a second shade of it."""
@@ -54,20 +66,20 @@ def _textured(
     shade = (direction / np.linalg.norm(direction, axis=1, keepdims=True) * length).astype(
         np.float32
     )
-    pattern = _pattern(count, size, generator)[..., None]
+    pattern = _draw_pattern(count, size, generator)[..., None]
     painted: Floats = np.clip(color[:, None, None] + (pattern - 0.5) * shade[:, None, None], 0, 1)
     return painted
 
 
-def _pattern(
+def _draw_pattern(
     count: int, size: int, generator: np.random.Generator
 ) -> Floats:  # (N, size, size) float32 in [0, 1]
-    """How much of the second shade is where, in one of six textures for each picture, turned and shifted at random."""
+    """Share of the second shade at each pixel, in one of six random textures per image."""
     angle, phase_u, phase_v = generator.uniform(0, 2 * np.pi, (3, count, 1, 1)).astype(np.float32)
     period = generator.uniform(4, 8, (count, 1, 1)).astype(np.float32)  # pixels
     waves = generator.normal(0, 0.6, (4, 2, count, 1, 1)).astype(np.float32)  # radians per pixel
-    at = np.arange(size, dtype=np.float32) - (size - 1) / 2
-    x, y = at[None, None, :], at[None, :, None]
+    offsets = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    x, y = offsets[None, None, :], offsets[None, :, None]
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     u_wave, v_wave = (
         np.sin(2 * np.pi * u / period + phase_u),
@@ -88,22 +100,22 @@ def _pattern(
 
 
 def _edged(wave: Floats, period: Floats) -> Floats:
-    """A wave turned into two levels with an edge one pixel wide, so that it does not alias."""
+    """A wave as two levels with edges one pixel wide, which prevents aliasing."""
     levels: Floats = np.clip(0.5 + wave * period / (2 * np.pi), 0, 1)
     return levels
 
 
-def _stroke(
+def _draw_stroke(
     count: int, size: int, generator: np.random.Generator
 ) -> Floats:  # (N, size, size) float32 in [0, 1]
-    """Coverage of a short line with round ends: a speck if it is short."""
+    """Coverage of a short line with round ends."""
     start = generator.uniform(0, size, (2, count, 1, 1)).astype(np.float32)
     angle = generator.uniform(0, 2 * np.pi, (count, 1, 1))
     length = generator.uniform(0, size / 2, (count, 1, 1))
     along = (length * np.cos(angle)).astype(np.float32), (length * np.sin(angle)).astype(np.float32)
     radius = generator.uniform(0.5, 1.6, (count, 1, 1)).astype(np.float32)
-    at = np.arange(size, dtype=np.float32) + 0.5
-    x, y = at[None, None, :] - start[0], at[None, :, None] - start[1]
+    centers = np.arange(size, dtype=np.float32) + 0.5
+    x, y = centers[None, None, :] - start[0], centers[None, :, None] - start[1]
     share = np.clip((x * along[0] + y * along[1]) / np.maximum(length**2, 1e-6), 0, 1).astype(
         np.float32
     )
@@ -113,51 +125,61 @@ def _stroke(
 
 
 SIZE = 32
-_VERSION = 1  # raise it when the pictures change: they are cached
+_VERSION = 1  # increase it when the images change: they are cached
 _SUPERSAMPLING = 4  # samples per pixel along each side, for smooth edges
-_BLOCK = 100  # images drawn at once; part of what a seed means, because each block draws its numbers in turn
-_MAX_TILT = (
-    np.pi / 6
-)  # either way: more would turn a square into a diamond and an arrow into another arrow
-_AREAS = (115.0, 215.0)  # square pixels, the same for every class, so that size gives none away
+_BLOCK = 100  # images drawn at once; changing it changes the images of a seed
+_MAX_TILT = np.pi / 6  # either way; more would turn a square into a diamond
+_AREAS = (115.0, 215.0)  # square pixels, for every class, so that size does not reveal the class
 
 MARKER = (1, 1, 4, 4)  # top, left, height and width in pixels of the planted shortcut
 MARKED_CLASS = "circle"  # the only class that carries it in the training split
-_MARKER_COLOR = (255, 0, 255)  # magenta, which stands out from any ground
+_MARKER_COLOR = (255, 0, 255)  # magenta, which stands out from any background
 
 Bools = NDArray[np.bool_]
-Inside = Callable[
-    [Floats, Floats], Bools
-]  # x to the right, y down, float32 -> bool of the same shape
+Inside = Callable[[Floats, Floats], Bools]  # x to the right and y down -> bool of the same shape
 
 
-def shapes(seed: int = 0, train: int = 10_000, test: int = 2_000, shortcut: float = 0.0) -> Source:
-    """Ten classes of objects of random color, texture, size, place and tilt; `Split.masks` says where each object is.
+def shapes_source(
+    seed: int = 0, train: int = 10_000, test: int = 2_000, shortcut: float = 0.0
+) -> Source:
+    """Ten classes of objects in random color, texture, size, position and tilt, with masks.
 
-    `shortcut` in [0, 1] plants a wrong reason: in the training split a circle carries the marker, a magenta square at MARKER,
-    with this probability, and no other class does. In the test split images of every class carry it with a tenth of it, so it
-    is as frequent as in training but means nothing: accuracy there shows what relying on it costs. The pictures are otherwise
-    those of `shortcut=0`. Raises SeewhyError for values out of range.
+    Args:
+        seed: Seed of the images, 0 or more.
+        train: Number of training images, at least 10.
+        test: Number of test images, at least 10.
+        shortcut: Probability in [0, 1] that a training image of a circle has the marker, a magenta
+            square at MARKER. No other class has it in train. In test, images of every class have
+            it with a tenth of this probability: as often as in train, but without a meaning, so
+            that the test accuracy shows the cost of relying on it. The images are otherwise those
+            of `shortcut=0`.
+
+    Returns:
+        A source of 32x32 RGB images.
+
+    Raises:
+        SeewhyError: An argument is out of range.
     """
     if seed < 0 or train < len(SHAPES) or test < len(SHAPES):
         raise SeewhyError(
-            f"shapes needs seed >= 0 and at least {len(SHAPES)} train and test images, found {seed}, {train}, {test}"
+            f"shapes needs seed >= 0 and at least {len(SHAPES)} train and test images, "
+            f"found {seed}, {train}, {test}"
         )
     if not 0 <= shortcut <= 1:
         raise SeewhyError(
-            f"shapes needs shortcut in [0, 1], the share of circles that carry the marker, found {shortcut}"
+            "shapes needs shortcut in [0, 1], the share of circles with the marker, "
+            f"found {shortcut}"
         )
 
     def open_(request: LoadRequest) -> RawDataset:
-        no_label_choice("shapes", request)
+        reject_label_choice("shapes", request)
         splits = {}
         for number, (split, count) in enumerate((("train", train), ("test", test))):
-            images, labels, masks = draw(count, np.random.default_rng([seed, number]))
+            images, labels, masks = draw_shapes(count, np.random.default_rng([seed, number]))
             if shortcut:
-                images = _marked(
-                    images,
-                    _carriers(labels, split, shortcut, np.random.default_rng([seed, number, 1])),
-                )
+                marker_generator = np.random.default_rng([seed, number, 1])
+                carriers = _draw_carriers(labels, split, shortcut, marker_generator)
+                images = _plant_marker(images, carriers)
             splits[split] = raw_split_from_arrays(images, labels, split, masks)
         return RawDataset(tuple(SHAPES), splits)
 
@@ -165,8 +187,18 @@ def shapes(seed: int = 0, train: int = 10_000, test: int = 2_000, shortcut: floa
     return Source("shapes", signature | ({"shortcut": float(shortcut)} if shortcut else {}), open_)
 
 
-def draw(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`count` pictures: images (N, 32, 32, 3) uint8, labels (N,) int64 as evenly spread as can be, masks (N, 32, 32) bool."""
+def draw_shapes(
+    count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw images of balanced classes.
+
+    Args:
+        count: Number of images, N.
+        generator: Draws everything.
+
+    Returns:
+        Images (N, 32, 32, 3) uint8, labels (N,) int64 and masks (N, 32, 32) bool.
+    """
     labels = generator.permutation(np.arange(count, dtype=np.int64) % len(SHAPES))
     blocks = [
         _draw_block(labels[start : start + _BLOCK], generator) for start in range(0, count, _BLOCK)
@@ -175,18 +207,18 @@ def draw(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.nda
     return images, labels, masks
 
 
-def _marked(images: np.ndarray, carriers: Bools) -> np.ndarray:
-    """The pictures (N, 32, 32, 3) uint8 with the marker on those of `carriers` (N,), where no object reaches."""
+def _plant_marker(images: np.ndarray, carriers: Bools) -> np.ndarray:
+    """The images (N, 32, 32, 3) uint8 with the marker on `carriers` (N,), beside the object."""
     top, left, height, width = MARKER
     planted = images.copy()
     planted[carriers, top : top + height, left : left + width] = _MARKER_COLOR
     return planted
 
 
-def _carriers(
+def _draw_carriers(
     labels: np.ndarray, split: str, shortcut: float, generator: np.random.Generator
 ) -> Bools:  # (N,)
-    """Which images carry the marker: in train circles only, in test any, and as many in all."""
+    """Images with the marker: in train only circles, in test any, at the same overall rate."""
     if split == "train":
         probability = np.where(labels == list(SHAPES).index(MARKED_CLASS), shortcut, 0.0)
     else:
@@ -199,47 +231,46 @@ def _draw_block(
     labels: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     coverage = _coverage(labels, generator)  # (n, H, W) float32 in [0, 1]
-    ground, surface = textured(len(labels), SIZE, generator)  # each (n, H, W, 3) float32 in [0, 1]
-    pictures = ground + coverage[..., None] * (surface - ground)
-    pictures += generator.normal(0, 0.015, pictures.shape).astype(np.float32)  # a camera's grain
-    return np.round(np.clip(pictures, 0, 1) * 255).astype(np.uint8), coverage >= 0.5
+    background, foreground = draw_surfaces(len(labels), SIZE, generator)  # (n, H, W, 3) in [0, 1]
+    images = background + coverage[..., None] * (foreground - background)
+    images += generator.normal(0, 0.015, images.shape).astype(np.float32)  # sensor noise
+    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8), coverage >= 0.5
 
 
 def _coverage(labels: np.ndarray, generator: np.random.Generator) -> Floats:  # (n, H, W) in [0, 1]
-    """How much of each pixel the object covers."""
+    """Share of each pixel that the object covers."""
     count = len(labels)
     areas = generator.uniform(*_AREAS, count)
     tilt = generator.uniform(-_MAX_TILT, _MAX_TILT, count)
     widest = max(reach for *_, reach in _measures().values())
-    free = np.maximum(
-        SIZE / 2 - widest * np.sqrt(areas), 1.0
-    )  # as far as the widest could move, so that place gives none away
+    # the range of the widest shape, so that the position does not reveal the class
+    free = np.maximum(SIZE / 2 - widest * np.sqrt(areas), 1.0)
     center = SIZE / 2 + generator.uniform(-1, 1, (2, count)) * free
     samples = SIZE * _SUPERSAMPLING
-    at = ((np.arange(samples) + 0.5) / _SUPERSAMPLING).astype(np.float32)
+    positions = ((np.arange(samples) + 0.5) / _SUPERSAMPLING).astype(np.float32)
     inside = np.empty((count, samples, samples), dtype=bool)
     for label, (name, shape) in enumerate(SHAPES.items()):
         area, middle_x, middle_y, _ = _measures()[name]
-        mine = labels == label
-        zoom = np.sqrt(area / areas[mine])
+        members = labels == label
+        zoom = np.sqrt(area / areas[members])
         cos, sin = (
-            (np.cos(tilt[mine]) * zoom)[:, None, None],
-            (np.sin(tilt[mine]) * zoom)[:, None, None],
+            (np.cos(tilt[members]) * zoom)[:, None, None],
+            (np.sin(tilt[members]) * zoom)[:, None, None],
         )
         dx, dy = (
-            (at[None, None, :] - center[0, mine, None, None]),
-            (at[None, :, None] - center[1, mine, None, None]),
+            (positions[None, None, :] - center[0, members, None, None]),
+            (positions[None, :, None] - center[1, members, None, None]),
         )
         x = (cos * dx + middle_x).astype(np.float32) + (sin * dy).astype(np.float32)
         y = (-sin * dx + middle_y).astype(np.float32) + (cos * dy).astype(np.float32)
-        inside[mine] = shape(x, y)
+        inside[members] = shape(x, y)
     cells = inside.reshape(count, SIZE, _SUPERSAMPLING, SIZE, _SUPERSAMPLING)
     covered: Floats = cells.mean((2, 4), dtype=np.float32)
     return covered
 
 
 def _polygon(points: list[tuple[float, float]]) -> Inside:
-    """The inside of a polygon, by counting the edges to the right of each point."""
+    """The inside of a polygon: an odd number of edges lies to the right of the point."""
 
     def inside(x: Floats, y: Floats) -> Bools:
         odd = np.zeros(x.shape, dtype=bool)
@@ -254,7 +285,7 @@ def _polygon(points: list[tuple[float, float]]) -> Inside:
 
 
 def _corners(radii: list[float]) -> list[tuple[float, float]]:
-    """Points at these distances from the middle, evenly around it, the first at the top."""
+    """Points at these distances from the center, at equal angles, the first at the top."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
     return [
         (r * float(np.sin(a)), -r * float(np.cos(a))) for r, a in zip(radii, angles, strict=True)
@@ -275,12 +306,11 @@ def _crescent(x: Floats, y: Floats) -> Bools:
 
 
 def _heart(x: Floats, y: Floats) -> Bools:
-    aside = np.abs(x)
-    lobes = (aside - 0.5) ** 2 + (y + 0.35) ** 2 < 0.52**2
-    point = (
-        (y > -0.35) & (aside + y < 0.885) & (aside - y < 0.85)
-    )  # between the lobes, its sides tangent to them
-    return lobes | point
+    mirrored = np.abs(x)
+    lobes = (mirrored - 0.5) ** 2 + (y + 0.35) ** 2 < 0.52**2
+    # between the lobes and tangent to them
+    tip = (y > -0.35) & (mirrored + y < 0.885) & (mirrored - y < 0.85)
+    return lobes | tip
 
 
 def _cross_corners(arm: float) -> list[tuple[float, float]]:
@@ -308,9 +338,9 @@ SHAPES: dict[str, Inside] = {
 
 @cache
 def _measures() -> dict[str, tuple[float, float, float, float]]:
-    """Of every shape its area, the x and y of its centroid, and how far it reaches from there per square root of area."""
-    at = ((np.arange(600) + 0.5) / 200 - 1.5).astype(np.float32)
-    x, y = np.meshgrid(at, at)
+    """Area, x and y of the centroid, and radius over the square root of the area, by shape."""
+    positions = ((np.arange(600) + 0.5) / 200 - 1.5).astype(np.float32)
+    x, y = np.meshgrid(positions, positions)
     measures = {}
     for name, shape in SHAPES.items():
         inside = shape(x, y)

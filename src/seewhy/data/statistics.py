@@ -1,4 +1,4 @@
-"""Numbers about a split: pixel statistics per channel, exact duplicates."""
+"""Statistics of a data set: pixel values by channel, class counts, exact duplicates."""
 
 import hashlib
 import math
@@ -11,28 +11,36 @@ from torch import Tensor
 from seewhy.data.dataset import Dataset, Split, class_counts
 from seewhy.errors import SeewhyError
 
-_BLOCK_PIXELS = 2**22  # read at once: what a data set larger than memory may take of it
+_BLOCK_PIXELS = 2**22  # read at once, because a data set may be larger than memory
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelStatistics:
-    """Of every channel, over pixels in [0, 1]: five tensors (C,) float64; `var` and `std` divide by the number of pixels."""
+    """Statistics of each channel, over pixels in [0, 1]; `var` divides by their number."""
 
-    min: Tensor
+    min: Tensor  # (C,) float64, as are all
     max: Tensor
     mean: Tensor
     std: Tensor
     var: Tensor
 
 
-def channel_statistics(split: Split, at_most: int | None = None) -> ChannelStatistics:
-    """Exact pixel statistics of each channel, from 256-bin histograms, so that no image is ever held as floats.
+def channel_statistics(split: Split, max_images: int | None = None) -> ChannelStatistics:
+    """Exact pixel statistics of each channel, from 256-bin histograms.
 
-    `at_most` reads no more than that many images, evenly spaced, where a data set is too large to read whole.
+    Args:
+        split: Images (N, C, H, W) uint8.
+        max_images: Read at most this number of images, evenly spaced; None reads all.
+
+    Returns:
+        Statistics of pixels in [0, 1], each (C,) float64.
+
+    Raises:
+        SeewhyError: `max_images` is less than 1.
     """
-    if at_most is not None and at_most < 1:
-        raise SeewhyError(f"at_most must be at least 1, found {at_most}")
-    step = 1 if at_most is None else math.ceil(len(split) / at_most)
+    if max_images is not None and max_images < 1:
+        raise SeewhyError(f"max_images must be at least 1, found {max_images}")
+    step = 1 if max_images is None else math.ceil(len(split) / max_images)
     _, channels, height, width = split.images.shape
     counts = torch.zeros(channels, 256, dtype=torch.int64)
     block_length = max(1, _BLOCK_PIXELS // (height * width))
@@ -44,55 +52,60 @@ def channel_statistics(split: Split, at_most: int | None = None) -> ChannelStati
     shares = counts.double() / counts.sum(1, keepdim=True)
     mean = shares @ values
     var = (shares * (values - mean[:, None]) ** 2).sum(1)
-    seen = counts > 0
-    lowest = torch.stack([values[row].min() for row in seen])
-    highest = torch.stack([values[row].max() for row in seen])
+    occurs = counts > 0
+    lowest = torch.stack([values[row].min() for row in occurs])
+    highest = torch.stack([values[row].max() for row in occurs])
     return ChannelStatistics(min=lowest, max=highest, mean=mean, std=var.sqrt(), var=var)
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images that occur more than once, pixel for pixel."""
+    """Groups of images with equal pixels."""
 
-    groups: tuple[
-        tuple[tuple[str, int], ...], ...
-    ]  # of each picture all its places: (split, index), in order
+    groups: tuple[tuple[tuple[str, int], ...], ...]  # (split, index) of each member, in order
 
     @property
     def across(self) -> tuple[tuple[tuple[str, int], ...], ...]:
-        """The groups with members in more than one split: what a model was trained on and is tested on."""
+        """The groups across splits: images that a model is trained and tested on."""
         return tuple(group for group in self.groups if len({split for split, _ in group}) > 1)
 
 
 def exact_duplicates(splits: Mapping[str, Split]) -> Duplicates:
-    """Groups of equal images inside and across `splits`, found by a 128-bit hash of the pixels; labels play no part."""
-    places: dict[tuple[tuple[int, ...], bytes], list[tuple[str, int]]] = {}
+    """Find images with equal pixels inside and across splits, whatever their labels.
+
+    Args:
+        splits: Splits by name.
+
+    Returns:
+        Groups of two or more images with the same 128-bit hash of their pixels.
+    """
+    members: dict[tuple[tuple[int, ...], bytes], list[tuple[str, int]]] = {}
     for name, split in splits.items():
         shape = tuple(split.images.shape[1:])
         for start in range(0, len(split), 1024):
             block = split.images[start : start + 1024].contiguous().flatten(1).numpy()
             for index, pixels in enumerate(block, start):
                 digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
-                places.setdefault((shape, digest), []).append((name, index))
-    return Duplicates(tuple(tuple(group) for group in places.values() if len(group) > 1))
+                members.setdefault((shape, digest), []).append((name, index))
+    return Duplicates(tuple(tuple(group) for group in members.values() if len(group) > 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """A data set in numbers; the dictionaries go by split: train, test and, where there is one, validation."""
+    """Statistics of a data set; the keys of the dictionaries are split names."""
 
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]  # (C, H, W)
-    images: dict[str, int]
+    images: dict[str, int]  # number of images
     pixels: dict[str, ChannelStatistics]
-    counts: dict[str, Tensor]  # (K,) int64
+    counts: dict[str, Tensor]  # (K,) int64, images of each class
     duplicates: Duplicates
     skipped: tuple[str, ...]
 
 
 def describe(data: Dataset) -> Description:
-    """Read every image once or twice and describe the data set."""
+    """Pixel statistics, class counts and exact duplicates of a data set; reads every image."""
     splits = data.splits
     return Description(
         name=data.name,

@@ -1,12 +1,15 @@
-"""TrivialAugment (Müller & Hutter 2021): each image goes through one operation, drawn at random, at a random strength.
+"""TrivialAugment (Müller & Hutter 2021): one random operation of random strength per image.
 
-The operations and their ranges are the paper's "wide" space; what each does to the pixels is what Pillow does (its ImageOps,
-ImageEnhance and nearest-neighbor affine transform with black behind). A batch goes through three stages, each of which leaves
-alone the images whose operation is not its own: tables of pixel values, blends with a plainer image, and moves of pixels.
+The operations and their ranges are the paper's "wide" space. Each computes what Pillow computes
+(ImageOps, ImageEnhance, and the nearest-neighbor affine transform with black fill). A batch goes
+through three stages, each of which changes only the images with one of its operations: lookup
+tables of pixel values, blends with a degenerate image, and geometric transforms.
 """
 
 import torch
 from torch import Generator, Tensor
+
+from seewhy.data.pixels import LUMA_WEIGHTS
 
 OPERATIONS = (
     "identity",
@@ -28,7 +31,16 @@ STRENGTHS = 31  # 0, 1/30, …, 1
 
 
 def trivial_augment(images: Tensor, generator: Generator) -> Tensor:
-    """Images (B, C, H, W) uint8, each after one of OPERATIONS at one of STRENGTHS and, for moves, in one of two directions."""
+    """Apply a random operation to each image.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        generator: On the device of the images; draws the operation, one of 31 strengths, and the
+            direction.
+
+    Returns:
+        (B, C, H, W) uint8.
+    """
     operation, strength, direction = (
         torch.randint(choices, (len(images),), device=images.device, generator=generator)
         for choices in (len(OPERATIONS), STRENGTHS, 2)
@@ -39,34 +51,41 @@ def trivial_augment(images: Tensor, generator: Generator) -> Tensor:
 def apply_operations(
     images: Tensor, operation: Tensor, strength: Tensor, direction: Tensor
 ) -> Tensor:
-    """Images (B, C, H, W) uint8, image b after OPERATIONS[operation[b]].
+    """Apply `OPERATIONS[operation[b]]` to image b.
 
-    `operation` (B,) int64; `strength` (B,) float in [0, 1]; `direction` (B,) 1 or -1, heeded by rotate, shear and translate.
+    Args:
+        images: (B, C, H, W) uint8.
+        operation: (B,) int64, indices into OPERATIONS.
+        strength: (B,) float in [0, 1].
+        direction: (B,) 1 or -1; used by rotate, shear and translate.
+
+    Returns:
+        (B, C, H, W) uint8.
     """
     images = images.contiguous()
-    images = _through_tables(images, operation, strength)
-    images = _blended(images, operation, strength)
-    return _moved(images, operation, strength * direction)
+    images = _apply_lookup_tables(images, operation, strength)
+    images = _blend(images, operation, strength)
+    return _transform(images, operation, strength * direction)
 
 
 def _is(operation: Tensor, name: str) -> Tensor:  # (B, 1, 1) bool
     return (operation == OPERATIONS.index(name))[:, None, None]
 
 
-def _through_tables(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    """Auto-contrast, equalize, solarize and posterize: a new value for each of the 256, looked up for every pixel."""
+def _apply_lookup_tables(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Auto-contrast, equalize, solarize and posterize, by a table of 256 values per channel."""
     pixels = images.flatten(2).long()  # (B, C, HW)
     value = torch.arange(256, dtype=torch.int32, device=images.device).expand(
         *images.shape[:2], 256
     )
     table = value
-    for name, changed in (
+    for name, candidate in (
         ("auto-contrast", _auto_contrast(value, images.flatten(2))),
         ("equalize", _equalize(value, pixels)),
         ("solarize", _solarize(value, strength)),
         ("posterize", _posterize(value, strength)),
     ):
-        table = torch.where(_is(operation, name), changed, table)
+        table = torch.where(_is(operation, name), candidate, table)
     return table.byte().gather(2, pixels).view(images.shape)
 
 
@@ -78,13 +97,13 @@ def _auto_contrast(value: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _equalize(value: Tensor, pixels: Tensor) -> Tensor:
-    """Spread each channel's values so that every range of them holds about as many pixels."""
-    one = torch.ones((), dtype=value.dtype, device=value.device)
+    """Histogram equalization of each channel."""
+    ones = torch.ones((), dtype=value.dtype, device=value.device)
     histogram = torch.zeros_like(value, memory_format=torch.contiguous_format).scatter_add_(
-        2, pixels, one.expand_as(pixels)
+        2, pixels, ones.expand_as(pixels)
     )
-    of_brightest = histogram.gather(2, pixels.amax(2, keepdim=True))
-    step = (pixels.shape[2] - of_brightest) // 255
+    brightest_count = histogram.gather(2, pixels.amax(2, keepdim=True))
+    step = (pixels.shape[2] - brightest_count) // 255
     darker = histogram.cumsum(2, dtype=value.dtype) - histogram
     spread = ((step // 2 + darker) // step.clamp(min=1)).clamp(max=255)
     return torch.where(step > 0, spread, value)
@@ -102,36 +121,37 @@ def _posterize(value: Tensor, strength: Tensor) -> Tensor:
     return value >> dropped << dropped
 
 
-def _blended(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    """Color, contrast, brightness and sharpness: 0.01 to 2 times the difference from a plainer image, added to that one."""
+def _blend(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Color, contrast, brightness, sharpness: a blend with a degenerate image, factor 0.01 to 2."""
     color, contrast, brightness, sharpness = (
         _is(operation, name)[..., None] for name in ("color", "contrast", "brightness", "sharpness")
     )
     pixels = images.float()
     gray = _gray(pixels)
-    plain = torch.where(color, gray, gray.mean((2, 3), keepdim=True).round())
-    plain = torch.where(sharpness, _smooth(pixels), plain)
-    plain = torch.where(brightness, 0.0, plain)
+    degenerate = torch.where(color, gray, gray.mean((2, 3), keepdim=True).round())
+    degenerate = torch.where(sharpness, _smooth(pixels), degenerate)
+    degenerate = torch.where(brightness, 0.0, degenerate)
     factor = torch.where(
         color | contrast | brightness | sharpness,
         (0.01 + 1.99 * strength)[:, None, None, None],
         1.0,
     )
     # the difference rather than lerp, which is slow on CPU where the weight is broadcast
-    return pixels.sub_(plain).mul_(factor).add_(plain).round_().clamp_(0, 255).byte()
+    return pixels.sub_(degenerate).mul_(factor).add_(degenerate).round_().clamp_(0, 255).byte()
 
 
 def _gray(pixels: Tensor) -> Tensor:  # (B, 1, H, W)
-    """Luma of RGB (ITU-R BT.601), rounded; the mean over channels where there are not three."""
+    """Luma of RGB, rounded; the mean over channels if there are not three."""
     if pixels.shape[1] != 3:
         return pixels.mean(1, keepdim=True).round_()
     red, green, blue = pixels[:, 0:1], pixels[:, 1:2], pixels[:, 2:3]
-    return (0.299 * red + 0.587 * green + 0.114 * blue).round_()
+    weights = LUMA_WEIGHTS
+    return (weights[0] * red + weights[1] * green + weights[2] * blue).round_()
 
 
 def _smooth(pixels: Tensor) -> Tensor:
-    """Each pixel five times and its eight neighbors once, over 13; the outermost pixels stay as they are."""
-    # in place: fresh memory for every step would cost more time than the sums
+    """Pillow's SMOOTH filter: 5/13 of the center, 1/13 of each neighbor; borders unchanged."""
+    # in place: allocating memory for each step would take longer than the sums
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1]
     rows += pixels[:, :, 2:]
     smooth = pixels.clone()
@@ -143,20 +163,20 @@ def _smooth(pixels: Tensor) -> Tensor:
     return smooth
 
 
-def _moved(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    """Rotate by up to 135°, shear by up to 0.99, translate by up to 32 pixels but not more than the side; black behind."""
+def _transform(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Rotate by up to 135°, shear by up to 0.99, translate by up to 32 pixels; black fill."""
     count, channels, height, width = images.shape
-    none = torch.zeros_like(strength)
+    zero = torch.zeros_like(strength)
 
-    def of(name: str, value: Tensor, otherwise: Tensor = none) -> Tensor:
+    def select(name: str, value: Tensor, otherwise: Tensor = zero) -> Tensor:
         return torch.where(operation == OPERATIONS.index(name), value, otherwise)[:, None, None]
 
     angle = torch.deg2rad(135 * strength)
-    cosine, sine = of("rotate", angle.cos(), none + 1), of("rotate", angle.sin())
-    shear_x, shear_y = of("shear-x", 0.99 * strength), of("shear-y", 0.99 * strength)
-    shift_x = of("translate-x", (strength * min(32, width)).trunc())
-    shift_y = of("translate-y", (strength * min(32, height)).trunc())
-    # coordinates of pixel centers: from the image's center to rotate, from its corner to shear, as Pillow has it
+    cosine, sine = select("rotate", angle.cos(), zero + 1), select("rotate", angle.sin())
+    shear_x, shear_y = select("shear-x", 0.99 * strength), select("shear-y", 0.99 * strength)
+    shift_x = select("translate-x", (strength * min(32, width)).trunc())
+    shift_y = select("translate-y", (strength * min(32, height)).trunc())
+    # pixel centers: from the image's center for rotation, from its corner for shear, as in Pillow
     y = torch.arange(height, device=images.device)[:, None] + 0.5
     x = torch.arange(width, device=images.device) + 0.5
     from_y, from_x = y - height / 2, x - width / 2
@@ -166,5 +186,5 @@ def _moved(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     column = (cosine * from_x - sine * from_y + width / 2 + shear_x * y + shift_x).floor().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     source = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-    moved = images.flatten(2).gather(2, source.view(count, 1, -1).expand(-1, channels, -1))
-    return moved.view(images.shape) * inside[:, None]
+    gathered = images.flatten(2).gather(2, source.view(count, 1, -1).expand(-1, channels, -1))
+    return gathered.view(images.shape) * inside[:, None]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seewhy.data.pixels import LUMA_WEIGHTS
 from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions, wilson_interval
 from seewhy.diagnosis.statistics import holm
@@ -21,7 +22,6 @@ TAIL = 0.1  # share of the images at either end of an attribute
 COMPONENTS = 32  # principal components of the features in which images are grouped
 
 _BLOCK_VALUES = 2**24  # held as floats at once
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 _IMAGES_PER_CLUSTER, _FEWEST_CLUSTERS, _MOST_CLUSTERS = 150, 8, 60
 
 # of an attribute: a group with less and with more of it than most, and the images with least and with most
@@ -93,7 +93,9 @@ def image_attributes(images: Tensor) -> dict[str, Tensor]:
     for block in torch.split(images, max(1, _BLOCK_VALUES // math.prod(images.shape[1:]))):
         pixels = block.cpu().float() / 255
         color = pixels.shape[1] == 3
-        luma = (pixels * torch.tensor(_LUMA)[:, None, None]).sum(1) if color else pixels.mean(1)
+        luma = (
+            (pixels * torch.tensor(LUMA_WEIGHTS)[:, None, None]).sum(1) if color else pixels.mean(1)
+        )
         row = {
             "brightness": luma.mean((1, 2)),
             "contrast": luma.flatten(1).std(1, correction=0),

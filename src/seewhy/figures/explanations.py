@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from seewhy.attribution.explanation import FINE, PIXELS, Explanation
 from seewhy.attribution.maps import check_maps, resize_maps
-from seewhy.data.thumbnails import shrink, to_rgb
+from seewhy.data.thumbnails import downscale, to_rgb
 from seewhy.errors import SeewhyError
 from seewhy.figures.captions import (
     corner,
@@ -250,7 +250,7 @@ def _stored(images: Tensor) -> Tensor:  # (N, 3, H, W) uint8
 def _enlarged(images: Tensor, side: int = SIDE) -> Tensor:
     """(N, 3, H, W) uint8 with a longer side near `side`: every pixel a square, or a thumbnail of a photograph."""
     factor = max(1, round(side / max(images.shape[2:])))
-    return shrink(images, side).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    return downscale(images, side).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 def _heat(

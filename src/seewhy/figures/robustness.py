@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.thumbnails import shrink
+from seewhy.data.thumbnails import downscale
 from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
 from seewhy.diagnosis.robustness import RobustnessCurve
 from seewhy.errors import SeewhyError
@@ -111,7 +111,7 @@ def corruption_samples_figure(image: Tensor, seed: int = 0) -> Figure:
     strips = {"original": torch.stack([image, *[white] * (len(SHOWN) - 1)])}
     for name in CORRUPTIONS:
         strips[name] = torch.cat([corrupt(image[None], name, strength, seed) for strength in SHOWN])
-    tiles = {name: shrink(strip.cpu())[None] for name, strip in strips.items()}
+    tiles = {name: downscale(strip.cpu())[None] for name, strip in strips.items()}
     half = (WIDTH - 2 * MARGIN - GUTTER) / 2
     scale = half / Tiles(tiles["original"], 1.0).extent[1]
     with mpl.rc_context(STYLE):

@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.augment import Batch, bind_augmentations, one_hot, step_name
+from seewhy.data.augment import Batch, augmentation_name, bind_augmentations, one_hot
 from seewhy.data.dataset import Split
-from seewhy.data.thumbnails import shrink
+from seewhy.data.thumbnails import downscale
 from seewhy.errors import SeewhyError
 from seewhy.figures.image_grid import MARGIN, Tiles, show, text_height, text_width, truncate, wrap
 from seewhy.figures.style import STYLE
@@ -32,7 +32,7 @@ def samples_figure(
         .astype(int)
         .tolist()
     )
-    images = shrink(_pick(split, shown, per_class, seed))
+    images = downscale(_pick(split, shown, per_class, seed))
     images = images.view(len(shown), per_class, *images.shape[1:])
     blocks = 2 if len(shown) > MOST_CLASSES // 2 else 1
     rows = -(-len(shown) // blocks)
@@ -71,14 +71,16 @@ def augmentations_figure(
     """Five random images, a row each: as they are, after each of `steps` (see `augmentation`) alone, and after all of them."""
     named: list[str | Callable[..., Any]] = [steps] if isinstance(steps, str) else list(steps)
     columns: dict[str, list[str | Callable[..., Any]]] = {"original": []}
-    columns |= {f"{place}. {step_name(step)}": [step] for place, step in enumerate(named, 1)}
+    columns |= {
+        f"{place}. {augmentation_name(step)}": [step] for place, step in enumerate(named, 1)
+    }
     if len(named) > 1:
         columns["all together"] = named
     batch = _random_batch(split, seed)
     after = []
     for column in columns.values():
         generator = torch.Generator().manual_seed(seed)
-        after.append(shrink(bind_augmentations(column)(batch, generator).images[:ROWS]))
+        after.append(downscale(bind_augmentations(column)(batch, generator).images[:ROWS]))
     images = torch.stack(after, dim=1)  # (rows, columns, C, H, W)
     tiles = Tiles(images, scale=1.2 / max(images.shape[-2:]))
     with mpl.rc_context(STYLE):

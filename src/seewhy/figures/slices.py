@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.thumbnails import shrink
+from seewhy.data.thumbnails import downscale
 from seewhy.diagnosis.shortcuts import ClassAttribution
 from seewhy.diagnosis.slices import Slice
 from seewhy.figures.image_grid import MARGIN, Tiles, show, text_height, truncate, wrap
@@ -131,4 +131,4 @@ def heat_images(maps: Tensor) -> Tensor:  # (K, 3, H, W) uint8
     """Maps (K, H, W) float in colors, each from 0 to its largest value; large ones made smaller."""
     scaled = maps / maps.amax((1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
     colors = mpl.colormaps[HEAT](scaled.cpu().numpy(), bytes=True)[..., :3]
-    return shrink(torch.from_numpy(np.ascontiguousarray(colors)).permute(0, 3, 1, 2))
+    return downscale(torch.from_numpy(np.ascontiguousarray(colors)).permute(0, 3, 1, 2))

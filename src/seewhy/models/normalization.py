@@ -47,5 +47,5 @@ def normalize_for(sample: Split) -> Normalize:
     """Normalize with the channel statistics of `sample`, of at most 50,000 of its images."""
     # the statistics are real even if the model is being built on "meta"
     with torch.device(sample.images.device):
-        statistics = channel_statistics(sample, at_most=50_000)
+        statistics = channel_statistics(sample, max_images=50_000)
     return Normalize(statistics.mean.tolist(), statistics.std.tolist())

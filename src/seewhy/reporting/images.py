@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from torch import Tensor
 
 from seewhy.attribution.maps import resize_maps
-from seewhy.data.thumbnails import SIDE, Thumbnails, shrink
+from seewhy.data.thumbnails import THUMBNAIL_SIDE, Thumbnails, downscale
 from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
 from seewhy.figures.explanations import overlay
 from seewhy.figures.robustness import SHOWN
@@ -35,7 +35,7 @@ def report_images(context: ReportContext) -> Images:
 
 
 def _thumbnails(split: str, thumbnails: Thumbnails) -> Images:
-    pairs = zip(thumbnails.index.tolist(), thumbnails.images, strict=True)
+    pairs = zip(thumbnails.indices.tolist(), thumbnails.images, strict=True)
     return {(split, index): image for index, image in pairs}
 
 
@@ -66,7 +66,7 @@ def _adversarial_examples(context: ReportContext) -> Images:
     return {
         (name, row): image
         for name, stack in stacks.items()
-        for row, image in enumerate(shrink(stack, SIDE))
+        for row, image in enumerate(downscale(stack, THUMBNAIL_SIDE))
     }
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, expect
 
 from seewhy.data.dataset import Dataset, Split
-from seewhy.data.shapes import SHAPES, draw
+from seewhy.data.shapes import SHAPES, draw_shapes
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.reporting.context import FILE, ReportContext, make_context
@@ -161,7 +161,7 @@ def _write(path: Path, context: ReportContext) -> None:
 
 
 def _split(count: int, seed: int) -> Split:
-    images, labels, masks = draw(count, np.random.default_rng(seed))
+    images, labels, masks = draw_shapes(count, np.random.default_rng(seed))
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     names = [f"{FOLDER}/<b>{index:04}.png" for index in range(count)]
     return Split(pixels, torch.from_numpy(labels), names, torch.from_numpy(masks))
