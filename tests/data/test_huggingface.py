@@ -389,7 +389,8 @@ def test_without_a_network_one_line_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     refused(
-        "uoft-cs/cifar10 is not cached and the hub cannot be reached; .*directory of Parquet", "cifar10"
+        "uoft-cs/cifar10 is not cached and the hub cannot be reached; .*directory of Parquet",
+        "cifar10",
     )
     assert 1 <= len(no_network) <= 3  # and not the half-minute of retries
 

@@ -288,7 +288,9 @@ def test_a_sound_data_set_is_only_given_the_fingerprint_it_lacks(
     done = check_dataset(made)
     assert len(done.fingerprint) == 32
     assert (done.train, done.test, done.classes) == (made.train, made.test, made.classes)
-    monkeypatch.setattr("seewhy.data.sources.compute_digest", lambda _: pytest.fail("read the pixels"))
+    monkeypatch.setattr(
+        "seewhy.data.sources.compute_digest", lambda _: pytest.fail("read the pixels")
+    )
     assert check_dataset(done) is done
 
 

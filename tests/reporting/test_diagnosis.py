@@ -136,7 +136,8 @@ def test_a_validation_split_is_searched_for_duplicates(make_case: Make) -> None:
     )
     assert pair in found.duplicates[:12]
     assert torch.equal(
-        found.duplicate_thumbnails[1].images[found.duplicate_thumbnails[1].indices == 4][0], images[4]
+        found.duplicate_thumbnails[1].images[found.duplicate_thumbnails[1].indices == 4][0],
+        images[4],
     )
     assert 11 in found.thumbnails.indices
 
