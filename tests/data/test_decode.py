@@ -236,5 +236,5 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
         assert "BytesIO" not in str(caught.value)
     with pytest.raises(SeewhyError, match="missing"):
         decode_image(tmp_path / "absent.png", (8, 8), 3)
-    with pytest.raises(SeewhyError, match="channels must be 1 .* found 4"):
+    with pytest.raises(SeewhyError, match=r"channels must be 1 .* found 4"):
         decode_image(noise(4, 4), (8, 8), 4)
