@@ -165,8 +165,7 @@ def assign_splits(
         splits[new] = splits["train"].take(held_out)
         splits["train"] = splits["train"].take(kept)
         seed_used = True
-    ordered = {key: splits[key] for key in ("train", "test", "validation") if key in splits}
-    return ordered, seed_used
+    return {key: splits[key] for key in ("train", "test", "validation") if key in splits}, seed_used
 
 
 def _list_classes(raw: RawDataset, indices: np.ndarray) -> str:

@@ -39,8 +39,8 @@ def draw_surfaces(count: int, size: int, generator: np.random.Generator) -> tupl
     background = _draw_texture(background_color, size, generator)
     foreground = _draw_texture(foreground_color, size, generator)
     for _ in range(_CLUTTER):
-        color = background_color + generator.uniform(-0.4, 0.4, (count, 3))
-        color = np.clip(color, 0, 1).astype(np.float32)[:, None, None]
+        shifted = background_color + generator.uniform(-0.4, 0.4, (count, 3))
+        color = np.clip(shifted, 0, 1).astype(np.float32)[:, None, None]
         background += _draw_stroke(count, size, generator)[..., None] * (color - background)
     return background, foreground
 
