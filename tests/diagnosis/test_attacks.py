@@ -530,7 +530,7 @@ def test_a_new_attack_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) ->
         ("pgd:norm=l1", "unknown norm 'l1'.*possible: linf, l2"),
         (
             "fgsm:8",
-            "epsilon must be at most 1, as pixels are in .0, 1., found 8.0; did you mean 8/255",
+            "epsilon must be at most 1, because pixels are in .0, 1., found 8.0; did you mean 8/255",
         ),
         ("pgd:8", "epsilon must be at most 1"),
         ("pgd:epsilon=-0.1", "epsilon must be a number of at least 0, found -0.1"),
@@ -565,18 +565,18 @@ def test_wrong_settings_are_refused_in_python_too() -> None:
     [
         (
             torch.tensor([0]),
-            r"labels must be a tensor \(2,\) int64, a class for every image, found \(1,\)",
+            r"labels must be a tensor \(2,\) int64, one class index per image, found \(1,\)",
         ),
         (torch.tensor([[0], [1]]), r"labels must be a tensor \(2,\) int64.*found \(2, 1\)"),
         (torch.tensor([0.0, 1.0]), "labels must be a tensor .* found .*float32"),
         ([0, 1], "labels must be a tensor .* found list"),
         (
             torch.tensor([0, 3]),
-            "labels must be 0 to 2, since the model has 3 classes, found 0 to 3",
+            "labels must be from 0 to 2, because there are 3 classes, found 0 to 3",
         ),
         (
             torch.tensor([-1, 0]),
-            "labels must be 0 to 2, since the model has 3 classes, found -1 to 0",
+            "labels must be from 0 to 2, because there are 3 classes, found -1 to 0",
         ),
     ],
 )

@@ -191,7 +191,7 @@ def test_where_nothing_depends_on_the_temperature_it_stays_at_one() -> None:
     ("logits", "labels", "message"),
     [
         (torch.zeros(3), torch.zeros(3, dtype=torch.int64), r"found \(3,\)"),
-        (torch.zeros(2, 3), torch.tensor([0, 3]), "labels must be 0 to 2"),
+        (torch.zeros(2, 3), torch.tensor([0, 3]), "labels must be from 0 to 2"),
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), "no predictions"),
         (torch.full((1, 3), torch.inf), torch.zeros(1, dtype=torch.int64), "not finite"),
     ],
@@ -275,7 +275,7 @@ def test_the_global_generator_has_no_say() -> None:
 def test_scaling_needs_images_and_the_same_classes() -> None:
     with pytest.raises(
         SeewhyError,
-        match="needs at least 2 images, found 1; predict more, or give a validation split",
+        match="needs at least 2 images, found 1; predict more images, or pass a",
     ):
         temperature_scaling(drawn(1))
     assert temperature_scaling(drawn(1), drawn(50)).fitted_on == "validation"

@@ -178,11 +178,11 @@ def test_top_k_is_certain_where_there_are_no_more_classes(result: Predictions) -
         ),
         (
             Predictions(torch.zeros(2, 2), torch.tensor([0, 2]), ("a", "b")),
-            "labels must be 0 to 1, .* found 0 to 2",
+            "labels must be from 0 to 1, .* found 0 to 2",
         ),
         (
             Predictions(torch.zeros(2, 2), torch.tensor([-1, 0]), ("a", "b")),
-            "labels must be 0 to 1, .* found -1 to 0",
+            "labels must be from 0 to 1, .* found -1 to 0",
         ),
         (
             Predictions(torch.tensor([[0, torch.nan], [1, 0]]), torch.tensor([0, 1]), ("a", "b")),

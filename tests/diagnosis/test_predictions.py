@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import log_loss
 
@@ -11,7 +10,6 @@ from seewhy.diagnosis.predictions import (
     accuracies,
     confusion_matrix,
     predict_split,
-    wilson_interval,
 )
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
@@ -24,14 +22,6 @@ def result() -> Predictions:
     logits = torch.randn(200, 4, generator=generator)
     labels = torch.randint(0, 3, (200,), generator=generator)  # no image of the last class
     return Predictions(logits, labels, ("a", "b", "c", "d"))
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials"), [(0, 10), (10, 10), (1, 3), (9411, 10_000), (50, 100)]
-)
-def test_the_interval_is_the_one_of_scipy(successes: int, trials: int) -> None:
-    theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(successes, trials) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_confusion_is_the_one_of_scikit_learn(result: Predictions) -> None:

@@ -330,7 +330,7 @@ def test_different_pairs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     few = adversarial_examples(model, images, labels, count=different + 2, epsilon=20 / 255)
     assert few.index.tolist() == every.index[: different + 2].tolist()
     check(every, model, images, labels, 20)
-    monkeypatch.setattr(robustness, "_BATCH", 7)
+    monkeypatch.setattr(robustness, "_BATCH_SIZE", 7)
     seen: list[int] = []
     model.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     assert len(adversarial_examples(model, images, labels, count=1, epsilon=20 / 255).index) == 1
@@ -358,12 +358,12 @@ def test_a_robust_model_has_an_empty_strip() -> None:
         (
             ("minimal-fgsm",),
             LEVELS,
-            "attack 'minimal-fgsm' has no epsilon to draw a curve over; possible: fgsm, pgd",
+            "attack 'minimal-fgsm' has no epsilon, so it has no curve; possible: fgsm, pgd",
         ),
         (
             ("fgsm",),
             (0.1, 2.0),
-            "epsilons must be above 0 and at most 1, as pixels are in .0, 1., found .0.1, 2.0",
+            "epsilons must be above 0 and at most 1, because pixels are in .0, 1., found .0.1, 2.0",
         ),
         (("fgsm",), (0.0,), "epsilons must be above 0"),
     ],
@@ -380,7 +380,8 @@ def test_labels_that_do_not_fit_are_refused(
     function: Callable[..., tuple[RobustnessCurve, ...]],
 ) -> None:
     with pytest.raises(
-        SeewhyError, match=r"labels must be \(4,\), a class for every image, found \(3,\)"
+        SeewhyError,
+        match=r"labels must be a tensor \(4,\) int64, one class index per image, found \(3,\)",
     ):
         function(linear(2), stored(4), torch.zeros(3, dtype=torch.int64))
 
@@ -401,7 +402,7 @@ def test_other_values_are_refused() -> None:
         corruption_curves(model, images, labels, ("rain",))
     with pytest.raises(
         SeewhyError,
-        match=r"epsilon must be from 1/255, the least that a stored pixel can change, to 1, found 0.001",
+        match=r"epsilon must be from 1/255, the smallest change of a stored pixel, to 1, found 0.001",
     ):
         adversarial_examples(model, images, labels, epsilon=0.001)
     with pytest.raises(SeewhyError, match="count must be at least 1, found 0"):

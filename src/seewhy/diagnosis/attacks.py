@@ -1,9 +1,10 @@
-"""Adversarial images: pixels changed a little, so that the model says something else.
+"""Adversarial attacks: small changes of pixels that change the predicted class.
 
-An attack is a function `(model, images, labels, settings with defaults) -> Attack`, and one line in ATTACKS. Those of this file
-climb the cross entropy of the labels, or descend it to the labels they are to reach. They do so by way of the log odds against
-the label, log(sum over other classes of exp z) - z_label, of which the cross entropy is the softplus: its gradient points the
-same way for every image, and it stays where that of the cross entropy underflows, as for a model that is sure.
+An attack is a function `(model, images, labels, settings with defaults) -> Attack` and one line in
+ATTACKS. Those of this file ascend the cross entropy of the labels, or descend it if targeted. They
+follow the gradient of the log odds against the label, log(sum over other classes of exp z) -
+z_label, whose softplus is the cross entropy: for every image the two gradients have the same
+direction, but that of the log odds does not underflow for confident predictions.
 """
 
 import math
@@ -20,6 +21,7 @@ from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     check_images,
+    check_labels,
     device_of,
     extract_logits,
     inspecting,
@@ -28,22 +30,22 @@ from seewhy.models.inspection import (
 from seewhy.notation import bind
 
 Norm = Literal["linf", "l2"]
-_Moved = tuple[Tensor, Tensor, Tensor]  # attacked pixels, their logits, steps
-EPSILONS: dict[str, float] = {
-    "linf": 8 / 255,
-    "l2": 0.5,
-}  # the radii that are customary for CIFAR-10
+EPSILONS: dict[str, float] = {"linf": 8 / 255, "l2": 0.5}  # customary for CIFAR-10
+
+_Moved = tuple[Tensor, Tensor, Tensor]  # adversarial pixels, their logits, steps taken
 
 
 @dataclass(frozen=True, eq=False)
 class Attack:
-    """What became of N images; all tensors are on the device that the images came from."""
+    """Adversarial images made of N images; all tensors are on the device of these images."""
 
-    images: Tensor  # (N, C, H, W) float in [0, 1], attacked; float32 where uint8 was given, else as given
-    clean_logits: Tensor  # (N, K) of the images as they were
-    logits: Tensor  # (N, K) of the attacked images
-    changed: Tensor  # (N,) bool, whether the class is not that of the clean image; if targeted, whether it is the target
-    steps: Tensor  # (N,) int64, gradient steps that led to the image
+    images: Tensor  # (N, C, H, W) float in [0, 1]; float32 for uint8 images, else their dtype
+    clean_logits: Tensor  # (N, K) of the clean images
+    logits: Tensor  # (N, K) of the adversarial images
+    changed: (
+        Tensor  # (N,) bool, the class differs from that of the clean image; targeted: is reached
+    )
+    steps: Tensor  # (N,) int64, gradient steps to the adversarial image
 
 
 def attack(
@@ -52,7 +54,7 @@ def attack(
     """Attack images by a method of ATTACKS, in the classifier's precision. The model is not changed.
 
     Args:
-        classifier: a run, a Classifier or a module in evaluation mode.
+        classifier: a run, a Classifier, or a module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1].
         labels: (N,) int64, the true classes; for a targeted attack the classes to reach.
         method: an entry of ATTACKS with its settings: "fgsm", "pgd:epsilon=0.03,norm=l2".
@@ -68,19 +70,28 @@ def attack(
 
 def fgsm(
     model: nn.Module,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
-    labels: Tensor,  # (N,) int64
+    images: Tensor,
+    labels: Tensor,
     epsilon: float = EPSILONS["linf"],
     targeted: bool = False,
     batch_size: int = 256,
 ) -> Attack:
-    """Every pixel moved by `epsilon` along the sign of the gradient, clipped to [0, 1] (Goodfellow et al. 2015, section 4)."""
+    """Fast gradient sign method: one step along the sign of the gradient (Goodfellow et al. 2015).
+
+    Args:
+        model: a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        labels: (N,) int64, the true classes; the classes to reach if `targeted`.
+        epsilon: change of every pixel, clipped to [0, 1].
+        targeted: move towards `labels` instead of away from them.
+        batch_size: number of images on the model's device at once.
+    """
     _check_epsilon(epsilon, "linf")
 
     def move(batch: _Batch) -> _Moved:
-        _, _, gradient = batch.look(batch.pixels)
+        _, _, gradient = batch.evaluate(batch.pixels)
         moved = (batch.pixels + epsilon * gradient.sign()).clamp(0, 1)
-        logits, _, _ = batch.look(moved, climb=False)
+        logits, _, _ = batch.evaluate(moved, gradient=False)
         return moved, logits, torch.ones_like(batch.labels)
 
     return _in_batches(model, images, labels, move, targeted, batch_size)
@@ -88,8 +99,8 @@ def fgsm(
 
 def pgd(
     model: nn.Module,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
-    labels: Tensor,  # (N,) int64
+    images: Tensor,
+    labels: Tensor,
     epsilon: float | None = None,
     norm: Norm = "linf",
     steps: int = 10,
@@ -99,45 +110,49 @@ def pgd(
     targeted: bool = False,
     batch_size: int = 256,
 ) -> Attack:
-    """Projected gradient steps within `epsilon` of each image in [0, 1] (Madry et al. 2018, section 2.1).
+    """Projected gradient descent within `epsilon` of each image (Madry et al. 2018, section 2.1).
 
-    `norm` "linf" bounds every pixel's change, by default by 8/255, and steps along the gradient's sign; "l2" bounds the root of
-    the sum of an image's squared changes, by default by 0.5, and steps along the gradient over its own such norm. A step is
-    `step_size` long, 2.5 * `epsilon` / `steps` by default, and the first is taken from a point drawn by `seed` uniformly from the
-    ball, the same in batches of any size. Of all points visited, the start among them, an image keeps one that is misclassified
-    (if targeted, that reaches the target) before one that is not, and among these the one of the highest cross entropy
-    (targeted: the lowest); its `steps` led there.
+    Of all points visited, the start included, an image keeps a misclassified one (if targeted, one
+    that reaches the target) before any other, and among these the one with the highest cross
+    entropy (targeted: the lowest). Its `steps` are those that led there.
+
+    Args:
+        model: a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        labels: (N,) int64, the true classes; the classes to reach if `targeted`.
+        epsilon: radius of the ball; by default 8/255 for "linf" and 0.5 for "l2".
+        norm: "linf" bounds the change of every pixel and steps along the sign of the gradient;
+            "l2" bounds the Euclidean norm of an image's change and steps along the gradient,
+            divided by its norm.
+        steps: number of gradient steps.
+        step_size: length of a step in the norm; 2.5 * epsilon / steps by default.
+        random_start: start from a point drawn uniformly from the ball, not from the image.
+        seed: of the start, which does not depend on the batch size.
+        targeted: move towards `labels` instead of away from them.
+        batch_size: number of images on the model's device at once.
     """
-    customary = lookup(EPSILONS, norm, "norm")
-    epsilon = customary if epsilon is None else epsilon
+    default = lookup(EPSILONS, norm, "norm")
+    epsilon = default if epsilon is None else epsilon
     _check_epsilon(epsilon, norm)
     _check_whole("steps", steps)
     step_size = 2.5 * epsilon / steps if step_size is None else step_size
     _check_length("step_size", step_size)
-    generator = torch.Generator().manual_seed(
-        seed
-    )  # on the CPU: every device starts from the same points
+    # on the CPU: the same starts on every device
+    generator = torch.Generator().manual_seed(seed)
 
     def move(batch: _Batch) -> _Moved:
         point = batch.pixels
         if random_start:
-            point = _projected(
-                point + epsilon * _drawn(point, norm, generator), batch.pixels, epsilon, norm
-            )
+            start = point + epsilon * _sample_ball(point, norm, generator)
+            point = _project(start, batch.pixels, epsilon, norm)
         best: tuple[Tensor, ...] = ()
         for count in range(steps + 1):
-            logits, odds, gradient = batch.look(point, climb=count < steps)
-            visit = (
-                batch.succeeded(logits),
-                odds,
-                point,
-                logits,
-                torch.full_like(batch.labels, count),
-            )
+            logits, odds, gradient = batch.evaluate(point, gradient=count < steps)
+            taken = torch.full_like(batch.labels, count)
+            visit = (batch.succeeded(logits), odds, point, logits, taken)
             best = _better(visit, best) if count else visit
-            point = _projected(
-                point + step_size * _direction(gradient, norm), batch.pixels, epsilon, norm
-            )
+            moved = point + step_size * _direction(gradient, norm)
+            point = _project(moved, batch.pixels, epsilon, norm)
         return best[2], best[3], best[4]
 
     return _in_batches(model, images, labels, move, targeted, batch_size)
@@ -145,52 +160,67 @@ def pgd(
 
 def minimal_fgsm(
     model: nn.Module,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
-    labels: Tensor,  # (N,) int64
+    images: Tensor,
+    labels: Tensor,
     step_size: float = 1 / 255,
     steps: int = 100,
     sign: bool = True,
     targeted: bool = False,
     batch_size: int = 256,
 ) -> Attack:
-    """Each image moved by `step_size` along the gradient and clipped to [0, 1] until its class changes, `steps` times at most.
+    """Iterative FGSM that stops as soon as the class changes (Kurakin et al. 2017, section 2.2).
 
-    With `sign` every pixel moves by `step_size` (Kurakin et al. 2017, section 2.2, without a bound); without, the image moves by
-    `step_size` in the L2 norm. An image whose class is not that of the clean image, or if targeted is its label, stays where it is.
-    One that is misclassified from the start moves away from its label, not from its class: give the predicted classes as labels
-    where every class is to change.
+    There is no bound on the perturbation; stopping early keeps it small. An image whose class
+    differs from that of the clean image (if targeted: is its label) moves no further. A misclassified
+    image moves away from its label, not from its class: pass the predicted classes as labels to
+    change every class.
+
+    Args:
+        model: a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        labels: (N,) int64, the true classes; the classes to reach if `targeted`.
+        step_size: change of every pixel in a step, clipped to [0, 1]; without `sign` the Euclidean
+            norm of the step.
+        steps: largest number of steps.
+        sign: step along the sign of the gradient rather than along the gradient.
+        targeted: move towards `labels` instead of away from them.
+        batch_size: number of images on the model's device at once.
     """
     _check_length("step_size", step_size)
     _check_whole("steps", steps)
 
     def move(batch: _Batch) -> _Moved:
-        pixels, logits, taken = (
-            batch.pixels.clone(),
-            batch.logits.clone(),
-            torch.zeros_like(batch.labels),
-        )
-        waiting = torch.arange(len(pixels), device=pixels.device)
+        pixels, logits = batch.pixels.clone(), batch.logits.clone()
+        taken = torch.zeros_like(batch.labels)
+        active = torch.arange(len(pixels), device=pixels.device)
         for count in range(steps + 1):
-            part = batch.part(waiting)
-            logits[waiting], _, gradient = part.look(pixels[waiting], climb=count < steps)
-            same = ~part.changed(logits[waiting])
-            waiting, gradient = waiting[same], gradient[same]
-            if len(waiting) == 0 or count == steps:
+            part = batch.take(active)
+            logits[active], _, gradient = part.evaluate(pixels[active], gradient=count < steps)
+            same = ~part.changed(logits[active])
+            active, gradient = active[same], gradient[same]
+            if len(active) == 0 or count == steps:
                 break
-            moved = pixels[waiting] + step_size * _direction(gradient, "linf" if sign else "l2")
-            pixels[waiting], taken[waiting] = moved.clamp(0, 1), count + 1
+            moved = pixels[active] + step_size * _direction(gradient, "linf" if sign else "l2")
+            pixels[active], taken[active] = moved.clamp(0, 1), count + 1
         return pixels, logits, taken
 
     return _in_batches(model, images, labels, move, targeted, batch_size)
 
 
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "minimal-fgsm": minimal_fgsm,
+}
+
+
 class _AutocastModel(nn.Module):
-    """A model that computes in `precision` wherever it is called, also below an attack."""
+    """A model that computes in `precision` wherever it is called, also inside an attack."""
 
     def __init__(self, model: nn.Module, precision: str) -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        self.training = False  # of this wrapper only: the model's own modes stay as they are
+        self.training = False  # of this wrapper only: the model's modes stay as they are
 
     def forward(self, pixels: Tensor) -> object:
         with autocasting(self.precision, device_of(self.model)):
@@ -203,16 +233,9 @@ def autocast_model(classifier: ClassifierLike) -> nn.Module:
     return _AutocastModel(classifier.model, classifier.precision)
 
 
-ATTACKS: dict[str, Callable[..., Attack]] = {
-    "fgsm": fgsm,
-    "pgd": pgd,
-    "minimal-fgsm": minimal_fgsm,
-}
-
-
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Images under attack, and what is wanted of them."""
+    """Clean images with the labels to leave, or to reach if targeted."""
 
     model: nn.Module
     pixels: Tensor  # (n, C, H, W) float in [0, 1], clean
@@ -220,40 +243,41 @@ class _Batch:
     labels: Tensor  # (n,) int64
     targeted: bool
 
-    def look(self, pixels: Tensor, climb: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, K), the log odds that the attack climbs (n,), and their gradient by the pixels; zero without `climb`."""
-        point = pixels.detach().requires_grad_(climb)
-        with torch.set_grad_enabled(climb):
+    def evaluate(self, pixels: Tensor, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (n, K), the log odds to ascend (n,), and their gradient; zero without `gradient`."""
+        point = pixels.detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
             logits = _logits(self.model, point)
             label = self.labels[:, None]
             others = logits.scatter(1, label, -math.inf).logsumexp(1)
             odds = (others - logits.gather(1, label)[:, 0]) * (-1 if self.targeted else 1)
-        if climb and not odds.requires_grad:
+        if gradient and not odds.requires_grad:
             raise SeewhyError(
-                "an attack needs gradients from the logits to the images, but this model's logits have none"
+                "an attack needs gradients from the logits to the images, but this model's logits "
+                "have none"
             )
-        gradient = torch.zeros_like(point)
-        if climb:
-            (gradient,) = torch.autograd.grad(odds, point, torch.ones_like(odds))
-        finite = odds.isfinite() & gradient.isfinite().flatten(1).all(1)
+        slope = torch.zeros_like(point)
+        if gradient:
+            (slope,) = torch.autograd.grad(odds, point, torch.ones_like(odds))
+        finite = odds.isfinite() & slope.isfinite().flatten(1).all(1)
         if not finite.all():
-            found = f"{int((~finite).sum())} of {len(finite)} images"
             raise SeewhyError(
-                f"logits or gradients of {found} are not finite; check the weights, and use float32 throughout"
+                f"logits or gradients of {int((~finite).sum())} of {len(finite)} images are not "
+                "finite; check the weights, and use precision 'fp32'"
             )
-        return logits.detach(), odds.detach(), gradient
+        return logits.detach(), odds.detach(), slope
 
     def succeeded(self, logits: Tensor) -> Tensor:  # (n,) bool
-        """Whether the class is not the label or, if targeted, is."""
+        """Whether the class differs from the label; if targeted, whether it is the label."""
         return (logits.argmax(1) == self.labels) == self.targeted
 
     def changed(self, logits: Tensor) -> Tensor:  # (n,) bool
-        """Whether the class is not that of the clean image or, if targeted, is the label."""
-        return (
-            self.succeeded(logits) if self.targeted else logits.argmax(1) != self.logits.argmax(1)
-        )
+        """Whether the class differs from that of the clean image; if targeted, is the label."""
+        if self.targeted:
+            return self.succeeded(logits)
+        return logits.argmax(1) != self.logits.argmax(1)
 
-    def part(self, rows: Tensor) -> "_Batch":
+    def take(self, rows: Tensor) -> "_Batch":
         return replace(
             self, pixels=self.pixels[rows], logits=self.logits[rows], labels=self.labels[rows]
         )
@@ -267,39 +291,36 @@ def _in_batches(
     targeted: bool,
     batch_size: int,
 ) -> Attack:
-    """The images moved in batches, no more than one of which is on the model's device."""
+    """Move the images in batches; only one batch is on the model's device at a time."""
     _check_whole("batch_size", batch_size)
     check_images(images)
     batches = []
     with inspecting(model), torch.no_grad(), autocasting("fp32", device_of(model)):
-        _check_labels(
-            labels, len(images), classes=_logits(model, prepare_images(images[:1], model)).shape[1]
-        )
-        wanted = labels.to(
-            device_of(model), torch.int64
-        ).clone()  # those made in inference mode cannot enter a graph
-        for part, label in zip(
-            torch.split(images, batch_size), torch.split(wanted, batch_size), strict=True
+        num_classes = _logits(model, prepare_images(images[:1], model)).shape[1]
+        if num_classes < 2:
+            raise SeewhyError(f"an attack needs logits of at least 2 classes, found {num_classes}")
+        check_labels(labels, len(images), num_classes)
+        # clone: labels made in inference mode cannot enter a graph
+        goals = labels.to(device_of(model), torch.int64).clone()
+        for part, goal in zip(
+            torch.split(images, batch_size), torch.split(goals, batch_size), strict=True
         ):
             pixels = prepare_images(part, model)
-            batch = _Batch(model, pixels, _logits(model, pixels), label, targeted)
+            batch = _Batch(model, pixels, _logits(model, pixels), goal, targeted)
             moved, logits, steps = move(batch)
-            results = moved, batch.logits, logits, batch.changed(logits), steps
-            batches.append([result.to(images.device) for result in results])
+            columns = moved, batch.logits, logits, batch.changed(logits), steps
+            batches.append([column.to(images.device) for column in columns])
         return Attack(*(torch.cat(column) for column in zip(*batches, strict=True)))
 
 
-def _logits(
-    model: nn.Module, pixels: Tensor
-) -> Tensor:  # (n, K) float32, or wider where the model computes so
-    logits = extract_logits(
-        model(pixels.clone())
-    )  # clone: the model's first layer may work in place
+def _logits(model: nn.Module, pixels: Tensor) -> Tensor:  # (n, K) float32, or wider
+    # clone: the model's first layer may work in place
+    logits = extract_logits(model(pixels.clone()))
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _direction(gradient: Tensor, norm: str) -> Tensor:
-    """The steepest direction of length 1 in the norm, image by image; zero where the gradient is."""
+    """Steepest direction of length 1 in the norm, per image; zero for a zero gradient."""
     if norm == "linf":
         return gradient.sign()
     tiny = torch.finfo(gradient.dtype).tiny
@@ -309,7 +330,7 @@ def _direction(gradient: Tensor, norm: str) -> Tensor:
 
 
 def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """For each image the one of two visits (success, odds, ...) that succeeded, else the one of higher odds."""
+    """Per image, of two visits (success, odds, ...) the successful one, else that of higher odds."""
     better = (visit[0] & ~best[0]) | ((visit[0] == best[0]) & (visit[1] > best[1]))
     return tuple(
         torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
@@ -317,12 +338,13 @@ def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor
     )
 
 
-def _projected(point: Tensor, clean: Tensor, epsilon: float, norm: str) -> Tensor:
-    """The nearest point in [0, 1] and within `epsilon` of the clean image; in "l2" nearly so, but never outside."""
+def _project(point: Tensor, clean: Tensor, epsilon: float, norm: str) -> Tensor:
+    """The nearest point in [0, 1] within `epsilon` of the clean image; nearly so in "l2"."""
     if norm == "linf":
         return point.clamp(clean - epsilon, clean + epsilon).clamp(0, 1)
-    # By its KKT conditions it is clip(clean + scale * change), with the scale at which it is `epsilon` away. The usual way, to
-    # shrink once and then to clip, spends a part of the radius on pixels that cannot move.
+    # By its KKT conditions it is clip(clean + scale * change), with the scale at which it is
+    # `epsilon` away. Shrinking once and then clipping would waste a part of the radius on pixels
+    # that cannot move.
     tiny = torch.finfo(point.dtype).tiny
     scale = torch.ones_like(point[:, :1, :1, :1])
     for _ in range(5):
@@ -332,24 +354,22 @@ def _projected(point: Tensor, clean: Tensor, epsilon: float, norm: str) -> Tenso
     return (clean + change).clamp(0, 1)
 
 
-def _drawn(like: Tensor, norm: str, generator: Generator) -> Tensor:
-    """Uniform draws from the unit ball, one for every image."""
-    shape, pixels = like.shape[1:], like[0].numel()
+def _sample_ball(like: Tensor, norm: str, generator: Generator) -> Tensor:
+    """Uniform samples from the unit ball, one per image."""
+    shape, dimensions = like.shape[1:], like[0].numel()
 
-    def draw() -> Tensor:
+    def sample() -> Tensor:
         if norm == "linf":
             return 2 * torch.rand(shape, generator=generator) - 1
-        direction, radius = (
-            torch.randn(shape, generator=generator),
-            torch.rand((), generator=generator).pow(1 / pixels),
-        )
+        direction = torch.randn(shape, generator=generator)
+        radius = torch.rand((), generator=generator).pow(1 / dimensions)
         return direction.mul(radius / direction.norm())
 
-    # image by image, so that the size of the batch does not change what is drawn
-    return torch.stack([draw() for _ in range(len(like))]).to(like)
+    # one image at a time, so that the batch size does not change the samples
+    return torch.stack([sample() for _ in range(len(like))]).to(like)
 
 
-def _length(change: Tensor) -> Tensor:  # (n, 1, 1, 1), L2
+def _length(change: Tensor) -> Tensor:  # (n, 1, 1, 1), Euclidean norm
     return change.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
@@ -357,7 +377,8 @@ def _check_epsilon(epsilon: float, norm: str) -> None:
     _check_length("epsilon", epsilon)
     if norm == "linf" and epsilon > 1:
         raise SeewhyError(
-            f"epsilon must be at most 1, as pixels are in [0, 1], found {epsilon}; did you mean {epsilon:g}/255?"
+            "epsilon must be at most 1, because pixels are in [0, 1], "
+            f"found {epsilon}; did you mean {epsilon:g}/255?"
         )
 
 
@@ -369,27 +390,3 @@ def _check_length(name: str, value: float) -> None:
 def _check_whole(name: str, value: int) -> None:
     if not isinstance(value, Integral) or value < 1:
         raise SeewhyError(f"{name} must be a whole number of at least 1, found {value!r}")
-
-
-def _check_labels(labels: Tensor, images: int, classes: int) -> None:
-    if (
-        not isinstance(labels, Tensor)
-        or labels.shape != (images,)
-        or labels.is_floating_point()
-        or labels.dtype == torch.bool
-    ):
-        found = (
-            f"{tuple(labels.shape)} {labels.dtype}"
-            if isinstance(labels, Tensor)
-            else type(labels).__name__
-        )
-        raise SeewhyError(
-            f"labels must be a tensor ({images},) int64, a class for every image, found {found}"
-        )
-    if classes < 2:
-        raise SeewhyError(f"an attack needs logits of at least 2 classes, found {classes}")
-    low, high = labels.aminmax()
-    if low < 0 or high >= classes:
-        raise SeewhyError(
-            f"labels must be 0 to {classes - 1}, since the model has {classes} classes, found {low} to {high}"
-        )

@@ -1,5 +1,6 @@
-"""Whether confidence can be believed: calibration, temperature scaling, and answering only where the model is sure."""
+"""Calibration: confidence against accuracy, temperature scaling, and selective prediction."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,223 +11,249 @@ from torch.nn import functional as F
 from seewhy.diagnosis.predictions import Predictions, check_predictions
 from seewhy.errors import SeewhyError
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # temperatures
-MAX_POINTS = 200  # of a coverage curve
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+MAX_POINTS = 200  # of a risk-coverage curve
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Confidence and accuracy in B bins of equal width, and how far they are apart."""
+    """Confidence and accuracy in B bins of equal width, and measures of calibration."""
 
-    edges: Tensor  # (B + 1,) float64 from 0 to 1; a bin holds its upper edge
+    edges: Tensor  # (B + 1,) float64 from 0 to 1; a bin includes its upper edge
     images: Tensor  # (B,) int64
-    confidence: Tensor  # (B,) float64 in [0, 1], mean; nan where the bin is empty
-    accuracy: Tensor  # (B,) float64 in [0, 1]; nan where the bin is empty
+    confidence: Tensor  # (B,) float64 in [0, 1], mean; nan for an empty bin
+    accuracy: Tensor  # (B,) float64 in [0, 1]; nan for an empty bin
     ece: float  # expected calibration error in [0, 1]
     mce: float  # maximum calibration error in [0, 1]
-    brier: float  # in [0, 2]
+    brier: float  # Brier score in [0, 2]
     nll: float  # cross entropy in nats
 
 
 @dataclass(frozen=True, eq=False)
 class TemperatureScaling:
-    """What dividing the logits by one number does to the calibration of images that the number was not fitted on."""
+    """Calibration before and after temperature scaling, on images it was not fitted on."""
 
-    temperature: float  # fitted on all images that may be fitted on: what to use from now on
-    fitted_on: (
-        str  # "validation": fitted on other images; "cross-fitted": on one half for the other
-    )
+    temperature: float  # fitted on all images available for fitting: the one to use
+    fitted_on: str  # "validation", or "cross-fitted": on one half of the images for the other
     before: Calibration
     after: Calibration
 
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverageCurve:
-    """Accuracy where only images of at least a confidence are answered, by how many these are."""
+    """Accuracy of selective prediction, which rejects images below a confidence, by coverage."""
 
-    coverage: Tensor  # (M,) float64 in (0, 1], share that is answered, rising; the last is 1
-    accuracy: Tensor  # (M,) float64 in [0, 1], of those answered
-    confidence: Tensor  # (M,) float64 in [0, 1], of the least confident image that is answered
+    coverage: Tensor  # (M,) float64 in (0, 1], increasing to 1: share of the images kept
+    accuracy: Tensor  # (M,) float64 in [0, 1], of the images kept
+    confidence: Tensor  # (M,) float64 in [0, 1], lowest confidence kept
     aurc: float  # area under the curve of risk (1 - accuracy) by coverage, in [0, 1]
 
 
 def measure_calibration(predictions: Predictions, bins: int = 15) -> Calibration:
-    """Expected and maximum calibration error (Guo et al. 2017, eqs. 3 and 5; Naeini et al. 2015), Brier score and cross entropy.
+    """Measure calibration error, Brier score and cross entropy.
 
-    The Brier score is the mean over images of the squared distance between probabilities and truth, summed over classes (Brier
-    1950, eq. 2). Raises SeewhyError for fewer than 1 bin, no images, and logits that are not finite.
+    Expected and maximum calibration error are those of Guo et al. 2017, eqs. 3 and 5 (Naeini et al.
+    2015). The Brier score is the mean squared distance between probabilities and one-hot labels,
+    summed over classes (Brier 1950, eq. 2).
+
+    Args:
+        predictions: of N images.
+        bins: number of bins of equal width.
+
+    Raises:
+        SeewhyError: for less than 1 bin, no images, and logits that are not finite.
     """
     check_predictions(predictions)
     if bins < 1:
         raise SeewhyError(f"bins must be at least 1, found {bins}")
     log_probabilities = predictions.logits.double().log_softmax(1)
     probabilities = log_probabilities.exp()
-    own = log_probabilities.gather(1, predictions.labels[:, None])[:, 0]
+    log_true = log_probabilities.gather(1, predictions.labels[:, None])[:, 0]
     edges = torch.arange(bins + 1, dtype=torch.float64) / bins
     confidence = probabilities.amax(1).cpu()
-    places = torch.bucketize(
-        confidence, edges[1:-1]
-    )  # the last bin has no upper end, so that rounding cannot leave it
-    images = torch.bincount(places, minlength=bins)
-    mean_confidence = (
-        torch.bincount(places, confidence, minlength=bins) / images
-    )  # nan, 0 / 0, where the bin is empty
-    accuracy = torch.bincount(places, predictions.correct.cpu().double(), minlength=bins) / images
+    # without the last edge: rounding must not push a confidence beyond the last bin
+    bin_index = torch.bucketize(confidence, edges[1:-1])
+    images = torch.bincount(bin_index, minlength=bins)
+    # 0 / 0 is nan for empty bins
+    mean_confidence = torch.bincount(bin_index, confidence, minlength=bins) / images
+    correct = predictions.correct.cpu().double()
+    accuracy = torch.bincount(bin_index, correct, minlength=bins) / images
     gaps = (accuracy - mean_confidence).abs().nan_to_num()
-    ece = float((gaps * images).sum() / len(places))
-    brier = (probabilities.square().sum(1) - 2 * own.exp() + 1).clamp(min=0)
+    brier = (probabilities.square().sum(1) - 2 * log_true.exp() + 1).clamp(min=0)
     return Calibration(
         edges,
         images,
         mean_confidence,
         accuracy,
-        ece=ece,
+        ece=float((gaps * images).sum() / len(bin_index)),
         mce=float(gaps.max()),
         brier=float(brier.mean()),
-        nll=float(-own.mean()),
+        nll=float(-log_true.mean()),
     )
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:  # (N, K) float, (N,) int64
-    """The temperature in [0.01, 100] by which to divide `logits` for the least cross entropy (Guo et al. 2017, section 4.2).
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Fit the temperature that minimizes the cross entropy (Guo et al. 2017, section 4.2).
 
-    Raises SeewhyError for shapes that do not fit, labels that are no classes, no images, and logits that are not finite.
+    Args:
+        logits: (N, K) float, to be divided by the temperature.
+        labels: (N,) int64, the true classes.
+
+    Returns:
+        The temperature in [0.01, 100]; 1 if the cross entropy does not depend on it.
+
+    Raises:
+        SeewhyError: for wrong shapes, labels that are no classes, no images, and logits that are
+            not finite.
     """
-    classes = logits.shape[1] if logits.ndim == 2 else 0
-    check_predictions(Predictions(logits, labels, ("",) * classes))
+    from scipy.optimize import brentq
+
+    num_classes = logits.shape[1] if logits.ndim == 2 else 0
+    check_predictions(Predictions(logits, labels, ("",) * num_classes))
     margins = logits.double()
     margins = margins - margins.gather(1, labels[:, None])
-    # The cross entropy, the mean of log(sum of exp(margins / temperature)), is convex in the inverse temperature: Newton's steps,
-    # and the middle of the bracket where a step would leave it.
-    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
-    if _slope(margins, low)[0] > 0:
+    # The cross entropy, the mean of log(sum of exp(margins / temperature)), is convex in the
+    # inverse temperature. The root of its slope is exact to the last digits, its minimum is not.
+    if _slope(margins, 1.0) == 0:
+        return 1.0
+    if _slope(margins, 1 / MAX_TEMPERATURE) > 0:
         return MAX_TEMPERATURE
-    if _slope(margins, high)[0] < 0:
+    if _slope(margins, 1 / MIN_TEMPERATURE) < 0:
         return MIN_TEMPERATURE
-    inverse = 1.0
-    for _ in range(100):
-        slope, curvature = _slope(margins, inverse)
-        if (
-            abs(slope) <= 1e-12 * inverse * curvature
-        ):  # also where nothing depends on the temperature
-            break
-        low, high = (inverse, high) if slope < 0 else (low, inverse)
-        newton = inverse - slope / curvature if curvature > 0 else low
-        inverse = newton if low < newton < high else (low * high) ** 0.5
-    return 1 / inverse
+    log_temperature = brentq(
+        lambda log_t: _slope(margins, math.exp(-log_t)),
+        math.log(MIN_TEMPERATURE),
+        math.log(MAX_TEMPERATURE),
+        xtol=1e-14,
+    )
+    return math.exp(log_temperature)
 
 
 def temperature_scaling(
     predictions: Predictions, validation: Predictions | None = None, bins: int = 15, seed: int = 0
 ) -> TemperatureScaling:
-    """The calibration of `predictions` before and after temperature scaling (Guo et al. 2017, section 4.2).
+    """Measure calibration before and after temperature scaling (Guo et al. 2017, section 4.2).
 
-    The temperature is fitted on `validation`, images that were not trained on either. Without them it is cross-fitted: either half
-    of the images, drawn by `seed` and stratified by class, is scaled by what was fitted on the other. Raises SeewhyError for
-    fewer than 2 images to cut in halves, for a `validation` of other classes, and as `calibration` does.
+    Args:
+        predictions: of the N images to measure on.
+        validation: of other images, not trained on either, to fit the temperature on. Without them
+            it is cross-fitted: each of two random halves, stratified by class, is scaled by the
+            temperature fitted on the other.
+        bins: number of bins of equal width.
+        seed: of the halves.
+
+    Raises:
+        SeewhyError: if the classes differ, for a single image to halve, less than 1 bin, no images,
+            and logits that are not finite.
     """
     before = measure_calibration(predictions, bins)
     if validation is not None:
         check_predictions(validation)
         if validation.classes != predictions.classes:
             raise SeewhyError(
-                f"validation must have the same classes as the predictions, found {_listed(validation)} and {_listed(predictions)}; predict "
-                "both with one model"
+                "validation and predictions must have the same classes, "
+                f"found {_list_classes(validation)} and {_list_classes(predictions)}; predict both "
+                "with one model"
             )
         temperature = fit_temperature(validation.logits, validation.labels)
         scaled = replace(predictions, logits=predictions.logits.double() / temperature)
-        return TemperatureScaling(
-            temperature, "validation", before, measure_calibration(scaled, bins)
-        )
+        after = measure_calibration(scaled, bins)
+        return TemperatureScaling(temperature, "validation", before, after)
     if len(predictions.labels) < 2:
         raise SeewhyError(
-            "cross-fitting a temperature needs at least 2 images, found 1; predict more, or give a validation split"
+            "cross-fitting a temperature needs at least 2 images, found 1; predict more images, or "
+            "pass a validation split"
         )
-    logits = predictions.logits.double()
+    logits, labels = predictions.logits.double(), predictions.labels
     scaled_logits = torch.empty_like(logits)
-    halves = _halves(predictions.labels, seed)
+    halves = _halves(labels, seed)
     for half, other in (halves, halves[::-1]):
-        scaled_logits[half] = logits[half] / fit_temperature(
-            logits[other], predictions.labels[other]
-        )
+        scaled_logits[half] = logits[half] / fit_temperature(logits[other], labels[other])
     after = measure_calibration(replace(predictions, logits=scaled_logits), bins)
-    return TemperatureScaling(
-        fit_temperature(logits, predictions.labels), "cross-fitted", before, after
-    )
+    return TemperatureScaling(fit_temperature(logits, labels), "cross-fitted", before, after)
 
 
 def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
-    """Accuracy of the most confident images by how many these are (Geifman & El-Yaniv 2017), at up to 200 evenly spaced shares.
+    """Measure selective accuracy against coverage (Geifman & El-Yaniv 2017).
 
-    Images of one confidence are answered together, so a share is raised to the next that a threshold reaches. The area is the
-    mean risk of the 1, 2, ... N most confident images (Geifman et al. 2019, AURC), averaged over all orders within a confidence.
-    Raises SeewhyError for no images and for logits that are not finite.
+    The curve has up to 200 evenly spaced coverages. Images of equal confidence are kept or rejected
+    together, so a coverage is raised to the next one that a threshold reaches. AURC is the mean
+    risk of the 1, 2, ... N most confident images (Geifman et al. 2019), averaged over all orders of
+    images of equal confidence.
+
+    Raises:
+        SeewhyError: for no images, and for logits that are not finite.
     """
-    confidence, ends, right = _answered(predictions)
-    images = int(ends[-1])
+    confidence, kept, correct = _by_confidence(predictions)
+    images = int(kept[-1])
     counts = np.arange(1, images + 1)
-    expected = np.interp(
-        counts, F.pad(ends, (1, 0)), F.pad(right, (1, 0))
-    )  # that are right, linear within a confidence
-    area = float((1 - expected / counts).mean())
+    # expected number of correct images: linear within equal confidence
+    expected = np.interp(counts, F.pad(kept, (1, 0)), F.pad(correct, (1, 0)))
     points = min(images, MAX_POINTS)
-    wanted = (torch.arange(1, points + 1, dtype=torch.float64) * images / points).ceil()
-    chosen = torch.unique(torch.searchsorted(ends, wanted))
+    targets = (torch.arange(1, points + 1, dtype=torch.float64) * images / points).ceil()
+    chosen = torch.unique(torch.searchsorted(kept, targets))
     return RiskCoverageCurve(
-        ends[chosen] / images, right[chosen] / ends[chosen], confidence[chosen], area
+        coverage=kept[chosen] / images,
+        accuracy=correct[chosen] / kept[chosen],
+        confidence=confidence[chosen],
+        aurc=float((1 - expected / counts).mean()),
     )
 
 
 def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[float, float] | None:
-    """The largest share of images that can be answered with at least that accuracy, in (0, 1], and the confidence to ask for.
+    """Find the largest coverage with at least that selective accuracy.
 
-    Answered are the images whose `Predictions.confidence` is at least that. None where no confidence is enough. Raises
-    SeewhyError for an accuracy outside of [0, 1], no images, and logits that are not finite.
+    Args:
+        predictions: of N images.
+        accuracy: required accuracy of the images kept, in [0, 1].
+
+    Returns:
+        The coverage in (0, 1] and the threshold: images with a `Predictions.confidence` of at least
+        that are kept. None if no threshold reaches the accuracy.
+
+    Raises:
+        SeewhyError: for an accuracy outside [0, 1], no images, and logits that are not finite.
     """
     if not 0 <= accuracy <= 1:
         hint = f"; did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else ""
         raise SeewhyError(f"accuracy must be from 0 to 1, found {accuracy:g}{hint}")
-    confidence, ends, right = _answered(predictions)
-    enough = (right / ends >= accuracy).nonzero()
+    confidence, kept, correct = _by_confidence(predictions)
+    enough = (correct / kept >= accuracy).nonzero()
     if len(enough) == 0:
         return None
-    place = int(enough[-1])
-    return float(ends[place] / ends[-1]), float(confidence[place])
+    last = int(enough[-1])
+    return float(kept[last] / kept[-1]), float(confidence[last])
 
 
-def _slope(margins: Tensor, inverse: float) -> tuple[float, float]:
-    """First and second derivative of the cross entropy by the inverse temperature."""
-    slope, curvature = margins.new_zeros(2)
-    for rows in torch.split(
-        margins, 512
-    ):  # which stay in the processor's cache: several times as fast
-        probabilities = (inverse * rows).softmax(1)
-        mean = (probabilities * rows).sum(1)
-        slope += mean.sum()
-        curvature += (probabilities * (rows - mean[:, None]).square()).sum()
-    return float(slope) / len(margins), float(curvature) / len(margins)
+def _slope(margins: Tensor, inverse: float) -> float:
+    """Derivative of the cross entropy with respect to the inverse temperature."""
+    total = 0.0
+    for rows in torch.split(margins, 512):  # fits in a CPU's cache: several times as fast
+        total += float(((inverse * rows).softmax(1) * rows).sum())
+    return total / len(margins)
 
 
 def _halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of two random halves that hold equally many images of each class, give or take one."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(
-        labels.device
-    )
-    order = order[labels[order].argsort(stable=True)]  # class after class, at random within each
+    """Indices of two random halves with equally many images per class, up to one."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    order = order[labels[order].argsort(stable=True)]  # by class, random within each
     return order[0::2], order[1::2]
 
 
-def _answered(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
-    """Every confidence that occurs, falling, how many images have at least that, and how many of these are right: float64."""
+def _by_confidence(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct confidences, decreasing, and the numbers of all and of correct images above each."""
     check_predictions(predictions)
-    # not in float64: a threshold must mean the same to who compares it with Predictions.confidence
-    confidence, place, images = torch.unique(
+    # not in float64: a threshold must mean the same compared with Predictions.confidence
+    confidence, inverse, images = torch.unique(
         predictions.confidence.cpu(), return_inverse=True, return_counts=True
     )
-    right = torch.bincount(place, predictions.correct.cpu().double(), minlength=len(images))
-    return confidence.flip(0).double(), images.double().flip(0).cumsum(0), right.flip(0).cumsum(0)
+    correct = torch.bincount(inverse, predictions.correct.cpu().double(), minlength=len(images))
+    kept = images.double().flip(0).cumsum(0)
+    return confidence.flip(0).double(), kept, correct.flip(0).cumsum(0)
 
 
-def _listed(predictions: Predictions) -> str:
-    shown = ", ".join(predictions.classes[:3])
-    return f"{len(predictions.classes)} ({shown}{', …' if len(predictions.classes) > 3 else ''})"
+def _list_classes(predictions: Predictions) -> str:
+    names = ", ".join(predictions.classes[:3])
+    more = ", …" if len(predictions.classes) > 3 else ""
+    return f"{len(predictions.classes)} ({names}{more})"

@@ -1,103 +1,115 @@
-"""How well each class is found, which classes are taken for which, and the accuracies that count differently."""
+"""Precision, recall and F1 per class, confusions, balanced and top-k accuracy."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from seewhy.diagnosis.predictions import (
-    Predictions,
-    check_predictions,
-    confusion_matrix,
-    wilson_interval,
-)
+from seewhy.diagnosis.predictions import Predictions, check_predictions, confusion_matrix
+from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
-
-UNKNOWN = float("nan")  # a share of no images
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How often images of one class are recognized, and how often its name is right."""
+    """Recall, precision and F1 of one class; shares are in [0, 1], intervals are of 95%."""
 
     name: str
     images: int
-    accuracy: float  # share of its images that are right, the recall, in [0, 1]; nan without images
-    interval: tuple[float, float]  # 95%, of the accuracy
-    precision: float  # share of the images predicted as it that are of it, in [0, 1]; nan where it is never predicted
-    precision_interval: tuple[float, float]  # 95%
-    f1: float  # harmonic mean of precision and recall, in [0, 1]; nan where the class neither occurs nor is predicted
-    predicted: int  # images that are predicted as it, rightly or not
-    confused_with: str  # the class its images are most often predicted as; "" if they never are
+    accuracy: float  # share of its images predicted correctly, the recall; nan without images
+    interval: tuple[float, float]  # of the accuracy
+    precision: float  # share of correct ones among its predictions; nan if it is never predicted
+    precision_interval: tuple[float, float]
+    f1: float  # harmonic mean of precision and recall; nan if it neither occurs nor is predicted
+    predicted: int  # number of images predicted as this class
+    confused_with: str  # class its images are most often wrongly predicted as; "" if never
     confusions: int  # number of its images predicted as that class
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often images of one class are predicted as one other."""
+    """Errors with one pair of true and predicted class."""
 
-    true: int
-    predicted: int
+    true: int  # class index
+    predicted: int  # class index
     images: int
-    share: float  # of all mistakes, in [0, 1]
+    share: float  # of all errors, in [0, 1]
 
 
 def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
-    """Recall, precision and F1 with 95% intervals (Wilson 1927) of every class, also of those without images, in their order.
+    """Recall, precision and F1 with 95% intervals (Wilson 1927) of every class, in their order.
 
-    Of several classes that its images are equally often mistaken for, the first is named.
+    If a class is confused equally often with several others, the first of them is named.
+
+    Raises:
+        SeewhyError: if there are no predictions, logits are not finite, or labels are no classes.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     check_predictions(predictions)
-    counts = confusion_matrix(predictions)
-    right, images, predicted = (
-        counts.diagonal().tolist(),
-        counts.sum(1).tolist(),
-        counts.sum(0).tolist(),
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        predictions.labels.cpu(),
+        predictions.predicted.cpu(),
+        labels=range(len(predictions.classes)),
+        zero_division=math.nan,
     )
-    mistaken, mistaken_for = counts.clone().fill_diagonal_(0).max(1)
-    scores = []
-    for index, name in enumerate(predictions.classes):
-        accuracy, interval = _share(right[index], images[index])
-        precision, precision_interval = _share(right[index], predicted[index])
-        f1, _ = _share(2 * right[index], images[index] + predicted[index])
-        most = int(mistaken[index])
-        other = predictions.classes[int(mistaken_for[index])] if most else ""
-        row = (
-            name,
-            images[index],
-            accuracy,
-            interval,
-            precision,
-            precision_interval,
-            f1,
-            predicted[index],
-            other,
-            most,
+    counts = confusion_matrix(predictions)
+    hits, images, predicted = (
+        values.tolist() for values in (counts.diagonal(), counts.sum(1), counts.sum(0))
+    )
+    most, most_index = counts.fill_diagonal_(0).max(1)
+    return tuple(
+        ClassScore(
+            name=name,
+            images=images[index],
+            accuracy=float(recall[index]),
+            interval=_interval(hits[index], images[index]),
+            precision=float(precision[index]),
+            precision_interval=_interval(hits[index], predicted[index]),
+            f1=float(f1[index]),
+            predicted=predicted[index],
+            confused_with=predictions.classes[int(most_index[index])] if most[index] else "",
+            confusions=int(most[index]),
         )
-        scores.append(ClassScore(*row))
-    return tuple(scores)
+        for index, name in enumerate(predictions.classes)
+    )
 
 
 def worst_confusions(predictions: Predictions, count: int | None = None) -> tuple[Confusion, ...]:
-    """The `count` most frequent mistakes, or all of them: most frequent first, then by true and by predicted class.
+    """Find the most frequent confusions.
 
-    Raises SeewhyError for a `count` below 1.
+    Args:
+        predictions: of N images.
+        count: number of confusions; None for all.
+
+    Returns:
+        Confusions, the most frequent first, equally frequent ones by true and predicted class.
+
+    Raises:
+        SeewhyError: for a `count` below 1, and for predictions that cannot be measured.
     """
     check_predictions(predictions)
     if count is not None and count < 1:
         raise SeewhyError(f"count must be at least 1, or None for all confusions, found {count}")
     counts = confusion_matrix(predictions).fill_diagonal_(0)
-    mistakes = int(counts.sum())
-    cells = counts.nonzero()  # in the order of true and predicted class, which a stable sort keeps
+    errors = int(counts.sum())
+    cells = counts.nonzero()  # ordered by true and predicted class, which a stable sort keeps
     images = counts[cells[:, 0], cells[:, 1]]
     order = images.argsort(descending=True, stable=True)[:count]
-    rows = zip(cells[order].tolist(), images[order].tolist(), strict=True)
     return tuple(
-        Confusion(true, predicted, number, number / mistakes) for (true, predicted), number in rows
+        Confusion(true, predicted, number, number / errors)
+        for (true, predicted), number in zip(
+            cells[order].tolist(), images[order].tolist(), strict=True
+        )
     )
 
 
 def balanced_accuracy(predictions: Predictions) -> float:
-    """Mean over the classes that have images of the share that is right, in [0, 1] (Brodersen et al. 2010)."""
+    """Mean recall over the classes that have images, in [0, 1] (Brodersen et al. 2010).
+
+    Raises:
+        SeewhyError: for predictions that cannot be measured.
+    """
     check_predictions(predictions)
     counts = confusion_matrix(predictions).double()
     images = counts.sum(1)
@@ -105,23 +117,28 @@ def balanced_accuracy(predictions: Predictions) -> float:
 
 
 def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
-    """Share of images whose class is among the `k` of the highest logits, in [0, 1]; 1 where there are no more than `k` classes.
+    """Share of images whose true class is among the `k` highest logits, in [0, 1].
 
-    Of equal logits the first counts as the highest, as in `Predictions.predicted`. Raises SeewhyError for a `k` below 1.
+    Of equal logits the first class ranks higher, as in `Predictions.predicted`.
+
+    Args:
+        predictions: of N images.
+        k: number of classes; the result is 1 if there are no more classes than that.
+
+    Raises:
+        SeewhyError: for a `k` below 1, and for predictions that cannot be measured.
     """
     check_predictions(predictions)
     if k < 1:
         raise SeewhyError(f"k must be at least 1, found {k}")
-    own = predictions.logits.gather(1, predictions.labels[:, None])
-    earlier = (
-        torch.arange(predictions.logits.shape[1], device=own.device) < predictions.labels[:, None]
-    )
-    before = (predictions.logits > own) | ((predictions.logits == own) & earlier)
-    return float((before.sum(1) < k).double().mean())
+    # not sklearn's top_k_accuracy_score, which ranks the last of equal logits first
+    logits, labels = predictions.logits, predictions.labels[:, None]
+    true_logit = logits.gather(1, labels)
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels
+    higher = (logits > true_logit) | ((logits == true_logit) & earlier)
+    return float((higher.sum(1) < k).double().mean())
 
 
-def _share(part: int, whole: int) -> tuple[float, tuple[float, float]]:
-    """A share and its 95% interval, all of them nan where there is nothing to have a share of."""
-    if whole == 0:
-        return UNKNOWN, (UNKNOWN, UNKNOWN)
-    return part / whole, wilson_interval(part, whole)
+def _interval(hits: int, images: int) -> tuple[float, float]:
+    """95% interval of a share; nan for a share of nothing."""
+    return wilson_interval(hits, images) if images else (math.nan, math.nan)

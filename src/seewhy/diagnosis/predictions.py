@@ -1,6 +1,6 @@
-"""What a model says of every image of a split, and how often it is right."""
+"""A classifier's predictions on a split: accuracy, confusion matrix, and images worth a look."""
 
-import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -10,66 +10,79 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.data.dataset import Split
+from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
+from seewhy.models.inspection import check_labels
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A model's outputs on N images of K classes, and the truth."""
+    """Logits of N images for K classes, with the true labels.
 
-    logits: Tensor  # (N, K) float32
-    labels: Tensor  # (N,) int64
+    Args:
+        logits: (N, K) float32.
+        labels: (N,) int64, the true classes.
+        classes: the K class names.
+    """
+
+    logits: Tensor
+    labels: Tensor
     classes: tuple[str, ...]
 
     @cached_property
-    def probabilities(self) -> Tensor:  # (N, K) float32 in [0, 1]
+    def probabilities(self) -> Tensor:
+        """Softmax of the logits, (N, K) in [0, 1]."""
         return self.logits.softmax(1)
 
     @cached_property
-    def predicted(self) -> Tensor:  # (N,) int64
+    def predicted(self) -> Tensor:
+        """Predicted classes, (N,) int64."""
         return self.logits.argmax(1)
 
     @cached_property
-    def confidence(self) -> Tensor:  # (N,) float32, probability of the predicted class
+    def confidence(self) -> Tensor:
+        """Probability of the predicted class, (N,) in [0, 1]."""
         return self.probabilities.amax(1)
 
     @cached_property
-    def correct(self) -> Tensor:  # (N,) bool
+    def correct(self) -> Tensor:
+        """Whether the predicted class is the true one, (N,) bool."""
         return self.predicted == self.labels
 
     @cached_property
-    def losses(self) -> Tensor:  # (N,) float32, cross entropy in nats
+    def losses(self) -> Tensor:
+        """Cross entropy of each image in nats, (N,)."""
         return F.cross_entropy(self.logits, self.labels, reduction="none")
 
     @property
     def accuracy(self) -> float:
-        """Share of images that are right, in [0, 1]."""
+        """Share of correctly classified images, in [0, 1]."""
         return self.correct.float().mean().item()
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% confidence interval of the accuracy."""
+        """95% confidence interval of the accuracy (Wilson 1927)."""
         return wilson_interval(int(self.correct.sum()), len(self.labels))
 
     @property
     def by_class(self) -> tuple["ClassAccuracy", ...]:
-        """The accuracy of every class that has images, in the order of the classes."""
+        """Accuracy of every class that has images, in the order of the classes."""
         rows = []
         for index, name in enumerate(self.classes):
             correct = self.correct[self.labels == index]
-            images, right = len(correct), int(correct.sum())
+            images, hits = len(correct), int(correct.sum())
             if images:
                 rows.append(
-                    ClassAccuracy(name, images, right / images, wilson_interval(right, images))
+                    ClassAccuracy(name, images, hits / images, wilson_interval(hits, images))
                 )
         return tuple(rows)
 
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """How often images of one class are classified correctly."""
+    """Share of the images of one class that are classified correctly."""
 
     name: str
     images: int
@@ -81,8 +94,8 @@ def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
     """Predict every image of a split, in evaluation mode; the model's modes are restored afterwards.
 
     Args:
-        classifier: a run, a Classifier or a module. Its precision and test-time augmentation apply.
-            Without class names the classes are numbered.
+        classifier: a run, a Classifier, or a module. Its precision and test-time augmentation
+            apply. Without class names the classes are numbered.
         split: images (N, C, H, W) uint8 with labels (N,) int64.
 
     Raises:
@@ -94,29 +107,26 @@ def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
 
 
 def check_predictions(predictions: Predictions) -> None:
-    """Raise SeewhyError unless there are images, a finite logit for every class, and labels that are classes."""
-    count, classes = len(predictions.labels), len(predictions.classes)
+    """Raise SeewhyError unless there are images, finite logits (N, K), and labels below K."""
+    count, num_classes = len(predictions.labels), len(predictions.classes)
     if count == 0:
         raise SeewhyError("there are no predictions to measure; predict at least one image")
-    if predictions.logits.shape != (count, classes):
-        found = tuple(predictions.logits.shape)
+    if predictions.logits.shape != (count, num_classes):
         raise SeewhyError(
-            f"{count} labels and {classes} classes need logits ({count}, {classes}), found {found}"
+            f"{count} labels and {num_classes} classes need logits ({count}, {num_classes}), "
+            f"found {tuple(predictions.logits.shape)}"
         )
-    low, high = predictions.labels.aminmax()
-    if low < 0 or high >= classes:
-        raise SeewhyError(
-            f"labels must be 0 to {classes - 1}, since there are {classes} classes, found {low} to {high}"
-        )
+    check_labels(predictions.labels, count, num_classes)
     broken = int((~predictions.logits.isfinite()).any(1).sum())
     if broken:
         raise SeewhyError(
-            f"the logits of {broken} of {count} images are not finite; predict with precision 'fp32'"
+            f"the logits of {broken} of {count} images are not finite; predict with precision "
+            "'fp32'"
         )
 
 
 def accuracies(predictions: Predictions) -> dict[str, Any]:
-    """Accuracy with its interval, in all and by class, as plain values for JSON."""
+    """Accuracy with its 95% interval, overall and per class, as plain values for JSON."""
     return {
         "accuracy": predictions.accuracy,
         "interval": predictions.interval,
@@ -126,54 +136,81 @@ def accuracies(predictions: Predictions) -> dict[str, Any]:
 
 
 def confusion_matrix(predictions: Predictions) -> Tensor:
-    """Counts (K, K) int64: true class by row, predicted class by column."""
-    classes = len(predictions.classes)
-    cells = predictions.labels * classes + predictions.predicted
-    return torch.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+    """Count images by class: (K, K) int64, true class by row, predicted class by column."""
+    num_classes = len(predictions.classes)
+    cells = predictions.labels * num_classes + predictions.predicted
+    return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% score interval of a proportion (Wilson 1927), which stays in [0, 1] and holds near its ends."""
-    z = 1.959963984540054  # the 97.5% point of the normal distribution
-    share = successes / trials
-    center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = (
-        z
-        / (1 + z * z / trials)
-        * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    )
-    return max(0.0, center - half), min(1.0, center + half)
+def most_confident_errors(predictions: Predictions, count: int | None = None) -> Tensor:
+    """Find the misclassified images with the highest confidence.
 
+    Args:
+        predictions: of N images.
+        count: number of images; None for all errors.
 
-def most_confident_errors(
-    predictions: Predictions, count: int | None = None
-) -> Tensor:  # (M,) int64
-    """The indices of the `count` misclassified images that the model is most sure of, by default of all, the surest first."""
+    Returns:
+        Indices (M,) int64, the most confident error first.
+
+    Raises:
+        SeewhyError: for a `count` below 0.
+    """
     if count is not None and count < 0:
         raise SeewhyError(f"count must be at least 0, found {count}")
-    wrong = (~predictions.correct).nonzero().flatten()
-    return wrong[predictions.confidence[wrong].argsort(descending=True, stable=True)][:count]
+    errors = (~predictions.correct).nonzero().flatten()
+    order = predictions.confidence[errors].argsort(descending=True, stable=True)
+    return errors[order][:count]
 
 
-def diverse_errors(predictions: Predictions, count: int) -> Tensor:  # (M,) int64
-    """`count` misclassified images of all kinds: the surest of each confusion, then the second of each, and so on.
+def diverse_errors(predictions: Predictions, count: int) -> Tensor:
+    """Choose misclassified images of many confusions, a pair of true and predicted class each.
 
-    In the order of `worst_mistakes`, so that all of them are the same as those.
+    The most confident error of every confusion comes in first, then the second one of every
+    confusion, and so on, until there are `count`.
+
+    Args:
+        predictions: of N images.
+        count: number of images.
+
+    Returns:
+        Indices (M,) int64, the most confident error first.
     """
-    order = most_confident_errors(predictions)
-    kinds = (predictions.labels * len(predictions.classes) + predictions.predicted)[order]
-    seen: dict[int, int] = {}
-    ranks = []
+    errors = most_confident_errors(predictions)
+    confusions = predictions.labels * len(predictions.classes) + predictions.predicted
+    return errors[round_robin(confusions[errors], count).sort().values]
+
+
+def least_confident_correct(predictions: Predictions, count: int) -> Tensor:
+    """Find the correctly classified images with the lowest confidence.
+
+    Args:
+        predictions: of N images.
+        count: number of images per class.
+
+    Returns:
+        Indices (M,) int64, class by class, the least confident image of a class first.
+    """
+    correct = predictions.correct.nonzero().flatten()
+    correct = correct[predictions.confidence[correct].argsort(stable=True)]
+    labels = predictions.labels[correct]
+    return torch.cat(
+        [correct[labels == index][:count] for index in range(len(predictions.classes))]
+    )
+
+
+def round_robin(kinds: Tensor, count: int) -> Tensor:
+    """Choose `count` items: the first of every kind, then the second of every kind, and so on.
+
+    Args:
+        kinds: (N,) int64, the kind of each item.
+        count: number of items.
+
+    Returns:
+        Indices (M,) int64 into `kinds`, in the order of choice.
+    """
+    seen: Counter[int] = Counter()
+    ranks = []  # of each item within its kind
     for kind in kinds.tolist():
-        seen[kind] = seen.get(kind, -1) + 1
         ranks.append(seen[kind])
-    chosen = torch.tensor(ranks, dtype=torch.int64).argsort(stable=True)[:count]
-    return order[chosen.sort().values]
-
-
-def least_confident_correct(predictions: Predictions, count: int) -> Tensor:  # (M,) int64
-    """Of each class in turn, the `count` correctly classified images that the model is least sure of, the least sure first."""
-    right = predictions.correct.nonzero().flatten()
-    right = right[predictions.confidence[right].argsort(stable=True)]
-    labels = predictions.labels[right]
-    return torch.cat([right[labels == index][:count] for index in range(len(predictions.classes))])
+        seen[kind] += 1
+    return torch.tensor(ranks, dtype=torch.int64).argsort(stable=True)[:count]

@@ -1,7 +1,6 @@
-"""How much of the accuracy is left when images are attacked or corrupted, and how much it takes."""
+"""Robustness: accuracy under attacks and corruptions of increasing strength."""
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,114 +10,133 @@ from torch import Tensor, nn
 
 from seewhy.diagnosis.attacks import ATTACKS, Attack, autocast_model, pgd
 from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from seewhy.diagnosis.predictions import wilson_interval
+from seewhy.diagnosis.predictions import round_robin
+from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import compute_logits
+from seewhy.models.inspection import check_labels
 
-_BATCH = 100  # on a CPU the maps of that many small images stay in its cache, and go through three times as fast
+_BATCH_SIZE = 100  # feature maps of 100 small images fit in a CPU's cache: three times as fast
 
 
 @dataclass(frozen=True, eq=False)
 class RobustnessCurve:
-    """The accuracy on the same N images at L levels of one disturbance; the first level is 0, the images as they are."""
+    """Accuracy on the same N images at L levels of one attack or corruption; the first level is 0."""
 
     name: str  # of the attack or corruption
-    levels: Tensor  # (L,) float32: epsilon, of pixels in [0, 1]; or the strength, up to 5
+    levels: Tensor  # (L,) float32: epsilon for pixels in [0, 1], or strength from 0 to 5
     accuracy: Tensor  # (L,) float32 in [0, 1]
-    low: Tensor  # (L,) float32, where the 95% interval begins
-    high: Tensor  # (L,) float32, where it ends
+    low: Tensor  # (L,) float32, lower bound of the 95% interval
+    high: Tensor  # (L,) float32, upper bound
     images: int
 
 
 @dataclass(frozen=True, eq=False)
 class AdversarialExamples:
-    """S images that were right, and what an attack made of them."""
+    """S correctly classified images and the adversarial images made of them."""
 
-    index: Tensor  # (S,) int64, places among the images given
-    epsilon: float  # the most that a value was allowed to change, of pixels in [0, 1]
+    index: Tensor  # (S,) int64, of each image among the attacked ones
+    epsilon: float  # largest change of a value, for pixels in [0, 1]
     clean: Tensor  # (S, C, H, W) uint8
     adversarial: Tensor  # (S, C, H, W) uint8
     labels: Tensor  # (S,) int64, the true class, predicted for the clean image
-    predicted: Tensor  # (S,) int64, class predicted for the adversarial image
-    clean_confidence: Tensor  # (S,) float32, probability of the true class in the clean image
-    adversarial_confidence: (
-        Tensor  # (S,) float32, probability of `predicted` in the adversarial image
-    )
+    predicted: Tensor  # (S,) int64, the class predicted for the adversarial image
+    clean_confidence: Tensor  # (S,) float32, probability of `labels` for the clean image
+    adversarial_confidence: Tensor  # (S,) float32, of `predicted` for the adversarial image
 
 
 def attack_curves(
     classifier: ClassifierLike,
-    images: Tensor,  # (N, C, H, W) uint8
-    labels: Tensor,  # (N,) int64
+    images: Tensor,
+    labels: Tensor,
     attacks: Sequence[str] = ("fgsm", "pgd"),
     epsilons: Sequence[float] = (0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255),
     steps: int = 10,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[RobustnessCurve, ...]:
-    """Accuracy against epsilon, the bound on every pixel's change: a curve for each of `attacks`, names in ATTACKS.
+    """Measure accuracy against epsilon, the bound on the change of every pixel.
 
-    An image is right at an epsilon only where no attack so far has fooled it within that distance: neither the same attack at a
-    smaller epsilon, since the smaller ball is inside, nor one that is named before it. So no curve rises, and by default that of
-    PGD is of the stronger of PGD and FGSM. All runs in the classifier's precision, gradients too; attacks that iterate take `steps` steps.
-    `progress` is called with 1 after each attack at each epsilon. Raises SeewhyError as `attack` and `compute_logits` do.
+    An image counts as correct at an epsilon if no attack so far has fooled the model within it:
+    neither the same attack at a smaller epsilon nor an attack before it in the list. So no curve
+    rises, and by default the curve of PGD is that of the stronger of PGD and FGSM.
+
+    Args:
+        classifier: a run, a Classifier, or a module in evaluation mode. Attacks, gradients
+            included, run in its precision, without test-time augmentation.
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, the true classes.
+        attacks: entries of ATTACKS that have an epsilon, one curve each.
+        epsilons: bounds above 0 and up to 1, for pixels in [0, 1].
+        steps: number of steps of the iterative attacks.
+        progress: called with 1 after each attack at each epsilon.
+
+    Raises:
+        SeewhyError: for an attack that is unknown or has no epsilon, an epsilon out of range,
+            images or labels of the wrong shape or range, a model in training mode, and gradients
+            that are not finite.
     """
-    functions = [_bounded(name, steps) for name in attacks]
+    functions = [_with_steps(name, steps) for name in attacks]
     if not all(0 < epsilon <= 1 for epsilon in epsilons):
         raise SeewhyError(
-            f"epsilons must be above 0 and at most 1, as pixels are in [0, 1], found {list(epsilons)}"
+            "epsilons must be above 0 and at most 1, because pixels are in [0, 1], "
+            f"found {list(epsilons)}"
         )
-    labels, levels = _checked(labels, images), sorted({0.0, *epsilons})
+    check_labels(labels, len(images))
+    labels, levels = labels.cpu(), sorted({0.0, *epsilons})
     model = autocast_model(classifier)
-    right = compute_logits(model, images, batch_size=_BATCH).argmax(1) == labels
-    wrong_from = torch.where(
-        right, len(levels), 0
-    )  # (N,), the first level at which an image is wrong
+    correct = compute_logits(model, images, batch_size=_BATCH_SIZE).argmax(1) == labels
+    wrong_from = torch.where(correct, len(levels), 0)  # (N,), first level with a wrong prediction
     curves = []
     for name, function in zip(attacks, functions, strict=True):
         for level, epsilon in enumerate(levels[1:], 1):
             rows = (wrong_from > level).nonzero()[:, 0]
             if len(rows):
-                found: Attack = function(
-                    model, _at(images, rows), _at(labels, rows), epsilon=epsilon
+                attacked: Attack = function(
+                    model, _take(images, rows), _take(labels, rows), epsilon=epsilon
                 )
-                wrong_from[rows[found.logits.argmax(1).cpu() != labels[rows]]] = level
+                wrong_from[rows[attacked.logits.argmax(1).cpu() != labels[rows]]] = level
             if progress is not None:
                 progress(1)
-        curves.append(
-            _curve(
-                name,
-                levels,
-                [int((wrong_from > level).sum()) for level in range(len(levels))],
-                len(images),
-            )
-        )
+        counts = [int((wrong_from > level).sum()) for level in range(len(levels))]
+        curves.append(_curve(name, levels, counts, len(images)))
     return tuple(curves)
 
 
 def corruption_curves(
     classifier: ClassifierLike,
-    images: Tensor,  # (N, C, H, W) uint8
-    labels: Tensor,  # (N,) int64
+    images: Tensor,
+    labels: Tensor,
     corruptions: Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[RobustnessCurve, ...]:
-    """Accuracy at strengths 0 to 5: a curve for each of `corruptions`, entries of CORRUPTIONS, by default for all of them.
+    """Measure accuracy under common corruptions at strengths 0 to 5.
 
-    `seed` draws what is random, the same at every strength. `progress` is called with 1 after each corruption at each strength.
-    Raises SeewhyError as `corrupt` and `compute_logits` do.
+    Args:
+        classifier: a run, a Classifier, or a module. Predictions run in its precision, without
+            test-time augmentation.
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, the true classes.
+        corruptions: entries of CORRUPTIONS, one curve each; None for all of them.
+        seed: of the random corruptions, the same at every strength.
+        progress: called with 1 after each corruption at each strength.
+
+    Raises:
+        SeewhyError: for an unknown corruption, and images or labels of the wrong shape.
     """
-    labels, model = _checked(labels, images), autocast_model(classifier)
+    check_labels(labels, len(images))
+    labels, model = labels.cpu(), autocast_model(classifier)
 
-    def right(pixels: Tensor) -> int:
-        return int((compute_logits(model, pixels, batch_size=_BATCH).argmax(1) == labels).sum())
+    def count_correct(pixels: Tensor) -> int:
+        logits = compute_logits(model, pixels, batch_size=_BATCH_SIZE)
+        return int((logits.argmax(1) == labels).sum())
 
-    clean, curves = right(images), []
+    clean, curves = count_correct(images), []
     for name in CORRUPTIONS if corruptions is None else corruptions:
         counts = [clean]
         for strength in STRENGTHS:
-            counts.append(right(corrupt(images, name, strength, seed)))
+            counts.append(count_correct(corrupt(images, name, strength, seed)))
             if progress is not None:
                 progress(1)
         curves.append(_curve(name, (0, *STRENGTHS), counts, len(images)))
@@ -127,104 +145,107 @@ def corruption_curves(
 
 def adversarial_examples(
     classifier: ClassifierLike,
-    images: Tensor,  # (N, C, H, W) uint8
-    labels: Tensor,  # (N,) int64
+    images: Tensor,
+    labels: Tensor,
     count: int = 8,
     epsilon: float = 2 / 255,
     steps: int = 10,
 ) -> AdversarialExamples:
-    """At most `count` images that are right until PGD moves each value by `epsilon` at most, in whole steps of 1/255.
+    """Find images that are classified correctly until PGD changes them by at most `epsilon`.
 
-    They are the first that show different pairs of a true and a wrong class, and after these the first of the rest; images are
-    attacked in order until there are enough. Both predictions are of the pixels that are returned. Raises SeewhyError for an
-    epsilon under 1/255 or above 1, and as `attack` and `compute_logits` do.
+    Images are attacked in order until there are enough. Those with different pairs of true and
+    wrong class come first. Changes are in whole steps of 1/255, and both predictions are those of
+    the returned pixels.
+
+    Args:
+        classifier: a run, a Classifier, or a module in evaluation mode. The attack runs in its
+            precision, without test-time augmentation.
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, the true classes.
+        count: largest number of examples.
+        epsilon: bound on the change of every value, from 1/255 to 1 for pixels in [0, 1].
+        steps: number of steps of PGD.
+
+    Raises:
+        SeewhyError: for an epsilon or a count out of range, images or labels of the wrong shape or
+            range, a model in training mode, and gradients that are not finite.
     """
     if not 1 / 255 <= epsilon <= 1:
         raise SeewhyError(
-            f"epsilon must be from 1/255, the least that a stored pixel can change, to 1, found {epsilon}"
+            "epsilon must be from 1/255, the smallest change of a stored pixel, to 1, "
+            f"found {epsilon}"
         )
     if count < 1:
         raise SeewhyError(f"count must be at least 1, found {count}")
-    labels, whole = _checked(labels, images), int(255 * epsilon + 1e-6)
+    check_labels(labels, len(images))
+    labels, whole_steps = labels.cpu(), int(255 * epsilon + 1e-6)
     model = autocast_model(classifier)
     batches: list[tuple[Tensor, ...]] = []
-    pairs: set[tuple[int, int]] = set()
-    for rows in torch.split(torch.arange(len(images)), _BATCH):
-        batches.append(
-            _fooled(model, _at(images, rows).cpu(), labels[rows], rows, whole / 255, steps)
-        )
-        pairs.update(_pairs(*batches[-1][3:5]))
-        if len(pairs) >= count:
+    kinds: set[tuple[int, int]] = set()
+    for rows in torch.split(torch.arange(len(images)), _BATCH_SIZE):
+        batch = _fool(model, _take(images, rows).cpu(), labels[rows], whole_steps / 255, steps)
+        batches.append((rows[batch[0]], *batch[1:]))
+        kinds.update(zip(batch[3].tolist(), batch[4].tolist(), strict=True))
+        if len(kinds) >= count:
             break
-    index, clean, attacked, before, after, sure, still_sure = map(
+    index, clean, adversarial, true, predicted, confidence, adversarial_confidence = map(
         torch.cat, zip(*batches, strict=True)
     )
-    seen: Counter[tuple[int, int]] = Counter()
-    ranks = []  # how many images of the same pair come before
-    for pair in _pairs(before, after):
-        ranks.append(seen[pair])
-        seen[pair] += 1
-    first = torch.tensor(ranks, dtype=torch.int64).argsort(stable=True)[:count]
-    changed = before[first], after[first], sure[first], still_sure[first]
-    return AdversarialExamples(index[first], epsilon, clean[first], attacked[first], *changed)
-
-
-def _fooled(
-    model: nn.Module, images: Tensor, labels: Tensor, index: Tensor, epsilon: float, steps: int
-) -> tuple[Tensor, ...]:  # (M, ...), as the fields of a Strip
-    """Those of a batch that were right and that PGD fools, also after rounding."""
-    clean = compute_logits(model, images).softmax(1).max(1)
-    attacked = (
-        pgd(model, images, labels, epsilon=epsilon, steps=steps).images.mul(255).round().byte()
+    num_classes = 1 + int(max(true.max(), predicted.max())) if len(true) else 1
+    chosen = round_robin(true * num_classes + predicted, count)
+    return AdversarialExamples(
+        index=index[chosen],
+        epsilon=epsilon,
+        clean=clean[chosen],
+        adversarial=adversarial[chosen],
+        labels=true[chosen],
+        predicted=predicted[chosen],
+        clean_confidence=confidence[chosen],
+        adversarial_confidence=adversarial_confidence[chosen],
     )
+
+
+def _fool(
+    model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int
+) -> tuple[Tensor, ...]:
+    """Rows (M,) of a batch that only rounded PGD fools, then their values as AdversarialExamples."""
+    clean = compute_logits(model, images).softmax(1).max(1)
+    attacked = pgd(model, images, labels, epsilon=epsilon, steps=steps).images
+    attacked = attacked.mul(255).round().byte()
     after = compute_logits(model, attacked).softmax(1).max(1)
-    fooled = (clean.indices == labels) & (after.indices != labels)
-    columns = index, images, attacked, clean.indices, after.indices, clean.values, after.values
-    return tuple(column[fooled] for column in columns)
+    rows = ((clean.indices == labels) & (after.indices != labels)).nonzero()[:, 0]
+    columns = images, attacked, clean.indices, after.indices, clean.values, after.values
+    return rows, *(column[rows] for column in columns)
 
 
-def _bounded(name: str, steps: int) -> Callable[..., Attack]:
-    """The entry of ATTACKS, which must have an `epsilon`, with its `steps` set if it has them."""
+def _with_steps(name: str, steps: int) -> Callable[..., Attack]:
+    """The entry of ATTACKS, which must have an `epsilon`; its `steps` are set if it has them."""
     function = lookup(ATTACKS, name, "attack")
-    takes = inspect.signature(function).parameters
-    if "epsilon" not in takes:
+    parameters = inspect.signature(function).parameters
+    if "epsilon" not in parameters:
         possible = [
             each for each in ATTACKS if "epsilon" in inspect.signature(ATTACKS[each]).parameters
         ]
         raise SeewhyError(
-            f"attack {name!r} has no epsilon to draw a curve over; possible: {', '.join(possible)}"
+            f"attack {name!r} has no epsilon, so it has no curve; possible: {', '.join(possible)}"
         )
-    return partial(function, steps=steps) if "steps" in takes else function
+    return partial(function, steps=steps) if "steps" in parameters else function
 
 
 def _curve(
-    name: str, levels: Sequence[float], right: Sequence[int], images: int
+    name: str, levels: Sequence[float], correct: Sequence[int], images: int
 ) -> RobustnessCurve:
-    """The curve of how many of the images are right at each level."""
-    low, high = zip(*(wilson_interval(count, images) for count in right), strict=True)
-    accuracy = torch.tensor(right) / images
+    """The curve for the number of correct images at each level."""
+    low, high = zip(*(wilson_interval(count, images) for count in correct), strict=True)
     return RobustnessCurve(
-        name,
-        torch.tensor(levels, dtype=torch.float32),
-        accuracy,
-        torch.tensor(low),
-        torch.tensor(high),
-        images,
+        name=name,
+        levels=torch.tensor(levels, dtype=torch.float32),
+        accuracy=torch.tensor(correct) / images,
+        low=torch.tensor(low),
+        high=torch.tensor(high),
+        images=images,
     )
 
 
-def _pairs(before: Tensor, after: Tensor) -> list[tuple[int, int]]:
-    return list(zip(before.tolist(), after.tolist(), strict=True))
-
-
-def _at(images: Tensor, rows: Tensor) -> Tensor:
-    return images[rows.to(images.device)]
-
-
-def _checked(labels: Tensor, images: Tensor) -> Tensor:
-    """The labels on the CPU, one for every image."""
-    if labels.shape != images.shape[:1]:
-        raise SeewhyError(
-            f"labels must be ({len(images)},), a class for every image, found {tuple(labels.shape)}"
-        )
-    return labels.cpu()
+def _take(values: Tensor, rows: Tensor) -> Tensor:
+    return values[rows.to(values.device)]

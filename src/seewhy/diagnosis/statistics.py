@@ -1,13 +1,105 @@
-"""p-values of many tests, corrected for their number."""
+"""Confidence intervals and tests of proportions, and the correction of many p-values."""
 
+import math
 from collections.abc import Sequence
+
+_Z = 1.959963984540054  # 97.5% point of the standard normal distribution
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95% score interval of a proportion, in [0, 1] (Wilson 1927).
+
+    Args:
+        successes: number of successes, from 0 to `trials`.
+        trials: number of trials, at least 1.
+    """
+    # In closed form: scipy's binomtest(...).proportion_ci takes milliseconds, and a report on a
+    # thousand classes needs thousands of intervals.
+    share, z2 = successes / trials, _Z**2
+    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    variance = share * (1 - share) / trials + z2 / (4 * trials**2)
+    half = _Z / (1 + z2 / trials) * math.sqrt(variance)
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def paired_interval(both: int, fixed: int, broken: int, neither: int) -> tuple[float, float]:
+    """95% interval of the change of accuracy between two models on the same images, in [-1, 1].
+
+    Method 10 of Newcombe 1998 (Statistics in Medicine 17, 2635): the Wilson intervals of both
+    accuracies, combined by their correlation, with a continuity correction if it is positive.
+
+    Args:
+        both: number of images that both models classify correctly.
+        fixed: number that only the second one does.
+        broken: number that only the first one does.
+        neither: number that neither does.
+    """
+    images = both + fixed + broken + neither
+    before, after = (both + broken) / images, (both + fixed) / images
+    low_before, high_before = wilson_interval(both + broken, images)
+    low_after, high_after = wilson_interval(both + fixed, images)
+    product = (both + fixed) * (broken + neither) * (both + broken) * (fixed + neither)
+    covariance = float(both * neither - fixed * broken)
+    if covariance > 0:
+        covariance = max(0.0, covariance - images / 2)
+    correlation = covariance / math.sqrt(product) if product else 0.0
+    below = _combine(after - low_after, high_before - before, correlation)
+    above = _combine(high_after - after, before - low_before, correlation)
+    return after - before - below, after - before + above
+
+
+def _combine(one: float, other: float, correlation: float) -> float:
+    """Deviation of the difference of two correlated quantities with these deviations."""
+    return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+
+def mcnemar(fixed: int, broken: int) -> float:
+    """p-value of the exact two-sided McNemar test, in [0, 1] (McNemar 1947).
+
+    The null hypothesis is that an image on which two models disagree is as likely to be fixed as to
+    be broken.
+
+    Args:
+        fixed: number of images that only the second model classifies correctly.
+        broken: number of images that only the first model classifies correctly.
+    """
+    from scipy.stats import binomtest
+
+    changed = fixed + broken
+    return float(binomtest(min(fixed, broken), changed).pvalue) if changed else 1.0
+
+
+def hypergeometric_tail(
+    population: int, errors: int, draws: Sequence[int], at_least: Sequence[int]
+) -> list[float]:
+    """p-values of the one-sided Fisher test, in [0, 1] (Fisher 1935), one per sample.
+
+    Args:
+        population: number of images.
+        errors: number of errors among them.
+        draws: size of each sample that is drawn without replacement.
+        at_least: errors observed in each sample; the p-value is the probability of as many or more.
+    """
+    import numpy as np
+    from scipy.stats import hypergeom
+
+    if not draws:
+        return []
+    tails: list[float] = hypergeom.sf(
+        np.array(at_least) - 1, population, errors, np.array(draws)
+    ).tolist()
+    return tails
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each of `p_values` corrected for all of them (Holm 1979): at most a share of that size of families has one by luck."""
+    """p-values corrected for their number, in the same order (Holm 1979).
+
+    If every null hypothesis is true, the probability that any corrected p-value is below α is at
+    most α.
+    """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected, largest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected

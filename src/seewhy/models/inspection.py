@@ -147,6 +147,33 @@ def check_images(images: Tensor) -> None:
         )
 
 
+def check_labels(labels: Tensor, count: int, num_classes: int | None = None) -> None:
+    """Raise SeewhyError unless `labels` are class indices.
+
+    Args:
+        labels: (N,) of an integer dtype, each from 0 to `num_classes` - 1.
+        count: Number of images or maps to label, N.
+        num_classes: Number of classes; None does not limit the range.
+    """
+    if (
+        not isinstance(labels, Tensor)
+        or labels.shape != (count,)
+        or labels.is_floating_point()
+        or labels.dtype == torch.bool
+    ):
+        raise SeewhyError(
+            f"labels must be a tensor ({count},) int64, one class index per image, "
+            f"found {describe_value(labels)}"
+        )
+    if num_classes is not None and count:
+        low, high = labels.aminmax()
+        if low < 0 or high >= num_classes:
+            raise SeewhyError(
+                f"labels must be from 0 to {num_classes - 1}, because there are {num_classes} "
+                f"classes, found {low} to {high}"
+            )
+
+
 def prepare_images(images: Tensor, model: nn.Module) -> Tensor:
     """Check images and convert them to what the model takes.
 
