@@ -1,6 +1,5 @@
-"""What the panels of calibration draw, and that nothing of them is cut off."""
+"""Figures of calibration: their lines and labels, and that nothing is cut off."""
 
-import io
 import math
 
 import matplotlib as mpl
@@ -48,7 +47,7 @@ def predictions(images: int, classes: int, spread: float = 2.0) -> Predictions:
 
 def assert_nothing_is_cut_off(figure: Figure) -> None:
     with mpl.rc_context(STYLE):
-        figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
+        figure.draw_without_rendering()
         drawn = figure.get_tightbbox()
     width, height = figure.get_size_inches()
     assert drawn.x0 > -0.01
@@ -61,7 +60,7 @@ def labels(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
-def test_the_line_is_of_bins_with_many_images_and_others_are_hollow() -> None:
+def test_reliability_figure_bins_with_few_images_are_hollow() -> None:
     axes = reliability_figure(BINS).axes[0]
     diagonal, line, few = axes.lines
     assert diagonal.get_xydata().tolist() == [[0, 0], [100, 100]]
@@ -71,26 +70,26 @@ def test_the_line_is_of_bins_with_many_images_and_others_are_hollow() -> None:
     assert few.get_linestyle() == "None"
 
 
-def test_stems_go_from_the_diagonal_to_the_accuracy() -> None:
+def test_reliability_figure_stems() -> None:
     (stems,) = reliability_figure(BINS).axes[0].collections
     np.testing.assert_allclose(
         stems.get_segments(), [[[40, 40], [40, 20]], [[60, 60], [60, 100]], [[90, 90], [90, 80]]]
     )
 
 
-def test_the_strip_shows_shares_of_the_images() -> None:
+def test_reliability_figure_histogram() -> None:
     strip = reliability_figure(BINS).axes[1]
     np.testing.assert_allclose(strip.patches[0].get_data().values, [0, 30, 5, 65])
     np.testing.assert_allclose(strip.patches[0].get_data().edges, [0, 25, 50, 75, 100])
 
 
-def test_both_lines_say_their_error_and_differ_in_more_than_color() -> None:
+def test_reliability_figure_legend() -> None:
     result = predictions(500, 10, 4.0)
     scaling = temperature_scaling(result)
     figure = reliability_figure(scaling.before, scaling.after)
     assert labels(figure) == [
         f"as trained, ECE {100 * scaling.before.ece:.1f}%",
-        f"temperature scaled, ECE {100 * scaling.after.ece:.1f}%",
+        f"temperature-scaled, ECE {100 * scaling.after.ece:.1f}%",
     ]
     before, after = figure.axes[0].lines[1], figure.axes[0].lines[3]
     assert before.get_linestyle() != after.get_linestyle()
@@ -98,7 +97,7 @@ def test_both_lines_say_their_error_and_differ_in_more_than_color() -> None:
     assert labels(reliability_figure(BINS)) == ["this model, ECE 12.3%"]
 
 
-def test_the_curve_is_the_coverage_beside_the_best_there_could_be() -> None:
+def test_risk_coverage_figure_lines() -> None:
     axes = risk_coverage_figure(CURVE).axes[0]
     best, curve, every = axes.lines
     np.testing.assert_allclose(curve.get_xydata(), [[10, 100], [50, 95], [100, 91.25]])
@@ -106,11 +105,11 @@ def test_the_curve_is_the_coverage_beside_the_best_there_could_be() -> None:
     share, accuracy = best.get_xydata().T
     assert (accuracy[share <= 91.25] == 100).all()
     np.testing.assert_allclose(accuracy[share > 91.25], 100 * 91.25 / share[share > 91.25])
-    assert axes.texts[0].get_text() == "all: 91.25%"
-    assert labels(axes.figure)[1] == "as it is, area under risk 0.0346"
+    assert axes.texts[0].get_text() == "all images: 91.25%"
+    assert labels(axes.figure)[1] == "this model, AURC 0.0346"
 
 
-def test_the_axis_on_top_is_the_confidence_of_what_is_answered_there() -> None:
+def test_risk_coverage_figure_thresholds() -> None:
     (above,) = risk_coverage_figure(CURVE).axes[0].child_axes
     assert above.get_xticks().tolist() == [20, 40, 60, 80, 100]
     assert [text.get_text() for text in above.get_xticklabels()] == ["99", "99", "30", "30", "30"]
@@ -127,7 +126,7 @@ def test_the_axis_on_top_is_the_confidence_of_what_is_answered_there() -> None:
         (1.0, "100"),
     ],
 )
-def test_what_is_not_certain_does_not_look_so(confidence: float, text: str) -> None:
+def test_risk_coverage_figure_threshold_digits(confidence: float, text: str) -> None:
     one = torch.ones(1, dtype=torch.float64)
     (above,) = (
         risk_coverage_figure(RiskCoverageCurve(one, one, one * confidence, 0.0)).axes[0].child_axes
@@ -136,7 +135,7 @@ def test_what_is_not_certain_does_not_look_so(confidence: float, text: str) -> N
 
 
 @pytest.mark.parametrize(("images", "classes"), [(3, 3), (40, 2), (3000, 100)])
-def test_nothing_is_cut_off(images: int, classes: int) -> None:
+def test_calibration_figures_fit(images: int, classes: int) -> None:
     result = predictions(images, classes)
     scaling = temperature_scaling(result)
     assert_nothing_is_cut_off(reliability_figure(scaling.before, scaling.after))
@@ -144,7 +143,7 @@ def test_nothing_is_cut_off(images: int, classes: int) -> None:
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_a_model_that_is_always_or_never_right(right: bool) -> None:
+def test_calibration_figures_of_an_extreme_model(right: bool) -> None:
     labels = torch.arange(20) % 2
     result = Predictions(
         40 * torch.nn.functional.one_hot(labels if right else 1 - labels, 2).float(),

@@ -15,7 +15,7 @@ HISTORY = [
 ]
 
 
-def test_the_lines_are_the_history() -> None:
+def test_curves_figure_lines() -> None:
     loss, accuracy, rate = curves_figure(HISTORY).axes
     assert [line.get_xydata().tolist() for line in loss.lines] == [
         [[1, 2.0], [2, 1.0], [3, 0.5]],
@@ -26,14 +26,14 @@ def test_the_lines_are_the_history() -> None:
     assert rate.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.0]  # type: ignore[union-attr]
 
 
-def test_text_stays_text_in_svg_and_names_the_split(tmp_path: Path) -> None:
+def test_save_figure_keeps_text_in_svg(tmp_path: Path) -> None:
     svg, png = save_figure(
         curves_figure(HISTORY, "valid", "my recipe"), tmp_path / "figures" / "curves"
     )
     text = re.sub(r"<[^>]+>", " ", svg.read_text())
     for words in (
-        "my recipe: 3 epochs in 15 s of training",
-        "valid, last 75.12",
+        "my recipe: 3 epochs, training time 15 s",
+        "valid, last 75.12%",
         "Cross entropy",
         "Learning rate",
     ):
@@ -43,7 +43,7 @@ def test_text_stays_text_in_svg_and_names_the_split(tmp_path: Path) -> None:
     assert sorted(path.name for path in svg.parent.iterdir()) == ["curves.png", "curves.svg"]
 
 
-def test_a_run_without_evaluation_and_one_of_a_single_epoch() -> None:
+def test_curves_figure_of_one_epoch() -> None:
     curves_figure([EpochStats(0.5, 5, 0.1, 0.9, 1.0, 1.0, 1.0, 0.5, 1.0, 0.5)])
     figure = curves_figure(HISTORY[1:2])
     assert len(figure.axes[0].lines) == 1

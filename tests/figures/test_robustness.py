@@ -1,6 +1,4 @@
-"""What the panels on robustness show, and that it can be read."""
-
-import io
+"""Figures of robustness: what they show, and that it can be read."""
 
 import matplotlib as mpl
 import numpy as np
@@ -43,7 +41,7 @@ def strengths(name: str, accuracy: list[float], images: int = 250) -> Robustness
 
 def drawn(figure: Figure) -> Figure:
     with mpl.rc_context(STYLE):
-        figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
+        figure.draw_without_rendering()
     return figure
 
 
@@ -71,7 +69,7 @@ def assert_all_text_is_inside(figure: Figure) -> None:
 # --- attacks
 
 
-def test_curves_are_drawn_where_they_are() -> None:
+def test_attack_curves_figure_lines() -> None:
     fgsm, pgd = (
         curve("fgsm", [0.9, 0.7, 0.5, 0.4, 0.3, 0.2]),
         curve("pgd", [0.9, 0.6, 0.4, 0.1, 0.05, 0.0]),
@@ -107,7 +105,7 @@ def test_curves_are_drawn_where_they_are() -> None:
     assert_all_text_is_inside(figure)
 
 
-def test_labels_of_levels_do_not_touch() -> None:
+def test_attack_curves_figure_ticks() -> None:
     levels = (0.0, 0.01 / 255, 0.1 / 255, 1 / 255, 1.05 / 255, 8 / 255)
     (axes,) = attack_curves_figure([curve("fgsm", [0.9, 0.7, 0.5, 0.4, 0.3, 0.2], levels)]).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "8"]
@@ -124,14 +122,14 @@ def test_labels_of_levels_do_not_touch() -> None:
         [curve("pgd", [0.5], (0.0,))],
     ],
 )
-def test_extreme_curves(curves: list[RobustnessCurve]) -> None:
+def test_attack_curves_figure_of_extremes(curves: list[RobustnessCurve]) -> None:
     assert_all_text_is_inside(attack_curves_figure(curves))
 
 
 # --- corruptions
 
 
-def test_cells_say_the_accuracy_and_the_most_harmful_is_on_top() -> None:
+def test_corruption_figure_cells() -> None:
     curves = [
         strengths("blur", [0.912, 0.9, 0.8, 0.7, 0.6, 0.5]),
         strengths("noise", [0.912, 0.4, 0.3, 0.2, 0.1, 0.004]),
@@ -149,11 +147,11 @@ def test_cells_say_the_accuracy_and_the_most_harmful_is_on_top() -> None:
     assert [[said[row, column] for column in range(5)] for row in range(3)] == expected
     np.testing.assert_allclose(axes.collections[0].get_array()[0], [40, 30, 20, 10, 0.4], atol=1e-5)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3", "4", "5"]
-    assert axes.get_title(loc="left") == "Accuracy [%] of 250 images, 91.2 uncorrupted"
+    assert axes.get_title(loc="left") == "Accuracy [%] on 250 images, clean: 91.2"
     assert_all_text_is_inside(figure)
 
 
-def test_numbers_stand_out_from_their_cells() -> None:
+def test_corruption_figure_contrast() -> None:
     figure = corruption_figure(
         [
             strengths(str(row), [0.9, *(row / 20 + 0.01 * torch.arange(5)).tolist()])
@@ -176,7 +174,7 @@ def luminance(color: np.ndarray | str) -> float:
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
-def test_names_are_not_formulas() -> None:
+def test_corruption_figure_names_are_not_formulas() -> None:
     figure = corruption_figure([strengths("$x$ and a name that is very long indeed", [1.0] * 6, 1)])
     assert_all_text_is_inside(figure)
     label = figure.axes[0].get_yticklabels()[0].get_text()
@@ -194,11 +192,11 @@ def photograph(channels: int, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_samples_are_what_corrupt_makes_of_the_image(channels: int) -> None:
+def test_corruption_samples_figure_images(channels: int) -> None:
     image = photograph(channels, 20, 20)
     figure = corruption_samples_figure(image, seed=3)
-    assert [text.get_text() for text in figure.texts][1:] == ["original", *CORRUPTIONS]
-    assert "1, 3, 5" in figure.texts[0].get_text()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["original", *CORRUPTIONS]
+    assert "1, 3, 5" in figure.get_suptitle()
     original, *strips = (axes.images[0].get_array() for axes in figure.axes)
     assert np.array_equal(original[:, :20].transpose(2, 0, 1), image.expand(3, -1, -1))
     assert (original[:, 20:] == 255).all()
@@ -211,7 +209,7 @@ def test_samples_are_what_corrupt_makes_of_the_image(channels: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 20), (150, 300)])
-def test_samples_of_any_size_lie_beside_each_other(
+def test_corruption_samples_figure_does_not_overlap(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
@@ -220,7 +218,8 @@ def test_samples_of_any_size_lie_beside_each_other(
     figure = corruption_samples_figure(photograph(3, *size))
     assert_all_text_is_inside(figure)
     boxes = [axes.bbox for axes in figure.axes] + [
-        text.get_window_extent() for text in figure.texts
+        text.get_window_extent()
+        for text in [*figure.texts, *(axes._left_title for axes in figure.axes)]
     ]
     for index, box in enumerate(boxes):
         assert box.x0 >= 0
@@ -233,7 +232,7 @@ def test_samples_of_any_size_lie_beside_each_other(
         assert axes.bbox.width / width == pytest.approx(axes.bbox.height / height)
 
 
-def test_nothing_to_draw_is_refused() -> None:
+def test_robustness_figures_without_curves() -> None:
     for figure in (attack_curves_figure, corruption_figure):
         with pytest.raises(SeewhyError, match="give at least one curve"):
             figure([])

@@ -1,4 +1,3 @@
-import io
 import re
 
 import matplotlib as mpl
@@ -55,15 +54,14 @@ def row_names(figure):
 
 
 def assert_nothing_is_cut_off_or_overlaps(figure):
-    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
     with mpl.rc_context(STYLE):
-        figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
+        figure.draw_without_rendering()
         texts = [
             text
             for axes in figure.axes
             for text in (*axes.get_yticklabels(), *axes.get_xticklabels())
         ] + figure.texts
-        boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
     width, height = figure.bbox.width, figure.bbox.height
     for box in boxes:
         assert box.x0 >= 0
@@ -76,7 +74,7 @@ def assert_nothing_is_cut_off_or_overlaps(figure):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_row_shows_different_images_of_its_class(channels):
+def test_samples_figure_rows(channels):
     split = split_of(torch.arange(120) % 4, channels)
     figure = samples_figure(split, ["a", "b", "c", "d"], per_class=6)
     assert isinstance(figure, Figure)
@@ -89,7 +87,7 @@ def test_each_row_shows_different_images_of_its_class(channels):
         assert all(index % 4 == row for index in shown)
 
 
-def test_the_seed_chooses_the_images():
+def test_samples_figure_seed():
     split = split_of(torch.arange(120) % 4)
     one, again, other = (
         pictures(samples_figure(split, "abcd", seed=seed))[0] for seed in (0, 0, 1)
@@ -98,14 +96,14 @@ def test_the_seed_chooses_the_images():
     assert not np.array_equal(one, other)
 
 
-def test_a_class_with_few_images_leaves_white_cells_without_frames():
+def test_samples_figure_of_a_small_class():
     figure = samples_figure(split_of([0, 0, 0, 0, 1, 1]), ["four", "two", "none"], per_class=4)
     rows = cells(pictures(figure)[0])
     assert [sum((image != 255).any() for image in row) for row in rows] == [4, 2, 0]
     assert len(figure.axes[0].collections[0].get_paths()) == 6
 
 
-def test_of_many_classes_twenty_are_shown_evenly_spaced():
+def test_samples_figure_of_many_classes():
     split = split_of(torch.arange(100))
     figure = samples_figure(split, [f"class {index}" for index in range(100)], per_class=2)
     names = row_names(figure)
@@ -119,19 +117,19 @@ def test_of_many_classes_twenty_are_shown_evenly_spaced():
 
 @pytest.mark.parametrize("count", [1, 2, 10, 13, 100])
 @pytest.mark.parametrize("size", [(8, 8), (20, 12)])
-def test_labels_of_samples_are_whole_and_apart(count, size):
+def test_samples_figure_text_does_not_overlap(count, size):
     names = [f"WIDE {index} " + "mmm" * (index % 12) for index in range(count)]
     figure = samples_figure(noisy_split(40, 3, *size), names, per_class=3)
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 
-def test_a_dollar_in_a_name_is_no_formula():
+def test_samples_figure_names_are_not_formulas():
     figure = samples_figure(split_of([0, 1]), ["$5$", r"$\nonsense"])
     assert_nothing_is_cut_off_or_overlaps(figure)
     assert row_names(figure)[0] == r"\$5\$"
 
 
-def test_pixels_are_square_and_not_smoothed():
+def test_samples_figure_pixels_are_square():
     figure = samples_figure(noisy_split(30, 3, 20, 12), ["a", "b", "c"])
     (axes,) = figure.axes
     image = axes.images[0]
@@ -140,13 +138,13 @@ def test_pixels_are_square_and_not_smoothed():
     assert axes.bbox.width / width == pytest.approx(axes.bbox.height / height)
 
 
-def test_large_images_are_shrunk_and_keep_their_aspect():
+def test_samples_figure_of_large_images():
     figure = samples_figure(noisy_split(6, 3, 300, 150), ["a", "b", "c"], per_class=2)
     gap = round(0.05 * 128)
     assert pictures(figure)[0].shape == (3 * 128 + 2 * gap, 2 * 64 + gap, 3)
 
 
-def test_no_images_per_class_is_refused():
+def test_samples_figure_per_class_error():
     with pytest.raises(SeewhyError, match="per_class must be 1 or more, found 0"):
         samples_figure(split_of([0, 1]), ["a", "b"], per_class=0)
 
@@ -163,7 +161,7 @@ def shown_after(figure, column, split):
     return np.stack([row[column] for row in rows]), candidates[places]
 
 
-def test_columns_are_the_original_each_step_alone_and_all_together():
+def test_augmentations_figure_columns():
     split = noisy_split(50)
     figure = augmentations_figure(split, ["flip:1", lambda images: 255 - images])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
@@ -179,11 +177,11 @@ def test_columns_are_the_original_each_step_alone_and_all_together():
     ("steps", "columns"),
     [([], 1), (["crop:2"], 2), ("crop:2", 2), (["crop:2", "flip", "cutout:3"], 5)],
 )
-def test_there_are_as_many_columns_as_make_sense(steps, columns):
+def test_augmentations_figure_column_count(steps, columns):
     assert len(augmentations_figure(noisy_split(20), steps).axes[0].get_xticklabels()) == columns
 
 
-def test_mixing_finds_partners_and_the_global_generator_is_left_alone():
+def test_augmentations_figure_of_mixup():
     split, before = noisy_split(50), torch.get_rng_state()
     figure = augmentations_figure(split, ["mixup:100"])
     mixed, originals = shown_after(figure, 1, split)
@@ -191,14 +189,14 @@ def test_mixing_finds_partners_and_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_augmentations_of_few_gray_images_still_make_a_figure():
+def test_augmentations_figure_of_few_gray_images():
     figure = augmentations_figure(noisy_split(2, channels=1), ["trivial-augment", "cutmix"])
     assert len(cells(pictures(figure)[0])) == 2
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (6, 20), (20, 6)])
-def test_long_steps_are_wrapped_whole_and_apart(size):
+def test_augmentations_figure_wraps_headers(size):
     steps = [
         "random-erasing:p=0.5,min_area=0.02,max_area=0.2",
         "alternating-flip",
@@ -214,12 +212,12 @@ def test_long_steps_are_wrapped_whole_and_apart(size):
         )
 
 
-def test_wrong_steps_are_named():
+def test_augmentations_figure_wrong_step():
     with pytest.raises(SeewhyError, match="unknown augmentation 'flop'"):
         augmentations_figure(noisy_split(10), ["flop"])
 
 
-def test_together_means_what_training_does():
+def test_augmentations_figure_together_as_in_training():
     split = noisy_split(64)
     figure = augmentations_figure(split, ["flip", "crop:2"], seed=4)
     together, originals = shown_after(figure, 3, split)

@@ -22,8 +22,8 @@ from seewhy.experiments.statistics import (
     pairwise_tests,
     rank_recipes,
 )
-from seewhy.figures.image_grid import text_height, text_width, truncate
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from seewhy.figures.text import text_height, text_width, truncate
 
 _COLORS = (
     BLUE,

@@ -1,4 +1,4 @@
-"""Pictures of confidence: how far it can be believed, and what is gained by answering only where it is high."""
+"""Calibration of confidence, and selective prediction."""
 
 import matplotlib as mpl
 import numpy as np
@@ -9,35 +9,38 @@ from seewhy.diagnosis.calibration import Calibration, RiskCoverageCurve
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 
 SIZE = (4.4, 3.1)  # inches
-GRAY = "0.45"  # of what the data are compared with
-FEW = 20  # images, of which an accuracy says little
+GRAY = "0.45"  # of reference lines
+MIN_IMAGES = 20  # with fewer, the accuracy of a bin says little
 
 
 def reliability_figure(before: Calibration, after: Calibration | None = None) -> Figure:
-    """Accuracy by confidence, bin by bin, before and after temperature scaling, and below how the images are spread.
+    """Plot a reliability diagram with the distribution of confidence below it.
 
-    A stem from the diagonal, where confidence is right, shows how far off a bin is. Bins of fewer than 20 images are hollow and
-    apart from the line.
+    Stems show how far each bin is from the diagonal, that is, from perfect calibration. Bins with
+    fewer than 20 images are hollow and not connected.
+
+    Args:
+        before: Calibration of the model as trained.
+        after: Calibration after temperature scaling.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
-        axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(4.5, 1))
+        axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(4.5, 1))
         axes.plot([0, 100], [0, 100], color=GRAY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         name = "as trained" if after else "this model"
         _reliability(axes, before, VERMILION, "-", "o", f"{name}, ECE {_percent(before.ece)}")
-        _spread(strip, before, VERMILION, "-")
+        _histogram(histogram, before, VERMILION, "-")
         if after:
-            _reliability(
-                axes, after, BLUE, "--", "s", f"temperature scaled, ECE {_percent(after.ece)}"
-            )
-            _spread(strip, after, BLUE, "--")
+            label = f"temperature-scaled, ECE {_percent(after.ece)}"
+            _reliability(axes, after, BLUE, "--", "s", label)
+            _histogram(histogram, after, BLUE, "--")
         axes.set_title("Accuracy by confidence", loc="left")
         axes.set_ylabel("accuracy [%]")
         axes.set(xlim=(0, 102), ylim=(-4, 104), yticks=range(0, 101, 25))
-        strip.set_ylabel("images [%]")
-        strip.set_ylim(bottom=0)
-        strip.set_xlabel("confidence [%]")
-        strip.set_xticks(range(0, 101, 20))
+        histogram.set_ylabel("images [%]")
+        histogram.set_ylim(bottom=0)
+        histogram.set_xlabel("confidence [%]")
+        histogram.set_xticks(range(0, 101, 20))
         figure.align_ylabels()
         axes.legend(
             loc="best",
@@ -50,70 +53,65 @@ def reliability_figure(before: Calibration, after: Calibration | None = None) ->
     return figure
 
 
-def risk_coverage_figure(coverage: RiskCoverageCurve) -> Figure:
-    """Accuracy by the share of images that are answered, the most confident first, beside the best order that there could be.
+def risk_coverage_figure(curve: RiskCoverageCurve) -> Figure:
+    """Plot selective accuracy against coverage, beside the ideal ranking.
 
-    Above stands the confidence that an image needs in order to be among them.
+    The axis on top is the confidence threshold for each coverage.
     """
-    share, accuracy = 100 * coverage.coverage.numpy(), 100 * coverage.accuracy.numpy()
+    coverage, accuracy = 100 * curve.coverage.numpy(), 100 * curve.accuracy.numpy()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        possible = np.linspace(0.25, 100, 400)
-        best = 100 * np.minimum(1, accuracy[-1] / possible)
+        x = np.linspace(0.25, 100, 400)
         axes.plot(
-            possible,
-            best,
+            x,
+            100 * np.minimum(1, accuracy[-1] / x),
             color=GRAY,
             linewidth=1,
             linestyle=(0, (4, 3)),
-            label="if every mistake came last",
+            label="ideal ranking",
         )
-        marker = "o" if len(share) <= 30 else ""
         axes.plot(
-            share,
+            coverage,
             accuracy,
             color=BLUE,
             linewidth=1.8,
-            marker=marker,
+            marker="o" if len(coverage) <= 30 else "",
             markersize=3,
-            label=f"as it is, area under risk {coverage.aurc:.4f}",
+            label=f"this model, AURC {curve.aurc:.4f}",
         )
         axes.plot(100, accuracy[-1], color=BLUE, marker="o", markersize=6, clip_on=False, zorder=3)
         low = min(accuracy.min(), 99.0)
         axes.set(xlim=(0, 100), ylim=(low - 0.35 * (100 - low), 100 + 0.03 * (100 - low)))
         axes.annotate(
-            f"all: {accuracy[-1]:.2f}%",
+            f"all images: {accuracy[-1]:.2f}%",
             (100, accuracy[-1]),
             (-9, -3),
             textcoords="offset points",
             ha="right",
             va="top",
         )
-        axes.set_title("Accuracy where the model is sure enough", loc="left")
-        axes.set_xlabel("answered images [%]")
-        axes.set_ylabel("accuracy of those [%]")
+        axes.set_title("Selective prediction", loc="left")
+        axes.set_xlabel("coverage [%]")
+        axes.set_ylabel("selective accuracy [%]")
         axes.legend(frameon=False, loc="lower left", borderaxespad=0.1, handlelength=2.4)
-        _thresholds(axes, coverage)
+        _add_thresholds(axes, curve)
     return figure
 
 
 def _reliability(
     axes: Axes, bins: Calibration, color: str, line: str, marker: str, label: str
 ) -> None:
-    some = bins.images > 0
-    images, confidence, accuracy = (
-        bins.images[some].numpy(),
-        100 * bins.confidence[some].numpy(),
-        100 * bins.accuracy[some].numpy(),
-    )
-    many = images >= FEW
-    axes.vlines(
-        confidence, confidence, accuracy, color=color, alpha=0.35, linewidth=np.where(many, 3, 1)
-    )
+    present = bins.images > 0
+    images = bins.images[present].numpy()
+    confidence = 100 * bins.confidence[present].numpy()
+    accuracy = 100 * bins.accuracy[present].numpy()
+    reliable = images >= MIN_IMAGES
+    width = np.where(reliable, 3, 1)
+    axes.vlines(confidence, confidence, accuracy, color=color, alpha=0.35, linewidth=width)
     axes.plot(
-        confidence[many],
-        accuracy[many],
+        confidence[reliable],
+        accuracy[reliable],
         color=color,
         linestyle=line,
         marker=marker,
@@ -122,8 +120,8 @@ def _reliability(
         label=label,
     )
     axes.plot(
-        confidence[~many],
-        accuracy[~many],
+        confidence[~reliable],
+        accuracy[~reliable],
         color=color,
         linestyle="",
         marker=marker,
@@ -132,30 +130,30 @@ def _reliability(
     )
 
 
-def _spread(axes: Axes, bins: Calibration, color: str, line: str) -> None:
+def _histogram(axes: Axes, bins: Calibration, color: str, line: str) -> None:
     shares = 100 * bins.images.numpy() / bins.images.sum().item()
     edges = 100 * bins.edges.numpy()
     axes.stairs(shares, edges, color=color, alpha=0.2, fill=True)
     axes.stairs(shares, edges, color=color, linestyle=line, linewidth=1)
 
 
-def _thresholds(axes: Axes, coverage: RiskCoverageCurve) -> None:
-    """An axis on top: the confidence at every tick of the axis below."""
-    above = axes.secondary_xaxis("top")
-    ticks = [tick for tick in range(20, 101, 20) if tick >= 100 * coverage.coverage[0]]
-    places = np.searchsorted(coverage.coverage.numpy(), np.array(ticks) / 100 - 1e-9)
-    above.set_xticks(ticks, [_sure(coverage.confidence[place].item()) for place in places])
-    above.set_xlabel("least confidence [%]")
-    above.spines["top"].set_visible(False)
-    above.tick_params(length=0)
+def _add_thresholds(axes: Axes, curve: RiskCoverageCurve) -> None:
+    """An axis on top: the confidence threshold at every tick of the axis below."""
+    top = axes.secondary_xaxis("top")
+    ticks = [tick for tick in range(20, 101, 20) if tick >= 100 * curve.coverage[0]]
+    indices = np.searchsorted(curve.coverage.numpy(), np.array(ticks) / 100 - 1e-9)
+    top.set_xticks(ticks, [_threshold(curve.confidence[index].item()) for index in indices])
+    top.set_xlabel("confidence threshold [%]")
+    top.spines["top"].set_visible(False)
+    top.tick_params(length=0)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-def _sure(confidence: float) -> str:
-    """A confidence in percent, with digits enough not to look like certainty."""
+def _threshold(confidence: float) -> str:
+    """A confidence in percent, with enough digits not to be rounded to 100."""
     for digits in (0, 1, 2):
         if confidence < 1 - 0.5 * 10 ** (-2 - digits):
             return f"{100 * confidence:.{digits}f}"

@@ -1,75 +1,72 @@
-"""What the pictures of explanations say in words; measured within `STYLE`, which says how large text is."""
+"""Captions of explanations; create them within `STYLE`, for its font."""
 
 from collections.abc import Sequence
 
 from seewhy.attribution.explanation import Explanation
-from seewhy.figures.image_grid import WIDEST, Label, text_width, truncate
+from seewhy.figures.image_grid import MAX_LABEL, Label
 from seewhy.figures.style import VERMILION
+from seewhy.figures.text import text_width, truncate
 
 
-def prediction_caption(explanation: Explanation, row: int) -> Label:
-    """What the image is and what the model says, and what is explained unless it is just that."""
+def prediction_label(explanation: Explanation, row: int) -> Label:
+    """True class, predicted class, and target; colored if the prediction is wrong."""
     wrong = explanation.labels is not None and explanation.labels[row] != explanation.predicted[row]
     lines = (
-        *truth(explanation, row),
-        prediction(explanation, row, before="predicted "),
-        *target_caption(explanation, row),
+        *true_class(explanation, row),
+        predicted_class(explanation, row, prefix="predicted: "),
+        *target(explanation, row),
     )
     return Label(lines, VERMILION if wrong else "black")
 
 
-def truth(explanation: Explanation, row: int) -> tuple[str, ...]:
-    """A line for the true class, where it is known."""
+def true_class(explanation: Explanation, row: int) -> tuple[str, ...]:
+    """A line with the true class, if it is known."""
     if explanation.labels is None:
         return ()
-    return (_fitted("true ", explanation.classes[int(explanation.labels[row])]),)
+    return (_fit("true: ", explanation.classes[int(explanation.labels[row])]),)
 
 
-def prediction(explanation: Explanation, row: int, width: float = WIDEST, before: str = "") -> str:
-    """The predicted class with its probability, and whether it is right, in `width` inches."""
+def predicted_class(
+    explanation: Explanation, row: int, width: float = MAX_LABEL, prefix: str = ""
+) -> str:
+    """The predicted class with its probability and ✓ or ✗, in `width` inches."""
     predicted = int(explanation.predicted[row])
-    mark = (
-        ""
-        if explanation.labels is None
-        else " ✓"
-        if int(explanation.labels[row]) == predicted
-        else " ✗"
-    )
-    return _fitted(
-        before, explanation.classes[predicted], f" {explanation.confidence[row]:.2f}{mark}", width
-    )
+    mark = ""
+    if explanation.labels is not None:
+        mark = " ✓" if int(explanation.labels[row]) == predicted else " ✗"
+    suffix = f" {explanation.confidence[row]:.2f}{mark}"
+    return _fit(prefix, explanation.classes[predicted], suffix, width)
 
 
-def target_caption(explanation: Explanation, row: int, width: float = WIDEST) -> tuple[str, ...]:
-    """A line for a target that is not the predicted class."""
+def target(explanation: Explanation, row: int, width: float = MAX_LABEL) -> tuple[str, ...]:
+    """A line with the target of the explanation, unless it is the predicted class."""
     weights = explanation.weights[row]
-    named = [
-        (explanation.classes[place], weights[place].item())
-        for place in weights.nonzero().flatten().tolist()
+    terms = [  # in order of weight; two classes may have one name
+        (weights[index].item(), explanation.classes[index])
+        for index in weights.argsort(descending=True, stable=True).tolist()
+        if weights[index] != 0
     ]
-    if weights[explanation.predicted[row]] == 1 and len(named) == 1:
+    if weights[explanation.predicted[row]] == 1 and len(terms) == 1:
         return ()
-    if any(abs(weight) != 1 for _, weight in named) or len(named) not in (1, 2):
-        return ("explained: weighted classes",)
-    named.sort(key=lambda each: -each[1])
-    words = [name if weight > 0 else f"not {name}" for name, weight in named]
-    return (_fitted("explained ", ", ".join(words), "", width),)
+    if len(terms) not in (1, 2) or any(abs(weight) != 1 for weight, _ in terms):
+        return ("target: weighted classes",)
+    names = [name if weight > 0 else f"not {name}" for weight, name in terms]
+    return (_fit("target: ", ", ".join(names), "", width),)
 
 
 def headers(explanation: Explanation, keys: Sequence[tuple[str, str]]) -> list[str]:
-    """The layers, and the methods where there are several."""
-    return [
-        f"{layer}\n{method}" if len(explanation.methods) > 1 else layer for layer, method in keys
-    ]
+    """The layer above each column, and the method if there are several."""
+    if len(explanation.methods) == 1:
+        return [layer for layer, _ in keys]
+    return [f"{layer}\n{method}" for layer, method in keys]
 
 
 def corner(explanation: Explanation) -> str:
-    """The method where there is only one, so that it need not stand above every column."""
+    """The method if there is only one, so that it is not repeated above every column."""
     return explanation.methods[0] if len(explanation.methods) == 1 else ""
 
 
-def _fitted(before: str, name: str, after: str = "", width: float = WIDEST) -> str:
-    """A class in a line of text, shortened so that the rest of the line stays whole."""
-    return (
-        before + truncate(name, width - text_width(before + "|") - text_width("|" + after)) + after
-    )
+def _fit(prefix: str, name: str, suffix: str = "", width: float = MAX_LABEL) -> str:
+    """A line of text in which the class name is shortened and the rest is not."""
+    room = width - text_width(prefix + "|") - text_width("|" + suffix)
+    return prefix + truncate(name, room) + suffix

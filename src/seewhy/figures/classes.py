@@ -1,4 +1,4 @@
-"""Pictures of classes: how often each is recognized, and which are taken for which."""
+"""Accuracy by class, and the confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -12,36 +12,37 @@ from torch import Tensor
 
 from seewhy.diagnosis.metrics import ClassScore
 from seewhy.errors import SeewhyError
-from seewhy.figures.image_grid import text_width, truncate
 from seewhy.figures.style import BLUE, STYLE, VERMILION
+from seewhy.figures.text import text_width, truncate
 
 WIDTH = 4.4  # inches
-ROW = 0.2  # inches, of a class
-MOST_ROWS = 40  # classes that class_figure shows
-MOST_CELLS = 100  # classes that confusion_figure shows
-MOST_NUMBERS = 20  # classes up to which the counts are written into the cells
-LONGEST = 1.2  # inches, of a class's name
-MISTAKES = LinearSegmentedColormap.from_list("mistakes", ["#ffffff", VERMILION])
+ROW_HEIGHT = 0.2  # inches
+MAX_ROWS = 40  # classes of class_figure
+MAX_CLASSES = 100  # classes of confusion_figure
+MAX_NUMBERED = 20  # classes up to which counts are written into the cells
+NAME_WIDTH = 1.2  # inches, of a class name
+ERRORS = LinearSegmentedColormap.from_list("errors", ["#ffffff", VERMILION])
 
 
 def class_figure(scores: Sequence[ClassScore]) -> Figure:
-    """The accuracy of every class with its 95% interval, the worst first, and the mean over classes.
+    """Plot the accuracy of each class with its 95% interval, worst first, and their mean.
 
-    Of more than 40 classes the 40 worst are shown. Raises SeewhyError where no class has images.
+    Of more than 40 classes the 40 worst are shown. Raises SeewhyError if no class has images.
     """
     ranked = sorted((score for score in scores if score.images), key=lambda score: score.accuracy)
     if not ranked:
-        raise SeewhyError("no class has images, so that there is no accuracy to show")
-    rows = ranked[:MOST_ROWS]
+        raise SeewhyError("no class has images, so there is no accuracy to show")
+    rows = ranked[:MAX_ROWS]
     accuracy = 100 * np.array([row.accuracy for row in rows])
     interval = 100 * np.array([row.interval for row in rows])
     mean = 100 * float(np.mean([row.accuracy for row in ranked]))
-    places = np.arange(len(rows))
+    y = np.arange(len(rows))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.95 + ROW * max(len(rows), 4)), layout="constrained")
+        height = 0.95 + ROW_HEIGHT * max(len(rows), 4)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
-        axes.hlines(places, *interval.T, color=BLUE, linewidth=1.6, alpha=0.55)
-        axes.plot(accuracy, places, color=BLUE, linestyle="", marker="o", markersize=5)
+        axes.hlines(y, *interval.T, color=BLUE, linewidth=1.6, alpha=0.55)
+        axes.plot(accuracy, y, color=BLUE, linestyle="", marker="o", markersize=5)
         axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
         axes.annotate(
             f"mean {mean:.1f}",
@@ -51,108 +52,99 @@ def class_figure(scores: Sequence[ClassScore]) -> Figure:
             textcoords="offset points",
             ha="center",
         )
-        axes.set_yticks(places, [truncate(row.name, LONGEST) for row in rows])
+        axes.set_yticks(y, [truncate(row.name, NAME_WIDTH) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_title(_ranking(len(rows), len(ranked), len(scores)), loc="left", pad=16)
-        axes.set_xlabel("accuracy [%], with 95% interval")
-        beside = axes.secondary_yaxis("right")
-        beside.set_yticks(places, [f"{value:.1f}" for value in accuracy])
-        beside.spines["right"].set_visible(False)
-        for each in (axes, beside):
-            each.tick_params(axis="y", length=0)
+        axes.set_title(_class_title(len(rows), len(ranked), len(scores)), loc="left", pad=16)
+        axes.set_xlabel("accuracy [%] with 95% interval")
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(y, [f"{value:.1f}" for value in accuracy])
+        right.spines["right"].set_visible(False)
+        for side in (axes, right):
+            side.tick_params(axis="y", length=0)
         low, high = interval.min(), interval.max()
         axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     return figure
 
 
-def confusion_figure(
-    counts: Tensor, classes: Sequence[str]
-) -> Figure:  # (K, K) int64, true class by row
-    """Which classes are taken for which, in shares of the true class: mistakes in color, what is right in gray.
+def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
+    """Show the confusion matrix: errors in color, as shares of the true class.
 
-    Counts are written up to 20 classes. Of more than 100 classes those with the most mistakes are shown. Raises SeewhyError for
-    counts that do not fit the classes.
+    Counts are written into the cells of up to 20 classes. Of more than 100 classes those with the
+    most errors are shown.
+
+    Args:
+        counts: (K, K) int64; rows are true classes, columns predicted classes.
+        classes: K class names.
+
+    Raises:
+        SeewhyError: If the counts do not match the classes.
     """
     if counts.shape != (len(classes), len(classes)) or len(classes) == 0:
         raise SeewhyError(
-            f"{len(classes)} classes need counts (K, K) of as many, at least 1, found {tuple(counts.shape)}"
+            f"confusion_figure() needs counts (K, K) of K classes, at least 1, found "
+            f"{tuple(counts.shape)} for {len(classes)} classes"
         )
     counts = counts.cpu()
-    shares = 100 * counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
-    chosen = _most_mistaken(counts)
-    counts, shown, names = (
-        counts[chosen][:, chosen],
-        shares[chosen][:, chosen].numpy(),
-        [classes[index] for index in chosen],
-    )
-    written = len(names) <= MOST_NUMBERS
-    side = min(0.9, max(0.34, 2.4 / len(names))) if written else 0.1  # inches
-    with mpl.rc_context(
-        STYLE
-        | {
-            "axes.grid": False,
-            "font.size": 8 if written else 6,
-            "axes.labelsize": STYLE["font.size"],
-        }
-    ):
-        names = [truncate(name, LONGEST) for name in names]
-        beside = max(map(text_width, names))
+    all_shares = 100 * counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
+    indices = _most_confused(counts)
+    counts, shares = counts[indices][:, indices], all_shares[indices][:, indices].numpy()
+    numbered = len(indices) <= MAX_NUMBERED
+    side = min(0.9, max(0.34, 2.4 / len(indices))) if numbered else 0.1  # inches of a cell
+    sizes = {"font.size": 8 if numbered else 6, "axes.labelsize": STYLE["font.size"]}
+    with mpl.rc_context({**STYLE, **sizes, "axes.grid": False}):
+        names = [truncate(classes[index], NAME_WIDTH) for index in indices]
+        margin = max(map(text_width, names))
         extent = side * len(names)
-        # compressed: constrained, for axes whose shape is fixed
-        figure = Figure(
-            figsize=(max(WIDTH, extent + beside + 1.1), extent + beside + 0.65), layout="compressed"
-        )
+        size = (max(WIDTH, extent + margin + 1.1), extent + margin + 0.65)
+        figure = Figure(figsize=size, layout="compressed")  # constrained, for a fixed aspect
         axes = figure.subplots()
-        own = np.eye(len(names), dtype=bool)
-        most = np.where(own, 0, shown).max()
-        image = axes.imshow(np.ma.masked_array(shown, own), cmap=MISTAKES, vmin=0, vmax=most or 1)
-        axes.imshow(np.ma.masked_array(np.full_like(shown, 0.9), ~own), cmap="gray", vmin=0, vmax=1)
-        _name_cells(axes, names)
-        if written:
+        diagonal = np.eye(len(names), dtype=bool)
+        peak = np.where(diagonal, 0, shares).max()
+        errors = np.ma.masked_array(shares, diagonal)
+        image = axes.imshow(errors, cmap=ERRORS, vmin=0, vmax=peak or 1)
+        light_gray = np.ma.masked_array(np.full_like(shares, 0.9), ~diagonal)
+        axes.imshow(light_gray, cmap="gray", vmin=0, vmax=1)
+        _label_cells(axes, names)
+        if numbered:
             _write_counts(axes, counts)
-        of = f", the {len(names)} with the most mistakes" if len(names) < len(classes) else ""
+        of = f", the {len(names)} classes with the most errors" if len(names) < len(classes) else ""
         figure.suptitle(
-            f"Images by true and predicted class{of}",
-            x=0.01,
-            ha="left",
-            fontsize=STYLE["axes.titlesize"],
+            f"Confusion matrix{of}", x=0.01, ha="left", fontsize=STYLE["axes.titlesize"]
         )
-        if most:
+        if peak:
             figure.colorbar(
                 image,
                 ax=axes,
-                label="mistakes [% of the true class]",
-                aspect=30 if written else 60,
+                label="errors [% of true class]",
+                aspect=30 if numbered else 60,
                 pad=0.02,
             )
     return figure
 
 
-def _ranking(shown: int, present: int, classes: int) -> str:
-    missing = f", {classes - present} without images" if present < classes else ""
-    return (
-        f"The {shown} worst of {present} classes"
-        if shown < present
-        else "Accuracy by class, the worst first"
-    ) + missing
+def _class_title(shown: int, present: int, total: int) -> str:
+    missing = f", {total - present} without images" if present < total else ""
+    if shown < present:
+        return f"The {shown} worst of {present} classes{missing}"
+    return f"Accuracy by class, worst first{missing}"
 
 
-def _most_mistaken(counts: Tensor) -> list[int]:
-    """The classes to show, in their order: those that most mistakes are made of or into."""
-    wrong = counts.clone().fill_diagonal_(0)
-    order = (wrong.sum(0) + wrong.sum(1)).argsort(descending=True, stable=True)
-    return sorted(order[:MOST_CELLS].tolist())
+def _most_confused(counts: Tensor) -> list[int]:
+    """Indices of the classes with the most errors, as true or predicted class, in order."""
+    errors = counts.clone().fill_diagonal_(0)
+    order = (errors.sum(0) + errors.sum(1)).argsort(descending=True, stable=True)
+    return sorted(order[:MAX_CLASSES].tolist())
 
 
-def _name_cells(axes: Axes, names: Sequence[str]) -> None:
-    places = range(len(names))
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+def _label_cells(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    edges = np.arange(len(names) + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
     axes.grid(which="minor", color="0.85", linewidth=0.4, alpha=1)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
@@ -160,7 +152,6 @@ def _name_cells(axes: Axes, names: Sequence[str]) -> None:
 
 def _write_counts(axes: Axes, counts: Tensor) -> None:
     for row, column in torch.nonzero(counts).tolist():
-        muted = "0.35" if row == column else "black"
-        axes.text(
-            column, row, f"{counts[row, column]}", ha="center", va="center", color=muted, size=7
-        )
+        color = "0.35" if row == column else "black"
+        text = f"{counts[row, column]}"
+        axes.text(column, row, text, ha="center", va="center", color=color, size=7)

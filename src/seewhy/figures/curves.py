@@ -1,4 +1,4 @@
-"""Loss, accuracy and learning rate over a run."""
+"""Loss, accuracy, and learning rate over a run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,61 +15,60 @@ Points = list[tuple[float, float]]
 
 
 def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: str = "") -> Figure:
-    """Loss, accuracy and learning rate by epoch, of training (dashed) and of the `held_out` split.
+    """Plot loss, accuracy, and learning rate by epoch, for training (dashed) and held-out images.
 
-    Training is measured while it goes on, on augmented images and smoothed labels, so it may lie below the held-out split.
+    Training loss and accuracy are measured during the epoch, on augmented images and smoothed
+    labels, so they may be worse than those of the held-out split.
+
+    Args:
+        history: One entry per epoch.
+        held_out: Name of the held-out split.
+        title: Name of the run.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.2), layout="constrained")
-        loss, accuracy, rate = figure.subplots(1, 3)
+        loss, accuracy, lr = figure.subplots(1, 3)
         _plot_loss(loss, history, held_out)
         _plot_accuracy(accuracy, history, held_out)
-        _plot_rate(rate, history)
-        spent = f"{history[-1].epoch:g} epochs in {history[-1].seconds:,.0f} s of training"
-        heading = f"{title}: {spent}" if title else spent
+        _plot_lr(lr, history)
+        summary = f"{history[-1].epoch:g} epochs, training time {history[-1].seconds:,.0f} s"
+        heading = f"{title}: {summary}" if title else summary
         figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
     return figure
 
 
 def loss_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure:
-    """Loss by epoch, and by second along the top."""
+    """Plot the loss by epoch, with training time on top."""
     with mpl.rc_context(STYLE):
         figure, axes = _panel()
         _plot_loss(axes, history, held_out)
-        _seconds_on_top(axes, history)
+        _add_seconds(axes, history)
     return figure
 
 
 def accuracy_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure:
-    """Accuracy by epoch, and by second along the top."""
+    """Plot the accuracy by epoch, with training time on top."""
     with mpl.rc_context(STYLE):
         figure, axes = _panel()
         _plot_accuracy(axes, history, held_out)
-        _seconds_on_top(axes, history)
+        _add_seconds(axes, history)
     return figure
 
 
 def lr_schedule_figure(history: Sequence[EpochStats]) -> Figure:
-    """Learning rate by epoch, and momentum on an axis of its own."""
+    """Plot learning rate and momentum by epoch."""
     with mpl.rc_context(STYLE):
         figure, axes = _panel()
-        _plot_rate(axes, history)
-        momentum = axes.twinx()
-        _curve(
-            momentum,
-            [(row.epoch, row.momentum) for row in history],
-            VERMILION,
-            "--",
-            "momentum, right",
-        )
-        momentum.set_ylim(0, 1.02)
-        momentum.spines["right"].set_visible(True)
-        momentum.grid(False)
+        _plot_lr(axes, history)
+        right = axes.twinx()
+        _plot(right, [(row.epoch, row.momentum) for row in history], VERMILION, "--")
+        right.set_ylim(0, 1.02)
+        right.spines["right"].set_visible(True)
+        right.grid(False)
         axes.set_title("Learning rate and momentum", loc="left")
-        lines = [*axes.lines, *momentum.lines]
-        axes.legend(
-            lines, ["learning rate, left", "momentum, right"], frameon=False, loc="lower center"
-        )
+        lines = [*axes.lines, *right.lines]
+        labels = ["learning rate (left)", "momentum (right)"]
+        axes.legend(lines, labels, frameon=False, loc="lower center")
     return figure
 
 
@@ -79,78 +78,64 @@ def _panel() -> tuple[Figure, Axes]:
 
 
 def _plot_loss(axes: Axes, history: Sequence[EpochStats], held_out: str) -> None:
-    _curve(axes, [(row.epoch, row.train_loss) for row in history], BLUE, "--", "train, augmented")
-    _curve(
-        axes,
-        [(row.epoch, row.eval_loss) for row in history if row.eval_loss is not None],
-        VERMILION,
-        "-",
-        held_out,
-    )
-    _by_epoch(axes, "Cross entropy", history)
+    training = [(row.epoch, row.train_loss) for row in history]
+    evaluated = [(row.epoch, row.eval_loss) for row in history if row.eval_loss is not None]
+    _plot(axes, training, BLUE, "--", "train, augmented")
+    _plot(axes, evaluated, VERMILION, "-", held_out)
+    _label_epochs(axes, "Cross entropy", history)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="upper right")
 
 
 def _plot_accuracy(axes: Axes, history: Sequence[EpochStats], held_out: str) -> None:
-    _curve(
-        axes,
-        [(row.epoch, 100 * row.train_accuracy) for row in history],
-        BLUE,
-        "--",
-        "train, augmented",
-    )
-    held = [
+    training = [(row.epoch, 100 * row.train_accuracy) for row in history]
+    evaluated = [
         (row.epoch, 100 * row.eval_accuracy) for row in history if row.eval_accuracy is not None
     ]
-    _curve(axes, held, VERMILION, "-", f"{held_out}, last {held[-1][1]:.2f}" if held else held_out)
-    _by_epoch(axes, "Accuracy [%]", history)
+    _plot(axes, training, BLUE, "--", "train, augmented")
+    label = f"{held_out}, last {evaluated[-1][1]:.2f}%" if evaluated else held_out
+    _plot(axes, evaluated, VERMILION, "-", label)
+    _label_epochs(axes, "Accuracy [%]", history)
     axes.legend(frameon=False, loc="lower right")
 
 
-def _plot_rate(axes: Axes, history: Sequence[EpochStats]) -> None:
-    _curve(axes, [(row.epoch, row.lr) for row in history], "0.35", "-", "")
-    _by_epoch(axes, "Learning rate", history)
+def _plot_lr(axes: Axes, history: Sequence[EpochStats]) -> None:
+    _plot(axes, [(row.epoch, row.lr) for row in history], "0.35", "-")
+    _label_epochs(axes, "Learning rate", history)
     axes.set_ylim(bottom=0)
 
 
-def _by_epoch(axes: Axes, name: str, history: Sequence[EpochStats]) -> None:
-    axes.set_title(name, loc="left")
+def _label_epochs(axes: Axes, title: str, history: Sequence[EpochStats]) -> None:
+    axes.set_title(title, loc="left")
     axes.set_xlabel("epoch")
     axes.set_xlim(0, 1.02 * history[-1].epoch)
 
 
-def _seconds_on_top(axes: Axes, history: Sequence[EpochStats]) -> None:
-    """A second axis, on which as much training time has gone by as at the epoch below."""
+def _add_seconds(axes: Axes, history: Sequence[EpochStats]) -> None:
+    """An axis on top with the training time at each epoch."""
     epochs = np.array([0.0, *(row.epoch for row in history)])
     seconds = np.array([0.0, *(row.seconds for row in history)])
     pace = seconds[-1] / epochs[-1]
     if pace <= 0 or (np.diff(seconds) <= 0).any():
-        return  # so fast that the clock did not move
+        return  # faster than the clock's resolution
 
+    # beyond the ends at the mean pace
     def to_seconds(epoch: np.ndarray) -> Any:
         inside = np.interp(epoch, epochs, seconds)
-        return inside + pace * (
-            np.maximum(epoch - epochs[-1], 0) + np.minimum(epoch, 0)
-        )  # beyond the ends at the mean pace
+        return inside + pace * (np.maximum(epoch - epochs[-1], 0) + np.minimum(epoch, 0))
 
     def to_epochs(second: np.ndarray) -> Any:
         inside = np.interp(second, seconds, epochs)
         return inside + (np.maximum(second - seconds[-1], 0) + np.minimum(second, 0)) / pace
 
     top = axes.secondary_xaxis("top", functions=(to_seconds, to_epochs))
-    top.set_xlabel("seconds of training", fontsize=8)
+    top.set_xlabel("training time [s]", fontsize=8)
     top.tick_params(labelsize=8)
 
 
-def _curve(axes: Axes, points: Points, color: str, line: str, label: str) -> None:
+def _plot(axes: Axes, points: Points, color: str, line: str, label: str = "") -> None:
+    if not points:
+        return
     marker = "o" if len(points) <= 30 else ""
-    if points:
-        axes.plot(
-            *zip(*points, strict=True),
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markersize=3,
-            label=label,
-        )
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, color=color, linestyle=line, marker=marker, markersize=3, label=label)

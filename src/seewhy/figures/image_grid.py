@@ -1,38 +1,41 @@
-"""Images in rows and columns of a figure, each placed to the pixel, and text that fits beside them."""
+"""Images in rows and columns of a figure, placed so that a saved figure does not resample them.
+
+Matplotlib's layout engines fit axes into a figure of a given size. Here it is the other way round:
+a pixel of an image is a pixel of the file, and the figure is as large as its images and text need.
+"""
 
 import math
-import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
-from matplotlib.textpath import text_to_path
 from torch import Tensor
 from torch.nn import functional as F
 
 from seewhy.data.thumbnails import to_rgb
 from seewhy.figures.style import STYLE
+from seewhy.figures.text import text_height, text_width, truncate, wrap
 
+PIXEL: float = 1 / STYLE["savefig.dpi"]  # inches
 MARGIN = 0.08  # inches, around the figure and between a label and its images
+MIN_PITCH = 0.7  # inches from column to column, so that there is room for a header
+MAX_LABEL = 2.3  # inches
+MIN_WIDTH = 3.1  # inches of a figure, so that there is room for a line of text below
+NOTE_SCALE = 7 / 9  # font size of a note relative to other text
 
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Images of one size in rows and columns, and how far apart and how large they are shown."""
+    """Images of one size in rows and columns, with their spacing and scale."""
 
     images: Tensor  # (R, K, C, H, W) uint8
     scale: float  # inches per pixel
-    gaps: tuple[int, int] | None = (
-        None  # pixels between rows and between columns; by default 5% of the longer side
-    )
+    gaps: tuple[int, int] | None = None  # pixels between rows and columns; default 5% of a side
 
     @property
     def gap(self) -> tuple[int, int]:
@@ -40,48 +43,56 @@ class Tiles:
 
     @property
     def pitch(self) -> tuple[int, int]:
-        """Pixels from a row to the next, and from a column to the next."""
+        """Pixels from one row to the next, and from one column to the next."""
         return self.images.shape[-2] + self.gap[0], self.images.shape[-1] + self.gap[1]
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Height and width in inches, of the images with the gaps between them."""
-        height, width = (
-            count * pitch - gap
-            for count, pitch, gap in zip(self.images.shape, self.pitch, self.gap, strict=False)
-        )
+        """Height and width in inches, including the gaps."""
+        rows, columns = self.images.shape[:2]
+        height = rows * self.pitch[0] - self.gap[0]
+        width = columns * self.pitch[1] - self.gap[1]
         return self.scale * height, self.scale * width
 
     def centers(self, axis: int) -> list[float]:
-        """Where the middle of every row (axis 0) or column (axis 1) is, in pixels."""
-        return [
-            place * self.pitch[axis] + (self.images.shape[3 + axis] - 1) / 2
-            for place in range(self.images.shape[axis])
-        ]
+        """Middle of every row (axis 0) or column (axis 1), in pixels."""
+        offset = (self.images.shape[3 + axis] - 1) / 2
+        return [index * self.pitch[axis] + offset for index in range(self.images.shape[axis])]
 
 
-def show(
+def place_tiles(
     figure: Figure, tiles: Tiles, left: float, top: float, interpolation: str = "nearest"
 ) -> Axes:
-    """Framed images, `left` and `top` in inches from the figure's corner; an empty cell is white and has no frame."""
+    """Draw tiles at their scale, `left` and `top` inches from the figure's corner."""
     height, width = tiles.extent
-    whole_width, whole_height = figure.get_size_inches()
-    box = (
-        left / whole_width,
-        1 - (top + height) / whole_height,
-        width / whole_width,
-        height / whole_height,
+    total_width, total_height = figure.get_size_inches()
+    axes: Axes = figure.add_axes(
+        (
+            left / total_width,
+            1 - (top + height) / total_height,
+            width / total_width,
+            height / total_height,
+        )
     )
-    axes: Axes = figure.add_axes(box)
-    images, (below, beside) = to_rgb(tiles.images), tiles.gap
-    spaced = F.pad(images, (0, beside, 0, below), value=255)
-    picture = (
-        spaced.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)[:-below, :-beside]
-    )  # (height, width, 3)
-    axes.imshow(picture.numpy(), interpolation=interpolation, aspect="auto")
-    pitch_y, pitch_x = tiles.pitch
+    draw_tiles(axes, tiles, interpolation, aspect="auto")
+    return axes
+
+
+def draw_tiles(
+    axes: Axes, tiles: Tiles, interpolation: str = "nearest", aspect: str = "equal"
+) -> None:
+    """Draw framed images; a white image is an empty cell and gets no frame."""
+    images, (row_gap, column_gap) = to_rgb(tiles.images), tiles.gap
+    padded = F.pad(images, (0, column_gap, 0, row_gap), value=255)
+    mosaic = padded.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)[:-row_gap, :-column_gap]
+    axes.imshow(mosaic.numpy(), interpolation=interpolation, aspect=aspect)
+    row_pitch, column_pitch = tiles.pitch
     frames = [
-        Rectangle((column * pitch_x - 0.5, row * pitch_y - 0.5), images.shape[-1], images.shape[-2])
+        Rectangle(
+            (column * column_pitch - 0.5, row * row_pitch - 0.5),
+            images.shape[-1],
+            images.shape[-2],
+        )
         for row, column in (images != 255).flatten(2).any(2).nonzero().tolist()
     ]
     axes.add_collection(
@@ -92,62 +103,13 @@ def show(
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0, pad=72 * MARGIN)
-    return axes
-
-
-def text_width(text: str) -> float:
-    """How wide a line of text is, in inches."""
-    if not text.strip():
-        return 0.0
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font"
-        )  # a name in another script
-        font = FontProperties(size=mpl.rcParams["font.size"])
-        width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return float(width) / 72
-
-
-def text_height(lines: int) -> float:
-    """How high that many lines of text are, in inches."""
-    return 1.25 * float(mpl.rcParams["font.size"]) / 72 * lines
-
-
-def truncate(text: str, width: float) -> str:
-    """`text`, or as much of it as fits into `width` inches with an ellipsis."""
-    whole = text_width(text)
-    if whole > width:
-        kept = max(0, int(len(text) * width / whole)) + 3  # a start; letters differ in width
-        while kept > 1 and text_width(text[:kept] + "…") > width:
-            kept -= 1
-        text = text[:kept].rstrip() + "…"
-    return text.replace("$", r"\$")  # a dollar, not a formula
-
-
-def wrap(text: str, width: float, after: str = " ,:-") -> str:
-    """`text` in lines of at most `width` inches, broken after any of `after` but not before a digit, or shortened."""
-    lines = [""]
-    for part in re.split(rf"(?<=[{re.escape(after)}])(?!\d)", text):
-        if lines[-1] and text_width(lines[-1] + part.rstrip()) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(truncate(line.rstrip(), width) for line in lines)
-
-
-PIXEL: float = (
-    1 / STYLE["savefig.dpi"]
-)  # inches; a saved figure shows every pixel of a picture as one of its own
-NARROWEST = 0.7  # inches from column to column, so that there is room for a header
-WIDEST = 2.3  # inches, of a label
-LEAST = 3.1  # inches of a figure, so that there is room for a line of text below
-SMALL = 7 / 9  # size of a note, by that of other text
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A picture, what is written on it, and what is written below it."""
+    """An image, a note written on it, and a caption below it."""
 
-    picture: Tensor  # (3, H, W) uint8
+    image: Tensor  # (3, H, W) uint8
     note: str = ""
     caption: str = ""
 
@@ -161,43 +123,41 @@ class Label:
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
-    """Cells in rows and columns. Make and draw it within `STYLE`, which says how large text is."""
+class ImageGrid:
+    """Cells in rows and columns with labels. Create and draw it within `STYLE`, for its font."""
 
-    headers: Sequence[str]  # of the columns
-    labels: Sequence[Label]  # of the rows
+    headers: Sequence[str]  # one per column
+    labels: Sequence[Label]  # one per row
     cells: Sequence[Sequence[Cell | None]]  # row by row; None stays empty
     corner: str = ""  # above the labels
-    header_lines: int = 1  # there is room for at least so many
+    header_lines: int = 1  # at least
 
     @cached_property
     def tiles(self) -> Tiles:
-        """The pictures, as far apart as the text between them needs."""
-        white = torch.full_like(
-            next(cell.picture for row in self.cells for cell in row if cell), 255
-        )
+        """The images, as far apart as the text between them needs."""
+        present = [cell for row in self.cells for cell in row if cell]
+        white = torch.full_like(present[0].image, 255)
         images = torch.stack(
-            [torch.stack([cell.picture if cell else white for cell in row]) for row in self.cells]
+            [torch.stack([cell.image if cell else white for cell in row]) for row in self.cells]
         )
         height, width = images.shape[-2:]
         gap = round(0.05 * max(height, width))
-        captions = [cell.caption for row in self.cells for cell in row if cell and cell.caption]
-        below = (
-            text_height(1 + max(caption.count("\n") for caption in captions)) + MARGIN
-            if captions
-            else 0.0
-        )
-        rows = max(gap + _pixels(below), _pixels(self.label_height) - height)
-        return Tiles(images, PIXEL, (rows, max(gap, _pixels(NARROWEST) - width)))
+        captions = [cell.caption for cell in present if cell.caption]
+        caption_height = 0.0
+        if captions:
+            lines = 1 + max(caption.count("\n") for caption in captions)
+            caption_height = text_height(lines) + MARGIN
+        row_gap = max(gap + _pixels(caption_height), _pixels(self.label_height) - height)
+        return Tiles(images, PIXEL, (row_gap, max(gap, _pixels(MIN_PITCH) - width)))
 
     @property
     def label_height(self) -> float:
-        """Inches of the highest label."""
+        """Height of the highest label in inches."""
         return text_height(max(len(label.lines) for label in self.labels))
 
     @property
     def overhang(self) -> float:
-        """Inches by which a label may stand out above the first row."""
+        """Inches by which a label may protrude above the first row."""
         return max(0.0, 0.5 * (self.label_height - self.tiles.images.shape[-2] * PIXEL))
 
     @cached_property
@@ -209,84 +169,83 @@ class Sheet:
         ]
 
     @property
-    def above(self) -> float:
-        """Inches above the pictures."""
+    def top(self) -> float:
+        """Inches above the images."""
         lines = max(self.header_lines, *(header.count("\n") + 1 for header in self.wrapped_headers))
-        return _whole(2 * MARGIN + self.overhang + text_height(lines))
+        return _whole_pixels(2 * MARGIN + self.overhang + text_height(lines))
 
     @property
-    def beside(self) -> float:
-        """Inches left of the pictures."""
+    def left(self) -> float:
+        """Inches left of the images."""
         lines = [line for label in self.labels for line in label.lines]
-        widest = min(WIDEST, max(map(text_width, [*lines, self.corner])))
-        return _whole(
-            widest + max(MARGIN, 0.5 * self.tiles.gap[1] * PIXEL)
-        )  # a header may be wider than its pictures
+        widest = min(MAX_LABEL, max(map(text_width, [*lines, self.corner])))
+        # a header may be wider than its images
+        return _whole_pixels(widest + max(MARGIN, 0.5 * self.tiles.gap[1] * PIXEL))
 
     @property
-    def below(self) -> float:
-        """Inches below the pictures, where the last row has captions or a label that is higher than it."""
+    def bottom(self) -> float:
+        """Inches below the images, for captions and labels of the last row."""
         return self.tiles.gap[0] * PIXEL
 
 
-def draw(sheets: Sequence[Sheet], left: float = MARGIN, below: float = MARGIN) -> Figure:
-    """The sheets of equal size below each other, `left` and `below` inches from the edges of the figure."""
-    first = sheets[0]
+def draw_grids(grids: Sequence[ImageGrid], left: float = MARGIN, bottom: float = MARGIN) -> Figure:
+    """Draw grids of equal size below each other, with margins of `left` and `bottom` inches."""
+    first = grids[0]
     height, width = first.tiles.extent
-    beside = _whole(left) + max(sheet.beside for sheet in sheets)
-    above = max(sheet.above for sheet in sheets)
-    block = above + height + first.below
-    right = max(MARGIN, 0.5 * first.tiles.gap[1] * PIXEL)  # a header may be wider than its pictures
-    figure = Figure(
-        figsize=(_whole(max(beside + width + right, LEAST)), _whole(len(sheets) * block + below))
-    )
-    for place, sheet in enumerate(sheets):
-        axes = show(figure, sheet.tiles, beside, place * block + above, "auto")
+    images_left = _whole_pixels(left) + max(grid.left for grid in grids)
+    top = max(grid.top for grid in grids)
+    block = top + height + first.bottom
+    right = max(MARGIN, 0.5 * first.tiles.gap[1] * PIXEL)  # a header may be wider than its images
+    figure_width = _whole_pixels(max(images_left + width + right, MIN_WIDTH))
+    figure_height = _whole_pixels(len(grids) * block + bottom)
+    figure = Figure(figsize=(figure_width, figure_height))
+    for index, grid in enumerate(grids):
+        axes = place_tiles(figure, grid.tiles, images_left, index * block + top, "auto")
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        axes.set_xticks(sheet.tiles.centers(1), sheet.wrapped_headers)
-        axes.set_yticks(sheet.tiles.centers(0), ["\n".join(label.lines) for label in sheet.labels])
-        for text, label in zip(axes.get_yticklabels(), sheet.labels, strict=True):
+        axes.set_xticks(grid.tiles.centers(1), grid.wrapped_headers)
+        axes.set_yticks(grid.tiles.centers(0), ["\n".join(label.lines) for label in grid.labels])
+        for text, label in zip(axes.get_yticklabels(), grid.labels, strict=True):
             text.set_color(label.color)
-        _write(
-            figure,
-            truncate(sheet.corner, WIDEST),
-            left,
-            place * block + above - MARGIN - sheet.overhang,
+        figure.text(
+            left / figure_width,
+            1 - (index * block + top - MARGIN - grid.overhang) / figure_height,
+            truncate(grid.corner, MAX_LABEL),
+            va="bottom",
+            weight="bold",
         )
-        _write_on_cells(axes, sheet)
+        _write_on_cells(axes, grid)
     return figure
 
 
-def _write(figure: Figure, text: str, left: float, bottom: float) -> None:
-    """Bold text whose lower left corner is so many inches from the figure's upper left one."""
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - bottom / height, text, va="bottom", weight="bold")
-
-
-def _write_on_cells(axes: Axes, sheet: Sheet) -> None:
-    height, width = sheet.tiles.images.shape[-2:]
-    pitch_y, pitch_x = sheet.tiles.pitch
-    paper = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.0}
-    for row, cells in enumerate(sheet.cells):
+def _write_on_cells(axes: Axes, grid: ImageGrid) -> None:
+    height, width = grid.tiles.images.shape[-2:]
+    row_pitch, column_pitch = grid.tiles.pitch
+    box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.0}
+    for row, cells in enumerate(grid.cells):
         for column, cell in enumerate(cells):
             if cell is None:
                 continue
+            left, top = column * column_pitch, row * row_pitch
             if cell.note:
-                text = wrap(cell.note, (pitch_x * PIXEL - MARGIN) / SMALL)
-                place = column * pitch_x + (width - 1) / 2, row * pitch_y + 0.94 * height
                 axes.text(
-                    *place, text, ha="center", va="bottom", size=7, linespacing=1.0, bbox=paper
+                    left + (width - 1) / 2,
+                    top + 0.94 * height,
+                    wrap(cell.note, (column_pitch * PIXEL - MARGIN) / NOTE_SCALE),
+                    ha="center",
+                    va="bottom",
+                    size=7,
+                    linespacing=1.0,
+                    bbox=box,
                 )
             if cell.caption:
-                place = column * pitch_x - 0.5, row * pitch_y + height + _pixels(0.5 * MARGIN)
-                axes.text(*place, cell.caption, ha="left", va="top")
+                y = top + height + _pixels(0.5 * MARGIN)
+                axes.text(left - 0.5, y, cell.caption, ha="left", va="top")
 
 
 def _pixels(inches: float) -> int:
     return math.ceil(inches / PIXEL - 1e-6)
 
 
-def _whole(inches: float) -> float:
-    """A length of whole pixels, so that pictures are not resampled."""
+def _whole_pixels(inches: float) -> float:
     return _pixels(inches) * PIXEL

@@ -1,4 +1,4 @@
-"""Pictures of the data: labeled samples, and what each augmentation of a recipe does to them."""
+"""Labeled samples of a dataset, and the effect of a recipe's augmentations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,55 +9,56 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.augment import Batch, augmentation_name, bind_augmentations, one_hot
+from seewhy.data.augment import Batch, bind_augmentations, one_hot, augmentation_name
 from seewhy.data.dataset import Split
 from seewhy.data.thumbnails import downscale
 from seewhy.errors import SeewhyError
-from seewhy.figures.image_grid import MARGIN, Tiles, show, text_height, text_width, truncate, wrap
+from seewhy.figures.image_grid import MARGIN, Tiles, place_tiles
 from seewhy.figures.style import STYLE
+from seewhy.figures.text import text_height, text_width, truncate, wrap
 
-MOST_CLASSES = 20
-ROWS = 5  # images that augmentations_figure shows
+MAX_CLASSES = 20
+AUGMENTED_ROWS = 5
+TITLE_HEIGHT = 0.35  # inches
 
 
 def samples_figure(
     split: Split, classes: Sequence[str], per_class: int = 8, seed: int = 0
 ) -> Figure:
-    """`per_class` random images of each class, a row per class; of more than 20 classes, 20 evenly spaced ones."""
+    """Show random images of each class in a row; of more than 20 classes, 20 evenly spaced ones.
+
+    Args:
+        split: The images and labels.
+        classes: Class names.
+        per_class: Images per class, at least 1.
+        seed: Seed of the selection.
+    """
     if per_class < 1:
         raise SeewhyError(f"per_class must be 1 or more, found {per_class}")
-    shown = (
-        np.linspace(0, len(classes) - 1, min(len(classes), MOST_CLASSES))
-        .round()
-        .astype(int)
-        .tolist()
-    )
-    images = downscale(_pick(split, shown, per_class, seed))
-    images = images.view(len(shown), per_class, *images.shape[1:])
-    blocks = 2 if len(shown) > MOST_CLASSES // 2 else 1
-    rows = -(-len(shown) // blocks)
-    title = 0.35
+    count = min(len(classes), MAX_CLASSES)
+    indices = np.linspace(0, len(classes) - 1, count).round().astype(int).tolist()
+    images = downscale(_sample(split, indices, per_class, seed))
+    images = images.view(count, per_class, *images.shape[1:])
+    blocks = 2 if count > MAX_CLASSES // 2 else 1
+    rows = -(-count // blocks)
     scale = 0.72 / max(images.shape[-2:])
     with mpl.rc_context(STYLE):
-        names = [truncate(classes[index], 1.8) for index in shown]
-        beside = 2 * MARGIN + max(map(text_width, names))
+        names = [truncate(classes[index], 1.8) for index in indices]
+        left = 2 * MARGIN + max(map(text_width, names))
         height, width = Tiles(images[:rows], scale).extent
-        pitch = beside + width + 2 * MARGIN
-        figure = Figure(figsize=(blocks * pitch - MARGIN, title + height + MARGIN))
+        pitch = left + width + 2 * MARGIN
+        figure = Figure(figsize=(blocks * pitch - MARGIN, TITLE_HEIGHT + height + MARGIN))
         for block in range(blocks):
             part = slice(block * rows, (block + 1) * rows)
             tiles = Tiles(images[part], scale)
-            show(figure, tiles, beside + block * pitch, title).set_yticks(
-                tiles.centers(0), names[part]
-            )
+            axes = place_tiles(figure, tiles, left + block * pitch, TITLE_HEIGHT)
+            axes.set_yticks(tiles.centers(0), names[part])
         total = f"{len(classes)} class{'es' * (len(classes) != 1)}"
-        of = f"{len(shown)} of {total}" if len(shown) < len(classes) else total
-        top = 1 - 0.5 * title / figure.get_figheight()
-        heading = f"{of}, {len(split):,} images"
+        of = f"{count} of {total}" if count < len(classes) else total
         figure.text(
             MARGIN / figure.get_figwidth(),
-            top,
-            heading,
+            1 - 0.5 * TITLE_HEIGHT / figure.get_figheight(),
+            f"{of}, {len(split):,} images",
             va="center",
             weight="bold",
             fontsize="large",
@@ -68,38 +69,44 @@ def samples_figure(
 def augmentations_figure(
     split: Split, steps: Sequence[str | Callable[..., Any]], seed: int = 0
 ) -> Figure:
-    """Five random images, a row each: as they are, after each of `steps` (see `augmentation`) alone, and after all of them."""
-    named: list[str | Callable[..., Any]] = [steps] if isinstance(steps, str) else list(steps)
+    """Show five random images unchanged, after each augmentation alone, and after all of them.
+
+    Args:
+        split: The images and labels.
+        steps: Augmentations as in a recipe, such as ["flip", "crop:4"].
+        seed: Seed of the selection and of the augmentations.
+    """
+    steps = [steps] if isinstance(steps, str) else list(steps)
     columns: dict[str, list[str | Callable[..., Any]]] = {"original": []}
-    columns |= {
-        f"{place}. {augmentation_name(step)}": [step] for place, step in enumerate(named, 1)
-    }
-    if len(named) > 1:
-        columns["all together"] = named
+    columns |= {f"{number}. {augmentation_name(step)}": [step] for number, step in enumerate(steps, 1)}
+    if len(steps) > 1:
+        columns["all together"] = steps
     batch = _random_batch(split, seed)
-    after = []
+    augmented = []
     for column in columns.values():
         generator = torch.Generator().manual_seed(seed)
-        after.append(downscale(bind_augmentations(column)(batch, generator).images[:ROWS]))
-    images = torch.stack(after, dim=1)  # (rows, columns, C, H, W)
+        images = bind_augmentations(column)(batch, generator).images
+        augmented.append(downscale(images[:AUGMENTED_ROWS]))
+    images = torch.stack(augmented, dim=1)  # (rows, columns, C, H, W)
     tiles = Tiles(images, scale=1.2 / max(images.shape[-2:]))
     with mpl.rc_context(STYLE):
-        labels = [wrap(name, 0.97 * images.shape[-1] * tiles.scale) for name in columns]
-        above = 2 * MARGIN + text_height(1 + max(label.count("\n") for label in labels))
+        headers = [wrap(name, 0.97 * images.shape[-1] * tiles.scale) for name in columns]
+        lines = 1 + max(header.count("\n") for header in headers)
+        top = 2 * MARGIN + text_height(lines)
         height, width = tiles.extent
-        figure = Figure(figsize=(width + 2 * MARGIN, above + height + MARGIN))
-        axes = show(figure, tiles, MARGIN, above)
+        figure = Figure(figsize=(width + 2 * MARGIN, top + height + MARGIN))
+        axes = place_tiles(figure, tiles, MARGIN, top)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        axes.set_xticks(tiles.centers(1), labels)
+        axes.set_xticks(tiles.centers(1), headers)
     return figure
 
 
-def _pick(split: Split, shown: Sequence[int], per_class: int, seed: int) -> Tensor:
-    """(classes * per_class, C, H, W) uint8: random images of each class in `shown`; white where a class has too few."""
-    images = torch.full((len(shown), per_class, *split.images.shape[1:]), 255, dtype=torch.uint8)
+def _sample(split: Split, classes: Sequence[int], per_class: int, seed: int) -> Tensor:
+    """Random images (classes * per_class, C, H, W) uint8 of each class; white if too few."""
+    images = torch.full((len(classes), per_class, *split.images.shape[1:]), 255, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
-    for row, index in enumerate(shown):
+    for row, index in enumerate(classes):
         members = (split.labels.cpu() == index).nonzero().flatten()
         chosen = members[torch.randperm(len(members), generator=generator)[:per_class]]
         images[row, : len(chosen)] = split.images[chosen.to(split.images.device)].cpu()
@@ -107,7 +114,7 @@ def _pick(split: Split, shown: Sequence[int], per_class: int, seed: int) -> Tens
 
 
 def _random_batch(split: Split, seed: int) -> Batch:
-    """64 images, though only a few are shown: so that mixing has partners to choose from."""
+    """64 random images, more than are shown, so that mixing has partners to choose from."""
     indices = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:64]
     images = split.images[indices.to(split.images.device)].cpu()
     labels = split.labels.cpu()

@@ -1,4 +1,4 @@
-"""How every figure looks: Okabe–Ito colors, which color-blind readers can tell apart; text stays text in SVG."""
+"""Style of all figures: Okabe–Ito colors, which color-blind readers can tell apart."""
 
 import warnings
 from pathlib import Path
@@ -14,12 +14,13 @@ from seewhy.files import make_directory, write_atomically
 BLUE, VERMILION = "#0072B2", "#D55E00"
 ORANGE, SKY, GREEN, YELLOW, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"
 
-# of heat on images: perceptually uniform, rising in lightness, readable with any color vision; unlike cividis, whose dull
-# blues and yellows get lost on grass, skies and fur, it holds colors that photographs seldom do
+# color map of heat: perceptually uniform, rising in lightness, readable with any color vision;
+# unlike cividis, whose dull blues and yellows get lost on grass, sky, and fur, it has colors that
+# are rare in photographs
 HEAT = "inferno"
 
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # text stays text
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -28,7 +29,7 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.25,
     "figure.dpi": 110,
     "savefig.dpi": 160,
-    # dark on white wherever it is shown: a user's dark style would leave black text on black, or white gaps between images
+    # dark on white, also within a user's dark style
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "white"),
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "black"
@@ -38,19 +39,18 @@ STYLE: dict[str, Any] = {
 
 
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.svg and `stem`.png, making the directory; returns both paths."""
+    """Save a figure as `stem`.svg and `stem`.png and return both paths."""
     make_directory(stem.parent)
     paths = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font"
-        )  # text stays text in the SVG
+        # text is text in the SVG
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for path in paths:
             write_atomically(path, figure.savefig)
     return paths
 
 
 def heat_colors(steps: int) -> bytes:
-    """`HEAT` in so many steps from cold to hot, each a byte of red, green and blue."""
+    """`HEAT` from cold to hot in `steps` colors of 3 bytes (red, green, blue)."""
     colors = mpl.colormaps[HEAT](np.linspace(0, 1, steps), bytes=True)
     return bytes(colors[:, :3].tobytes())

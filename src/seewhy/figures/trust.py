@@ -1,4 +1,4 @@
-"""Which maps to believe."""
+"""Faithfulness of methods and layers."""
 
 from collections.abc import Sequence
 
@@ -6,74 +6,70 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from seewhy.attribution.scores import TrustScore
-from seewhy.figures.image_grid import text_width, truncate
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from seewhy.figures.text import text_width, truncate
 
-_COLORS, _MARKERS = (
-    (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "black"),
-    "osD^vPX*",
-)  # of coprime lengths: 56 methods
-_LAYER = 1.3  # inches
-_ROW = 0.14  # inches, the least from one whisker to the next
+# of coprime lengths: 56 methods can be told apart
+_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "black")
+_MARKERS = "osD^vPX*"
+_LAYER_WIDTH = 1.3  # inches
+_ROW_HEIGHT = 0.14  # inches, at least
 
 
-def trust_figure(verdicts: Sequence[TrustScore]) -> Figure:
-    """The gain of each method over random maps with its 95% interval, by layer; filled where the maps are trusted.
+def trust_figure(scores: Sequence[TrustScore]) -> Figure:
+    """Plot the gain of each method over random maps with its 95% interval, by layer.
 
-    Layers are in the order of their best gain. Without an interval, as of a single image, there are no whiskers.
+    Markers of trusted maps are filled. The layer with the best gain is on top. Without an interval
+    (a single image) there are no whiskers.
     """
-    methods = list(dict.fromkeys(sorted(verdict.method for verdict in verdicts)))
-    layers = list(
-        dict.fromkeys(
-            verdict.layer for verdict in sorted(verdicts, key=lambda each: -each.gain.mean)
-        )
-    )
+    methods = sorted({score.method for score in scores})
+    by_gain = sorted(scores, key=lambda score: -score.gain.mean)
+    layers = list(dict.fromkeys(score.layer for score in by_gain))
     step = 0.8 / max(1, len(methods))
     with mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 9}):
-        height = max(3.1, _ROW * len(layers) * (len(methods) + 1) + 1.1)
+        height = max(3.1, _ROW_HEIGHT * len(layers) * (len(methods) + 1) + 1.1)
         figure = Figure(figsize=(4.4, height), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color="black", linewidth=0.8)
-        for verdict in verdicts:
-            place = methods.index(verdict.method)
-            color, marker = _look(place)
-            y = layers.index(verdict.layer) + (place - (len(methods) - 1) / 2) * step
+        for score in scores:
+            index = methods.index(score.method)
+            color, marker = _style(index)
+            y = layers.index(score.layer) + (index - (len(methods) - 1) / 2) * step
             axes.plot(
-                verdict.gain.interval, (y, y), color=color, linewidth=1.5, solid_capstyle="butt"
+                score.gain.interval, (y, y), color=color, linewidth=1.5, solid_capstyle="butt"
             )
-            filled = color if verdict.trusted else "white"
             axes.plot(
-                verdict.gain.mean,
+                score.gain.mean,
                 y,
                 marker,
                 color=color,
-                markerfacecolor=filled,
+                markerfacecolor=color if score.trusted else "white",
                 markersize=5.5,
                 zorder=3,
             )
-        for place, method in enumerate(methods):
-            color, marker = _look(place)
+        for index, method in enumerate(methods):
+            color, marker = _style(index)
             axes.plot([], [], marker, color=color, markersize=5.5, label=truncate(method, 1.2))
-        axes.set_yticks(range(len(layers)), [_end_of(layer) for layer in layers])
+        axes.set_yticks(range(len(layers)), [_truncate_start(layer) for layer in layers])
         axes.set_ylim(len(layers) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("Gain over random maps [probability]")
-        axes.set_title("Filled: trusted, hollow: not", loc="left", x=0)
+        axes.set_xlabel("gain over random maps [probability]")
+        axes.set_title("Filled: trusted; hollow: not trusted", loc="left", x=0)
         figure.legend(
             loc="outside lower center", ncols=3, frameon=False, handletextpad=0.2, columnspacing=1.2
         )
     return figure
 
 
-def _look(place: int) -> tuple[str, str]:
+def _style(index: int) -> tuple[str, str]:
     """Color and marker of a method."""
-    return _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
+    return _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
 
 
-def _end_of(layer: str) -> str:
-    """The name of a layer, or the end of it, which tells it from its neighbors."""
-    if text_width(layer) <= _LAYER:
-        return truncate(layer, _LAYER)
-    return "…" + truncate(layer[::-1], _LAYER)[::-1].lstrip(".…")
+def _truncate_start(layer: str) -> str:
+    """A layer name, shortened at its start: the end distinguishes it from its neighbors."""
+    if text_width(layer) <= _LAYER_WIDTH:
+        return truncate(layer, _LAYER_WIDTH)
+    return "…" + truncate(layer[::-1], _LAYER_WIDTH)[::-1].lstrip(".…")

@@ -8,7 +8,7 @@ from seewhy.attribution.maps import resize_maps
 from seewhy.data.thumbnails import THUMBNAIL_SIDE, Thumbnails, downscale
 from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
 from seewhy.figures.explanations import overlay
-from seewhy.figures.robustness import SHOWN
+from seewhy.figures.robustness import SAMPLE_STRENGTHS
 from seewhy.figures.slices import heat_images, shown_classes
 from seewhy.reporting.context import ReportContext
 
@@ -80,5 +80,5 @@ def _corrupted(context: ReportContext) -> Images:
     return {
         ("corruption", name, strength): corrupt(image, name, strength)[0]
         for name in CORRUPTIONS
-        for strength in SHOWN
+        for strength in SAMPLE_STRENGTHS
     }

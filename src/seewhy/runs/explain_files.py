@@ -30,7 +30,7 @@ from seewhy.data.decode import (
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import most_confident_errors
 from seewhy.errors import SeewhyError
-from seewhy.figures.explanations import MOST_BLOCKS, MOST_COLUMNS, explanation_figure, overlay
+from seewhy.figures.explanations import MAX_BLOCKS, MAX_COLUMNS, explanation_figure, overlay
 from seewhy.figures.style import save_figure
 from seewhy.files import make_directory, write_atomically
 from seewhy.models.classifier import Classifier, pretrained_classifier
@@ -219,7 +219,7 @@ def _test_split(run: Run) -> Split:
 
 def _check_grid(explanation: Explanation) -> None:
     """Raise SeewhyError for more maps than a grid holds, before there is anything to lose."""
-    most = MOST_COLUMNS * MOST_BLOCKS
+    most = MAX_COLUMNS * MAX_BLOCKS
     if len(explanation.maps) > most:
         raise SeewhyError(
             f"a grid holds {most} maps of an image, found {len(explanation.maps)}; name fewer layers or methods"

@@ -6,7 +6,7 @@ from seewhy.diagnosis.corruptions import CORRUPTIONS
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.robustness import AdversarialExamples, RobustnessCurve
 from seewhy.figures.robustness import (
-    SHOWN,
+    SAMPLE_STRENGTHS,
     attack_curves_figure,
     corruption_figure,
     corruption_samples_figure,
@@ -54,7 +54,7 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
         corruption_rows=_rows(corruptions),
         corrupted=count(corruptions[0].images, "test image"),
         corruptions=list(CORRUPTIONS),
-        strengths=SHOWN,
+        strengths=SAMPLE_STRENGTHS,
         examples=_examples(diagnosis.adversarial, context.predictions.classes),
         epsilon=f"{255 * diagnosis.adversarial.epsilon:g}/255",
         map_name=_map_name(diagnosis),
