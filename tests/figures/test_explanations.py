@@ -26,7 +26,7 @@ def noise(count, channels=3, height=8, width=8, seed=0):
 def explanation_of(
     count, keys=(("layer4", "grad-cam"),), labels=None, classes=CLASSES, kinds=None, grid=(4, 4)
 ):
-    """Random maps from 0 to 1; the predicted class is that of the row modulo the classes, with a logit of 2 over 0."""
+    """Random maps in [0, 1]; row i predicts class i modulo K, with a logit of 2 against 0."""
     generator = torch.Generator().manual_seed(1)
     one_hot = torch.nn.functional.one_hot(torch.arange(count) % len(classes), len(classes)).float()
     return Explanation(
@@ -167,7 +167,7 @@ def test_overlay_errors(images, maps, opacity, message):
 
 
 def cells(axes, rows, columns, height=160, width=160):
-    """The pictures in an axes, (rows, columns, height, width, 3), whatever the gaps between them."""
+    """The pictures in an axes, (rows, columns, height, width, 3), without gaps."""
     picture = np.asarray(axes.images[0].get_array())
     pitches = [
         (length - side) // max(1, count - 1)
@@ -205,7 +205,7 @@ def enlarged(images):
 
 
 def assert_nothing_is_cut_off_or_overlaps(figure):
-    """Notes lie on pictures; all other text is beside all pictures. No text is beyond the figure or on another."""
+    """Only notes are on images; no text overlaps another or the figure's edge."""
     with mpl.rc_context(STYLE):
         figure.draw_without_rendering()
         notes = [text for axes in figure.axes for text in axes.texts if text.get_bbox_patch()]

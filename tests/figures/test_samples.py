@@ -14,7 +14,7 @@ from seewhy.figures.style import STYLE
 
 
 def split_of(labels, channels=3, height=8, width=8):
-    """Image i is one gray value of its own, 2 i: so a figure's pixels tell which images it shows."""
+    """Image i is of gray value 2 i, so that a figure's pixels tell which images it shows."""
     labels = torch.as_tensor(labels)
     images = (
         (2 * torch.arange(len(labels)))
@@ -150,7 +150,7 @@ def test_samples_figure_per_class_error():
 
 
 def shown_after(figure, column, split):
-    """The five images of a column, and which images of the split (by their content) the rows start from."""
+    """The five images of a column, and the images of the split that the rows start from."""
     rows = cells(pictures(figure)[0])
     originals = [row[0] for row in rows]
     candidates = split.images.permute(0, 2, 3, 1).numpy()

@@ -66,7 +66,10 @@ def test_slices_figure_rows() -> None:
 
 
 def test_slices_figure_of_many_slices() -> None:
-    long = "mostly a class with a name without an end (55%) and another such class (21%), flatter in contrast than 79% of images"
+    long = (
+        "mostly a class with a name without an end (55%) and another such class (21%), "
+        "flatter in contrast than 79% of images"
+    )
     figure = drawn(slices_figure([slice_of(long, index / 20) for index in range(20)], 1.0))
     assert len(figure.axes[0].get_yticks()) == 8
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]

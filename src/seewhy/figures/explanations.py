@@ -1,4 +1,4 @@
-"""Figures of explanations: heat maps on images, by method and layer, and before and after attacks."""
+"""Figures of explanations: heat on images, by method and layer, and under attack."""
 
 from collections.abc import Iterable, Sequence
 

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.augment import Batch, bind_augmentations, one_hot, augmentation_name
+from seewhy.data.augment import Batch, augmentation_name, bind_augmentations, one_hot
 from seewhy.data.dataset import Split
 from seewhy.data.thumbnails import downscale
 from seewhy.errors import SeewhyError
@@ -78,7 +78,8 @@ def augmentations_figure(
     """
     steps = [steps] if isinstance(steps, str) else list(steps)
     columns: dict[str, list[str | Callable[..., Any]]] = {"original": []}
-    columns |= {f"{number}. {augmentation_name(step)}": [step] for number, step in enumerate(steps, 1)}
+    for number, step in enumerate(steps, 1):
+        columns[f"{number}. {augmentation_name(step)}"] = [step]
     if len(steps) > 1:
         columns["all together"] = steps
     batch = _random_batch(split, seed)

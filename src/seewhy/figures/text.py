@@ -1,4 +1,4 @@
-"""Text that fits into a width: measured, wrapped, or shortened in the font of matplotlib's settings."""
+"""Text that is measured, wrapped, or shortened, in the font of matplotlib's settings."""
 
 import re
 import warnings
