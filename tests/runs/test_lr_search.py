@@ -37,14 +37,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    true = loop.logits
+    true = loop.compute_logits
 
     def slow(*arguments: Any) -> torch.Tensor:
         clock.evaluations += 1
         clock.now += 1000
         return true(*arguments)
 
-    monkeypatch.setattr(loop, "logits", slow)
+    monkeypatch.setattr(loop, "compute_logits", slow)
     for module in (seewhy.runs.lr_search, loop):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
