@@ -107,7 +107,7 @@ def _verdicts(
             replace(
                 each,
                 pointing=pointing,
-                energy=relevance_mass_accuracy(maps, more.masks).mean().item(),
+                relevance_mass=relevance_mass_accuracy(maps, more.masks).mean().item(),
             )
         )
     return verdicts
@@ -115,8 +115,8 @@ def _verdicts(
 
 def _measured(verdict: TrustScore) -> str:
     return (
-        f"pointing {verdict.pointing:.2f}, inside {verdict.energy:.2f}, gain {verdict.gain.mean:+.3f}, ROAD "
-        f"{verdict.road.mean:+.3f}, random network {verdict.randomization.final:.2f}"
+        f"pointing {verdict.pointing:.2f}, inside {verdict.relevance_mass:.2f}, gain {verdict.gain.mean:+.3f}, ROAD "
+        f"{verdict.road.mean:+.3f}, random network {verdict.sanity.final_similarity:.2f}"
     )
 
 
@@ -127,9 +127,9 @@ def _table(verdicts: Sequence[TrustScore]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for each in verdicts:
-        numbers = f"{each.pointing:.2f} | {each.energy:.2f} | {each.gain.mean:+.3f} | {each.road.mean:+.3f}"
+        numbers = f"{each.pointing:.2f} | {each.relevance_mass:.2f} | {each.gain.mean:+.3f} | {each.road.mean:+.3f}"
         lines.append(
-            f"| `{each.method}` | {each.layer} | {numbers} | {each.randomization.final:.2f} |"
+            f"| `{each.method}` | {each.layer} | {numbers} | {each.sanity.final_similarity:.2f} |"
         )
     return "\n".join(lines)
 

@@ -277,7 +277,7 @@ def test_grad_cam_of_a_contrast_is_the_difference():
     """Of the maps with their sign: what the two ReLUs leave has another difference."""
     model, images = network(bent(nn.ReLU)), images_of(3)
     one, other, contrast = (
-        grad_cam(capture_layers(model, images, "body", target)["body"]) for target in (2, 0, "2-0")
+        grad_cam(capture_layers(model, images, "body", target)["body"]) for target in (2, 0, (2, 0))
     )
     near(contrast, one - other)
     assert not torch.allclose(
@@ -489,7 +489,7 @@ def test_methods_that_look_again_do_so_in_inference_mode():
 def test_cam_of_a_contrast_and_without_a_bias():
     model, images = network(pooled(bias=False)), images_of()
     activation, head = model.body(images).detach(), model.above[-1].weight.detach()
-    found = cam(capture_layers(model, images, "body", "2-1")["body"])
+    found = cam(capture_layers(model, images, "body", (2, 1))["body"])
     near(found, sum((head[2] - head[1])[k] * activation[:, k] for k in range(4)))
     assert not found.requires_grad
 

@@ -201,9 +201,9 @@ def test_the_gradient_of_a_contrast_is_the_difference():
     model, images = net_of(), images_of()
     one, other = (by_hand(*Steps(model).layers["stem"], images, target)[1] for target in (3, 1))
     classifier = Classifier(model, ("cat", "t-shirt", "bird", "dog"))
-    found = capture_layers(classifier, images, "stem", "dog-t-shirt")["stem"]
+    found = capture_layers(classifier, images, "stem", ("dog", "t-shirt"))["stem"]
     torch.testing.assert_close(found.gradient, one - other)
-    assert torch.equal(found.question.target, torch.tensor([3, 3, 3]))
+    assert torch.equal(found.forward.target, torch.tensor([3, 3, 3]))
 
 
 def test_the_gradient_of_true_classes():
@@ -214,12 +214,12 @@ def test_the_gradient_of_true_classes():
 
 def test_the_question_is_that_of_a_plain_pass():
     model, images = net_of(), images_of()
-    question = capture_layers(model, images, "stem")["stem"].question
+    forward = capture_layers(model, images, "stem")["stem"].forward
     with torch.no_grad():
         expected = model(images)
-    torch.testing.assert_close(question.logits, expected)
-    torch.testing.assert_close(question.scores, expected.amax(1))
-    assert torch.equal(question.images, images)
+    torch.testing.assert_close(forward.logits, expected)
+    torch.testing.assert_close(forward.scores, expected.amax(1))
+    assert torch.equal(forward.images, images)
 
 
 # Networks whose parts are used in unusual ways
@@ -476,7 +476,7 @@ def test_chunks_equal_the_whole(monkeypatch, memory, target):
         assert_captured(parts[name], (whole[name].activation, whole[name].gradient))
         for field in ("images", "weights", "logits"):
             torch.testing.assert_close(
-                getattr(parts[name].question, field), getattr(whole[name].question, field)
+                getattr(parts[name].forward, field), getattr(whole[name].forward, field)
             )
 
 
@@ -631,7 +631,7 @@ def test_the_same_wherever_it_is_called(around):
     for name, captured in inside.items():
         assert torch.equal(captured.activation, alone[name].activation)
         assert torch.equal(captured.gradient, alone[name].gradient)
-        assert torch.equal(captured.question.logits, alone[name].question.logits)
+        assert torch.equal(captured.forward.logits, alone[name].forward.logits)
         assert not captured.gradient.is_inference()
 
 
@@ -727,7 +727,7 @@ def test_data_parallel():
     expected = capture_layers(model, images_of(), "layer1")["layer1"]
     found = capture_layers(nn.DataParallel(model).eval(), images_of(), "layer1")["layer1"]
     assert torch.equal(found.gradient, expected.gradient)
-    assert found.question.model is model
+    assert found.forward.model is model
 
 
 def test_distributed_data_parallel(tmp_path):
@@ -860,13 +860,13 @@ def test_layers_that_tell_nothing_are_refused():
         model=model,
     )
     refused(
-        "layer 'pooled' has an output of 5x1x1, which does not lie on an image of 6x10",
+        "layer 'pooled' has an output of 5x1x1, which is no grid over an image of 6x10",
         images_of(),
         "pooled",
         model=model,
     )
     refused(
-        "layer 'vector' has an output of 5, which does not lie",
+        "layer 'vector' has an output of 5, which is no grid",
         images_of(),
         ["vector", "stem"],
         model=model,
@@ -913,5 +913,5 @@ def test_windows_are_refused():
             )
             return self.linear(self.attention(windows).reshape(n, -1))
 
-    message = "layer 'attention' has an output of 15x2 for 12 parts of 3 images, which does not lie on an image"
+    message = "layer 'attention' has an output of 15x2 for 12 parts of 3 images, which is no grid over an image"
     refused(message, images_of(), "attention", model=Windows().double().eval())

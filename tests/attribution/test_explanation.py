@@ -10,12 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from seewhy.attribution import cams, explanation, gradients, perturbation
-from seewhy.attribution import target as questions
+import seewhy.attribution.target as target_module
 from seewhy.attribution.cams import CAMS, layer_cam
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import PIXELS, Explanation, MapStatus, concatenate, explain
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models import inspection
 from seewhy.models.registry import blank_sample, build_model
 
 METHODS = [
@@ -55,7 +56,7 @@ def images_of(count=5):
 
 def at_once(count, monkeypatch):
     """No more than `count` images go through a network together."""
-    for module in (questions, explanation, cams, perturbation, gradients, gradients):
+    for module in (target_module, explanation, cams, perturbation, gradients, gradients):
         monkeypatch.setattr(module, "batch_size", lambda images: count)
 
 
@@ -191,7 +192,7 @@ def test_stored_pixels_are_pixels_divided_by_255():
 def test_the_target_and_what_is_known_of_the_images():
     model, images, labels = network(), images_of(), torch.tensor([2, 1, 0, 1, 2])
     classifier = Classifier(model, ("cat", "dog", "zebra-fish"))
-    found = explain(classifier, images, "hires-cam", "low", "cat-dog", labels=labels, warn=False)
+    found = explain(classifier, images, "hires-cam", "low", ("cat", "dog"), labels=labels, warn=False)
     assert found.weights.tolist() == [[1, -1, 0]] * 5
     assert found.classes == ("cat", "dog", "zebra-fish")
     probabilities = model(images).softmax(1).detach()
@@ -311,19 +312,38 @@ def test_the_number_of_names_is_checked_before_anything_takes_long():
         explain(Classifier(network(), tuple("abcd")), images_of(), never, "low")
 
 
+@pytest.mark.parametrize("smooth", ["none", "flip-scale"])
+def test_explain_prepares_images_once(smooth, monkeypatch):
+    """In several batches, of methods that run the model again, with layers that are chosen."""
+    at_once(2, monkeypatch)
+    calls = []
+    check = inspection.check_images
+    monkeypatch.setattr(
+        inspection, "check_images", lambda images: calls.append(len(images)) or check(images)
+    )
+    explain(
+        network(),
+        images_of(),
+        ["grad-cam", "finer-cam", "shapley-cam", "score-cam", "gradients"],
+        smooth=smooth,
+        warn=False,
+    )
+    assert calls == [5]
+
+
 def test_maps_that_show_nothing_are_warned_of():
     model = network()
     model.high[0][0].bias.data.fill_(-100)
     with pytest.warns(
         UserWarning,
-        match=r"^grad-cam at middle: no gradient for 5 of 5 images, .*; grad-cam at high.0: all zero",
+        match=r"^grad-cam at middle: no gradient for 5 of 5 images: .*; grad-cam at high.0: all zero",
     ) as told:
         explain(model, images_of(), "grad-cam", ["middle", "high.0"])
     assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quiet = explain(model, images_of(), "grad-cam", ["middle", "high.0"], warn=False)
-    assert len(quiet.concerns) == 2
+    assert len(quiet.warnings) == 2
     assert isinstance(quiet.statuses["middle", "grad-cam"], MapStatus)
 
 

@@ -13,7 +13,6 @@ from seewhy.attribution.faithfulness import (
     LOWER_IS_BETTER,
     average_drop,
     average_gain,
-    bootstrap_summary,
     deletion,
     deletion_gain,
     increase_in_confidence,
@@ -23,6 +22,7 @@ from seewhy.attribution.faithfulness import (
     measure_faithfulness,
     road,
 )
+from seewhy.attribution.scores import bootstrap_summary
 from seewhy.attribution.target import ForwardPass, forward_pass
 from seewhy.errors import SeewhyError
 
@@ -67,8 +67,8 @@ def planted() -> ForwardPass:
     return forward_pass(PixelSum(weights, bias=-1.5).eval(), images, 0)
 
 
-def contributions(question):  # (N, H, W), the perfect map
-    return (question.images * question.model.weights)[:, 0]
+def contributions(forward):  # (N, H, W), the perfect map
+    return (forward.images * forward.model.weights)[:, 0]
 
 
 @pytest.mark.parametrize("steps", [16, 5, 1])
@@ -102,9 +102,9 @@ def test_insertion_begins_with_a_blurred_image(summed):
 
 
 def test_a_contrast_is_a_difference_of_probabilities(summed):
-    question = forward_pass(summed.model, summed.images, "0-1")
+    forward = forward_pass(summed.model, summed.images, (0, 1))
     first, contrast = (
-        deletion(each, contributions(summed), steps=4).scores for each in (summed, question)
+        deletion(each, contributions(summed), steps=4).scores for each in (summed, forward)
     )
     torch.testing.assert_close(contrast, 2 * first - 1)
 
@@ -112,9 +112,9 @@ def test_a_contrast_is_a_difference_of_probabilities(summed):
 def test_equal_pixels_come_in_a_random_order_that_all_images_share():
     weights = torch.zeros(8, 8)
     weights[:4] = 1.0
-    question = forward_pass(PixelSum(weights).eval(), torch.ones(2, 1, 8, 8), 0)
+    forward = forward_pass(PixelSum(weights).eval(), torch.ones(2, 1, 8, 8), 0)
     flat = torch.zeros(2, 8, 8)
-    curves = [deletion(question, flat, steps=64, seed=seed).scores for seed in (0, 0, 1)]
+    curves = [deletion(forward, flat, steps=64, seed=seed).scores for seed in (0, 0, 1)]
     assert torch.equal(curves[0], curves[1])
     assert not torch.equal(curves[0], curves[2])
     assert torch.equal(curves[0][0], curves[0][1])
@@ -149,33 +149,33 @@ def test_chance_is_as_coarse_as_the_map():
     weights = torch.zeros(16, 16)
     weights[4:8, 4:8] = 5.0
     count = 150
-    question = forward_pass(
+    forward = forward_pass(
         PixelSum(weights, bias=-72.0).eval(), torch.ones(count, 1, 16, 16), 0
     )  # all but one or two are needed
     generator = torch.Generator().manual_seed(5)
     for side in (4, 16):
         gains = deletion_gain(
-            question, torch.rand(count, side, side, generator=generator), steps=16
+            forward, torch.rand(count, side, side, generator=generator), steps=16
         )
         error = float(gains.std()) / math.sqrt(count)
         assert abs(float(gains.mean())) < 3 * error
     blocks, single = (
-        float(deletion(question, torch.rand(count, side, side, generator=generator)).auc.mean())
+        float(deletion(forward, torch.rand(count, side, side, generator=generator)).auc.mean())
         for side in (4, 16)
     )
     assert blocks > single + 0.1
 
 
-def shown(question, maps):
+def shown(forward, maps):
     """Probabilities before, and of the image times the map from 0 at its minimum to 1 at its maximum."""
     flat = maps.double().flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     scores = (
-        question.images.double()
+        forward.images.double()
         * ((flat - low) / (high - low)).reshape(-1, 1, 4, 4)
-        * question.model.weights
+        * forward.model.weights
     ).sum((1, 2, 3))
-    return sigmoid(question.scores), sigmoid(scores)
+    return sigmoid(forward.scores), sigmoid(scores)
 
 
 def test_drop_increase_and_gain_by_hand(summed):
@@ -193,16 +193,16 @@ def test_drop_increase_and_gain_by_hand(summed):
 
 
 def test_a_constant_map_shows_nothing(summed):
-    question = summed.take(torch.tensor([0]))
-    drop = average_drop(question, torch.full((1, 2, 2), 7.0))
-    before = sigmoid(question.scores)
+    forward = summed.take(torch.tensor([0]))
+    drop = average_drop(forward, torch.full((1, 2, 2), 7.0))
+    before = sigmoid(forward.scores)
     np.testing.assert_allclose(drop.numpy(), np.maximum(0, before - 0.5) / before, atol=1e-6)
 
 
 def test_shares_of_a_contrast_are_refused(summed):
-    question = forward_pass(summed.model, summed.images, "0-1")
-    with pytest.raises(SeewhyError, match="need a class as target, not a contrast"):
-        average_drop(question, contributions(summed))
+    forward = forward_pass(summed.model, summed.images, (0, 1))
+    with pytest.raises(SeewhyError, match="need one class as target, not a pair"):
+        average_drop(forward, contributions(summed))
 
 
 def test_road_paints_over_the_object_and_over_the_background():
@@ -211,18 +211,18 @@ def test_road_paints_over_the_object_and_over_the_background():
     weights[0] = 0.3  # is 0, and must not be painted over
     images = torch.zeros(2, 1, 8, 8)
     images[:, :, 2:6, 3:7] = torch.tensor([1.0, 0.5])[:, None, None, None]
-    question = forward_pass(PixelSum(weights).eval(), images, 0)
+    forward = forward_pass(PixelSum(weights).eval(), images, 0)
     maps = images[:, 0] - torch.linspace(0, 0.1, 64).reshape(
         8, 8
     )  # the least relevant quarter are the last two rows
-    result = road(question, maps, percentiles=(25,), noise=0.0)
+    result = road(forward, maps, percentiles=(25,), noise=0.0)
     expected = 0.5 - sigmoid(
         [3.2, 1.6]
     )  # what surrounds the object is 0, and so becomes the object
     np.testing.assert_allclose(result.most_relevant_first.numpy(), expected, atol=1e-4)
     np.testing.assert_allclose(result.least_relevant_first.numpy(), 0, atol=1e-4)
     np.testing.assert_allclose(result.combined.numpy(), -expected / 2, atol=1e-4)
-    opposite = road(question, -maps, percentiles=(25,), noise=0.0)
+    opposite = road(forward, -maps, percentiles=(25,), noise=0.0)
     np.testing.assert_allclose(opposite.combined.numpy(), expected / 2, atol=1e-4)
 
 

@@ -1,11 +1,11 @@
-"""A question fixes images, logits and a score; whatever the model returns and however it is batched."""
+"""A forward fixes images, logits and a score; whatever the model returns and however it is batched."""
 
 import pytest
 import torch
 from torch import nn
 
-from seewhy.attribution import target as questions
-from seewhy.attribution.target import forward_pass, outputs, predict_logits
+import seewhy.attribution.target as target_module
+from seewhy.attribution.target import forward_pass, predict_logits, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 
@@ -42,21 +42,21 @@ class Recorder(nn.Module):
 def test_a_question_holds_logits_scores_and_target():
     model, images = linear_net(), images_of()
     expected = logits_by_hand(model, images)
-    question = forward_pass(model, images)
-    torch.testing.assert_close(question.logits, expected)
-    torch.testing.assert_close(question.scores, expected.amax(1))
-    assert torch.equal(question.target, expected.argmax(1))
-    assert question.model is model
-    assert question.precision == "fp32"
-    assert torch.equal(question.images, images)
+    forward = forward_pass(model, images)
+    torch.testing.assert_close(forward.logits, expected)
+    torch.testing.assert_close(forward.scores, expected.amax(1))
+    assert torch.equal(forward.target, expected.argmax(1))
+    assert forward.model is model
+    assert forward.precision == "fp32"
+    assert torch.equal(forward.images, images)
 
 
 def test_the_score_of_a_contrast_is_the_difference_and_its_target_the_class_argued_for():
     model, images = linear_net(), images_of()
     expected = logits_by_hand(model, images)
-    question = forward_pass(Classifier(model, ("cat", "bird", "dog")), images, "dog-cat")
-    torch.testing.assert_close(question.scores, expected[:, 2] - expected[:, 0])
-    assert question.target.tolist() == [2] * 5
+    forward = forward_pass(Classifier(model, ("cat", "bird", "dog")), images, ("dog", "cat"))
+    torch.testing.assert_close(forward.scores, expected[:, 2] - expected[:, 0])
+    assert forward.target.tolist() == [2] * 5
 
 
 def test_labels_are_the_true_classes():
@@ -80,24 +80,24 @@ def test_stored_images_are_divided_by_255():
 
 @pytest.mark.parametrize(("pixels", "sizes"), [(1, [4, 4, 1]), (6 * 24, [6, 3]), (10_000, [9])])
 def test_batches_change_nothing(monkeypatch, pixels, sizes):
-    monkeypatch.setitem(questions.BATCH_PIXELS, "cpu", pixels)
+    monkeypatch.setitem(target_module.BATCH_PIXELS, "cpu", pixels)
     inner, images = linear_net(), images_of(9)
     model = Recorder(inner).eval()
-    question = forward_pass(model, images)
-    torch.testing.assert_close(question.logits, logits_by_hand(inner, images))
+    forward = forward_pass(model, images)
+    torch.testing.assert_close(forward.logits, logits_by_hand(inner, images))
     assert model.sizes == sizes
     torch.testing.assert_close(
-        predict_logits(question, images.flip(0)), logits_by_hand(inner, images.flip(0))
+        predict_logits(forward, images.flip(0)), logits_by_hand(inner, images.flip(0))
     )
 
 
 def test_part_of_a_question():
-    question = forward_pass(linear_net(), images_of(), "runner-up")
+    forward = forward_pass(linear_net(), images_of(), "runner-up")
     for index in (slice(1, 3), torch.tensor([4, 0])):
-        part = question.take(index)
-        assert torch.equal(part.scores, question.scores[index])
-        assert torch.equal(part.images, question.images[index])
-        assert torch.equal(part.target, question.target[index])
+        part = forward.take(index)
+        assert torch.equal(part.scores, forward.scores[index])
+        assert torch.equal(part.images, forward.images[index])
+        assert torch.equal(part.target, forward.target[index])
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
@@ -105,12 +105,12 @@ def test_wherever_it_is_asked(around):
     model = linear_net()
     expected = logits_by_hand(model, images_of())
     with around():
-        question = forward_pass(model, images_of())
-        again = predict_logits(question, images_of())
-    torch.testing.assert_close(question.logits, expected)
+        forward = forward_pass(model, images_of())
+        again = predict_logits(forward, images_of())
+    torch.testing.assert_close(forward.logits, expected)
     torch.testing.assert_close(again, expected)
     assert (
-        (question.logits * torch.ones((), requires_grad=True)).sum().requires_grad
+        (forward.logits * torch.ones((), requires_grad=True)).sum().requires_grad
     )  # the result may enter a graph
 
 
@@ -138,9 +138,9 @@ def test_a_model_that_writes_into_its_input_does_not_change_the_images():
             return x.sub_(0.5).mul_(4).mean((2, 3))
 
     images = images_of()
-    question = forward_pass(InPlace().eval(), images)
+    forward = forward_pass(InPlace().eval(), images)
     assert torch.equal(images, images_of())
-    torch.testing.assert_close(question.logits, 4 * (images_of().mean((2, 3)) - 0.5))
+    torch.testing.assert_close(forward.logits, 4 * (images_of().mean((2, 3)) - 0.5))
 
 
 def test_mistakes_are_one_line():
@@ -175,5 +175,5 @@ class Raising(nn.Module):
 )
 def test_what_is_no_matter_of_the_images_stays_as_it_is(error):
     with pytest.raises(type(error)) as raised:
-        outputs(Raising(error), images_of())
+        run_model(Raising(error), images_of())
     assert raised.value is error

@@ -100,15 +100,15 @@ def near(found, expected, tolerance=1e-9):
 
 
 @pytest.mark.parametrize(
-    "target", [TARGET, "predicted", "1-0"], ids=["classes", "predicted", "contrast"]
+    "target", [TARGET, "predicted", (1, 0)], ids=["classes", "predicted", "contrast"]
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pixels_and_biases_add_up_to_the_score(name, target):
     model, images = with_random_weights(NETWORKS[name]()), images_of()
-    question = forward_pass(model, images, target)
-    pixels, biases = full_gradients(question)
+    forward = forward_pass(model, images, target)
+    pixels, biases = full_gradients(forward)
     shares = [each.flatten(1).sum(1) for each in (pixels, *biases.values())]
-    near(sum(shares), question.scores)
+    near(sum(shares), forward.scores)
     assert all(share.abs().max() > 1e-3 for share in shares)  # none of them is there in vain
 
 
@@ -202,8 +202,8 @@ def test_the_map_channel_by_channel(batch, monkeypatch):
     """Of the head's biases, which have no place, nothing is on it."""
     monkeypatch.setattr(gradients, "batch_size", lambda images: batch)
     model, images = with_random_weights(Residual()), images_of()
-    question = forward_pass(model, images, TARGET)
-    pixels, biases = full_gradients(question)
+    forward = forward_pass(model, images, TARGET)
+    pixels, biases = full_gradients(forward)
     expected = []
     for n in range(2):
         total = scaled(pixels[n].sum(0).numpy())
@@ -211,15 +211,15 @@ def test_the_map_channel_by_channel(batch, monkeypatch):
             for channel in biases[name][n].numpy():
                 total = total + enlarged(scaled(channel))
         expected.append(total)
-    near(full_grad(question), expected)
+    near(full_grad(forward), expected)
 
 
 @pytest.mark.parametrize("name", ["tokens", "channels last"])
 def test_the_map_of_linear_layers_that_know_places(name):
     """The grid is 4x6: of tokens row after row. Biases of places that lie along the tokens, not the channels, have no map."""
     model, images = with_random_weights(NETWORKS[name]()), images_of()
-    question = forward_pass(model, images, TARGET)
-    pixels, biases = full_gradients(question)
+    forward = forward_pass(model, images, TARGET)
+    pixels, biases = full_gradients(forward)
     expected = []
     for n in range(2):
         total = scaled(pixels[n].sum(0).numpy()) + sum(
@@ -228,7 +228,7 @@ def test_the_map_of_linear_layers_that_know_places(name):
         for channel in biases["channels"][n].reshape(4, 6, 5).permute(2, 0, 1).numpy():
             total = total + enlarged(scaled(channel))
         expected.append(total)
-    near(full_grad(question), expected)
+    near(full_grad(forward), expected)
 
 
 def test_a_network_without_any_bias_has_its_pixels():
@@ -239,11 +239,11 @@ def test_a_network_without_any_bias_has_its_pixels():
         nn.Flatten(),
         nn.Linear(3, 3, False),
     )
-    question = forward_pass(with_random_weights(model), images_of(), TARGET)
-    pixels, biases = full_gradients(question)
+    forward = forward_pass(with_random_weights(model), images_of(), TARGET)
+    pixels, biases = full_gradients(forward)
     assert not biases
-    near(pixels.sum((1, 2, 3)), question.scores)
-    near(full_grad(question), [scaled(each.sum(0).numpy()) for each in pixels])
+    near(pixels.sum((1, 2, 3)), forward.scores)
+    near(full_grad(forward), [scaled(each.sum(0).numpy()) for each in pixels])
 
 
 def test_of_a_score_that_does_not_depend_on_anything_there_is_nothing():
@@ -254,9 +254,9 @@ def test_of_a_score_that_does_not_depend_on_anything_there_is_nothing():
 
 def test_the_world_is_as_before():
     model, images = with_random_weights(Residual()), images_of()
-    question = forward_pass(model, images, TARGET)
+    forward = forward_pass(model, images, TARGET)
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    full_grad(question)
+    full_grad(forward)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert all(not module._forward_hooks for module in model.modules())
     assert all(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode
 
 from seewhy.attribution import gradients
-from seewhy.attribution import target as questions
+import seewhy.attribution.target as target_module
 from seewhy.attribution.gradients import (
     ATTRIBUTIONS,
     guided_backpropagation,
@@ -117,7 +117,7 @@ def test_gradients_by_finite_differences(activation):
 def test_gradients_of_a_contrast_are_those_of_the_difference():
     model, images = network(), images_of()
     one, other = (pixel_gradients(forward_pass(model, images, target), images) for target in (2, 0))
-    near(vanilla_gradients(forward_pass(model, images, "2-0")), (one - other).abs().amax(1))
+    near(vanilla_gradients(forward_pass(model, images, (2, 0))), (one - other).abs().amax(1))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_image_does_not_depend_on_what_others_there_are(method, monkeypatch):
     model, images = network(nn.ReLU), images_of()
     whole = ATTRIBUTIONS[method](forward_pass(model, images, TARGET))
     near(ATTRIBUTIONS[method](forward_pass(model, images[1:2], TARGET[1:2])), whole[1:2])
-    for module in (questions, gradients, gradients):
+    for module in (target_module, gradients, gradients):
         monkeypatch.setattr(module, "batch_size", lambda images: 2)
     near(ATTRIBUTIONS[method](forward_pass(model, images, TARGET)), whole)
 
@@ -238,8 +238,8 @@ def test_with_positive_weights_there_is_nothing_to_guide(relu):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.abs_()
-    question = forward_pass(model, images_of(), TARGET)
-    near(guided_backpropagation(question), vanilla_gradients(question))
+    forward = forward_pass(model, images_of(), TARGET)
+    near(guided_backpropagation(forward), vanilla_gradients(forward))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -253,34 +253,34 @@ def test_guidance_leaves_no_trace(fails):
             return super().forward(x)
 
     model, images = network(Fragile), images_of()
-    question = forward_pass(model, images, TARGET)
+    forward = forward_pass(model, images, TARGET)
     before, relu, hooks = (
-        vanilla_gradients(question),
+        vanilla_gradients(forward),
         F.relu,
         [dict(module._forward_hooks) for module in model.modules()],
     )
     Fragile.fail = fails
     if fails:
         with pytest.raises(ArithmeticError, match="broken"):
-            guided_backpropagation(question)
+            guided_backpropagation(forward)
     else:
-        assert not torch.allclose(guided_backpropagation(question), before)
+        assert not torch.allclose(guided_backpropagation(forward), before)
     Fragile.fail = False
     assert F.relu is relu
     assert _get_current_function_mode() is None
     assert type(model[1]) is Fragile
     assert [dict(module._forward_hooks) for module in model.modules()] == hooks
-    assert torch.equal(vanilla_gradients(question), before)
+    assert torch.equal(vanilla_gradients(forward), before)
 
 
 def test_without_a_relu_there_is_no_guidance():
-    with pytest.raises(SeewhyError, match="this network has none; use gradients"):
+    with pytest.raises(SeewhyError, match="this model has none; use gradients"):
         guided_backpropagation(forward_pass(network(nn.Tanh), images_of()))
 
 
 def test_smooth_grad_without_noise_is_gradients():
-    question = forward_pass(network(), images_of(), TARGET)
-    near(smooth_grad(question, samples=3, noise=0.0), vanilla_gradients(question))
+    forward = forward_pass(network(), images_of(), TARGET)
+    near(smooth_grad(forward, samples=3, noise=0.0), vanilla_gradients(forward))
 
 
 def test_smooth_grad_of_a_parabola_shows_its_noise():
@@ -313,9 +313,9 @@ def test_smooth_grad_averages_gradients_with_their_sign():
 
 
 def test_smooth_grad_is_the_same_again_and_another_with_another_seed():
-    question = forward_pass(network(), images_of(), TARGET)
-    assert torch.equal(smooth_grad(question), smooth_grad(question))
-    assert not torch.equal(smooth_grad(question), smooth_grad(question, seed=1))
+    forward = forward_pass(network(), images_of(), TARGET)
+    assert torch.equal(smooth_grad(forward), smooth_grad(forward))
+    assert not torch.equal(smooth_grad(forward), smooth_grad(forward, seed=1))
 
 
 @pytest.mark.parametrize("settings", [{"samples": 0}, {"noise": -0.1}])
@@ -353,11 +353,11 @@ def test_integrated_gradients_are_complete(activation, steps, tolerance, baselin
 
 
 def test_integrated_gradients_refuse_what_they_cannot():
-    question = forward_pass(network(), images_of())
+    forward = forward_pass(network(), images_of())
     with pytest.raises(SeewhyError, match="at least one step, found 0"):
-        integrated_gradients(question, steps=0)
+        integrated_gradients(forward, steps=0)
     with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found 2"):
-        integrated_gradients(question, baseline=2.0)
+        integrated_gradients(forward, baseline=2.0)
 
 
 def test_half_precision_is_near():

@@ -198,7 +198,7 @@ def test_names_and_modules():
     [
         (
             "stem1",
-            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` and seewhy.find_layers",
+            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` and seewhy.attribution.list_layers",
         ),
         ("Norm", "did you mean 'norm'"),
         (["stem", "stem.2"], "unknown layer 'stem.2'"),
@@ -228,7 +228,7 @@ def test_without_places_there_is_nothing_to_choose():
     assert list_layers(model, images) == ()
     with pytest.raises(
         SeewhyError,
-        match="no layer of this model has an output with places; gradients, rise and occlusion",
+        match="no layer of this model has spatial output; gradients, rise and occlusion",
     ):
         resolve_layers(model, images, "auto")
     assert resolve_layers(model, images, "2") == ["2"]

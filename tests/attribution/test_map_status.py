@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seewhy.attribution.cams import CAMS
-from seewhy.attribution.explanation import MapStatus, concerns, explain, status_of
+from seewhy.attribution.explanation import MapStatus, explain, map_status, status_warnings
 from seewhy.attribution.methods import METHODS, BoundMethod, bind_method
 from seewhy.attribution.target import ForwardPass
 
@@ -79,21 +79,21 @@ def test_kinds_and_clipped_shares_by_hand():
         ]
     )
     fine = (
-        "fine",
-        "fine",
+        "ok",
+        "ok",
         "all negative",
         "all zero",
         "not finite",
         "not finite",
-        "fine",
+        "ok",
         "all negative",
     )
-    found = status_of(signed, asked(8), RECTIFIED)
+    found = map_status(signed, asked(8), RECTIFIED)
     assert found.kinds == fine
     assert found.clipped.tolist() == pytest.approx([0, 1 / 4, 1, 0, 0, 0, 1, 1])
     assert found.clipped.dtype == torch.float32
-    found = status_of(signed, asked(8), SIGNED)
-    assert found.kinds == tuple(kind.replace("all negative", "fine") for kind in fine)
+    found = map_status(signed, asked(8), SIGNED)
+    assert found.kinds == tuple(kind.replace("all negative", "ok") for kind in fine)
     assert found.clipped.tolist() == [0] * 8
 
 
@@ -101,17 +101,17 @@ def test_the_reason_that_comes_first():
     """Without a gradient a map is zero as well, and a saturated output leaves none; what is said is the cause."""
     signed, gradient = torch.zeros(2, 2, 2), torch.zeros(2, 3, 2, 2)
     gradient[1, 2, 1, 1] = 1e-30
-    assert status_of(signed, asked(2), RECTIFIED, gradient).kinds == ("no gradient", "all zero")
-    assert status_of(signed, asked(2), RECTIFIED).kinds == ("all zero", "all zero")
-    assert status_of(signed, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed, asked(2), RECTIFIED, gradient).kinds == ("no gradient", "all zero")
+    assert map_status(signed, asked(2), RECTIFIED).kinds == ("all zero", "all zero")
+    assert map_status(signed, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
         "saturated",
         "saturated",
     )
-    assert status_of(signed - 1, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed - 1, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
         "saturated",
         "saturated",
     )
-    assert status_of(signed * NAN, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed * NAN, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
         "not finite",
         "not finite",
     )
@@ -122,17 +122,17 @@ def test_the_reason_that_comes_first():
     [
         ((0.9999, 0.0001), 0, "saturated"),
         ((0.9999, 0.0001), 1, "saturated"),
-        ((0.99, 0.01), 0, "fine"),
+        ((0.99, 0.01), 0, "ok"),
         ((0.9999, 0.0001, 0.0), 2, "saturated"),
-        ((0.5, 0.4999, 0.0001), 0, "fine"),
-        ((9.0, -8.0), 0, "fine"),  # logits, of which the sum is 1 by chance
-        ((0.9999, 0.8), 0, "fine"),
+        ((0.5, 0.4999, 0.0001), 0, "ok"),
+        ((9.0, -8.0), 0, "ok"),  # logits, of which the sum is 1 by chance
+        ((0.9999, 0.8), 0, "ok"),
         ((1.0, 0.0, 0.0), 0, "saturated"),
     ],
 )
 def test_probabilities_near_0_or_1_are_saturated(logits, target, kind):
     signed, gradient = torch.ones(1, 2, 2), torch.ones(1, 3, 2, 2)
-    assert status_of(signed, asked(1, logits, target), RECTIFIED, gradient).kinds == (kind,)
+    assert map_status(signed, asked(1, logits, target), RECTIFIED, gradient).kinds == (kind,)
 
 
 def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
@@ -140,12 +140,12 @@ def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
     empty, signed, gradient = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2)
     for name, facts in METHODS.items():
         method = bind_method(name)
-        at_layer = status_of(empty, asked(1), method, gradient if name in CAMS else None)
-        probabilities = status_of(signed, asked(1, (1.0, 0.0)), method)
+        at_layer = map_status(empty, asked(1), method, gradient if name in CAMS else None)
+        probabilities = map_status(signed, asked(1, (1.0, 0.0)), method)
         expected = (
             ("no gradient" if name in CAMS else "all zero", "saturated")
             if facts.differentiates
-            else ("all zero", "fine")
+            else ("all zero", "ok")
         )
         assert (*at_layer.kinds, *probabilities.kinds) == expected, name
     without = {name for name, facts in METHODS.items() if not facts.differentiates}
@@ -163,7 +163,7 @@ def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
 @pytest.mark.parametrize(
     ("model", "kind", "clipped"),
     [
-        (network(), "fine", 0),
+        (network(), "ok", 0),
         (network(weight=-1.0), "all negative", 1),
         (network(bias=-5.0), "all zero", 0),
         (network(weight=0.0), "no gradient", 0),
@@ -184,7 +184,7 @@ def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
         (network(weight=NAN), "not finite", 0),
     ],
     ids=[
-        "fine",
+        "ok",
         "against",
         "dead",
         "blind",
@@ -201,12 +201,12 @@ def test_networks_that_are_made_to_show_nothing(model, kind, clipped):
     assert status.kinds == (kind,) * 3
     assert status.clipped.tolist() == pytest.approx([clipped] * 3)
     told = [str(each.message) for each in caught]
-    if kind == "fine":
-        assert found.concerns == ()
+    if kind == "ok":
+        assert found.warnings == ()
         assert not told
     else:
-        assert told == [found.concerns[0]]
-        assert told[0].startswith(f"grad-cam at layer: {kind} for 3 of 3 images, as ")
+        assert told == [found.warnings[0]]
+        assert told[0].startswith(f"grad-cam at layer: {kind} for 3 of 3 images: ")
     assert kind == "not finite" or not found.at("layer").isnan().any()
 
 
@@ -214,15 +214,15 @@ def test_a_class_token_leaves_the_last_block_without_gradient():
     torch.manual_seed(0)
     with pytest.warns(
         UserWarning,
-        match="grad-cam at last: no gradient for 3 of 3 images, as .*; look at early instead",
+        match="grad-cam at last: no gradient for 3 of 3 images: .*; look at early instead",
     ):
         found = explain(
             ClassToken().eval(), images_of(), ["grad-cam", "eigen-cam"], ["early", "last"], 0
         )
     assert found.statuses["last", "grad-cam"].kinds == ("no gradient",) * 3
     assert (found.at("last", "grad-cam") == 0).all()
-    assert found.statuses["early", "grad-cam"].kinds.count("fine") > 0
-    assert found.statuses["last", "eigen-cam"].kinds == ("fine",) * 3
+    assert found.statuses["early", "grad-cam"].kinds.count("ok") > 0
+    assert found.statuses["last", "eigen-cam"].kinds == ("ok",) * 3
 
 
 def statuses_of(**kinds):
@@ -233,15 +233,15 @@ def statuses_of(**kinds):
 
 
 def test_concerns_name_the_layer_at_which_the_method_does_best():
-    fine, against = "fine", "all negative"
+    fine, against = "ok", "all negative"
     statuses = statuses_of(
         early=[fine, fine, against], middle=[fine, fine, fine], late=[against, "all zero", fine]
     )
     statuses["other", "hires-cam"] = MapStatus((fine,) * 3, torch.zeros(3))
-    found = concerns(statuses)
+    found = status_warnings(statuses)
     assert len(found) == 3
     assert found[0].startswith(
-        "grad-cam at early: all negative for 1 of 3 images, as every place speaks against the class"
+        "grad-cam at early: all negative for 1 of 3 images: every position is evidence against the class"
     )
     assert all(each.endswith("; look at middle instead") for each in found)
     assert [each.split(" for ")[0] for each in found[1:]] == [
@@ -251,26 +251,26 @@ def test_concerns_name_the_layer_at_which_the_method_does_best():
 
 
 def test_of_equally_good_layers_the_last_is_named_and_none_if_none_is_better():
-    fine, zero = "fine", "all zero"
-    (found,) = concerns(statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine]))
+    fine, zero = "ok", "all zero"
+    (found,) = status_warnings(statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine]))
     assert found.endswith("; look at middle instead")
-    found = concerns(statuses_of(early=[zero, fine], late=[fine, zero]))
+    found = status_warnings(statuses_of(early=[zero, fine], late=[fine, zero]))
     assert len(found) == 2
     assert not any("instead" in each for each in found)
 
 
 def test_saturation_is_not_mended_by_another_layer():
-    found = concerns(statuses_of(early=["fine", "fine"], late=["saturated", "fine"]))
+    found = status_warnings(statuses_of(early=["ok", "ok"], late=["saturated", "ok"]))
     assert found == (
-        "grad-cam at late: saturated for 1 of 2 images, as the model returns probabilities near 0 or 1, whose gradient is "
+        "grad-cam at late: saturated for 1 of 2 images: the model returns probabilities near 0 or 1, whose gradient is "
         "rounding noise; explain its logits instead",
     )
 
 
 def test_statuses_of_parts_are_joined_and_taken():
-    one = MapStatus(("fine", "all zero"), torch.tensor([0.5, 0.0]))
+    one = MapStatus(("ok", "all zero"), torch.tensor([0.5, 0.0]))
     both = one + MapStatus(("saturated",), torch.tensor([0.25]))
-    assert both.kinds == ("fine", "all zero", "saturated")
+    assert both.kinds == ("ok", "all zero", "saturated")
     assert both.clipped.tolist() == [0.5, 0, 0.25]
     assert both.take(slice(1, None)).kinds == ("all zero", "saturated")
     assert both.take(slice(1, None)).clipped.tolist() == [0, 0.25]

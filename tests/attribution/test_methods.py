@@ -121,7 +121,7 @@ def test_maps_that_end_in_a_relu_have_no_negative_place_and_lose_something():
         model = plain() if name == "cam" else network()
         found = [
             explain(model, images_of(5), name, "layer", target, warn=False)
-            for target in ("0-1", "1-0")
+            for target in ((0, 1), (1, 0))
         ]
         least = min(each.at("layer").min() for each in found)
         clipped = max(each.statuses["layer", name].clipped.max() for each in found)

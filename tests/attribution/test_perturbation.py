@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seewhy.attribution import perturbation
-from seewhy.attribution import target as questions
+import seewhy.attribution.target as target_module
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.perturbation import ablation_cam, occlusion, rise, score_cam
 from seewhy.attribution.target import forward_pass
@@ -45,7 +45,7 @@ def with_random_weights(model, seed=0):
 
 def at_once(count, monkeypatch):
     """No more than `count` images go through a network together."""
-    for module in (questions, perturbation):
+    for module in (target_module, perturbation):
         monkeypatch.setattr(module, "batch_size", lambda images: count)
 
 
@@ -229,7 +229,7 @@ def test_ablation_cam_by_leaving_out_one_channel_of_the_whole_network(name, batc
 
 def test_ablation_cam_of_a_contrast():
     model, images = with_random_weights(Chain()), images_of(1)
-    found = capture_layers(model, images, "layer", "2-0")["layer"]
+    found = capture_layers(model, images, "layer", (2, 0))["layer"]
     logits = model(images)[0].detach()
     whole = logits[2] - logits[0]
     lost = [
@@ -382,14 +382,14 @@ class Watching(nn.Module):
 def test_rise_is_in_the_mean_what_can_be_worked_out(size, grid, keep):
     """E[p M] / E[M], where E[M M'] is keep^2, and keep (1 - keep) times the part of cells that two places share."""
     place, masks = (5, 4), 5000
-    question = forward_pass(
+    forward = forward_pass(
         Watching(*place).eval(), torch.ones(1, 1, *size, dtype=torch.float64), 0
     )
     shared = np.outer(
         *(expected_products(length, grid, at) for length, at in zip(size, place, strict=True))
     )
     expected = 0.2 + 0.6 * (keep + (1 - keep) * shared)
-    maps = rise(question, masks=masks, grid=grid, keep=keep)[0].numpy()
+    maps = rise(forward, masks=masks, grid=grid, keep=keep)[0].numpy()
     deviation = 1 / math.sqrt(masks) / keep * 0.5
     assert expected.max() - expected.min() > 6 * deviation
     np.testing.assert_allclose(maps, expected, atol=4 * deviation)
@@ -398,15 +398,15 @@ def test_rise_is_in_the_mean_what_can_be_worked_out(size, grid, keep):
 
 def test_rise_of_a_model_that_does_not_look_is_even():
     """As often shown at the edges as in the middle."""
-    question = forward_pass(Watching(0, 0).eval(), torch.zeros(1, 1, 14, 9, dtype=torch.float64), 0)
-    maps = rise(question, masks=5000, grid=4, keep=0.4)
+    forward = forward_pass(Watching(0, 0).eval(), torch.zeros(1, 1, 14, 9, dtype=torch.float64), 0)
+    maps = rise(forward, masks=5000, grid=4, keep=0.4)
     near(maps, torch.full_like(maps, 0.2), 0.06)
 
 
 def test_rise_of_a_contrast_is_the_difference_and_an_image_does_not_depend_on_others():
     model, images = with_random_weights(Chain()), images_of(3)
     one, other, contrast = (
-        rise(forward_pass(model, images, target), masks=600) for target in (2, 0, "2-0")
+        rise(forward_pass(model, images, target), masks=600) for target in (2, 0, (2, 0))
     )
     near(contrast, one - other)
     near(rise(forward_pass(model, images[1:2], 2), masks=600), one[1:2])
@@ -449,11 +449,11 @@ def test_occlusion_square_by_square(size, stride, baseline, batch, monkeypatch):
 
 
 def test_occlusion_hides_a_quarter_of_the_shorter_side_by_default():
-    question = forward_pass(
+    forward = forward_pass(
         with_random_weights(nn.Sequential(nn.Flatten(), nn.Linear(2 * 16 * 20, 3))),
         images_of(1, 2, 16, 20),
     )
-    near(occlusion(question), occlusion(question, size=4, stride=2))
+    near(occlusion(forward), occlusion(forward, size=4, stride=2))
     small = forward_pass(
         with_random_weights(nn.Sequential(nn.Flatten(), nn.Linear(2 * 2 * 3, 3))),
         images_of(1, 2, 2, 3),
@@ -483,9 +483,9 @@ def test_a_baseline_is_a_pixel_value(baseline):
 
 def test_the_masks_of_rise_are_made_in_parts(monkeypatch):
     """So that memory has an end; the parts are weighted as the whole."""
-    question = forward_pass(Watching(3, 3).eval(), torch.ones(1, 1, 8, 8, dtype=torch.float64), 0)
-    monkeypatch.setattr(perturbation, "_RISE_AT_ONCE", 2000)
-    maps = rise(question, masks=5000, grid=2)
+    forward = forward_pass(Watching(3, 3).eval(), torch.ones(1, 1, 8, 8, dtype=torch.float64), 0)
+    monkeypatch.setattr(perturbation, "_RISE_BATCH", 2000)
+    maps = rise(forward, masks=5000, grid=2)
     assert F.max_pool2d(maps, 8).item() == maps[0, 3, 3]
     shared = np.outer(expected_products(8, 2, 3), expected_products(8, 2, 3))
     near(maps[0], 0.2 + 0.6 * (0.5 + 0.5 * shared), 0.06)

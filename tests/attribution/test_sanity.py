@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from seewhy.attribution.sanity import rank_correlation, reinitialize, sanity_check, weighted_modules
+from seewhy.attribution.target import prepare
 from seewhy.errors import SeewhyError
 
 
@@ -24,7 +25,7 @@ def network(seed=0):
 
 def brightness(capture):
     """Looks at the image and not at the network: an edge detector of a kind."""
-    return capture.question.images.mean(1)
+    return capture.forward.images.mean(1)
 
 
 def inner(capture):
@@ -37,13 +38,13 @@ IMAGES = torch.rand(16, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 def test_a_map_of_the_image_alone_survives_and_fails():
     found = sanity_check(network(), IMAGES, brightness, "3")["3", "brightness"]
     assert not found.passed
-    assert found.final == pytest.approx(1)
+    assert found.final_similarity == pytest.approx(1)
 
 
 def test_a_map_that_comes_from_the_weights_passes():
     found = sanity_check(network(), IMAGES, inner, "3")["3", "inner"]
     assert found.passed
-    assert abs(found.final) < 0.5
+    assert abs(found.final_similarity) < 0.5
     assert found.similarity.shape == (3, 16)  # the linear layer, then the convolutions
 
 
@@ -105,7 +106,7 @@ def test_modules_run_in_an_order_of_their_own():
         def forward(self, x):
             return self.last(self.first(x).mean((2, 3)))
 
-    assert weighted_modules(Backwards().eval(), IMAGES) == ["first", "last"]
+    assert weighted_modules(prepare(Backwards().eval(), IMAGES)) == ["first", "last"]
 
 
 def test_a_module_without_an_initialization_gets_values_of_the_same_spread():

@@ -58,14 +58,14 @@ def test_what_the_network_uses_gains_and_what_it_ignores_loses(verdicts):
 
 def test_a_map_that_random_weights_do_not_change_is_not_trusted(verdicts):
     """The left half is right, but not because anything was learned: it looks so for any weights."""
-    assert verdicts["left"].randomization.final == pytest.approx(1)
+    assert verdicts["left"].sanity.final_similarity == pytest.approx(1)
     assert not verdicts["left"].trusted
     assert not verdicts["right"].trusted
 
 
 def test_masks_say_what_lies_on_the_object(verdicts):
-    assert verdicts["left"].energy == 1
-    assert verdicts["right"].energy == 0
+    assert verdicts["left"].relevance_mass == 1
+    assert verdicts["right"].relevance_mass == 0
     assert verdicts["left"].pointing == 1
     assert verdicts["right"].pointing == 0
 
@@ -75,7 +75,7 @@ def test_the_trusted_come_first_and_then_the_larger_gain():
     order = [(not verdict.trusted, -verdict.gain.mean) for verdict in found]
     assert order == sorted(order)
     assert found[0].pointing is None
-    assert found[0].energy is None
+    assert found[0].relevance_mass is None
 
 
 def test_chance_is_that_of_maps_as_coarse():
@@ -100,19 +100,19 @@ def test_progress_and_empty_maps():
 
     (verdict,) = trust(Looker().eval(), IMAGES, nothing, "red", progress=done.append)
     assert done == [1]
-    assert verdict.fine == 0
+    assert verdict.non_empty == 0
 
 
 def test_a_network_without_places_and_maps_that_are_not_finite():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
     (verdict,) = trust(flat, IMAGES, "gradients")
-    assert (verdict.layer, verdict.fine) == ("pixels", 1)
+    assert (verdict.layer, verdict.non_empty) == ("pixels", 1)
 
     def broken(capture):
         return torch.full((len(capture.activation), 8, 8), torch.nan)
 
     found = trust(Looker().eval(), IMAGES, [broken, left], "red", target=1)
-    assert {verdict.method: verdict.fine for verdict in found} == {"broken": 0, "left": 1}
+    assert {verdict.method: verdict.non_empty for verdict in found} == {"broken": 0, "left": 1}
 
 
 def test_one_image_is_too_few():

@@ -564,6 +564,8 @@ def test_explain_takes_files_and_directories(trained: Path, here: Path, capsys: 
         (["--method", "grad-can"], "unknown method 'grad-can' (did you mean 'grad-cam'?)"),
         (["--layers", "group4"], "unknown layer 'group4' (did you mean 'group"),
         (["--target", "lvel"], "unknown target 'lvel' (did you mean 'level'?)"),
+        (["--target", "level-slanting"], "or a pair such as ('predicted', 'runner-up')"),
+        (["--target", "true", "level", "7"], "one class, or two for a difference of logits, found"),
         (["--target", "7"], "class 7 does not exist: the model has 3 classes"),
         (["--smooth", "flop"], "unknown smoothing 'flop' (did you mean 'flip'?)"),
         (["--opacity", "2"], "an opacity from 0 to 1, found 10 and 2"),

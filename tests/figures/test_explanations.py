@@ -32,7 +32,7 @@ def explanation_of(
     return Explanation(
         maps={key: torch.rand(count, *grid, generator=generator) for key in keys},
         statuses={
-            key: MapStatus(tuple(kinds or ("fine",) * count), torch.zeros(count)) for key in keys
+            key: MapStatus(tuple(kinds or ("ok",) * count), torch.zeros(count)) for key in keys
         },
         logits=2 * one_hot,
         weights=one_hot,
@@ -300,7 +300,7 @@ def test_explanation_figure_wraps_headers():
 
 
 def test_explanation_figure_notes():
-    explanation = explanation_of(4, kinds=["fine", "all negative", "no gradient", "fine"])
+    explanation = explanation_of(4, kinds=["ok", "all negative", "no gradient", "ok"])
     explanation.maps["layer4", "grad-cam"][3] *= -1  # as of a method that keeps its sign
     (axes, _) = explanation_figure(noise(4), explanation).axes
     assert written(axes) == ["all negative", "no gradient", "no positive\nevidence"]
@@ -386,7 +386,7 @@ def test_explanation_figures_text_does_not_overlap(channels, size):
         ("pixels", "rise:masks=500"),
     ]
     images = noise(3, channels, *size)
-    explanation = explanation_of(3, keys, [0, 0, 2], names, ["all negative", "fine", "saturated"])
+    explanation = explanation_of(3, keys, [0, 0, 2], names, ["all negative", "ok", "saturated"])
     one_method = explanation_of(3, keys[:1], [0, 0, 2], names)
     for contrasted in (explanation, one_method):
         contrasted.weights[:] = torch.tensor([-1.0, 1, 0])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.attribution.faithfulness import BootstrapSummary
+from seewhy.attribution.scores import BootstrapSummary
 from seewhy.attribution.sanity import SanityCheck
 from seewhy.attribution.scores import TrustScore
 from seewhy.figures.style import STYLE

@@ -48,7 +48,7 @@ def test_odd_cases_are_diagnosed(odd: ReportContext) -> None:
         assert curve.images == len(result.labels)
         assert curve.accuracy.isfinite().all()
     if found.saliency is None:
-        assert "no layer of this model has an output with places" in found.saliency_error
+        assert "no layer of this model has spatial output" in found.saliency_error
         assert found.adversarial_maps is None
     else:
         assert found.saliency_error == ""

@@ -4,7 +4,6 @@ from .capture import capture_layers as capture_layers
 from .explanation import Explanation as Explanation
 from .explanation import explain as explain
 from .faithfulness import FAITHFULNESS as FAITHFULNESS
-from .faithfulness import bootstrap_summary as bootstrap_summary
 from .faithfulness import max_sensitivity as max_sensitivity
 from .faithfulness import measure_faithfulness as measure_faithfulness
 from .gradients import ATTRIBUTIONS as ATTRIBUTIONS
@@ -17,6 +16,7 @@ from .maps import resize_maps as resize_maps
 from .methods import METHODS as METHODS
 from .sanity import sanity_check as sanity_check
 from .scores import TrustScore as TrustScore
+from .scores import bootstrap_summary as bootstrap_summary
 from .scores import trust as trust
 from .target import ForwardPass as ForwardPass
 from .target import forward_pass as forward_pass

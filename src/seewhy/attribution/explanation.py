@@ -1,7 +1,7 @@
-"""How a map is: whether there is anything on it, and if not, why not."""
+"""`explain`: maps of several methods at several layers, and the status of every map."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -9,38 +9,55 @@ from operator import add
 import torch
 from torch import Tensor
 
-from seewhy.attribution.capture import Capture, capture_layers
-from seewhy.attribution.layers import Layers, resolve_layers
-from seewhy.attribution.methods import BoundMethod, bind_methods
-from seewhy.attribution.target import ForwardPass, Target, batch_size, check_rows, forward_pass
-from seewhy.errors import SeewhyError, lookup
-from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.models.inspection import inspecting, prepare_images, unwrap_model
-
-FINE, ALL_NEGATIVE, ALL_ZERO, NO_GRADIENT, SATURATED = (
-    "fine",
-    "all negative",
-    "all zero",
-    "no gradient",
-    "saturated",
+from seewhy.attribution.capture import Capture, Captures, capture_batch, capture_chunks
+from seewhy.attribution.layers import Layers, layer_names
+from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
+from seewhy.attribution.target import (
+    ForwardPass,
+    PreparedInputs,
+    Target,
+    TargetSpec,
+    batch_size,
+    prepare,
+    run_forward,
 )
+from seewhy.errors import SeewhyError, lookup
+from seewhy.models.classifier import ClassifierLike
+
+PIXELS = "pixels"  # stands for the layer where a method needs none
+
+OK = "ok"
 NOT_FINITE = "not finite"
+SATURATED = "saturated"
+NO_GRADIENT = "no gradient"
+ALL_ZERO = "all zero"
+ALL_NEGATIVE = "all negative"
 
 REASONS = {
-    NOT_FINITE: "the network's values or gradients are infinite or no numbers; its weights may be, or fp16 is too small for them",
-    ALL_NEGATIVE: "every place speaks against the class, and the method shows only what speaks for it",
-    ALL_ZERO: "nothing of the layer counts for the score",
-    NO_GRADIENT: "the score does not depend on the layer's places, which is so behind the last attention of a class token",
-    SATURATED: "the model returns probabilities near 0 or 1, whose gradient is rounding noise; explain its logits instead",
+    NOT_FINITE: "the model's values or gradients are infinite or NaN; so may be its weights, or "
+    "fp16 is too small for them",
+    ALL_NEGATIVE: "every position is evidence against the class, and the method shows only "
+    "evidence for it",
+    ALL_ZERO: "nothing in the layer contributes to the score",
+    NO_GRADIENT: "the score does not depend on the layer's positions, as after the last attention "
+    "to a class token",
+    SATURATED: "the model returns probabilities near 0 or 1, whose gradient is rounding noise; "
+    "explain its logits instead",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class MapStatus:
-    """How the maps of one method at one layer are, image by image."""
+    """Whether the maps of one method at one layer show something, image by image.
 
-    kinds: tuple[str, ...]  # N of: fine, all negative, all zero, no gradient, saturated, not finite
-    clipped: Tensor  # (N,) float32 in [0, 1], share of the signed map's total size that its ReLU cuts off; 0 without a ReLU
+    Args:
+        kinds: N of "ok", "all negative", "all zero", "no gradient", "saturated", "not finite".
+        clipped: (N,) float32 in [0, 1], share of the signed map's absolute sum that the method's
+            ReLU removes; 0 without a ReLU.
+    """
+
+    kinds: tuple[str, ...]
+    clipped: Tensor
 
     def take(self, rows: slice) -> "MapStatus":
         """The status of some of the maps."""
@@ -50,107 +67,58 @@ class MapStatus:
         return MapStatus(self.kinds + other.kinds, torch.cat([self.clipped, other.clipped]))
 
 
-def status_of(
-    signed: Tensor, question: ForwardPass, method: BoundMethod, gradient: Tensor | None = None
-) -> MapStatus:
-    """The status of maps (N, h, w) before the ReLU that `method` may have; `gradient` (N, C, h, w) is that of their layer."""
-    finite = signed.isfinite().flatten(1).all(1)
-    places = signed.where(finite[:, None, None], 0).flatten(1)
-    size, negative = places.abs().sum(1), places.clamp(max=0).abs().sum(1)
-    against = (places <= 0).all(1) & method.rectified
-    saturated = _saturated(question) & method.differentiates
-    empty = ~places.any(1)
-    blind = torch.zeros_like(finite)
-    if (
-        gradient is not None and method.differentiates and empty.any()
-    ):  # without a gradient these methods give nothing
-        blind = empty & ~gradient.flatten(1).any(1)
-    kinds = []
-    for flags in torch.stack([~finite, saturated, blind, empty, against], dim=1).tolist():
-        named = zip(
-            flags, (NOT_FINITE, SATURATED, NO_GRADIENT, ALL_ZERO, ALL_NEGATIVE), strict=True
-        )
-        kinds.append(next((kind for flag, kind in named if flag), FINE))
-    clipped = torch.where(size > 0, negative / size, 0) * method.rectified
-    return MapStatus(tuple(kinds), clipped.float().cpu())
-
-
-def concerns(statuses: Mapping[tuple[str, str], MapStatus]) -> tuple[str, ...]:
-    """A sentence for each (layer, method) with maps that show nothing or noise, with a layer that does better."""
-    found = []
-    for (layer, method), status in statuses.items():
-        for kind, reason in REASONS.items():
-            count = status.kinds.count(kind)
-            if count:
-                better = _better(statuses, layer, method)
-                advice = f"; look at {better} instead" if better and kind != SATURATED else ""
-                found.append(
-                    f"{method} at {layer}: {kind} for {count} of {len(status.kinds)} images, as {reason}{advice}"
-                )
-    return tuple(found)
-
-
-def _better(statuses: Mapping[tuple[str, str], MapStatus], layer: str, method: str) -> str | None:
-    """The layer at which the method has the most maps that are fine, if it is another one; the last of equals."""
-    fine = {
-        at: status.kinds.count(FINE) for (at, name), status in statuses.items() if name == method
-    }
-    best = max(fine, key=lambda at: (fine[at], list(fine).index(at)))
-    return best if fine[best] > fine[layer] else None
-
-
-def _saturated(question: ForwardPass) -> Tensor:  # (N,) bool
-    """Whether the outputs are probabilities and the explained one is so near 0 or 1 that its gradient vanishes."""
-    logits = question.logits
-    probabilities = ((logits >= 0) & (logits <= 1)).all(1) & ((logits.sum(1) - 1).abs() < 1e-3)
-    explained = logits.gather(1, question.target[:, None])[:, 0]
-    return probabilities & ((explained > 0.999) | (explained < 0.001))
-
-
-PIXELS = "pixels"  # stands for the layer of a method that needs none
-
-Maps = dict[tuple[str, str], Tensor]
+Maps = dict[tuple[str, str], Tensor]  # by (layer, method)
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Maps of N images, what they explain, and how each of them is; all on the CPU."""
+    """Maps of N images, the explained scores, and the status of every map; all on the CPU.
 
-    maps: Mapping[
-        tuple[str, str], Tensor
-    ]  # by (layer, method): (N, h, w) float32, as the paper has them
+    Args:
+        maps: By (layer, method): (N, h, w) float32 in the layer's own resolution.
+        statuses: By (layer, method).
+        logits: (N, K) float32.
+        weights: (N, K) float32; the explained scores are `(logits * weights).sum(1)`.
+        labels: True classes (N,) int64, if known.
+        classes: Names of the K classes.
+    """
+
+    maps: Mapping[tuple[str, str], Tensor]
     statuses: Mapping[tuple[str, str], MapStatus]
-    logits: Tensor  # (N, K) float32
-    weights: Tensor  # (N, K) float32: the explained score is (logits * weights).sum(1)
-    labels: Tensor | None  # (N,) int64, the true classes where they are known
-    classes: tuple[str, ...]  # K names
+    logits: Tensor
+    weights: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
 
     def __repr__(self) -> str:
         count = len(self.logits)
-        return f"Explanation({count} image{'s' * (count != 1)}, {', '.join(self.methods)} at {', '.join(self.layers)})"
+        images = f"{count} image{'s' * (count != 1)}"
+        return f"Explanation({images}, {', '.join(self.methods)} at {', '.join(self.layers)})"
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that there are maps of, in the order in which they were asked for; `pixels` for methods without one."""
+        """The layers, as requested; "pixels" for methods that need none."""
         return tuple(dict.fromkeys(layer for layer, _ in self.maps))
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods, as they were asked for."""
+        """The methods, as requested."""
         return tuple(dict.fromkeys(method for _, method in self.maps))
 
     @property
-    def predicted(self) -> Tensor:  # (N,) int64
+    def predicted(self) -> Tensor:
+        """Predicted classes (N,) int64."""
         return self.logits.argmax(1)
 
     @property
-    def confidence(self) -> Tensor:  # (N,) float32, probability of the predicted class
+    def confidence(self) -> Tensor:
+        """Probability of the predicted class (N,) float32."""
         return self.logits.softmax(1).amax(1)
 
     @property
-    def concerns(self) -> tuple[str, ...]:
-        """A sentence for each layer and method with maps that show nothing, with a reason and a better layer."""
-        return concerns(self.statuses)
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for each layer and method with maps that show nothing or noise."""
+        return status_warnings(self.statuses)
 
     def take(self, rows: slice) -> "Explanation":
         """The explanation of some of the images."""
@@ -163,22 +131,30 @@ class Explanation:
             labels=None if self.labels is None else self.labels[rows],
         )
 
-    def at(self, layer: str, method: str | None = None) -> Tensor:  # (N, h, w) float32
-        """The maps of a layer, by its only method or the one that is named."""
-        there = [name for at, name in self.maps if at == layer]
-        if method is None and len(there) > 1:
+    def at(self, layer: str, method: str | None = None) -> Tensor:
+        """The maps (N, h, w) float32 of one layer and method.
+
+        Args:
+            layer: One of `layers`.
+            method: One of `methods`; may be left out if there is only one at this layer.
+
+        Raises:
+            SeewhyError: For a layer or method without maps, and if the method is ambiguous.
+        """
+        methods = [name for at, name in self.maps if at == layer]
+        if method is None and len(methods) > 1:
             raise SeewhyError(
-                f"there are maps at {layer!r} of several methods; name one of {', '.join(there)}"
+                f"there are maps at {layer!r} of several methods; name one of {', '.join(methods)}"
             )
-        method = method or next(iter(there), self.methods[0])
+        method = method or next(iter(methods), self.methods[0])
         known = {f"{at} {name}": maps for (at, name), maps in self.maps.items()}
         return lookup(known, f"{layer} {method}", "map")
 
 
 def explain(
     classifier: ClassifierLike,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
-    methods: str | Callable[..., Tensor] | Sequence[str | Callable[..., Tensor]] = "grad-cam",
+    images: Tensor,
+    methods: Methods = "grad-cam",
     layers: Layers = "auto",
     target: Target = "predicted",
     *,
@@ -186,53 +162,41 @@ def explain(
     smooth: str = "none",
     warn: bool = True,
 ) -> Explanation:
-    """Maps of every method at every layer, of one forward and one backward pass where the methods share them.
+    """Maps of every method at every layer.
 
-    `methods` names entries of CAMS and ATTRIBUTIONS, with settings as in `rise:masks=500`; `layers` and `target` are those of
-    `capture`, `labels` (N,) int64 the true classes. `smooth` "flip" or "flip-scale" takes the mean over mirrored images, or over
-    these at three brightnesses. The model is left as it was. Warns of maps that show nothing, which `concerns` also says, unless
-    `warn` is False. Raises SeewhyError for input that does not fit.
+    Methods that need the same activations and gradients share one forward and one backward pass.
+    The model is left unchanged.
+
+    Args:
+        classifier: A Classifier, a Run, or a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        methods: Entries of CAMS and ATTRIBUTIONS, with settings as in "rise:masks=500", or
+            functions from a Capture to maps (N, h, w).
+        layers: Names of layers, modules, or "auto" (see `list_layers`); ignored by methods that
+            need no layer.
+        target: Explained class: "predicted", "true", "runner-up", a class name, or a class index. A
+            pair of these for a difference of logits, such as ("cat", "dog"). Or one class index per
+            image, (N,) int64; or weights of the logits, (N, K) float.
+        labels: True classes (N,) int64, for the target "true".
+        smooth: "flip" averages over mirrored images, "flip-scale" also over three brightnesses.
+        warn: Whether to warn about maps that show nothing; `Explanation.warnings` has them anyway.
+
+    Raises:
+        SeewhyError: For a model in training mode, for an unknown method, layer or target, and for
+            images that do not fit the model.
     """
     bound = bind_methods(methods)
     views = lookup(SMOOTHING, smooth, "smoothing")
-    classifier = as_classifier(classifier)
-    model = unwrap_model(classifier.model)
-    with inspecting(model):
-        pixels = prepare_images(images, model)
-    check_rows(target, labels, len(pixels))
-    names = resolve_layers(model, pixels, layers) if any(each.of_layer for each in bound) else []
-
-    def look(
-        some: Tensor, goal: Target, truth: Tensor | None
-    ) -> tuple[ForwardPass, dict[str, Capture]]:
-        if not names:
-            return forward_pass(classifier, some, goal, labels=truth), {}
-        captures = capture_layers(classifier, some, names, goal, labels=truth)
-        return captures[names[0]].question, captures
-
-    parts = []
-    for start in range(0, len(pixels), batch_size(pixels)):
-        rows = slice(start, start + batch_size(pixels))
-        truth = None if labels is None else labels[rows]
-        question, captures = look(
-            pixels[rows], target[rows] if isinstance(target, Tensor) else target, truth
-        )
-        known = classifier.class_names(question.logits.shape[1])
-        signed = _signed(bound, question, captures)
-        for view in views:
-            mirrored = _signed(bound, *look(view.change(question.images), question.weights, None))
-            signed = {key: maps + view.restore(mirrored[key]) for key, maps in signed.items()}
-        signed = {key: maps / (len(views) + 1) for key, maps in signed.items()}
-        parts.append(_part(bound, question, captures, signed, truth, known))
-    explanation = concatenate(parts)
-    if warn and explanation.concerns:
-        warnings.warn("; ".join(explanation.concerns), stacklevel=2)
+    inputs = prepare(classifier, images, target, labels)
+    explanation = explain_prepared(inputs, bound, names_for(bound, inputs, layers), views)
+    if warn and explanation.warnings:
+        warnings.warn("; ".join(explanation.warnings), stacklevel=2)
     return explanation
 
 
 @dataclass(frozen=True)
 class View:
-    """Another look at images (N, C, H, W) in [0, 1], whose maps (N, h, w) are put back in place."""
+    """A change of images (N, C, H, W) in [0, 1], and its inverse for maps (N, h, w)."""
 
     change: Callable[[Tensor], Tensor]
     restore: Callable[[Tensor], Tensor]
@@ -246,9 +210,9 @@ def _mirror(values: Tensor) -> Tensor:
     return values.flip(-1)
 
 
-def _brighter(factor: float, mirror: bool) -> View:
-    turn = _mirror if mirror else _same
-    return View(lambda images: (turn(images) * factor).clamp(max=1), turn)
+def _brightness(factor: float, mirror: bool) -> View:
+    flip = _mirror if mirror else _same
+    return View(lambda images: (flip(images) * factor).clamp(max=1), flip)
 
 
 SMOOTHING: dict[str, tuple[View, ...]] = {  # views besides the image itself
@@ -256,64 +220,165 @@ SMOOTHING: dict[str, tuple[View, ...]] = {  # views besides the image itself
     "flip": (View(_mirror, _mirror),),
     "flip-scale": (
         View(_mirror, _mirror),
-        *(_brighter(factor, mirror) for factor in (0.9, 1.1) for mirror in (False, True)),
+        *(_brightness(factor, mirror) for factor in (0.9, 1.1) for mirror in (False, True)),
     ),
 }
 
 
-def _signed(
-    bound: Sequence[BoundMethod], question: ForwardPass, captures: Mapping[str, Capture]
-) -> Maps:
-    """The maps before their ReLU, by layer and method, on the model's device."""
-    found = {}
-    for method in bound:
-        given = captures if method.of_layer else {PIXELS: question}
-        for layer, what in given.items():
-            with torch.autocast(
-                question.images.device.type, enabled=False
-            ):  # a caller's would round the sums
-                maps = method.function(what)
-            if not isinstance(maps, Tensor) or maps.ndim != 3 or len(maps) != len(question.images):
-                shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-                raise SeewhyError(
-                    f"method {method.text!r} must return maps ({len(question.images)}, h, w), found {shape}"
-                )
-            found[layer, method.text] = maps.detach().to(question.images.device)
-    return dict(sorted(found.items(), key=lambda item: [PIXELS, *captures].index(item[0][0])))
+def names_for(methods: Sequence[BoundMethod], inputs: PreparedInputs, layers: Layers) -> list[str]:
+    """Names of the layers, none if no method needs one."""
+    return layer_names(inputs, layers) if any(method.of_layer for method in methods) else []
 
 
-def _part(
-    bound: Sequence[BoundMethod],
-    question: ForwardPass,
-    captures: Mapping[str, Capture],
+def explain_prepared(
+    inputs: PreparedInputs,
+    methods: Sequence[BoundMethod],
+    names: Sequence[str],
+    views: Sequence[View] = (),
+) -> Explanation:
+    """`explain` of prepared inputs, at named layers."""
+    parts = []
+    for forward, captures in _passes(inputs, names):
+        classes = inputs.classifier.class_names(forward.logits.shape[1])
+        signed = _signed_maps(methods, forward, captures)
+        for view in views:
+            weights = TargetSpec(forward.weights)
+            changed = replace(inputs, images=view.change(forward.images), target=weights)
+            maps = _signed_maps(methods, *_one_pass(changed, names))
+            signed = {key: total + view.restore(maps[key]) for key, total in signed.items()}
+        signed = {key: total / (len(views) + 1) for key, total in signed.items()}
+        parts.append(_explanation(methods, forward, captures, signed, classes))
+    labels = inputs.target.labels
+    return replace(concatenate(parts), labels=None if labels is None else labels.cpu())
+
+
+def _passes(inputs: PreparedInputs, names: Sequence[str]) -> Iterator[tuple[ForwardPass, Captures]]:
+    """Passes over batches of the images; only forward ones if there are no layers."""
+    if not names:
+        yield from ((run_forward(batch), {}) for batch in inputs.batches())
+        return
+    for captures in capture_chunks(inputs, names, batch_size(inputs.images)):
+        yield captures[names[0]].forward, captures
+
+
+def _one_pass(inputs: PreparedInputs, names: Sequence[str]) -> tuple[ForwardPass, Captures]:
+    if not names:
+        return run_forward(inputs), {}
+    captures = capture_batch(inputs, names)
+    return captures[names[0]].forward, captures
+
+
+def _signed_maps(methods: Sequence[BoundMethod], forward: ForwardPass, captures: Captures) -> Maps:
+    """The maps before their ReLU, on the model's device; layer by layer, pixels first."""
+    maps: Maps = {}
+    device = forward.images.device
+    for method in methods:
+        values: Mapping[str, Capture | ForwardPass] = captures
+        if not method.of_layer:
+            values = {PIXELS: forward}
+        for layer, value in values.items():
+            with torch.autocast(device.type, enabled=False):  # the caller's would round the sums
+                result = method.function(value)
+            _check_result(result, method, len(forward.images))
+            maps[layer, method.text] = result.detach().to(device)
+    order = [PIXELS, *captures]
+    return dict(sorted(maps.items(), key=lambda item: order.index(item[0][0])))
+
+
+def _check_result(maps: object, method: BoundMethod, count: int) -> None:
+    if not isinstance(maps, Tensor) or maps.ndim != 3 or len(maps) != count:
+        found = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise SeewhyError(f"method {method.text!r} must return maps ({count}, h, w), found {found}")
+
+
+def _explanation(
+    methods: Sequence[BoundMethod],
+    forward: ForwardPass,
+    captures: Captures,
     signed: Maps,
-    labels: Tensor | None,
     classes: tuple[str, ...],
 ) -> Explanation:
-    """The explanation of some of the images."""
-    methods = {method.text: method for method in bound}
+    """The explanation of a batch, on the CPU and without labels."""
+    by_text = {method.text: method for method in methods}
     maps, statuses = {}, {}
     for (layer, text), values in signed.items():
-        method = methods[text]
+        method = by_text[text]
         gradient = captures[layer].gradient if method.of_layer else None
-        statuses[layer, text] = status_of(values, question, method, gradient)
+        statuses[layer, text] = map_status(values, forward, method, gradient)
         maps[layer, text] = (values.clamp(min=0) if method.rectified else values).float().cpu()
-    logits, weights = question.logits.float().cpu(), question.weights.float().cpu()
-    return Explanation(
-        maps, statuses, logits, weights, None if labels is None else labels.cpu(), classes
-    )
+    logits, weights = forward.logits.float().cpu(), forward.weights.float().cpu()
+    return Explanation(maps, statuses, logits, weights, None, classes)
 
 
 def concatenate(parts: Sequence[Explanation]) -> Explanation:
-    """One explanation of several batches of images, which were asked for the same."""
+    """One explanation of several batches, of the same methods, layers and target."""
     labels = [part.labels for part in parts if part.labels is not None]
+    keys = list(parts[0].maps)
     return replace(
         parts[0],
-        maps={key: torch.cat([part.maps[key] for part in parts]) for key in parts[0].maps},
-        statuses={
-            key: reduce(add, [part.statuses[key] for part in parts]) for key in parts[0].maps
-        },
+        maps={key: torch.cat([part.maps[key] for part in parts]) for key in keys},
+        statuses={key: reduce(add, [part.statuses[key] for part in parts]) for key in keys},
         logits=torch.cat([part.logits for part in parts]),
         weights=torch.cat([part.weights for part in parts]),
         labels=torch.cat(labels) if len(labels) == len(parts) else None,
     )
+
+
+def map_status(
+    signed: Tensor, forward: ForwardPass, method: BoundMethod, gradient: Tensor | None = None
+) -> MapStatus:
+    """The status of maps (N, h, w) before the method's ReLU.
+
+    `gradient` (N, C, h, w) is that of the layer, for methods of a layer.
+    """
+    finite = signed.isfinite().flatten(1).all(1)
+    values = signed.where(finite[:, None, None], 0).flatten(1)
+    size, negative = values.abs().sum(1), values.clamp(max=0).abs().sum(1)
+    empty = ~values.any(1)
+    no_gradient = torch.zeros_like(finite)
+    if gradient is not None and method.differentiates and empty.any():
+        no_gradient = empty & ~gradient.flatten(1).any(1)
+    flags = {  # the first that holds counts
+        NOT_FINITE: ~finite,
+        SATURATED: _saturated(forward) & method.differentiates,
+        NO_GRADIENT: no_gradient,
+        ALL_ZERO: empty,
+        ALL_NEGATIVE: (values <= 0).all(1) & method.rectified,
+    }
+    kinds = tuple(
+        next((kind for kind, flag in zip(flags, row, strict=True) if flag), OK)
+        for row in torch.stack(list(flags.values()), dim=1).tolist()
+    )
+    clipped = torch.where(size > 0, negative / size, 0) * method.rectified
+    return MapStatus(kinds, clipped.float().cpu())
+
+
+def _saturated(forward: ForwardPass) -> Tensor:  # (N,) bool
+    """Whether the outputs are probabilities and the explained one is almost 0 or 1."""
+    logits = forward.logits
+    probabilities = ((logits >= 0) & (logits <= 1)).all(1) & ((logits.sum(1) - 1).abs() < 1e-3)
+    explained = logits.gather(1, forward.target[:, None])[:, 0]
+    return probabilities & ((explained > 0.999) | (explained < 0.001))
+
+
+def status_warnings(statuses: Mapping[tuple[str, str], MapStatus]) -> tuple[str, ...]:
+    """A sentence for each (layer, method) with maps that are not ok, with a better layer if any."""
+    sentences = []
+    for (layer, method), status in statuses.items():
+        for kind, reason in REASONS.items():
+            count = status.kinds.count(kind)
+            if count:
+                better = _better_layer(statuses, layer, method)
+                advice = f"; look at {better} instead" if better and kind != SATURATED else ""
+                images = f"{count} of {len(status.kinds)} images"
+                sentences.append(f"{method} at {layer}: {kind} for {images}: {reason}{advice}")
+    return tuple(sentences)
+
+
+def _better_layer(
+    statuses: Mapping[tuple[str, str], MapStatus], layer: str, method: str
+) -> str | None:
+    """The layer with the most ok maps of the method, the last of equals; None if it is `layer`."""
+    counts = {at: each.kinds.count(OK) for (at, name), each in statuses.items() if name == method}
+    best = max(counts, key=lambda at: (counts[at], list(counts).index(at)))
+    return best if counts[best] > counts[layer] else None

@@ -1,4 +1,4 @@
-"""Methods that go back to the pixels: gradients of the score, and what smooths, guides or integrates them."""
+"""Gradients of the score at the pixels, and their smoothed, guided and integrated forms."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,103 +11,124 @@ from torch.overrides import TorchFunctionMode
 
 from seewhy.attribution.hooks import record_outputs
 from seewhy.attribution.layers import layout_of, prefix_tokens
+from seewhy.attribution.maps import scale_to_unit
 from seewhy.attribution.perturbation import PERTURBATIONS, check_baseline
-from seewhy.attribution.target import ForwardPass, batch_size, outputs
+from seewhy.attribution.target import ForwardPass, batch_size, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
 from seewhy.models.normalization import Normalize
 
+NO_PATH = (
+    "no gradient goes from the logits back to the pixels: the model detaches its values or runs "
+    "under torch.no_grad; remove that, or choose rise or occlusion, which need no gradient"
+)
 
-def vanilla_gradients(question: ForwardPass) -> Tensor:  # (N, H, W), not negative
-    """The largest absolute derivative of the score among a pixel's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
-    return pixel_gradients(question, question.images).abs().amax(1)
+
+def vanilla_gradients(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
+    """Largest absolute derivative of a pixel's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
+    return pixel_gradients(forward, forward.images).abs().amax(1)
 
 
-def guided_backpropagation(question: ForwardPass) -> Tensor:  # (N, H, W), not negative
-    """As `gradients`, where a ReLU also stops what is negative on the way back (Springenberg et al. 2015, arXiv 1412.6806).
+def guided_backpropagation(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
+    """As `gradients`, but ReLUs pass only positive gradients.
 
-    Raises SeewhyError for a network without a ReLU.
+    Springenberg et al. 2015, arXiv 1412.6806. Raises SeewhyError for a model without a ReLU.
     """
-    return guided_gradients(question).abs().amax(1)
+    return guided_gradients(forward).abs().amax(1)
 
 
 def smooth_grad(
-    question: ForwardPass, samples: int = 25, noise: float = 0.15, seed: int = 0
-) -> Tensor:  # (N, H, W), not negative
-    """`gradients` of the mean gradient over noisy copies of the image (Smilkov et al. 2017, arXiv 1706.03825, section 2).
+    forward: ForwardPass, samples: int = 25, noise: float = 0.15, seed: int = 0
+) -> Tensor:
+    """`gradients` of the mean gradient over noisy copies of the image.
 
-    `noise` is the standard deviation as a share of each image's range of values; the noise leaves [0, 1], as there. It is the
-    same for every image, so that a map does not depend on what other images there are.
+    Smilkov et al. 2017, arXiv 1706.03825, section 2.
+
+    Args:
+        forward: From `forward_pass`.
+        samples: Noisy copies of each image.
+        noise: Standard deviation as a share of each image's range of values. As in the paper, noisy
+            values may leave [0, 1].
+        seed: Seed of the noise, which is the same for every image: a map does not depend on the
+            other images of the batch.
+
+    Returns:
+        (N, H, W), not negative.
     """
     if samples < 1 or noise < 0:
         raise SeewhyError(
-            f"smooth-grad needs samples of at least 1 and noise of at least 0, found {samples} and {noise}"
+            "smooth-grad needs samples of at least 1 and noise of at least 0, found "
+            f"{samples} and {noise}"
         )
-    images, generator = question.images, torch.Generator().manual_seed(seed)
+    images, generator = forward.images, torch.Generator().manual_seed(seed)
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     total = torch.zeros_like(images)
     for _ in range(samples):
-        total += pixel_gradients(
-            question,
-            images + spread * torch.randn(images.shape[1:], generator=generator).to(images),
-        )
+        drawn = torch.randn(images.shape[1:], generator=generator).to(images)
+        total += pixel_gradients(forward, images + spread * drawn)
     return (total / samples).abs().amax(1)
 
 
-def integrated_gradients(
-    question: ForwardPass, steps: int = 32, baseline: float = 0.0
-) -> Tensor:  # (N, H, W)
-    """Image minus baseline, times the mean gradient on the way between (Sundararajan et al. 2017, arXiv 1703.01365, eq. 1).
+def integrated_gradients(forward: ForwardPass, steps: int = 32, baseline: float = 0.0) -> Tensor:
+    """Image minus baseline, times the mean gradient between the two.
 
-    The way is straight. Summed over channels, so that the map adds up to the score minus the baseline's, within the error of
-    `steps` midpoints. `baseline` is a pixel value in [0, 1].
+    Sundararajan et al. 2017, arXiv 1703.01365, eq. 1, on the straight path and summed over
+    channels: a map adds up to the score minus that of the baseline, within the error of the steps.
+
+    Args:
+        forward: From `forward_pass`.
+        steps: Midpoints of the path at which gradients are taken.
+        baseline: Pixel value in [0, 1].
+
+    Returns:
+        (N, H, W).
     """
     check_baseline(baseline)
     if steps < 1:
         raise SeewhyError(f"integrated-gradients needs at least one step, found {steps}")
-    distance = question.images - baseline
+    distance = forward.images - baseline
     total = torch.zeros_like(distance)
     for step in range(steps):
-        total += pixel_gradients(question, baseline + distance * ((step + 0.5) / steps))
+        total += pixel_gradients(forward, baseline + distance * ((step + 0.5) / steps))
     return (distance * total / steps).sum(1)
 
 
 def pixel_gradients(
-    question: ForwardPass, images: Tensor, mode: AbstractContextManager[Any] | None = None
-) -> Tensor:
-    """The gradient (N, C, H, W) of each score at `images`, which may be others than the question's."""
-    found = []
+    forward: ForwardPass, images: Tensor, mode: AbstractContextManager[Any] | None = None
+) -> Tensor:  # (N, C, H, W)
+    """Gradient of each explained score at `images` (N, C, H, W), inside `mode`."""
+    gradients = []
+    size = batch_size(images)
+    batches = zip(torch.split(images, size), torch.split(forward.weights, size), strict=True)
     with (
-        inspecting(question.model),
+        inspecting(forward.model),
         mode or nullcontext(),
-        autocasting(question.precision, images.device),
+        autocasting(forward.precision, images.device),
     ):
-        size = batch_size(images)
-        for batch, weights in zip(
-            torch.split(images, size), torch.split(question.weights, size), strict=True
-        ):
+        for batch, weights in batches:
             pixels = batch.detach().clone().requires_grad_()
-            scores = (outputs(question.model, pixels) * weights).sum()
-            if not scores.requires_grad:
-                raise SeewhyError(UNREACHED)
-            found.append(torch.autograd.grad(scores, pixels)[0])
-    return torch.cat(found)
+            score = (run_model(forward.model, pixels) * weights).sum()
+            if not score.requires_grad:
+                raise SeewhyError(NO_PATH)
+            gradients.append(torch.autograd.grad(score, pixels)[0])
+    return torch.cat(gradients)
 
 
-def guided_gradients(question: ForwardPass) -> Tensor:  # (N, C, H, W)
-    """The signed gradient that guided backpropagation takes back to the pixels."""
+def guided_gradients(forward: ForwardPass) -> Tensor:  # (N, C, H, W)
+    """The signed gradient of guided backpropagation at the pixels."""
     mode = GuidedReLUs()
-    found = pixel_gradients(question, question.images, mode)
+    gradients = pixel_gradients(forward, forward.images, mode)
     if not mode.seen:
         raise SeewhyError(
-            "guided backpropagation changes how a ReLU goes back, and this network has none; use gradients"
+            "guided backpropagation changes the gradient of ReLUs, and this model has none; use "
+            "gradients"
         )
-    return found
+    return gradients
 
 
 class GuidedReLUs(TorchFunctionMode):
-    """Inside, every ReLU, be it a module or a call, lets back only what is positive where it was positive."""
+    """Inside, every ReLU, as a module or as a call, passes only positive gradients."""
 
     seen = False
 
@@ -135,106 +156,80 @@ class _Guided(torch.autograd.Function):
         return passed
 
 
-_IN_PLACE = {
-    F.relu_,
-    torch.relu_,
-    Tensor.relu_,
-}  # whose result may be read from what they were given
+_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}  # their result may be read from their argument
 _RELUS = {F.relu, torch.relu, Tensor.relu, *_IN_PLACE}
 
-
-AFFINE = (
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    nn.Linear,
-    Normalize,
-)  # in evaluation mode: linear, plus what they make of zeros
-
-UNREACHED = (
-    "no gradient goes from the logits back to the pixels: the model detaches its values or runs under torch.no_grad; "
-    "remove that, or choose rise or occlusion, which need none"
-)
+# In evaluation mode these are linear plus a constant, their output for zeros.
+AFFINE = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, Normalize)
 
 
-def full_grad(question: ForwardPass) -> Tensor:  # (N, H, W), not negative
-    """The saliency map of Srinivas & Fleuret 2019 (arXiv 1905.00780).
+def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
+    """The saliency map of FullGrad (Srinivas & Fleuret 2019, arXiv 1905.00780).
 
-    The sum over the pixels' term and each channel of each layer's bias term of its absolute value, scaled to [0, 1] and
-    enlarged bilinearly. Biases are those of convolutions, of BatchNorm with its mean, and of normalization inside the model.
+    The sum of the pixels' term and of each channel of each layer's bias term: absolute values,
+    scaled to [0, 1] and resized bilinearly. Biases are those of convolutions, of BatchNorm with its
+    mean, and of normalization inside the model.
     """
-    size, prefix = question.images.shape[2:], prefix_tokens(question.model)
-    parts = []
-    for start in range(0, len(question.images), batch_size(question.images)):
-        some = question.take(slice(start, start + batch_size(question.images)))
-        pixels, biases = full_gradients(some)
-        total = _scaled(pixels.sum(1, keepdim=True)).sum(1)
+    size, prefix = forward.images.shape[2:], prefix_tokens(forward.model)
+    maps = []
+    for start in range(0, len(forward.images), batch_size(forward.images)):
+        batch = forward.take(slice(start, start + batch_size(forward.images)))
+        pixels, biases = full_gradients(batch)
+        total = scale_to_unit(pixels.sum(1, keepdim=True).abs()).sum(1)
         for name, term in biases.items():
             grid = term if term.ndim == 4 else None
-            if isinstance(
-                question.model.get_submodule(name), nn.Linear
-            ):  # of places in a transformer, of none in a head
-                layout = layout_of(term.shape, some.images.shape, prefix)
+            if isinstance(forward.model.get_submodule(name), nn.Linear):
+                # of tokens in a transformer; a head has no positions
+                layout = layout_of(term.shape, batch.images.shape, prefix)
                 grid = None if layout is None else layout.to_grid(term)
             if grid is not None:
-                total += F.interpolate(
-                    _scaled(grid), size, mode="bilinear", align_corners=False
-                ).sum(1)
-        parts.append(total)
-    return torch.cat(parts)
+                scaled = scale_to_unit(grid.abs())
+                resized = F.interpolate(scaled, size, mode="bilinear", align_corners=False)
+                total += resized.sum(1)
+        maps.append(total)
+    return torch.cat(maps)
 
 
-def full_gradients(question: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """Gradient times pixel (N, C, H, W), and gradient times bias of each layer with one, by its name.
+def full_gradients(forward: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gradient times pixel (N, C, H, W), and gradient times bias of each layer that has one.
 
-    Of a network of ReLUs the two add up to the score.
+    In a model of ReLUs the two add up to the score.
     """
-    model = question.model
+    model = forward.model
     biased = {name: module for name, module in model.named_modules() if isinstance(module, AFFINE)}
     with inspecting(model):
         with (
-            record_outputs(model, list(biased)) as seen,
-            autocasting(question.precision, question.images.device),
+            record_outputs(model, list(biased)) as outputs,
+            autocasting(forward.precision, forward.images.device),
         ):
-            pixels = question.images.detach().clone().requires_grad_()
-            logits = outputs(model, pixels)
-        nodes = {"": pixels, **{name: seen[name] for name in biased if name in seen}}
-        score = (logits * question.weights).sum()
+            pixels = forward.images.detach().clone().requires_grad_()
+            logits = run_model(model, pixels)
+        nodes = {"": pixels, **{name: outputs[name] for name in biased if name in outputs}}
+        score = (logits * forward.weights).sum()
         if not score.requires_grad:
-            raise SeewhyError(UNREACHED)
-        found = dict(
-            zip(
-                nodes,
-                torch.autograd.grad(score, list(nodes.values()), allow_unused=True),
-                strict=True,
-            )
-        )
+            raise SeewhyError(NO_PATH)
+        gradients = torch.autograd.grad(score, list(nodes.values()), allow_unused=True)
+    at_pixels, *others = gradients
     terms = {}
-    for name, gradient in found.items():
-        if name and gradient is not None and (bias := implicit_bias(biased[name])) is not None:
-            last = isinstance(biased[name], nn.Linear)  # whose channels are
-            shaped = bias if last else bias.view(1, -1, *[1] * (gradient.ndim - 2))
-            terms[name] = gradient.to(question.images) * shaped.to(question.images)
-    if found[""] is None:
-        raise SeewhyError(UNREACHED)
-    return found[""] * question.images, terms
+    for name, gradient in zip(list(nodes)[1:], others, strict=True):
+        if gradient is not None and (bias := implicit_bias(biased[name])) is not None:
+            channels_last = isinstance(biased[name], nn.Linear)
+            shape = (-1,) if channels_last else (1, -1, *[1] * (gradient.ndim - 2))
+            terms[name] = gradient.to(forward.images) * bias.view(shape).to(forward.images)
+    if at_pixels is None:
+        raise SeewhyError(NO_PATH)
+    return at_pixels * forward.images, terms
 
 
 @torch.no_grad()
 def implicit_bias(module: nn.Module) -> Tensor | None:  # (C,)
-    """What an affine layer makes of zeros: BatchNorm and normalization have a bias even where none is written."""
+    """Output of an affine layer for zeros: also BatchNorm and normalization have a bias."""
     mean = module.mean if isinstance(module, Normalize) else getattr(module, "running_mean", None)
     if isinstance(mean, Tensor):
-        made: Tensor = module(torch.zeros_like(mean).view(1, -1, 1, 1))
-        return made.flatten()
+        output: Tensor = module(torch.zeros_like(mean).view(1, -1, 1, 1))
+        return output.flatten()
     bias = getattr(module, "bias", None)
     return bias.detach() if isinstance(bias, Tensor) else None
-
-
-def _scaled(term: Tensor) -> Tensor:
-    """The paper's rescale(abs()): the absolute value of each (H, W) with its least and largest at 0 and 1."""
-    size = term.abs()
-    low, high = size.amin((2, 3), keepdim=True), size.amax((2, 3), keepdim=True)
-    return torch.where(high == low, 0, (size - low) / (high - low))
 
 
 ATTRIBUTIONS: dict[str, Callable[..., Tensor]] = {

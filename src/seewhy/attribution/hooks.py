@@ -1,41 +1,43 @@
-"""Hooks that see what goes through the layers of a network, and make their outputs nodes of the graph."""
+"""Forward hooks that record the outputs of layers and make them nodes of the autograd graph."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
 
+Hook = Callable[[str, nn.Module, object], object]  # name, module, output -> other output or None
+
 
 @contextmanager
 def record_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of the layers in a forward pass inside the block, by name; the graph begins at the first of them.
+    """Outputs of the named layers in a forward pass inside the block.
 
-    What is kept is a node of its own between the layer and what comes next. It shares no memory with either: an in-place ReLU
-    would overwrite it. Nor is it the layer's input, as an identity's output is, whose gradient has those of other ways in it.
+    The graph begins at the first of them. Each recorded tensor is a graph node of its own between
+    the layer and the next one. It shares no memory with either, which an in-place ReLU would
+    overwrite. Nor is it the layer's input, as the output of an identity is, whose gradient would
+    include other paths.
     """
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def watch(name: str, module: nn.Module, output: object) -> object:
+    def record(name: str, module: nn.Module, output: object) -> object:
         tensor = main_tensor(output)
         if tensor is None:
             return output
-        seen[name] = (
-            tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
-        )
-        return replace_tensor(output, tensor, seen[name].clone())
+        node = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
+        outputs[name] = node
+        return replace_tensor(output, tensor, node.clone())
 
-    with forward_hooks({name: model.get_submodule(name) for name in names}, watch):
-        yield seen
+    with forward_hooks({name: model.get_submodule(name) for name in names}, record):
+        yield outputs
 
 
 @contextmanager
-def forward_hooks(modules: dict[str, nn.Module], hook: Any) -> Iterator[None]:
-    """`hook(name, module, output)` runs after each of the modules, and may return another output."""
+def forward_hooks(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
+    """Call `hook(name, module, output)` after each of the modules; it may return another output."""
     handles = []
     try:
         for name, module in modules.items():
@@ -51,38 +53,32 @@ def forward_hooks(modules: dict[str, nn.Module], hook: Any) -> Iterator[None]:
 
 
 def main_tensor(output: object) -> Tensor | None:
-    """The tensor that a layer's output is about: itself, or the first of a tuple, list or dict."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    parts = (
-        output.values()
-        if isinstance(output, dict)
-        else output
-        if isinstance(output, tuple | list)
-        else ()
-    )
-    return next(
-        (part for part in parts if isinstance(part, Tensor) and part.is_floating_point()), None
-    )
+    """A layer's output, or the first floating-point tensor of a tuple, list or dict."""
+    parts: tuple[object, ...] = (output,)
+    if isinstance(output, dict):
+        parts = tuple(output.values())
+    elif isinstance(output, tuple | list):
+        parts = tuple(output)
+    tensors = (part for part in parts if isinstance(part, Tensor) and part.is_floating_point())
+    return next(tensors, None)
 
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules inside `model` by name, without the step that torch.compile puts into the names of what it wraps."""
+    """The submodules by name, without the `_orig_mod` of modules that torch.compile wraps."""
     parts: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if name:
-            parts.setdefault(
-                ".".join(step for step in name.split(".") if step != "_orig_mod"), module
-            )
+            steps = [step for step in name.split(".") if step != "_orig_mod"]
+            parts.setdefault(".".join(steps), module)
     return parts
 
 
 def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
-    """A layer's output with `new` where `old` was."""
+    """A layer's output with `new` in place of `old`."""
     if output is old:
         return new
     if isinstance(output, dict):
-        changed = copy(output)  # of the same type, whatever its constructor takes
+        changed = copy(output)  # keeps the type, whose constructor may take anything
         for key, part in output.items():
             if part is old:
                 changed[key] = new
@@ -93,14 +89,15 @@ def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
     return output
 
 
-def gradients_at(score: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The gradients of `score` () at layers that are `watched`, None where it does not depend on one."""
+def gradients_at(score: Tensor, outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Gradients of a score () at recorded outputs; None where it does not depend on one."""
     try:
-        return torch.autograd.grad(score, layers, allow_unused=True)
+        return torch.autograd.grad(score, outputs, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         first = str(error).strip().partition("\n")[0]
         raise SeewhyError(
-            f"no gradient can go back through this model, so it could not be trained either: {first}"
+            "no gradient can go back through this model, so it could not be trained either: "
+            f"{first}"
         ) from error

@@ -1,4 +1,4 @@
-"""How the output of a layer lies on the image."""
+"""Layers with spatial output: their layout, their names, and the choice of "auto"."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,70 +17,80 @@ from seewhy.attribution.hooks import (
     named_parts,
     record_outputs,
 )
-from seewhy.attribution.target import outputs
+from seewhy.attribution.target import PreparedInputs, prepare, run_model
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.models.inspection import check_images, inspecting, prepare_images, unwrap_model
+from seewhy.models.classifier import ClassifierLike
+from seewhy.models.inspection import inspecting, unwrap_model
+
+Layers = str | nn.Module | Sequence[str | nn.Module]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layer's output lies on the image: channels first, channels last, or tokens, perhaps with others before them."""
+    """Layout of a layer's output: a grid of spatial positions, channels first or last, or tokens.
+
+    Args:
+        form: "NCHW", "NHWC", or "NLC" for tokens in row-major order.
+        grid: Height and width (h, w) of the grid.
+        prefix: Tokens before those of the grid, such as the class token.
+    """
 
     form: Literal["NCHW", "NHWC", "NLC"]
     grid: tuple[int, int]
-    prefix: int = 0  # tokens that belong to no place, such as the class token
+    prefix: int = 0
 
-    def to_grid(self, output: Tensor) -> Tensor:  # (N, C, h, w)
-        """A layer's output, or its gradient, by place."""
+    def to_grid(self, output: Tensor) -> Tensor:
+        """A layer's output, or its gradient, as (N, C, h, w)."""
         if self.form == "NCHW":
             return output
         if self.form == "NHWC":
             return output.permute(0, 3, 1, 2)
         return output[:, self.prefix :].transpose(1, 2).reshape(len(output), -1, *self.grid)
 
-    def to_output(self, values: Tensor, prefix: Tensor) -> Tensor:
-        """The inverse of `to_grid`; `prefix` is an output of one image that lends the tokens which have no place."""
+    def to_output(self, values: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `to_grid`, with the prefix tokens of `like`, an output of one image."""
         if self.form == "NCHW":
             return values
         if self.form == "NHWC":
             return values.permute(0, 2, 3, 1)
         tokens = values.flatten(2).transpose(1, 2)
-        return torch.cat([prefix[:, : self.prefix].expand(len(tokens), -1, -1), tokens], 1)
+        return torch.cat([like[:, : self.prefix].expand(len(tokens), -1, -1), tokens], 1)
 
 
 def layout_of(
-    shape: Sequence[int], images: Sequence[int], prefixes: int | None = None
+    shape: Sequence[int], images: Sequence[int], prefix: int | None = None
 ) -> Layout | None:
-    """How an output of `shape` lies on images (N, C, H, W), or None where it has no places.
+    """Layout of an output of some shape for images (N, C, H, W); None if it is not spatial.
 
-    `prefixes` is the number of tokens before the grid where the model says it; otherwise the fewest that leave a grid of the
-    image's proportions. Where (h, w, C) and (C, h, w) both fit the image, channels come first.
+    Where both (h, w, C) and (C, h, w) fit the image, channels come first.
+
+    Args:
+        shape: Shape of the output, batch first.
+        images: Shape of the images, (N, C, H, W).
+        prefix: Number of prefix tokens, if known. Otherwise the smallest number that leaves a grid
+            of the image's aspect ratio.
     """
     count, _, height, width = images
     if len(shape) not in (3, 4) or shape[0] != count:
         return None
     if len(shape) == 4:
         first, last = (shape[2], shape[3]), (shape[1], shape[2])
-        channels_last = is_proportional(last, height, width) and not is_proportional(
-            first, height, width
-        )
+        fits_first = is_proportional(first, height, width)
+        channels_last = is_proportional(last, height, width) and not fits_first
         grid = last if channels_last else first
         return Layout("NHWC" if channels_last else "NCHW", grid) if grid[0] * grid[1] > 1 else None
-    for exact, prefix in product((True, False), range(9) if prefixes is None else (prefixes, 0)):
-        places = shape[1] - prefix
-        rows = round((places * height / width) ** 0.5) if places > 1 else 0
-        if (
-            rows
-            and places % rows == 0
-            and is_proportional((rows, places // rows), height, width, exact)
-        ):
-            return Layout("NLC", (rows, places // rows), prefix)
+    for exact, tokens in product((True, False), range(9) if prefix is None else (prefix, 0)):
+        positions = shape[1] - tokens
+        rows = round((positions * height / width) ** 0.5) if positions > 1 else 0
+        if rows and positions % rows == 0:
+            grid = (rows, positions // rows)
+            if is_proportional(grid, height, width, exact):
+                return Layout("NLC", grid, tokens)
     return None
 
 
 def is_proportional(grid: tuple[int, int], height: int, width: int, exact: bool = False) -> bool:
-    """Whether the grid's cells are as high as wide; unless `exact`, within the rounding of odd sizes."""
+    """Whether the cells of a grid over the image are square; unless `exact`, up to rounding."""
     if max(grid) == 0 or grid[0] > height or grid[1] > width:
         return False
     slack = 1 if exact or height == width else max(height, width)
@@ -88,27 +98,127 @@ def is_proportional(grid: tuple[int, int], height: int, width: int, exact: bool 
 
 
 def prefix_tokens(model: nn.Module) -> int | None:
-    """How many tokens a transformer puts before those of its patches, where it says so as timm's do."""
+    """Number of tokens before those of the patches, if the model says so, as timm's do."""
     counts = (getattr(module, "num_prefix_tokens", None) for module in model.modules())
     return next((count for count in counts if isinstance(count, int)), None)
 
 
-AT_MOST = 4  # layers that "auto" chooses
+@dataclass(frozen=True)
+class Layer:
+    """A layer with spatial output, which can be explained.
 
+    Args:
+        name: As in `model.named_modules()`.
+        type: Name of the module's class.
+        channels: C.
+        grid: Height and width (h, w) of its output.
+        auto: Whether "auto" takes it.
+    """
+
+    name: str
+    type: str
+    channels: int
+    grid: tuple[int, int]
+    auto: bool
+
+
+def list_layers(classifier: ClassifierLike, images: Tensor) -> tuple[Layer, ...]:
+    """The layers with spatial output for images of this size, in the order in which they finish.
+
+    "auto" takes the last layer with weights of each resolution, and the last four of more than
+    four. With a single resolution, as in a vision transformer, it takes the last four blocks. It
+    skips layers that the score does not depend on, such as those after the last attention to a
+    class token.
+
+    Args:
+        classifier: A Classifier, a Run, or a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1]; the first one is enough.
+
+    Raises:
+        SeewhyError: For a model in training mode, and for images that do not fit it.
+    """
+    whole_batch = isinstance(images, Tensor) and images.ndim == 4
+    return _list_layers(prepare(classifier, images[:1] if whole_batch else images))
+
+
+def _list_layers(inputs: PreparedInputs) -> tuple[Layer, ...]:
+    model, image = inputs.model, inputs.images[:1]
+    with inspecting(model):
+        records = record_layers(model, image)
+        auto = select_layers(model, image, records)
+    return tuple(
+        Layer(name, record.type, record.channels, record.layout.grid, name in auto)
+        for name, record in records.items()
+        if record.layout != SINGLE_POSITION
+    )
+
+
+def resolve_layers(classifier: ClassifierLike, images: Tensor, layers: Layers) -> list[str]:
+    """The names of some layers.
+
+    Args:
+        classifier: A Classifier, a Run, or a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        layers: "auto", the name of a layer, a module, or several of these.
+
+    Raises:
+        SeewhyError: For a layer that the model does not have, and for "auto" if no layer has
+            spatial output.
+    """
+    return layer_names(prepare(classifier, images), layers)
+
+
+def layer_names(inputs: PreparedInputs, layers: Layers) -> list[str]:
+    """`resolve_layers` of prepared inputs."""
+    if isinstance(layers, str) and layers == "auto":
+        names = [layer.name for layer in _list_layers(inputs) if layer.auto]
+        if not names:
+            raise SeewhyError(
+                "no layer of this model has spatial output; gradients, rise and occlusion need none"
+            )
+        return names
+    listed = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    if not listed:
+        raise SeewhyError("no layer is named; name one, or 'auto'")
+    return list(dict.fromkeys(_layer_name(layer, inputs.model) for layer in listed))
+
+
+def _layer_name(layer: str | nn.Module, model: nn.Module) -> str:
+    parts = named_parts(model)
+    if isinstance(layer, nn.Module):
+        for name, part in parts.items():
+            if unwrap_model(part) is unwrap_model(layer):
+                return name
+        raise SeewhyError(
+            f"the layer {type(layer).__name__} is not a part of the model; pass one of its "
+            "modules, or a name"
+        )
+    if layer:
+        # Not `layer in parts`, which holds only the first of several names of a module.
+        with suppress(AttributeError):
+            model.get_submodule(layer)
+            return layer
+    raise SeewhyError(
+        f"unknown layer {layer!r}{did_you_mean(str(layer), parts)}; `seewhy layers MODEL` and "
+        "seewhy.attribution.list_layers(model, images) list the layers"
+    )
+
+
+MAX_AUTO_LAYERS = 4
 SINGLE_POSITION = Layout("NCHW", (1, 1))
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What a forward pass shows of a module whose output has places, or is a single one."""
+    """A module with spatial output, or with a single position, as seen in a forward pass."""
 
     type: str
     channels: int
     layout: Layout
-    matrix: bool  # has a weight matrix of its own, as a convolution has
-    leaf: bool  # has no modules in it
-    plain: bool  # only calls what is in it, in turn
-    block: bool  # calls what is in it, weight matrices among them, in a way of its own
+    has_weight: bool  # a weight of its own with at least two dimensions, as a convolution has
+    is_leaf: bool  # has no submodules
+    is_container: bool  # only calls its submodules in turn
+    is_block: bool  # calls submodules with weights in a way of its own
 
 
 LayerRecords = dict[str, LayerRecord]  # by name, in the order of finishing
@@ -116,217 +226,155 @@ LayerRecords = dict[str, LayerRecord]  # by name, in the order of finishing
 
 @torch.no_grad()
 def record_layers(model: nn.Module, image: Tensor) -> LayerRecords:
-    """What goes through the modules with the image, twice: what is not by image, such as a table of positions, comes once."""
-    found: LayerRecords = {}
+    """Run the model on an image (1, C, H, W) and record its modules.
+
+    The image passes twice, in a batch: an output that does not depend on it, such as a table of
+    position embeddings, comes once.
+    """
+    records: LayerRecords = {}
     prefix, pair = prefix_tokens(model), image.expand(2, -1, -1, -1)
 
-    def note(name: str, module: nn.Module, output: object) -> None:
-        tensor, module = main_tensor(output), unwrap_model(module)
-        layout = None if tensor is None else layout_of(tensor.shape, pair.shape, prefix)
-        leaf, plain = (
-            not any(True for _ in module.children()),
-            type(module) in (nn.Sequential, nn.ModuleList, nn.ModuleDict),
-        )
-        found.pop(name, None)  # of a module that runs again the last time counts
-        if (
-            tensor is not None
-            and layout is None
-            and tensor.ndim == 4
-            and tensor.shape == (2, tensor.shape[1], 1, 1)
-        ):
+    def record(name: str, module: nn.Module, output: object) -> None:
+        records.pop(name, None)  # the last run of a module counts
+        tensor = main_tensor(output)
+        if tensor is None:
+            return
+        layout = layout_of(tensor.shape, pair.shape, prefix)
+        if layout is None and tensor.ndim == 4 and tensor.shape == (2, tensor.shape[1], 1, 1):
             layout = SINGLE_POSITION
-        if tensor is not None and layout is not None:
-            found[name] = LayerRecord(
-                type=type(module).__name__,
-                channels=tensor.shape[1] if layout.form == "NCHW" else tensor.shape[-1],
-                layout=layout,
-                matrix=any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)),
-                leaf=leaf,
-                plain=plain,
-                block=not leaf
-                and not plain
-                and any(parameter.ndim > 1 for parameter in module.parameters()),
-            )
+        if layout is not None:
+            records[name] = _layer_record(unwrap_model(module), layout, tensor)
 
-    with forward_hooks(named_parts(model), note):
-        outputs(model, pair)
-    return found
+    with forward_hooks(named_parts(model), record):
+        run_model(model, pair)
+    return records
 
 
-def select_layers(model: nn.Module, image: Tensor, found: LayerRecords) -> list[str]:
-    """What "auto" means (see `find_layers`) for an image (1, C, H, W), inside `untouched`."""
-    outer = _outer(found)
-    grids = dict.fromkeys(
-        seen.layout.grid
-        for seen in outer.values()
-        if seen.layout != SINGLE_POSITION and (seen.matrix or seen.block)
+def _layer_record(module: nn.Module, layout: Layout, output: Tensor) -> LayerRecord:
+    is_leaf = not any(True for _ in module.children())
+    is_container = type(module) in (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    any_weight = any(parameter.ndim > 1 for parameter in module.parameters())
+    return LayerRecord(
+        type=type(module).__name__,
+        channels=output.shape[1] if layout.form == "NCHW" else output.shape[-1],
+        layout=layout,
+        has_weight=any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)),
+        is_leaf=is_leaf,
+        is_container=is_container,
+        is_block=not is_leaf and not is_container and any_weight,
     )
-    if len(grids) == 1 and (blocks := _blocks(model, outer)):
-        return list(_counting(model, image, blocks) or blocks)[-AT_MOST:]
-    like_image = [
-        grid for grid in grids if is_proportional(grid, *image.shape[2:])
-    ]  # others may be of attention or of windows
-    by_size = sorted(like_image or grids, key=lambda grid: -grid[0] * grid[1])
+
+
+def select_layers(model: nn.Module, image: Tensor, records: LayerRecords) -> list[str]:
+    """The layers that "auto" takes (see `list_layers`) for an image (1, C, H, W)."""
+    trunk = _without_branches(records)
+    grids = dict.fromkeys(
+        record.layout.grid
+        for record in trunk.values()
+        if record.layout != SINGLE_POSITION and (record.has_weight or record.is_block)
+    )
+    if len(grids) == 1 and (blocks := _repeated_blocks(model, trunk)):
+        return list(_with_gradient(model, image, blocks) or blocks)[-MAX_AUTO_LAYERS:]
+    # A grid of another aspect ratio may be one of attention weights or of windows.
+    proportional = [grid for grid in grids if is_proportional(grid, *image.shape[2:])]
+    by_size = sorted(proportional or grids, key=lambda grid: -grid[0] * grid[1])
     stages = [
-        {name: seen for name, seen in outer.items() if seen.layout.grid == grid} for grid in by_size
+        {name: record for name, record in trunk.items() if record.layout.grid == grid}
+        for grid in by_size
     ]
-    chosen = [_last(stage) for stage in stages]
-    counting = _counting(model, image, {name: found[name] for name in chosen})
-    if counting:  # otherwise nothing is known
-        rest = [
-            stage if name in counting else _counting(model, image, stage)
-            for name, stage in zip(chosen, stages, strict=True)
+    last = [_last_layer(stage) for stage in stages]
+    reached = _with_gradient(model, image, {name: records[name] for name in last})
+    if reached:  # otherwise the gradient tells nothing
+        stages = [
+            stage if name in reached else _with_gradient(model, image, stage)
+            for name, stage in zip(last, stages, strict=True)
         ]
-        chosen = [_last(stage) for stage in rest if stage]
-    return [_end(name, found) for name in chosen][-AT_MOST:]
+        last = [_last_layer(stage) for stage in stages if stage]
+    return [_innermost_stage(name, records) for name in last][-MAX_AUTO_LAYERS:]
 
 
-def _outer(found: LayerRecords) -> LayerRecords:
-    """Without what is inside a block of another grid: it may be a branch, or a step on the way to the next grid.
+def _without_branches(records: LayerRecords) -> LayerRecords:
+    """Without the layers inside a block whose output has another grid.
 
-    A module that holds more than half of all layers is not a block but the body of the network.
+    Such a layer may be a branch, or a step on the way to the next grid. A module that holds more
+    than half of all layers is not a block but the body of the model.
     """
-    above = {name: [name[:end] for end, sign in enumerate(name) if sign == "."] for name in found}
-    sizes = Counter(each for names in above.values() for each in names)
+    parents = {
+        name: [name[:end] for end, sign in enumerate(name) if sign == "."] for name in records
+    }
+    sizes = Counter(parent for names in parents.values() for parent in names)
 
-    def apart(name: str, other: str) -> bool:
-        around = found.get(other)
-        if around is None or around.plain or sizes[other] > len(found) / 2:
+    def in_block_of_other_grid(name: str, parent: str) -> bool:
+        block = records.get(parent)
+        if block is None or block.is_container or sizes[parent] > len(records) / 2:
             return False
-        return around.layout.grid != found[name].layout.grid
+        return block.layout.grid != records[name].layout.grid
 
     return {
-        name: seen
-        for name, seen in found.items()
-        if not any(apart(name, other) for other in above[name])
+        name: record
+        for name, record in records.items()
+        if not any(in_block_of_other_grid(name, parent) for parent in parents[name])
     }
 
 
-def _last(stage: LayerRecords) -> str:
-    """The last whole block of a grid, or what stands behind a convolution that follows it; no bare convolution if possible."""
+def _last_layer(stage: LayerRecords) -> str:
+    """The last block of a stage, or the activation after its last convolution.
+
+    A bare convolution is taken only where there is nothing else.
+    """
     names = list(stage)
-    convolutions = [name for name in names if stage[name].leaf and stage[name].matrix]
+    convolutions = [name for name in names if stage[name].is_leaf and stage[name].has_weight]
     while names[-1] in convolutions and len(names) > len(convolutions):
         convolutions.remove(names.pop())
-    working = [name for name in names if name in convolutions or not stage[name].leaf]
+    working = [name for name in names if name in convolutions or not stage[name].is_leaf]
     return working[-1] if working and working[-1] not in convolutions else names[-1]
 
 
-def _end(name: str, found: LayerRecords) -> str:
-    """The last stage in a plain sequence of several, whose output is the same, under the name that is like the others'."""
-    parts = [other for other in found if other.rpartition(".")[0] == name]
-    if (
-        found[name].type == "Sequential"
-        and len({found[part].layout.grid for part in parts if not found[part].leaf}) > 1
-    ):
-        return _end(parts[-1], found)
+def _innermost_stage(name: str, records: LayerRecords) -> str:
+    """The last stage inside a Sequential of several stages: the same output under its own name."""
+    parts = [other for other in records if other.rpartition(".")[0] == name]
+    grids = {records[part].layout.grid for part in parts if not records[part].is_leaf}
+    if records[name].type == "Sequential" and len(grids) > 1:
+        return _innermost_stage(parts[-1], records)
     return name
 
 
-def _blocks(model: nn.Module, found: LayerRecords) -> LayerRecords:
-    """The longest row of siblings of one type, which is what a transformer's blocks are."""
+def _repeated_blocks(model: nn.Module, records: LayerRecords) -> LayerRecords:
+    """The longest sequence of siblings of one type: the blocks of a transformer."""
     longest: list[str] = []
     for parent, module in named_parts(model).items():
-        if isinstance(unwrap_model(module), nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            names = [f"{parent}.{child}" for child, _ in unwrap_model(module).named_children()]
-            row: list[str] = []
-            for name in filter(found.get, names):
-                row = [*row, name] if row and found[row[-1]].type == found[name].type else [name]
-                longest = max(longest, row, key=len)
-    return {name: found[name] for name in longest} if len(longest) > 1 else {}
+        container = unwrap_model(module)
+        if not isinstance(container, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            continue
+        names = [f"{parent}.{child}" for child, _ in container.named_children()]
+        row: list[str] = []
+        for name in filter(records.get, names):
+            same_type = row and records[row[-1]].type == records[name].type
+            row = [*row, name] if same_type else [name]
+            longest = max(longest, row, key=len)
+    return {name: records[name] for name in longest} if len(longest) > 1 else {}
 
 
-def _counting(model: nn.Module, image: Tensor, layers: LayerRecords) -> LayerRecords:
-    """Those of `layers` whose places count for the predicted class; if none do, as under a head of zeros, those on its way."""
+def _with_gradient(model: nn.Module, image: Tensor, records: LayerRecords) -> LayerRecords:
+    """The layers whose spatial positions get a gradient from the predicted class.
+
+    If none does, as under a head of zeros, those that the logits depend on. Empty for a model
+    without a gradient: methods that need one will say so.
+    """
     try:
-        with record_outputs(model, list(layers)) as seen:
-            score = outputs(model, image).amax(1).sum()
-            gradients = gradients_at(score, [seen[name] for name in layers])
-    except SeewhyError:  # of a network that has no gradient; whoever needs one will be told
+        with record_outputs(model, list(records)) as outputs:
+            score = run_model(model, image).amax(1).sum()
+            gradients = gradients_at(score, [outputs[name] for name in records])
+    except SeewhyError:
         return {}
     reached = {
         name: gradient
-        for name, gradient in zip(layers, gradients, strict=True)
+        for name, gradient in zip(records, gradients, strict=True)
         if gradient is not None
     }
-    counting = [
+    nonzero = [
         name
         for name, gradient in reached.items()
-        if layers[name].layout.to_grid(gradient).count_nonzero()
+        if records[name].layout.to_grid(gradient).count_nonzero()
     ]
-    return {name: layers[name] for name in counting or reached}
-
-
-Layers = str | nn.Module | Sequence[str | nn.Module]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer whose output has places, so that it can be explained."""
-
-    name: str  # as in model.named_modules()
-    type: str
-    channels: int
-    grid: tuple[int, int]  # (h, w)
-    auto: bool  # is one of those that "auto" chooses
-
-
-def list_layers(classifier: ClassifierLike, images: Tensor) -> tuple[Layer, ...]:
-    """The layers that can be named for images of this kind (N, C, H, W), in the order in which they finish.
-
-    "auto" takes the last layer of each resolution with weights, of more than four the last four. Where there is but one
-    resolution, as in a vision transformer, it takes the last four blocks. Layers whose places do not count for the predicted
-    class, such as what follows the last attention of a class token, are left out. Raises SeewhyError for images or a model that
-    cannot be asked.
-    """
-    check_images(images)
-    model = unwrap_model(as_classifier(classifier).model)
-    with inspecting(model):
-        image = prepare_images(images[:1], model)
-        found = record_layers(model, image)
-        chosen = select_layers(model, image, found)
-    placed = {name: seen for name, seen in found.items() if seen.layout != SINGLE_POSITION}
-    return tuple(
-        Layer(name, seen.type, seen.channels, seen.layout.grid, name in chosen)
-        for name, seen in placed.items()
-    )
-
-
-def resolve_layers(classifier: ClassifierLike, images: Tensor, layers: Layers) -> list[str]:
-    """The names of `layers`: "auto", a name, a module, or several of them. Raises SeewhyError for one that is not the model's."""
-    model = unwrap_model(as_classifier(classifier).model)
-    if isinstance(layers, str) and layers == "auto":
-        chosen = [layer.name for layer in list_layers(model, images) if layer.auto]
-        if not chosen:
-            raise SeewhyError(
-                "no layer of this model has an output with places; gradients, rise and occlusion need none"
-            )
-        return chosen
-    listed = [layers] if isinstance(layers, str | nn.Module) else list(layers)
-    if not listed:
-        raise SeewhyError("no layer is named; name one, or 'auto'")
-    return list(dict.fromkeys(_name_of(layer, model) for layer in listed))
-
-
-def _name_of(layer: str | nn.Module, model: nn.Module) -> str:
-    parts = named_parts(model)
-    if isinstance(layer, nn.Module):
-        name = next(
-            (name for name, part in parts.items() if unwrap_model(part) is unwrap_model(layer)),
-            None,
-        )
-        if name is None:
-            raise SeewhyError(
-                f"the layer {type(layer).__name__} is not a part of the model; name one of its own, or give its name"
-            )
-        return name
-    if layer:
-        with suppress(AttributeError):
-            model.get_submodule(
-                layer
-            )  # also where a module has several names, of which `parts` holds the first
-            return layer
-    raise SeewhyError(
-        f"unknown layer {layer!r}{did_you_mean(str(layer), parts)}; `seewhy layers MODEL` and "
-        "seewhy.find_layers(model, images) list those there are"
-    )
+    return {name: records[name] for name in nonzero or reached}

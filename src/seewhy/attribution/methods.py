@@ -1,4 +1,4 @@
-"""What is known of every method: its paper, its cost, whether it tells classes apart, whether it ends in a ReLU."""
+"""METHODS: the paper, cost and properties of every attribution method; and methods by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,22 @@ from seewhy.notation import bind, parse
 
 @dataclass(frozen=True)
 class Method:
-    """The facts about an entry of CAMS or ATTRIBUTIONS."""
+    """Properties of an entry of CAMS or ATTRIBUTIONS.
+
+    Args:
+        paper: Authors and year.
+        passes: Passes of one image through the model, F forward and B backward. Methods whose
+            passes are "shared" share one forward and one backward pass.
+        discriminative: Maps of two classes differ by more than a factor.
+        rectified: The last step of the paper is a ReLU.
+        differentiates: Reads the gradient at the image itself, which may be missing or noise.
+    """
 
     paper: str
-    passes: str  # through the network, for an image; F forward, B backward; methods that say "shared" share one F + B
-    discriminative: bool  # maps of two classes of one image differ by more than their scale
-    rectified: bool = False  # the paper's last step is a ReLU
-    differentiates: bool = (
-        True  # reads gradients at the image itself, which can be missing or noise
-    )
+    passes: str
+    discriminative: bool
+    rectified: bool = False
+    differentiates: bool = True
 
 
 _SHARED = "F + B, shared"
@@ -54,47 +61,49 @@ METHODS: dict[str, Method] = {
     "occlusion": Method("Zeiler & Fergus 2014", "F, each square", True, differentiates=False),
 }
 
+MethodLike = str | Callable[..., Tensor]  # "rise:masks=500", or a function of a Capture
+Methods = MethodLike | Sequence[MethodLike]
+
 
 @dataclass(frozen=True)
 class BoundMethod:
-    """A method with its settings, ready to be called with a capture or a question."""
+    """A method with its settings, to be called with a Capture or a ForwardPass."""
 
     text: str
     function: Callable[..., Tensor]
-    of_layer: bool  # an entry of CAMS, called with a Capture; otherwise of ATTRIBUTIONS, called with a Question
+    of_layer: bool  # an entry of CAMS, called with a Capture; otherwise called with a ForwardPass
     rectified: bool = False
     differentiates: bool = True
 
 
-def bind_method(text: str | Callable[..., Tensor]) -> BoundMethod:
-    """The method that `text` names, such as `grad-cam`, `grad-cam:eigen=true` or `rise:masks=500`, or a function of a Capture.
+def bind_method(method: MethodLike) -> BoundMethod:
+    """Bind a method that is named, such as "grad-cam:eigen=true", or a function of a Capture.
 
-    Raises SeewhyError for a name that is in neither table, and for a setting that the method lacks.
+    Raises SeewhyError for a name that is in neither table, and for an unknown setting.
     """
-    if callable(text):
-        return BoundMethod(getattr(text, "__name__", type(text).__name__), text, of_layer=True)
-    name, *_ = parse(text)
+    if callable(method):
+        name = getattr(method, "__name__", type(method).__name__)
+        return BoundMethod(name, method, of_layer=True)
+    name, *_ = parse(method)
+    if name not in CAMS and name not in ATTRIBUTIONS:
+        lookup({**CAMS, **ATTRIBUTIONS}, name, "method")  # raises
     table = CAMS if name in CAMS else ATTRIBUTIONS
-    if name not in table:
-        lookup({**CAMS, **ATTRIBUTIONS}, name, "method")
-    facts = METHODS.get(name)
-    bound = bind(table, text, "method", n_supplied=1)
-    if facts is None:
-        return BoundMethod(text, bound, table is CAMS, differentiates=table is CAMS)
-    return BoundMethod(text, bound, table is CAMS, facts.rectified, facts.differentiates)
+    function = bind(table, method, "method", n_supplied=1)
+    properties = METHODS.get(name)
+    if properties is None:  # a user's entry
+        return BoundMethod(method, function, table is CAMS, differentiates=table is CAMS)
+    return BoundMethod(
+        method, function, table is CAMS, properties.rectified, properties.differentiates
+    )
 
 
-def bind_methods(
-    methods: str | Callable[..., Tensor] | Sequence[str | Callable[..., Tensor]],
-) -> list[BoundMethod]:
-    """One method or several. Raises SeewhyError where there is none, or one twice."""
-    found = [
-        bind_method(each)
-        for each in ([methods] if callable(methods) or isinstance(methods, str) else methods)
-    ]
-    texts = [each.text for each in found]
-    if not found or len(set(texts)) < len(texts):
+def bind_methods(methods: Methods) -> list[BoundMethod]:
+    """Bind one method or several. Raises SeewhyError if there is none, or one twice."""
+    listed = [methods] if callable(methods) or isinstance(methods, str) else methods
+    bound = [bind_method(each) for each in listed]
+    texts = [each.text for each in bound]
+    if not bound or len(set(texts)) < len(texts):
         raise SeewhyError(
             f"methods must be named once each and at least one, found {', '.join(texts) or 'none'}"
         )
-    return found
+    return bound

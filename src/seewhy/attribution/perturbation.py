@@ -1,4 +1,4 @@
-"""Methods that need no gradient: change the image or the activation, and see what becomes of the score."""
+"""Methods without gradients: change the image or the activation, and watch the score."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -9,138 +9,147 @@ from torch.nn import functional as F
 
 from seewhy.attribution.capture import Capture
 from seewhy.attribution.hooks import forward_hooks, main_tensor, replace_tensor
-from seewhy.attribution.maps import resize_maps
-from seewhy.attribution.target import ForwardPass, batch_size, outputs, predict_logits
+from seewhy.attribution.maps import resize_maps, scale_to_unit
+from seewhy.attribution.target import ForwardPass, batch_size, predict_logits, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
 
 
-def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:  # (N, h, w)
-    """Channels weighted by the score of the image seen through them (Wang et al. 2020, arXiv 1910.01279, algorithm 1).
+def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:
+    """Channels weighted by the score of the image seen through them.
 
-    Each channel, enlarged bilinearly and scaled to [0, 1], blends the image with `baseline` (a pixel value in [0, 1]); a softmax
-    over channels of what the score rises above that of the baseline gives the weights. A constant channel shows the baseline.
+    Wang et al. 2020, arXiv 1910.01279, algorithm 1. Each channel, resized to the image and scaled
+    to [0, 1], blends the image with the baseline. The weights are a softmax over channels of the
+    score minus that of the baseline. A constant channel shows the baseline.
+
+    Args:
+        capture: Of the layer.
+        baseline: Pixel value in [0, 1].
+
+    Returns:
+        (N, h, w).
     """
     check_baseline(baseline)
-    question = capture.question
-    empty = torch.full_like(question.images[:1], baseline)
-    floor = predict_logits(question, empty)
+    forward = capture.forward
+    empty = torch.full_like(forward.images[:1], baseline)
+    floor = predict_logits(forward, empty)
     maps = []
     for n, channels in enumerate(capture.activation):  # (C, h, w)
-        weights = question.weights[n]
+        image, weights = forward.images[n : n + 1], forward.weights[n]
         scores = (floor @ weights).expand(len(channels)).clone()
         varied = (channels.amax((1, 2)) > channels.amin((1, 2))).nonzero().flatten()
-        for some in _batches(varied, batch_size(question.images)):
-            large = resize_maps(channels[some], question.images.shape[2:])[:, None]
-            low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
-            shown = torch.where(
-                high > low, (large - low) / (high - low), 0
-            )  # of a finer grid too little may be left
-            scores[some] = (
-                predict_logits(
-                    question, torch.lerp(empty, question.images[n : n + 1], shown.to(empty.dtype))
-                )
-                @ weights
-            )
-        maps.append(
-            torch.einsum(
-                "c,chw->hw", (scores - floor @ weights).softmax(0).to(channels.dtype), channels
-            )
-        )
+        for index in _batches(varied, batch_size(forward.images)):
+            # A fine grid that shrinks may lose all of its variation; then the baseline is shown.
+            large = scale_to_unit(resize_maps(channels[index], image.shape[2:])[:, None])
+            blended = torch.lerp(empty, image, large.to(empty.dtype))
+            scores[index] = predict_logits(forward, blended) @ weights
+        shares = (scores - floor @ weights).softmax(0).to(channels.dtype)
+        maps.append(torch.einsum("c,chw->hw", shares, channels))
     return torch.stack(maps)
 
 
 def ablation_cam(capture: Capture) -> Tensor:  # (N, h, w)
-    """Channels weighted by the share of the score that is lost without them (Desai & Ramaswamy 2020, Ablation-CAM).
+    """Channels weighted by the relative loss of score without them.
 
-    The loss is divided by the size of the score and not, as written there, by the score: a negative one would turn the map
-    upside down. Only the part of the network above the layer runs; a channel that is zero anyway is not tried.
+    Desai & Ramaswamy 2020, Ablation-CAM. The loss is divided by the absolute score. The paper
+    divides by the score, which turns the map upside down where it is negative. Only the part of the
+    model above the layer runs; a channel that is zero anyway is skipped.
     """
-    question, scores, runs = capture.question, capture.question.scores, _runs(capture)
+    forward, scores, runs = capture.forward, capture.forward.scores, _runs_per_pass(capture)
     maps = []
     for n, channels in enumerate(capture.activation):  # (C, h, w)
         weights = torch.zeros_like(channels[:, 0, 0])
         active = channels.flatten(1).any(1).nonzero().flatten()
-        for some in _batches(active, _at_once(capture)):
-            ablated = channels.expand(len(some), -1, -1, -1).clone()
-            ablated[torch.arange(len(some)), some] = 0
-            without = logits_from_layer(capture, n, ablated, runs) @ question.weights[n]
-            weights[some] = ((scores[n] - without) / scores[n].abs().clamp(min=1e-12)).to(
-                weights.dtype
-            )
+        for index in _batches(active, _activation_batch_size(capture)):
+            ablated = channels.expand(len(index), -1, -1, -1).clone()
+            ablated[torch.arange(len(index)), index] = 0
+            without = logits_from_layer(capture, n, ablated, runs) @ forward.weights[n]
+            loss = (scores[n] - without) / scores[n].abs().clamp(min=1e-12)
+            weights[index] = loss.to(weights.dtype)
         maps.append(torch.einsum("c,chw->hw", weights, channels))
     return torch.stack(maps)
 
 
 def rise(
-    question: ForwardPass, masks: int = 2000, grid: int = 7, keep: float = 0.5, seed: int = 0
-) -> Tensor:  # (N, H, W)
-    """The mean of random masks, each weighted by the probability that it leaves (Petsiuk et al. 2018, arXiv 1806.07421, eq. 6).
+    forward: ForwardPass, masks: int = 2000, grid: int = 7, keep: float = 0.5, seed: int = 0
+) -> Tensor:
+    """Mean of random masks, weighted by the probability under each.
 
-    `masks` coarse grids of `grid` x `grid` cells, each shown with probability `keep`, are enlarged bilinearly and shifted.
+    Petsiuk et al. 2018, arXiv 1806.07421, eq. 6.
+
+    Args:
+        forward: From `forward_pass`.
+        masks: Number of masks.
+        grid: Cells per side of a mask, which is resized bilinearly and shifted at random.
+        keep: Probability that a cell is shown.
+        seed: Seed of the masks.
+
+    Returns:
+        (N, H, W).
     """
     if masks < 1 or grid < 1 or not 0 < keep < 1:
         raise SeewhyError(
-            f"rise needs masks and grid of at least 1 and 0 < keep < 1, found masks={masks}, grid={grid}, keep={keep}"
+            "rise needs masks and grid of at least 1 and 0 < keep < 1, found "
+            f"masks={masks}, grid={grid}, keep={keep}"
         )
-    images, generator = question.images, torch.Generator().manual_seed(seed)
+    images, generator = forward.images, torch.Generator().manual_seed(seed)
     maps = torch.zeros_like(images[:, 0])
-    for start in range(0, masks, _RISE_AT_ONCE):
-        shown = _rise_masks(min(_RISE_AT_ONCE, masks - start), grid, keep, images, generator)
+    for start in range(0, masks, _RISE_BATCH):
+        shown = _rise_masks(min(_RISE_BATCH, masks - start), grid, keep, images, generator)
         for n, image in enumerate(images):
-            probabilities = (
-                predict_logits(question, image * shown[:, None]).softmax(1) @ question.weights[n]
-            )
+            logits = predict_logits(forward, image * shown[:, None])
+            probabilities = logits.softmax(1) @ forward.weights[n]
             maps[n] += torch.einsum("m,mhw->hw", probabilities.to(maps.dtype), shown)
     return maps / (masks * keep)
 
 
 def occlusion(
-    question: ForwardPass, size: int = 0, stride: int = 0, baseline: float = 0.5
-) -> Tensor:  # (N, H, W)
-    """How far the score falls when a gray square hides a place (Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2).
+    forward: ForwardPass, size: int = 0, stride: int = 0, baseline: float = 0.5
+) -> Tensor:
+    """Loss of score under a gray square (Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2).
 
-    Squares of `size` pixels, by default a quarter of the shorter side, every `stride` pixels, by default half of that; of the
-    squares that cover a pixel the mean. `baseline` is the square's pixel value in [0, 1].
+    A pixel has the mean of the squares that cover it.
+
+    Args:
+        forward: From `forward_pass`.
+        size: Side of the square in pixels; 0 for a quarter of the shorter side.
+        stride: Distance of the squares in pixels; 0 for half of `size`.
+        baseline: Pixel value of the square, in [0, 1].
+
+    Returns:
+        (N, H, W).
     """
     check_baseline(baseline)
-    images = question.images
+    images = forward.images
     height, width = images.shape[2:]
     size = size or max(1, min(height, width) // 4)
     stride = stride or max(1, size // 2)
-    if (
-        not 1 <= size <= min(height, width) or not 1 <= stride <= size
-    ):  # a longer stride would leave out pixels
+    # A longer stride would skip pixels.
+    if not 1 <= size <= min(height, width) or not 1 <= stride <= size:
         raise SeewhyError(
-            f"occlusion of images of {height}x{width} needs 1 <= size <= {min(height, width)} and 1 <= stride <= size, "
-            f"found size={size} and stride={stride}"
+            f"occlusion of images of {height}x{width} needs 1 <= size <= {min(height, width)} and "
+            f"1 <= stride <= size, found size={size} and stride={stride}"
         )
-    corners = torch.cartesian_prod(_starts(height, size, stride), _starts(width, size, stride)).to(
-        images.device
-    )
+    corners = torch.cartesian_prod(
+        _square_starts(height, size, stride), _square_starts(width, size, stride)
+    ).to(images.device)
     maps, count = torch.zeros_like(images[:, 0]), torch.zeros_like(images[0, 0])
-    for some in torch.split(corners, batch_size(images)):
-        hidden = _squares(some, size, height, width)
+    for batch in torch.split(corners, batch_size(images)):
+        hidden = _squares(batch, size, height, width)
         covered = hidden.to(images.dtype)
         count += covered.sum(0)
         for n, image in enumerate(images):
-            scores = (
-                predict_logits(question, torch.where(hidden[:, None], baseline, image))
-                @ question.weights[n]
-            )
-            maps[n] += torch.einsum(
-                "s,shw->hw", (question.scores[n] - scores).to(maps.dtype), covered
-            )
+            logits = predict_logits(forward, torch.where(hidden[:, None], baseline, image))
+            loss = forward.scores[n] - logits @ forward.weights[n]
+            maps[n] += torch.einsum("s,shw->hw", loss.to(maps.dtype), covered)
     return maps / count
 
 
 PERTURBATIONS: dict[str, Callable[..., Tensor]] = {"rise": rise, "occlusion": occlusion}
 
-_RISE_AT_ONCE = 500
-_VALUES_FOR_PIXEL = (
-    16  # of an activation, for each pixel of the images that go through a network at once
-)
+_RISE_BATCH = 500  # masks that are made at once
+_VALUES_PER_PIXEL = 16  # of activations, per pixel of a batch of images
 
 
 def check_baseline(baseline: float) -> None:
@@ -152,71 +161,67 @@ def check_baseline(baseline: float) -> None:
 def logits_from_layer(
     capture: Capture, n: int, activations: Tensor, runs: int = 1
 ) -> Tensor:  # (M, K)
-    """The logits of image `n` with each of `activations` (M, C, h, w) in the place of the last of the layer's `runs` outputs.
+    """Logits of image `n` with each of `activations` (M, C, h, w) as the output of the layer.
 
-    One image goes in and a batch comes out of the layer, so that what lies below runs once; a shortcut around the layer is
-    broadcast. Where a network joins the two in another way, all M images go in.
+    Of a layer that runs `runs` times, the last output is replaced. One image goes in and a batch
+    leaves the layer, so that the part below runs once; a shortcut around the layer is broadcast.
+    Where the model cannot broadcast, M copies of the image go in.
     """
-    question = capture.question
-    image = question.images[n : n + 1]
-    with inspecting(question.model), torch.no_grad(), autocasting(question.precision, image.device):
-        with suppress(SeewhyError), _exchanged(capture, activations, runs):
-            logits = outputs(question.model, image)
+    forward = capture.forward
+    image = forward.images[n : n + 1]
+    with inspecting(forward.model), torch.no_grad(), autocasting(forward.precision, image.device):
+        with suppress(SeewhyError), _replaced_output(capture, activations, runs):
+            logits = run_model(forward.model, image)
             if len(logits) == len(activations):
                 return logits
         parts = []
-        for some in torch.split(activations, batch_size(image)):
-            with _exchanged(capture, some, runs):
-                parts.append(outputs(question.model, image.expand(len(some), -1, -1, -1)))
+        for batch in torch.split(activations, batch_size(image)):
+            with _replaced_output(capture, batch, runs):
+                parts.append(run_model(forward.model, image.expand(len(batch), -1, -1, -1)))
         return torch.cat(parts)
 
 
-def _exchanged(capture: Capture, activations: Tensor, runs: int) -> AbstractContextManager[None]:
-    """In a forward pass inside the block, the last of the layer's `runs` outputs is `activations`."""
-    left = runs
+def _replaced_output(
+    capture: Capture, activations: Tensor, runs: int
+) -> AbstractContextManager[None]:
+    """In a forward pass inside the block, the last of the layer's outputs is `activations`."""
+    remaining = runs
 
-    def exchange(name: str, module: object, output: object) -> object:
-        nonlocal left
-        left -= 1
+    def replace(name: str, module: object, output: object) -> object:
+        nonlocal remaining
+        remaining -= 1
         tensor = main_tensor(output)
-        if left or tensor is None:
+        if remaining or tensor is None:
             return output
-        return replace_tensor(
-            output, tensor, capture.layout.to_output(activations.to(tensor.dtype), tensor[:1])
-        )
+        values = capture.layout.to_output(activations.to(tensor.dtype), tensor[:1])
+        return replace_tensor(output, tensor, values)
 
-    return forward_hooks(
-        {capture.layer: capture.question.model.get_submodule(capture.layer)}, exchange
-    )
+    model = capture.forward.model
+    return forward_hooks({capture.layer: model.get_submodule(capture.layer)}, replace)
 
 
-def _runs(capture: Capture) -> int:
-    """How often the layer runs in a pass: one that is used several times was captured at the last."""
-    question, runs = capture.question, 0
+def _runs_per_pass(capture: Capture) -> int:
+    """How often the layer runs in a pass."""
+    forward, runs = capture.forward, 0
 
     def count(name: str, module: object, output: object) -> None:
         nonlocal runs
         runs += 1
 
-    with forward_hooks({capture.layer: question.model.get_submodule(capture.layer)}, count):
-        predict_logits(question, question.images[:1])
+    with forward_hooks({capture.layer: forward.model.get_submodule(capture.layer)}, count):
+        predict_logits(forward, forward.images[:1])
     return runs
 
 
-def _at_once(capture: Capture) -> int:
-    """How many activations go through the part of the network above their layer at once: the smaller they are the more."""
-    images = capture.question.images
-    return max(
-        1,
-        _VALUES_FOR_PIXEL
-        * batch_size(images)
-        * images[0, 0].numel()
-        // capture.activation[0].numel(),
-    )
+def _activation_batch_size(capture: Capture) -> int:
+    """Number of activations that pass the part above the layer at once."""
+    images = capture.forward.images
+    values = _VALUES_PER_PIXEL * batch_size(images) * images[0, 0].numel()
+    return max(1, values // capture.activation[0].numel())
 
 
 def _batches(channels: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Indices of channels in batches; of none there is none, which a network could not take."""
+    """Indices of channels in batches; none for no channels, where torch.split returns one."""
     return torch.split(channels, size) if len(channels) else ()
 
 
@@ -226,25 +231,25 @@ def _rise_masks(
     height, width = images.shape[2:]
     cell = (-(-height // grid), -(-width // grid))
     cells = (torch.rand(count, 1, grid + 1, grid + 1, generator=generator) < keep).float()
-    large = F.interpolate(
-        cells, ((grid + 1) * cell[0], (grid + 1) * cell[1]), mode="bilinear", align_corners=False
-    )[:, 0]
+    size = ((grid + 1) * cell[0], (grid + 1) * cell[1])
+    large = F.interpolate(cells, size, mode="bilinear", align_corners=False)[:, 0]
     tops = torch.randint(cell[0], (count,), generator=generator).tolist()
     lefts = torch.randint(cell[1], (count,), generator=generator).tolist()
-    cut = [
+    masks = [
         mask[top : top + height, left : left + width]
         for mask, top, left in zip(large, tops, lefts, strict=True)
     ]
-    return torch.stack(cut).to(images)
+    return torch.stack(masks).to(images)
 
 
-def _starts(length: int, size: int, stride: int) -> Tensor:
-    """Where squares begin along a side, the last one flush with its end."""
+def _square_starts(length: int, size: int, stride: int) -> Tensor:
+    """Starts of the squares along a side; the last one ends with it."""
     return torch.tensor([*range(0, length - size, stride), length - size])
 
 
 def _squares(corners: Tensor, size: int, height: int, width: int) -> Tensor:  # (M, H, W) bool
-    """Squares of `size` pixels whose upper left corners (M, 2) are."""
+    """Squares of `size` pixels with upper left corners (M, 2)."""
     rows = torch.arange(height, device=corners.device) - corners[:, :1]
     columns = torch.arange(width, device=corners.device) - corners[:, 1:]
-    return ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[:, None]
+    in_rows, in_columns = ((each >= 0) & (each < size) for each in (rows, columns))
+    return in_rows[:, :, None] & in_columns[:, None]

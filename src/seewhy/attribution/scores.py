@@ -1,15 +1,14 @@
-"""Which explanation of a network to believe: every method at every layer, measured."""
+"""`trust`: which method and layer explain a model best, measured on its images."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.attribution.explanation import Explanation, explain
+from seewhy.attribution.explanation import OK, Explanation, explain_prepared, names_for
 from seewhy.attribution.faithfulness import (
-    BootstrapSummary,
-    bootstrap_summary,
     deletion,
     insertion,
     random_maps,
@@ -17,47 +16,92 @@ from seewhy.attribution.faithfulness import (
 )
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
-from seewhy.attribution.sanity import SanityCheck, sanity_check
-from seewhy.attribution.target import ForwardPass, Target, forward_pass
+from seewhy.attribution.methods import Methods, bind_methods
+from seewhy.attribution.sanity import SanityCheck, randomize
+from seewhy.attribution.target import ForwardPass, Target, TargetSpec, prepare, run_forward
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 
 STEPS = 16  # of a deletion or insertion curve
-TOLERANCE = (
-    0.03  # of the image's side: the 15 pixels of the pointing game's authors on photographs of 500
-)
-ORDERS = 5  # random maps that say what chance is
+POINTING_TOLERANCE = 0.03  # of the image's side, as the paper's 15 pixels of 500
+RANDOM_MAPS = 5  # per image, whose mean is the chance level
+
+
+@dataclass(frozen=True)
+class BootstrapSummary:
+    """Mean of a measure over images, with its 95% interval; NaN for a single image."""
+
+    mean: float
+    interval: tuple[float, float]
+
+
+def bootstrap_summary(
+    values: Mapping[str, Tensor], seed: int = 0, resamples: int = 1000
+) -> dict[str, BootstrapSummary]:
+    """Mean and 95% bootstrap percentile interval (Efron 1979) of each measure.
+
+    Args:
+        values: (N,) for each measure, of the same images; all are resampled alike.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+    """
+    return {name: _bootstrap(each, seed, resamples) for name, each in values.items()}
+
+
+def _bootstrap(values: Tensor, seed: int, resamples: int) -> BootstrapSummary:
+    row = values.detach().double().cpu()
+    mean = float(row.mean())
+    if len(row) < 2 or not row.isfinite().all():
+        return BootstrapSummary(mean, (float("nan"), float("nan")))
+    from scipy import stats  # here, because it takes a second to import
+
+    result = stats.bootstrap(
+        (row.numpy(),),
+        np.mean,
+        n_resamples=resamples,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return BootstrapSummary(mean, (float(low), float(high)))
 
 
 @dataclass(frozen=True, eq=False)
 class TrustScore:
-    """What was measured of the maps of one method at one layer."""
+    """Measurements of the maps of one method at one layer.
+
+    Args:
+        layer: Name of the layer, or "pixels".
+        method: The method with its settings.
+        gain: Area between the insertion and deletion curves, minus that of random maps of the same
+            resolution; 0 is the chance level.
+        road: ROAD, least minus most relevant first, halved; 0 is the chance level.
+        sanity: Whether the maps depend on what the model has learned.
+        pointing: Share of images whose maximum lies on the object or within 3% of the side; None
+            without masks.
+        relevance_mass: Mean share of the heat on the object; None without masks.
+        non_empty: Share of maps that show something.
+    """
 
     layer: str
     method: str
-    gain: BootstrapSummary  # area between insertion and deletion curve, minus that of random maps of the same coarseness; 0 is chance
-    road: BootstrapSummary  # ROAD, least minus most relevant first, halved; 0 is chance
-    randomization: SanityCheck  # whether the maps depend on what the network has learned
-    pointing: (
-        float | None
-    )  # share of images whose maximum lies on the object or within 3% of the side, where there are masks
-    energy: float | None  # mean share of the heat on the object, where there are masks
-    fine: float  # share of the maps with something on them
+    gain: BootstrapSummary
+    road: BootstrapSummary
+    sanity: SanityCheck
+    pointing: float | None
+    relevance_mass: float | None
+    non_empty: float
 
     @property
     def trusted(self) -> bool:
-        """Better than chance with 95% confidence, and not the same for a network without knowledge."""
-        return self.gain.interval[0] > 0 and self.randomization.passed
+        """Better than chance with 95% confidence, and not the same for a random model."""
+        return self.gain.interval[0] > 0 and self.sanity.passed
 
 
 def trust(
     classifier: ClassifierLike,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]; N of at least 2
-    methods: str | Callable[..., Tensor] | Sequence[str | Callable[..., Tensor]] = (
-        "grad-cam",
-        "hires-cam",
-        "layer-cam",
-    ),
+    images: Tensor,
+    methods: Methods = ("grad-cam", "hires-cam", "layer-cam"),
     layers: Layers = "auto",
     target: Target = "predicted",
     *,
@@ -65,59 +109,78 @@ def trust(
     masks: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[TrustScore, ...]:
-    """Measure the maps of every method at every layer on the same images; those to be trusted first, by their gain.
+    """Measure the maps of every method at every layer on the same images.
 
-    The insertion and deletion curves of Petsiuk et al. 2018 are compared with those of random maps of the same coarseness;
-    ROAD is that of Rong et al. 2022; the randomization is that of Adebayo et al. 2018. `masks` (N, H, W) bool say where the
-    object is. `progress` is called with 1 after each map. Raises SeewhyError as `explain` does.
+    Insertion and deletion curves (Petsiuk et al. 2018) are compared with those of random maps of
+    the same resolution. ROAD is that of Rong et al. 2022, the sanity check that of Adebayo et al.
+    2018 with all weights randomized at once.
+
+    Args:
+        classifier: A Classifier, a Run, or a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1]; at least two.
+        methods: As in `explain`.
+        layers: As in `explain`.
+        target: As in `explain`.
+        labels: True classes (N,) int64, for the target "true".
+        masks: (N, H, W) bool, True on the object, if known.
+        progress: Called with 1 after each method and layer.
+
+    Returns:
+        One score per layer and method; trusted ones first, then by gain.
+
+    Raises:
+        SeewhyError: As `explain`, and for fewer images than two.
     """
     if len(images) < 2:
         raise SeewhyError(
             f"trust compares means over images, so it needs at least 2, found {len(images)}"
         )
-    explanation = explain(classifier, images, methods, layers, target, labels=labels, warn=False)
-    question = forward_pass(classifier, images, explanation.weights)
-    checks = sanity_check(
-        classifier, images, methods, layers, explanation.weights, steps=1
-    )  # all weights at once
-    chances: dict[torch.Size, Tensor] = {}
-    verdicts = []
+    bound = bind_methods(methods)
+    inputs = prepare(classifier, images, target, labels)
+    explanation = explain_prepared(inputs, bound, names_for(bound, inputs, layers))
+    forward = run_forward(replace(inputs, target=TargetSpec(explanation.weights)))
+    checks = randomize(inputs, bound, explanation, steps=1)
+    chance: dict[torch.Size, Tensor] = {}
+    scores = []
     for key, maps in explanation.maps.items():
-        if maps.shape not in chances:
-            noise = [_area(question, each) for each in random_maps(maps, ORDERS, seed=0)]
-            chances[maps.shape] = torch.stack(noise).mean(0)
-        verdicts.append(_score(key, explanation, question, chances[maps.shape], checks[key], masks))
+        if maps.shape not in chance:
+            areas = [_area(forward, noise) for noise in random_maps(maps, RANDOM_MAPS, seed=0)]
+            chance[maps.shape] = torch.stack(areas).mean(0)
+        scores.append(_score(key, explanation, forward, chance[maps.shape], checks[key], masks))
         if progress is not None:
             progress(1)
-    return tuple(sorted(verdicts, key=lambda verdict: (not verdict.trusted, -verdict.gain.mean)))
+    return tuple(sorted(scores, key=lambda score: (not score.trusted, -score.gain.mean)))
 
 
 def _score(
     key: tuple[str, str],
     explanation: Explanation,
-    question: ForwardPass,
+    forward: ForwardPass,
     chance: Tensor,
     check: SanityCheck,
     masks: Tensor | None,
 ) -> TrustScore:
-    maps = explanation.maps[key].nan_to_num(0, 0, 0)  # `fine` says how many there are of these
-    measured = bootstrap_summary(
-        {"gain": _area(question, maps) - chance, "road": road(question, maps).combined}
+    maps = explanation.maps[key].nan_to_num(0, 0, 0)  # `non_empty` counts them
+    summaries = bootstrap_summary(
+        {"gain": _area(forward, maps) - chance, "road": road(forward, maps).combined}
     )
     kinds = explanation.statuses[key].kinds
+    pointing = relevance_mass = None
+    if masks is not None:
+        tolerance = round(POINTING_TOLERANCE * masks.shape[1])
+        pointing = pointing_game(maps, masks, tolerance).float().mean().item()
+        relevance_mass = relevance_mass_accuracy(maps, masks).mean().item()
     return TrustScore(
         *key,
-        gain=measured["gain"],
-        road=measured["road"],
-        randomization=check,
-        pointing=None
-        if masks is None
-        else pointing_game(maps, masks, round(TOLERANCE * masks.shape[1])).float().mean().item(),
-        energy=None if masks is None else relevance_mass_accuracy(maps, masks).mean().item(),
-        fine=kinds.count("fine") / len(kinds),
+        gain=summaries["gain"],
+        road=summaries["road"],
+        sanity=check,
+        pointing=pointing,
+        relevance_mass=relevance_mass,
+        non_empty=kinds.count(OK) / len(kinds),
     )
 
 
-def _area(question: ForwardPass, maps: Tensor) -> Tensor:  # (N,)
-    """Between the insertion and the deletion curve: large where the map knows what matters."""
-    return insertion(question, maps, STEPS).auc - deletion(question, maps, STEPS).auc
+def _area(forward: ForwardPass, maps: Tensor) -> Tensor:  # (N,)
+    """Area between the insertion and deletion curves: large where a map shows what matters."""
+    return insertion(forward, maps, STEPS).auc - deletion(forward, maps, STEPS).auc

@@ -1,6 +1,6 @@
-"""Which score of a network is explained: a class, or why one class rather than another."""
+"""The explained score: a target, a forward pass of the model, and the logits' weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from operator import index
 from typing import SupportsIndex
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.errors import SeewhyError, describe_value, did_you_mean
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     extract_logits,
@@ -20,98 +20,104 @@ from seewhy.models.inspection import (
     unwrap_model,
 )
 
-Target = int | str | Tensor
+ClassTarget = int | str  # "predicted", "true", "runner-up", a class name, or a class index
+Target = ClassTarget | tuple[ClassTarget, ClassTarget] | Tensor
 
-RELATIVE = ("predicted", "true", "runner-up")  # which class these mean depends on the image
+RELATIVE = ("predicted", "true", "runner-up")  # the class depends on the image
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def target_weights(
-    target: Target,
-    logits: Tensor,
-    labels: Tensor | None = None,
-    classes: Sequence[str] | None = None,
-) -> Tensor:  # (N, K) in the dtype of the logits
-    """Weights with which the logits (N, K) of each image are summed to the score that is explained.
+@dataclass(frozen=True, eq=False)
+class TargetSpec:
+    """Which score of the model is explained.
 
-    `target` is "predicted", "true" (needs `labels` (N,) int64), "runner-up" (second most probable), a class by index or by its
-    name in `classes`; two of these with a hyphen between them, as in "predicted-true" or "cat-dog", for logit A minus logit B,
-    which is nothing where both are one class; indices (N,) int64, one an image; or weights (N, K). Raises SeewhyError for a
-    class that there is not, and for names with hyphens that can be read in two ways.
+    Args:
+        target: "predicted", "true", "runner-up" (the second most probable class), a class name, or
+            a class index; a pair of these for a difference of logits, as in ("cat", "dog"); class
+            indices (N,) int64, one per image; or weights of the logits (N, K).
+        labels: True classes (N,) int64, which "true" needs.
+        classes: Names of the K classes. A name wins over an index that looks the same.
     """
-    if isinstance(target, Tensor):
-        return _given(target.detach().to(logits.device), logits)
-    if isinstance(target, SupportsIndex):
-        target = index(target)  # also numpy's integers
-    if isinstance(target, int) or _is_class(target, classes):
-        return _one_hot(_class_of(target, logits, labels, classes), logits)
-    pairs = _pairs(str(target), classes)
-    if len(pairs) == 1:
-        one, other = (
-            _one_hot(_class_of(part, logits, labels, classes), logits) for part in pairs[0]
+
+    target: Target = "predicted"
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+
+    def check(self, count: int) -> None:
+        """Raise SeewhyError unless tensors have one entry per image."""
+        for name, value in {"target": self.target, "labels": self.labels}.items():
+            if isinstance(value, Tensor) and value.shape[:1] != (count,):
+                raise SeewhyError(
+                    f"{name} must have an entry for each of the {count} images, found shape "
+                    f"{tuple(value.shape)}"
+                )
+
+    def take(self, rows: slice) -> "TargetSpec":
+        """The target of some of the images."""
+        target = self.target[rows] if isinstance(self.target, Tensor) else self.target
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, target=target, labels=labels)
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """Weights of the logits whose sum is the explained score.
+
+        Args:
+            logits: (N, K) float.
+
+        Returns:
+            (N, K) in the dtype of the logits: one-hot for a class, 1 and -1 for a pair, all zero
+            where both of a pair are the same class.
+
+        Raises:
+            SeewhyError: For an unknown class, and for tensors of the wrong shape or type.
+        """
+        target = self.target
+        if isinstance(target, Tensor):
+            return _weights_of_tensor(target.detach().to(logits.device), logits)
+        if isinstance(target, tuple) and len(target) == 2:
+            first, second = (self._class_indices(each, logits) for each in target)
+            return _one_hot(first, logits) - _one_hot(second, logits)
+        return _one_hot(self._class_indices(target, logits), logits)
+
+    def _class_indices(self, target: object, logits: Tensor) -> Tensor:  # (N,) int64
+        """The class of each image that a single target means."""
+        if isinstance(target, SupportsIndex):  # also NumPy's integers
+            return _checked(torch.full((len(logits),), index(target)), logits)
+        if target == "predicted":
+            return logits.argmax(1)
+        if target == "runner-up":
+            return _runner_up(logits)
+        if target == "true":
+            if self.labels is None:
+                raise SeewhyError("target 'true' needs the true classes: give labels (N,)")
+            return _checked(self.labels, logits)
+        if isinstance(target, str) and target in self.classes:
+            return _checked(torch.full((len(logits),), self.classes.index(target)), logits)
+        if isinstance(target, str) and target.isdecimal():
+            return _checked(torch.full((len(logits),), int(target)), logits)
+        raise self._unknown(target, logits.shape[1])
+
+    def _unknown(self, target: object, num_classes: int) -> SeewhyError:
+        known = (*RELATIVE, *self.classes)
+        listed = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+        return SeewhyError(
+            f"unknown target {target!r}{did_you_mean(str(target), known)}; possible: {listed}, an "
+            f"index from 0 to {num_classes - 1}, or a pair such as ('predicted', 'runner-up')"
         )
-        return one - other
-    if pairs:
-        readings = " or ".join(f"{one!r} minus {other!r}" for one, other in pairs)
-        raise SeewhyError(
-            f"target {target!r} means {readings}; name the classes by index, as in 0-1, or give weights (N, K)"
-        )
-    known = (*RELATIVE, *(classes or ()))
-    listed = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
-    raise SeewhyError(
-        f"unknown target {target!r}{did_you_mean(str(target), known)}; possible: {listed}, an index from 0 to "
-        f"{logits.shape[1] - 1}, or two of them as in predicted-runner-up"
-    )
 
 
-def check_rows(target: Target, labels: Tensor | None, count: int) -> None:
-    """Raise SeewhyError for tensors that have no entry for each of `count` images."""
-    for name, given in {"target": target, "labels": labels}.items():
-        if isinstance(given, Tensor) and given.shape[:1] != (count,):
-            raise SeewhyError(
-                f"{name} must have an entry for each of the {count} images, found shape {tuple(given.shape)}"
-            )
+def _runner_up(logits: Tensor) -> Tensor:  # (N,) int64
+    if logits.shape[1] < 2:
+        raise SeewhyError("target 'runner-up' needs a model of at least two classes, found one")
+    # Not topk, whose second of two equal logits may be the predicted class.
+    return logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf).argmax(1)
 
 
-def _pairs(text: str, classes: Sequence[str] | None) -> list[tuple[str, str]]:
-    """Every reading of `text` as two classes with a hyphen between them; names may hold hyphens themselves."""
-    parts = text.split("-")
-    pairs = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
-    return [pair for pair in pairs if all(_is_class(part, classes) for part in pair)]
-
-
-def _is_class(text: object, classes: Sequence[str] | None) -> bool:
-    return (
-        text in RELATIVE or text in (classes or ()) or (isinstance(text, str) and text.isdecimal())
-    )
-
-
-def _class_of(
-    target: int | str, logits: Tensor, labels: Tensor | None, classes: Sequence[str] | None
-) -> Tensor:  # (N,) int64
-    """The class that `target` means for each image."""
-    count = logits.shape[1]
-    if target == "predicted":
-        return logits.argmax(1)
-    if target == "runner-up":
-        if count < 2:
-            raise SeewhyError("target 'runner-up' needs a model of at least two classes, found one")
-        first = logits.argmax(1, keepdim=True)
-        return logits.scatter(1, first, -torch.inf).argmax(
-            1
-        )  # topk may count "predicted" as the second of equals
-    if target == "true":
-        if labels is None:
-            raise SeewhyError("target 'true' needs the true classes: give labels (N,)")
-        return _checked(labels, logits)
-    index = list(classes).index(str(target)) if classes and target in classes else int(target)
-    return _checked(torch.full((len(logits),), index), logits)
-
-
-def _given(target: Tensor, logits: Tensor) -> Tensor:
+def _weights_of_tensor(target: Tensor, logits: Tensor) -> Tensor:
     if target.shape == logits.shape and target.is_floating_point():
-        return target.to(logits.dtype)
+        # clone: a tensor made under inference_mode cannot enter a graph
+        return (target.clone() if target.is_inference() else target).to(logits.dtype)
     return _one_hot(_checked(target, logits), logits)
 
 
@@ -121,19 +127,16 @@ def _checked(indices: Tensor, logits: Tensor) -> Tensor:  # (N,) int64 on the de
         or indices.shape != (len(logits),)
         or indices.dtype not in _INTEGERS
     ):
-        found = (
-            f"{tuple(indices.shape)} {indices.dtype}"
-            if isinstance(indices, Tensor)
-            else type(indices).__name__
-        )
         raise SeewhyError(
-            f"a target or labels must be class indices ({len(logits)},) int64, or a target weights {tuple(logits.shape)} float; "
-            f"found {found.replace('torch.', '')}"
+            f"a target or labels must be class indices ({len(logits)},) int64, or a target weights "
+            f"{tuple(logits.shape)} float; found {describe_value(indices)}"
         )
-    wrong = indices[(indices < 0) | (indices >= logits.shape[1])]
+    num_classes = logits.shape[1]
+    wrong = indices[(indices < 0) | (indices >= num_classes)]
     if len(wrong):
         raise SeewhyError(
-            f"class {int(wrong[0])} does not exist: the model has {logits.shape[1]} classes, 0 to {logits.shape[1] - 1}"
+            f"class {int(wrong[0])} does not exist: the model has {num_classes} classes, 0 to "
+            f"{num_classes - 1}"
         )
     return indices.to(logits.device, torch.int64)
 
@@ -142,93 +145,144 @@ def _one_hot(indices: Tensor, logits: Tensor) -> Tensor:
     return F.one_hot(indices, logits.shape[1]).to(logits.dtype)
 
 
-BATCH_PIXELS = {
-    "cpu": 2**15,
-    "cuda": 2**22,
-}  # of images that go through a network at once; more would leave a CPU's caches
+@dataclass(frozen=True, eq=False)
+class PreparedInputs:
+    """A model, its images and the target: prepared and checked once, by the public function."""
+
+    classifier: Classifier  # its model is in evaluation mode, without wrappers such as DDP
+    images: Tensor  # (N, C, H, W) float in [0, 1], on the model's device
+    target: TargetSpec
+
+    @property
+    def model(self) -> nn.Module:
+        return self.classifier.model
+
+    def take(self, rows: slice) -> "PreparedInputs":
+        """Some of the images."""
+        return replace(self, images=self.images[rows], target=self.target.take(rows))
+
+    def batches(self) -> Iterator["PreparedInputs"]:
+        """The images in batches of `batch_size`."""
+        size = batch_size(self.images)
+        for start in range(0, len(self.images), size):
+            yield self.take(slice(start, start + size))
+
+
+def prepare(
+    classifier: ClassifierLike,
+    images: Tensor,
+    target: Target = "predicted",
+    labels: Tensor | None = None,
+) -> PreparedInputs:
+    """Unwrap the model, move the images to its device as floats, and check all of them."""
+    classifier = as_classifier(classifier)
+    model = unwrap_model(classifier.model)
+    with inspecting(model):
+        pixels = prepare_images(images, model)
+    spec = TargetSpec(target, labels, classifier.classes)
+    spec.check(len(pixels))
+    return PreparedInputs(replace(classifier, model=model), pixels, spec)
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """Images, the model's logits for them, and which sum of the logits is to be explained."""
+    """The model's logits for some images, and the weighted sum of logits that is explained.
 
-    model: nn.Module  # in evaluation mode, without what torch.compile or DDP wrap around it
-    images: Tensor  # (N, C, H, W) float in [0, 1], on the model's device
-    weights: Tensor  # (N, K): the score of image n is (logits[n] * weights[n]).sum()
-    logits: Tensor  # (N, K) float32 or float64
+    Args:
+        model: In evaluation mode, without the wrappers of torch.compile or DDP.
+        images: (N, C, H, W) float in [0, 1], on the model's device.
+        weights: (N, K): the score of image n is `(logits[n] * weights[n]).sum()`.
+        logits: (N, K) float32 or float64.
+        precision: "fp32", or "bf16" or "fp16" for autocast.
+    """
+
+    model: nn.Module
+    images: Tensor
+    weights: Tensor
+    logits: Tensor
     precision: str = "fp32"
 
     @property
     def scores(self) -> Tensor:  # (N,)
-        """What is explained: for a single class its logit."""
+        """The explained scores (N,); for a single class its logits."""
         return (self.logits * self.weights).sum(1)
 
     @property
     def target(self) -> Tensor:  # (N,) int64
-        """The class that is explained; of a contrast, the one argued for."""
+        """The explained class of each image (N,) int64; the first one of a pair."""
         return self.weights.argmax(1)
 
-    def take(self, index: slice | Tensor) -> "ForwardPass":
-        """The question for some of the images."""
+    def take(self, rows: slice | Tensor) -> "ForwardPass":
+        """The forward pass of some of the images."""
         return replace(
-            self, images=self.images[index], weights=self.weights[index], logits=self.logits[index]
+            self, images=self.images[rows], weights=self.weights[rows], logits=self.logits[rows]
         )
 
 
 def forward_pass(
     classifier: ClassifierLike,
-    images: Tensor,  # (N, C, H, W) uint8, or float in [0, 1]
+    images: Tensor,
     target: Target = "predicted",
     *,
     labels: Tensor | None = None,
 ) -> ForwardPass:
-    """Run the model on the images once, without gradients, and fix what is to be explained (see `target_weights`).
+    """Run the model once, without gradients, and fix the explained score.
 
-    Raises SeewhyError for a model in training mode, for images or a target
-    that do not fit it.
+    Args:
+        classifier: A Classifier, a Run, or a module in evaluation mode.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        target: Explained class or classes, see `explain`.
+        labels: True classes (N,) int64, for the target "true".
+
+    Raises:
+        SeewhyError: For a model in training mode, and for images or a target that do not fit it.
     """
-    classifier = as_classifier(classifier)
-    model = unwrap_model(classifier.model)
+    return run_forward(prepare(classifier, images, target, labels))
+
+
+def run_forward(inputs: PreparedInputs) -> ForwardPass:
+    """`forward_pass` of prepared inputs."""
+    model, precision = inputs.model, inputs.classifier.precision
     with inspecting(model):
-        pixels = prepare_images(images, model)
-        logits = _batched(model, pixels, classifier.precision)
-        weights = target_weights(target, logits, labels, classifier.classes)
-        return ForwardPass(model, pixels, weights, logits, classifier.precision)
+        logits = _logits_in_batches(model, inputs.images, precision)
+        return ForwardPass(model, inputs.images, inputs.target.weights(logits), logits, precision)
 
 
-def predict_logits(question: ForwardPass, images: Tensor) -> Tensor:  # (M, K) float32 or float64
-    """The logits of the question's model for other images (M, C, H, W), in batches, without gradients."""
-    with inspecting(question.model):
-        return _batched(
-            question.model, images.clone() if images.is_inference() else images, question.precision
-        )
+def predict_logits(forward: ForwardPass, images: Tensor) -> Tensor:  # (M, K) float32 or float64
+    """Logits (M, K) of the same model for other images (M, C, H, W), without gradients."""
+    with inspecting(forward.model):
+        images = images.clone() if images.is_inference() else images
+        return _logits_in_batches(forward.model, images, forward.precision)
+
+
+# Pixels of the images that pass a model at once. More would not fit into a CPU's caches.
+BATCH_PIXELS = {"cpu": 2**15, "cuda": 2**22}
 
 
 def batch_size(images: Tensor) -> int:
-    """How many images of this size go through a network at once."""
-    return max(
-        4, BATCH_PIXELS.get(images.device.type, 2**20) // (images.shape[-1] * images.shape[-2])
-    )
+    """Number of images of this size that pass a model at once."""
+    pixels = BATCH_PIXELS.get(images.device.type, 2**20)
+    return max(4, pixels // (images.shape[-1] * images.shape[-2]))
 
 
 @torch.no_grad()
-def _batched(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+def _logits_in_batches(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     with autocasting(precision, images.device):
-        parts = [outputs(model, batch) for batch in torch.split(images, batch_size(images))]
-    return torch.cat(parts)
+        return torch.cat(
+            [run_model(model, batch) for batch in torch.split(images, batch_size(images))]
+        )
 
 
-def outputs(model: nn.Module, images: Tensor) -> Tensor:  # (N, K) float32 or float64
-    """The model's logits, in at least float32, whatever it returns."""
+def run_model(model: nn.Module, images: Tensor) -> Tensor:  # (N, K) float32 or float64
+    """The model's logits in at least float32; an error of torch becomes a SeewhyError."""
     try:
-        # clone: its first step may be in place, and the images are the caller's
-        found = extract_logits(model(images.clone(memory_format=memory_format_of(model))))
+        # clone: the first layer may work in place, and the images are the caller's
+        logits = extract_logits(model(images.clone(memory_format=memory_format_of(model))))
     except (SeewhyError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         first = str(error).strip().partition("\n")[0]
         shape = "x".join(map(str, images.shape[1:]))
-        raise SeewhyError(
-            f"the model cannot take images of {shape} {str(images.dtype).removeprefix('torch.')}: {first}"
-        ) from error
-    return found if found.dtype == torch.float64 else found.float()
+        dtype = str(images.dtype).removeprefix("torch.")
+        raise SeewhyError(f"the model cannot take images of {shape} {dtype}: {first}") from error
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -19,7 +19,7 @@ def explain(arguments: list[str]) -> None:
         images: Annotated[Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]")] = (),
         method: tuple[str, ...] = ("grad-cam",),
         layers: tuple[str, ...] = ("auto",),
-        target: str = "predicted",
+        target: tuple[str, ...] = ("predicted",),
         smooth: str = "none",
         mistakes: int = 10,
         opacity: float = 0.5,
@@ -32,7 +32,7 @@ def explain(arguments: list[str]) -> None:
         tuple[Path, ...],
         tuple[str, ...],
         tuple[str, ...],
-        str,
+        tuple[str, ...],
         str,
         int,
         float,
@@ -48,7 +48,7 @@ def explain(arguments: list[str]) -> None:
             images: Image files or directories of them; none for the mistakes that a run is most sure of.
             method: Methods, with settings as in rise:masks=500; `seewhy methods` lists them.
             layers: Layers by name; auto takes the last of each resolution; `seewhy layers MODEL` lists them.
-            target: What to explain: predicted, true, runner-up, a class or its number, or two of them as in predicted-true.
+            target: Explained class: predicted, true, runner-up, a class name or number; two of them for a difference of logits.
             smooth: none; flip for the mean over mirror images; flip-scale also over three brightnesses.
             mistakes: How many mistakes, where no images are given.
             opacity: How much of the hottest place the color covers, from 0 to 1.
@@ -93,6 +93,7 @@ def explain(arguments: list[str]) -> None:
             f"explain needs at least 1 mistake and an opacity from 0 to 1, found {mistakes} and {opacity:g}"
         )
     bind_methods(methods)
+    explained = one_or_pair(target)
     if out is not None:
         check_empty(out)
     files = [file for path in paths for file in image_files(path)]
@@ -108,7 +109,7 @@ def explain(arguments: list[str]) -> None:
         explanation = write_explanations(
             subject,
             pictures,
-            ExplainOptions(methods, layers, target, smooth),
+            ExplainOptions(methods, layers, explained, smooth),
             directory,
             opacity,
             quiet,
@@ -136,12 +137,12 @@ def trust(arguments: list[str]) -> None:
             "integrated-gradients",
         ),
         layers: tuple[str, ...] = ("auto",),
-        target: str = "predicted",
+        target: tuple[str, ...] = ("predicted",),
         images: int = 64,
         json: bool = False,
         device: str = "auto",
         quiet: bool = False,
-    ) -> tuple[Path, tuple[str, ...], tuple[str, ...], str, int, bool, str, bool]:
+    ) -> tuple[Path, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, str, bool]:
         """Measure how faithful the maps of every method at every layer are to the network, on test images.
 
         Args:
@@ -165,7 +166,7 @@ def trust(arguments: list[str]) -> None:
     from seewhy.train.device import find_device
 
     verdicts = trust_of_run(
-        open_run(directory, find_device(device)), methods, layers, target, count, quiet or as_json
+        open_run(directory, find_device(device)), methods, layers, one_or_pair(target), count, quiet or as_json
     )
     if as_json:
         print(
@@ -173,6 +174,17 @@ def trust(arguments: list[str]) -> None:
         )
     else:
         tables.print_trust(verdicts)
+
+
+def one_or_pair(target: tuple[str, ...]) -> str | tuple[str, str]:
+    """The target that the words after --target name."""
+    if len(target) == 1:
+        return target[0]
+    if len(target) == 2:
+        return target[0], target[1]
+    raise SeewhyError(
+        f"--target takes one class, or two for a difference of logits, found {len(target)}"
+    )
 
 
 def layers(arguments: list[str]) -> None:

@@ -193,14 +193,14 @@ def print_explanation(explanation: Explanation, directory: Path) -> None:
         f"{count:,} image{'s' * (count != 1)}, {maps} map{'s' * (maps != 1)} of each\n",
         style="bold",
     )
-    rows = table("layer", "method", "map", "fine", "cut by ReLU", left=2)
+    rows = table("layer", "method", "map", "ok", "clipped by ReLU", left=2)
     for (layer, method), status in explanation.statuses.items():
         grid = "x".join(map(str, explanation.maps[layer, method].shape[1:]))
-        fine = f"{status.kinds.count('fine'):,} of {count:,}"
-        rows.add_row(Text(layer), Text(method), grid, fine, f"{100 * status.clipped.mean():.0f}%")
+        ok = f"{status.kinds.count('ok'):,} of {count:,}"
+        rows.add_row(Text(layer), Text(method), grid, ok, f"{100 * status.clipped.mean():.0f}%")
     out.print(rows)
-    for concern in explanation.concerns:
-        out.print(f"\nbeware: {concern}")
+    for sentence in explanation.warnings:
+        out.print(f"\nwarning: {sentence}")
     out.print(f"\nwritten to {directory}: grid.svg, grid.png, maps.npz, overlays/")
 
 
@@ -219,17 +219,17 @@ def print_trust(verdicts: Sequence[TrustScore]) -> None:
     )
     for verdict in verdicts:
         low, high = verdict.gain.interval
-        truth = [f"{verdict.pointing:.2f}", f"{verdict.energy:.2f}"] if masks else []
+        truth = [f"{verdict.pointing:.2f}", f"{verdict.relevance_mass:.2f}"] if masks else []
         rows.add_row(
             Text(verdict.method),
             Text(verdict.layer),
             f"{verdict.gain.mean:+.3f} ± {(high - low) / 2:.3f}",
             f"{verdict.road.mean:+.3f}",
             "–"
-            if math.isnan(verdict.randomization.final)
-            else f"{verdict.randomization.final:.2f}",
+            if math.isnan(verdict.sanity.final_similarity)
+            else f"{verdict.sanity.final_similarity:.2f}",
             *truth,
-            "" if verdict.trusted else "fails" if not verdict.randomization.passed else "chance",
+            "" if verdict.trusted else "fails" if not verdict.sanity.passed else "chance",
         )
     out = console()
     out.print(rows)
@@ -260,11 +260,11 @@ def as_values(verdict: TrustScore) -> dict[str, Any]:
         "road": verdict.road.mean,
         "road_interval": verdict.road.interval,
         "random_network_correlation": None
-        if math.isnan(verdict.randomization.final)
-        else verdict.randomization.final,
+        if math.isnan(verdict.sanity.final_similarity)
+        else verdict.sanity.final_similarity,
         "pointing": verdict.pointing,
-        "energy_inside": verdict.energy,
-        "fine": verdict.fine,
+        "relevance_mass": verdict.relevance_mass,
+        "non_empty": verdict.non_empty,
     }
 
 

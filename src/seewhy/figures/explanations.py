@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from seewhy.attribution.explanation import FINE, PIXELS, Explanation
+from seewhy.attribution.explanation import OK, PIXELS, Explanation
 from seewhy.attribution.maps import check_maps, resize_maps
 from seewhy.data.thumbnails import downscale, to_rgb
 from seewhy.errors import SeewhyError, describe_value
@@ -292,7 +292,7 @@ def _heat_cells(
     cells = []
     for image, peak, row in zip(overlays, maps.amax((1, 2)).tolist(), rows, strict=True):
         note = explanation.statuses[key].kinds[row]
-        if note == FINE:
+        if note == OK:
             note = "" if peak > 0 else "no positive evidence"  # possible for a signed map
         cells.append(Cell(image, note))
     return cells

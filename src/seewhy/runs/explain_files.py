@@ -16,6 +16,7 @@ from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
+from seewhy.attribution.target import Target
 from seewhy.data.dataset import Split
 from seewhy.data.decode import (
     DEFAULT_PREPROCESSING,
@@ -60,7 +61,7 @@ class ExplainOptions:
 
     methods: Sequence[str] = ("grad-cam",)
     layers: Sequence[str] = ("auto",)
-    target: str = "predicted"
+    target: Target = "predicted"
     smooth: str = "none"
 
 
@@ -183,7 +184,7 @@ def trust_of_run(
     run: Run,
     methods: Sequence[str],
     layers: Sequence[str],
-    target: str,
+    target: Target,
     count: int,
     quiet: bool = False,
 ) -> tuple[TrustScore, ...]:

@@ -58,9 +58,9 @@ def _row(score: TrustScore, labels: dict[str, str]) -> tuple[str, ...]:
         "yes" if score.trusted else "no",
         f"{score.gain.mean:+.3f} ({low:+.3f} to {high:+.3f})",
         f"{score.road.mean:+.3f}",
-        f"{score.randomization.final:.2f}",
-        percent(score.fine, 0),
+        f"{score.sanity.final_similarity:.2f}",
+        percent(score.non_empty, 0),
     )
-    if score.pointing is None or score.energy is None:
+    if score.pointing is None or score.relevance_mass is None:
         return row
-    return (*row, percent(score.pointing, 0), percent(score.energy, 0))
+    return (*row, percent(score.pointing, 0), percent(score.relevance_mass, 0))
