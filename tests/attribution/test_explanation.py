@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seewhy.attribution import cams, explanation, gradients, perturbation
 import seewhy.attribution.target as target_module
+from seewhy.attribution import cams, explanation, gradients, perturbation
 from seewhy.attribution.cams import CAMS, layer_cam
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import PIXELS, Explanation, MapStatus, concatenate, explain
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier
 from seewhy.models import inspection
+from seewhy.models.classifier import Classifier
 from seewhy.models.registry import blank_sample, build_model
 
 METHODS = [
@@ -192,7 +192,9 @@ def test_stored_pixels_are_pixels_divided_by_255():
 def test_the_target_and_what_is_known_of_the_images():
     model, images, labels = network(), images_of(), torch.tensor([2, 1, 0, 1, 2])
     classifier = Classifier(model, ("cat", "dog", "zebra-fish"))
-    found = explain(classifier, images, "hires-cam", "low", ("cat", "dog"), labels=labels, warn=False)
+    found = explain(
+        classifier, images, "hires-cam", "low", ("cat", "dog"), labels=labels, warn=False
+    )
     assert found.weights.tolist() == [[1, -1, 0]] * 5
     assert found.classes == ("cat", "dog", "zebra-fish")
     probabilities = model(images).softmax(1).detach()

@@ -154,9 +154,7 @@ def test_chance_is_as_coarse_as_the_map():
     )  # all but one or two are needed
     generator = torch.Generator().manual_seed(5)
     for side in (4, 16):
-        gains = deletion_gain(
-            forward, torch.rand(count, side, side, generator=generator), steps=16
-        )
+        gains = deletion_gain(forward, torch.rand(count, side, side, generator=generator), steps=16)
         error = float(gains.std()) / math.sqrt(count)
         assert abs(float(gains.mean())) < 3 * error
     blocks, single = (

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode
 
-from seewhy.attribution import gradients
 import seewhy.attribution.target as target_module
+from seewhy.attribution import gradients
 from seewhy.attribution.gradients import (
     ATTRIBUTIONS,
     guided_backpropagation,

@@ -252,7 +252,9 @@ def test_concerns_name_the_layer_at_which_the_method_does_best():
 
 def test_of_equally_good_layers_the_last_is_named_and_none_if_none_is_better():
     fine, zero = "ok", "all zero"
-    (found,) = status_warnings(statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine]))
+    (found,) = status_warnings(
+        statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine])
+    )
     assert found.endswith("; look at middle instead")
     found = status_warnings(statuses_of(early=[zero, fine], late=[fine, zero]))
     assert len(found) == 2

@@ -11,8 +11,8 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from seewhy.attribution import perturbation
 import seewhy.attribution.target as target_module
+from seewhy.attribution import perturbation
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.perturbation import ablation_cam, occlusion, rise, score_cam
 from seewhy.attribution.target import forward_pass
@@ -382,9 +382,7 @@ class Watching(nn.Module):
 def test_rise_is_in_the_mean_what_can_be_worked_out(size, grid, keep):
     """E[p M] / E[M], where E[M M'] is keep^2, and keep (1 - keep) times the part of cells that two places share."""
     place, masks = (5, 4), 5000
-    forward = forward_pass(
-        Watching(*place).eval(), torch.ones(1, 1, *size, dtype=torch.float64), 0
-    )
+    forward = forward_pass(Watching(*place).eval(), torch.ones(1, 1, *size, dtype=torch.float64), 0)
     shared = np.outer(
         *(expected_products(length, grid, at) for length, at in zip(size, place, strict=True))
     )

@@ -5,9 +5,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.attribution.scores import BootstrapSummary
 from seewhy.attribution.sanity import SanityCheck
-from seewhy.attribution.scores import TrustScore
+from seewhy.attribution.scores import BootstrapSummary, TrustScore
 from seewhy.figures.style import STYLE
 from seewhy.figures.trust import trust_figure
 

@@ -112,7 +112,13 @@ def test_of_the_model_s_own_predictions_that_is_the_target_predicted_true() -> N
     some = split.take(wrong)
     expected = (
         explain(
-            model, some.images, "hires-cam", ["4"], ("predicted", "true"), labels=some.labels, warn=False
+            model,
+            some.images,
+            "hires-cam",
+            ["4"],
+            ("predicted", "true"),
+            labels=some.labels,
+            warn=False,
         )
         .at("4")
         .double()

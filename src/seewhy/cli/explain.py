@@ -166,7 +166,12 @@ def trust(arguments: list[str]) -> None:
     from seewhy.train.device import find_device
 
     verdicts = trust_of_run(
-        open_run(directory, find_device(device)), methods, layers, one_or_pair(target), count, quiet or as_json
+        open_run(directory, find_device(device)),
+        methods,
+        layers,
+        one_or_pair(target),
+        count,
+        quiet or as_json,
     )
     if as_json:
         print(
