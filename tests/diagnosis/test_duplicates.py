@@ -179,7 +179,9 @@ def test_the_threshold_decides() -> None:
     assert len(near_duplicates(splits, threshold=0.999)) == 0
     assert len(near_duplicates(splits, threshold=0.5)) == 30
     for wrong in (0.0, 1.5):
-        with pytest.raises(SeewhyError, match="threshold is a correlation above 0 and up to 1"):
+        with pytest.raises(
+            SeewhyError, match="threshold must be a correlation above 0 and up to 1"
+        ):
             near_duplicates(splits, threshold=wrong)
 
 

@@ -51,7 +51,7 @@ class Attack:
 def attack(
     classifier: ClassifierLike, images: Tensor, labels: Tensor, method: str = "pgd"
 ) -> Attack:
-    """Attack images by a method of ATTACKS, in the classifier's precision. The model is not changed.
+    """Attack images by a method of ATTACKS, in the classifier's precision, leaving the model as it is.
 
     Args:
         classifier: a run, a Classifier, or a module in evaluation mode.
@@ -170,8 +170,8 @@ def minimal_fgsm(
 ) -> Attack:
     """Iterative FGSM that stops as soon as the class changes (Kurakin et al. 2017, section 2.2).
 
-    There is no bound on the perturbation; stopping early keeps it small. An image whose class
-    differs from that of the clean image (if targeted: is its label) moves no further. A misclassified
+    There is no bound on the perturbation; stopping early keeps it small. An image moves no further
+    once its class differs from that of the clean image (if targeted: is its label). A misclassified
     image moves away from its label, not from its class: pass the predicted classes as labels to
     change every class.
 
@@ -244,7 +244,7 @@ class _Batch:
     targeted: bool
 
     def evaluate(self, pixels: Tensor, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, K), the log odds to ascend (n,), and their gradient; zero without `gradient`."""
+        """Logits (n, K), log odds to ascend (n,), and their gradient; zeros without `gradient`."""
         point = pixels.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             logits = _logits(self.model, point)
@@ -330,7 +330,7 @@ def _direction(gradient: Tensor, norm: str) -> Tensor:
 
 
 def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Per image, of two visits (success, odds, ...) the successful one, else that of higher odds."""
+    """Per image the successful one of two visits (success, odds, ...), else that of higher odds."""
     better = (visit[0] & ~best[0]) | ((visit[0] == best[0]) & (visit[1] > best[1]))
     return tuple(
         torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,4 +1,4 @@
-"""Everything about a model that takes computing to know: asked once, kept with the run, shown by the report."""
+"""diagnose: all results about a classifier that take computing, kept with the run."""
 
 import time
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from seewhy.diagnosis.robustness import (
     attack_curves,
     corruption_curves,
 )
-from seewhy.diagnosis.saliency import Saliency, measure_saliency, random_indices
+from seewhy.diagnosis.saliency import Saliency, measure_saliency, sample_indices
 from seewhy.diagnosis.slices import Slice, extract_features, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
@@ -69,111 +69,114 @@ def diagnose(
     full: bool = False,
     quiet: bool = False,
 ) -> Diagnosis:
-    """Measure everything that a report says of a classifier on the test split of `data`.
+    """Measure everything that a report says about a classifier on the test split of `data`.
 
-    What is measured on a sample of the test images is measured on the same sample each time. If the
-    model cannot be explained, the diagnosis says why and holds the rest.
+    Measures on a sample of the test images use the same sample each time. If the model cannot be
+    explained, `saliency_error` of the result says why, and the rest is measured.
 
     Args:
-        classifier: a run, a Classifier or a module in evaluation mode; passes for robustness and
-            features run in its precision. Without class names it has those of `data`.
+        classifier: a run, a Classifier, or a module in evaluation mode. Robustness and features are
+            measured in its precision, maps in fp32. Without class names it has those of `data`.
         data: its test split is diagnosed; all splits are searched for near-duplicates.
-        predictions: of the test split, if they exist already; by default they are made.
-        full: explain every error rather than at most 2,000 of all kinds.
+        predictions: of the test split; predicted if None.
+        full: explain every error rather than at most 2,000, of many confusions.
         quiet: show no progress.
 
     Raises:
-        SeewhyError: if `predictions` are of other images than the test split, or the model is in
-            training mode.
+        SeewhyError: if `predictions` are of other images than the test split, and if the model is
+            in training mode.
     """
     classifier = as_classifier(classifier)
     if not classifier.classes:
         classifier = replace(classifier, classes=data.classes)
     if predictions is not None:
-        _check(data, predictions)
-    started = time.monotonic()
-    test = data.test
+        _check_same_split(predictions, data)
+    started, test = time.monotonic(), data.test
     if predictions is None:
         predictions = predict_split(classifier, test)
     errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
-    found: Saliency | None = None
-    unexplained = ""
+    saliency: Saliency | None = None
+    saliency_error = ""
     with progress("diagnosing", 5, quiet) as advance:
         try:
-            found = measure_saliency(classifier, test, predictions, errors)
+            saliency = measure_saliency(classifier, test, predictions, errors)
         except SeewhyError as error:
-            unexplained = str(error)
+            saliency_error = str(error)
         advance(1)
-        some = test.take(random_indices(len(test), ATTACK_IMAGES))
-        attacks = attack_curves(classifier, some.images, some.labels)
-        strip = adversarial_examples(classifier, some.images, some.labels)
+        sample = test.take(sample_indices(len(test), ATTACK_IMAGES))
+        attacks = attack_curves(classifier, sample.images, sample.labels)
+        adversarial = adversarial_examples(classifier, sample.images, sample.labels)
         advance(1)
-        some = test.take(random_indices(len(test), CORRUPTION_IMAGES))
-        corruptions = corruption_curves(classifier, some.images, some.labels)
+        sample = test.take(sample_indices(len(test), CORRUPTION_IMAGES))
+        corruptions = corruption_curves(classifier, sample.images, sample.labels)
         advance(1)
-        slices = weak_slices(
-            predictions, extract_features(classifier, test.images), image_attributes(test.images)
-        )
+        features = extract_features(classifier, test.images)
+        slices = weak_slices(predictions, features, image_attributes(test.images))
         advance(1)
         duplicates = near_duplicates(data.splits)
         advance(1)
-    pairs = duplicates[:MAX_DUPLICATES]
-    splits = tuple(name for name in data.splits if name != "test")
-    held_out = None if data.validation is None else predict_split(classifier, data.validation)
-    suspects = [suspect.index for suspect in find_label_issues(predictions)[:MAX_LABEL_ISSUES]]
-    wanted = torch.cat(
-        [
-            errors,
-            least_confident_examples(predictions),
-            *(slice_examples(group, predictions) for group in slices),
-        ]
-    ).tolist()
+    other_splits = tuple(name for name in data.splits if name != "test")
     return Diagnosis(
         names=tuple(test.names),
-        validation=held_out,
+        validation=None if data.validation is None else predict_split(classifier, data.validation),
         errors=errors,
-        saliency=found,
-        saliency_error=unexplained,
+        saliency=saliency,
+        saliency_error=saliency_error,
         attacks=attacks,
-        adversarial=strip,
-        adversarial_maps=None if found is None else _adversarial_maps(classifier, strip, found),
+        adversarial=adversarial,
+        adversarial_maps=None
+        if saliency is None
+        else _adversarial_maps(classifier, adversarial, saliency),
         corruptions=corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
         duplicates=duplicates,
-        thumbnails=make_thumbnails(test, wanted + suspects + _members(pairs, "test")),
-        other_splits=splits,
+        thumbnails=make_thumbnails(
+            test,
+            [
+                *errors.tolist(),
+                *least_confident_examples(predictions).tolist(),
+                *(index for each in slices for index in slice_examples(each, predictions).tolist()),
+                *(issue.index for issue in find_label_issues(predictions)[:MAX_LABEL_ISSUES]),
+                *_shown_duplicates(duplicates, "test"),
+            ],
+        ),
+        other_splits=other_splits,
         duplicate_thumbnails=tuple(
-            make_thumbnails(data.splits[name], _members(pairs, name)) for name in splits
+            make_thumbnails(data.splits[name], _shown_duplicates(duplicates, name))
+            for name in other_splits
         ),
         seconds=time.monotonic() - started,
     )
 
 
-def slice_examples(group: Slice, predictions: Predictions) -> Tensor:  # (E,) int64
-    """The errors in a slice that the model is most sure of."""
+def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:
+    """The most confident errors in a slice, (E,) int64."""
     order = most_confident_errors(predictions)
-    return order[torch.isin(order, group.members)][:MAX_SLICE_EXAMPLES]
+    return order[torch.isin(order, weak_slice.members)][:MAX_SLICE_EXAMPLES]
 
 
-def least_confident_examples(predictions: Predictions) -> Tensor:  # (E,) int64
-    """The correctly classified images that are shown, by class."""
-    return least_confident_correct(predictions, max(1, LEAST_CONFIDENT // len(predictions.classes)))
+def least_confident_examples(predictions: Predictions) -> Tensor:
+    """The least confident correct predictions to show, (E,) int64, by class."""
+    per_class = max(1, LEAST_CONFIDENT // len(predictions.classes))
+    return least_confident_correct(predictions, per_class)
 
 
-def _check(data: Dataset, predictions: Predictions) -> None:
-    if len(predictions.labels) != len(data.test) or not torch.equal(
-        predictions.labels, data.test.labels
-    ):
+def _check_same_split(predictions: Predictions, data: Dataset) -> None:
+    count, expected = len(predictions.labels), len(data.test)
+    if count != expected or not torch.equal(predictions.labels, data.test.labels):
+        difference = (
+            f"{count:,} images instead of {expected:,}" if count != expected else "other labels"
+        )
         raise SeewhyError(
-            f"these predictions are not of the test split of {data.name}: {len(predictions.labels):,} images against "
-            f"{len(data.test):,}, or other labels; make them with seewhy.diagnosis.predict_split(classifier, data.test)"
+            f"these predictions are not of the test split of {data.name}: {difference}; make them "
+            "with seewhy.diagnosis.predict_split(classifier, data.test)"
         )
 
 
 def _adversarial_maps(
     classifier: Classifier, examples: AdversarialExamples, saliency: Saliency
-) -> Tensor | None:
+) -> Tensor | None:  # (S, 2, h, w) float32
     if not len(examples.index):
         return None
     layer, method = saliency.best.layer, saliency.best.method
@@ -185,5 +188,11 @@ def _adversarial_maps(
     return torch.stack(maps, 1).nan_to_num(0, 0, 0)
 
 
-def _members(pairs: tuple[DuplicatePair, ...], split: str) -> list[int]:
-    return [index for pair in pairs for name, index in (pair.first, pair.second) if name == split]
+def _shown_duplicates(pairs: tuple[DuplicatePair, ...], split: str) -> list[int]:
+    """Images of a split in the first pairs."""
+    return [
+        index
+        for pair in pairs[:MAX_DUPLICATES]
+        for name, index in (pair.first, pair.second)
+        if name == split
+    ]

@@ -114,9 +114,10 @@ def _reason(
     given: str, suggested: str, probability: float, self_confidence: float, threshold: float
 ) -> str:
     given, suggested = short_name(given), short_name(suggested)
+    mean = _equals(threshold).removeprefix("= ")
     return (
         f"P({given}) {_equals(self_confidence)}, P({suggested}) {_equals(probability)}; "
-        f"mean P({suggested}) over images labeled {suggested}: {_equals(threshold).removeprefix('= ')}"
+        f"mean P({suggested}) over images labeled {suggested}: {mean}"
     )
 
 

@@ -91,7 +91,7 @@ class ClassAccuracy:
 
 
 def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
-    """Predict every image of a split, in evaluation mode; the model's modes are restored afterwards.
+    """Predict every image of a split, in evaluation mode, and restore the model's modes.
 
     Args:
         classifier: a run, a Classifier, or a module. Its precision and test-time augmentation

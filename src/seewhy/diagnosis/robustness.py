@@ -22,7 +22,7 @@ _BATCH_SIZE = 100  # feature maps of 100 small images fit in a CPU's cache: thre
 
 @dataclass(frozen=True, eq=False)
 class RobustnessCurve:
-    """Accuracy on the same N images at L levels of one attack or corruption; the first level is 0."""
+    """Accuracy on the same N images at L levels of an attack or corruption; the first level is 0."""
 
     name: str  # of the attack or corruption
     levels: Tensor  # (L,) float32: epsilon for pixels in [0, 1], or strength from 0 to 5
@@ -208,7 +208,7 @@ def adversarial_examples(
 def _fool(
     model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int
 ) -> tuple[Tensor, ...]:
-    """Rows (M,) of a batch that only rounded PGD fools, then their values as AdversarialExamples."""
+    """Rows (M,) of a batch that rounded PGD images fool, and the columns of AdversarialExamples."""
     clean = compute_logits(model, images).softmax(1).max(1)
     attacked = pgd(model, images, labels, epsilon=epsilon, steps=steps).images
     attacked = attacked.mul(255).round().byte()

@@ -1,4 +1,4 @@
-"""What a network looks at in its errors: maps at every stage, for the class it says and for the true one."""
+"""Saliency: attribution maps of errors for the predicted and the true class, and their measures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,134 +17,152 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 
-MAX_MAP_SIDE = 12  # a side of a map that is kept: finer ones are averaged, which at the size of a page is hardly seen
-TARGETS = (
-    "predicted",
-    "true",
-)  # their difference is that of the maps; Grad-CAM's and HiResCAM's is that of the scores' difference
+SALIENCY_METHODS = ("grad-cam", "hires-cam", "layer-cam")  # they share their passes
+TARGETS = ("predicted", "true")  # the class of the first and of the second map of an error
+MAX_MAP_SIDE = 12  # larger maps are averaged down to it, hardly visible at the size of a page
+MIN_MAP_SIDE = 7  # of a map to show first: coarser ones locate little, however faithful
+ATTRIBUTION_SIDE = 32  # largest side of the mean maps per class
+TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
+
 _PIXELS = 2**18  # of the images whose activations are held at once
 
 
 @dataclass(frozen=True, eq=False)
 class LayerMaps:
-    """Signed maps of M images by method, target and layer, in whole numbers: 127 is the largest magnitude of an image's
-    two maps by one method at one layer, so that the two can be compared and subtracted."""
+    """Signed maps of M images by method, target, and layer, as whole numbers.
+
+    In them 127 is the largest magnitude in the two maps of an image by one method at one layer, so
+    that the two can be compared and subtracted.
+    """
 
     methods: tuple[str, ...]
     layers: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]  # height and width of the maps of each layer
-    values: tuple[Tensor, ...]  # of each layer: (M, methods, 2 targets, h, w) int8
+    sizes: tuple[tuple[int, int], ...]  # height and width of the maps, per layer
+    values: tuple[Tensor, ...]  # (M, methods, targets, h, w) int8, per layer
 
     def take(self, rows: Tensor) -> "LayerMaps":
-        """The maps of some of the images."""
+        """The maps of the images `rows` (R,) int64."""
         return replace(self, values=tuple(values[rows] for values in self.values))
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """Maps of errors, and what was measured about such maps."""
+
+    scores: tuple[TrustScore, ...]  # of each method at each layer, the most trusted first
+    images: int  # that the scores were measured on
+    best: TrustScore  # of the default maps: the most faithful trusted ones that are not too coarse
+    maps: LayerMaps  # of the errors
+    class_attribution: ClassAttribution  # over correctly classified images
 
 
 def layer_maps(
     classifier: ClassifierLike,
     split: Split,
-    index: Tensor,  # (M,) int64
-    predicted: Tensor,  # (M,) int64
+    index: Tensor,
+    predicted: Tensor,
     methods: Sequence[str],
     layers: Sequence[str],
 ) -> LayerMaps:
-    """Maps of the images at `index` for the `predicted` class of each and for its true one, by methods of a layer."""
-    if not len(
-        index
-    ):  # as many maps as there are images, of the sizes that those of an image would have
+    """Compute maps of images for the predicted and for the true class.
+
+    Args:
+        classifier: a run, a Classifier, or a module in evaluation mode.
+        split: images with their true classes.
+        index: (M,) int64, the images to explain.
+        predicted: (M,) int64, the predicted class of each.
+        methods: layer methods, as "grad-cam".
+        layers: names of layers.
+    """
+    if not len(index):  # the sizes are those of a map of any image
         one = layer_maps(classifier, split, torch.tensor([0]), split.labels[:1], methods, layers)
         return one.take(index)
     bound = bind_methods(methods)
     parts: list[list[Tensor]] = []
     height, width = split.images.shape[2:]
     for rows in torch.split(torch.arange(len(index)), max(1, _PIXELS // (height * width))):
-        some = split.take(index[rows])
+        batch = split.take(index[rows])
         by_target = []
-        for goal in (predicted[rows], some.labels):
-            captures = capture_layers(classifier, some.images, list(layers), goal)
+        for target in (predicted[rows], batch.labels):
+            captures = capture_layers(classifier, batch.images, list(layers), target)
             by_target.append(
                 [
-                    torch.stack([_small(method.function(captures[name])) for method in bound], 1)
+                    torch.stack([_shrink(method.function(captures[name])) for method in bound], 1)
                     for name in layers
                 ]
             )
-        parts.append(
-            [_whole_numbers(torch.stack(pair, 2)) for pair in zip(*by_target, strict=True)]
-        )
+        by_layer = zip(*by_target, strict=True)
+        parts.append([_quantize(torch.stack(pair, 2)) for pair in by_layer])
     values = tuple(torch.cat(part) for part in zip(*parts, strict=True))
-    return LayerMaps(
-        tuple(methods), tuple(layers), tuple((v.shape[-2], v.shape[-1]) for v in values), values
-    )
-
-
-def _small(maps: Tensor) -> Tensor:
-    """Maps (N, h, w) on the CPU with no side above LARGEST; what is not finite shows nothing."""
-    maps = maps.detach().float().cpu().nan_to_num(0, 0, 0)
-    height, width = (min(side, MAX_MAP_SIDE) for side in maps.shape[1:])
-    return maps if maps.shape[1:] == (height, width) else resize_maps(maps, (height, width))
-
-
-def _whole_numbers(maps: Tensor) -> Tensor:  # (M, methods, targets, h, w)
-    largest = maps.abs().amax((2, 3, 4), keepdim=True)
-    return (127 * maps / largest.where(largest > 0, 1)).round().to(torch.int8)
-
-
-SALIENCY_METHODS = (
-    "grad-cam",
-    "hires-cam",
-    "layer-cam",
-)  # which share their passes through the network
-MIN_MAP_SIDE = 7  # places a side: coarser maps say little of where, however faithful
-ATTRIBUTION_SIDE = 32  # places a side of the evidence, which is a mean of many maps
-TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # test images that are drawn for these questions
-
-
-@dataclass(frozen=True, eq=False)
-class Saliency:
-    """Maps of the errors, and what was measured of such maps."""
-
-    scores: tuple[TrustScore, ...]  # the most trusted layer and method first
-    images: int  # that they were measured on
-    best: TrustScore  # whose maps are shown first: the most faithful that are trusted and not too coarse
-    maps: LayerMaps  # of the errors
-    class_attribution: ClassAttribution  # mean map per class, over correctly classified images
+    sizes = tuple((maps.shape[-2], maps.shape[-1]) for maps in values)
+    return LayerMaps(tuple(methods), tuple(layers), sizes, values)
 
 
 def measure_saliency(
     classifier: ClassifierLike, test: Split, predictions: Predictions, errors: Tensor
 ) -> Saliency:
-    """Measure which maps to believe, then make those of the `errors`. Raises SeewhyError for a network that has none."""
+    """Measure which maps to trust, and compute the maps of errors.
+
+    Args:
+        classifier: a run, a Classifier, or a module in evaluation mode.
+        test: the split that was predicted.
+        predictions: of that split.
+        errors: (M,) int64, the images to explain.
+
+    Raises:
+        SeewhyError: for a model without a layer to explain.
+    """
     # fp32: gradients in half precision would coarsen the maps
     classifier = replace(as_classifier(classifier), classes=predictions.classes, precision="fp32")
     layers = resolve_layers(classifier.model, test.images[:1], "auto")
-    some = test.take(random_indices(len(test), TRUST_IMAGES))
+    sample = test.take(sample_indices(len(test), TRUST_IMAGES))
     scores = trust(
         classifier,
-        some.images,
+        sample.images,
         SALIENCY_METHODS,
         layers,
-        labels=some.labels,
-        masks=some.masks,
+        labels=sample.labels,
+        masks=sample.masks,
     )
-    best = _best(classifier, some.images[:1], scores)
+    best = _best_score(classifier, sample.images[:1], scores)
     methods = list(dict.fromkeys((SALIENCY_METHODS[0], best.method, *SALIENCY_METHODS)))
-    maps = layer_maps(classifier, test, errors, predictions.predicted[errors], methods, layers)
+    predicted = predictions.predicted[errors]
     return Saliency(
-        scores, len(some), best, maps, _class_attribution(classifier, test, predictions, best)
+        scores=scores,
+        images=len(sample),
+        best=best,
+        maps=layer_maps(classifier, test, errors, predicted, methods, layers),
+        class_attribution=_class_attribution(classifier, test, predictions, best),
     )
 
 
-def random_indices(images: int, count: int) -> Tensor:
-    """Which of so many images are asked: at random, but the same each time; in order, as they may lie on disk."""
-    return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count].sort().values
+def sample_indices(total: int, count: int) -> Tensor:
+    """Draw `count` of `total` indices, the same each time; sorted, as images may lie on disk."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(total, generator=generator)[:count].sort().values
 
 
-def _best(classifier: Classifier, image: Tensor, scores: tuple[TrustScore, ...]) -> TrustScore:
+def _shrink(maps: Tensor) -> Tensor:
+    """Maps (N, h, w) on the CPU, no side above MAX_MAP_SIDE, zero where they are not finite."""
+    maps = maps.detach().float().cpu().nan_to_num(0, 0, 0)
+    height, width = (min(side, MAX_MAP_SIDE) for side in maps.shape[1:])
+    return maps if maps.shape[1:] == (height, width) else resize_maps(maps, (height, width))
+
+
+def _quantize(maps: Tensor) -> Tensor:  # (M, methods, targets, h, w) int8
+    largest = maps.abs().amax((2, 3, 4), keepdim=True)
+    return (127 * maps / largest.where(largest > 0, 1)).round().to(torch.int8)
+
+
+def _best_score(
+    classifier: Classifier, image: Tensor, scores: tuple[TrustScore, ...]
+) -> TrustScore:
+    """The first score that is trusted, at a layer that is not too coarse; else the first one."""
     captures = capture_layers(classifier, image, [*dict.fromkeys(score.layer for score in scores)])
     fine = {
         layer
-        for layer, captured in captures.items()
-        if min(captured.activation.shape[2:]) >= MIN_MAP_SIDE
+        for layer, capture in captures.items()
+        if min(capture.activation.shape[2:]) >= MIN_MAP_SIDE
     }
     return next((score for score in scores if score.trusted and score.layer in fine), scores[0])
 
@@ -152,13 +170,19 @@ def _best(classifier: Classifier, image: Tensor, scores: tuple[TrustScore, ...])
 def _class_attribution(
     classifier: Classifier, test: Split, predictions: Predictions, best: TrustScore
 ) -> ClassAttribution:
-    asked = predictions.correct.nonzero().flatten()
-    if not len(asked):
-        asked = torch.arange(len(test))
-    some = test.take(asked[random_indices(len(asked), ATTRIBUTION_IMAGES)])
+    indices = predictions.correct.nonzero().flatten()
+    if not len(indices):
+        indices = torch.arange(len(test))
+    sample = test.take(indices[sample_indices(len(indices), ATTRIBUTION_IMAGES)])
     explanation = explain(
-        classifier, some.images, best.method, [best.layer], "true", labels=some.labels, warn=False
+        classifier,
+        sample.images,
+        best.method,
+        [best.layer],
+        "true",
+        labels=sample.labels,
+        warn=False,
     )
     maps = explanation.at(best.layer).nan_to_num(0, 0, 0)
-    size = [min(ATTRIBUTION_SIDE, side) for side in some.images.shape[2:]]
-    return mean_attribution_by_class(maps, some.labels, predictions.classes, size)
+    size = [min(ATTRIBUTION_SIDE, side) for side in sample.images.shape[2:]]
+    return mean_attribution_by_class(maps, sample.labels, predictions.classes, size)

@@ -1,4 +1,4 @@
-"""Shortcuts: where the evidence for each class lies on average, and which classes rely on a region that the others do not."""
+"""Shortcuts: the mean attribution of each class, and regions that one class relies on alone."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.attribution.maps import check_finite, resize_maps
-from seewhy.errors import SeewhyError
+from seewhy.models.inspection import check_labels
 
-_CHUNK = 250  # maps at full size held at once
+_CHUNK = 250  # full-size maps held at once
 _PEAK_SIDE = 1 / 8  # of the map's height and width
-_FEWEST = 10  # images of a class below which its mean is too much a matter of luck to be judged
-_LEAST_SPREAD = 0.02  # in the share of a region: classes agree no better than this, or a little more would stand out
-# Regions as top, bottom, left and right, in shares of the height and the width.
+_MIN_IMAGES = 10  # of a class; the mean over fewer is too noisy to judge
+_MIN_SPREAD = 0.02  # of a share: without it, tiny differences between equal classes would stand out
+# regions as top, bottom, left, and right, in shares of the height and the width
 _INSIDE_BORDER = (1 / 8, 7 / 8, 1 / 8, 7 / 8)
 _BOXES = {
     "center": (1 / 4, 3 / 4, 1 / 4, 3 / 4),
@@ -28,121 +28,139 @@ _BOXES = {
 
 @dataclass(frozen=True)
 class Peak:
-    """Where the evidence for a class exceeds that for the others most: a box of an eighth of each side, in pixels."""
+    """The box, an eighth of each side, where a class exceeds the median of the others most."""
 
-    top: int
+    top: int  # in pixels, as the following
     left: int
     height: int
     width: int
-    share: float  # of the class's evidence, in [0, 1]
+    share: float  # of the class's attribution, in [0, 1]
     median_of_others: float  # median share over the other classes
 
 
 @dataclass(frozen=True, eq=False)
 class ClassAttribution:
-    """Where the evidence for each of K classes lies, on average over its images."""
+    """Mean attribution of each of K classes over its images, and its share in R regions."""
 
     classes: tuple[str, ...]
-    images: Tensor  # (K,) int64, those with any evidence
-    mean_maps: (
-        Tensor  # (K, H, W) float32, each with sum 1, or 0 everywhere where a class has no images
-    )
-    regions: tuple[str, ...]  # R names; regions overlap, so that shares do not sum to 1
-    shares: Tensor  # (K, R) float32 in [0, 1], mean share of the evidence in each region
-    spreads: Tensor  # (K, R) float32, standard deviation of that share over the images of a class
-    peaks: tuple[Peak | None, ...]  # of each class, None where it has no images
+    images: Tensor  # (K,) int64, images with any positive attribution
+    mean_maps: Tensor  # (K, H, W) float32, each with sum 1; zero for a class without images
+    regions: tuple[str, ...]  # R names; regions overlap, so shares do not sum to 1
+    shares: Tensor  # (K, R) float32 in [0, 1], mean share of the attribution in each region
+    spreads: Tensor  # (K, R) float32, standard deviation of that share over the images
+    peaks: tuple[Peak | None, ...]  # of each class; None for a class without images
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A region that holds significantly more of the attribution for one class than for others."""
+
+    name: str  # of the class
+    region: str
+    share: float  # of the attribution for the class, in [0, 1]
+    median_of_others: float  # median share over the other classes
+    deviations: float  # distance between the two, in spreads
+    peak: Peak  # where to look
 
 
 def mean_attribution_by_class(
     maps: Tensor, labels: Tensor, classes: tuple[str, ...], size: Sequence[int] | None = None
 ) -> ClassAttribution:
-    """Mean place of the positive part of maps (N, h, w) float, by the class that each explains, labels (N,) int64.
+    """Average the positive part of attribution maps per class.
 
-    Each map is brought to `size` (height, width), that of the images, and to the sum 1, so that no image dominates.
-    Regions are the border (an eighth of each side), the center (the middle half of each side) and the four corners (a quarter
-    of each side). Raises SeewhyError for maps that are not finite, and for shapes, types and labels that do not fit.
+    Each map is resized and scaled to the sum 1, so that no image dominates. Regions are the border
+    (an eighth of each side), the center (the middle half of each side), and the four corners (a
+    quarter of each side).
+
+    Args:
+        maps: (N, h, w) float.
+        labels: (N,) int64, the class that each map explains.
+        classes: the K class names.
+        size: height and width of the mean maps, as of the images; by default those of the maps.
+
+    Raises:
+        SeewhyError: for maps that are not finite, and labels of the wrong shape or range.
     """
     check_finite(maps)
-    _check_labels(labels, len(maps), len(classes))
+    check_labels(labels, len(maps), len(classes))
     size = maps.shape[1:] if size is None else size
     weights = _regions(size)
-    region_of_pixels = torch.stack(list(weights.values())).flatten(1)  # (R, H*W)
+    region_weights = torch.stack(list(weights.values())).flatten(1)  # (R, H*W)
     kept, parts = [], []
     sums = torch.zeros(len(classes), math.prod(size), dtype=torch.float64)
-    for some, whose in zip(
-        torch.split(maps.detach(), _CHUNK), torch.split(labels.cpu(), _CHUNK), strict=True
+    for chunk, chunk_labels in zip(
+        torch.split(maps.detach(), _CHUNK), torch.split(labels.cpu().long(), _CHUNK), strict=True
     ):
-        positive = resize_maps(some, size).clamp_min(0).flatten(1).cpu().double()
-        seen = positive.sum(1) > 0
-        maps_of_one = positive[seen] / positive[seen].sum(1, keepdim=True)
-        sums.index_add_(0, whose[seen], maps_of_one)
-        kept.append(whose[seen])
-        parts.append(maps_of_one @ region_of_pixels.T)
+        positive = resize_maps(chunk, size).clamp_min(0).flatten(1).cpu().double()
+        nonzero = positive.sum(1) > 0
+        normalized = positive[nonzero] / positive[nonzero].sum(1, keepdim=True)
+        sums.index_add_(0, chunk_labels[nonzero], normalized)
+        kept.append(chunk_labels[nonzero])
+        parts.append(normalized @ region_weights.T)
     counts, shares, spreads = _by_class(torch.cat(parts), torch.cat(kept), len(classes))
     mean_maps = (sums / counts.clamp_min(1)[:, None]).reshape(-1, *size)
     return ClassAttribution(
-        tuple(classes),
-        counts,
-        mean_maps.float(),
-        tuple(weights),
-        shares.float(),
-        spreads.float(),
-        _peaks(mean_maps, counts > 0),
+        classes=tuple(classes),
+        images=counts,
+        mean_maps=mean_maps.float(),
+        regions=tuple(weights),
+        shares=shares.float(),
+        spreads=spreads.float(),
+        peaks=_peaks(mean_maps, counts > 0),
     )
 
 
-@dataclass(frozen=True)
-class Shortcut:
-    """A region that holds more of the evidence for one class than for the others."""
+def suspected_shortcuts(
+    attribution: ClassAttribution, threshold: float = 4.0
+) -> tuple[Shortcut, ...]:
+    """Find regions that a class relies on much more than the other classes do.
 
-    name: str  # of the class
-    region: str
-    share: float  # of the evidence for the class, in [0, 1]
-    median_of_others: float  # median share over the other classes
-    deviations: (
-        float  # how far the two are apart, in the spread that other classes and chance explain
-    )
-    peak: Peak  # where to look
+    The spread is the largest of that between the other classes (1.4826 times the median absolute
+    deviation), the standard error for these numbers of images, and 0.02. The center is left out,
+    because objects are expected there. A suspected shortcut is a question: ships do have water
+    below them.
 
+    Args:
+        attribution: mean attribution of classes; those with less than 10 images are left out.
+        threshold: smallest distance from the median of the other classes, in spreads.
 
-def suspected_shortcuts(evidence: ClassAttribution, threshold: float = 4.0) -> tuple[Shortcut, ...]:
-    """The regions that a class relies on more than the others do, `threshold` spreads or more beyond their median, worst first.
-
-    The spread is the larger of the classes' own (1.4826 times the median absolute deviation), of what the number of images
-    leaves to chance, and of 0.02. The center is where objects are expected, and not asked about; classes with fewer than 10
-    images are left out. A finding is a question, not a verdict: ships do have water under them.
+    Returns:
+        Shortcuts, the largest distance first.
     """
-    judged = (evidence.images >= _FEWEST).nonzero()[:, 0].tolist()
-    findings = []
+    judged = (attribution.images >= _MIN_IMAGES).nonzero()[:, 0].tolist()
+    shortcuts = []
     for index in judged if len(judged) > 1 else []:
-        usual, deviations = _against(evidence, index, [other for other in judged if other != index])
-        peak = evidence.peaks[index]
+        others = [other for other in judged if other != index]
+        medians, deviations = _compare(attribution, index, others)
+        peak = attribution.peaks[index]
         assert peak is not None  # the class has images
-        for region, name in enumerate(evidence.regions):
-            share, median, far = (
-                float(values[region]) for values in (evidence.shares[index], usual, deviations)
-            )
-            if name != "center" and far >= threshold:
-                findings.append(Shortcut(evidence.classes[index], name, share, median, far, peak))
-    return tuple(sorted(findings, key=lambda finding: -finding.deviations))
+        for region, name in enumerate(attribution.regions):
+            distance = float(deviations[region])
+            if name != "center" and distance >= threshold:
+                share, median = float(attribution.shares[index, region]), float(medians[region])
+                class_name = attribution.classes[index]
+                shortcuts.append(Shortcut(class_name, name, share, median, distance, peak))
+    return tuple(sorted(shortcuts, key=lambda shortcut: -shortcut.deviations))
 
 
-def _against(evidence: ClassAttribution, index: int, others: list[int]) -> tuple[Tensor, Tensor]:
-    """Median share (R,) of the other classes, and how many spreads (R,) that of class `index` lies above it."""
-    shares, images = evidence.shares.double(), evidence.images.double()
-    usual = shares[others].quantile(0.5, dim=0)
-    between = 1.4826 * (shares[others] - usual).abs().quantile(0.5, dim=0)
-    variance = evidence.spreads.double().square()  # over the images of a class
-    theirs = variance[others].mean(0)
-    own = variance[index].maximum(theirs)  # the larger: by luck a few images may agree
-    luck = (own / images[index] + theirs / images[others].quantile(0.5)).sqrt()
-    return usual, (shares[index] - usual) / torch.maximum(between, luck).clamp_min(_LEAST_SPREAD)
+def _compare(attribution: ClassAttribution, index: int, others: list[int]) -> tuple[Tensor, Tensor]:
+    """Median shares (R,) of other classes, and distances (R,) of a class from them in spreads."""
+    shares, images = attribution.shares.double(), attribution.images.double()
+    medians = shares[others].quantile(0.5, dim=0)
+    between = 1.4826 * (shares[others] - medians).abs().quantile(0.5, dim=0)
+    variances = attribution.spreads.double().square()  # over the images of a class
+    theirs = variances[others].mean(0)
+    # the larger one: a few images may agree by chance
+    variance = variances[index].maximum(theirs)
+    standard_error = (variance / images[index] + theirs / images[others].quantile(0.5)).sqrt()
+    spread = torch.maximum(between, standard_error).clamp_min(_MIN_SPREAD)
+    return medians, (shares[index] - medians) / spread
 
 
-def _by_class(values: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of values (M, R): the number (K,), mean (K, R) and standard deviation (K, R) of those of each class; 0 where none."""
-    counts = labels.bincount(minlength=classes)
-    empty = values.new_zeros(classes, values.shape[1])
+def _by_class(values: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Number (K,), mean and standard deviation (K, R) of values (M, R) per class; 0 if none."""
+    counts = labels.bincount(minlength=num_classes)
+    empty = values.new_zeros(num_classes, values.shape[1])
     means = empty.index_add(0, labels, values) / counts.clamp_min(1)[:, None]
     squares = empty.index_add(0, labels, (values - means[labels]).square())
     return counts, means, (squares / (counts - 1).clamp_min(1)[:, None]).sqrt()
@@ -150,67 +168,45 @@ def _by_class(values: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Ten
 
 def _peaks(mean_maps: Tensor, present: Tensor) -> tuple[Peak | None, ...]:
     height, width = (max(1, round(side * _PEAK_SIDE)) for side in mean_maps.shape[1:])
-    boxes = F.avg_pool2d(mean_maps[:, None], (height, width), stride=1)[:, 0] * (
-        height * width
-    )  # sums, by top and left
-    usual = torch.zeros_like(boxes)
-    usual[present] = _median_of_others(boxes[present])
+    # sums over each box, by top and left
+    boxes = F.avg_pool2d(mean_maps[:, None], (height, width), stride=1)[:, 0] * (height * width)
+    medians = torch.zeros_like(boxes)
+    medians[present] = _median_of_others(boxes[present])
     peaks: list[Peak | None] = []
-    for box, other, there in zip(boxes, usual, present.tolist(), strict=True):
-        top, left = divmod(int((box - other).argmax()), boxes.shape[2])
-        peaks.append(
-            Peak(top, left, height, width, float(box[top, left]), float(other[top, left]))
-            if there
-            else None
-        )
+    for box, median, has_images in zip(boxes, medians, present.tolist(), strict=True):
+        top, left = divmod(int((box - median).argmax()), boxes.shape[2])
+        share, other = float(box[top, left]), float(median[top, left])
+        peaks.append(Peak(top, left, height, width, share, other) if has_images else None)
     return tuple(peaks)
 
 
 def _median_of_others(values: Tensor) -> Tensor:  # (K, ...)
-    """Of each of K values (K, ...) the median of the others, 0 where there are none; one sort for all of them."""
+    """For each of K values (K, ...) the median of the others, 0 without others; sorts only once."""
     others = len(values) - 1
     if others < 1:
         return torch.zeros_like(values)
     ordered = values.sort(0)
     ranks = ordered.indices.argsort(0)
 
-    def without(place: int) -> Tensor:  # the value at `place` of those that are left
-        return torch.where(
-            place < ranks, ordered.values[place], ordered.values[min(place + 1, others)]
-        )
+    def without(rank: int) -> Tensor:  # the value of this rank among the others
+        above = ordered.values[min(rank + 1, others)]
+        return torch.where(rank < ranks, ordered.values[rank], above)
 
     return (without((others - 1) // 2) + without(others // 2)) / 2
 
 
 def _regions(size: Sequence[int]) -> dict[str, Tensor]:  # each (H, W) float64
-    """How much of each pixel belongs to each region, in [0, 1]: on a small map a region ends inside a pixel."""
-    return {"border": 1 - _box(_INSIDE_BORDER, size)} | {
-        name: _box(box, size) for name, box in _BOXES.items()
-    }
+    """Share of each pixel in each region: in a small map a region ends inside a pixel."""
+    border = {"border": 1 - _box(_INSIDE_BORDER, size)}
+    return border | {name: _box(box, size) for name, box in _BOXES.items()}
 
 
 def _box(box: tuple[float, float, float, float], size: Sequence[int]) -> Tensor:
     top, bottom, left, right = box
-    return torch.outer(_covered(top, bottom, size[0]), _covered(left, right, size[1]))
+    return torch.outer(_coverage(top, bottom, size[0]), _coverage(left, right, size[1]))
 
 
-def _covered(start: float, end: float, count: int) -> Tensor:  # (count,) float64
-    """How much of each of `count` pixels in a row lies between `start` and `end`, which are shares of the row."""
-    at = torch.arange(count, dtype=torch.float64)
-    return ((at + 1).clamp_max(end * count) - at.clamp_min(start * count)).clamp_min(0)
-
-
-def _check_labels(labels: Tensor, maps: int, classes: int) -> None:
-    if not isinstance(labels, Tensor) or labels.shape != (maps,) or labels.dtype != torch.int64:
-        found = (
-            f"{tuple(labels.shape)} {labels.dtype}".replace("torch.", "")
-            if isinstance(labels, Tensor)
-            else type(labels).__name__
-        )
-        raise SeewhyError(
-            f"labels must be a tensor ({maps},) int64, the class that each map explains, found {found}"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise SeewhyError(
-            f"labels must be from 0 to {classes - 1}, found {int(labels.min())} to {int(labels.max())}"
-        )
+def _coverage(start: float, end: float, count: int) -> Tensor:  # (count,) float64
+    """Share of each of `count` pixels that lies between `start` and `end`, in shares of the row."""
+    edges = torch.arange(count, dtype=torch.float64)
+    return ((edges + 1).clamp_max(end * count) - edges.clamp_min(start * count)).clamp_min(0)

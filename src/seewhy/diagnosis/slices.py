@@ -314,7 +314,8 @@ def _check(
 ) -> None:
     if not 0 < significance < 1:
         raise SeewhyError(
-            f"significance must be a probability between 0 and 1, such as 0.05, found {significance}"
+            "significance must be a probability between 0 and 1, such as 0.05, "
+            f"found {significance}"
         )
     images = len(predictions.labels)
     if features.ndim != 2 or len(features) != images:
