@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 
-from seewhy.attribution import imputation
+from seewhy.attribution import imputation, multigrid
 from seewhy.attribution.imputation import BASELINES, blur, noisy_linear
 from seewhy.errors import SeewhyError
 from seewhy.notation import bind
@@ -69,7 +69,7 @@ def test_it_solves_the_equations_of_every_mask_in_one_batch():
 def test_eight_steps_are_enough_at_a_real_size(monkeypatch):
     removed = masks(160, 150)["blobs 0.9"]
     image = images_of(1, 160, 150, channels=1)
-    monkeypatch.setattr(imputation, "MOST_STEPS", 8)
+    monkeypatch.setattr(multigrid, "MAX_ITERATIONS", 8)
     found = noisy_linear(image, torch.from_numpy(removed[None]), noise=0.0)
     np.testing.assert_allclose(found[0].numpy(), solved(image[0].numpy(), removed), atol=NEAR)
 
@@ -141,7 +141,7 @@ def test_types_and_memory_formats(dtype):
 def test_parts_equal_the_whole_also_in_inference_mode(monkeypatch):
     images, removed = images_of(3), torch.from_numpy(np.stack(list(masks().values())[:3]))
     expected = noisy_linear(images, removed, noise=0.0)
-    monkeypatch.setitem(imputation.AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(imputation.BATCH_VALUES, "cpu", 1)
     with torch.inference_mode():
         found = noisy_linear(images, removed, noise=0.0)
     torch.testing.assert_close(found, expected, atol=NEAR, rtol=0)
@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused():
         match=r"needs removed \(2, 40, 33\) bool, one mask per image, found \(1, 40, 33\)",
     ):
         noisy_linear(images, removed[:1])
-    with pytest.raises(SeewhyError, match=r"found \(2, 40, 33\) torch.uint8"):
+    with pytest.raises(SeewhyError, match=r"found \(2, 40, 33\) uint8"):
         noisy_linear(images, removed.to(torch.uint8))
     with pytest.raises(SeewhyError, match=r"at least 0, found -0.1"):
         noisy_linear(images, removed, noise=-0.1)
