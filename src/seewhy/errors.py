@@ -11,6 +11,10 @@ class SeewhyError(Exception):
     """A problem of the input, not of the code; the command line prints it and exits with 2."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received; everything that Ctrl-C keeps is kept."""
+
+
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """`table[name]`. Raises SeewhyError with a suggestion and all names if it is missing."""
     if name in table:

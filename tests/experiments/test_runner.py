@@ -652,8 +652,8 @@ def test_a_worker_that_dies_is_one_line_and_the_rest_is_kept(
     with pytest.raises(SeewhyError) as raised:
         compared(recipes, data, tmp_path / "e", seeds=4, fan_out=TWO)
     said = re.fullmatch(
-        r"a worker process died, out of memory or killed \(fewer --jobs need less\); (\d) of 8 trainings are finished and kept; "
-        rf"`seewhy compare --resume {tmp_path}/e` goes on",
+        r"a worker process died, out of memory or killed \(fewer --jobs need less\)\. "
+        rf"(\d) of 8 runs have finished\. Resume with: seewhy resume {tmp_path}/e",
         str(raised.value),
     )
     assert said, raised.value

@@ -1,1 +1,4 @@
-"""The commands: each parses its arguments and calls the Python API. Slow libraries are imported when a command runs."""
+"""The command line: each command is a dataclass of options and a function over the Python API.
+
+Slow libraries are imported when a command runs.
+"""

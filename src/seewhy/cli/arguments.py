@@ -1,47 +1,177 @@
-"""Parsing a command's arguments with tyro, so that a mistake is one line like every other."""
+"""Parsing a command's arguments with tyro: the fields of a dataclass are its options."""
 
-import re
-from collections.abc import Callable
-from contextlib import redirect_stderr
-from dataclasses import dataclass
-from io import StringIO
-from itertools import groupby
-from textwrap import dedent
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
-from tyro.conf import arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from seewhy.errors import SeewhyError
-from seewhy.train.recipe import Step
+from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.train.recipe import Recipe, Step
 
 if TYPE_CHECKING:
     from seewhy.data.dataset import Dataset
 
-
 T = TypeVar("T")
 
+# Types of options. The help of an optional one says what its default is, so tyro does not add it.
+DataName = Annotated[str, arg(metavar="NAME|PATH")]
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
+OptionalInt = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+OptionalText = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+RunPath = Annotated[Positional[Path], arg(metavar="RUN")]
 
-def parse(command: str, what: Callable[..., T], arguments: list[str], default: Any = None) -> T:
-    """Parse the arguments of a command with tyro; a mistake becomes one line of SeewhyError."""
+HELP = ("-h", "--help")
+_NO_RECIPE = "?"  # default of the recipe while its name is looked for
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options of `seewhy.load`."""
+
+    image_size: OptionalInt = None
+    """Resize and crop images to this side (default: the most frequent size)."""
+    validation: float = 0.0
+    """Fraction of the training images to hold out, stratified by class."""
+    limit: OptionalInt = None
+    """Limit training images (class-balanced)."""
+    split_seed: int = 0
+    """Seed for splits and subsampling."""
+    label: OptionalText = None
+    """Label column, if the data set has several."""
+    skip_bad_images: Flag = False
+    """Skip images that cannot be read, and count them."""
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Options of a command that trains a recipe on a data set."""
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE|FILE.toml")]
+    """Built-in recipe (see `seewhy recipes`) or TOML file."""
+    data: DataName
+    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    loading: Annotated[OmitArgPrefixes[DataOptions], arg(name="data")] = field(
+        default_factory=DataOptions
+    )
+    """How to load the data."""
+    settings: Annotated[OmitArgPrefixes[Recipe], arg(name="recipe field")] = field(
+        default_factory=Recipe
+    )
+    """Fields of the recipe. The defaults are those of the recipe that is named."""
+
+    def base_recipe(self) -> Recipe:
+        """The recipe that `settings` start from."""
+        from seewhy.train.recipes import find_recipe
+
+        return find_recipe(self.recipe)
+
+
+def parse(command: str, options: type[T], arguments: Sequence[str]) -> T:
+    """Parse the arguments of a command.
+
+    Raises:
+        SeewhyError: If the arguments do not fit the options.
+    """
     registry = ConstructorRegistry()
     registry.primitive_rule(_augmentation_from_text)
-    heard = StringIO()
-    try:
-        with redirect_stderr(heard), registry:
-            given = {} if default is None else {"default": default}
-            return tyro.cli(what, prog=f"seewhy {command}", args=arguments, **given)  # type: ignore[no-any-return]
-    except SystemExit as stopped:
-        if stopped.code in (0, None):
-            raise
-        raise SeewhyError(
-            f"{_one_line(heard.getvalue())} (see `seewhy {command} --help`)"
-        ) from None
+    settings: dict[str, Any] = {
+        "prog": f"seewhy {command}",
+        "registry": registry,
+    }
+    with _one_line_errors(command, options, arguments):
+        if issubclass(options, RecipeOptions):
+            base = _named_recipe(options, arguments, settings)
+            settings["default"] = options(tyro.MISSING, tyro.MISSING, settings=base)
+        if set(arguments) & set(HELP):
+            arguments = ["--help"]  # tyro's help leaves out positional arguments that are given
+        parsed: T = tyro.cli(options, args=arguments, **settings)
+    return parsed
+
+
+def _named_recipe(
+    options: type[RecipeOptions], arguments: Sequence[str], settings: dict[str, Any]
+) -> Recipe:
+    """The recipe that the arguments name, from a first parse in which nothing is required."""
+    default = options(_NO_RECIPE, "", settings=Recipe())
+    without_help = [argument for argument in arguments if argument not in HELP]
+    parsed, unknown = tyro.cli(
+        options, args=without_help, default=default, return_unknown_args=True, **settings
+    )
+    if unknown or parsed.recipe == _NO_RECIPE:
+        return Recipe()  # the second parse prints the error or the help
+    return parsed.base_recipe()
+
+
+@contextmanager
+def _one_line_errors(command: str, options: type, arguments: Sequence[str]) -> Iterator[None]:
+    """Turn errors of tyro into SeewhyError.
+
+    Its hook for them is not public yet. Without the hook, tyro draws its box and exits with 2.
+    """
+    on_parse_error = getattr(getattr(tyro, "_errors", None), "on_parse_error", None)
+    if on_parse_error is None:
+        yield
+        return
+
+    def fail(event: Any) -> None:
+        message = _unknown_option(options, arguments) or _error_message(command, event)
+        if message:
+            raise SeewhyError(f"{message} (see `seewhy {command} --help`)")
+
+    with on_parse_error(fail):
+        yield
+
+
+def _unknown_option(options: type, arguments: Sequence[str]) -> str:
+    """An error for the first option that the command does not have; empty if there is none."""
+    names = option_names(options)
+    for argument in arguments:
+        name = argument.partition("=")[0].replace("_", "-")
+        known = name in HELP or name in names or name.replace("--no-", "--", 1) in names
+        if name.startswith("--") and not known:
+            return f"unknown option {name}{did_you_mean(name, names)}"
+    return ""
+
+
+def _error_message(command: str, event: Any) -> str:
+    """One line for an error of tyro; empty for one of a kind that is not known."""
+    kind = type(event).__name__
+    if kind == "UnrecognizedArgs":
+        return f"unexpected argument {event.tokens[0]!r}"
+    if kind == "MissingArgs":
+        missing = [each.arg.get_invocation_text()[1] for each in event.missing_arguments]
+        return f"{command} needs {' and '.join(text.as_str_no_ansi() for text in missing)}"
+    if kind not in ("BadValue", "InvalidChoice", "InstantiationFailure") or event.argument is None:
+        return ""
+    name = event.argument.display_name()
+    if kind == "BadValue":
+        return f"{name} needs a value"
+    if kind == "InvalidChoice":
+        return f"{name} must be one of {', '.join(event.choices)}, found {event.value!r}"
+    return f"{name}: {' '.join(str(event.message).split())}"
+
+
+def option_names(options: type) -> list[str]:
+    """The options of a command as they are typed."""
+    names = []
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        field_type = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        if is_dataclass(field_type):
+            names += option_names(field_type)  # type: ignore[arg-type]
+        elif Positional not in getattr(hint, "__metadata__", ()):
+            names.append(f"--{name.replace('_', '-')}")
+    return names
 
 
 def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """On the command line an augmentation is text, though from Python it may be a callable."""
+    """Augmentations are text on the command line, though from Python they may be callables."""
     if info.type != Step:
         return None
     return PrimitiveConstructorSpec(
@@ -53,53 +183,9 @@ def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec
     )
 
 
-def _one_line(box: str) -> str:
-    """What a box that tyro drew says: its first section, and the names it suggests in the next.
-
-    Under the title, rules part the sections; in a section a sentence is not indented, the arguments it is about are
-    indented once, their help twice. Where the terminal is not UTF-8 the box is drawn with spaces and hyphens.
-    """
-    lines = (line.strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:])
-    groups = groupby(lines, key=lambda line: bool(line.strip("─- ")))
-    sections = [dedent("\n".join(group)).splitlines() for is_text, group in groups if is_text]
-    if not sections:
-        return "these arguments do not fit"
-    message = " ".join(
-        [line for line in sections[0] if line[0] != " "] + [", ".join(_arguments(sections[0]))]
-    ).strip()
-    if len(sections) > 1 and sections[1][0].startswith("Perhaps you meant"):
-        message += f"; did you mean {' or '.join(_arguments(sections[1]))}?"
-    return message
-
-
-def _arguments(section: list[str]) -> list[str]:
-    return [line.strip() for line in section if re.match(r" {4}\S", line)]
-
-
-DataName = Annotated[str, arg(metavar="NAME|PATH")]
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """How to load the data."""
-
-    image_size: int | None = None
-    """Side of the square that images are resized and cropped to; by default what most of them have."""
-    validation: float = 0.0
-    """Share of the training images to hold out, stratified."""
-    limit: int | None = None
-    """Train on so many images only, of every class alike."""
-    split_seed: int = 0
-    """Seed of what is drawn: of validation, of a limit, and of test where the data comes without."""
-    label: str | None = None
-    """Column of the labels, where a data set has several."""
-    skip_bad_images: bool = False
-    """Leave out images that cannot be read, and count them."""
-
-
-def load_data(name: str, loading: DataOptions) -> "Dataset":
-    """The data set, loaded as the options say."""
+def load_data(name: str, options: DataOptions) -> "Dataset":
+    """Load a data set with the options."""
     from seewhy.data.sources import load
 
-    values = {key: value for key, value in vars(loading).items() if key != "split_seed"}
-    return load(name, seed=loading.split_seed, **values)
+    values = {each.name: getattr(options, each.name) for each in fields(options)}
+    return load(name, seed=values.pop("split_seed"), **values)

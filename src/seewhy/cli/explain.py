@@ -1,80 +1,54 @@
-"""`seewhy explain`, `seewhy layers` and `seewhy methods`."""
+"""`seewhy explain`, `seewhy trust`, `seewhy layers` and `seewhy methods`."""
 
-import json as json_format
+import json
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import parse
+from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, RunPath
 from seewhy.errors import SeewhyError
 
+TargetWords = Annotated[tuple[str, ...], arg(metavar="TARGET [TARGET]")]
 
-def explain(arguments: list[str]) -> None:
-    """Maps of what a network looks at in images, or in a run's worst mistakes."""
 
-    def options(
-        model: Annotated[Positional[str], arg(metavar="RUN|timm:NAME|torchvision:NAME")],
-        images: Annotated[Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]")] = (),
-        method: tuple[str, ...] = ("grad-cam",),
-        layers: tuple[str, ...] = ("auto",),
-        target: tuple[str, ...] = ("predicted",),
-        smooth: str = "none",
-        mistakes: int = 10,
-        opacity: float = 0.5,
-        image_size: int | None = None,
-        out: Path | None = None,
-        device: str = "auto",
-        quiet: bool = False,
-    ) -> tuple[
-        str,
-        tuple[Path, ...],
-        tuple[str, ...],
-        tuple[str, ...],
-        tuple[str, ...],
-        str,
-        int,
-        float,
-        int | None,
-        Path | None,
-        str,
-        bool,
-    ]:
-        """Draw what a network looks at: a grid of overlays, an overlay of each image at its own size, and the raw maps.
+@dataclass(frozen=True)
+class Explain:
+    """Draw attribution maps of images, or of a run's errors."""
 
-        Args:
-            model: Run directory such as runs/latest, or a network of timm or torchvision with its published weights.
-            images: Image files or directories of them; none for the mistakes that a run is most sure of.
-            method: Methods, with settings as in rise:masks=500; `seewhy methods` lists them.
-            layers: Layers by name; auto takes the last of each resolution; `seewhy layers MODEL` lists them.
-            target: Explained class: predicted, true, runner-up, a class name or number; two of them for a difference of logits.
-            smooth: none; flip for the mean over mirror images; flip-scale also over three brightnesses.
-            mistakes: How many mistakes, where no images are given.
-            opacity: How much of the hottest place the color covers, from 0 to 1.
-            image_size: Side of the images for published weights; by default what they were made for.
-            out: Directory to write to; by default a new one below explanations/.
-            device: auto, cpu, cuda, cuda:1, mps.
-            quiet: Print nothing but mistakes of yours.
-        """
-        return (
-            model,
-            images,
-            method,
-            layers,
-            target,
-            smooth,
-            mistakes,
-            opacity,
-            image_size,
-            out,
-            device,
-            quiet,
-        )
+    model: Annotated[Positional[str], arg(metavar="RUN|timm:NAME|torchvision:NAME")]
+    """Run directory, such as runs/latest, or a pretrained model of timm or torchvision."""
+    images: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
+    ] = ()
+    """Image files or directories (default: the run's most confident errors)."""
+    method: tuple[str, ...] = ("grad-cam",)
+    """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
+    layers: tuple[str, ...] = ("auto",)
+    """Layers by name, or auto: the last layer of each resolution (see `seewhy layers MODEL`)."""
+    target: TargetWords = ("predicted",)
+    """What to explain: predicted, true, runner-up, or a class by name or number; two
+    explain the difference of their logits."""
+    smooth: str = "none"
+    """Average over transformed images: none, flip, or flip-scale (also three brightnesses)."""
+    errors: int = 10
+    """Number of errors to explain if no images are given."""
+    opacity: float = 0.5
+    """Opacity of the overlay at its maximum, from 0 to 1."""
+    image_size: OptionalInt = None
+    """Image size for pretrained models (default: the size of their training images)."""
+    output: OptionalPath = None
+    """Directory to create (default: explanations/DATE-TIME-METHOD)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    quiet: Flag = False
+    """Print only errors."""
 
-    name, paths, methods, layers, target, smooth, mistakes, opacity, size, out, device, quiet = (
-        parse("explain", options, arguments)
-    )
+
+def explain(options: Explain) -> int:
+    """Write overlays and maps; returns 1 if some of the images could not be read."""
     from seewhy.attribution.methods import bind_methods
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
@@ -88,101 +62,94 @@ def explain(arguments: list[str]) -> None:
     )
     from seewhy.train.device import find_device
 
-    if mistakes < 1 or not 0 <= opacity <= 1:
-        raise SeewhyError(
-            f"explain needs at least 1 mistake and an opacity from 0 to 1, found {mistakes} and {opacity:g}"
-        )
-    bind_methods(methods)
-    explained = one_or_pair(target)
-    if out is not None:
-        check_empty(out)
-    files = [file for path in paths for file in image_files(path)]
-    subject = open_explained_model(name, find_device(device), size)
+    if options.errors < 1:
+        raise SeewhyError(f"errors must be at least 1, found {options.errors}")
+    if not 0 <= options.opacity <= 1:
+        raise SeewhyError(f"opacity must be from 0 to 1, found {options.opacity:g}")
+    bind_methods(options.method)
+    if options.output is not None:
+        check_empty(options.output)
+    files = [file for path in options.images for file in image_files(path)]
+    subject = open_explained_model(options.model, find_device(options.device), options.image_size)
     if files:
-        pictures = [ImageFile(str(file), file) for file in files]
+        images = [ImageFile(str(file), file) for file in files]
     elif subject.run is None:
-        raise SeewhyError(f"name at least one image, as in `seewhy explain {name} photo.jpg`")
+        raise SeewhyError(
+            f"explain needs at least one image, as in `seewhy explain {options.model} photo.jpg`"
+        )
     else:
-        pictures = error_images(subject.run, mistakes)
-    directory = out or new_directory(methods[0].partition(":")[0], "explanations")
+        images = error_images(subject.run, options.errors)
+    name = options.method[0].partition(":")[0]
+    directory = options.output or new_directory(name, "explanations")
+    asked = ExplainOptions(
+        options.method, options.layers, _one_or_pair(options.target), options.smooth
+    )
     try:
         explanation = write_explanations(
-            subject,
-            pictures,
-            ExplainOptions(methods, layers, explained, smooth),
-            directory,
-            opacity,
-            quiet,
+            subject, images, asked, directory, options.opacity, options.quiet
         )
     finally:
-        if out is None:  # where nothing came of it; one with something in it stays
-            for made in (directory, directory.parent):
+        if options.output is None:  # remove the new directories if they stayed empty
+            for empty in (directory, directory.parent):
                 with suppress(OSError):
-                    made.rmdir()
-    if not quiet:
+                    empty.rmdir()
+    if not options.quiet:
         tables.print_explanation(explanation, directory)
+    return int(len(explanation.logits) < len(images))
 
 
-def trust(arguments: list[str]) -> None:
-    """Which method and layer explain a run best, measured."""
+@dataclass(frozen=True)
+class Trust:
+    """Measure which methods and layers explain a run faithfully."""
 
-    def options(
-        run: Annotated[Positional[Path], arg(metavar="RUN")],
-        method: tuple[str, ...] = (
-            "grad-cam",
-            "grad-cam++",
-            "hires-cam",
-            "xgrad-cam",
-            "layer-cam",
-            "integrated-gradients",
-        ),
-        layers: tuple[str, ...] = ("auto",),
-        target: tuple[str, ...] = ("predicted",),
-        images: int = 64,
-        json: bool = False,
-        device: str = "auto",
-        quiet: bool = False,
-    ) -> tuple[Path, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, str, bool]:
-        """Measure how faithful the maps of every method at every layer are to the network, on test images.
-
-        Args:
-            run: Run directory, such as runs/latest.
-            method: Methods, with settings as in rise:masks=500; `seewhy methods` lists them.
-            layers: Layers by name; auto takes the last of each resolution.
-            target: What to explain, as in `seewhy explain`.
-            images: How many test images, chosen at random and the same every time.
-            json: Print JSON.
-            device: auto, cpu, cuda, cuda:1, mps.
-            quiet: Show no progress.
-        """
-        return run, method, layers, target, images, json, device, quiet
-
-    directory, methods, layers, target, count, as_json, device, quiet = parse(
-        "trust", options, arguments
+    run: RunPath
+    """Run directory, such as runs/latest."""
+    method: tuple[str, ...] = (
+        "grad-cam",
+        "grad-cam++",
+        "hires-cam",
+        "xgrad-cam",
+        "layer-cam",
+        "integrated-gradients",
     )
+    """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
+    layers: tuple[str, ...] = ("auto",)
+    """Layers by name, or auto: the last layer of each resolution."""
+    target: TargetWords = ("predicted",)
+    """What to explain, as in `seewhy explain`."""
+    images: int = 64
+    """Number of random test images, the same every time."""
+    json: Flag = False
+    """Print JSON."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    quiet: Flag = False
+    """Print no progress."""
+
+
+def trust(options: Trust) -> None:
+    """Print how faithful the maps of each method at each layer are."""
     from seewhy.cli import tables
     from seewhy.runs.explain_files import trust_of_run
     from seewhy.runs.run import open_run
     from seewhy.train.device import find_device
 
-    verdicts = trust_of_run(
-        open_run(directory, find_device(device)),
-        methods,
-        layers,
-        one_or_pair(target),
-        count,
-        quiet or as_json,
+    scores = trust_of_run(
+        open_run(options.run, find_device(options.device)),
+        options.method,
+        options.layers,
+        _one_or_pair(options.target),
+        options.images,
+        options.quiet or options.json,
     )
-    if as_json:
-        print(
-            json_format.dumps([tables.as_values(verdict) for verdict in verdicts], allow_nan=False)
-        )
+    if options.json:
+        print(json.dumps([tables.trust_values(score) for score in scores], allow_nan=False))
     else:
-        tables.print_trust(verdicts)
+        tables.print_trust(scores)
 
 
-def one_or_pair(target: tuple[str, ...]) -> str | tuple[str, str]:
-    """The target that the words after --target name."""
+def _one_or_pair(target: tuple[str, ...]) -> str | tuple[str, str]:
+    """The target, or the pair of targets, after --target."""
     if len(target) == 1:
         return target[0]
     if len(target) == 2:
@@ -192,58 +159,52 @@ def one_or_pair(target: tuple[str, ...]) -> str | tuple[str, str]:
     )
 
 
-def layers(arguments: list[str]) -> None:
-    """The layers of a network that can be explained."""
+@dataclass(frozen=True)
+class Layers:
+    """List the layers of a model that can be explained."""
 
-    def options(
-        model: Annotated[Positional[str], arg(metavar="RUN|MODEL")],
-        image_size: int | None = None,
-        channels: int = 3,
-        num_classes: int = 10,
-    ) -> tuple[str, int | None, int, int]:
-        """The layers whose output has places, in the order in which they finish; a star marks those that auto takes.
+    model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
+    """Run directory, or a model such as resnet18 or timm:resnet50 (see `seewhy models`)."""
+    image_size: OptionalInt = None
+    """Height and width of the images (default: 32, or the size that pretrained weights need)."""
+    channels: int = 3
+    """1 for grayscale, 3 for color."""
+    num_classes: int = 10
+    """Number of classes."""
 
-        Args:
-            model: Run directory, or a network such as resnet18 or timm:resnet50; see `seewhy models`.
-            image_size: Height and width of the images; by default 32, or what timm's and torchvision's weights were made for.
-            channels: 1 for grayscale, 3 for color.
-            num_classes: How many classes.
-        """
-        return model, image_size, channels, num_classes
 
-    name, size, channels, classes = parse("layers", options, arguments)
+def layers(options: Layers) -> None:
+    """Print the layers with spatial output, in the order of execution."""
     import torch
 
     from seewhy.attribution.layers import list_layers
     from seewhy.cli import tables
     from seewhy.models.external import pretrained_info
     from seewhy.models.registry import MODELS, blank_sample, build_model
-    from seewhy.notation import parse as parse_notation
+    from seewhy.notation import parse
     from seewhy.runs.run import open_run
 
-    if parse_notation(name)[0] in MODELS and not Path(name).is_dir():
-        made_for = pretrained_info(name)
-        side = size or (made_for.image_size if made_for else 32)
-        model, shape = (
-            build_model(name, classes, blank_sample(channels, side, side)).eval(),
-            (channels, side, side),
-        )
+    if parse(options.model)[0] in MODELS and not Path(options.model).is_dir():
+        pretrained = pretrained_info(options.model)
+        side = options.image_size or (pretrained.image_size if pretrained else 32)
+        shape = (options.channels, side, side)
+        model = build_model(options.model, options.num_classes, blank_sample(*shape)).eval()
     else:
-        run = open_run(name)
+        run = open_run(options.model)
         model, shape = run.model, run.image_shape
-    gray = torch.full((1, *shape), 0.5)  # of zeros some layers make zeros, and no gradient
+    gray = torch.full((1, *shape), 0.5)  # zeros give zeros without a gradient in some layers
     tables.print_layers(list_layers(model, gray))
 
 
-def methods(arguments: list[str]) -> None:
-    """The methods of explaining, with their papers and what they cost."""
-    parse("methods", _nothing, arguments)
+@dataclass(frozen=True)
+class Methods:
+    """List the attribution methods with their papers and costs."""
+
+
+def methods(options: Methods) -> None:
+    """Print the table of attribution methods."""
     from seewhy.attribution.cams import CAMS
     from seewhy.attribution.gradients import ATTRIBUTIONS
     from seewhy.cli import tables
 
     tables.print_methods({**CAMS, **ATTRIBUTIONS})
-
-
-def _nothing() -> None:
-    """Takes no arguments."""

@@ -1,65 +1,42 @@
 """`seewhy find-lr`."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
-
-from seewhy.cli.arguments import DataName, DataOptions, load_data, parse
-from seewhy.train.recipe import Recipe
+from seewhy.cli.arguments import OptionalPath, RecipeOptions, load_data
 from seewhy.train.world import is_first_process
 
 
 @dataclass(frozen=True)
-class FindLr:
-    """Train for a moment while the learning rate grows, and see where the loss falls and where it diverges."""
+class FindLr(RecipeOptions):
+    """Suggest learning rates for a recipe with a range test."""
 
-    start_from: Annotated[Positional[str], arg(name="RECIPE", metavar="RECIPE|FILE.toml")]
-    """A built-in recipe, see `seewhy recipes`, or a file."""
-    data: DataName
-    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
-    loading: OmitArgPrefixes[DataOptions]
-    recipe: OmitArgPrefixes[Recipe]
     start: float = 1e-7
-    """Learning rate of the first update."""
+    """Initial learning rate."""
     end: float = 10.0
-    """And of the last."""
+    """Final learning rate."""
     updates: int = 100
-    """How many updates."""
+    """Number of updates."""
     beta: float = 0.98
-    """How smooth the loss is made, in [0, 1)."""
-    out: Path | None = None
-    """Where to write the figure, as OUT.svg and OUT.png; by default nowhere."""
+    """Smoothing factor of the loss, in [0, 1)."""
+    output: OptionalPath = None
+    """Write the figure to PATH.svg and PATH.png (default: no figure)."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1 or mps."""
 
 
-def find_lr(arguments: list[str]) -> None:
-    """A learning-rate range test: which rates a recipe could train at."""
-    from seewhy.train.recipes import find_recipe
-
-    def parsed(recipe: Recipe) -> FindLr:
-        return parse(
-            "find-lr", FindLr, arguments, FindLr(tyro.MISSING, tyro.MISSING, DataOptions(), recipe)
-        )
-
-    first = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    options = parsed(find_recipe(first) if first else Recipe())
-    if options.start_from != first:
-        options = parsed(find_recipe(options.start_from))
-
+def find_lr(options: FindLr) -> None:
+    """Run a learning-rate range test and print its suggestions."""
     from seewhy.cli.experiment_tables import print_range_test
+    from seewhy.cli.tables import print_path
     from seewhy.figures.lr_finder import lr_finder_figure
     from seewhy.figures.style import save_figure
-    from seewhy.runs.lr_search import find_lr as find
+    from seewhy.runs.lr_search import find_lr as run_range_test
 
     data = load_data(options.data, options.loading)
-    if not is_first_process():  # torchrun starts several, and one is enough
+    if not is_first_process():  # torchrun starts several processes; one is enough
         return
-    found = find(
-        options.recipe,
+    test = run_range_test(
+        options.settings,
         data,
         options.start,
         options.end,
@@ -67,7 +44,7 @@ def find_lr(arguments: list[str]) -> None:
         options.beta,
         options.device,
     )
-    print_range_test(found, options.recipe)
-    if options.out is not None:
-        for path in save_figure(lr_finder_figure(found), options.out):
-            print(path)
+    print_range_test(test, options.settings)
+    if options.output is not None:
+        for path in save_figure(lr_finder_figure(test), options.output):
+            print_path("figure", path)

@@ -1,110 +1,104 @@
 """`seewhy data`, `seewhy summary`, `seewhy models` and `seewhy recipes`."""
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import DataOptions, load_data, parse
+from seewhy.cli.arguments import DataOptions, OptionalText, load_data
 
 
-def data(arguments: list[str]) -> None:
-    """What is in a data set: sizes, pixel statistics, class counts, duplicates, samples."""
+@dataclass(frozen=True)
+class Data:
+    """Describe a data set: statistics, class counts, duplicates."""
 
-    def options(
-        name: Annotated[Positional[str], arg(metavar="NAME|PATH")],
-        loading: OmitArgPrefixes[DataOptions] = DataOptions(),  # noqa: B008 (frozen)
-        recipe: str | None = None,
-        figures: Path = Path("figures"),
-    ) -> tuple[str, DataOptions, str | None, Path]:
-        """Describe a data set and draw labeled samples of it.
+    name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
+    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    loading: Annotated[OmitArgPrefixes[DataOptions], arg(name="data")] = field(
+        default_factory=DataOptions
+    )
+    """How to load the data."""
+    recipe: OptionalText = None
+    """Also draw each augmentation of this recipe."""
+    output: Path = Path("figures")
+    """Directory for the figures."""
 
-        Args:
-            name: Data set: a name, hub:owner/name, or a directory of class folders or Parquet files.
-            recipe: Also draw the augmentations of this recipe, one by one.
-            figures: Directory for the figures.
-        """
-        return name, loading, recipe, figures
 
-    name, loading, recipe_name, figures = parse("data", options, arguments)
+def data(options: Data) -> None:
+    """Print statistics of a data set, and draw samples of it."""
     from seewhy.cli import tables
     from seewhy.data.statistics import describe
     from seewhy.figures.samples import augmentations_figure, samples_figure
     from seewhy.figures.style import save_figure
     from seewhy.train.recipes import find_recipe
 
-    recipe = None if recipe_name is None else find_recipe(recipe_name)
-    found = load_data(name, loading)
-    tables.print_description(describe(found))
-    file_name = re.sub(r"[^\w.-]+", "-", found.name)  # that of hub:owner/name would be a path
-    written = [
-        *save_figure(samples_figure(found.train, found.classes), figures / f"{file_name}-samples")
-    ]
+    recipe = None if options.recipe is None else find_recipe(options.recipe)
+    dataset = load_data(options.name, options.loading)
+    tables.print_description(describe(dataset))
+    stem = re.sub(r"[^\w.-]+", "-", dataset.name)  # hub:owner/name would be a path
+    samples = samples_figure(dataset.train, dataset.classes)
+    written = [*save_figure(samples, options.output / f"{stem}-samples")]
     if recipe is not None:
-        stem = figures / f"{file_name}-{recipe.name}-augmentations"
-        written += save_figure(augmentations_figure(found.train, recipe.augment), stem)
-    print("figures:", *written)
+        augmentations = augmentations_figure(dataset.train, recipe.augment)
+        path = options.output / f"{stem}-{recipe.name}-augmentations"
+        written += save_figure(augmentations, path)
+    for path in written:
+        tables.print_path("figure", path)
 
 
-def summary(arguments: list[str]) -> None:
-    """Layers, parameters and multiply-adds of a network."""
+@dataclass(frozen=True)
+class Summary:
+    """Print a model's layers, parameters and multiply-adds."""
 
-    def options(
-        model: Annotated[Positional[str], arg(metavar="MODEL")],
-        image_size: int = 32,
-        channels: int = 3,
-        num_classes: int = 10,
-    ) -> tuple[str, int, int, int]:
-        """The layer table of a network: kernel, input, output, parameters and their share, multiply-adds, sizes.
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Model, such as resnet18, davidnet:dropout=0.1 or timm:resnet50 (see `seewhy models`)."""
+    image_size: int = 32
+    """Height and width of the images."""
+    channels: int = 3
+    """1 for grayscale, 3 for color."""
+    num_classes: int = 10
+    """Number of classes."""
 
-        Args:
-            model: Network, such as resnet18, davidnet:dropout=0.1 or timm:resnet50; see `seewhy models`.
-            image_size: Height and width of the images.
-            channels: 1 for grayscale, 3 for color.
-            num_classes: How many classes.
-        """
-        return model, image_size, channels, num_classes
 
-    model, size, channels, classes = parse("summary", options, arguments)
+def summary(options: Summary) -> None:
+    """Print the layer table of a model."""
     from seewhy.cli import tables
     from seewhy.models.summary import model_summary
 
-    tables.print_summary(model_summary(model, (channels, size, size), classes))
+    shape = (options.channels, options.image_size, options.image_size)
+    tables.print_summary(model_summary(options.model, shape, options.num_classes))
 
 
-def models(arguments: list[str]) -> None:
-    """The networks that can be named."""
-    parse("models", _nothing, arguments)
+@dataclass(frozen=True)
+class Models:
+    """List the available models."""
+
+
+def models(options: Models) -> None:
+    """Print the table of models."""
     from seewhy.cli import tables
     from seewhy.models.registry import MODELS
 
     tables.print_functions(MODELS, given=2)
 
 
-def recipes(arguments: list[str]) -> None:
-    """The built-in recipes; with a name, that recipe as TOML."""
+@dataclass(frozen=True)
+class Recipes:
+    """List the built-in recipes, or print one as TOML."""
 
-    def options(
-        recipe: Annotated[Positional[str | None], arg(metavar="RECIPE")] = None,
-    ) -> str | None:
-        """The built-in recipes, or one of them as TOML, to start your own from.
+    recipe: Annotated[Positional[str | None], arg(metavar="RECIPE", help_behavior_hint="")] = None
+    """Print this recipe as TOML, as in `seewhy recipes davidnet-24 > mine.toml`."""
 
-        Args:
-            recipe: Print this recipe as TOML, as in `seewhy recipes davidnet-24 > mine.toml`.
-        """
-        return recipe
 
-    name = parse("recipes", options, arguments)
+def recipes(options: Recipes) -> None:
+    """Print the built-in recipes, or one of them as TOML."""
     from seewhy.cli import tables
     from seewhy.train.recipe import to_toml
     from seewhy.train.recipes import RECIPES, find_recipe
 
-    if name is None:
+    if options.recipe is None:
         tables.print_recipes(RECIPES)
     else:
-        print(to_toml(find_recipe(name)), end="")
-
-
-def _nothing() -> None:
-    """Takes no arguments."""
+        print(to_toml(find_recipe(options.recipe)), end="")

@@ -1,84 +1,78 @@
 """`seewhy evaluate` and `seewhy predict`."""
 
-import json as json_format
-from dataclasses import asdict
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import DataName, parse
+from seewhy.cli.arguments import Flag, RunPath
 from seewhy.errors import SeewhyError
 
 
-def evaluate(arguments: list[str]) -> None:
-    """Accuracy of a run on a data set, in all and of each class."""
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure accuracy on a data set, overall and per class."""
 
-    def options(
-        run: Annotated[Positional[Path], arg(metavar="RUN")],
-        data: DataName | None = None,
-        split: str = "test",
-        json: bool = False,
-        device: str = "auto",
-    ) -> tuple[Path, str | None, str, bool, str]:
-        """Accuracy of a run on the test images of a data set, with 95% intervals.
+    run: RunPath
+    """Run directory, such as runs/latest."""
+    data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
+    """Data set (default: the one the run was trained on)."""
+    split: str = "test"
+    """train, test, validation, or all (for a folder of new images without splits)."""
+    json: Flag = False
+    """Print JSON."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
 
-        Args:
-            run: Run directory, such as runs/latest.
-            data: Data set; by default the one the run was trained on.
-            split: train, test, validation or all; all for a folder of new images that comes without splits.
-            json: Print JSON.
-            device: auto, cpu, cuda, cuda:1, mps.
-        """
-        return run, data, split, json, device
 
-    directory, data, split, as_json, device = parse("evaluate", options, arguments)
+def evaluate(options: Evaluate) -> None:
+    """Print the accuracy of a run with 95% intervals."""
     from seewhy.cli import tables
     from seewhy.diagnosis.predictions import accuracies
     from seewhy.runs.prediction import evaluate as evaluate_run
     from seewhy.runs.run import open_run
     from seewhy.train.device import find_device
 
-    result = evaluate_run(open_run(directory, find_device(device)), data, split)
-    if as_json:
-        print(json_format.dumps(accuracies(result)))
+    run = open_run(options.run, find_device(options.device))
+    predictions = evaluate_run(run, options.data, options.split)
+    if options.json:
+        print(json.dumps(accuracies(predictions)))
     else:
-        tables.print_accuracies(result, split)
+        tables.print_accuracies(predictions, options.split)
 
 
-def predict(arguments: list[str]) -> None:
-    """Classes of image files."""
+@dataclass(frozen=True)
+class Predict:
+    """Predict the classes of image files."""
 
-    def options(
-        run: Annotated[Positional[Path], arg(metavar="RUN")],
-        images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]")],
-        top: int = 5,
-        json: bool = False,
-        device: str = "auto",
-    ) -> tuple[Path, tuple[Path, ...], int, bool, str]:
-        """The most probable classes of image files.
+    run: RunPath
+    """Run directory, such as runs/latest."""
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]")]
+    """Image files, resized and cropped as the training images were."""
+    top: int = 5
+    """Number of classes to show."""
+    json: Flag = False
+    """Print JSON."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
 
-        Args:
-            run: Run directory, such as runs/latest.
-            images: Image files of any kind; resized and cropped as the training images were.
-            top: How many classes to show.
-            json: Print JSON.
-            device: auto, cpu, cuda, cuda:1, mps.
-        """
-        return run, images, top, json, device
 
-    directory, images, top, as_json, device = parse("predict", options, arguments)
+def predict(options: Predict) -> None:
+    """Print the most probable classes of image files."""
     from seewhy.cli import tables
     from seewhy.runs.prediction import predict as predict_images
     from seewhy.runs.run import open_run
     from seewhy.train.device import find_device
 
-    if not images:
+    if not options.images:
         raise SeewhyError(
             "predict needs at least one image file, as in `seewhy predict runs/latest photo.jpg`"
         )
-    answers = predict_images(open_run(directory, find_device(device)), images, top)
-    if as_json:
-        print(json_format.dumps([asdict(answer) for answer in answers]))
+    run = open_run(options.run, find_device(options.device))
+    predictions = predict_images(run, options.images, options.top)
+    if options.json:
+        print(json.dumps([asdict(prediction) for prediction in predictions]))
     else:
-        tables.print_predictions(answers)
+        tables.print_predictions(predictions)

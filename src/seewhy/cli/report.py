@@ -1,49 +1,49 @@
 """`seewhy report`."""
 
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
 
-from tyro.conf import Positional, arg
-
-from seewhy.cli.arguments import parse
+from seewhy.cli.arguments import Flag, OptionalPath, RunPath
 
 
-def report(arguments: list[str]) -> None:
-    """One offline HTML file that says where a run fails and why."""
+@dataclass(frozen=True)
+class Report:
+    """Write an offline HTML report of where a run fails and why."""
 
-    def options(
-        run: Annotated[Positional[Path], arg(metavar="RUN")],
-        against: Path | None = None,
-        full: bool = False,
-        fresh: bool = False,
-        paths: bool = False,
-        out: Path | None = None,
-        device: str = "auto",
-        quiet: bool = False,
-    ) -> tuple[Path, Path | None, bool, bool, bool, Path | None, str, bool]:
-        """Write the report of a run: its mistakes with what the network looks at, confusions, calibration, robustness and more.
+    run: RunPath
+    """Run directory, such as runs/latest."""
+    against: OptionalPath = None
+    """Another run on the same test images to compare with."""
+    full: Flag = False
+    """Show all errors, however large the file becomes."""
+    fresh: Flag = False
+    """Diagnose the run again."""
+    paths: Flag = False
+    """Show the directories of images, not only their file names."""
+    output: OptionalPath = None
+    """File to write (default: report.html in the run directory)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    quiet: Flag = False
+    """Print only errors."""
 
-        Args:
-            run: Run directory, such as runs/latest.
-            against: Another run on the same test images, to compare with.
-            full: Show every mistake, however large the file becomes.
-            fresh: Diagnose the run again, even if that was done before.
-            paths: Name images with their directories.
-            out: File to write; by default report.html in the run directory.
-            device: auto, cpu, cuda, cuda:1, mps.
-            quiet: Print nothing but mistakes of yours.
-        """
-        return run, against, full, fresh, paths, out, device, quiet
 
-    directory, against, full, fresh, paths, out, device, quiet = parse("report", options, arguments)
+def report(options: Report) -> None:
+    """Write the report of a run."""
+    from seewhy.cli.tables import print_path
     from seewhy.reporting.page import report as write_report
     from seewhy.runs.run import open_run
     from seewhy.train.device import find_device
 
-    place = find_device(device)
-    other = None if against is None else open_run(against, place)
+    device = find_device(options.device)
+    against = None if options.against is None else open_run(options.against, device)
     path = write_report(
-        open_run(directory, place), other, out, full=full, fresh=fresh, paths=paths, quiet=quiet
+        open_run(options.run, device),
+        against,
+        options.output,
+        full=options.full,
+        fresh=options.fresh,
+        paths=options.paths,
+        quiet=options.quiet,
     )
-    if not quiet:
-        print(f"open {path}")
+    if not options.quiet:
+        print_path("open", path)

@@ -1,4 +1,4 @@
-"""What the commands print, as tables that fit a narrow terminal."""
+"""The tables that the commands print; they fit a terminal of 60 columns."""
 
 import inspect
 import math
@@ -25,44 +25,60 @@ from seewhy.runs.prediction import ImagePrediction
 from seewhy.runs.run import Run
 from seewhy.train.recipe import Recipe, as_dict
 
-WRITTEN = {
-    "report.html": "where the network fails and why",
-    "model.safetensors": "weights; `seewhy predict` and `seewhy.open_run` read them",
+RUN_FILES = {
+    "report.html": "where the model fails and why",
+    "model.safetensors": "weights, for `seewhy predict` and `seewhy.open_run`",
     "summary.json": "the result in numbers",
-    "metrics.jsonl": "one row an epoch",
-    "checkpoints/last.pt": "the training itself",
-    "figures/curves.svg": "loss, accuracy, learning rate",
-    "figures/lr_range_test.svg": "how the learning rate was found",
-    "errors.csv": "every misclassified test image",
-    "confusion.csv": "true class by predicted class",
-    "predictions.npz": "logits of every test image",
-    "diagnosis.npz": "what the report is made of",
-    "recipe.toml": "the recipe; `seewhy train recipe.toml` repeats the run",
+    "metrics.jsonl": "one row per epoch",
+    "checkpoints/last.pt": "last checkpoint",
+    "figures/curves.svg": "loss, accuracy and learning rate by epoch",
+    "figures/lr_range_test.svg": "learning-rate range test",
+    "errors.csv": "misclassified test images",
+    "confusion.csv": "confusion matrix",
+    "predictions.npz": "logits of the test images",
+    "diagnosis.npz": "the results that the report shows",
+    "recipe.toml": "the recipe; `seewhy train recipe.toml` trains it again",
 }
 
 
 def console() -> Console:
-    """Where the tables go: standard output. Names of classes and files are data, so markup is off."""
+    """Standard output. Names of classes and files are data, so markup is off."""
     return Console(highlight=False, markup=False)
 
 
 def table(*headings: str, left: int = 1) -> Table:
-    """A plain table whose first `left` columns are text and whose others are numbers."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, heading in enumerate(headings):
-        made.add_column(heading, justify="left" if place < left else "right", overflow="fold")
-    return made
+    """An empty table. The first `left` columns are text, the others numbers."""
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, heading in enumerate(headings):
+        rows.add_column(heading, justify="left" if index < left else "right", overflow="fold")
+    return rows
 
 
-def interval_text(interval: tuple[float, float]) -> str:
-    """A 95% interval in percent."""
-    return f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction in [0, 1] as in `95.30%`."""
+    return f"{100 * fraction:.{digits}f}%"
 
 
-def print_written(directory: Path, purposes: Mapping[str, str]) -> None:
-    """Which of these files are in a directory, and what each is for."""
+def interval_text(interval: tuple[float, float], digits: int = 2) -> str:
+    """A 95% interval of a fraction in percent, as in `94.87–95.70`."""
+    return f"{100 * interval[0]:.{digits}f}–{100 * interval[1]:.{digits}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def print_path(label: str, path: Path) -> None:
+    """A path on one line, however long it is, so that it can be copied."""
+    console().print(f"{label}: {path}", soft_wrap=True)
+
+
+def print_files(directory: Path, purposes: Mapping[str, str]) -> None:
+    """The files of `purposes` that exist in a directory, each with its purpose."""
     out = console()
-    out.print(f"\nwritten to {directory}")
+    out.print()
+    print_path("written to", directory)
     rows = table("", "", left=2)
     rows.show_header = False
     for name, purpose in purposes.items():
@@ -72,205 +88,212 @@ def print_written(directory: Path, purposes: Mapping[str, str]) -> None:
 
 
 def print_run(run: Run) -> None:
-    """The last lines of a training: how well, how fast, and where everything is."""
+    """The result of a run, its speed, and its files."""
     out = console()
     result = run.result
     if result is not None:
-        low, high = (100 * bound for bound in result.interval)
         out.print(
-            f"\n{100 * result.accuracy:.2f}% of {result.test_images:,} test images correct (95% interval {low:.2f} – {high:.2f})",
+            f"\n{percent(result.accuracy)} of {result.test_images:,} test images correct "
+            f"(95% interval {interval_text(result.interval)})",
             style="bold",
         )
         if run.recipe.tta != "none":
-            out.print(
-                f"with test-time augmentation {run.recipe.tta}; {100 * result.plain_accuracy:.2f}% without"
-            )
+            plain = percent(result.plain_accuracy)
+            out.print(f"{plain} without test-time augmentation ({run.recipe.tta})")
         if result.selected_on == "validation":
-            out.print(
-                f"the weights are those of epoch {result.selected_epoch:g}, the best on the validation split"
-            )
-        speed = f"{result.images_per_second:,.0f} images/s in {run.environment.precision} on {run.environment.device}"
-        out.print(f"{clock(result.train_seconds)} of training, {speed}")
+            out.print(f"best validation epoch: {result.selected_epoch:g}")
+        environment = run.environment
+        out.print(
+            f"training time {clock(result.train_seconds)}, "
+            f"{result.images_per_second:,.0f} images/s in {environment.precision} "
+            f"on {environment.device}"
+        )
     if run.directory is None:
         return
-    print_written(run.directory, WRITTEN)
-    written = run.directory / "report.html"
-    out.print(
-        f"\nnext: open {written}" if written.exists() else f"\nnext: seewhy report {run.directory}"
+    print_files(run.directory, RUN_FILES)
+    report = run.directory / "report.html"
+    out.print()
+    print_path(
+        "next", Path(f"open {report}" if report.exists() else f"seewhy report {run.directory}")
     )
 
 
-def print_accuracies(result: Predictions, split: str) -> None:
-    """Accuracy in all and of each class, the worst class first."""
+def print_accuracies(predictions: Predictions, split: str) -> None:
+    """Accuracy overall and per class, the worst class first."""
     out = console()
-    share = f"{100 * result.accuracy:.2f}% of {len(result.labels):,} {'' if split == 'all' else split + ' '}images correct"
-    out.print(f"{share} (95% interval {interval_text(result.interval)}%)\n", style="bold")
-    rows = table("class", "images", "accuracy %", "95% interval", "")
-    for row in sorted(result.by_class, key=lambda row: row.accuracy):
+    of = "" if split == "all" else f"{split} "
+    out.print(
+        f"{percent(predictions.accuracy)} of {len(predictions.labels):,} {of}images correct "
+        f"(95% interval {interval_text(predictions.interval)})\n",
+        style="bold",
+    )
+    rows = table("class", "images", "accuracy", "95% interval", "")
+    for row in sorted(predictions.by_class, key=lambda row: row.accuracy):
         bar = Bar(1, 0, row.accuracy, width=20) if out.width >= 72 else ""
         rows.add_row(
             Text(row.name),
             f"{row.images:,}",
-            f"{100 * row.accuracy:.1f}",
-            interval_text(row.interval),
+            percent(row.accuracy, 1),
+            interval_text(row.interval, 1),
             bar,
         )
     out.print(rows)
 
 
-def print_predictions(answers: Sequence[ImagePrediction]) -> None:
-    """The top classes of each image."""
+def print_predictions(predictions: Sequence[ImagePrediction]) -> None:
+    """The most probable classes of each image."""
     out = console()
-    for answer in answers:
-        out.print(Path(answer.image).name, style="bold")
-        for guess in answer.top:
-            out.print(f"  {100 * guess.probability:6.2f}%  {guess.name}")
+    for prediction in predictions:
+        out.print(Path(prediction.image).name, style="bold")
+        for row in prediction.top:
+            out.print(f"  {percent(row.probability):>7}  {row.name}")
 
 
 def print_description(description: Description) -> None:
     """Sizes, pixel statistics of each channel, class counts, duplicates."""
     out = console()
-    shape = " x ".join(map(str, description.image_shape))
+    shape = "x".join(map(str, description.image_shape))
     sizes = ", ".join(f"{count:,} {name}" for name, count in description.images.items())
-    out.print(
-        f"{description.name}: {sizes} images, {len(description.classes)} classes, {shape}\n",
-        style="bold",
-    )
-    pixels = table("split", "channel", "min", "max", "mean", "std", "var")
-    names = "RGB" if description.image_shape[0] == 3 else "L"
-    for split, found in description.pixels.items():
-        for index, channel in enumerate(names):
-            numbers = (found.min, found.max, found.mean, found.std, found.var)
-            pixels.add_row(
-                split if index == 0 else "",
-                channel,
-                *(f"{values[index]:.4f}" for values in numbers),
-            )
-    out.print(pixels)
+    classes = len(description.classes)
+    out.print(f"{description.name}: {sizes} images, {classes} classes, {shape}\n", style="bold")
+    out.print(_pixel_table(description))
     out.print()
     counts = table("class", *description.counts)
     for index, name in enumerate(description.classes):
         counts.add_row(
-            Text(name), *(f"{int(count[index]):,}" for count in description.counts.values())
+            Text(name), *(f"{int(each[index]):,}" for each in description.counts.values())
         )
     out.print(counts)
     out.print()
-    repeated, across = description.duplicates.groups, description.duplicates.across
-    images = sum(len(group) - 1 for group in repeated)
-    out.print(
-        f"exact duplicates: {images:,} images repeat another, {len(across):,} pictures are in more than one split"
-    )
-    for group in across[:5]:
+    groups, shared = description.duplicates.groups, description.duplicates.across
+    duplicates = sum(len(group) - 1 for group in groups)
+    out.print(f"{counted(duplicates, 'duplicate image')}, {len(shared):,} shared across splits")
+    for group in shared[:5]:
         out.print("  " + " = ".join(f"{split} {index}" for split, index in group))
     if description.skipped:
-        out.print(f"left out because they could not be read: {len(description.skipped):,}")
+        out.print(f"{counted(len(description.skipped), 'unreadable image')} skipped")
         for name in description.skipped[:10]:
-            out.print(f"  {name}")
+            out.print(f"  {name}", soft_wrap=True)
+
+
+def _pixel_table(description: Description) -> Table:
+    rows = table("split", "", "min", "max", "mean", "std", "var", left=2)
+    channels = "RGB" if description.image_shape[0] == 3 else "L"
+    for split, statistics in description.pixels.items():
+        for index, channel in enumerate(channels):
+            of_channels = (
+                statistics.min,
+                statistics.max,
+                statistics.mean,
+                statistics.std,
+                statistics.var,
+            )
+            numbers = [f"{values[index]:.4f}" for values in of_channels]
+            rows.add_row(split if index == 0 else "", channel, *numbers)
+    return rows
 
 
 def print_summary(summary: ModelSummary) -> None:
-    """The layer table of a network."""
+    """The layer table of a model."""
     out = console()
     width = out.width if out.is_terminal else 200  # nothing is left out of a file or a pipe
     out.print(format_summary(summary, width), soft_wrap=True)
 
 
 def print_functions(functions: Mapping[str, Callable[..., object]], given: int) -> None:
-    """Names of a table with their settings and what they are."""
-    rows = table("name", "settings", "", left=3)
+    """The entries of a table with their descriptions and settings."""
+    out = console()
     for name, function in sorted(functions.items()):
-        rows.add_row(
-            name, _settings(function, given), (inspect.getdoc(function) or "").partition("\n")[0]
-        )
-    console().print(rows)
+        out.print(name, style="bold")
+        settings = _settings(function, given)
+        lines = [(inspect.getdoc(function) or "").partition("\n")[0]]
+        lines += [f"settings: {settings}"] if settings else []
+        out.print(Padding(Text("\n".join(lines)), (0, 0, 0, 2)))
 
 
 def print_explanation(explanation: Explanation, directory: Path) -> None:
-    """What was explained, how the maps are, and where everything is."""
+    """Size and status of the maps of each layer and method, and the files."""
     out = console()
     count, maps = len(explanation.logits), len(explanation.maps)
-    out.print(
-        f"{count:,} image{'s' * (count != 1)}, {maps} map{'s' * (maps != 1)} of each\n",
-        style="bold",
-    )
-    rows = table("layer", "method", "map", "ok", "clipped by ReLU", left=2)
+    out.print(f"{counted(count, 'image')}, {counted(maps, 'map')} per image\n", style="bold")
+    rows = table("layer", "method", "size", "ok", "clipped by ReLU", left=2)
     for (layer, method), status in explanation.statuses.items():
-        grid = "x".join(map(str, explanation.maps[layer, method].shape[1:]))
+        size = "x".join(map(str, explanation.maps[layer, method].shape[1:]))
         ok = f"{status.kinds.count('ok'):,} of {count:,}"
-        rows.add_row(Text(layer), Text(method), grid, ok, f"{100 * status.clipped.mean():.0f}%")
+        rows.add_row(Text(layer), Text(method), size, ok, percent(status.clipped.mean().item(), 0))
     out.print(rows)
     for sentence in explanation.warnings:
         out.print(f"\nwarning: {sentence}")
-    out.print(f"\nwritten to {directory}: grid.svg, grid.png, maps.npz, overlays/")
+    out.print()
+    print_path("written to", directory)
+    out.print("grid.svg, grid.png, maps.npz, overlays/")
 
 
-def print_trust(verdicts: Sequence[TrustScore]) -> None:
-    """What was measured of each method and layer, those to be trusted first, and what follows."""
-    masks = any(verdict.pointing is not None for verdict in verdicts)
+def print_trust(scores: Sequence[TrustScore]) -> None:
+    """The scores of each method and layer, the trusted ones first, and the conclusion."""
+    masks = any(score.pointing is not None for score in scores)
     rows = table(
         "method",
         "layer",
         "gain",
-        "road",
-        "random net",
+        "ROAD",
+        "random",
         *(["pointing", "inside"] if masks else []),
         "",
         left=2,
     )
-    for verdict in verdicts:
-        low, high = verdict.gain.interval
-        truth = [f"{verdict.pointing:.2f}", f"{verdict.relevance_mass:.2f}"] if masks else []
+    for score in scores:
+        low, high = score.gain.interval
+        correlation = score.sanity.final_similarity
         rows.add_row(
-            Text(verdict.method),
-            Text(verdict.layer),
-            f"{verdict.gain.mean:+.3f} ± {(high - low) / 2:.3f}",
-            f"{verdict.road.mean:+.3f}",
-            "–"
-            if math.isnan(verdict.sanity.final_similarity)
-            else f"{verdict.sanity.final_similarity:.2f}",
-            *truth,
-            "" if verdict.trusted else "fails" if not verdict.sanity.passed else "chance",
+            Text(score.method),
+            Text(score.layer),
+            f"{score.gain.mean:+.3f} ± {(high - low) / 2:.3f}",
+            f"{score.road.mean:+.3f}",
+            "–" if math.isnan(correlation) else f"{correlation:.2f}",
+            *([f"{score.pointing:.2f}", f"{score.relevance_mass:.2f}"] if masks else []),
+            "" if score.trusted else "chance" if score.sanity.passed else "fails",
         )
     out = console()
     out.print(rows)
-    trusted = [verdict for verdict in verdicts if verdict.trusted]
-    if trusted:
-        best = trusted[0]
-        out.print(f"\nmost faithful: {best.method} at {best.layer}", style="bold")
-    else:
-        out.print(
-            "\nnone of these can be trusted: each is no better than chance, or the same for a random network",
-            style="bold",
-        )
-    out.print(
-        "gain: area between insertion and deletion curve above that of random maps, with its 95% interval; road: ROAD; random "
-        "net: rank correlation with the maps of the network with random weights, which fails from 0.5 on"
-        + ("; pointing, inside: maxima and share of heat on the object" if masks else "")
+    out.print()
+    best = next((score for score in scores if score.trusted), None)
+    conclusion = (
+        "no method passes: each is no better than random maps, or ignores the model's weights"
+        if best is None
+        else f"most faithful: {best.method} at {best.layer}"
     )
+    out.print(conclusion, style="bold")
+    out.print(
+        "\ngain: area between insertion and deletion curves above random maps, with 95% interval\n"
+        "ROAD: remove and debias; 0 is chance\n"
+        "random: rank correlation with the maps of a random-weight model; fails from 0.5"
+    )
+    if masks:
+        out.print("pointing: maxima on the object\ninside: share of the heat on the object")
 
 
-def as_values(verdict: TrustScore) -> dict[str, Any]:
-    """A verdict as plain values for JSON."""
+def trust_values(score: TrustScore) -> dict[str, Any]:
+    """A score as plain values for JSON."""
+    correlation = score.sanity.final_similarity
     return {
-        "method": verdict.method,
-        "layer": verdict.layer,
-        "trusted": verdict.trusted,
-        "gain": verdict.gain.mean,
-        "gain_interval": verdict.gain.interval,
-        "road": verdict.road.mean,
-        "road_interval": verdict.road.interval,
-        "random_network_correlation": None
-        if math.isnan(verdict.sanity.final_similarity)
-        else verdict.sanity.final_similarity,
-        "pointing": verdict.pointing,
-        "relevance_mass": verdict.relevance_mass,
-        "non_empty": verdict.non_empty,
+        "method": score.method,
+        "layer": score.layer,
+        "trusted": score.trusted,
+        "gain": score.gain.mean,
+        "gain_interval": score.gain.interval,
+        "road": score.road.mean,
+        "road_interval": score.road.interval,
+        "random_model_correlation": None if math.isnan(correlation) else correlation,
+        "pointing": score.pointing,
+        "relevance_mass": score.relevance_mass,
+        "non_empty": score.non_empty,
     }
 
 
 def print_layers(layers: Sequence[Layer]) -> None:
-    """Name, type, channels and grid of each layer; a star at those that auto takes."""
-    rows = table("", "layer", "type", "channels", "grid", left=3)
+    """Name, type, channels and size of each layer; those of auto with a star."""
+    rows = table("", "layer", "type", "channels", "size", left=3)
     for layer in layers:
         rows.add_row(
             "*" * layer.auto,
@@ -279,62 +302,57 @@ def print_layers(layers: Sequence[Layer]) -> None:
             f"{layer.channels:,}",
             "x".join(map(str, layer.grid)),
         )
-    console().print(rows)
+    out = console()
+    out.print(rows)
+    out.print("\nStarred layers are those of `--layers auto`.")
 
 
 def print_methods(functions: Mapping[str, Callable[..., object]]) -> None:
-    """Every method of explaining, with its settings; METHODS knows its paper, cost, and whether it tells classes apart."""
-    rows = table("method", "passes", "by class", "paper", left=4)
-    rows.columns[0].no_wrap = True
+    """Cost and paper of each attribution method, and their settings."""
+    rows = table("method", "passes", "class-specific", "paper", left=4)
     settings = {}
     for name, function in functions.items():
         facts = METHODS.get(name)
-        rows.add_row(
-            name,
-            *(
-                (facts.passes, "yes" if facts.discriminative else "no", facts.paper)
-                if facts
-                else ("", "", "")
-            ),
-        )
+        cells = ("", "", "")
+        if facts is not None:
+            cells = (facts.passes, "yes" if facts.discriminative else "no", facts.paper)
+        rows.add_row(name, *cells)
         settings[name] = _settings(function, given=1)
     out = console()
     out.print(rows)
-    out.print(
-        "\nF forward, B backward; those that share a pass need one in all. Settings, as in `rise:masks=500`:"
-    )
-    for name, written in settings.items():
-        if written:
-            out.print(Padding(Text(f"{name}: {written}"), (0, 0, 0, 2)))
+    out.print("\nF: forward pass, B: backward pass. Methods that say `shared` share one of each.")
+    out.print("\nSettings, as in `rise:masks=500`:")
+    for name, text in settings.items():
+        if text:
+            out.print(Padding(Text(f"{name}: {text}"), (0, 0, 0, 2)))
+
+
+HEADLINE_FIELDS = (
+    "name",
+    "model",
+    "epochs",
+    "batch_size",
+    "lr",
+    "optimizer",
+    "weight_decay",
+    "schedule",
+    "augment",
+)
 
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:
-    """The built-in recipes, a paragraph each: what makes a training, and whatever else is not as in every recipe."""
+    """The main fields of each recipe, and the others that differ from their defaults."""
     out = console()
-    usual = as_dict(Recipe())
-    said = (
-        "name",
-        "model",
-        "epochs",
-        "batch_size",
-        "accumulate",
-        "lr",
-        "optimizer",
-        "weight_decay",
-        "schedule",
-        "augment",
-    )
+    defaults = as_dict(Recipe())
     for recipe in recipes.values():
-        batches = f"batches of {recipe.batch_size}" + (
-            f" x {recipe.accumulate}" if recipe.accumulate > 1 else ""
-        )
         others = {
             key: value
             for key, value in as_dict(recipe).items()
-            if key not in said and value != usual[key]
+            if key not in HEADLINE_FIELDS and value != defaults[key]
         }
         lines = (
-            f"{recipe.model}, {recipe.epochs:g} epochs, {batches}, lr {_short(recipe.lr)}",
+            f"{recipe.model}, {recipe.epochs:g} epochs, batch size {recipe.batch_size}, "
+            f"lr {_short(recipe.lr)}",
             f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
             recipe.schedule,
             " ".join(map(str, recipe.augment)),
@@ -342,7 +360,7 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
         )
         out.print(recipe.name, style="bold")
         out.print(Padding(Text("\n".join(filter(None, lines))), (0, 0, 1, 2)))
-    out.print("`seewhy recipes NAME > mine.toml` writes one to start your own from")
+    out.print("`seewhy recipes NAME > mine.toml` writes a recipe to edit")
 
 
 def _settings(function: Callable[..., object], given: int) -> str:

@@ -1,17 +1,16 @@
-"""`seewhy train` and `seewhy demo`."""
+"""`seewhy train`, `seewhy resume` and `seewhy demo`."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import DataName, DataOptions, load_data, parse
+from seewhy.cli.arguments import Flag, OptionalPath, RecipeOptions, load_data
 from seewhy.errors import SeewhyError
+from seewhy.experiments.parallel import Parallel
 from seewhy.runs.checkpoint import CheckpointPolicy
-from seewhy.train.recipe import Recipe
 from seewhy.train.world import is_first_process
 
 if TYPE_CHECKING:
@@ -20,120 +19,112 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train a network on a data set, and write a run directory; `seewhy train --resume RUN` goes on with one."""
+class Train(RecipeOptions):
+    """Train a model on a data set."""
 
-    start: Annotated[Positional[str], arg(metavar="RECIPE|FILE.toml")]
-    """A built-in recipe, see `seewhy recipes`, or a file."""
-    data: DataName
-    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
-    loading: OmitArgPrefixes[DataOptions]
-    recipe: OmitArgPrefixes[Recipe]
-    checkpoint: OmitArgPrefixes[CheckpointPolicy]
-    output: Path | None = None
-    """Run directory to make; by default runs/DATE-TIME-RECIPE."""
+    checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
+    """How often to write a checkpoint."""
+    output: OptionalPath = None
+    """Run directory to create (default: runs/DATE-TIME-NAME)."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    report: bool = True
-    """End with report.html: mistakes, confusions, calibration, robustness and more."""
-    quiet: bool = False
-    """Show nothing while training."""
+    """auto, cpu, cuda, cuda:1 or mps."""
+    no_report: Flag = False
+    """Do not write report.html at the end."""
+    quiet: Flag = False
+    """Print no progress."""
 
 
-@dataclass(frozen=True)
-class Resume:
-    """Go on with a training that was interrupted, from its last checkpoint and in its directory."""
-
-    resume: Path
-    """Run directory, such as runs/latest."""
-    checkpoint: OmitArgPrefixes[CheckpointPolicy]
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    report: bool = True
-    """End with report.html: mistakes, confusions, calibration, robustness and more."""
-    quiet: bool = False
-    """Show nothing while training."""
-
-
-def train(arguments: list[str]) -> None:
-    """Train a network on a data set, or go on with a training: --resume RUN."""
-    if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        resume(arguments)
-        return
-    from seewhy.train.recipes import find_recipe
-
-    def parsed(recipe: Recipe) -> Train:
-        return parse(
-            "train",
-            Train,
-            arguments,
-            Train(tyro.MISSING, tyro.MISSING, DataOptions(), recipe, CheckpointPolicy()),
-        )
-
-    first = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    options = parsed(find_recipe(first) if first else Recipe())
-    if (
-        options.start != first
-    ):  # the recipe was not the first word: only now is it known whose fields the options change
-        options = parsed(find_recipe(options.start))
-
+def train(options: Train) -> int:
+    """Train a model and print its result; returns 1 if the report could not be written."""
     from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.training import fit
 
     if options.output is not None:
         check_empty(options.output)
+    recipe, policy = options.settings, options.checkpoint
     data = load_data(options.data, options.loading)
     if not is_first_process():
-        fit(options.recipe, data, None, options.device, options.quiet, options.checkpoint)
-        return
+        fit(recipe, data, None, options.device, options.quiet, policy)
+        return 0
     print(data)
-    with run_directory(options.recipe.name, options.output) as directory:
-        run = fit(
-            options.recipe, data, directory, options.device, options.quiet, options.checkpoint
+    with run_directory(recipe.name, options.output) as directory:
+        run = fit(recipe, data, directory, options.device, options.quiet, policy)
+    return _finish(run, data, options.no_report, options.quiet)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Resume an interrupted run or experiment in its directory."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN|EXPERIMENT")]
+    """Directory of the run, such as runs/latest, or of the experiment."""
+    checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
+    """How often to write a checkpoint. Only for a run."""
+    parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
+    """Where to train. Only the device applies to a run."""
+    no_report: Flag = False
+    """Do not write report.html at the end. Only for a run."""
+    quiet: Flag = False
+    """Print no progress."""
+
+
+def resume(options: Resume) -> int:
+    """Resume a run, or the unfinished runs of an experiment."""
+    if (options.directory / "experiment.json").is_file():
+        return _resume_experiment(options)
+    from seewhy.runs.training import resume as resume_run
+
+    if options.parallel != Parallel(device=options.parallel.device):
+        raise SeewhyError(
+            f"--jobs and --backend are for experiments; {options.directory} is not one"
         )
-    _finish(run, data, options.report, options.quiet)
-
-
-def resume(arguments: list[str]) -> None:
-    """Go on with a training that was interrupted."""
-    options = parse("train", Resume, arguments, Resume(tyro.MISSING, CheckpointPolicy()))
-
-    from seewhy.runs.training import resume
-
-    run = resume(
-        options.resume, device=options.device, quiet=options.quiet, checkpoint=options.checkpoint
+    run = resume_run(
+        options.directory,
+        device=options.parallel.device,
+        quiet=options.quiet,
+        checkpoint=options.checkpoint,
     )
-    if is_first_process():
-        _finish(run, None, options.report, options.quiet)
+    return _finish(run, None, options.no_report, options.quiet) if is_first_process() else 0
 
 
-def _finish(run: "Run", data: "Dataset | None", with_report: bool, quiet: bool) -> None:
-    """Write the report, and say how the training went and where everything is."""
+def _resume_experiment(options: Resume) -> int:
+    from seewhy.cli.compare import finish
+    from seewhy.experiments.runner import resume_experiment
+
+    if options.checkpoint != CheckpointPolicy():
+        raise SeewhyError(f"checkpoint options are for runs; {options.directory} is an experiment")
+    experiment = resume_experiment(options.directory, fan_out=options.parallel, quiet=options.quiet)
+    return finish(experiment)
+
+
+def _finish(run: "Run", data: "Dataset | None", no_report: bool, quiet: bool) -> int:
+    """Write the report and print the result; the result also if there is no report."""
     from seewhy.cli import tables
     from seewhy.reporting.page import report
 
-    if with_report:
-        try:
+    code = 0
+    try:
+        if not no_report:
             report(run, data=data, quiet=quiet)
-        except SeewhyError as error:  # the training is finished, and kept
-            print(f"seewhy: no report was written: {error}", file=sys.stderr)
-        except BaseException:  # interrupted, or our fault
-            tables.print_run(run)
-            raise
-    tables.print_run(run)
+    except SeewhyError as error:  # the run has finished and is kept
+        print(f"seewhy: no report was written: {error}", file=sys.stderr)
+        code = 1
+    finally:
+        tables.print_run(run)
+    return code
 
 
-def demo(arguments: list[str]) -> None:
-    """Train on the embedded handwritten digits in under a minute."""
+@dataclass(frozen=True)
+class Demo:
+    """Train on embedded handwritten digits in under a minute."""
 
-    def options(output: Path | None = None) -> Path | None:
-        """Train on the 1,797 handwritten digits that come with scikit-learn; nothing is downloaded.
+    output: OptionalPath = None
+    """Run directory to create (default: runs/DATE-TIME-demo)."""
 
-        Args:
-            output: Run directory to make; by default runs/DATE-TIME-demo.
-        """
-        return output
 
-    output = parse("demo", options, arguments)
-    print("Training on the embedded digits: `seewhy train demo --data digits`\n")
-    train(["demo", "--data", "digits", *([] if output is None else ["--output", str(output)])])
+def demo(options: Demo) -> int:
+    """Train on scikit-learn's 1,797 handwritten digits; nothing is downloaded."""
+    from seewhy.train.recipes import RECIPES
+
+    print("Equivalent command: seewhy train demo --data digits\n")
+    return train(Train("demo", "digits", settings=RECIPES["demo"], output=options.output))

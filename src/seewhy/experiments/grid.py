@@ -1,6 +1,5 @@
 """Recipes that differ from one another in some fields."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
@@ -33,27 +32,26 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
     return recipes
 
 
-def parse_vary(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """The fields and values in texts such as `optimizer=sgd:momentum=0.9,nesterov=true,adam`, `lr=0.1,0.2`, `augment=flip,none`.
+def parse_vary(options: Sequence[Sequence[str]]) -> dict[str, list[Any]]:
+    """The values of fields from the command line, as in `[("lr", "0.1", "0.2"), ("augment", "crop:4 flip", "none")]`.
 
-    A comma before `key=` goes on with the value before it. The entries of a list stand side by side, and `none` is the empty
-    one. Raises SeewhyError for a text without values, and for a field that is given twice.
+    Spaces separate the entries of a list; `none` is the empty list.
+
+    Raises:
+        SeewhyError: If a field has no values, is unknown, or is given twice.
     """
     vary: dict[str, list[Any]] = {}
-    for text in texts:
-        field, equals, values = text.partition("=")
-        field = field.strip().replace("-", "_")
-        each = [value.strip() for value in re.split(r",(?!\s*\w+=)", values)]
-        if not equals or not all(each):
+    for words in options:
+        if len(words) < 2 or not all(word.strip() for word in words):
             raise SeewhyError(
-                f"what to vary is written FIELD=VALUE,VALUE as in optimizer=sgd,adam, found {text!r}"
+                "--vary needs a field and its values, as in --vary optimizer sgd adam, "
+                f"found {' '.join(words)!r}"
             )
+        field = words[0].replace("-", "_")
         if field in vary:
-            raise SeewhyError(
-                f"{field} varies twice; put all its values into one, as in {field}=VALUE,VALUE"
-            )
+            raise SeewhyError(f"{field} varies twice; give all its values to one --vary")
         _known(field)
-        vary[field] = [_value(field, value) for value in each]
+        vary[field] = [_value(field, word.strip()) for word in words[1:]]
     return vary
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seewhy.errors import SeewhyError, lookup
+from seewhy.errors import SeewhyError, Terminated, lookup
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ def _interruptible(task: Callable[..., Any], *arguments: Any) -> Any:
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C and SIGTERM set; worker processes are told, and a second signal does not wait for them."""
-    stopping = threading.Event()
+    stopping, received = threading.Event(), []
 
     def stop(number: int, frame: object) -> None:
+        received.append(number)
         if stopping.is_set():
             raise KeyboardInterrupt
         stopping.set()
@@ -115,6 +116,10 @@ def _stoppable() -> Iterator[threading.Event]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopping
+    except KeyboardInterrupt:
+        if signal.SIGTERM in received:
+            raise Terminated from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -194,21 +194,21 @@ def _finished(experiment: Experiment, data: Dataset, fan_out: Parallel, quiet: b
                 quiet,
             )
     except WorkerDied as error:
-        raise SeewhyError(f"{error}; {_kept(experiment)}") from error
-    except KeyboardInterrupt:
+        raise SeewhyError(f"{error}. {_kept(experiment)}") from error
+    except KeyboardInterrupt as interruption:
         write_results(open_experiment(experiment.directory))
-        raise KeyboardInterrupt(f"interrupted; {_kept(experiment)}") from None
+        raise type(interruption)(f"Interrupted. {_kept(experiment)}") from None
     finished = open_experiment(experiment.directory)
     write_results(finished)
     return finished
 
 
 def _kept(experiment: Experiment) -> str:
-    done, total = (
-        len(open_experiment(experiment.directory).finished),
-        len(experiment.recipes) * len(experiment.seeds),
+    done = len(open_experiment(experiment.directory).finished)
+    total = len(experiment.recipes) * len(experiment.seeds)
+    return (
+        f"{done} of {total} runs have finished. Resume with: seewhy resume {experiment.directory}"
     )
-    return f"{done} of {total} trainings are finished and kept; `seewhy compare --resume {experiment.directory}` goes on"
 
 
 def _jobs(fan_out: Parallel, most: int) -> int:

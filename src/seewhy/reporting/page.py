@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from seewhy import __version__
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.diagnosis import slice_examples
 from seewhy.diagnosis.predictions import diverse_errors
@@ -174,7 +174,7 @@ def render_document(
         data=script_json({key: section.data for key, section in sections.items() if section.data}),
         viewer=viewer,
         source=source,
-        version=version("seewhy"),
+        version=__version__,
     )
 
 

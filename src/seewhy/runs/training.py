@@ -15,7 +15,7 @@ import torch
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, Terminated
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_error, write_text
@@ -203,9 +203,9 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
             for event in chain([] if first is None else [first], events):
                 show(event)
                 recorder.record(event)
-                if stopping():
+                if interruption := stopping():
                     recorder.checkpoint()
-                    raise KeyboardInterrupt(_interrupted_text(state, directory))
+                    raise interruption(_interrupted_text(state, directory))
                 if recipe.patience and recorder.evaluations_since_best() >= recipe.patience:
                     break
         events.close()
@@ -251,23 +251,23 @@ def _interrupted_text(state: TrainState, directory: Path | None) -> str:
 
 
 @contextmanager
-def stoppable(world: World) -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether Ctrl-C or SIGTERM was received.
+def stoppable(world: World) -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
+    """Yield a function that returns what to raise if Ctrl-C or SIGTERM was received, else None.
 
     The first one lets the current step finish; the second one interrupts at once. With several
     processes the first one does too, because none can wait for the others.
     """
-    received = False
+    received: type[KeyboardInterrupt] | None = None
 
     def handle(number: int, frame: object) -> None:
         nonlocal received
-        if received:
-            raise KeyboardInterrupt
-        received = True
+        if received is not None:
+            raise received
+        received = Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     # only the main thread may set handlers
     if world.size > 1 or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: None
         return
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,97 @@
+"""Errors of arguments: one line, exit code 2, and nothing written."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tyro
+
+from seewhy.cli import main
+from seewhy.cli.arguments import option_names, parse
+from seewhy.cli.predict import Predict
+from seewhy.cli.train import Train
+
+ErrorOf = Callable[..., str]
+TRAIN = "train tiny.toml --data bars"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("trian", "unknown command 'trian' (did you mean 'train'?); possible: compare, data, demo"),
+        ("train", "train needs RECIPE|FILE.toml and --data NAME|PATH (see `seewhy train --help`)"),
+        ("train tiny.toml", "train needs --data NAME|PATH (see `seewhy train --help`)"),
+        ("train tiny.toml --data", "--data needs a value (see `seewhy train --help`)"),
+        ("train tiny.toml --dta bars", "unknown option --dta (did you mean '--data'?) (see"),
+        (f"{TRAIN} --epocs 3", "unknown option --epocs (did you mean '--epochs'?) (see `seewhy t"),
+        ("train --epocs 3 tiny.toml --data bars", "unknown option --epocs"),
+        (f"{TRAIN} --batch_siz=3", "unknown option --batch-siz (did you mean '--batch-size'?)"),
+        (f"{TRAIN} more", "unexpected argument 'more' (see `seewhy train --help`)"),
+        (f"{TRAIN} --epochs three", "--epochs: could not convert string to float: 'three'"),
+        (f"{TRAIN} --lr -1", "recipe field lr must be more than 0, found -1.0"),
+        (f"{TRAIN} --model resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),
+        (f"{TRAIN} --model vgg16", "32"),
+        (f"{TRAIN} --augment crop:9", "crop"),
+        (f"{TRAIN} --name ../x", "recipe field name must be a plain file name"),
+        (f"{TRAIN} --device tpu", "device 'tpu' cannot be used here"),
+        (f"{TRAIN} --device meta", "device 'meta' cannot be used here"),
+        (f"{TRAIN} --validation 2", "validation"),
+        ("train davidnet-42 --data bars", "unknown recipe 'davidnet-42' (did you mean"),
+        ("find-lr davidnet-42 --data bars", "unknown recipe 'davidnet-42' (did you mean"),
+        ("train tiny.toml --data bras", "unknown data set 'bras' (did you mean 'bars'?)"),
+        ("compare tiny.toml --data bars --backend dusk", "--backend must be one of processes, da"),
+        ("resume", "resume needs RUN|EXPERIMENT (see `seewhy resume --help`)"),
+        ("resume nowhere", "nowhere is not a run directory (no such directory)"),
+        ("evaluate nowhere", "nowhere is not a run directory (no such directory)"),
+        ("predict --jsn run 0.png", "unknown option --jsn (did you mean '--json'?)"),
+        ("predict run", "predict needs at least one image file"),
+        ("data bars --recipe davidnet-42", "unknown recipe"),
+        ("summary resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),
+        ("summary resnet18 --num-classes 1", "at least 2 classes, found 1"),
+        ("models --all", "unknown option --all (see `seewhy models --help`)"),
+        ("models all", "unexpected argument 'all' (see `seewhy models --help`)"),
+        ("report", "report needs RUN (see `seewhy report --help`)"),
+        ("report run --ful", "unknown option --ful (did you mean '--full'?)"),
+    ],
+)
+def test_argument_errors(command: str, message: str, workspace: Path, error_of: ErrorOf) -> None:
+    assert message in error_of(*command.split())
+    assert {path.name for path in workspace.iterdir()} == {"tiny.toml"}
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_option_names_are_those_of_the_help(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main.main([name, "--help"])
+    listed = set(re.findall(r"^.? (--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE))
+    assert set(option_names(main.COMMANDS[name].options)) == listed
+
+
+def test_recipe_may_come_after_the_options(workspace: Path) -> None:
+    options = parse("train", Train, ["--epochs", "1", "--data", "bars", "tiny.toml"])
+    assert options.recipe == "tiny.toml"
+    assert options.settings.model == "speednet:width=0.125"
+    assert options.settings.epochs == 1
+
+
+def test_every_field_of_the_recipe_is_an_option(workspace: Path) -> None:
+    arguments = "--batch-size 80 --augment crop:1 flip --seed 3 --lr find --class-weights"
+    settings = parse("train", Train, ["tiny.toml", "--data", "bars", *arguments.split()]).settings
+    assert (settings.batch_size, settings.seed, settings.lr) == (80, 3, "find")
+    assert settings.augment == ("crop:1", "flip")
+    assert settings.class_weights
+    assert settings.name == "tiny"
+
+
+def test_without_tyros_hook_its_own_error_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(tyro, "_errors")
+    with pytest.raises(SystemExit) as stopped:
+        parse("predict", Predict, [])
+    assert stopped.value.code == 2
+    assert "RUN" in capsys.readouterr().err

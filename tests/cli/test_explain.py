@@ -1,0 +1,91 @@
+"""`seewhy explain` and `seewhy trust`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy.cli import main
+
+Capture = pytest.CaptureFixture[str]
+ErrorOf = Callable[..., str]
+
+
+@pytest.mark.slow
+def test_explain_draws_the_most_confident_errors(trained: Path, capsys: Capture) -> None:
+    options = ["--method", "hires-cam", "gradients", "--errors", "2", "--output", "why"]
+    assert main.main(["explain", "run", *options]) == 0
+    out = capsys.readouterr().out
+    assert "1 image, 3 maps per image" in out  # the run has one error; two layers and the pixels
+    assert "written to: why\n" in out
+    written = {path.name for path in (trained.parent / "why").iterdir()}
+    assert written == {"grid.png", "grid.svg", "maps.npz", "overlays"}
+
+
+def test_explain_takes_files_and_directories(trained: Path, capsys: Capture) -> None:
+    workspace = trained.parent
+    (workspace / "photos").mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (20, 12), "navy").save(workspace / "photos" / name)
+    Image.new("RGB", (9, 9), "red").save(workspace / "c.png")
+    options = ["--layers", "group3", "--target", "level", "--quiet"]
+    assert main.main(["explain", "run", "photos", "c.png", *options]) == 0
+    assert capsys.readouterr().out == ""
+    (directory,) = (workspace / "explanations").iterdir()  # named after the time and the method
+    assert directory.name.endswith("-grad-cam")
+    with np.load(directory / "maps.npz") as arrays:
+        assert [Path(name).name for name in arrays["names"]] == ["a.png", "b.jpg", "c.png"]
+        assert arrays["weights"].tolist() == [[0, 1, 0]] * 3
+    with Image.open(directory / "overlays" / "a-group3-grad-cam.png") as overlay:
+        assert overlay.size == (20, 12)
+
+
+def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
+    trained: Path, capsys: Capture
+) -> None:
+    Image.new("RGB", (9, 9), "red").save("c.png")
+    Path("bad.png").write_text("no image")
+    options = ["--layers", "group3", "--target", "level", "upright", "--output", "why"]
+    assert main.main(["explain", "run", "c.png", "bad.png", *options]) == 1  # partly done
+    assert "bad.png" in capsys.readouterr().err
+    with np.load("why/maps.npz") as arrays:
+        assert arrays["weights"].tolist() == [[-1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "grad-can"], "unknown method 'grad-can' (did you mean 'grad-cam'?)"),
+        (["--layers", "group4"], "unknown layer 'group4' (did you mean 'group"),
+        (["--target", "lvel"], "unknown target 'lvel' (did you mean 'level'?)"),
+        (["--target", "7"], "class 7 does not exist: the model has 3 classes"),
+        (["--smooth", "flop"], "unknown smoothing 'flop' (did you mean 'flip'?)"),
+        (["--opacity", "2"], "opacity must be from 0 to 1, found 2"),
+        (["--errors", "0"], "errors must be at least 1, found 0"),
+        (["nowhere.png"], "nowhere.png does not exist; give image files"),
+        (["--output", "run"], "run exists and is not empty"),
+    ],
+)
+def test_explain_errors_write_nothing(
+    trained: Path, options: list[str], message: str, error_of: ErrorOf
+) -> None:
+    before = {path for path in trained.parent.rglob("*") if path.is_file()}
+    assert message in error_of("explain", "run", *options)
+    assert {path for path in trained.parent.rglob("*") if path.is_file()} == before
+    assert not (trained.parent / "explanations").exists()
+
+
+def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
+    options = ["--method", "hires-cam", "gradients", "--layers", "group3", "--images", "12"]
+    assert main.main(["trust", "run", *options, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert {(each["method"], each["layer"]) for each in values} == {
+        ("hires-cam", "group3"),
+        ("gradients", "pixels"),
+    }
+    assert main.main(["trust", "run", *options, "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "most faithful: " in out or "no method passes" in out

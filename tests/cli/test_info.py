@@ -1,0 +1,97 @@
+"""`seewhy data`, `summary`, `models`, `recipes`, `layers` and `methods`."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from seewhy.cli import main
+from seewhy.data.dataset import Dataset
+from seewhy.train.recipes import RECIPES
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.slow
+def test_data_prints_statistics_and_draws_samples(
+    workspace: Path, data: Dataset, capsys: Capture
+) -> None:
+    assert main.main(["data", "bars", "--recipe", "tiny.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "240 train, 60 test images, 3 classes, 3x8x8" in out
+    mean = data.train.images[:, 0].double().div(255).mean().item()
+    variance = data.test.images[:, 2].double().div(255).var(correction=0).item()
+    assert f"{mean:.4f}" in out
+    assert f"{variance:.4f}" in out
+    assert "0 duplicate images, 0 shared across splits" in out
+    for name in ("bars-samples.png", "bars-samples.svg", "bars-tiny-augmentations.png"):
+        assert (workspace / "figures" / name).is_file()
+        assert name in out
+
+
+def test_summary(capsys: Capture) -> None:
+    assert main.main(["summary", "resnet18"]) == 0
+    out = capsys.readouterr().out
+    assert "11,173,962" in out
+    assert "555.43" in out
+
+
+def test_models(capsys: Capture) -> None:
+    assert main.main(["models"]) == 0
+    assert "davidnet" in capsys.readouterr().out
+
+
+def test_recipes(capsys: Capture) -> None:
+    assert main.main(["recipes"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "davidnet-24 davidnet, 24 epochs, batch size 512, lr 0.45",
+        "freeze whiten:3, resolution linear:warmup",
+    ):
+        assert text in out
+    assert "lookahead" not in out  # no recipe sets it
+    assert main.main(["recipes", "davidnet-24"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["lr"] == RECIPES["davidnet-24"].lr
+
+
+def test_layers_of_a_run_and_of_a_model(trained: Path, capsys: Capture) -> None:
+    assert main.main(["layers", "run"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any(row.split() == ["*", "group3", "Group", "32", "3x3"] for row in rows)
+    assert main.main(["layers", "resnet18", "--image-size", "16"]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()]
+    starred = [row[1] for row in rows if row[:1] == ["*"] and len(row) == 5]
+    assert starred == ["layer1", "layer2", "layer3", "layer4"]
+
+
+def test_methods(capsys: Capture) -> None:
+    assert main.main(["methods"]) == 0
+    out = capsys.readouterr().out
+    assert "grad-cam++" in out
+    assert "Selvaraju" in out
+    assert "rise: masks=2000, grid=7, " in out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "models",
+        "recipes",
+        "methods",
+        "layers resnet18",
+        "evaluate run",
+        "predict run {image}",
+        "recipes demo",
+    ],
+)
+def test_tables_fit_60_columns(
+    command: str, trained: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Path(__file__).parents[2] / "docs" / "images" / "report.jpg"
+    shutil.copy(image, "photo.jpg")
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main.main(command.format(image="photo.jpg").split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert max(map(len, lines)) <= 60 or command == "recipes demo"

@@ -1,0 +1,213 @@
+"""The table of commands, exit codes, signals and pipes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seewhy.cli import main
+from seewhy.cli.info import Models
+from seewhy.cli.main import Command
+from seewhy.errors import SeewhyError, Terminated
+
+Capture = pytest.CaptureFixture[str]
+ErrorOf = Callable[..., str]
+SEEWHY = [sys.executable, "-m", "seewhy"]
+
+
+def seewhy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [*SEEWHY, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command(
+    arguments: list[str], columns: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {name for name in main.COMMANDS} <= {line[2:12].strip() for line in lines}
+    assert all(len(line) <= columns for line in lines)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_of_a_command_fits_the_terminal(
+    name: str, columns: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as stopped:
+        main.main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: seewhy {name}" in text
+    assert "None" not in text  # an optional option says in words what its default is
+    usage, *lines = text.splitlines()  # tyro does not wrap the usage line
+    assert all(len(line) <= columns for line in lines)
+
+
+@pytest.mark.parametrize("name", ["train", "compare", "find-lr"])
+def test_help_shows_the_values_of_the_named_recipe(name: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main.main([name, "davidnet-24", "--help"])
+    text = capsys.readouterr().out
+    assert "(default: 0.45)" in text
+    assert "RECIPE|FILE.toml" in text
+
+
+def test_version(capsys: Capture) -> None:
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"seewhy {main.__version__}\n"
+
+
+def test_debug_shows_the_traceback(workspace: Path, capsys: Capture) -> None:
+    assert main.main(["--debug", "train", "nowhere.toml", "--data", "bars"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (SeewhyError("no room"), 2, "seewhy: no room\n"),
+        (KeyboardInterrupt(), 130, "seewhy: Interrupted. Files written so far are kept.\n"),
+        (KeyboardInterrupt("Interrupted after step 3."), 130, "seewhy: Interrupted after step 3."),
+        (Terminated(), 143, "seewhy: Interrupted."),
+    ],
+)
+def test_exit_codes_of_errors(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    def run(options: Models) -> None:
+        raise error
+
+    monkeypatch.setitem(main.COMMANDS, "models", Command(Models, run))
+    assert main.main(["models"]) == code
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(options: Models) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(main.COMMANDS, "models", Command(Models, run))
+    with pytest.raises(ZeroDivisionError):
+        main.main(["models"])
+
+
+@pytest.mark.slow
+def test_starts_quickly_in_a_process() -> None:
+    began = time.perf_counter()
+    done = seewhy("--help")
+    assert "usage: seewhy COMMAND" in done.stdout
+    # generous, since other tests run beside it: the benchmark measures it alone
+    assert time.perf_counter() - began < 5
+    assert seewhy("--version").stdout.startswith("seewhy 0.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_errors_are_the_same_in_any_encoding(encoding: str) -> None:
+    done = seewhy("recipes", "demo", "--al", PYTHONIOENCODING=encoding)
+    assert done.returncode == 2
+    assert done.stderr == "seewhy: unknown option --al (see `seewhy recipes --help`)\n"
+
+
+@pytest.mark.slow
+def test_a_character_that_the_terminal_lacks_is_replaced() -> None:
+    done = seewhy("--help", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "usage: seewhy COMMAND ?" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_closed_pipe_ends_a_command_quietly() -> None:
+    command = f'{sys.executable} -u -m seewhy recipes | (read line; echo "$line")'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.strip()
+    assert done.stderr == ""
+
+
+def start(command: list[str], directory: Path) -> "subprocess.Popen[str]":
+    """Start a command that handles SIGINT, also if this process ignores it, as under nohup."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    began = time.monotonic()
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - began < 120
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.train
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_training_and_keeps_the_weights(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    options = ["--epochs", "1000", "--checkpoint-seconds", "0", "--output", "out"]
+    process = start([*SEEWHY, "train", "demo", "--data", "digits", *options], tmp_path)
+    try:
+        metrics = tmp_path / "out" / "metrics.jsonl"
+        wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code
+    assert "Resume with: seewhy resume out" in errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.train
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_ends_an_experiment_and_keeps_checkpoints(tmp_path: Path) -> None:
+    options = ["--vary", "lr", "0.5", "1.0", "--epochs", "500", "--seeds", "1", "--jobs", "2"]
+    command = [*SEEWHY, "compare", "demo", "--data", "digits", *options, "--output", "c"]
+    process = start([*command, "--device", "cpu"], tmp_path)
+    try:
+        checkpoints = "c/*/seed-0/checkpoints/last.pt"
+        wait_for(lambda: len(list(tmp_path.glob(checkpoints))) == 2, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    message = "Interrupted. 0 of 2 runs have finished. Resume with: seewhy resume c\n"
+    assert errors.endswith(f"seewhy: {message}")
+    for directory in tmp_path.glob("c/*/seed-0"):
+        status = json.loads((directory / "status.json").read_text())
+        assert status["status"] == "interrupted"
+    assert (tmp_path / "c" / "curves.csv").exists()

@@ -1,0 +1,52 @@
+"""`seewhy report`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seewhy.cli import main
+from seewhy.data.sources import SOURCES
+
+Capture = pytest.CaptureFixture[str]
+ErrorOf = Callable[..., str]
+
+
+@pytest.mark.slow
+def test_report_needs_the_data_once(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, error_of: ErrorOf
+) -> None:
+    assert not (trained / "report.html").exists()
+    assert not (trained / "diagnosis.npz").exists()
+    assert main.main(["report", "run", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"open: {Path('run/report.html')}\n"
+    first = (trained / "report.html").read_text()
+    accuracy = json.loads((trained / "summary.json").read_text())["accuracy"]
+    assert f"<title>tiny on bars: Test accuracy {100 * accuracy:.2f}% (60 images)</title>" in first
+
+    monkeypatch.delitem(SOURCES, "bars")
+    assert main.main(["report", "run", "--output", "mine.html", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert Path("mine.html").read_text() == first
+    assert main.main(["report", "run", "--against", "run", "--full"]) == 0
+    assert "0 errors fixed, 0 new" in (trained / "report.html").read_text()
+    assert "unknown data set 'bars'" in error_of("report", "run", "--fresh")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nowhere"], "nowhere is not a run directory (no such directory)"),
+        (["run", "--against", "nowhere"], "nowhere is not a run directory (no such directory)"),
+        (["run", "--device", "tpu"], "device 'tpu' cannot be used here"),
+    ],
+)
+def test_report_errors(trained: Path, options: list[str], message: str, error_of: ErrorOf) -> None:
+    assert message in error_of("report", *options)
+    assert not (trained / "report.html").exists()
+
+
+def test_report_of_an_unfinished_run_says_how_to_resume(trained: Path, error_of: ErrorOf) -> None:
+    (trained / "summary.json").unlink()
+    assert "seewhy resume" in error_of("report", "run")

@@ -1,0 +1,156 @@
+"""`seewhy train`, `seewhy resume` and `seewhy demo`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seewhy.cli import main
+from seewhy.errors import SeewhyError
+
+Capture = pytest.CaptureFixture[str]
+ErrorOf = Callable[..., str]
+QUIET = ["--quiet", "--no-report"]
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_train_prints_the_result_and_the_files(workspace: Path, capsys: Capture) -> None:
+    assert main.main(["train", "tiny.toml", "--data", "bars"]) == 0
+    out = capsys.readouterr().out
+    assert "Dataset(bars: 240 train, 60 test images, 3 classes, 3x8x8)" in out
+    rows = [line for line in out.splitlines() if line.split()[:1] in (["1"], ["2"], ["3"], ["4"])]
+    assert len(rows) == 4
+    assert "of 60 test images correct (95% interval " in out
+    directory = workspace / "runs" / "latest"
+    assert f"written to: {directory.resolve().relative_to(workspace)}\n" in out
+    assert "model.safetensors" in out
+    assert (directory / "model.safetensors").is_file()
+    assert "next: open runs/" in out
+    assert "<title>tiny on bars: " in (directory / "report.html").read_text()
+    assert (directory / "figures" / "confusion.png").is_file()
+
+
+@pytest.mark.train
+def test_train_applies_options_to_the_recipe(workspace: Path) -> None:
+    options = "--epochs 1 --batch-size 80 --augment crop:1 flip --seed 3 --lr 0.1"
+    command = ["train", "tiny.toml", "--data", "bars", *options.split(), *QUIET]
+    assert main.main([*command, "--name", "my run"]) == 0
+    directory = (workspace / "runs" / "latest").resolve()
+    assert directory.name.endswith("-my run")
+    written = (directory / "recipe.toml").read_text().splitlines()
+    assert {
+        "epochs = 1.0",
+        "batch_size = 80",
+        'augment = ["crop:1", "flip"]',
+        "seed = 3",
+        "lr = 0.1",
+        'name = "my run"',
+        'model = "speednet:width=0.125"',
+    } <= set(written)
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_split_seed_draws_the_splits_and_seed_does_not(workspace: Path) -> None:
+    def fingerprint(*options: str) -> str:
+        command = ["train", "demo", "--data", "digits", "--epochs", "0.1", *QUIET, *options]
+        name = "".join(options).strip("-")
+        assert main.main([*command, "--output", name]) == 0
+        environment = json.loads((workspace / name / "env.json").read_text())
+        return str(environment["data"]["fingerprint"])
+
+    first = fingerprint("--seed", "0")
+    assert fingerprint("--seed", "1") == first
+    assert fingerprint("--split-seed", "1") != first
+
+
+@pytest.mark.train
+def test_the_recipe_of_a_run_trains_it_again(trained: Path) -> None:
+    command = ["train", "run/recipe.toml", "--data", "bars", "--output", "again", *QUIET]
+    assert main.main(command) == 0
+    first, again = (
+        json.loads((path / "summary.json").read_text())
+        for path in (trained, trained.parent / "again")
+    )
+    assert first["test_loss"] == again["test_loss"]
+
+
+def test_an_existing_run_directory_is_not_changed(trained: Path, error_of: ErrorOf) -> None:
+    before = (trained / "summary.json").read_bytes()
+    message = error_of("train", "tiny.toml", "--data", "bars", "--output", "run")
+    assert message == (
+        "seewhy: run exists and is not empty (nothing was changed); "
+        "name another directory, or remove it"
+    )
+    assert (trained / "summary.json").read_bytes() == before
+
+
+def test_an_empty_output_directory_stays_after_an_error(workspace: Path, error_of: ErrorOf) -> None:
+    (workspace / "mine" / "run").mkdir(parents=True)
+    options = ["--augment", "crop:9", "--output", "mine/run"]
+    error_of("train", "tiny.toml", "--data", "bars", *options)
+    assert (workspace / "mine" / "run").is_dir()
+
+
+@pytest.mark.train
+def test_a_run_without_a_report_is_partly_done(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(*arguments: object, **options: object) -> Path:
+        raise SeewhyError("there is no room")
+
+    monkeypatch.setattr("seewhy.reporting.page.report", fail)
+    assert main.main(["train", "tiny.toml", "--data", "bars", "--output", "run"]) == 1
+    printed = capsys.readouterr()
+    assert "no report was written: there is no room" in printed.err
+    assert "of 60 test images correct" in printed.out
+    assert "next: seewhy report run" in printed.out
+    assert not (workspace / "run" / "report.html").exists()
+
+
+@pytest.mark.train
+def test_resume_continues_an_interrupted_run(
+    trained: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["train", "tiny.toml", "--data", "bars", "--output", "part", *QUIET]
+    with monkeypatch.context() as patch:
+        patch.setattr("seewhy.runs.training.make_result", interrupt)
+        assert main.main(command) == 130
+    assert not (workspace / "part" / "summary.json").exists()
+    assert main.main(["resume", "part", *QUIET]) == 0
+    assert "of 60 test images correct" in capsys.readouterr().out
+    whole, resumed = (
+        json.loads((workspace / name / "summary.json").read_text()) for name in ("run", "part")
+    )
+    assert whole["test_loss"] == resumed["test_loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["run"], "finished"),
+        (["run", "--jobs", "2"], "--jobs and --backend are for experiments; run is not one"),
+        (["run", "--backend", "dask"], "--jobs and --backend are for experiments"),
+        (["run", "--device", "tpu"], "finished"),
+    ],
+)
+def test_resume_errors(trained: Path, options: list[str], message: str, error_of: ErrorOf) -> None:
+    assert message in error_of("resume", *options)
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_demo_reaches_98_percent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["demo"]) == 0
+    summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
+    assert summary["accuracy"] >= 0.98
+    assert summary["test_images"] == 359
+    assert "written to: " in capsys.readouterr().out

@@ -1,0 +1,20 @@
+"""Signals while runs of an experiment are under way."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from seewhy.errors import Terminated
+from seewhy.experiments.parallel import _stoppable
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_signal_asks_to_stop_and_decides_what_is_raised() -> None:
+    for number, expected in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)):
+        with pytest.raises(KeyboardInterrupt) as raised, _stoppable() as stopping:
+            os.kill(os.getpid(), number)
+            assert stopping.is_set()
+            raise KeyboardInterrupt
+        assert type(raised.value) is expected
