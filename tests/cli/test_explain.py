@@ -62,6 +62,8 @@ def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
         (["--layers", "group4"], "unknown layer 'group4' (did you mean 'group"),
         (["--target", "lvel"], "unknown target 'lvel' (did you mean 'level'?)"),
         (["--target", "7"], "class 7 does not exist: the model has 3 classes"),
+        (["--target", "level-slanting"], "or a pair such as ('predicted', 'runner-up')"),
+        (["--target", "true", "level", "7"], "one class, or two for a difference of logits, found"),
         (["--smooth", "flop"], "unknown smoothing 'flop' (did you mean 'flip'?)"),
         (["--opacity", "2"], "opacity must be from 0 to 1, found 2"),
         (["--errors", "0"], "errors must be at least 1, found 0"),
