@@ -40,7 +40,7 @@ def test_help_lists_every_command(
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {name for name in main.COMMANDS} <= {line[2:12].strip() for line in lines}
+    assert set(main.COMMANDS) <= {line[2:12].strip() for line in lines}
     assert all(len(line) <= columns for line in lines)
 
 
@@ -56,7 +56,7 @@ def test_help_of_a_command_fits_the_terminal(
     text = capsys.readouterr().out
     assert f"usage: seewhy {name}" in text
     assert "None" not in text  # an optional option says in words what its default is
-    usage, *lines = text.splitlines()  # tyro does not wrap the usage line
+    lines = text.splitlines()[1:]  # tyro does not wrap the usage line
     assert all(len(line) <= columns for line in lines)
 
 

@@ -1,7 +1,6 @@
 """`seewhy explain`, `seewhy trust`, `seewhy layers` and `seewhy methods`."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +51,7 @@ def explain(options: Explain) -> int:
     from seewhy.attribution.methods import bind_methods
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
-    from seewhy.runs.directory import check_empty, new_directory
+    from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.explain_files import (
         ExplainOptions,
         ImageFile,
@@ -67,6 +66,8 @@ def explain(options: Explain) -> int:
     if not 0 <= options.opacity <= 1:
         raise SeewhyError(f"opacity must be from 0 to 1, found {options.opacity:g}")
     bind_methods(options.method)
+    target = _one_or_pair(options.target)
+    requested = ExplainOptions(options.method, options.layers, target, options.smooth)
     if options.output is not None:
         check_empty(options.output)
     files = [file for path in options.images for file in image_files(path)]
@@ -80,19 +81,10 @@ def explain(options: Explain) -> int:
     else:
         images = error_images(subject.run, options.errors)
     name = options.method[0].partition(":")[0]
-    directory = options.output or new_directory(name, "explanations")
-    asked = ExplainOptions(
-        options.method, options.layers, _one_or_pair(options.target), options.smooth
-    )
-    try:
+    with run_directory(name, options.output, root="explanations") as directory:
         explanation = write_explanations(
-            subject, images, asked, directory, options.opacity, options.quiet
+            subject, images, requested, directory, options.opacity, options.quiet
         )
-    finally:
-        if options.output is None:  # remove the new directories if they stayed empty
-            for empty in (directory, directory.parent):
-                with suppress(OSError):
-                    empty.rmdir()
     if not options.quiet:
         tables.print_explanation(explanation, directory)
     return int(len(explanation.logits) < len(images))

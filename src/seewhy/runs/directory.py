@@ -69,13 +69,15 @@ def new_directory(name: str, root: str | Path = "runs") -> Path:
 
 
 @contextmanager
-def run_directory(name: str, output: Path | None = None) -> Iterator[Path]:
+def run_directory(
+    name: str, output: Path | None = None, root: str | Path = "runs"
+) -> Iterator[Path]:
     """`output` if it is empty or missing, else a new directory, removed again if it stays empty."""
     if output is not None:
         check_empty(output)
         yield output
         return
-    directory = new_directory(name)
+    directory = new_directory(name, root)
     try:
         yield directory
     finally:
