@@ -22,6 +22,11 @@ def signed_points(share: float, digits: int = 1) -> str:
     return f"{100 * share:+.{digits}f}".replace("-", "−")
 
 
+def p_value(p: float) -> str:
+    """`p = 0.037`, or `p < 0.0001`."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
 def round_up(threshold: float) -> str:
     """A threshold in [0, 1], rounded up, with enough digits to stay below 1."""
     for digits in range(3, 9):
@@ -63,3 +68,9 @@ def layer_labels(layers: Sequence[str]) -> dict[str, str]:
     middle = [f"middle {place}" if between > 1 else "middle" for place in range(1, between + 1)]
     depths = ["early", *middle, "late"] if len(layers) > 1 else ["last"] * len(layers)
     return {layer: f"{depth} ({layer})" for layer, depth in zip(layers, depths, strict=True)}
+
+
+def map_name(method: str, layer: str, layers: Sequence[str]) -> str:
+    """A kind of heat map, as `grad-cam at the late layer (layer4)`."""
+    depth, name = layer_labels(layers)[layer].split(" (", 1)
+    return f"{method} at the {depth} layer ({name}"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seewhy.files import csv_text
-from seewhy.reporting.formatting import percent, percent_interval, round_up, signed_points
+from seewhy.reporting.formatting import p_value, percent, percent_interval, round_up, signed_points
 from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.svg import inline_svg
 
@@ -76,6 +76,6 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.globals["sprite_html"] = sprite_html
-    filters = (percent, percent_interval, round_up, signed_points)
+    filters = (p_value, percent, percent_interval, round_up, signed_points)
     environment.filters |= {function.__name__: function for function in filters}
     return environment

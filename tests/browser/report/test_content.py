@@ -114,7 +114,7 @@ def test_the_labels_in_doubt_can_be_downloaded(read, reports, javascript):
 
 
 def test_the_comparison_is_of_the_two_runs(read, reports):
-    before, after = reports.before.test.correct, reports.test.correct
+    before, after = reports.before.predictions.correct, reports.test.correct
     fixed, broken = int((~before & after).sum()), int((before & ~after).sum())
     assert fixed != broken  # or else it could not be seen which is which
     section = read(reports.page).page.locator("#comparison")

@@ -1,14 +1,15 @@
 """Comparison: which errors a run fixed relative to another, and which are new."""
 
-from seewhy.diagnosis.paired import compare_predictions
+from seewhy.diagnosis.paired import PairedComparison, compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.figures.paired import paired_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, signed_points
+from seewhy.reporting.formatting import count, p_value, signed_points
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
 MOST_IMAGES = 48  # of a gallery
+SIGNIFICANCE = 0.05
 
 
 def comparison_section(context: ReportContext, sprites: Sprites) -> Section | None:
@@ -41,14 +42,22 @@ def comparison_section(context: ReportContext, sprites: Sprites) -> Section | No
         galleries=galleries,
         sprites=sprites,
     )
+    finding = _finding(comparison, _short_name(context.baseline))
+    return Section("Comparison", finding, html, figures=figures)
+
+
+def _finding(comparison: PairedComparison, baseline: str) -> str:
     low, high = (signed_points(bound, 2) for bound in comparison.interval)
-    finding = (
-        f"Compared with {_short_name(context.baseline)}, accuracy changes by "
-        f"{signed_points(comparison.change, 2)} points (95% CI {low} to {high}, "
-        f"p = {comparison.p_value:.2g}): {count(len(comparison.fixed), 'error')} fixed, "
+    if comparison.p_value >= SIGNIFICANCE:
+        verdict = f"Accuracy does not differ significantly from {baseline}"
+    else:
+        direction = "higher" if comparison.change > 0 else "lower"
+        verdict = f"Accuracy is significantly {direction} than that of {baseline}"
+    return (
+        f"{verdict}: {signed_points(comparison.change, 2)} points (95% CI {low} to {high}, "
+        f"{p_value(comparison.p_value)}); {count(len(comparison.fixed), 'error')} fixed, "
         f"{len(comparison.broken):,} new."
     )
-    return Section("Comparison", finding, html, figures=figures)
 
 
 def _name(context: ReportContext) -> str:

@@ -12,7 +12,7 @@ from seewhy.reporting.sections.robustness import (
 )
 from seewhy.reporting.sprites import Sprites
 
-Sentence = tuple[str, str]  # the text, and the key of the section with the details
+Item = tuple[str, str, str]  # key and title of a section, and its main result
 
 
 def overview_section(context: ReportContext, sprites: Sprites) -> Section:
@@ -22,35 +22,38 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
         f"Test accuracy is {percent(result.accuracy, 2)} "
         f"(95% CI {percent_interval(result.interval, 2)}, {count(result.test_images, 'image')})."
     )
-    sentences = [
-        _confusion(context),
-        _calibration(context),
-        (attack_summary(context.diagnosis), "robustness"),
-        (corruption_summary(context.diagnosis), "robustness"),
+    diagnosis = context.diagnosis
+    items = [
+        ("classes", "Classes", _confusion(context)),
+        ("calibration", "Calibration", _calibration(context)),
+        (
+            "robustness",
+            "Robustness",
+            f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}",
+        ),
         _starting_point(context),
     ]
     html = render(
         "sections/overview.html",
-        sentences=[sentence for sentence in sentences if sentence is not None],
+        items=[item for item in items if item is not None],
         numbers=_numbers(context),
     )
     return Section("Overview", finding, html)
 
 
-def _confusion(context: ReportContext) -> Sentence:
+def _confusion(context: ReportContext) -> str:
     pairs = worst_confusions(context.predictions, 1)
     if not pairs:
-        return "No test image is misclassified.", "classes"
+        return "No test image is misclassified."
     [pair] = pairs
     true, predicted = (context.predictions.classes[index] for index in (pair.true, pair.predicted))
-    text = (
+    return (
         f"The most frequent confusion is {true} predicted as {predicted}: "
         f"{count(pair.images, 'image')}, {percent(pair.share)} of all errors."
     )
-    return text, "classes"
 
 
-def _calibration(context: ReportContext) -> Sentence:
+def _calibration(context: ReportContext) -> str:
     text = f"{confidence_summary(context.predictions)}, ECE {percent(context.calibration.ece)}"
     scaling = helpful_scaling(context)
     if scaling is not None:
@@ -58,10 +61,10 @@ def _calibration(context: ReportContext) -> Sentence:
             f", reduced to {percent(scaling.after.ece)} by temperature scaling "
             f"(T = {scaling.temperature:.2f})"
         )
-    return f"{text}.", "calibration"
+    return f"{text}."
 
 
-def _starting_point(context: ReportContext) -> Sentence | None:
+def _starting_point(context: ReportContext) -> Item | None:
     """The weak slice with the most errors, else the suspected label errors, else the errors."""
     predictions, slices = context.predictions, context.diagnosis.slices
     errors = int((~predictions.correct).sum())
@@ -73,14 +76,14 @@ def _starting_point(context: ReportContext) -> Sentence | None:
             f"Start with the slice “{worst.description}”: {count(worst.images, 'image')}, "
             f"accuracy {percent(worst.accuracy)}, {percent(share)} of all errors."
         )
-        return text, "slices"
+        return "slices", "Weak slices", text
     if issues:
         text = (
             f"Start with the {count(issues, 'suspected label error')}: "
             "wrong labels count correct predictions as errors."
         )
-        return text, "label-issues"
-    return ("Start with the most confident errors.", "errors") if errors else None
+        return "label-issues", "Label issues", text
+    return ("errors", "Errors", "Start with the most confident ones.") if errors else None
 
 
 def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:
@@ -93,7 +96,7 @@ def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:
         (percent(context.calibration.ece), "calibration error (ECE)", "calibration"),
         (
             percent(attack.accuracy),
-            f"adversarial accuracy, ε = {attack.epsilon}",
+            f"adversarial accuracy (ε\u00a0=\u00a0{attack.epsilon})",
             "robustness",
         ),
         (

@@ -12,7 +12,7 @@ from seewhy.figures.robustness import (
     corruption_samples_figure,
 )
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, layer_labels, percent
+from seewhy.reporting.formatting import count, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
@@ -44,7 +44,7 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
         corruption_figure=figure_html(
             figures["corruptions"], "corruptions", "Accuracy by corruption and strength"
         ),
-        attack_headers=["attack", "#none", *(f"#ε = {epsilon}" for epsilon in epsilons)],
+        attack_headers=["attack", "#none", *(f"#{epsilon}" for epsilon in epsilons)],
         attack_rows=[(name.upper(), *cells) for name, *cells in _rows(attacks)],
         attacked=count(attacks[0].images, "test image"),
         corruption_headers=[
@@ -129,4 +129,4 @@ def _map_name(diagnosis: Diagnosis) -> str:
     if diagnosis.saliency is None:
         return ""
     best = diagnosis.saliency.best
-    return f"{best.method}, {layer_labels(diagnosis.saliency.maps.layers)[best.layer]}"
+    return map_name(best.method, best.layer, diagnosis.saliency.maps.layers)

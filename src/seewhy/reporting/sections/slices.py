@@ -8,7 +8,7 @@ from seewhy.figures.slices import class_attribution_figure, shown_classes, slice
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import (
     count,
-    layer_labels,
+    map_name,
     percent,
     percent_interval,
     prediction_label,
@@ -75,8 +75,7 @@ def _average_maps(saliency: Saliency, classes: tuple[str, ...]) -> list[tuple[in
 
 
 def _map_name(saliency: Saliency) -> str:
-    best = saliency.best
-    return f"{best.method}, {layer_labels(saliency.maps.layers)[best.layer]}"
+    return map_name(saliency.best.method, saliency.best.layer, saliency.maps.layers)
 
 
 def _question(shortcut: Shortcut, saliency: Saliency, context: ReportContext) -> str:

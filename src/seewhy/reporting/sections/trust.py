@@ -4,7 +4,7 @@ from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.saliency import MIN_MAP_SIDE
 from seewhy.figures.trust import trust_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, layer_labels, percent
+from seewhy.reporting.formatting import count, layer_labels, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
@@ -28,10 +28,10 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section:
         html = render("sections/trust.html", unexplained=context.diagnosis.saliency_error)
         return Section(TITLE, "No heat maps: the model cannot be explained.", html)
     scores, labels = saliency.scores, layer_labels(saliency.maps.layers)
-    first, passed = scores[0], sum(score.trusted for score in scores)
+    first, best, passed = scores[0], saliency.best, sum(score.trusted for score in scores)
     finding = (
         f"{passed} of {len(scores)} combinations of method and layer pass both checks. "
-        f"The most faithful is {first.method} at {labels[first.layer]}, "
+        f"The most faithful is {map_name(first.method, first.layer, saliency.maps.layers)}, "
         f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
     has_masks = first.pointing is not None
@@ -42,8 +42,8 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section:
         figure=figure_html(figures["trust"], "trust", "Faithfulness of each method and layer"),
         headers=[*HEADERS, *(MASK_HEADERS if has_masks else ())],
         rows=[_row(score, labels) for score in scores],
-        best=saliency.best,
-        layer=labels[saliency.best.layer],
+        passed=best.trusted,
+        map_name=map_name(best.method, best.layer, saliency.maps.layers),
         smallest_side=MIN_MAP_SIDE,
         images=count(saliency.images, "test image"),
     )
