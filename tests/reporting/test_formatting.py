@@ -6,6 +6,8 @@ from seewhy.reporting.formatting import (
     count,
     duration,
     layer_labels,
+    map_name,
+    p_value,
     percent,
     percent_interval,
     prediction_label,
@@ -30,6 +32,11 @@ def test_percent_interval_has_one_percent_sign() -> None:
 def test_signed_points_has_a_sign() -> None:
     assert [signed_points(value) for value in (0.0126, -0.0126, 0)] == ["+1.3", "−1.3", "+0.0"]
     assert signed_points(0.00137, 2) == "+0.14"
+
+
+def test_p_value_has_a_lower_limit() -> None:
+    texts = [p_value(p) for p in (0.56321, 0.0001, 0.00009, 0, 1)]
+    assert texts == ["p = 0.56", "p = 0.0001", "p < 0.0001", "p < 0.0001", "p = 1"]
 
 
 def test_count_has_a_plural() -> None:
@@ -92,3 +99,9 @@ def test_prediction_label_names_both_classes() -> None:
 )
 def test_layer_labels_name_the_depth(layers: list[str], labels: list[str]) -> None:
     assert layer_labels(layers) == dict(zip(layers, labels, strict=True))
+
+
+def test_map_name_names_method_and_layer() -> None:
+    assert map_name("grad-cam", "c.1 (x)", ["a", "b", "c.1 (x)"]) == (
+        "grad-cam at the late layer (c.1 (x))"
+    )

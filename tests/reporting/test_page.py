@@ -319,7 +319,7 @@ def test_render_page_renders_only_the_gallery_again(
     left, top = -int(stub_html[2]), -int(stub_html[3])
     shown = sheets[stub_html[1]][top : top + 12, left : left + 12]
     thumbnails = context.diagnosis.thumbnails
-    [expected] = thumbnails.images[thumbnails.index == tile]
+    [expected] = thumbnails.images[thumbnails.indices == tile]
     np.testing.assert_array_equal(shown, expected.permute(1, 2, 0).numpy())
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seewhy.data.dataset import Dataset
+from seewhy.diagnosis.paired import compare_predictions
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.images import report_images
 from seewhy.reporting.page import render_page
@@ -216,7 +217,10 @@ def test_comparison_reports_fixed_and_new_errors(
     section = SECTIONS["comparison"](both, Sprites(report_images(both)))
     assert section is not None
     change = f"{100 * (fixed - new) / 120:+.2f} points".replace("-", "−")
-    assert section.finding.startswith(f"Compared with later, accuracy changes by {change}")
-    assert f": {fixed} error{'s' * (fixed != 1)} fixed, {new} new." in section.finding
+    p_value = compare_predictions(both.baseline.predictions, both.predictions).p_value
+    words = "does not differ significantly" if p_value >= 0.05 else "is significantly"
+    assert section.finding.startswith(f"Accuracy {words}")
+    assert f" later: {change} (95% CI " in section.finding
+    assert f"; {fixed} error{'s' * (fixed != 1)} fixed, {new} new." in section.finding
     labels = re.findall(r'aria-label="(true [^"]*, before [^"]*, after [^"]*)"', section.html)
     assert len(labels) == fixed + new  # each is an error of one of the two, which has its image

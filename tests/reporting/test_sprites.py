@@ -30,7 +30,7 @@ def noise(count: int, *shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 5), (3, 64, 64), (1, 8, 8)])
-def test_a_tile_is_the_image_to_the_last_bit(shape: tuple[int, int, int]) -> None:
+def test_small_images_are_lossless(shape: tuple[int, int, int]) -> None:
     images = noise(70, *shape)
     sprites = Sprites({("test", index): image for index, image in enumerate(images)})
     tiles = [sprites["test", index] for index in reversed(range(70))]
@@ -44,7 +44,7 @@ def test_a_tile_is_the_image_to_the_last_bit(shape: tuple[int, int, int]) -> Non
         assert decoded(sheet.url).shape == (sheet.height, sheet.width, 3)
 
 
-def test_each_image_is_there_once_and_only_what_was_asked_for() -> None:
+def test_sheets_hold_each_image_that_was_looked_up_once() -> None:
     sprites = Sprites(dict(enumerate(noise(20, 3, 4, 4))))
     first = [sprites[index] for index in (3, 9, 3, 3)]
     assert first[0] == first[2] == first[3] != first[1]
@@ -57,7 +57,7 @@ def test_each_image_is_there_once_and_only_what_was_asked_for() -> None:
     assert first[0] == places[3]
 
 
-def test_there_is_nothing_of_what_is_not_there() -> None:
+def test_missing_images_have_no_sprite() -> None:
     sprites = Sprites({"a": noise(1, 3, 4, 4)[0]})
     assert sprites["b"] is None
     assert sprites.sheets() == []
@@ -66,7 +66,7 @@ def test_there_is_nothing_of_what_is_not_there() -> None:
     assert empty.sheets() == []
 
 
-def test_images_of_unlike_sizes_are_centered_on_white() -> None:
+def test_images_of_unlike_sizes_are_padded_with_white() -> None:
     images: dict[Any, Tensor] = {
         "wide": noise(1, 3, 4, 10)[0] // 2,
         "high": noise(1, 3, 8, 3)[0] // 2,
@@ -91,7 +91,7 @@ def test_images_of_unlike_sizes_are_centered_on_white() -> None:
         assert (found == 255).all()
 
 
-def test_large_images_are_kept_as_photographs_are() -> None:
+def test_large_images_are_compressed() -> None:
     ramp = torch.linspace(0, 255, 96)
     image = torch.stack(
         [ramp.expand(80, 96), ramp.flip(0).expand(80, 96), torch.full((80, 96), 90.0)]
@@ -104,3 +104,12 @@ def test_large_images_are_kept_as_photographs_are() -> None:
     assert 0 < error.mean() < 4
     grainy = noise(1, 3, 96, 96)[0].permute(1, 2, 0)
     assert len(data_url(grainy, lossless=False)) < 0.7 * len(data_url(grainy, lossless=True))
+
+
+def test_copy_leaves_the_sprites_unchanged() -> None:
+    sprites = Sprites(dict(enumerate(noise(3, 3, 4, 4))))
+    first = sprites[2]
+    copy = sprites.copy()
+    assert (copy[2], copy[0]) == (first, Sprite(0, 4, 0))
+    assert list(sprites.used) == [2]
+    assert sprites[1] == Sprite(0, 4, 0)
