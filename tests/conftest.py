@@ -91,7 +91,7 @@ def bars(count: int, seed: int) -> Split:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data() -> Dataset:
     """Three classes of bars, 240 for training and 60 for testing."""
     return Dataset(
@@ -99,7 +99,7 @@ def data() -> Dataset:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """Learns the bars in a second."""
     return Recipe(

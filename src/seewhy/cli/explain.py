@@ -1,7 +1,7 @@
 """`seewhy explain`, `seewhy trust`, `seewhy layers` and `seewhy methods`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,14 +51,15 @@ def explain(options: Explain) -> int:
     from seewhy.attribution.methods import bind_methods
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
+    from seewhy.models.classifier import as_classifier
     from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.explain_files import (
         ExplainOptions,
         ImageFile,
         error_images,
-        open_explained_model,
         write_explanations,
     )
+    from seewhy.runs.run import Run, open_classifier
     from seewhy.train.device import find_device
 
     if options.errors < 1:
@@ -67,24 +68,25 @@ def explain(options: Explain) -> int:
         raise SeewhyError(f"opacity must be from 0 to 1, found {options.opacity:g}")
     bind_methods(options.method)
     target = _one_or_pair(options.target)
-    requested = ExplainOptions(options.method, options.layers, target, options.smooth)
+    requested = ExplainOptions(
+        options.method, options.layers, target, options.smooth, options.opacity
+    )
     if options.output is not None:
         check_empty(options.output)
     files = [file for path in options.images for file in image_files(path)]
-    subject = open_explained_model(options.model, find_device(options.device), options.image_size)
+    opened = open_classifier(options.model, find_device(options.device), options.image_size)
     if files:
         images = [ImageFile(str(file), file) for file in files]
-    elif subject.run is None:
+    elif isinstance(opened, Run):
+        images = error_images(opened, options.errors)
+    else:
         raise SeewhyError(
             f"explain needs at least one image, as in `seewhy explain {options.model} photo.jpg`"
         )
-    else:
-        images = error_images(subject.run, options.errors)
     name = options.method[0].partition(":")[0]
     with run_directory(name, options.output, root="explanations") as directory:
-        explanation = write_explanations(
-            subject, images, requested, directory, options.opacity, options.quiet
-        )
+        classifier = replace(as_classifier(opened), precision="fp32")
+        explanation = write_explanations(classifier, images, requested, directory, options.quiet)
     if not options.quiet:
         tables.print_explanation(explanation, directory)
     return int(len(explanation.logits) < len(images))

@@ -1,4 +1,4 @@
-"""Explaining image files or a run's mistakes, and writing what comes of it: a grid of overlays, the raw maps, single overlays."""
+"""Explain image files or a run's errors, and write an image grid, overlays and the maps."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.attribution.explanation import PIXELS, Explanation, concatenate, explain
 from seewhy.attribution.layers import resolve_layers
@@ -17,166 +17,144 @@ from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
 from seewhy.attribution.target import Target
-from seewhy.data.dataset import Split
-from seewhy.data.decode import (
-    DEFAULT_PREPROCESSING,
-    Encoded,
-    Preprocessing,
-    crop_box,
-    decode_image,
-    open_image,
-    to_pixels,
-    upright_size,
-)
+from seewhy.data.decode import Encoded, crop_box, open_image, to_pixels, upright_size
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import most_confident_errors
 from seewhy.errors import SeewhyError
-from seewhy.figures.explanations import MAX_BLOCKS, MAX_COLUMNS, explanation_figure, overlay
+from seewhy.figures.explanations import (
+    MAX_BLOCKS,
+    MAX_COLUMNS,
+    MAX_ROWS,
+    OPACITY,
+    explanation_figure,
+    overlay,
+)
 from seewhy.figures.style import save_figure
 from seewhy.files import make_directory, write_atomically
-from seewhy.models.classifier import Classifier, pretrained_classifier
-from seewhy.models.registry import MODELS
-from seewhy.notation import parse
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import note, progress
-from seewhy.runs.run import Run, open_run
+from seewhy.runs.prediction import check_image_shape, read_image
+from seewhy.runs.run import Run
 
-AT_ONCE = 64  # images that are decoded and explained together
-ON_GRID = 50  # images that the grid shows
-
-
-@dataclass(frozen=True, eq=False)
-class ExplainedModel:
-    """A network to be explained, from a run or with published weights."""
-
-    model: nn.Module  # in evaluation mode
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]  # (C, H, W)
-    run: Run | None
-    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
+BATCH_SIZE = 64  # images that are decoded and explained together
+GRID_ROWS = MAX_ROWS  # images in the grid
 
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """How images are to be explained: the arguments of `explain`."""
+    """How to explain images: arguments of `explain`, and the opacity of overlays."""
 
     methods: Sequence[str] = ("grad-cam",)
     layers: Sequence[str] = ("auto",)
     target: Target = "predicted"
     smooth: str = "none"
+    opacity: float = OPACITY  # of the overlay at the maximum of a map, in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image to be explained: where it comes from, and its class where that is known."""
+    """An image to explain, encoded or as pixels."""
 
     name: str
     source: Encoded
-    label: int | None = None
-
-
-def open_explained_model(
-    name: str, device: torch.device | str = "cpu", image_size: int | None = None
-) -> ExplainedModel:
-    """The network of a run directory, or `timm:NAME` or `torchvision:NAME` with its published weights.
-
-    `image_size` is the side of the images for published weights, by default the one that they were made for. Raises
-    SeewhyError for what is neither, and for a network without weights.
-    """
-    if parse(name)[0] in MODELS and not Path(name).is_dir():
-        classifier = pretrained_classifier(name, device, image_size)
-        shape = classifier.image_shape
-        assert shape is not None
-        return ExplainedModel(
-            classifier.model, classifier.classes, shape, None, classifier.preprocessing
-        )
-    if image_size is not None:
-        raise SeewhyError(
-            f"image_size is for published weights; {name} takes what it was trained on"
-        )
-    run = open_run(name, device)
-    return ExplainedModel(run.model, run.classes, run.image_shape, run)
+    label: int | None = None  # index of the true class, if it is known
 
 
 def error_images(run: Run, count: int) -> list[ImageFile]:
-    """The `count` test images that the run's network is most surely wrong about, the most confident mistake first.
+    """The run's most confident errors on its test split.
 
-    With the recipe's test-time augmentation, so that the image alone may once in a while be classified correctly.
+    The predictions are those of the run, with its test-time augmentation, so the model may classify
+    an image correctly without it.
+
+    Args:
+        run: A finished run, whose data can be loaded again.
+        count: Number of images, at most.
+
+    Raises:
+        SeewhyError: If the run has not finished or has no errors, or its data has changed.
     """
-    if run.predictions is None:
+    predictions = run.predictions
+    if predictions is None:
         raise SeewhyError(
-            f"{run.directory} did not come to its end, so its mistakes are not known; give image files"
+            f"{run.directory} has not finished, so its errors are unknown; name image files"
         )
-    split = _test_split(run)
-    chosen = most_confident_errors(run.predictions, count)
-    if not len(chosen):
+    split = reload_data(run.data).test
+    indices = most_confident_errors(predictions, count).tolist()
+    if not indices:
         raise SeewhyError(
-            f"the network makes no mistake on the {len(split)} test images; give image files to explain"
+            f"the model has no errors on the {len(split)} test images; name image files to explain"
         )
     return [
         ImageFile(
             split.names[index],
             split.images[index].permute(1, 2, 0).numpy(),
-            int(run.predictions.labels[index]),
+            int(predictions.labels[index]),
         )
-        for index in chosen.tolist()
+        for index in indices
     ]
 
 
 def write_explanations(
-    subject: ExplainedModel,
-    pictures: Sequence[ImageFile],
-    asked: ExplainOptions,
+    classifier: ClassifierLike,
+    images: Sequence[ImageFile],
+    options: ExplainOptions,
     directory: Path,
-    opacity: float = 0.5,
     quiet: bool = False,
 ) -> Explanation:
-    """Explain pictures of any size and write `grid.svg` and `.png`, `maps.npz` and `overlays/` into `directory`.
+    """Explain images of any size and write grid.svg, grid.png, maps.npz and overlays/.
 
-    A grid shows at most 50 pictures; the overlays are of the size of their originals. Pictures that cannot be read are left out,
-    and said. Raises SeewhyError where none can, before anything is written.
+    The grid shows the first 50 images; an overlay has the size of its image. Images that cannot be
+    read are reported and left out.
+
+    Args:
+        classifier: A run, or a Classifier with an image shape.
+        images: Images to explain; labels are used if all of them have one.
+        options: Methods, layers, target, smoothing and opacity.
+        directory: Directory to write; it is made.
+        quiet: Show no progress, and report nothing.
+
+    Returns:
+        The explanation of all images that could be read.
+
+    Raises:
+        SeewhyError: If no image can be read, or there are more maps than a grid holds. Nothing is
+            written then.
     """
-    names = _unique([Path(picture.name).stem for picture in pictures])
-    parts: list[Explanation] = []
-    done: list[ImageFile] = []
-    shown: list[Tensor] = []
-    bad: list[str] = []
-    with progress("explaining", len(pictures), quiet) as advance:
-        for start in range(0, len(pictures), AT_ONCE):
-            some = pictures[start : start + AT_ONCE]
-            read = list(_read(some, names[start : start + AT_ONCE], subject, bad))
-            if not read:
+    classifier = as_classifier(classifier)
+    check_image_shape(classifier)
+    stems = _unique_stems([Path(image.name).stem for image in images])
+    explanations: list[Explanation] = []
+    explained: list[ImageFile] = []
+    grid: list[Tensor] = []
+    failures: list[str] = []
+    with progress("explaining", len(images), quiet) as advance:
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = slice(start, start + BATCH_SIZE)
+            loaded = list(_load(images[batch], stems[batch], classifier, failures))
+            advance(len(images[batch]))
+            if not loaded:
                 continue
-            pixels = torch.stack([image for *_, image in read])
-            part = _explained(subject, pixels, asked, _labels([picture for picture, *_ in read]))
-            if not parts:
-                _check_grid(part)
-                asked = replace(
-                    asked,
-                    layers=[layer for layer in part.layers if layer != PIXELS] or asked.layers,
-                )  # for all
+            pixels = torch.stack([image.pixels for image in loaded])
+            explanation = _explain(classifier, pixels, options, [image.file for image in loaded])
+            if not explanations:
+                _check_grid(explanation)
+                layers = [layer for layer in explanation.layers if layer != PIXELS]
+                options = replace(options, layers=layers or options.layers)  # for all batches
                 make_directory(directory / "overlays")
-            for place, (picture, name, _) in enumerate(read):
-                _write_overlays(
-                    picture,
-                    directory / "overlays" / name,
-                    part.take(slice(place, place + 1)),
-                    subject,
-                    opacity,
-                )
-            advance(len(some))
-            shown.append(pixels[: max(0, ON_GRID - len(done))])
-            parts.append(part)
-            done += [picture for picture, *_ in read]
-    if not parts:
-        raise SeewhyError(f"none of the {len(pictures)} images can be read: {bad[0]}")
-    whole = concatenate(parts)
-    _write_maps(directory / "maps.npz", whole, [picture.name for picture in done])
-    save_figure(
-        explanation_figure(torch.cat(shown), whole.take(slice(ON_GRID)), opacity),
-        directory / "grid",
-    )
-    for problem in bad:
-        note(f"left out: {problem}", quiet)
+            for index, image in enumerate(loaded):
+                one = explanation.take(slice(index, index + 1))
+                _write_overlays(image, directory / "overlays", one, classifier, options.opacity)
+            grid.append(pixels[: max(0, GRID_ROWS - len(explained))])
+            explanations.append(explanation)
+            explained += [image.file for image in loaded]
+    if not explanations:
+        raise SeewhyError(f"none of the {len(images)} images can be read: {failures[0]}")
+    whole = concatenate(explanations)
+    _write_maps(directory / "maps.npz", whole, [image.name for image in explained])
+    figure = explanation_figure(torch.cat(grid), whole.take(slice(GRID_ROWS)), options.opacity)
+    save_figure(figure, directory / "grid")
+    for failure in failures:
+        note(f"left out: {failure}", quiet)
     return whole
 
 
@@ -188,112 +166,121 @@ def trust_of_run(
     count: int,
     quiet: bool = False,
 ) -> tuple[TrustScore, ...]:
-    """`trust` on `count` images of a run's test split, drawn at random but always the same; with its masks, if it has any."""
+    """`trust` on random test images of a run, the same every time.
+
+    Args:
+        run: A run whose data can be loaded again; masks of its data are used.
+        methods: Names of attribution methods, with settings.
+        layers: Names of layers, or ("auto",).
+        target: What to explain, see `explain`.
+        count: Number of images, at least 2.
+        quiet: Show no progress.
+
+    Raises:
+        SeewhyError: If `count` is too small, a name is unknown, or the data of the run has changed.
+    """
     if count < 2:
         raise SeewhyError(
             f"trust compares means over images, so it needs at least 2, found {count}"
         )
     bound = bind_methods(methods)
-    test = _test_split(run)
-    index = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
-    some = test.take(index.sort().values)
-    of_layer = any(method.of_layer for method in bound)
-    names = resolve_layers(run.model, some.images, chosen_layers(layers)) if of_layer else []
+    test = reload_data(run.data).test
+    indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
+    sample = test.take(indices.sort().values)
+    names: list[str] = []
+    if any(method.of_layer for method in bound):
+        names = resolve_layers(run.model, sample.images, _layer_choice(layers))
     maps = sum(len(names) if method.of_layer else 1 for method in bound)
     with progress("measuring", maps, quiet) as advance:
         return trust(
-            Classifier(run.model, run.classes),
-            some.images,
+            replace(run.classifier, precision="fp32"),
+            sample.images,
             methods,
             names or "auto",
             target,
-            labels=some.labels,
-            masks=some.masks,
+            labels=sample.labels,
+            masks=sample.masks,
             progress=advance,
         )
 
 
-def _test_split(run: Run) -> Split:
-    """The images that a run was tested on. Raises SeewhyError where the data is no longer what it was."""
-    return reload_data(run.data).test
+@dataclass(frozen=True, eq=False)
+class _LoadedImage:
+    file: ImageFile
+    stem: str  # of the names of its overlays
+    pixels: Tensor  # (C, H, W) uint8, as the classifier takes it
 
 
-def _check_grid(explanation: Explanation) -> None:
-    """Raise SeewhyError for more maps than a grid holds, before there is anything to lose."""
-    most = MAX_COLUMNS * MAX_BLOCKS
-    if len(explanation.maps) > most:
-        raise SeewhyError(
-            f"a grid holds {most} maps of an image, found {len(explanation.maps)}; name fewer layers or methods"
-        )
+def _load(
+    files: Sequence[ImageFile], stems: Sequence[str], classifier: Classifier, failures: list[str]
+) -> Iterator[_LoadedImage]:
+    """The images that can be read; adds the errors of the others to `failures`."""
+    for file, stem in zip(files, stems, strict=True):
+        try:
+            pixels = read_image(classifier, file.source)
+        except SeewhyError as error:
+            failures.append(str(error))
+        else:
+            yield _LoadedImage(file, stem, pixels)
 
 
-def chosen_layers(layers: Sequence[str]) -> str | list[str]:
-    """What the command line says of layers, as `explain` takes it."""
+def _explain(
+    classifier: Classifier, pixels: Tensor, options: ExplainOptions, files: Sequence[ImageFile]
+) -> Explanation:
+    labels = [file.label for file in files if file.label is not None]
+    return explain(
+        classifier,
+        pixels,
+        options.methods,
+        _layer_choice(options.layers),
+        options.target,
+        labels=torch.tensor(labels) if len(labels) == len(files) else None,
+        smooth=options.smooth,
+        warn=False,  # print_explanation warns once for all images
+    )
+
+
+def _layer_choice(layers: Sequence[str]) -> str | list[str]:
+    """`layers` as `explain` takes them."""
     return "auto" if list(layers) == ["auto"] else list(layers)
 
 
-def _read(
-    pictures: Sequence[ImageFile], names: Sequence[str], subject: ExplainedModel, bad: list[str]
-) -> Iterator[tuple[ImageFile, str, Tensor]]:
-    """Images that can be read, as the model takes them; errors of the others are added to `bad`."""
-    channels, height, width = subject.image_shape
-    for picture, name in zip(pictures, names, strict=True):
-        try:
-            pixels = decode_image(picture.source, (height, width), channels, subject.preprocessing)
-        except SeewhyError as error:
-            bad.append(str(error))
-        else:
-            yield picture, name, pixels
-
-
-def _labels(pictures: Sequence[ImageFile]) -> Tensor | None:
-    labels = [picture.label for picture in pictures if picture.label is not None]
-    return torch.tensor(labels) if len(labels) == len(pictures) else None
-
-
-def _explained(
-    subject: ExplainedModel, pixels: Tensor, asked: ExplainOptions, labels: Tensor | None
-) -> Explanation:
-    return explain(
-        Classifier(subject.model, subject.classes),
-        pixels,
-        asked.methods,
-        chosen_layers(asked.layers),
-        asked.target,
-        labels=labels,
-        smooth=asked.smooth,
-        warn=False,  # what is of concern is said once of all of them
-    )
+def _check_grid(explanation: Explanation) -> None:
+    """Raise SeewhyError if there are more maps than a grid holds."""
+    limit = MAX_COLUMNS * MAX_BLOCKS
+    if len(explanation.maps) > limit:
+        raise SeewhyError(
+            f"a grid holds {limit} maps of an image, found {len(explanation.maps)}; "
+            "name fewer layers or methods"
+        )
 
 
 def _write_overlays(
-    picture: ImageFile,
-    stem: Path,
+    image: _LoadedImage,
+    directory: Path,
     explanation: Explanation,
-    subject: ExplainedModel,
+    classifier: Classifier,
     opacity: float,
 ) -> None:
-    """An overlay of the original for each map; where the network saw a crop of it, the rest has no heat."""
-    original = open_image(picture.source)
+    """Write an overlay of the original for each map; outside the model's crop it has no heat."""
+    channels, *shape = check_image_shape(classifier)
+    original = open_image(image.file.source)
     size = upright_size(original)
-    pixels = torch.from_numpy(
-        to_pixels(original, size, subject.image_shape[0]).transpose(2, 0, 1).copy()
-    )
-    box = crop_box(size, subject.image_shape[1:], subject.preprocessing)
+    pixels = torch.from_numpy(to_pixels(original, size, channels).transpose(2, 0, 1).copy())
+    box = crop_box(size, (shape[0], shape[1]), classifier.preprocessing)
     left, top, right, bottom = map(round, box)
     for (layer, method), maps in explanation.maps.items():
         heat = torch.zeros(1, *size)
         if maps.isfinite().all():  # otherwise its status says so
             heat[:, top:bottom, left:right] = resize_maps(maps, (bottom - top, right - left))
-        painted = Image.fromarray(overlay(pixels[None], heat, opacity)[0].numpy())
-        path = stem.with_name(f"{stem.name}-{_file_name(layer)}-{_file_name(method)}.png")
-        write_atomically(
-            path, partial(painted.save, compress_level=1)
-        )  # photographs: a tenth larger, several times as fast
+        overlaid = Image.fromarray(overlay(pixels[None], heat, opacity)[0].numpy())
+        path = directory / f"{image.stem}-{_file_name(layer)}-{_file_name(method)}.png"
+        # level 1: photos become a tenth larger, several times as fast
+        write_atomically(path, partial(overlaid.save, compress_level=1))
 
 
 def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> None:
-    """Maps as arrays called layer/method, their statuses, and what was explained."""
+    """Write the maps as arrays LAYER/METHOD, their statuses, logits, weights and labels."""
     arrays: dict[str, np.ndarray] = {
         f"{layer}/{method}": maps.numpy() for (layer, method), maps in explanation.maps.items()
     }
@@ -304,8 +291,8 @@ def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> N
         "names": np.array(names),
         "classes": np.array(explanation.classes),
         "logits": explanation.logits.numpy(),
+        "weights": explanation.weights.numpy(),
     }
-    arrays["weights"] = explanation.weights.numpy()
     if explanation.labels is not None:
         arrays["labels"] = explanation.labels.numpy()
 
@@ -316,19 +303,19 @@ def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> N
     write_atomically(path, write)
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """File names made of `names`, short, and with a number behind them where others, whatever their case, have them already."""
-    taken: set[str] = set()
-    made = []
+def _unique_stems(names: Sequence[str]) -> list[str]:
+    """Short file names made from `names`; a number makes them unique, whatever their case."""
+    used: set[str] = set()
+    stems = []
     for name in names:
-        stem = free = _file_name(name)[:100]
+        base = stem = _file_name(name)[:100]
         number = 1
-        while free.casefold() in taken:
+        while stem.casefold() in used:
             number += 1
-            free = f"{stem}-{number}"
-        taken.add(free.casefold())
-        made.append(free)
-    return made
+            stem = f"{base}-{number}"
+        used.add(stem.casefold())
+        stems.append(stem)
+    return stems
 
 
 def _file_name(text: str) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from seewhy.data.dataset import Dataset, Split
-from seewhy.data.decode import decode_image
+from seewhy.data.decode import Encoded, decode_image
 from seewhy.data.sources import load, reload_data
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
@@ -103,16 +104,8 @@ def predict(
     sources = [images] if isinstance(images, str | Path) else list(images)
     if not sources:
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
-    if classifier.image_shape is None:
-        raise SeewhyError(
-            "predict needs the image shape; pass Classifier(model, classes, image_shape=(C, H, W))"
-        )
-    channels, height, width = classifier.image_shape
-    pixels = [
-        decode_image(source, (height, width), channels, classifier.preprocessing)
-        for source in sources
-    ]
-    probabilities = compute_logits(classifier, torch.stack(pixels)).softmax(1)
+    pixels = torch.stack([read_image(classifier, source) for source in sources])
+    probabilities = compute_logits(classifier, pixels).softmax(1)
     names = classifier.class_names(probabilities.shape[1])
     best = probabilities.topk(min(top, len(names)))
     return [
@@ -127,6 +120,22 @@ def predict(
             zip(sources, best.values.tolist(), best.indices.tolist(), strict=True)
         )
     ]
+
+
+def read_image(classifier: Classifier, source: Encoded) -> Tensor:  # (C, H, W) uint8
+    """Decode an image, resized and cropped as the classifier's preprocessing says."""
+    channels, height, width = check_image_shape(classifier)
+    return decode_image(source, (height, width), channels, classifier.preprocessing)
+
+
+def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
+    """The image shape (C, H, W) of the classifier. Raises SeewhyError if it has none."""
+    if classifier.image_shape is None:
+        raise SeewhyError(
+            "image files are resized to the classifier's image shape, and it has none; "
+            "pass Classifier(model, classes, image_shape=(3, 224, 224))"
+        )
+    return classifier.image_shape
 
 
 def _square_side(classifier: Classifier) -> int | None:

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seewhy.data.dataset import Dataset
 from seewhy.files import make_directory, write_error
+from seewhy.models.classifier import Classifier
 from seewhy.runs.checkpoint import CheckpointPolicy, write_checkpoint
 from seewhy.runs.directory import (
     CHECKPOINTS,
@@ -29,7 +30,7 @@ from seewhy.runs.directory import (
     write_status,
 )
 from seewhy.runs.environment import Environment
-from seewhy.runs.weights import save_model
+from seewhy.runs.weights import save_classifier
 from seewhy.train.averaging import Weights
 from seewhy.train.loop import EpochStats, Event
 from seewhy.train.lr_finder import LRRangeTest
@@ -128,8 +129,9 @@ class Recorder:
         if weights is not None:
             model.load_state_dict(weights)
         if self.directory is not None:
-            data, name = self.session.data, self.state.recipe.model
-            save_model(self.directory / WEIGHTS, model, name, data.classes, data.image_shape)
+            data = self.session.data
+            classifier = Classifier(model, data.classes, data.image_shape)
+            save_classifier(self.directory / WEIGHTS, classifier, self.state.recipe.model)
 
     def evaluations_since_best(self) -> int:
         """The number of evaluations since the best epoch."""

@@ -1,6 +1,6 @@
-"""A run: a trained classifier with its history and its result, in memory or read from its directory."""
+"""A run: a trained classifier with its history and its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,7 +8,10 @@ from torch import nn
 
 from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.models.classifier import Classifier
+from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier, pretrained_classifier
+from seewhy.models.registry import MODELS
+from seewhy.notation import parse
 from seewhy.runs.directory import (
     WEIGHTS,
     has_finished,
@@ -21,7 +24,7 @@ from seewhy.runs.directory import (
 )
 from seewhy.runs.environment import Environment
 from seewhy.runs.result import RunResult
-from seewhy.runs.weights import load_model
+from seewhy.runs.weights import load_classifier
 from seewhy.train.device import find_precision
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
@@ -83,12 +86,12 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     directory, device = Path(directory), torch.device(device)
     environment, data = read_environment(directory)
     recipe = read_recipe(directory)
-    model, _ = load_model(directory / WEIGHTS, device)
+    classifier = load_classifier(directory / WEIGHTS, device)
     precision = _precision_on(device, environment)
     finished = has_finished(directory)
     return Run(
         recipe=recipe,
-        classifier=Classifier(model, data.classes, data.image_shape, precision, recipe.tta),
+        classifier=replace(classifier, precision=precision, tta=recipe.tta),
         history=read_history(directory),
         predictions=read_predictions(directory) if finished else None,
         result=read_result(directory) if finished else None,
@@ -97,6 +100,29 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
         directory=directory,
         range_test=read_lr_range_test(directory),
     )
+
+
+def open_classifier(
+    name: str, device: str | torch.device = "cpu", image_size: int | None = None
+) -> Run | Classifier:
+    """Open a run, or a model with published weights.
+
+    Args:
+        name: Directory of a run, `timm:NAME` or `torchvision:NAME`.
+        device: Device for the model.
+        image_size: Height and width of the images for published weights; by default those that the
+            weights were trained on.
+
+    Raises:
+        SeewhyError: If `name` is neither, or a model without published weights.
+    """
+    if parse(name)[0] in MODELS and not Path(name).is_dir():
+        return pretrained_classifier(name, device, image_size)
+    if image_size is not None:
+        raise SeewhyError(
+            f"image_size is for published weights; {name} takes the size it was trained on"
+        )
+    return open_run(name, device)
 
 
 def _precision_on(device: torch.device, environment: Environment) -> str:

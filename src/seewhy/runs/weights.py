@@ -1,75 +1,90 @@
-"""Weights on disk: safetensors that say in their metadata which network they are of."""
+"""Weights on disk: safetensors whose metadata say which classifier they belong to."""
 
 import errno
 import json
 import re
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
+from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.files import write_atomically
+from seewhy.models.classifier import Classifier
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
 
+METADATA = "seewhy"  # key of the safetensors metadata
 
-def save_model(
-    path: Path, model: nn.Module, name: str, classes: Sequence[str], image_shape: Sequence[int]
-) -> None:
-    """Write the weights of the network that `name` names in MODELS, for images (C, H, W) of these classes."""
+
+def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
+    """Write the weights of a classifier, whose model `spec` builds with MODELS.
+
+    Precision and test-time augmentation are not kept: they belong to the run.
+    """
     # copied: safetensors refuses tensors that share memory, as tied weights do
     tensors = {
         key: tensor.detach().to("cpu", copy=True).contiguous()
-        for key, tensor in model.state_dict().items()
+        for key, tensor in classifier.model.state_dict().items()
     }
-    about = json.dumps({"model": name, "classes": list(classes), "image_shape": list(image_shape)})
+    values = {
+        "model": spec,
+        "classes": classifier.classes,
+        "image_shape": classifier.image_shape,
+        "preprocessing": asdict(classifier.preprocessing),
+    }
+    metadata = {METADATA: json.dumps(values)}
 
     def write(temporary: Path) -> None:
         try:
-            save_file(tensors, temporary, metadata={"seewhy": about})
-        except SafetensorError as error:  # it tells of a full disk only in words
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # reports a full disk in words only
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
     write_atomically(path, write)
 
 
-def load_model(
-    path: str | Path, device: str | torch.device = "cpu"
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The network in a file of `write_model`, in evaluation mode, and its metadata: model, classes, image_shape."""
+def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """Read a file of `save_classifier`; the model is in evaluation mode on `device`.
+
+    Raises:
+        SeewhyError: If the file is missing, damaged or of another program, or its weights do not
+            fit the model that it names.
+    """
     path = Path(path)
     if not path.is_file():
         raise SeewhyError(
-            f"{path} does not exist: no epoch has ended yet, or the weights were removed; train again"
+            f"{path} does not exist: no epoch has ended yet, or it was removed; train again"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise SeewhyError(
             f"{path} is damaged or no safetensors file ({error}); restore it, or train again"
         ) from error
     try:
-        about = json.loads(metadata["seewhy"])
-        name, classes, shape = about["model"], about["classes"], about["image_shape"]
+        values = json.loads(metadata[METADATA])
+        spec, classes = str(values["model"]), tuple(values["classes"])
+        channels, height, width = values["image_shape"]
+        preprocessing = Preprocessing(**values["preprocessing"])
     except (KeyError, ValueError, TypeError):
         raise SeewhyError(
-            f"{path} does not say which network it is of, so it is not of a seewhy run; name one that is"
+            f"{path} does not name its model, so seewhy did not write it; "
+            "pass the model.safetensors of a run"
         ) from None
     with torch.random.fork_rng(devices=[]):
-        model = build_model(untrained_spec(name), len(classes), blank_sample(*shape))
+        model = build_model(
+            untrained_spec(spec), len(classes), blank_sample(channels, height, width)
+        )
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise SeewhyError(
-            f"{path} does not fit the network {name!r} that it names: {reason}"
-        ) from error
+        raise SeewhyError(f"{path} does not fit the model {spec!r}: {reason}") from error
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.eval(), about
+    return Classifier(model.eval(), classes, (channels, height, width), preprocessing=preprocessing)

@@ -1,0 +1,193 @@
+"""Run directories: their names, locks and links, and the files of a finished run."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from sklearn.metrics import confusion_matrix
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seewhy.data.dataset import Dataset
+from seewhy.diagnosis.calibration import measure_calibration
+from seewhy.errors import SeewhyError
+from seewhy.models.inference import compute_logits
+from seewhy.runs.directory import (
+    DirectoryLocked,
+    RunStatus,
+    check_empty,
+    link_latest,
+    lock_directory,
+    new_directory,
+    read_status,
+    run_directory,
+    write_status,
+)
+from seewhy.runs.run import Run
+from seewhy.train.loop import EpochStats
+from seewhy.train.recipe import Recipe, to_toml
+from seewhy.train.recipes import read_recipe
+
+
+def test_new_directory_makes_a_new_one_each_time(tmp_path: Path) -> None:
+    first, second = new_directory("a", tmp_path), new_directory("a", tmp_path)
+    assert second != first
+    assert second.name.startswith(first.name[:9])
+
+
+def test_run_directory_removes_its_directory_if_it_stays_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with run_directory("a") as directory:
+        assert directory.is_dir()
+    assert not list(tmp_path.iterdir())
+    with run_directory("a") as directory:
+        (directory / "file").touch()
+    assert (directory / "file").exists()
+    with run_directory("a", tmp_path / "mine") as directory:
+        assert directory == tmp_path / "mine"
+
+
+def test_check_empty(tmp_path: Path) -> None:
+    check_empty(tmp_path)
+    check_empty(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(SeewhyError, match=r"exists and is not empty \(nothing was changed\)"):
+            check_empty(path)
+
+
+def test_lock_directory_may_be_nested(tmp_path: Path) -> None:
+    lock = tmp_path / ".run.lock"
+    with lock_directory(tmp_path / "run"), lock_directory(tmp_path / "run"):
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_lock_directory_keeps_others_out(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / ".run.lock"),
+        pytest.raises(DirectoryLocked, match=r"another process is still training .*run; wait"),
+        lock_directory(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_latest_links_to_automatic_names_only(tmp_path: Path) -> None:
+    first = new_directory("a", tmp_path)
+    link_latest(first)
+    assert (tmp_path / "latest").resolve() == first.resolve()
+    (tmp_path / "named").mkdir()
+    link_latest(tmp_path / "named")
+    assert (tmp_path / "latest").resolve() == first.resolve()
+    second = new_directory("b", tmp_path)
+    link_latest(second)
+    assert (tmp_path / "latest").resolve() == second.resolve()
+
+
+def test_latest_of_the_user_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "named").mkdir()
+    (tmp_path / "latest").symlink_to("named")
+    link_latest(new_directory("a", tmp_path))
+    assert (tmp_path / "latest").readlink() == Path("named")
+
+
+def test_status(tmp_path: Path) -> None:
+    assert read_status(tmp_path) == RunStatus("", "")
+    write_status(tmp_path, "failed", "the loss is not finite")
+    assert read_status(tmp_path) == RunStatus("failed", "the loss is not finite")
+    (tmp_path / "status.json").write_text("[]")
+    with pytest.raises(SeewhyError, match=r"status\.json is missing or damaged"):
+        read_status(tmp_path)
+
+
+@pytest.mark.train
+def test_files_of_a_finished_run(run: Run, directory: Path, recipe: Recipe, data: Dataset) -> None:
+    assert read_recipe(directory / "recipe.toml") == recipe
+    assert (directory / "command.txt").read_text() == "Python\n"
+    assert read_status(directory) == RunStatus("finished", "")
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    assert tuple(EpochStats(**json.loads(line)) for line in lines) == run.history
+    environment = json.loads((directory / "env.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["data"]["fingerprint"] == data.fingerprint
+    assert environment["data"]["images"] == {"train": 240, "test": 60}
+    assert environment["processor"]
+    assert environment["threads"] == torch.get_num_threads()
+    assert (environment["device"], environment["precision"]) == ("cpu", "fp32")
+    for name in ("curves.svg", "curves.png"):
+        assert (directory / "figures" / name).stat().st_size > 1000
+
+
+@pytest.mark.train
+def test_summary_has_the_result(run: Run, directory: Path) -> None:
+    summary = json.loads((directory / "summary.json").read_text())
+    assert run.result is not None
+    assert run.predictions is not None
+    assert summary["schema_version"] == 1
+    assert summary["interval"][0] < summary["accuracy"] <= summary["interval"][1]
+    assert summary["accuracy"] == run.predictions.accuracy
+    assert summary["calibration_error"] == measure_calibration(run.predictions).ece
+    assert (summary["test_images"], summary["steps"]) == (60, 24)
+    assert summary["train_seconds"] == run.history[-1].seconds
+
+
+@pytest.mark.train
+def test_model_card(run: Run, directory: Path) -> None:
+    card = (directory / "README.md").read_text()
+    assert run.result is not None
+    for text in (
+        "# tiny on bars",
+        f"**{100 * run.result.accuracy:.2f}%** of 60 test images",
+        "This is the last epoch",
+        "upright, level, slanting",
+        to_toml(run.recipe),
+    ):
+        assert text in card
+
+
+@pytest.mark.train
+def test_predictions_and_confusion_agree_with_the_model(
+    run: Run, directory: Path, data: Dataset
+) -> None:
+    expected = compute_logits(run, data.test.images).numpy()
+    with np.load(directory / "predictions.npz") as saved:
+        np.testing.assert_allclose(saved["logits"], expected, rtol=1e-4, atol=1e-5)
+        assert np.array_equal(saved["labels"], data.test.labels)
+        assert saved["classes"].tolist() == list(data.classes)
+    with (directory / "confusion.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[1:] == list(data.classes)
+    counts = [[int(count) for count in row[1:]] for row in rows]
+    assert np.array_equal(counts, confusion_matrix(data.test.labels, expected.argmax(1)))
+
+
+@pytest.mark.train
+def test_errors_are_listed_most_confident_first(weak_run: Run, data: Dataset) -> None:
+    assert weak_run.directory is not None
+    assert weak_run.predictions is not None
+    with (weak_run.directory / "errors.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wrong = (~weak_run.predictions.correct).nonzero().flatten().tolist()
+    assert len(rows) == len(wrong) > 0
+    assert {row["name"] for row in rows} == {data.test.names[index] for index in wrong}
+    confidences = [float(row["confidence"]) for row in rows]
+    assert confidences == sorted(confidences, reverse=True)
+    for row in rows:
+        index = list(data.test.names).index(row["name"])
+        assert row["true"] == data.classes[data.test.labels[index]] != row["predicted"]
+        loss = weak_run.predictions.losses[index].item()
+        assert float(row["loss"]) == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.train
+def test_tensorboard_has_the_history(run: Run, directory: Path) -> None:
+    events = EventAccumulator(str(directory / "tensorboard"))
+    events.Reload()
+    values = [event.value for event in events.Scalars("train/loss")]
+    assert values == pytest.approx([row.train_loss for row in run.history], rel=1e-6)
+    assert {"train/accuracy", "eval/loss", "eval/accuracy", "lr"} <= set(events.Tags()["scalars"])
