@@ -72,7 +72,7 @@ def new_directory(name: str, root: str | Path = "runs") -> Path:
 def run_directory(
     name: str, output: Path | None = None, root: str | Path = "runs"
 ) -> Iterator[Path]:
-    """`output` if it is empty or missing, else a new directory, removed again if it stays empty."""
+    """`output` if it is empty or missing, else a new directory; one that stays empty is removed."""
     if output is not None:
         check_empty(output)
         yield output
