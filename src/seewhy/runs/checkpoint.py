@@ -1,4 +1,7 @@
-"""How often a training in progress is kept."""
+"""Checkpoints: the whole state of a run, in files that end with a checksum.
+
+torch is imported inside functions, because the command line imports `CheckpointPolicy`.
+"""
 
 import hashlib
 import io
@@ -15,15 +18,22 @@ from typing import TYPE_CHECKING, Any
 from seewhy.errors import SeewhyError
 from seewhy.files import make_directory, write_atomically, write_error
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+DIGEST_BYTES = hashlib.sha256().digest_size  # at the end of a file, after the bytes of torch.save
+
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """How often a training in progress is kept in its directory, besides at its best and at its end."""
+    """When to write checkpoints, besides after the best epoch and at the end."""
 
     checkpoint_seconds: float = 60.0
-    """Write checkpoints/last.pt after so many seconds; with several processes at the end of an epoch."""
+    """Seconds between checkpoints; several processes write them at the end of an epoch."""
     checkpoint_epochs: int = 0
-    """Keep a checkpoint of its own after every so many epochs; 0 for none."""
+    """Keep a checkpoint after every this many epochs (0: none)."""
 
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0 or self.checkpoint_epochs < 0:
@@ -33,34 +43,25 @@ class CheckpointPolicy:
             )
 
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-FORMAT = 1
-DIGEST = (
-    hashlib.sha256().digest_size
-)  # bytes at the end of a file; what comes before is torch.save's
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedCheckpoint:
-    """A checkpoint that could be read, and what was wrong with newer ones."""
+    """The newest checkpoint that can be read."""
 
     path: Path
     content: dict[str, Any]
-    damaged: dict[Path, str]
+    damaged: dict[Path, str]  # newer checkpoints that cannot be read, with the reasons
 
 
-def write_checkpoint(directory: Path, content: dict[str, Any], also: Sequence[str] = ()) -> None:
-    """Write `content` as last.pt, keep the one that was as previous.pt, and give the new one the names `also` too."""
-    import torch  # here, so that the command line starts without it
+def write_checkpoint(directory: Path, content: dict[str, Any], names: Sequence[str] = ()) -> None:
+    """Write `content` as last.pt and as each of `names`; the last.pt before becomes previous.pt."""
+    import torch
 
     make_directory(directory)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    last, previous = directory / "last.pt", directory / "previous.pt"
+    last = directory / LAST
     if last.exists():
-        _also(last, previous)
+        _link(last, directory / PREVIOUS)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -68,25 +69,27 @@ def write_checkpoint(directory: Path, content: dict[str, Any], also: Sequence[st
             file.write(hashlib.sha256(buffer.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())
-        for name in (
-            also
-        ):  # before last.pt: a best.pt that is newer than it is known to be so, an older one is not
-            _also(temporary, directory / name)
+        # before last.pt: a best.pt newer than last.pt is detected on resuming, an older one is not
+        for name in names:
+            _link(temporary, directory / name)
 
     write_atomically(last, write)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a file of write_checkpoint holds, tensors on the CPU. Raises SeewhyError for one that is damaged or no checkpoint."""
+    """The content of a checkpoint, with tensors on the CPU.
+
+    Raises SeewhyError if the file is missing, damaged, or no checkpoint.
+    """
     import torch
 
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SeewhyError(f"{path} cannot be read ({error.strerror or error})") from error
-    content, digest = memoryview(data)[:-DIGEST], data[-DIGEST:]
+    content, digest = memoryview(data)[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != digest:
-        raise SeewhyError(f"{path} is damaged: its checksum does not fit its content")
+        raise SeewhyError(f"{path} is damaged: its checksum does not match")
     try:
         values: dict[str, Any] = torch.load(
             io.BytesIO(content), map_location="cpu", weights_only=True
@@ -94,16 +97,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError) as error:
         raise SeewhyError(f"{path} is no checkpoint ({error})") from error
     if values.get("format") != FORMAT:
-        raise SeewhyError(
-            f"{path} is of format {values.get('format')}, and this version reads {FORMAT}"
-        )
+        raise SeewhyError(f"{path} has format {values.get('format')}; this version reads {FORMAT}")
     return values
 
 
 def newest_checkpoint(directory: Path) -> LoadedCheckpoint:
-    """The last checkpoint that is whole: last.pt, else previous.pt. Raises SeewhyError where there is none."""
+    """Read last.pt, or previous.pt if that is damaged. Raises SeewhyError if both are."""
     damaged: dict[Path, str] = {}
-    for path in (directory / "last.pt", directory / "previous.pt"):
+    for path in (directory / LAST, directory / PREVIOUS):
         try:
             return LoadedCheckpoint(path, read_checkpoint(path), damaged)
         except SeewhyError as error:
@@ -112,17 +113,17 @@ def newest_checkpoint(directory: Path) -> LoadedCheckpoint:
 
 
 def best_weights(directory: Path, step: int) -> "dict[str, Tensor] | None":
-    """The weights in best.pt, or None where it is of a later step than `step`: then that epoch is still to come again.
+    """The weights in best.pt; None if it is later than `step`, because that epoch is run again.
 
-    Raises SeewhyError where it is damaged or missing.
+    Raises SeewhyError if the file is missing or damaged.
     """
-    state = read_checkpoint(directory / "best.pt")["state"]
+    state = read_checkpoint(directory / BEST)["state"]
     weights: dict[str, Tensor] = state["ema"] or state["slow"] or state["model"]
     return weights if state["step"] <= step else None
 
 
-def _also(path: Path, name: Path) -> None:
-    """Give a file a second name, as a link where the file system has them, replacing what had it."""
+def _link(path: Path, name: Path) -> None:
+    """Give a file a second name, replacing any file of that name; a copy without hard links."""
     temporary = name.with_name(f".{name.stem}-{os.getpid()}{name.suffix}")
     try:
         try:

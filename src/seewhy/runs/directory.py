@@ -1,4 +1,4 @@
-"""A run directory: where it is, who may write to it, and for each file its writer and its reader."""
+"""A run directory: its name and lock, and for each file its writer and its reader."""
 
 import json
 import os

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seewhy.data.dataset import Dataset
 from seewhy.files import make_directory, write_error
 from seewhy.models.classifier import Classifier
-from seewhy.runs.checkpoint import CheckpointPolicy, write_checkpoint
+from seewhy.runs.checkpoint import BEST, CheckpointPolicy, write_checkpoint
 from seewhy.runs.directory import (
     CHECKPOINTS,
     METRICS,
@@ -166,7 +166,7 @@ class Recorder:
             self.best_row = row
             weights = self.state.averaged or self.state.model.state_dict()
             self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
-            names.append("best.pt")
+            names.append(BEST)
         interval = self.session.checkpoint.checkpoint_epochs
         if interval and self.state.epoch % interval == 0:
             names.append(f"epoch-{self.state.epoch:04}.pt")

@@ -306,7 +306,8 @@ def _newest_checkpoint(directory: Path, recipe: Recipe) -> LoadedCheckpoint | No
     loaded = newest_checkpoint(directory / CHECKPOINTS)
     if as_dict(Recipe()) | loaded.content["recipe"] != as_dict(recipe):
         raise SeewhyError(
-            f"{directory / RECIPE} has changed since the run started; restore it, or start a new run"
+            f"{directory / RECIPE} has changed since the run started; "
+            "restore it, or start a new run"
         )
     return loaded
 
