@@ -115,8 +115,9 @@ def test_samples_figure_of_many_classes():
     assert "of" not in samples_figure(split_of([0, 1]), ["a", "b"]).texts[0].get_text()
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 13, 100])
-@pytest.mark.parametrize("size", [(8, 8), (20, 12)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, (8, 8)), (2, (20, 12)), (10, (8, 8)), (13, (20, 12)), (100, (8, 8))]
+)
 def test_samples_figure_text_does_not_overlap(count, size):
     names = [f"WIDE {index} " + "mmm" * (index % 12) for index in range(count)]
     figure = samples_figure(noisy_split(40, 3, *size), names, per_class=3)

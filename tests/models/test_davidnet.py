@@ -15,11 +15,11 @@ def test_davidnet_parameter_count():
 
 def test_davidnet_wiring():
     torch.manual_seed(0)
-    model = build_model("davidnet", 10, blank_sample(3, 32, 32)).eval()
+    model = build_model("davidnet", 10, blank_sample(3, 16, 16)).eval()
     for key, value in model.state_dict().items():
         if ".norm." in key:
             value.copy_(torch.rand_like(value.float()) + 0.5)
-    pixels = torch.rand(2, 3, 32, 32)
+    pixels = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(model(pixels), functional_davidnet(model.state_dict(), pixels))
 

@@ -39,11 +39,11 @@ def test_compute_logits_scale_and_order():
     assert model.seen == [((n, 3, 8, 8), torch.float32, False, False) for n in (4, 4, 2)]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 100])
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_compute_logits_in_batches(batch_size):
     torch.manual_seed(0)
     images = images_of(8, side=16)
-    model = build_model("resnet18", 5, blank_sample(3, 16, 16))
+    model = build_model("davidnet", 5, blank_sample(3, 16, 16))
     model(images / 255)  # so that the running statistics are not those of the start
     with torch.no_grad(), evaluating(model):
         expected = model(images / 255)

@@ -11,12 +11,11 @@ from seewhy.errors import SeewhyError
 from seewhy.models.registry import MODELS, blank_sample, build_model, untrained_spec
 
 MODEL_SPECS = [
-    "davidnet",
+    "davidnet:dropout=0.1",
     "resnet18",
-    "resnet34",
     "speednet",
     "speednet:depth=3",
-    "davidnet:dropout=0.1",
+    pytest.param("resnet34", marks=pytest.mark.slow),
 ]
 
 
@@ -26,8 +25,14 @@ SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (4, 17, 24)]
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
-        *((text, shape) for text in ("davidnet", "resnet18", "speednet") for shape in SHAPES),
-        ("resnet34", (1, 8, 8)),
+        *(("speednet", shape) for shape in SHAPES),
+        ("davidnet", (1, 8, 8)),
+        ("davidnet", (4, 17, 24)),
+        ("resnet18", (1, 8, 8)),
+        ("resnet18", (4, 17, 24)),
+        pytest.param("resnet34", (1, 8, 8), marks=pytest.mark.slow),
+        pytest.param("davidnet", (3, 32, 32), marks=pytest.mark.slow),
+        pytest.param("resnet18", (3, 32, 32), marks=pytest.mark.slow),
         ("speednet:depth=3", (4, 17, 24)),
         ("davidnet:dropout=0.1", (3, 32, 32)),
     ],

@@ -12,7 +12,7 @@ from seewhy.data.thumbnails import downscale
 from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
 from seewhy.diagnosis.robustness import RobustnessCurve
 from seewhy.errors import SeewhyError
-from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles
+from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles, fix_layout
 from seewhy.figures.style import BLUE, GREEN, PURPLE, STYLE, VERMILION
 from seewhy.figures.text import text_height, truncate
 
@@ -131,6 +131,7 @@ def corruption_samples_figure(image: Tensor, seed: int = 0) -> Figure:
         title = f"One image under every corruption, strengths {strengths}"
         size = STYLE["axes.titlesize"]
         figure.suptitle(title, x=MARGIN / WIDTH, ha="left", fontsize=size)
+        fix_layout(figure)
     return figure
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy.data.thumbnails import downscale
 from seewhy.diagnosis.shortcuts import ClassAttribution
 from seewhy.diagnosis.slices import Slice
-from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles
+from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles, fix_layout
 from seewhy.figures.style import BLUE, HEAT, STYLE, VERMILION
 from seewhy.figures.text import text_height, truncate, wrap
 
@@ -93,6 +93,7 @@ def class_attribution_figure(attribution: ClassAttribution) -> Figure:
         of = f", {len(classes)} of {total} classes" if len(classes) < total else ""
         title = f"Average heat map per class{of}"
         figure.suptitle(title, x=MARGIN / _WIDTH, ha="left", fontsize=9)
+        fix_layout(figure)
     return figure
 
 
