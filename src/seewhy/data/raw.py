@@ -76,7 +76,7 @@ class Source:
 def raw_split_from_arrays(
     images: np.ndarray, labels: np.ndarray, prefix: str, masks: np.ndarray | None = None
 ) -> RawSplit:
-    """A split of `images` (N, H, W) or (N, H, W, C) uint8, named prefix-00000, prefix-00001, …"""
+    """A split of `images` (N, H, W) or (N, H, W, C) uint8, named prefix-00000 and so on."""
     return RawSplit(
         lambda indices: [(f"{prefix}-{i:05d}", images[i]) for i in indices], labels, masks
     )

@@ -127,7 +127,7 @@ def _stoppable() -> Iterator[threading.Event]:
 
 @contextmanager
 def _connected(backend: str) -> Iterator[tuple[str, bool]]:
-    """joblib's name of a back end, once it is connected, and whether it gives results as they come."""
+    """Connect a back end; yield its name in joblib, and whether it gives results as they come."""
     if backend == "processes":
         yield "loky", True
         return

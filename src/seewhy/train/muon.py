@@ -16,8 +16,10 @@ QUINTIC = (
 
 
 class Muon(Optimizer):
-    """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for weights of two or
-    more dimensions: a convolution (O, I, h, w) is the matrix (O, I*h*w).
+    """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024).
+
+    See kellerjordan.github.io/posts/muon. For weights of two or more dimensions: a convolution
+    (O, I, h, w) is the matrix (O, I*h*w).
 
     A step is `-lr * sqrt(max(1, rows / columns)) * orthogonalized(momentum)`. Weight decay is decoupled. With `unit_rows`
     every weight is first rescaled to a Frobenius norm of the root of its rows, so that `lr` is an angle.
