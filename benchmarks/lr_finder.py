@@ -34,7 +34,7 @@ EPOCHS = {"digits": 10.0}  # of 1,438 small images
 GRIDS = {
     "momentum": range(-6, 2),
     "adam": range(-8, 0),
-    "muon:rest=adamw": range(-6, 2),
+    "muon:fallback=adamw": range(-6, 2),
 }  # half decades
 CLOSE = 0.02  # of the best accuracy: trainings whose spread over seeds tells what noise is
 

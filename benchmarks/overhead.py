@@ -86,7 +86,7 @@ def with_fit(data: Dataset, epochs: int) -> float:
 def range_test_of(data: Dataset) -> float:
     """Seconds of a range test whose rates are so low that it does not end early."""
     began = time.perf_counter()
-    assert len(find_lr(RECIPE, data, end=1e-3, steps=STEPS).rates) == STEPS
+    assert len(find_lr(RECIPE, data, end=1e-3, updates=STEPS).lrs) == STEPS
     return time.perf_counter() - began
 
 

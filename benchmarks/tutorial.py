@@ -21,6 +21,7 @@ from seewhy.data.dataset import Dataset, Split
 from seewhy.models.registry import build_model
 from seewhy.train.device import find_precision
 from seewhy.train.loop import train
+from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import new_state
 
@@ -90,10 +91,11 @@ def ours(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
         lr=0.01,
         augment=("crop:4,mode=constant", "flip"),
     )
-    state = new_state(build_model(name, 10, data.train), recipe)
+    plan = make_plan(recipe, data, "cpu")
+    state = new_state(plan)
 
     def go_on() -> float:
-        events = train(state, data)
+        events = train(state, plan)
         next(events)
         began = time.perf_counter()
         for _ in range(STEPS):

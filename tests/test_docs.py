@@ -30,7 +30,7 @@ from seewhy.models.tta import TTA
 from seewhy.reporting.sections.table import SECTIONS
 from seewhy.train.lr_finder import LR_SUGGESTIONS
 from seewhy.train.optimizers import OPTIMIZERS
-from seewhy.train.recipes import read_recipe
+from seewhy.train.recipes import find_recipe
 from seewhy.train.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def run_page(page: Path) -> int:
                     assert main.main(shlex.split(line)[2:]) == 0, line
         elif language == "toml":
             Path("mine.toml").write_text(text)
-            read_recipe("mine.toml")
+            find_recipe("mine.toml")
         else:
             continue
         ran += 1

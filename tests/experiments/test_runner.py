@@ -31,7 +31,7 @@ from seewhy.runs.run import open_run
 from seewhy.runs.training import fit
 from seewhy.train.loop import train
 from seewhy.train.recipe import Recipe
-from seewhy.train.recipes import RECIPES, read_recipe
+from seewhy.train.recipes import RECIPES, find_recipe
 from seewhy.train.state import TrainState
 
 ONE = Parallel(jobs=1, device="cpu")  # in this process
@@ -448,7 +448,7 @@ def test_seconds_set_the_epochs(
         each.lr for each in experiment.recipes.values()
     ]  # once a recipe, at its own rate
     assert all(isinstance(each.lr, float) for each in asked)
-    assert read_recipe(tmp_path / "e" / "02-slow" / "recipe.toml") == experiment.recipes["slow"]
+    assert find_recipe(tmp_path / "e" / "02-slow" / "recipe.toml") == experiment.recipes["slow"]
     assert experiment.seconds == open_experiment(tmp_path / "e").seconds == 0.48
     for trial in experiment.trials:
         assert trial.result is not None
@@ -467,7 +467,7 @@ def test_a_rate_is_found_once_and_all_seeds_share_it(
         asked.append(recipe)
         return find_lr(recipe, *others, **named)
 
-    monkeypatch.setattr(seewhy.experiments.runner, "find_lr", spy)
+    monkeypatch.setattr("seewhy.runs.lr_search.find_lr", spy)
     recipes = {
         "sgd": replace(recipe, optimizer="sgd", lr="find", seed=2),
         "fixed": replace(recipe, seed=2),
@@ -506,7 +506,7 @@ def test_a_preparation_that_fails_is_said_and_tried_again(
     ]
     failed = experiment.trials[0]
     assert failed.why_not == experiment.trials[1].why_not
-    assert "begin lower than" in failed.why_not
+    assert "start below" in failed.why_not
     said = capsys.readouterr().err
     assert f"mine: {failed.why_not}\n" in said
     assert "2 of 2: good, seed 1" in said

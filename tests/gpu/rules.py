@@ -25,6 +25,7 @@ from seewhy.runs.lr_search import find_lr
 from seewhy.runs.training import fit
 from seewhy.train.loop import train
 from seewhy.train.optimizers import OPTIMIZERS
+from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, load_state_dict, new_state, state_dict
 
@@ -40,13 +41,14 @@ SETTINGS = [
 NAMES = ["plain", "accumulated", "averaged", "resized", "plateau"]
 
 
-def begun(recipe: Recipe, data: Dataset) -> TrainState:
+def begin(recipe: Recipe, data: Dataset) -> tuple[TrainState, TrainingPlan]:
     torch.manual_seed(recipe.seed)
-    return new_state(build_model(recipe.model, len(data.classes), data.train).to("cuda"), recipe)
+    plan = make_plan(recipe, data, "cuda")
+    return new_state(plan), plan
 
 
 def assert_waits_for_nothing(recipe: Recipe, data: Dataset) -> None:
-    events = train(begun(recipe, data), data)
+    events = train(*begin(recipe, data))
     next(events)
     with pretended.waits() as waits:
         steps = list(islice(events, 4))
@@ -124,9 +126,9 @@ def test_a_training_is_that_of_the_cpu(optimizer: str, recipe: Recipe, data: Dat
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_overflow_in_fp16_is_passed_over(optimizer: str, recipe: Recipe, data: Dataset) -> None:
     """No weight moves, the scale falls, and the training goes on."""
-    state = begun(replace(recipe, optimizer=optimizer, lr=0.01, precision="fp16"), data)
+    state, plan = begin(replace(recipe, optimizer=optimizer, lr=0.01, precision="fp16"), data)
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
-    events = train(state, data)
+    events = train(state, plan)
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
     list(islice(events, 6 if optimizer == "gd" else 1))  # one update
     assert all(
@@ -147,8 +149,8 @@ def test_a_step_that_is_not_finite_moves_no_weight(
 ) -> None:
     """The device decides it: the host may learn of it some steps later."""
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, precision="fp32", schedule="constant")
-    state = begun(recipe, data)
-    events = train(state, data)
+    state, plan = begin(recipe, data)
+    events = train(state, plan)
     next(events)
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
     *_, last = state.model.parameters()
@@ -164,12 +166,12 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(
     recipe: Recipe, data: Dataset, tmp_path: Path
 ) -> None:
     recipe = replace(recipe, augment=("crop:1", "cutmix"), ema=0.9, accumulate=4)
-    whole, part, resumed = (begun(recipe, data) for _ in range(3))
-    list(train(whole, data))
-    list(islice(train(part, data), 14))
+    (whole, plan), (part, _), (resumed, _) = (begin(recipe, data) for _ in range(3))
+    list(train(whole, plan))
+    list(islice(train(part, plan), 14))
     torch.save(state_dict(part), tmp_path / "state.pt")
     load_state_dict(resumed, torch.load(tmp_path / "state.pt", weights_only=True))
-    list(train(resumed, data))
+    list(train(resumed, plan))
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
         assert torch.equal(whole.ema[name], resumed.ema[name]), name
@@ -219,12 +221,12 @@ def test_a_step_launches_little_more_than_a_bare_one(
         ema=0.99,
         precision="bf16",
     )
-    state = begun(recipe, data)
-    events = train(state, data)
+    state, plan = begin(recipe, data)
+    events = train(state, plan)
     next(events)
     with pretended.launches() as ours:
         next(events)
-    bare = begun(recipe, data)
+    bare, _ = begin(recipe, data)
     images, labels = (
         torch.rand(40, 3, 8, 8, device="cuda"),
         torch.zeros(40, dtype=torch.long, device="cuda"),
@@ -293,7 +295,7 @@ def test_predictions_are_those_of_the_cpu(tta: str, data: Dataset) -> None:
 
 def test_the_range_test_is_that_of_the_cpu(recipe: Recipe, data: Dataset) -> None:
     recipe = replace(recipe, precision="fp32")
-    here, there = (find_lr(recipe, data, steps=20, device=device) for device in ("cpu", "cuda"))
+    here, there = (find_lr(recipe, data, updates=20, device=device) for device in ("cpu", "cuda"))
     assert here.losses == there.losses
 
 

@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from seewhy.runs.console import clock, fitting_columns, live_state, live_table
-from seewhy.train.loop import EpochStats, Progress
+from seewhy.train.loop import EpochStats, StepStats
 
 ROW = EpochStats(2.0, 100, 0.0123, 0.9, 754.0, 812.0, 1.2345, 0.5678, 1.1111, 0.6789)
-STEP = Progress(50, 100, 0.5, 0.1, 1.5, 0.4, 800.0, 61.0)
+STEP = StepStats(50, 100, 0.5, 0.1, 1.5, 0.4, 800.0, 61.0)
 
 
 def shown(width: int, terminal: bool, held_out: str = "test") -> str:

@@ -29,7 +29,7 @@ from seewhy.runs.directory import (
 from seewhy.runs.run import Run
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe, to_toml
-from seewhy.train.recipes import read_recipe
+from seewhy.train.recipes import find_recipe
 
 
 def test_new_directory_makes_a_new_one_each_time(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_status(tmp_path: Path) -> None:
 
 @pytest.mark.train
 def test_files_of_a_finished_run(run: Run, directory: Path, recipe: Recipe, data: Dataset) -> None:
-    assert read_recipe(directory / "recipe.toml") == recipe
+    assert find_recipe(directory / "recipe.toml") == recipe
     assert (directory / "command.txt").read_text() == "Python\n"
     assert read_status(directory) == RunStatus("finished", "")
     lines = (directory / "metrics.jsonl").read_text().splitlines()

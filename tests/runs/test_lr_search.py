@@ -102,7 +102,7 @@ def test_random_state_is_left_as_it_was(recipe: Recipe, data: Dataset) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]  # noqa: NPY002
     assert images_per_second(replace(recipe, augment=(draws,)), data, seconds=0.01) > 0
-    find_lr(replace(recipe, augment=(draws,)), data, steps=10, end=1e-3)
+    find_lr(replace(recipe, augment=(draws,)), data, updates=10, end=1e-3)
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
@@ -111,20 +111,20 @@ def test_random_state_is_left_as_it_was(recipe: Recipe, data: Dataset) -> None:
 def test_a_rate_that_is_still_to_be_found_does_not_change_what_is_found(
     recipe: Recipe, data: Dataset
 ) -> None:
-    found = find_lr(replace(recipe, lr="find"), data, steps=20)
-    assert found.rates[0] == pytest.approx(1e-7)
-    other = find_lr(replace(recipe, lr=1.0), data, steps=20)
+    found = find_lr(replace(recipe, lr="find"), data, updates=20)
+    assert found.lrs[0] == pytest.approx(1e-7)
+    other = find_lr(replace(recipe, lr=1.0), data, updates=20)
     assert found == other
     third = find_lr(
-        replace(recipe, lr=0.01), data, steps=20
+        replace(recipe, lr=0.01), data, updates=20
     )  # the recipe's own rate is of no account
-    assert found.rates == pytest.approx(third.rates)
+    assert found.lrs == pytest.approx(third.lrs)
     assert found.losses == pytest.approx(third.losses, rel=1e-3)
 
 
 def test_the_seed_decides(recipe: Recipe, data: Dataset) -> None:
     once, again, other = (
-        find_lr(replace(recipe, lr="find", seed=seed), data, steps=12) for seed in (0, 0, 1)
+        find_lr(replace(recipe, lr="find", seed=seed), data, updates=12) for seed in (0, 0, 1)
     )
     assert once == again
     assert once.losses != other.losses

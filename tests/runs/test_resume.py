@@ -21,12 +21,13 @@ from torch import nn
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
-from seewhy.models.registry import MODELS, build_model
+from seewhy.models.registry import MODELS
 from seewhy.runs.checkpoint import CheckpointPolicy, read_checkpoint
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit, resume
 from seewhy.train.loop import EpochStats, train
 from seewhy.train.optimizers import OPTIMIZERS
+from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import SCHEDULES
 from seewhy.train.state import TrainState, load_state_dict, new_state, state_dict
@@ -34,9 +35,10 @@ from seewhy.train.state import TrainState, load_state_dict, new_state, state_dic
 EVERY_STEP = CheckpointPolicy(checkpoint_seconds=0)
 
 
-def begun(recipe: Recipe, data: Dataset) -> TrainState:
+def begin(recipe: Recipe, data: Dataset) -> tuple[TrainState, TrainingPlan]:
     torch.manual_seed(recipe.seed)
-    return new_state(build_model(recipe.model, len(data.classes), data.train), recipe)
+    plan = make_plan(recipe, data, "cpu")
+    return new_state(plan), plan
 
 
 def same(one: Any, other: Any) -> bool:
@@ -57,24 +59,24 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [
         name
         for name in one
-        if name not in ("seconds", "spent") and not same(one[name], other[name])
+        if name not in ("seconds", "epoch_seconds") and not same(one[name], other[name])
     ]
 
 
 def assert_resumes(recipe: Recipe, data: Dataset, stop: int, tmp_path: Path) -> None:
     """Train to the end; train to `stop`, through a file into a new state, and on; compare everything."""
-    whole = begun(recipe, data)
-    list(train(whole, data))
+    whole, plan = begin(recipe, data)
+    list(train(whole, plan))
     expected = state_dict(whole)
-    part = begun(recipe, data)
-    for event in train(part, data):
+    part, plan = begin(recipe, data)
+    for event in train(part, plan):
         if getattr(event, "steps", None) and event.step == stop:
             break
     torch.save(state_dict(part), tmp_path / "state.pt")
-    resumed = begun(replace(recipe), data)
+    resumed, plan = begin(replace(recipe), data)
     torch.rand(3)  # whatever happens in between is forgotten
     load_state_dict(resumed, torch.load(tmp_path / "state.pt", weights_only=True))
-    list(train(resumed, data))
+    list(train(resumed, plan))
     assert resumed.step == whole.step
     assert differences(expected, state_dict(resumed)) == []
 
@@ -207,7 +209,7 @@ def test_a_rate_that_was_found_is_not_looked_for_again(
     with pytest.raises(SeewhyError, match="the given recipe is not the one"):
         resume(tmp_path / "part", data, recipe=replace(open_one, batch_size=41))
     monkeypatch.setattr(
-        "seewhy.runs.training.find_lr",
+        "seewhy.runs.lr_search.find_lr",
         lambda *arguments, **named: pytest.fail("it was found before"),
     )
     for name, given in {"none": None, "open": open_one, "found": whole.recipe}.items():

@@ -17,14 +17,14 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import compute_logits
-from seewhy.models.registry import build_model
 from seewhy.runs.directory import read_status
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import open_run
 from seewhy.runs.training import fit
+from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe, from_dict, to_toml
-from seewhy.train.recipes import read_recipe
+from seewhy.train.recipes import find_recipe
 from seewhy.train.state import new_state
 
 pytestmark = pytest.mark.train
@@ -90,7 +90,7 @@ def test_fit_never_reuses_a_directory(
 ) -> None:
     """The directory is checked before a learning rate is searched, which takes long."""
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    monkeypatch.setattr(seewhy.runs.training, "find_lr", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("seewhy.runs.lr_search.find_lr", lambda *_, **__: pytest.fail("too late"))
     for lr in (0.1, "find"):
         with pytest.raises(SeewhyError, match="exists and is not empty"):
             fit(replace(recipe, lr=lr), data, directory, quiet=True)  # type: ignore[arg-type]
@@ -189,10 +189,10 @@ def test_fit_finds_a_learning_rate_first(
     """The run is, to the last bit, that of the recipe with the learning rate that is found."""
     test = find_lr(recipe, data)
     found = fit(replace(recipe, lr="find", epochs=2), data, tmp_path / "found")
-    line = f"lr {test.suggestion:.3g}, by a range test of {len(test.rates)} updates"
+    line = f"lr {test.suggestion:.3g}, by a range test of {len(test.lrs)} updates"
     assert line in capsys.readouterr().err
     assert found.recipe == replace(recipe, lr=test.suggestion, epochs=2)
-    assert read_recipe(tmp_path / "found" / "recipe.toml") == found.recipe
+    assert find_recipe(tmp_path / "found" / "recipe.toml") == found.recipe
     opened = open_run(tmp_path / "found")
     assert opened.range_test == found.range_test == test
     assert opened.recipe.lr == test.suggestion
@@ -214,7 +214,7 @@ def test_nothing_is_written_if_no_learning_rate_is_found(
     def spoil(batch: Batch, generator: torch.Generator) -> Batch:
         return replace(batch, labels=batch.labels * float("nan"))
 
-    with pytest.raises(SeewhyError, match="begin lower than"):
+    with pytest.raises(SeewhyError, match="start below"):
         fit(replace(recipe, lr="find", augment=(spoil,)), data, tmp_path / "none", quiet=True)
     assert not (tmp_path / "none").exists()
 
@@ -223,7 +223,7 @@ def test_a_recipe_may_leave_its_rate_open(recipe: Recipe, data: Dataset, tmp_pat
     open_one = replace(recipe, lr="find")
     (tmp_path / "open.toml").write_text(to_toml(open_one))
     assert 'lr = "find"' in (tmp_path / "open.toml").read_text()
-    assert read_recipe(tmp_path / "open.toml") == open_one
+    assert find_recipe(tmp_path / "open.toml") == open_one
     assert from_dict({"lr": "find"}).lr == "find"
     with pytest.raises(
         SeewhyError, match=r"recipe field lr must be a number, or find, found 'search'"
@@ -233,7 +233,7 @@ def test_a_recipe_may_leave_its_rate_open(recipe: Recipe, data: Dataset, tmp_pat
         SeewhyError,
         match=r"lr is still to be found; `fit` does so itself, and find_lr\(recipe, data\)",
     ):
-        new_state(build_model(recipe.model, 3, data.train), open_one)
+        new_state(make_plan(open_one, data, "cpu"))
 
 
 @pytest.mark.parametrize(("optimizer", "of_each"), [("sgd", 0), ("momentum", 4), ("adadelta", 8)])

@@ -9,6 +9,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.registry import build_model
 from seewhy.train.freezing import freezable, frozen_after
 from seewhy.train.loop import EpochStats, train
+from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import new_state
 
@@ -17,9 +18,11 @@ def test_a_parameter_stays_as_it_is_from_that_epoch_on(recipe: Recipe, data: Dat
     """Though momentum is still in the optimizer, and weight decay would pull."""
     torch.manual_seed(0)
     model = build_model(recipe.model, 3, data.train)
-    state = new_state(model, replace(recipe, epochs=3, freeze=("linear:1.5", "whiten.bias:0")))
+    recipe = replace(recipe, epochs=3, freeze=("linear:1.5", "whiten.bias:0"))
+    plan = make_plan(recipe, data, "cpu")
+    state = new_state(plan, model)
     seen = {}
-    for _ in train(state, data):
+    for _ in train(state, plan):
         seen[state.step] = (
             model.linear.weight.detach().clone(),
             model.whiten.bias.detach().clone(),
@@ -42,7 +45,7 @@ def test_a_name_stands_for_a_module_or_a_parameter_but_not_for_half_a_name() -> 
     assert epoch == 2.5
     with pytest.raises(
         SeewhyError,
-        match=r"nothing to freeze is called 'conv3' .did you mean.*possible: conv, conv2",
+        match=r"no trainable parameter 'conv3' .did you mean.*possible: conv, conv2",
     ):
         freezable(net, {"conv3": 1})
 
@@ -66,8 +69,6 @@ def test_what_is_not_a_name_with_an_epoch(entry: str) -> None:
 
 
 def test_history_is_complete_all_the_same(recipe: Recipe, data: Dataset) -> None:
-    state = new_state(
-        build_model(recipe.model, 3, data.train),
-        replace(recipe, epochs=2, freeze=("group1:1", "group2:1")),
-    )
-    assert len([event for event in train(state, data) if isinstance(event, EpochStats)]) == 2
+    plan = make_plan(replace(recipe, epochs=2, freeze=("group1:1", "group2:1")), data, "cpu")
+    state = new_state(plan)
+    assert len([event for event in train(state, plan) if isinstance(event, EpochStats)]) == 2

@@ -11,17 +11,18 @@ from seewhy.errors import SeewhyError
 from seewhy.models.registry import build_model
 from seewhy.train.batches import epoch_order
 from seewhy.train.device import find_precision
-from seewhy.train.loop import EpochStats, Progress, train
+from seewhy.train.loop import EpochStats, StepStats, train
+from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import RunningTotals, new_state
 
 
 def trained(recipe: Recipe, data: Dataset) -> tuple[nn.Module, list[EpochStats]]:
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe.model, len(data.classes), data.train)
-    return model, [
-        event for event in train(new_state(model, recipe), data) if isinstance(event, EpochStats)
-    ]
+    plan = make_plan(recipe, data, "cpu")
+    state = new_state(plan)
+    events = list(train(state, plan))
+    return state.model, [event for event in events if isinstance(event, EpochStats)]
 
 
 def test_it_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
@@ -84,8 +85,9 @@ def test_progress_comes_every_step_and_ends_where_the_epoch_does(
 ) -> None:
     torch.manual_seed(0)
     model = build_model(recipe.model, 3, data.train)
-    events = list(train(new_state(model, replace(recipe, epochs=1)), data))
-    steps = [event for event in events if isinstance(event, Progress)]
+    plan = make_plan(replace(recipe, epochs=1), data, "cpu")
+    events = list(train(new_state(plan, model), plan))
+    steps = [event for event in events if isinstance(event, StepStats)]
     (stats,) = (event for event in events if isinstance(event, EpochStats))
     assert [event.step for event in steps] == [1, 2, 3, 4, 5, 6]
     assert {event.steps for event in steps} == {6}
@@ -140,9 +142,8 @@ def test_the_network_computes_in_the_precision_asked_for_and_channels_last(
         module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d)
     )
     conv.register_forward_hook(look)
-    list(
-        train(new_state(model, replace(recipe, precision=precision, epochs=1, eval_every=0)), data)
-    )
+    plan = make_plan(replace(recipe, precision=precision, epochs=1, eval_every=0), data, "cpu")
+    list(train(new_state(plan, model), plan))
     assert seen == {(torch.bfloat16 if precision == "bf16" else torch.float32, True)}
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
 

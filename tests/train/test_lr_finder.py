@@ -12,7 +12,6 @@ import torch
 from seewhy.data.augment import Batch
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.models.registry import build_model
 from seewhy.train import loop
 from seewhy.train.lr_finder import (
     DEFAULT_SUGGESTION,
@@ -20,11 +19,11 @@ from seewhy.train.lr_finder import (
     LRRangeTest,
     exponential_average,
     lr_range_test,
-    minimum_tenth,
+    minimum_10,
     steepest,
     valley,
 )
-from seewhy.train.optimizers import needs_full_batch
+from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state, state_dict
 
@@ -39,9 +38,10 @@ RECIPE = Recipe(
 )
 
 
-def begun(data: Dataset, recipe: Recipe = RECIPE) -> TrainState:
+def begin(data: Dataset, recipe: Recipe = RECIPE) -> tuple[TrainState, TrainingPlan]:
     torch.manual_seed(0)
-    return new_state(build_model(recipe.model, len(data.classes), data.train), recipe)
+    plan = make_plan(recipe, data, "cpu")
+    return new_state(plan), plan
 
 
 def same(a: object, b: object) -> bool:
@@ -67,13 +67,13 @@ def test_rates_grow_by_one_factor_and_groups_keep_their_ratio(
         true(optimizers, *factors)
         seen.append([group["lr"] for each in optimizers for group in each.param_groups])
 
-    state = begun(data, replace(RECIPE, optimizer=optimizer))
+    state, plan = begin(data, replace(RECIPE, optimizer=optimizer))
     ratios = [group["lr"] / 0.2 for each in state.optimizers for group in each.param_groups]
     monkeypatch.setattr(loop, "set_lr_and_momentum", spy)
-    found = lr_range_test(state, data, 1e-6, 1e-2, 20)
+    found = lr_range_test(state, plan, 1e-6, 1e-2, 20)
     assert found.ended == "at the end of the range"
-    assert found.rates == pytest.approx([1e-6 * 1e4 ** (place / 19) for place in range(20)])
-    for rates, rate in zip(seen, found.rates, strict=False):
+    assert found.lrs == pytest.approx([1e-6 * 1e4 ** (place / 19) for place in range(20)])
+    for rates, rate in zip(seen, found.lrs, strict=False):
         assert rates == pytest.approx([rate * ratio for ratio in ratios])
 
 
@@ -81,28 +81,26 @@ def test_losses_are_those_of_a_training_with_these_rates(data: Dataset) -> None:
     """At a rate of nearly 0 nothing moves, so each loss is that of its batch; a training that stands still has their mean."""
     recipe = replace(RECIPE, augment=())
     per_epoch = math.ceil(len(data.train) / 40)
-    found = lr_range_test(begun(data, recipe), data, 1e-12, 2e-12, max(10, 2 * per_epoch))
+    found = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, max(10, 2 * per_epoch))
     still = replace(recipe, lr=1e-12, epochs=1, schedule="constant")
     rows = [
-        event
-        for event in loop.train(begun(data, still), data)
-        if isinstance(event, loop.EpochStats)
+        event for event in loop.train(*begin(data, still)) if isinstance(event, loop.EpochStats)
     ]
     assert np.mean(found.losses[:per_epoch]) == pytest.approx(rows[0].train_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_update_of_several_batches_is_one_point(data: Dataset, accumulate: int) -> None:
-    found = lr_range_test(begun(data, replace(RECIPE, accumulate=accumulate)), data, 1e-6, 1e-3, 12)
-    assert len(found.rates) == len(found.losses) == len(found.smoothed) == 12
-    assert all(low < high for low, high in pairwise(found.rates))
+    found = lr_range_test(*begin(data, replace(RECIPE, accumulate=accumulate)), 1e-6, 1e-3, 12)
+    assert len(found.lrs) == len(found.losses) == len(found.smoothed) == 12
+    assert all(low < high for low, high in pairwise(found.lrs))
 
 
 def test_each_point_of_an_accumulated_update_is_the_mean_over_its_batches(data: Dataset) -> None:
     """At a rate of nearly 0 the three batches of an update lose what they lose alone, one after the other."""
     recipe = replace(RECIPE, augment=(), epochs=5)
-    alone = lr_range_test(begun(data, recipe), data, 1e-12, 2e-12, 30).losses
-    found = lr_range_test(begun(data, replace(recipe, accumulate=3)), data, 1e-12, 2e-12, 10).losses
+    alone = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, 30).losses
+    found = lr_range_test(*begin(data, replace(recipe, accumulate=3)), 1e-12, 2e-12, 10).losses
     assert found == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
 
 
@@ -112,15 +110,14 @@ def test_the_rates_of_accumulated_updates_are_those_of_single_ones(
 ) -> None:
     once, thrice = (
         lr_range_test(
-            begun(data, replace(RECIPE, optimizer=optimizer, accumulate=count)),
-            data,
+            *begin(data, replace(RECIPE, optimizer=optimizer, accumulate=count)),
             1e-6,
             1e-2,
             12,
         )
         for count in (1, 3)
     )
-    assert thrice.rates == pytest.approx(once.rates)
+    assert thrice.lrs == pytest.approx(once.lrs)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -135,32 +132,29 @@ def test_full_batch_descent_is_tried_on_single_batches(data: Dataset, fails: boo
             raise ZeroDivisionError
         return batch
 
-    state = begun(
+    state, plan = begin(
         data, replace(RECIPE, optimizer="gd:momentum=0.5", augment=(counts,), accumulate=2)
     )
     kept = copy.deepcopy(state_dict(state))
     if fails:
         with pytest.raises(ZeroDivisionError):
-            lr_range_test(state, data, 1e-4, 1e-1, 20)
+            lr_range_test(state, plan, 1e-4, 1e-1, 20)
     else:
-        found = lr_range_test(state, data, 1e-4, 1e-1, 20)
-        assert found.rates == pytest.approx([1e-4 * 1e3 ** (place / 19) for place in range(20)])
+        found = lr_range_test(state, plan, 1e-4, 1e-1, 20)
+        assert found.lrs == pytest.approx([1e-4 * 1e3 ** (place / 19) for place in range(20)])
         assert calls in (20, 21)  # the last one is only looked at
         likewise = replace(RECIPE, optimizer="sgd:momentum=0.5", augment=())
-        assert found.losses == lr_range_test(begun(data, likewise), data, 1e-4, 1e-1, 20).losses
-    assert needs_full_batch(state.optimizers)
-    assert all(
-        group["full_batch"] for optimizer in state.optimizers for group in optimizer.param_groups
-    )
+        assert found.losses == lr_range_test(*begin(data, likewise), 1e-4, 1e-1, 20).losses
+    assert plan.accumulate == plan.steps_per_epoch
     assert same(state_dict(state), kept)
 
 
 def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
-    state = begun(data, replace(RECIPE, precision="fp16"))
+    state, plan = begin(data, replace(RECIPE, precision="fp16"))
     state.scaler = torch.amp.GradScaler(
         "cpu", init_scale=2.0**12, growth_interval=5, enabled=True
     )  # grows during the test
-    training = loop.train(state, data)
+    training = loop.train(state, plan)
     for _ in range(3):
         next(training)
     training.close()
@@ -172,15 +166,15 @@ def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
         scales.append(state.scaler.get_scale())
         return batch
 
-    state.recipe = replace(state.recipe, augment=(looks,))
-    lr_range_test(state, data, 1e-6, 1e-3, 20)
+    plan = make_plan(replace(plan.recipe, augment=(looks,)), data, "cpu")
+    lr_range_test(state, plan, 1e-6, 1e-3, 20)
     assert max(scales) > kept["scaler"]["scale"]
     assert state.scaler.state_dict() == kept["scaler"]
     assert same(state_dict(state), kept)
 
 
 def test_the_suggestion_is_the_default_one(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = lr_range_test(begun(data), data, 1e-5, 1.0, 20)
+    found = lr_range_test(*begin(data), 1e-5, 1.0, 20)
     assert found.suggestion == LR_SUGGESTIONS[DEFAULT_SUGGESTION](found)
     assert found.suggestions == {name: suggest(found) for name, suggest in LR_SUGGESTIONS.items()}
     monkeypatch.setitem(LR_SUGGESTIONS, DEFAULT_SUGGESTION, lambda test: 0.125)
@@ -196,9 +190,9 @@ def test_smoothing_is_the_weighted_mean_so_far_and_keeps_a_constant() -> None:
 
 
 def test_it_ends_where_the_loss_diverges_and_cuts_that_off(data: Dataset) -> None:
-    found = lr_range_test(begun(data), data, 1e-4, 1e6, 60, beta=0.0)
+    found = lr_range_test(*begin(data), 1e-4, 1e6, 60, beta=0.0)
     assert found.ended == "diverged"
-    assert len(found.rates) < 60
+    assert len(found.lrs) < 60
     least = list(np.minimum.accumulate(found.smoothed))
     assert all(loss <= 4 * low for loss, low in zip(found.smoothed, least, strict=True))
 
@@ -211,13 +205,11 @@ def test_a_loss_that_is_not_finite_ends_it_and_is_no_suggestion(data: Dataset) -
         calls += 1
         return batch if calls <= 15 else replace(batch, labels=batch.labels * math.nan)
 
-    found = lr_range_test(begun(data, replace(RECIPE, augment=(breaks,))), data, 1e-5, 1.0, 40)
+    found = lr_range_test(*begin(data, replace(RECIPE, augment=(breaks,))), 1e-5, 1.0, 40)
     assert found.ended == "not finite"
-    assert len(found.rates) == 15
+    assert len(found.lrs) == 15
     assert np.isfinite(found.losses).all()
-    assert all(
-        found.rates[0] / 10 <= rate <= found.rates[-1] for rate in found.suggestions.values()
-    )
+    assert all(found.lrs[0] / 10 <= rate <= found.lrs[-1] for rate in found.suggestions.values())
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -234,8 +226,8 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
         return batch
 
     recipe = replace(RECIPE, ema=0.9, lookahead=2, augment=("crop:1", sometimes), epochs=4)
-    state = begun(data, recipe)
-    training = loop.train(state, data)
+    state, plan = begin(data, recipe)
+    training = loop.train(state, plan)
     for _ in range(4):
         next(training)
     training.close()
@@ -244,11 +236,10 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
     trained = [parameter.requires_grad for parameter in state.model.parameters()]
     if fails:
         with pytest.raises(ZeroDivisionError):
-            lr_range_test(state, data, 1e-4, 1.0, 30)
+            lr_range_test(state, plan, 1e-4, 1.0, 30)
     else:
-        lr_range_test(state, data, 1e-4, 1.0, 12)
+        lr_range_test(state, plan, 1e-4, 1.0, 12)
     assert same(state_dict(state), kept)
-    assert state.recipe is recipe
     assert not any(module.training for module in state.model.modules())
     assert [parameter.requires_grad for parameter in state.model.parameters()] == trained
 
@@ -263,15 +254,16 @@ def test_the_whole_range_is_covered_however_many_batches_an_update_has(
         accumulate=accumulate,
         resolution="linear:start=0.5,end=1,warmup=0.5",
         lookahead=50,
+        epochs=60,
     )
     assert (
         len(data.train) % 35 > 0
     )  # the last update of an epoch is a smaller one for most of these
-    found = lr_range_test(begun(data, recipe), data, 1e-6, 1e-3, 20)
-    assert len(found.rates) == 20
-    assert found.rates[0] == pytest.approx(1e-6)
-    assert found.rates[-1] == pytest.approx(1e-3)
-    assert all(before < after for before, after in pairwise(found.rates))
+    found = lr_range_test(*begin(data, recipe), 1e-6, 1e-3, 20)
+    assert len(found.lrs) == 20
+    assert found.lrs[0] == pytest.approx(1e-6)
+    assert found.lrs[-1] == pytest.approx(1e-3)
+    assert all(before < after for before, after in pairwise(found.lrs))
 
 
 def a_test(rates: np.ndarray, losses: np.ndarray) -> LRRangeTest:
@@ -301,10 +293,10 @@ def test_there_is_no_default_where_the_loss_hardly_fell() -> None:
     rates = np.logspace(-6, 1, 50)
     with pytest.raises(
         SeewhyError,
-        match=r"fell from 2.3\d* to 2.3\d* only at rates from 1e-06 to 10; give lr, or try others",
+        match=r"fell only from 2.3\d* to 2.3\d* at learning rates from 1e-06 to 10; set lr",
     ):
         _ = a_test(rates, np.linspace(2.3, 3, 50)).suggestion
-    with pytest.raises(SeewhyError, match=r"fell from 2 to 1.99 only"):
+    with pytest.raises(SeewhyError, match=r"fell only from 2 to 1.99"):
         _ = a_test(rates, np.linspace(2, 1.99, 50)).suggestion
 
 
@@ -315,7 +307,7 @@ def test_steepest_is_per_decade_and_before_the_minimum() -> None:
         2.3 - 2 / (1 + np.exp(-6 * (place + 2))) + 50 * np.maximum(place, 0) ** 2
     )  # falls most at 0.01, then rises
     assert math.log10(steepest(a_test(rates, losses))) == pytest.approx(-2, abs=0.02)
-    assert minimum_tenth(a_test(rates, losses)) == pytest.approx(rates[losses.argmin()] / 10)
+    assert minimum_10(a_test(rates, losses)) == pytest.approx(rates[losses.argmin()] / 10)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -341,15 +333,18 @@ def test_the_valley_is_the_longest_way_down(seed: int) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"start": 1.0, "end": 0.1}, "from a lower to a higher rate, both above 0, found 1 to 0.1"),
+        (
+            {"start": 1.0, "end": 0.1},
+            "from a lower to a higher learning rate, both above 0, found 1 to 0.1",
+        ),
         ({"start": 0.0}, "both above 0, found 0 to 10"),
         ({"end": math.inf}, "found 1e-07 to inf"),
-        ({"steps": 9}, "at least 10 updates, found 9"),
+        ({"updates": 9}, "at least 10 updates, found 9"),
         ({"beta": 1.0}, "beta must be in [0, 1), found 1"),
-        ({"start": 1e9, "end": 1e30}, "begin lower than 1e+09"),
+        ({"start": 1e9, "end": 1e30}, "start below 1e+09"),
     ],
 )
 def test_bad_ranges(data: Dataset, given: dict[str, float], said: str) -> None:
     with pytest.raises(SeewhyError) as raised:
-        lr_range_test(begun(data), data, **given)  # type: ignore[arg-type]
+        lr_range_test(*begin(data), **given)  # type: ignore[arg-type]
     assert said in str(raised.value)

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from seewhy.errors import SeewhyError
 from seewhy.train.muon import Muon, orthogonalize
 from seewhy.train.optimizers import bind_optimizer
-from seewhy.train.recipe import Recipe
 
 
 def newton_schulz(matrix: Tensor, iterations: int) -> Tensor:
@@ -49,7 +48,7 @@ def test_a_step_by_hand(nesterov: bool) -> None:
     expected = [wide.detach().double().reshape(4, 18), tall.detach().double()]
     buffers = [torch.zeros(4, 18).double(), torch.zeros(12, 3).double()]
     optimizer = Muon(
-        [wide, tall], lr=0.1, momentum=0.9, nesterov=nesterov, iterations=4, weight_decay=0.5
+        [wide, tall], lr=0.1, momentum=0.9, nesterov=nesterov, ns_steps=4, weight_decay=0.5
     )
     for step in range(3):
         for place, parameter in enumerate((wide, tall)):
@@ -81,11 +80,11 @@ def test_equal_shapes_do_not_mix() -> None:
     assert not torch.allclose(alone, other)
 
 
-def test_unit_rows_hold_the_norm() -> None:
+def test_normalize_rows_fixes_the_norm() -> None:
     weight = nn.Parameter(7 * random(4, 6))
     start = weight.detach().clone()
     weight.grad = random(4, 6, seed=1)
-    Muon([weight], lr=0.1, unit_rows=True).step()
+    Muon([weight], lr=0.1, normalize_rows=True).step()
     plain = nn.Parameter(start * 2 / start.norm())  # the root of four rows
     plain.grad = random(4, 6, seed=1)
     Muon([plain], lr=0.1).step()
@@ -99,14 +98,14 @@ def test_what_has_no_gradient_stays() -> None:
     assert torch.equal(weight, before)
 
 
-@pytest.mark.parametrize(("rest", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_hidden_weights_go_to_muon_and_the_rest_elsewhere(rest: str, kind: type) -> None:
+@pytest.mark.parametrize(
+    ("fallback", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)]
+)
+def test_hidden_weights_go_to_muon_and_the_rest_elsewhere(fallback: str, kind: type) -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2)
     )
-    optimizers = bind_optimizer(f"muon:rest={rest},head_lr=3,bias_lr=7")(
-        net, Recipe(lr=0.5, weight_decay=0.01)
-    )
+    optimizers = bind_optimizer(f"muon:fallback={fallback},head_lr=3,bias_lr=7")(net, 0.5, 0.01)
     muon, others = optimizers
     assert isinstance(muon, Muon)
     assert isinstance(others, kind)
@@ -119,9 +118,9 @@ def test_hidden_weights_go_to_muon_and_the_rest_elsewhere(rest: str, kind: type)
 
 
 def test_without_hidden_weights_there_is_nothing_for_muon() -> None:
-    (only,) = bind_optimizer("muon")(nn.Linear(3, 2), Recipe())
+    (only,) = bind_optimizer("muon")(nn.Linear(3, 2), 0.1, 5e-4)
     assert isinstance(only, torch.optim.SGD)
-    (only,) = bind_optimizer("muon")(nn.BatchNorm2d(3), Recipe())
+    (only,) = bind_optimizer("muon")(nn.BatchNorm2d(3), 0.1, 5e-4)
     assert isinstance(only, torch.optim.SGD)
     assert len(only.param_groups) == 1
 
@@ -129,13 +128,13 @@ def test_without_hidden_weights_there_is_nothing_for_muon() -> None:
 def test_a_weight_of_zeros_stays_finite() -> None:
     weight = nn.Parameter(torch.zeros(4, 6))
     weight.grad = random(4, 6)
-    Muon([weight], lr=0.1, unit_rows=True).step()
+    Muon([weight], lr=0.1, normalize_rows=True).step()
     assert weight.isfinite().all()
 
 
 @pytest.mark.parametrize(
-    "text", ["muon:momentum=1", "muon:iterations=0", "muon:rest=lion", "muon:head_lr=0"]
+    "text", ["muon:momentum=1", "muon:ns_steps=0", "muon:fallback=lion", "muon:head_lr=0"]
 )
 def test_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):
-        bind_optimizer(text)(nn.Linear(2, 2), Recipe())
+        bind_optimizer(text)(nn.Linear(2, 2), 0.1, 5e-4)

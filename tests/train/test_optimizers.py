@@ -11,7 +11,6 @@ from seewhy.train.optimizers import (
     optimizer_state_bytes,
     set_lr_and_momentum,
 )
-from seewhy.train.recipe import Recipe
 
 
 def network() -> nn.Module:
@@ -23,7 +22,7 @@ def network() -> nn.Module:
 
 def test_groups_leave_out_frozen_parameters_and_do_not_decay_biases_and_norms() -> None:
     net = network()
-    (optimizer,) = bind_optimizer("sgd:bias_lr=8")(net, Recipe(lr=0.5, weight_decay=0.01))
+    (optimizer,) = bind_optimizer("sgd:bias_lr=8")(net, 0.5, 0.01)
     weights, biases = optimizer.param_groups
     assert [
         parameter is wanted
@@ -39,7 +38,7 @@ def test_groups_leave_out_frozen_parameters_and_do_not_decay_biases_and_norms() 
 
 
 def test_decay_all_decays_all() -> None:
-    (optimizer,) = bind_optimizer("adamw:decay_all=true")(network(), Recipe(weight_decay=0.01))
+    (optimizer,) = bind_optimizer("adamw:decay_all=true")(network(), 0.1, 0.01)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01]
 
 
@@ -52,11 +51,11 @@ def test_an_optimizer_of_ones_own_needs_to_know_nothing_of_schedules() -> None:
 
 def test_a_model_with_nothing_to_train() -> None:
     with pytest.raises(SeewhyError, match=r"no parameter that requires a gradient"):
-        bind_optimizer("sgd")(network().requires_grad_(False), Recipe())
+        bind_optimizer("sgd")(network().requires_grad_(False), 0.1, 5e-4)
 
 
 def test_the_schedule_scales_every_group_from_its_own_peak() -> None:
-    optimizers = bind_optimizer("sgd:bias_lr=2")(network(), Recipe(lr=0.5))
+    optimizers = bind_optimizer("sgd:bias_lr=2")(network(), 0.5, 5e-4)
     for factor in (0.1, 0.5):
         set_lr_and_momentum(optimizers, factor)
         assert [group["lr"] for group in optimizers[0].param_groups] == [0.5 * factor, 1.0 * factor]
@@ -151,7 +150,7 @@ def test_each_follows_its_paper(text: str, by_hand: Iterator[float]) -> None:
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(1.0)
-    (optimizer,) = bind_optimizer(text)(layer, Recipe(lr=LR, weight_decay=DECAY))
+    (optimizer,) = bind_optimizer(text)(layer, LR, DECAY)
     for gradient, expected in zip(GRADIENTS, by_hand, strict=True):
         layer.weight.grad = torch.full_like(layer.weight, gradient)
         optimizer.step()
@@ -178,7 +177,7 @@ def test_bytes_that_are_remembered(text: str, of_each: int, of_each_tensor: int)
     """Numbers of four bytes for each trained parameter, and a count of steps where the optimizer keeps one."""
     net = network()
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizers = bind_optimizer(text)(net, Recipe(lr=LR))
+    optimizers = bind_optimizer(text)(net, LR, 5e-4)
     for parameter in trained:
         parameter.grad = torch.ones_like(parameter)
     for _ in range(2):
@@ -214,7 +213,7 @@ def test_bytes_of_several_optimizers_and_formats_add_up() -> None:
 )
 def test_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError, match=r"optimizer setting"):
-        bind_optimizer(text)(network(), Recipe())
+        bind_optimizer(text)(network(), 0.1, 5e-4)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -222,7 +221,7 @@ def test_each_lowers_a_loss(name: str) -> None:
     lr = 1.0 if name == "adadelta" else 0.05
     net, inputs = network(), torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
     targets = (inputs[:, 0] > 0).long()
-    optimizers = bind_optimizer(name)(net, Recipe(lr=lr))
+    optimizers = bind_optimizer(name)(net, lr, 5e-4)
     losses = []
     for _ in range(20):
         loss = nn.functional.cross_entropy(net(inputs), targets)
@@ -240,7 +239,7 @@ def test_every_optimizer_gives_biases_a_rate_of_their_own(name: str) -> None:
     net = network()
     groups = [
         group
-        for each in bind_optimizer(f"{name}:bias_lr=3")(net, Recipe(lr=0.5))
+        for each in bind_optimizer(f"{name}:bias_lr=3")(net, 0.5, 5e-4)
         for group in each.param_groups
     ]
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}

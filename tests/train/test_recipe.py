@@ -9,8 +9,9 @@ import torch
 
 from seewhy.errors import SeewhyError
 from seewhy.train.optimizers import bind_optimizer, momentum_of, set_lr_and_momentum
-from seewhy.train.recipe import Recipe, from_dict, restore_recipe, to_toml
-from seewhy.train.recipes import RECIPES, find_recipe, read_recipe
+from seewhy.train.plan import check_recipe
+from seewhy.train.recipe import Recipe, from_dict, to_toml
+from seewhy.train.recipes import RECIPES, find_recipe
 from seewhy.train.schedules import bind_schedule
 
 
@@ -25,7 +26,7 @@ def test_ours_has_the_budget_of_the_published_one(name: str) -> None:
 def test_toml_gives_back_the_same_recipe(name: str, tmp_path: Path) -> None:
     path = tmp_path / "any.toml"
     path.write_text(to_toml(RECIPES[name]))
-    assert read_recipe(path) == RECIPES[name]
+    assert find_recipe(path) == RECIPES[name]
 
 
 def test_every_field_is_documented_and_written() -> None:
@@ -86,7 +87,7 @@ def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path)
 )
 def test_mistakes_say_what_is_possible(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SeewhyError) as caught:
-        from_dict(values)
+        check_recipe(from_dict(values))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -99,7 +100,7 @@ def test_a_bad_file_is_named(content: str, message: str, tmp_path: Path) -> None
     path = tmp_path / "bad.toml"
     path.write_text(content)
     with pytest.raises(SeewhyError, match=message) as caught:
-        read_recipe(path)
+        find_recipe(path)
     assert str(path) in str(caught.value)
 
 
@@ -116,19 +117,20 @@ def test_an_unknown_recipe_and_a_missing_file() -> None:
 def test_a_base_is_found_beside_the_file_and_may_not_be_itself(tmp_path: Path) -> None:
     (tmp_path / "common.toml").write_text('base = "demo"\nlr = 0.25\n')
     (tmp_path / "mine.toml").write_text('base = "common.toml"\nseed = 4\n')
-    assert read_recipe(tmp_path / "mine.toml") == replace(
+    assert find_recipe(tmp_path / "mine.toml") == replace(
         RECIPES["demo"], name="mine", lr=0.25, seed=4
     )
     (tmp_path / "common.toml").write_text('base = "mine.toml"\n')
     with pytest.raises(SeewhyError, match=r"starts from itself"):
-        read_recipe(tmp_path / "mine.toml")
+        find_recipe(tmp_path / "mine.toml")
 
 
 def test_a_place_that_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
-    for path in (tmp_path, tmp_path / "x" / "y.toml"):
+    (tmp_path / "directory.toml").mkdir()
+    for path in (tmp_path / "directory.toml", tmp_path / "x" / "y.toml"):
         with pytest.raises(SeewhyError, match=r"is not a recipe in TOML"):
-            read_recipe(path)
+            find_recipe(path)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
@@ -146,7 +148,7 @@ def test_a_written_recipe_is_restored_where_its_names_mean_nothing(tmp_path: Pat
     path.write_text(
         to_toml(RECIPES["demo"]).replace("speednet", "mine:depth=3").replace("crop:1", "<invert>")
     )
-    recipe = restore_recipe(path)
+    recipe = find_recipe(path)
     assert recipe.model == "mine:depth=3"
     assert recipe.augment == ("<invert>,mode=constant",)
     assert recipe.lr == RECIPES["demo"].lr
@@ -165,7 +167,7 @@ def test_the_published_adam_cycles_its_momentum_as_torch_does() -> None:
     """OneCycleLR's own default takes Adam's beta1 from 0.95 to 0.85 and back."""
     recipe = RECIPES["resnet18-adam-onecycle"]
     model = torch.nn.Linear(2, 2)
-    (ours,) = bind_optimizer(recipe.optimizer)(model, recipe)
+    (ours,) = bind_optimizer(recipe.optimizer)(model, recipe.lr, recipe.weight_decay)
     theirs = torch.optim.Adam(model.parameters())
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         theirs, 5.09e-3, total_steps=1001, pct_start=0.25, anneal_strategy="linear"

@@ -20,8 +20,9 @@ from seewhy.runs.environment import current_environment
 from seewhy.runs.recorder import Recorder, Session
 from seewhy.runs.training import fit
 from seewhy.train.batches import epoch_order, resize_images
-from seewhy.train.loop import EpochStats, Progress, train
+from seewhy.train.loop import EpochStats, StepStats, train
 from seewhy.train.optimizers import OPTIMIZERS, bind_optimizer, momentum_of
+from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.state import TrainState, new_state
 from seewhy.train.update import step_if_finite
@@ -43,11 +44,18 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
 
 
+def begin(
+    recipe: Recipe, data: Dataset, model: nn.Module | None = None
+) -> tuple[TrainState, TrainingPlan]:
+    plan = make_plan(recipe, data, "cpu")
+    return new_state(plan, model or linear()), plan
+
+
 def trained(
     recipe: Recipe, data: Dataset, model: nn.Module | None = None
 ) -> tuple[TrainState, list[Any]]:
-    state = new_state(model or linear(), recipe)
-    return state, list(train(state, data))
+    state, plan = begin(recipe, data, model)
+    return state, list(train(state, plan))
 
 
 def batch(data: Dataset, start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -86,7 +94,7 @@ def test_accumulated_batches_are_one_large_batch(data: Dataset) -> None:
     state, events = trained(replace(PLAIN, accumulate=4), data)
     assert_equal(state.model, by_hand(data, entropy, [0, 160, 240]))
     assert state.updates == 2
-    assert len([event for event in events if isinstance(event, Progress)]) == 6
+    assert len([event for event in events if isinstance(event, StepStats)]) == 6
 
 
 def test_gradient_descent_takes_one_step_an_epoch_along_the_gradient_of_all_images(
@@ -183,10 +191,9 @@ def test_what_is_not_finite_reaches_no_weight(
     only_gradient: bool, optimizer: str, data: Dataset
 ) -> None:
     model = Exploding(4, only_gradient)
-    state = new_state(
-        model, replace(PLAIN, optimizer=optimizer, schedule="linear", weight_decay=0.1)
-    )
-    events = train(state, data)
+    recipe = replace(PLAIN, optimizer=optimizer, schedule="linear", weight_decay=0.1)
+    state, plan = begin(recipe, data, model)
+    events = train(state, plan)
     for _ in range(3):
         next(events)
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -214,7 +221,7 @@ def test_without_waiting_weights_move_only_where_all_was_sound(name: str, sound:
     def after_a_step(on_host: bool) -> tuple[list[Tensor], list[Tensor]]:
         model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
         model.load_state_dict(weights)
-        optimizers = bind_optimizer(name)(model, Recipe(lr=0.1))
+        optimizers = bind_optimizer(name)(model, 0.1, 5e-4)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 0.5 if sound else float("inf"))
         step_if_finite(
@@ -247,14 +254,14 @@ def test_fp16_scales_the_loss_and_learns(recipe: Recipe, data: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["sgd", "sgd:momentum=0.9", "adam", "muon:rest_momentum=0.5", "rmsprop"]
+    "optimizer", ["sgd", "sgd:momentum=0.9", "adam", "muon:fallback_momentum=0.5", "rmsprop"]
 )
 def test_fp16_skips_an_update_that_overflows_and_goes_on(optimizer: str, data: Dataset) -> None:
     changes = {"optimizer": optimizer, "lr": 0.01, "clip": 1.0}
-    state = new_state(linear(), replace(PLAIN, precision="fp16", epochs=3, **changes))  # type: ignore[arg-type]
+    state, plan = begin(replace(PLAIN, precision="fp16", epochs=3, **changes), data)  # type: ignore[arg-type]
     state.scaler._init_scale = 2.0**40  # far too much for float16 gradients
     before = [p.detach().clone() for p in state.model.parameters()]
-    events = train(state, data)
+    events = train(state, plan)
     next(events)
     assert all(
         torch.equal(p, kept) for p, kept in zip(state.model.parameters(), before, strict=True)
@@ -268,16 +275,16 @@ def test_fp16_skips_an_update_that_overflows_and_goes_on(optimizer: str, data: D
 def test_fp16_gives_up_where_no_scale_helps(data: Dataset) -> None:
     model = Exploding(0, only_gradient=True)
     before = [p.detach().clone() for p in model.parameters()]
-    state = new_state(model, replace(PLAIN, precision="fp16", batch_size=5))
+    state, plan = begin(replace(PLAIN, precision="fp16", batch_size=5), data, model)
     with pytest.raises(SeewhyError, match=r"not finite at step 48"):
-        list(train(state, data))
+        list(train(state, plan))
     assert all(torch.equal(p, kept) for p, kept in zip(model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"freeze": ("0:0", "1:0.5")}, "nothing to freeze is called '0'"),
+        ({"freeze": ("0:0", "1:0.5")}, "freeze: the model has no trainable parameter '0'"),
         (
             {"freeze": ("1:0.5",)},
             r"freeze 1:0\.5 leaves nothing to train before the 1 epochs are over",
@@ -285,17 +292,15 @@ def test_fp16_gives_up_where_no_scale_helps(data: Dataset) -> None:
         ({"lookahead": 7}, "lookahead 7 is more than the 6 updates"),
         (
             {"resolution": "linear:warmup=0.5,start=0.5,end=1", "epochs": 4},
-            "makes images of 4x4, which resnet18 does not take",
+            "makes images of 4x4, which resnet18 does not accept",
         ),
     ],
 )
 def test_what_cannot_work_is_said_before_the_first_step(
     changes: dict[str, Any], said: str, data: Dataset
 ) -> None:
-    state = new_state(linear(), replace(PLAIN, **changes))
     with pytest.raises(SeewhyError, match=said):
-        next(train(state, data))
-    assert state.step == 0
+        begin(replace(PLAIN, **changes), data)
 
 
 def test_a_test_time_augmentation_that_cannot_work_is_said_before_training(
@@ -384,13 +389,11 @@ def test_momentum_has_a_schedule_of_its_own(data: Dataset) -> None:
         "sgd:momentum=0.8",
         "adam:beta1=0.8",
         "rmsprop:momentum=0.8",
-        "muon:momentum=0.8,rest_momentum=0.8",
+        "muon:momentum=0.8,fallback_momentum=0.8",
     ):
-        state = new_state(
-            linear(),
-            replace(PLAIN, optimizer=optimizer, momentum_schedule="dip:pct_start=0.4,low=0.5"),
-        )
-        events = train(state, data)
+        recipe = replace(PLAIN, optimizer=optimizer, momentum_schedule="dip:pct_start=0.4,low=0.5")
+        state, plan = begin(recipe, data)
+        events = train(state, plan)
         momenta = []
         for _ in range(6):
             next(events)
@@ -451,12 +454,12 @@ def test_a_loss_that_is_not_finite_counts_wherever_in_an_update_it_is(
 
 def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path: Path) -> None:
     """On a GPU the host learns of it some steps later, and may want a checkpoint before."""
-    state = new_state(linear(), PLAIN)
+    state, plan = begin(PLAIN, data)
     environment = current_environment(torch.device("cpu"), "fp32")
-    with Recorder(state, Session(data, environment, tmp_path / "run")) as recorder:
+    with Recorder(state, Session(plan, environment, tmp_path / "run")) as recorder:
         recorder.checkpoint()
         written = (tmp_path / "run/checkpoints/last.pt").stat().st_mtime_ns
-        state.totals.fail(torch.tensor(False), 5)
+        state.totals.mark_failure(torch.tensor(False), 5)
         recorder.checkpoint()
         assert (tmp_path / "run/checkpoints/last.pt").stat().st_mtime_ns == written
 
@@ -473,10 +476,10 @@ def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path
 def test_an_update_has_the_rate_of_its_first_batch(
     settings: dict[str, Any], factors: list[float], data: Dataset
 ) -> None:
-    state = new_state(linear(), replace(PLAIN, schedule="linear", **settings))
+    state, plan = begin(replace(PLAIN, schedule="linear", **settings), data)
     rates, updates = [], 0
-    for event in train(state, data):
-        if state.updates > updates and isinstance(event, Progress):
+    for event in train(state, plan):
+        if state.updates > updates and isinstance(event, StepStats):
             rates.append(event.lr)
             updates = state.updates
     assert rates == pytest.approx([0.1 * factor for factor in factors], abs=1e-12)
@@ -487,16 +490,14 @@ def test_lookahead_counts_the_updates_that_ends_of_epochs_make(data: Dataset) ->
     recipe = replace(PLAIN, epochs=3, accumulate=8, lookahead=3)
     state, _ = trained(recipe, data)
     assert state.updates == 3
-    with pytest.raises(
-        SeewhyError, match="lookahead 4 is more than the 3 updates of this training"
-    ):
+    with pytest.raises(SeewhyError, match="lookahead 4 is more than the 3 updates of this run"):
         trained(replace(recipe, lookahead=4), data)
 
 
 def test_momentum_stays_below_one(data: Dataset) -> None:
     recipe = replace(PLAIN, optimizer="adam", momentum_schedule="exponential:start=1,end=1.2")
     with pytest.raises(
-        SeewhyError, match=r"takes a momentum of 0\.9 to 1\.08; it must stay below 1"
+        SeewhyError, match=r"raises the momentum from 0\.9 to 1\.08; it must stay below 1"
     ):
         trained(recipe, data)
 
@@ -506,7 +507,7 @@ def test_momentum_stays_below_one(data: Dataset) -> None:
 )
 def test_what_is_no_logits_is_said(outputs: nn.Module, found: str, data: Dataset) -> None:
     with pytest.raises(
-        SeewhyError, match=rf"into logits \(N, 3\), one for each class; 40 images gave {found}"
+        SeewhyError, match=rf"to logits \(N, 3\), one per class; 40 images gave {found}"
     ):
         trained(PLAIN, data, nn.Sequential(nn.Flatten(), outputs))
 
@@ -518,10 +519,8 @@ def test_torch_may_compile_as_many_sizes_as_a_training_has(
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
     monkeypatch.setattr("seewhy.train.plan.shutil.which", lambda name: name)
     recipe = replace(PLAIN, epochs=12, resolution="linear:start=0.5,warmup=0.9", compile=True)
-    events = train(
-        new_state(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), recipe),
-        data,
-    )
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    events = train(*begin(recipe, data, model))
     before = config.recompile_limit
     next(events)
     assert before < 24 <= config.recompile_limit  # twelve sizes, each before and after a freeze

@@ -29,17 +29,17 @@ WIDE = 78  # columns of the terminal from which the whole table is printed
 def print_range_test(test: LRRangeTest, recipe: Recipe) -> None:
     """The suggested learning rates of a range test, and that of the recipe."""
     out = console()
-    span = f"{test.rates[0]:.2g} to {test.rates[-1]:.2g}"
-    out.print(f"{counted(len(test.rates), 'update')}, lr {span}, {test.ended}\n", style="bold")
+    span = f"{test.lrs[0]:.2g} to {test.lrs[-1]:.2g}"
+    out.print(f"{counted(len(test.lrs), 'update')}, lr {span}, {test.ended}\n", style="bold")
     rows = table("suggestion", "learning rate", "")
     for name, lr in test.suggestions.items():
         rows.add_row(name, f"{lr:.3g}", "← default" if name == DEFAULT_SUGGESTION else "")
-    if recipe.lr != "find":
+    if not recipe.needs_lr:
         rows.add_row(f"recipe {recipe.name}", f"{recipe.lr:.3g}", "")
     rows.columns[2].justify = "left"
     out.print(rows)
-    if test.doubt:
-        out.print(f"\nwarning: {test.doubt}; try more --updates", style="yellow")
+    if test.warning:
+        out.print(f"\nwarning: {test.warning}; try more --updates", style="yellow")
 
 
 def print_experiment(experiment: Experiment) -> None:

@@ -31,7 +31,9 @@ def find_lr(options: FindLr) -> None:
     from seewhy.figures.lr_finder import lr_finder_figure
     from seewhy.figures.style import save_figure
     from seewhy.runs.lr_search import find_lr as run_range_test
+    from seewhy.train.plan import check_recipe
 
+    check_recipe(options.settings)  # before the data is loaded
     data = load_data(options.data, options.loading)
     if not is_first_process():  # torchrun starts several processes; one is enough
         return

@@ -38,7 +38,9 @@ def train(options: Train) -> int:
     """Train a model and print its result; returns 1 if the report could not be written."""
     from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.training import fit
+    from seewhy.train.plan import check_recipe
 
+    check_recipe(options.settings)  # before the data is loaded
     if options.output is not None:
         check_empty(options.output)
     recipe, policy = options.settings, options.checkpoint

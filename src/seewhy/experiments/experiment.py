@@ -18,7 +18,8 @@ from seewhy.runs.directory import (
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
-from seewhy.train.recipe import Recipe, as_dict, restore_recipe, restored
+from seewhy.train.recipe import Recipe, as_dict, from_dict
+from seewhy.train.recipes import find_recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def open_experiment(directory: str | Path) -> Experiment:
         raise SeewhyError(f"{directory} is not an experiment ({found}); `seewhy compare` makes one")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        recipes = {name: restored(recipe) for name, recipe in values["recipes"].items()}
+        recipes = {name: from_dict(recipe) for name, recipe in values["recipes"].items()}
         seeds, seconds, data = tuple(values["seeds"]), values["seconds"], values["data"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SeewhyError(
@@ -121,9 +122,7 @@ def open_experiment(directory: str | Path) -> Experiment:
         ) from error
     homes = recipe_directories(directory, recipes)
     recipes |= {
-        name: restore_recipe(home / RECIPE)
-        for name, home in homes.items()
-        if (home / RECIPE).exists()
+        name: find_recipe(home / RECIPE) for name, home in homes.items() if (home / RECIPE).exists()
     }
     trials = [
         read_trial(name, seed, homes[name] / f"seed-{seed}") for name in recipes for seed in seeds

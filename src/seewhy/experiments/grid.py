@@ -6,7 +6,8 @@ from itertools import product
 from typing import Any, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.train.recipe import Rate, Recipe
+from seewhy.train.plan import check_recipe
+from seewhy.train.recipe import LearningRate, Recipe
 
 FIELDS = {field.name: field.type for field in fields(Recipe) if field.name not in ("name", "seed")}
 
@@ -28,6 +29,7 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
         name = " · ".join(_said(field, getattr(changed, field)) for field in varied) or recipe.name
         if name in recipes:
             raise SeewhyError(f"{name} is given twice; a comparison needs each value once")
+        check_recipe(changed)
         recipes[name] = changed
     return recipes
 
@@ -79,7 +81,7 @@ def _value(field: str, text: str) -> Any:
         return () if text == "none" else tuple(text.split())
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
-    if kind in (int, float, Rate):
+    if kind in (int, float, LearningRate):
         try:
             return int(text) if kind is int else float(text)
         except ValueError:

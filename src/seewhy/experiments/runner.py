@@ -41,11 +41,13 @@ from seewhy.runs.directory import (
     write_lr_range_test,
     write_status,
 )
-from seewhy.runs.lr_search import find_lr, images_per_second
+from seewhy.runs.lr_search import images_per_second, resolve_lr
 from seewhy.runs.training import fit, resume
 from seewhy.train.device import find_device
 from seewhy.train.optimizers import OPTIMIZERS
-from seewhy.train.recipe import Recipe, restore_recipe, to_toml
+from seewhy.train.plan import check_recipe
+from seewhy.train.recipe import Recipe, to_toml
+from seewhy.train.recipes import find_recipe
 from seewhy.train.schedules import SCHEDULES
 
 TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
@@ -71,6 +73,8 @@ def run_experiment(
     compared, and where a process dies.
     """
     recipes, directory, fan_out = dict(recipes), Path(directory), fan_out or Parallel()
+    for recipe in recipes.values():
+        check_recipe(recipe)
     _check(recipes, seeds, seconds, fan_out)
     check_empty(directory)
     data = _as_loaded(check_dataset(data))
@@ -245,7 +249,9 @@ def _additions() -> list[dict[str, Any]]:
 
 
 def _built_in(entry: object) -> bool:
-    return str(getattr(entry, "__module__", "")).partition(".")[0] == "seewhy"
+    return (
+        str(getattr(getattr(entry, "func", entry), "__module__", "")).partition(".")[0] == "seewhy"
+    )
 
 
 def _prepare(name: str, recipe: Recipe, home: Path, work: _Work) -> str:
@@ -264,10 +270,10 @@ def _prepare(name: str, recipe: Recipe, home: Path, work: _Work) -> str:
 
 def _fixed(recipe: Recipe, home: Path, work: _Work) -> Recipe:
     """The recipe with its learning rate found and its epochs set, where that was asked for."""
-    if recipe.lr == "find":
-        found = find_lr(recipe, work.loaded(), device=work.device)
-        write_lr_range_test(home, found)
-        recipe = replace(recipe, lr=found.suggestion)
+    if recipe.needs_lr:
+        recipe, test = resolve_lr(recipe, work.loaded(), work.device)
+        assert test is not None
+        write_lr_range_test(home, test)
     if work.seconds is not None:
         data = work.loaded()
         recipe = replace(
@@ -340,9 +346,9 @@ def _noting_failure(home: Path, work: Callable[[], None]) -> None:
 def _prepared_line(name: str, home: Path) -> str:
     if not (home / RECIPE).exists():
         return f"{name}: {read_status(home)[1]}"
-    recipe = restore_recipe(home / RECIPE)
+    recipe = find_recipe(home / RECIPE)
     found = read_lr_range_test(home)
-    doubt = f"; {found.doubt}" if found is not None and found.doubt else ""
+    doubt = f"; {found.warning}" if found is not None and found.warning else ""
     return f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs{doubt}"
 
 

@@ -15,10 +15,10 @@ def lr_finder_figure(test: LRRangeTest) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.3), layout="constrained")
         axes = figure.subplots()
-        axes.plot(test.rates, test.losses, color=BLUE, alpha=0.3, linewidth=1, label="each update")
-        axes.plot(test.rates, test.smoothed, color=BLUE, linewidth=1.8, label="running average")
+        axes.plot(test.lrs, test.losses, color=BLUE, alpha=0.3, linewidth=1, label="each update")
+        axes.plot(test.lrs, test.smoothed, color=BLUE, linewidth=1.8, label="running average")
         axes.plot(
-            test.rates,
+            test.lrs,
             test.centered,
             color="black",
             linestyle="--",
@@ -27,7 +27,7 @@ def lr_finder_figure(test: LRRangeTest) -> Figure:
         )
         for index, (name, lr) in enumerate(test.suggestions.items()):
             color, marker = MARKERS[index % len(MARKERS)]
-            nearest = min(range(len(test.rates)), key=lambda row: abs(test.rates[row] - lr))
+            nearest = min(range(len(test.lrs)), key=lambda row: abs(test.lrs[row] - lr))
             default = name == DEFAULT_SUGGESTION
             losses = test.centered if default else test.smoothed
             axes.plot(
@@ -45,6 +45,6 @@ def lr_finder_figure(test: LRRangeTest) -> Figure:
         axes.yaxis.set_minor_formatter(plain_numbers)
         axes.set_xlabel("learning rate")
         axes.set_ylabel("cross entropy")
-        axes.set_title(f"LR range test, {len(test.rates)} updates ({test.ended})", loc="left")
+        axes.set_title(f"LR range test, {len(test.lrs)} updates ({test.ended})", loc="left")
         axes.legend(frameon=False, loc="best")
     return figure

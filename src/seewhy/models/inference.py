@@ -7,6 +7,7 @@ from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inspection import evaluating, extract_logits
 from seewhy.models.tta import bind_tta
+from seewhy.models.tta import none as no_tta
 
 
 def compute_logits(
@@ -42,7 +43,7 @@ def compute_logits(
     classifier = as_classifier(classifier)
     model, precision = classifier.model, classifier.precision
     device = classifier.device if device is None else torch.device(device)
-    augmented = bind_tta(classifier.tta)
+    augmented = no_tta if classifier.tta == "none" else bind_tta(classifier.tta)
 
     def predict(batch: Tensor) -> Tensor:
         return extract_logits(model(_to_floats(batch, device))).float()

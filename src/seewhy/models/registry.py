@@ -26,6 +26,33 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+def bind_model(spec: str) -> Callable[[int, Split], nn.Module]:
+    """The builder of a model: a function (num_classes, sample) -> model, as `build_model`.
+
+    Args:
+        spec: A name of MODELS with its settings, such as "resnet18" or "davidnet:dropout=0.1".
+
+    Raises:
+        SeewhyError: For an unknown name or setting.
+    """
+    make = bind(MODELS, spec, "model", n_supplied=2)
+
+    def build(num_classes: int, sample: Split) -> nn.Module:
+        if num_classes < 2:
+            raise SeewhyError(
+                f"model {spec!r}: a classifier needs at least 2 classes, found {num_classes}"
+            )
+        if sample.images.ndim != 4 or sample.images.dtype != torch.uint8 or len(sample) == 0:
+            raise SeewhyError(
+                f"model {spec!r}: the sample's images must be (N, C, H, W) uint8 with N of at "
+                f"least 1, found {describe_value(sample.images)}"
+            )
+        model: nn.Module = make(num_classes, sample)
+        return model
+
+    return build
+
+
 def build_model(spec: str, num_classes: int, sample: Split) -> nn.Module:
     """Build a model that maps images (N, C, H, W), float in [0, 1], to logits (N, num_classes).
 
@@ -40,18 +67,7 @@ def build_model(spec: str, num_classes: int, sample: Split) -> nn.Module:
     Raises:
         SeewhyError: For an unknown name or setting, and if the model cannot take the images.
     """
-    make = bind(MODELS, spec, "model", n_supplied=2)
-    if num_classes < 2:
-        raise SeewhyError(
-            f"model {spec!r}: a classifier needs at least 2 classes, found {num_classes}"
-        )
-    if sample.images.ndim != 4 or sample.images.dtype != torch.uint8 or len(sample) == 0:
-        raise SeewhyError(
-            f"model {spec!r}: the sample's images must be (N, C, H, W) uint8 with N of at least 1, "
-            f"found {describe_value(sample.images)}"
-        )
-    model: nn.Module = make(num_classes, sample)
-    return model
+    return bind_model(spec)(num_classes, sample)
 
 
 def untrained_spec(spec: str) -> str:

@@ -9,8 +9,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from seewhy.train.loop import EpochStats
-from seewhy.train.loop import Progress as StepProgress
+from seewhy.train.loop import EpochStats, StepStats
 
 REFRESH_SECONDS = 0.25  # the live line is drawn by the training thread itself, so it must be rare enough to cost nothing
 
@@ -18,7 +17,7 @@ REFRESH_SECONDS = 0.25  # the live line is drawn by the training thread itself, 
 class Show(Protocol):
     """Shows one event of a training."""
 
-    def __call__(self, event: StepProgress | EpochStats) -> None: ...
+    def __call__(self, event: StepStats | EpochStats) -> None: ...
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def live_table(
     task = live.add_task("", total=None, state="")
     drawn = -math.inf
 
-    def show(event: StepProgress | EpochStats) -> None:
+    def show(event: StepStats | EpochStats) -> None:
         nonlocal drawn
         if isinstance(event, EpochStats):
             console.print(" ".join(cell(event).rjust(width) for _, width, cell in columns))
@@ -69,7 +68,7 @@ def live_table(
         yield show
 
 
-def live_state(event: StepProgress) -> str:
+def live_state(event: StepStats) -> str:
     """Loss and accuracy as far as they are known yet, speed and time left in one short line."""
     known = (
         ""

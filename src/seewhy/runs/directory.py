@@ -27,7 +27,8 @@ from seewhy.runs.environment import Environment, Resumption
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
-from seewhy.train.recipe import Recipe, restore_recipe, to_toml
+from seewhy.train.recipe import Recipe, to_toml
+from seewhy.train.recipes import find_recipe
 
 SCHEMA_VERSION = 1  # of summary.json
 
@@ -168,7 +169,7 @@ def write_recipe(directory: Path, recipe: Recipe) -> None:
 
 def read_recipe(directory: Path) -> Recipe:
     """The recipe as written; its names need not mean anything here."""
-    return restore_recipe(directory / RECIPE)
+    return find_recipe(directory / RECIPE)
 
 
 # command.txt: the command that started the run

@@ -1,23 +1,21 @@
-"""What can be known before a training: which learning rate to take, and how fast it will be."""
+"""Before a run: finding its learning rate, and measuring its speed."""
 
 import time
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
-
-import torch
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import check_dataset
-from seewhy.models.registry import build_model
-from seewhy.train.batches import equal_batches
 from seewhy.train.device import find_device, seeded
 from seewhy.train.loop import train
 from seewhy.train.lr_finder import LRRangeTest, lr_range_test
+from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe
-from seewhy.train.schedules import bind_schedule
+from seewhy.train.schedules import exponential
 from seewhy.train.state import TrainState, new_state
 
-WARM = 3  # steps before the clock is started: the first ones plan, allocate and compile
+WARM_UP_STEPS = 3  # not timed: they allocate and compile
 
 
 def find_lr(
@@ -25,54 +23,102 @@ def find_lr(
     data: Dataset,
     start: float = 1e-7,
     end: float = 10.0,
-    steps: int = 100,
+    updates: int = 100,
     beta: float = 0.98,
     device: str = "auto",
 ) -> LRRangeTest:
-    """A range test of a new model, with the optimizer, batches, augmentation and loss of `recipe`; see `range_test`.
+    """Run a learning-rate range test on a new model, with the weights that `fit` starts from.
 
-    Weights are those that `fit` begins with. The caller's random state is left as it was. Raises as `range_test` does.
+    The caller's random state is restored.
+
+    Args:
+        recipe: The recipe; its `lr` does not matter.
+        data: Data to train on.
+        start: First learning rate.
+        end: Last learning rate.
+        updates: Number of updates.
+        beta: Smoothing factor of the loss, in [0, 1).
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Returns:
+        The range test; train at its `suggestion`.
+
+    Raises:
+        SeewhyError: If the recipe does not fit the data or the machine, for a range that is not
+            possible, and if fewer than 10 updates are left.
     """
-    data, place = check_dataset(data), find_device(device)
-    if recipe.lr == "find":
+    if recipe.needs_lr:
         recipe = replace(recipe, lr=1.0)
-    with seeded(recipe.seed, place):
-        state = new_state(
-            build_model(recipe.model, len(data.classes), data.train).to(torch.device(place)), recipe
-        )
-        return lr_range_test(state, data, start, end, steps, beta)
+    plan = make_plan(recipe, check_dataset(data), find_device(device))
+    with seeded(recipe.seed, plan.device):
+        return lr_range_test(new_state(plan), plan, start, end, updates, beta)
+
+
+def resolve_lr(
+    recipe: Recipe, data: Dataset, device: str = "auto"
+) -> tuple[Recipe, LRRangeTest | None]:
+    """The recipe with its learning rate: if it is "find", the suggestion of a range test.
+
+    Returns:
+        The recipe, and the range test if there was one.
+
+    Raises:
+        SeewhyError: As `find_lr`, and if the loss fell at no learning rate.
+    """
+    if not recipe.needs_lr:
+        return recipe, None
+    test = find_lr(recipe, data, device=device)
+    return replace(recipe, lr=test.suggestion), test
 
 
 def images_per_second(
     recipe: Recipe, data: Dataset, device: str = "auto", seconds: float = 2.0
 ) -> float:
-    """How fast a new model trains as `recipe` says, measured for so many seconds of training after three steps.
+    """Measure the training speed of a recipe.
 
-    Images have the side whose area is the mean over the run, where `resolution` changes it. The caller's random state is left as
-    it was.
+    If the recipe's `resolution` changes, images have the mean area of the run. The caller's random
+    state is restored.
+
+    Args:
+        recipe: The recipe to measure.
+        data: Data to train on.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        seconds: Training time to measure over, after three steps of warm-up.
+
+    Returns:
+        Training images per second, without evaluation.
+
+    Raises:
+        SeewhyError: If the recipe does not fit the data or the machine.
     """
-    data, place = check_dataset(data), find_device(device)
-    schedule = bind_schedule(recipe.resolution)
-    side = fmean(schedule(step / 100, ()) ** 2 for step in range(100)) ** 0.5
-    recipe = replace(
-        recipe, epochs=1e6, eval_every=0, resolution=f"exponential:start={side},end={side}"
-    )
-    with seeded(recipe.seed, place):
-        state = new_state(
-            build_model(recipe.model, len(data.classes), data.train).to(torch.device(place)), recipe
-        )
-        _, batch_size = equal_batches(len(data.train), recipe.batch_size)
-        steps, began = 0, 0.0
-        for _ in train(state, data):
-            if state.step == WARM:
-                steps, began = state.step, _once_done(state)
-            elif steps and state.step > steps and state.seconds + state.spent - began >= seconds:
+    plan = make_plan(recipe, check_dataset(data), find_device(device))
+    with seeded(recipe.seed, plan.device):
+        state = new_state(plan)
+        timed_plan = _endless(plan)
+        first_step, start = 0, 0.0
+        for _ in train(state, timed_plan):
+            elapsed = state.seconds + state.epoch_seconds - start
+            if state.step == WARM_UP_STEPS:
+                first_step, start = state.step, _seconds_when_done(state)
+            elif first_step and state.step > first_step and elapsed >= seconds:
                 break
-        return (state.step - steps) * batch_size / (_once_done(state) - began)
+        images = (state.step - first_step) * plan.batch_size
+        return images / (_seconds_when_done(state) - start)
 
 
-def _once_done(state: TrainState) -> float:
-    """Seconds of training until the device has done every step so far."""
-    waited = time.perf_counter()
+def _endless(plan: TrainingPlan) -> TrainingPlan:
+    """`plan` without evaluations and end, at the image size with the mean area of the run."""
+    side = fmean(plan.resolution_schedule(percent / 100, ()) ** 2 for percent in range(100)) ** 0.5
+    return replace(
+        plan,
+        recipe=replace(plan.recipe, eval_every=0),
+        steps=10**6 * plan.steps_per_epoch,
+        resolution_schedule=partial(exponential, start=side, end=side),
+    )
+
+
+def _seconds_when_done(state: TrainState) -> float:
+    """Training time until the device has finished all steps so far."""
+    start = time.perf_counter()
     state.totals.device_sums.tolist()
-    return state.seconds + state.spent + time.perf_counter() - waited
+    return state.seconds + state.epoch_seconds + time.perf_counter() - start

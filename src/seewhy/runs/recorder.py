@@ -11,7 +11,6 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from seewhy.data.dataset import Dataset
 from seewhy.files import make_directory, write_error
 from seewhy.models.classifier import Classifier
 from seewhy.runs.checkpoint import BEST, CheckpointPolicy, write_checkpoint
@@ -34,9 +33,9 @@ from seewhy.runs.weights import save_classifier
 from seewhy.train.averaging import Weights
 from seewhy.train.loop import EpochStats, Event
 from seewhy.train.lr_finder import LRRangeTest
+from seewhy.train.plan import TrainingPlan
 from seewhy.train.recipe import as_dict
 from seewhy.train.state import TrainState, state_dict
-from seewhy.train.world import World
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +51,11 @@ class ResumeState:
 class Session:
     """A training session: everything besides the state that a run is trained with."""
 
-    data: Dataset
+    plan: TrainingPlan
     environment: Environment
     directory: Path | None = None  # None: this process writes nothing
     start: ResumeState = field(default_factory=ResumeState)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
-    world: World = field(default_factory=World)
     quiet: bool = False  # show nothing
 
 
@@ -70,7 +68,8 @@ class Recorder:
     """
 
     def __init__(self, state: TrainState, session: Session) -> None:
-        self.state, self.session, self.directory = state, session, session.directory
+        self.state, self.session, self.plan = state, session, session.plan
+        self.directory = session.directory
         self.history, self.best = list(session.start.history), session.start.best
         self.best_row = None if self.best is None else best_epoch(self.history)
         self._tensorboard: SummaryWriter | None = None
@@ -108,17 +107,17 @@ class Recorder:
         names = self._record_epoch(event) if isinstance(event, EpochStats) else []
         due = time.monotonic() - self._last_checkpoint >= self.session.checkpoint.checkpoint_seconds
         # within an epoch each of several processes holds a part of the state
-        if names or (due and (ended or self.session.world.size == 1)):
+        if names or (due and (ended or self.plan.world.size == 1)):
             self.checkpoint(*names)
 
     def checkpoint(self, *names: str) -> None:
         """Write last.pt, also as `names`. A state that is not finite is skipped: it will fail."""
-        if self.directory is None or not self.state.totals.sound():
+        if self.directory is None or not self.state.totals.all_finite():
             return
         content = {
             "state": state_dict(self.state),
             "history": [asdict(row) for row in self.history],
-            "recipe": as_dict(self.state.recipe),
+            "recipe": as_dict(self.plan.recipe),
         }
         write_checkpoint(self.directory / CHECKPOINTS, content, names)
         self._last_checkpoint = time.monotonic()
@@ -129,9 +128,9 @@ class Recorder:
         if weights is not None:
             model.load_state_dict(weights)
         if self.directory is not None:
-            data = self.session.data
+            data = self.plan.data
             classifier = Classifier(model, data.classes, data.image_shape)
-            save_classifier(self.directory / WEIGHTS, classifier, self.state.recipe.model)
+            save_classifier(self.directory / WEIGHTS, classifier, self.plan.recipe.model)
 
     def evaluations_since_best(self) -> int:
         """The number of evaluations since the best epoch."""
@@ -140,10 +139,10 @@ class Recorder:
 
     def _write_start(self, directory: Path) -> None:
         """Write what is known before the first step."""
-        write_recipe(directory, self.state.recipe)
+        write_recipe(directory, self.plan.recipe)
         write_command(directory)
         write_history(directory, self.history)
-        write_environment(directory, self.session.environment, self.session.data.origin)
+        write_environment(directory, self.session.environment, self.plan.data.origin)
         write_status(directory, "running")
         link_latest(directory)
         if self.session.start.range_test is not None:
@@ -162,7 +161,7 @@ class Recorder:
         self.history.append(row)
         names = []
         rows = [row] if self.best_row is None else [self.best_row, row]
-        if self.session.data.validation is not None and best_epoch(rows) is row:
+        if self.plan.data.validation is not None and best_epoch(rows) is row:
             self.best_row = row
             weights = self.state.averaged or self.state.model.state_dict()
             self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.calibration import measure_calibration
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.train.batches import equal_batches
 from seewhy.train.loop import EpochStats
 from seewhy.train.optimizers import optimizer_state_bytes
+from seewhy.train.plan import TrainingPlan
 from seewhy.train.state import TrainState
 
 
@@ -38,7 +37,7 @@ def make_result(
     history: Sequence[EpochStats],
     selected: EpochStats | None,
     state: TrainState,
-    data: Dataset,
+    plan: TrainingPlan,
 ) -> RunResult:
     """The result of a run that has ended.
 
@@ -46,7 +45,6 @@ def make_result(
     validation split.
     """
     last = history[-1]
-    _, batch_size = equal_batches(len(data.train), state.recipe.batch_size)
     return RunResult(
         accuracy=predictions.accuracy,
         plain_accuracy=plain.accuracy,
@@ -54,12 +52,12 @@ def make_result(
         test_images=len(predictions.labels),
         test_loss=predictions.losses.mean().item(),
         calibration_error=_calibration_error(predictions),
-        selected_on="last epoch" if data.validation is None else "validation",
+        selected_on="last epoch" if plan.data.validation is None else "validation",
         selected_epoch=(selected or last).epoch,
         epochs=last.epoch,
         steps=last.step,
         train_seconds=last.seconds,
-        images_per_second=last.step * batch_size / last.seconds,
+        images_per_second=last.step * plan.batch_size / last.seconds,
         parameters=sum(parameter.numel() for parameter in state.model.parameters()),
         optimizer_bytes=optimizer_state_bytes(state.optimizers),
     )

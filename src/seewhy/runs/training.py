@@ -10,8 +10,6 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-import torch
-
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
@@ -21,7 +19,6 @@ from seewhy.figures.style import save_figure
 from seewhy.files import write_error, write_text
 from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model, untrained_spec
-from seewhy.models.tta import bind_tta
 from seewhy.progress import note
 from seewhy.runs.checkpoint import (
     CheckpointPolicy,
@@ -44,15 +41,16 @@ from seewhy.runs.directory import (
     write_result,
 )
 from seewhy.runs.environment import Resumption, current_environment
-from seewhy.runs.lr_search import find_lr
+from seewhy.runs.lr_search import resolve_lr
 from seewhy.runs.model_card import model_card
 from seewhy.runs.recorder import Recorder, ResumeState, Session
 from seewhy.runs.result import make_result
 from seewhy.runs.run import Run
 from seewhy.train.averaging import Weights
-from seewhy.train.device import find_device, find_precision, seeded
+from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import EpochStats, train
+from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml
 from seewhy.train.state import TrainState, load_state_dict, new_state
 from seewhy.train.world import World
@@ -92,31 +90,27 @@ def fit(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the current step has ended.
     """
     data = check_dataset(data)
-    _check(recipe, data)
     path = None if directory is None else Path(directory)
     with distributed_session(device) as (world, device_name):
-        torch_device = find_device(device_name)
+        plan = make_plan(recipe, data, find_device(device_name), world)
         quiet = quiet or not world.is_first
         if path is not None and world.is_first:
             check_empty(path)
-        start = ResumeState()
-        if recipe.lr == "find":
-            test = broadcast_from_rank0(lambda: find_lr(recipe, data, device=device_name), world)
-            recipe, start = replace(recipe, lr=test.suggestion), ResumeState(range_test=test)
-            doubt = f"; {test.doubt}" if test.doubt else ""
-            note(f"lr {recipe.lr:.3g}, by a range test of {len(test.rates)} updates{doubt}", quiet)
+        recipe, test = broadcast_from_rank0(lambda: resolve_lr(recipe, data, device_name), world)
+        plan = replace(plan, recipe=recipe)
+        if test is not None:
+            warning = f"; {test.warning}" if test.warning else ""
+            note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
         session = Session(
-            data,
-            current_environment(torch_device, find_precision(recipe.precision, torch_device)),
+            plan,
+            current_environment(plan.device, plan.precision),
             path if world.is_first else None,
-            start,
+            ResumeState(range_test=test),
             checkpoint or CheckpointPolicy(),
-            world,
             quiet,
         )
-        with seeded(recipe.seed, torch_device):
-            model = build_model(recipe.model, len(data.classes), data.train).to(torch_device)
-            return _train_to_end(new_state(model, recipe), session)
+        with seeded(recipe.seed, plan.device):
+            return _train_to_end(new_state(plan), session)
 
 
 def resume(
@@ -156,20 +150,19 @@ def resume(
         )
     recipe = _recipe_of(path, recipe)
     data = reload_data(origin, data)
-    _check(recipe, data)
     with (
         distributed_session(device) as (world, device_name),
         lock_directory(path if world.is_first else None),
     ):
-        torch_device = find_device(device_name)
+        plan = make_plan(recipe, data, find_device(device_name), world)
         loaded = _newest_checkpoint(path, recipe)
         if world.is_first and loaded is not None:
             _set_damaged_aside(loaded)
-        with seeded(recipe.seed, torch_device):
-            # the weights are in the checkpoint, unless there is none
-            name = recipe.model if loaded is None else untrained_spec(recipe.model)
-            model = build_model(name, len(data.classes), data.train).to(torch_device)
-            state = new_state(model, recipe)
+        with seeded(recipe.seed, plan.device):
+            model = None
+            if loaded is not None:  # the checkpoint has the weights
+                model = build_model(untrained_spec(recipe.model), len(data.classes), data.train)
+            state = new_state(plan, model)
             history: list[EpochStats] = []
             if loaded is not None:
                 load_state_dict(state, loaded.content["state"])
@@ -178,28 +171,28 @@ def resume(
             if data.validation is not None:
                 best = _best_weights(path / CHECKPOINTS, history, state.step, world)
             now = datetime.now().isoformat("T", "seconds")
-            resumption = Resumption(state.step, str(torch_device), now)
+            resumption = Resumption(state.step, str(plan.device), now)
             session = Session(
-                data,
+                plan,
                 replace(environment, resumed=(*environment.resumed, resumption)),
                 path if world.is_first else None,
                 ResumeState(history, best, read_lr_range_test(path)),
                 checkpoint or CheckpointPolicy(),
-                world,
                 quiet or not world.is_first,
             )
             return _train_to_end(state, session)
 
 
 def _train_to_end(state: TrainState, session: Session) -> Run:
-    """Train from `state` to the end of its recipe, and write the results."""
-    recipe, data, directory = state.recipe, session.data, session.directory
+    """Train from `state` to the end of the plan, and write the results."""
+    plan, directory = session.plan, session.directory
+    recipe, data = plan.recipe, plan.data
     held_out = "test" if data.validation is None else "valid"
-    events = train(state, data, session.world)
+    events = train(state, plan)
     # before anything is written: a recipe that does not fit the data fails at the first step
     first = next(events, None)
     with lock_directory(directory), Recorder(state, session) as recorder:
-        with live_table(held_out, session.quiet) as show, stoppable(session.world) as stopping:
+        with live_table(held_out, session.quiet) as show, stoppable(plan.world) as stopping:
             for event in chain([] if first is None else [first], events):
                 show(event)
                 recorder.record(event)
@@ -225,8 +218,8 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
 
 def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Run:
     """Predict the test split and put the run together."""
-    recipe, data, model = state.recipe, session.data, state.model.eval()
-    precision, history = session.environment.precision, tuple(recorder.history)
+    recipe, data, model = session.plan.recipe, session.plan.data, state.model.eval()
+    history, precision = tuple(recorder.history), session.environment.precision
     classifier = Classifier(model, data.classes, data.image_shape, precision, recipe.tta)
     predictions = plain = predict_split(classifier, data.test)
     if recipe.tta != "none":
@@ -236,7 +229,7 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
         classifier=classifier,
         history=history,
         predictions=predictions,
-        result=make_result(predictions, plain, history, recorder.best_row, state, data),
+        result=make_result(predictions, plain, history, recorder.best_row, state, session.plan),
         environment=session.environment,
         data=data.origin,
         directory=session.directory,
@@ -282,7 +275,7 @@ def _recipe_of(directory: Path, recipe: Recipe | None) -> Recipe:
     path = directory / RECIPE
     values = as_dict(Recipe()) | read_toml(path)
     if recipe is not None:
-        if recipe.lr == "find":
+        if recipe.needs_lr:
             recipe = replace(recipe, lr=values["lr"])
         if as_dict(recipe) != values:
             raise SeewhyError(
@@ -337,22 +330,3 @@ def _best_weights(
         if world.is_first:
             print(f"seewhy: {error}; the best of the remaining epochs is kept", file=sys.stderr)
         return None
-
-
-def _check(recipe: Recipe, data: Dataset) -> None:
-    """Raise SeewhyError if `data` lacks something that `recipe` needs."""
-
-    def no_logits(images: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(images), len(data.classes))
-
-    bind_tta(recipe.tta)(no_logits, data.test.images[:1])
-    if recipe.patience and recipe.eval_every == 0:
-        raise SeewhyError(
-            f"patience {recipe.patience} needs evaluations, but eval_every is 0; "
-            "set it to 1 to evaluate after every epoch"
-        )
-    if recipe.patience and data.validation is None:
-        raise SeewhyError(
-            f"patience {recipe.patience} needs a validation split, such as load(..., validation=0.1); "
-            "the test split must not be used for selection"
-        )

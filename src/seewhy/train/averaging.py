@@ -1,4 +1,4 @@
-"""Averages of weights beside those that are trained: an exponential moving average, and lookahead."""
+"""Averages of the weights: an exponential moving average, and lookahead."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,63 +6,72 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-Weights = dict[str, Tensor]
+from seewhy import _torch_compat
 
-TOWARDS = 0.5  # how far lookahead's slow weights go
+Weights = dict[str, Tensor]  # the tensors of a model's state dict, by name
+
+LOOKAHEAD_STEP = 0.5  # share of the way that lookahead's slow weights move
 
 
 def clone_weights(model: nn.Module) -> Weights:
-    """A copy of everything in the model's state."""
+    """A copy of the model's state dict."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 @torch.no_grad()
 def update_ema(average: Weights, model: nn.Module, decay: float, updates: int) -> None:
-    """Move the average towards the model by 1 - `decay`, by more in the first of the `updates`, which know little of the end.
+    """Update an exponential moving average in place.
 
-    Running statistics are averaged like weights; counters are copied.
+    The decay grows to `decay` over the first updates, so that the average soon forgets the initial
+    weights. Running statistics are averaged too; counters are copied.
+
+    Args:
+        average: The average, as from `clone_weights`.
+        model: The model with the new weights.
+        decay: Weight of the old average, in [0, 1).
+        updates: Number of updates so far.
     """
     state = model.state_dict()
     names = [name for name, tensor in state.items() if tensor.is_floating_point()]
-    warmed_up = min(decay, (1 + updates) / (10 + updates))
-    torch._foreach_lerp_(
-        [average[name] for name in names], [state[name] for name in names], 1 - warmed_up
+    decay = min(decay, (1 + updates) / (10 + updates))
+    _torch_compat.lerp_(
+        [average[name] for name in names], [state[name] for name in names], 1 - decay
     )
     _copy(average, state, state.keys() - set(names))
 
 
 @torch.no_grad()
 def look_ahead(slow: Weights, model: nn.Module) -> None:
-    """Move the slow weights half of the way to the model's, and the model's to them (Zhang et al. 2019).
+    """Take a lookahead step (Zhang et al. 2019), in place.
 
-    Whatever else is in the model's state, running statistics above all, is copied.
+    The slow weights move half of the way to the model's, and the model continues from them. Running
+    statistics and counters are copied.
     """
-    parameters = {
+    fast = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    kept = [slow[name] for name in parameters]
-    torch._foreach_lerp_(kept, list(parameters.values()), TOWARDS)
-    torch._foreach_copy_(list(parameters.values()), kept)
+    _torch_compat.lerp_([slow[name] for name in fast], list(fast.values()), LOOKAHEAD_STEP)
+    _torch_compat.copy_(list(fast.values()), [slow[name] for name in fast])
     state = model.state_dict()
-    _copy(slow, state, state.keys() - parameters.keys())
+    _copy(slow, state, state.keys() - fast.keys())
 
 
-def _copy(kept: Weights, state: Weights, names: Iterable[str]) -> None:
-    if chosen := sorted(names):  # torch takes no empty list
-        torch._foreach_copy_([kept[name] for name in chosen], [state[name] for name in chosen])
+def _copy(target: Weights, source: Weights, names: Iterable[str]) -> None:
+    names = sorted(names)
+    _torch_compat.copy_([target[name] for name in names], [source[name] for name in names])
 
 
 @contextmanager
 def swap_weights(weights: Weights | None, model: nn.Module) -> Iterator[None]:
-    """`model` with these weights inside the block, and with its own again after it; None changes nothing."""
+    """Load `weights` into the model for the block; None keeps the model's own."""
     if weights is None:
         yield
         return
-    before = clone_weights(model)
+    previous = clone_weights(model)
     model.load_state_dict(weights)
     try:
         yield
     finally:
-        model.load_state_dict(before)
+        model.load_state_dict(previous)

@@ -11,20 +11,25 @@ from seewhy.data.augment import Augmentation, Batch, one_hot
 from seewhy.data.dataset import Split
 
 
-def equal_batches(images: int, batch_size: int) -> tuple[int, int]:
-    """(batches in an epoch, images in each): as few equal batches of at most `batch_size` as hold all images but a remainder.
+def equal_batches(num_images: int, max_batch_size: int) -> tuple[int, int]:
+    """Cut an epoch into as few equal batches as possible.
 
-    Fewer images than batches are left out of an epoch; the next one shuffles anew. Equal shapes compile once, and a
-    BatchNorm never sees a batch of one: whatever `batch_size` is, a batch has at least two images where there are as many.
+    Images that do not fill the last batch are left out until the next epoch, which shuffles anew.
+    Equal shapes are compiled once. A batch has at least two images if there are two, because
+    BatchNorm cannot train on one.
+
+    Returns:
+        Number of batches, and images per batch.
     """
-    size = images // max(1, min(math.ceil(images / batch_size), images // 2))
-    return images // size, size
+    num_batches = max(1, min(math.ceil(num_images / max_batch_size), num_images // 2))
+    batch_size = num_images // num_batches
+    return num_images // batch_size, batch_size
 
 
-def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch, (images,) int64: a function of seed and epoch alone, so that any epoch can be repeated."""
+def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
+    """The order of the images in an epoch, (N,) int64; it depends only on the arguments."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(images, generator=generator)
+    return torch.randperm(num_images, generator=generator)
 
 
 def batches(
@@ -37,34 +42,39 @@ def batches(
     generator: torch.Generator,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images (B,C,H,W) float32 in [0, 1], channels last; labels (B,K) float32) for every whole batch of `order`."""
-    there = order.to(split.images.device)  # once an epoch: a copy to a GPU waits for it
-    here = order.to(device)
+    """Yield the whole batches of `order`, augmented.
+
+    Each is images (B, C, H, W) float32 in [0, 1], channels last, and labels (B, K) float32.
+    """
+    # once per epoch: a copy to or from a GPU waits for it
+    order_on_split, order_on_device = order.to(split.images.device), order.to(device)
     for start in range(0, len(order) - batch_size + 1, batch_size):
-        indices = there[start : start + batch_size]
+        indices = order_on_split[start : start + batch_size]
         images = split.images[indices].to(device, non_blocking=True)
         labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)
-        batch = augment(Batch(images, labels, here[start : start + batch_size], epoch), generator)
-        yield (
-            batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255),
-            batch.labels,
-        )
+        numbers = order_on_device[start : start + batch_size]
+        batch = augment(Batch(images, labels, numbers, epoch), generator)
+        floats = batch.images.to(torch.float32, memory_format=torch.channels_last)
+        yield floats.div_(255), batch.labels
 
 
 def resize_images(images: Tensor, factor: float) -> Tensor:
-    """Images (B, C, H, W) float with both sides times `factor`, each a multiple of 4 and at least 4; for 1 as they are."""
+    """Scale both sides of images (B, C, H, W) float to a multiple of 4, at least 4.
+
+    They are never enlarged; for a factor of 1 they are returned as they are.
+    """
     if factor == 1:
         return images
     height, width = (min(side, max(4, 4 * round(side * factor / 4))) for side in images.shape[2:])
-    smaller = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
-    return smaller.contiguous(memory_format=torch.channels_last)
+    resized = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return resized.contiguous(memory_format=torch.channels_last)
 
 
-def on_device(split: Split, device: torch.device) -> Split:
-    """`split` with its images on a GPU where they take at most half of its free memory, so that no step waits for a copy."""
+def move_to_gpu(split: Split, device: torch.device) -> Split:
+    """Move images to a GPU if they take at most half of its free memory; no step then copies any."""
     if device.type != "cuda":
         return split
-    free, _ = torch.cuda.mem_get_info(device)
-    if split.images.numel() > free // 2:
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    if split.images.numel() > free_bytes // 2:
         return split
     return Split(split.images.to(device), split.labels.to(device), split.names, split.masks)

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them."""
+"""Training one model in several processes, as torchrun starts them."""
 
 import atexit
 import os
@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from seewhy._torch_compat import BatchNorm
 from seewhy.errors import SeewhyError
 from seewhy.train.world import World, world_size
 
@@ -21,64 +21,71 @@ T = TypeVar("T")
 
 @contextmanager
 def distributed_session(device: str) -> Iterator[tuple[World, str]]:
-    """The world that torchrun's environment describes, and the device of this process in it.
+    """Join the processes that torchrun started.
 
-    Each process takes the GPU of its local rank where `device` leaves it open. Alone, nothing is joined.
+    Args:
+        device: Requested device; "auto" or "cuda" becomes the GPU of this process's local rank.
+
+    Yields:
+        The world, of one process without torchrun, and the device of this process.
+
+    Raises:
+        SeewhyError: If there are too few GPUs, or the processes cannot connect.
     """
     size = world_size()
-    if size == 1 or dist.is_initialized():  # by an earlier training, too
-        yield (
-            World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World(),
-            device,
-        )
+    if dist.is_initialized():  # by an earlier run of this process
+        yield World(dist.get_rank(), dist.get_world_size()), device
+        return
+    if size == 1:
+        yield World(), device
         return
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if local >= gpus:
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= gpus:
             raise SeewhyError(
-                f"there are more processes on this machine than its {gpus} GPUs; start as many, or take --device cpu"
+                f"more processes than GPUs on this machine ({gpus}); start {gpus}, or use "
+                "--device cpu"
             )
-        device = f"cuda:{local}"
+        device = f"cuda:{local_rank}"
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     except (RuntimeError, ValueError) as error:
         raise SeewhyError(
-            f"WORLD_SIZE is {size}, but the processes did not meet ({error}); start them with torchrun"
+            f"WORLD_SIZE is {size}, but the processes could not connect ({error}); start them "
+            "with torchrun"
         ) from error
-    atexit.register(
-        dist.destroy_process_group
-    )  # not sooner: processes that part do not all meet again
+    # not sooner: processes that have left cannot connect again
+    atexit.register(dist.destroy_process_group)
     yield World(dist.get_rank(), size), device
 
 
 def all_reduce_mean(tensors: Sequence[Tensor], world: World) -> None:
-    """Replace each tensor by its mean over all processes, through one exchange."""
+    """Replace each tensor by its mean over all processes, in one exchange."""
     if world.size == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
     flat /= world.size
-    for tensor, part in zip(
-        tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True
-    ):
-        tensor.copy_(part.view(tensor.shape))
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, mean in zip(tensors, torch.split(flat, sizes), strict=True):
+        tensor.copy_(mean.view(tensor.shape))
 
 
 def broadcast_from_rank0(make: Callable[[], T], world: World) -> T:
-    """What `make` gives in the first process, in all of them; and its SeewhyError, too."""
+    """Call `make` in the first process, and return its result, or raise its SeewhyError, in all."""
     if world.size == 1:
         return make()
-    answer: list[Any] = [None, ""]
+    message: list[Any] = [None, ""]  # result, error
     if world.is_first:
         try:
-            answer[0] = make()
+            message[0] = make()
         except SeewhyError as error:
-            answer[1] = str(error)
-    dist.broadcast_object_list(answer)
-    if answer[1]:
-        raise SeewhyError(answer[1])
-    return cast(T, answer[0])
+            message[1] = str(error)
+    dist.broadcast_object_list(message)
+    if message[1]:
+        raise SeewhyError(message[1])
+    return cast(T, message[0])
 
 
 def all_reduce_sum(values: Tensor, world: World) -> Tensor:
@@ -92,15 +99,13 @@ def all_reduce_sum(values: Tensor, world: World) -> Tensor:
 
 @contextmanager
 def sync_batch_norm(model: nn.Module, world: World) -> Iterator[None]:
-    """Inside the block every BatchNorm of `model` sees the batch of all processes as one.
+    """Let every BatchNorm of `model` normalize the batches of all processes as one.
 
-    torch's SyncBatchNorm does so on GPUs only; this one runs wherever processes can exchange tensors.
+    torch's SyncBatchNorm works on GPUs only; this one works on every device.
     """
-    norms = (
-        [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        if world.size > 1
-        else []
-    )
+    norms = []
+    if world.size > 1:
+        norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     for norm in norms:
         norm.forward = partial(_synced_batch_norm, norm)  # type: ignore[method-assign]
     try:
@@ -110,8 +115,8 @@ def sync_batch_norm(model: nn.Module, world: World) -> Iterator[None]:
             del norm.forward
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; each of them gets the gradient of what all make of it."""
+class _AllReduceSum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -126,33 +131,50 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def _synced_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
+def _all_reduce_sum(values: Tensor) -> Tensor:
+    result: Tensor = _AllReduceSum.apply(values)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _synced_batch_norm(norm: BatchNorm, images: Tensor) -> Tensor:  # (B, C, ...)
     if not norm.training:
-        own = norm.running_mean is None  # then a batch is normalized by itself, as torch does
+        # without running statistics torch normalizes a batch by its own
         return F.batch_norm(
-            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, own, 0.0, norm.eps
+            images,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            norm.running_mean is None,
+            0.0,
+            norm.eps,
         )
-    values = x.float()
-    across = [axis for axis in range(x.ndim) if axis != 1]
-    count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
-    sums: Tensor = _Sum.apply(torch.cat([values.sum(across), count]))  # type: ignore[no-untyped-call]
-    total = sums[-1].detach()
-    mean = sums[:-1] / total
-    shape = [1, -1] + [1] * (x.ndim - 2)
+    values = images.float()
+    axes = [axis for axis in range(images.ndim) if axis != 1]
+    shape = [1, -1] + [1] * (images.ndim - 2)  # of a value per channel
+    local_count = torch.full((1,), values.numel() / values.shape[1], device=images.device)
+    sums = _all_reduce_sum(torch.cat([values.sum(axes), local_count]))
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
     centered = values - mean.view(shape)
-    variance: Tensor = _Sum.apply(centered.square().sum(across)) / total  # type: ignore[no-untyped-call]
-    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
-        with torch.no_grad():
-            assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked += 1
-            momentum = (
-                norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.float()
-            )
-            norm.running_mean.lerp_(mean.detach(), momentum)
-            norm.running_var.lerp_(variance.detach() * total / (total - 1), momentum)
+    variance = _all_reduce_sum(centered.square().sum(axes)) / count
+    _update_running_statistics(norm, mean.detach(), variance.detach() * count / (count - 1))
     output = centered * (variance + norm.eps).rsqrt().view(shape)
     if norm.weight is not None:
         output = output * norm.weight.view(shape)
     if norm.bias is not None:
         output = output + norm.bias.view(shape)
-    return output.to(x.dtype)
+    return output.to(images.dtype)
+
+
+@torch.no_grad()
+def _update_running_statistics(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
+        return
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    weight: Tensor | float = 1 / norm.num_batches_tracked.float()  # of a cumulative average
+    if norm.momentum is not None:
+        weight = norm.momentum
+    norm.running_mean.lerp_(mean, weight)
+    norm.running_var.lerp_(variance, weight)

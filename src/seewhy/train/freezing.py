@@ -1,4 +1,4 @@
-"""Leaving some parameters alone from an epoch on."""
+"""Freezing parameters after an epoch."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,13 @@ from seewhy.notation import parse
 
 
 def frozen_after(entries: Sequence[str]) -> dict[str, float]:
-    """The epochs after which parameters are frozen: `("whiten:3",)` is `{"whiten": 3.0}`."""
+    """The epoch after which each named parameter or module is frozen.
+
+    `("whiten:3",)` is `{"whiten": 3.0}`.
+
+    Raises:
+        SeewhyError: If an entry is not a name with an epoch.
+    """
     epochs: dict[str, float] = {}
     for entry in entries:
         name, values, keywords = parse(entry)
@@ -24,24 +30,30 @@ def frozen_after(entries: Sequence[str]) -> dict[str, float]:
 
 
 def freezable(model: nn.Module, epochs: dict[str, float]) -> list[tuple[nn.Parameter, float]]:
-    """Every trainable parameter that `epochs` names, with the epoch after which it is frozen.
+    """The trainable parameters to freeze, each with the epoch after which it is frozen.
 
-    A name stands for the parameter or module of that name. Raises SeewhyError for one that has nothing to freeze.
+    Args:
+        model: The model.
+        epochs: Epoch by the name of a parameter or module.
+
+    Raises:
+        SeewhyError: For a name without trainable parameters.
     """
     trainable = [
         (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
     ]
-    found = []
-    for wanted, epoch in epochs.items():
+    result = []
+    for prefix, epoch in epochs.items():
         matches = [
             (parameter, epoch)
             for name, parameter in trainable
-            if f"{name}.".startswith(f"{wanted}.")
+            if f"{name}.".startswith(f"{prefix}.")
         ]
         if not matches:
-            tops = dict.fromkeys(name.split(".")[0] for name, _ in trainable)
+            modules = dict.fromkeys(name.split(".")[0] for name, _ in trainable)
             raise SeewhyError(
-                f"nothing to freeze is called {wanted!r}{did_you_mean(wanted, tops)}; possible: {', '.join(tops)}"
+                f"freeze: the model has no trainable parameter {prefix!r}"
+                f"{did_you_mean(prefix, modules)}; possible: {', '.join(modules)}"
             )
-        found += matches
-    return found
+        result += matches
+    return result

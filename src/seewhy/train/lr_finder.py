@@ -1,166 +1,180 @@
-"""The learning-rate range test: the loss while the rate grows from update to update, and the rates that it suggests."""
+"""The learning-rate range test: the loss as the learning rate grows, and suggestions from it."""
 
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
-from seewhy.train.batches import equal_batches
-from seewhy.train.loop import EpochStats, NotFinite, train
-from seewhy.train.optimizers import disable_full_batch, needs_full_batch
+from seewhy.train.loop import EpochStats, NonFiniteError, train
+from seewhy.train.optimizers import uses_full_batch
+from seewhy.train.plan import TrainingPlan
+from seewhy.train.schedules import constant, exponential
 from seewhy.train.state import TrainState, load_state_dict, state_dict
+from seewhy.train.world import World
 
-DIVERGED = 4.0  # times the smallest smoothed loss: from there on nothing is learned from going on
-FEWEST = 10  # updates from which a slope can be told
-BLOCK = 10  # updates whose losses are read at once
-WIDTH = 0.3  # decades of the rate, of the Gaussian that smooths to both sides
-FALL = 0.8  # share of the loss's fall after which the rate is high enough; chosen on trainings, see benchmarks/NOTES.md
-LEAST_FALL = 0.01  # share of the loss, below which a fall is noise
-SURE_FALL = 0.1  # below which suggestions were too low, see there
+DIVERGENCE = 4.0  # the test ends where the smoothed loss exceeds this multiple of its minimum
+MIN_UPDATES = 10  # fewer show no slope
+READ_EVERY = 10  # updates; reading losses waits for the device
+SMOOTHING_WIDTH = 0.3  # standard deviation in decades, of the Gaussian of `centered`
+FALL = 0.8  # share of the fall at the default suggestion; chosen in benchmarks/NOTES.md
+MIN_FALL = 0.01  # share of the loss; a smaller fall is noise
+SAFE_FALL = 0.1  # share of the loss; after a smaller fall suggestions were too low
 
 
 @dataclass(frozen=True)
 class LRRangeTest:
-    """The loss at each learning rate of a range test (Smith 2017), as far as it did not diverge."""
+    """The losses of a range test (Smith 2017), up to the point where the loss diverged."""
 
-    rates: tuple[float, ...]  # the peak learning rate of each update, as `Recipe.lr` would set it
-    losses: tuple[float, ...]  # mean over the batches of that update, in nats
-    smoothed: tuple[float, ...]  # exponentially, without the bias of the start
+    lrs: tuple[float, ...]  # peak learning rate of each update, as in `Recipe.lr`
+    losses: tuple[float, ...]  # mean over the batches of each update, in nats
+    smoothed: tuple[float, ...]  # running average of the losses, without its initial bias
     ended: str  # "at the end of the range", "diverged" or "not finite"
 
     @property
     def suggestions(self) -> dict[str, float]:
-        """A learning rate by each entry of SUGGESTIONS."""
+        """A learning rate by each entry of LR_SUGGESTIONS."""
         return {name: suggest(self) for name, suggest in LR_SUGGESTIONS.items()}
 
     @cached_property
     def centered(self) -> tuple[float, ...]:
-        """The losses smoothed to both sides, by a Gaussian of 0.3 decades: unlike a running average this does not lag behind."""
-        places = np.log10(self.rates)
-        weights = np.exp(-0.5 * ((places[:, None] - places) / WIDTH) ** 2)
+        """The losses smoothed by a Gaussian over log lr; unlike `smoothed` this does not lag."""
+        decades = np.log10(self.lrs)
+        weights = np.exp(-0.5 * ((decades[:, None] - decades) / SMOOTHING_WIDTH) ** 2)
         return tuple((weights @ np.array(self.losses) / weights.sum(1)).tolist())
 
     @property
     def fall(self) -> tuple[float, float]:
-        """From where the centered loss falls, the median of the first third of what comes before its minimum, and that minimum."""
-        curve = self.centered
-        lowest = int(np.argmin(curve))
-        return float(np.median(curve[: max(1, lowest // 3)])), curve[lowest]
+        """The loss before and after its fall.
+
+        Before is the median over the first third of the updates up to the minimum of `centered`;
+        after is this minimum.
+        """
+        lowest = int(np.argmin(self.centered))
+        before = float(np.median(self.centered[: max(1, lowest // 3)]))
+        return before, self.centered[lowest]
 
     @property
-    def doubt(self) -> str:
-        """Why the suggestions may be too low; empty where the loss fell by a tenth or more."""
+    def warning(self) -> str:
+        """Why the suggestions may be too low; empty if the loss fell by at least 10%."""
         high, low = self.fall
-        return (
-            ""
-            if low <= (1 - SURE_FALL) * high
-            else f"the loss fell from {high:.3g} to {low:.3g} only, so rates may be too low"
-        )
+        if low <= (1 - SAFE_FALL) * high:
+            return ""
+        return f"the loss fell only from {high:.3g} to {low:.3g}, so suggestions may be too low"
 
     @property
     def suggestion(self) -> float:
-        """The one to train at. Raises SeewhyError where the loss hardly fell at any rate: there is nothing to choose by."""
+        """The default suggestion.
+
+        Raises:
+            SeewhyError: If the loss fell by less than 1%.
+        """
         high, low = self.fall
-        if not low < (1 - LEAST_FALL) * high:
-            tried = f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}"
+        if not low < (1 - MIN_FALL) * high:
             raise SeewhyError(
-                f"the loss fell from {high:.3g} to {low:.3g} only at rates from {tried}; give lr, or try others"
+                f"the loss fell only from {high:.3g} to {low:.3g} at learning rates from "
+                f"{self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; set lr, or test another range"
             )
         return self.suggestions[DEFAULT_SUGGESTION]
 
 
 def lr_range_test(
     state: TrainState,
-    data: Dataset,
+    plan: TrainingPlan,
     start: float = 1e-7,
     end: float = 10.0,
-    steps: int = 100,
+    updates: int = 100,
     beta: float = 0.98,
 ) -> LRRangeTest:
-    """Train for `steps` updates while the learning rate grows exponentially from `start` to `end`, and forget it all.
+    """Train while the learning rate grows exponentially, then restore the state.
 
-    The rates are those of `Recipe.lr`; every parameter group keeps its ratio to it. Full-batch gradient descent, which would take
-    an epoch for each update, is tried on single batches, and images have their full size. Losses are smoothed by `beta` in
-    [0, 1). The test ends where the smoothed loss passes 4 times its minimum, or a loss or gradient is not finite. Model,
-    optimizers, averages, scaler, random generators and counters are afterwards as they were, also after an exception. Raises
-    SeewhyError for a range upside down, for fewer than 10 updates, and where fewer than 10 went well.
+    Every parameter group keeps its ratio to the learning rate. Full-batch gradient descent is
+    tested on single batches, and images keep their full size. The test ends early if the smoothed
+    loss exceeds 4 times its minimum, or if a loss or gradient is not finite.
+
+    Args:
+        state: Where to start, from `new_state` or in the middle of a run. Everything in it is
+            restored, also after an exception: model, optimizers, averages, counters, and the
+            global random generators.
+        plan: The plan, from `make_plan`.
+        start: First learning rate.
+        end: Last learning rate.
+        updates: Number of updates.
+        beta: Smoothing factor of the loss, in [0, 1).
+
+    Raises:
+        SeewhyError: For a range or number of updates that is not possible, and if fewer than 10
+            updates are left.
     """
-    _check(start, end, steps, beta)
-    recipe, lr = state.recipe, float(state.recipe.lr)
-    per_epoch, _ = equal_batches(len(data.train), recipe.batch_size)
-    accumulate = 1 if needs_full_batch(state.optimizers) else recipe.accumulate
-    epochs, rest = divmod(
-        steps, -(-per_epoch // accumulate)
-    )  # an epoch's last update may be of fewer batches
-    batches = epochs * per_epoch + min(rest * accumulate, per_epoch)
-    last = (batches - 1) - (
-        batches - 1
-    ) % per_epoch % accumulate  # the batch with which the last update begins
-    beyond = start * (end / start) ** (batches / last)  # at the batch after it
-    trial = replace(
-        state,
-        recipe=replace(
-            recipe,
-            epochs=(batches + 1)
-            / per_epoch,  # a batch more than is used: at its end a training is evaluated
-            accumulate=accumulate,
-            schedule=f"exponential:start={start / lr!r},end={beyond / lr!r}",
-            momentum_schedule="constant",
-            resolution="constant",  # or the loss would change with the size of the images
-            lookahead=min(recipe.lookahead, steps),
-            eval_every=0,
-        ),
-        step=0,
-        updates=0,
-        epoch=0,
-        spent=0.0,
-    )
-    rates: list[float] = []
+    _check_range(start, end, updates, beta)
+    test_plan = _range_test_plan(plan, start, end, updates)
+    lrs: list[float] = []
     losses: list[float] = []
     ended = "at the end of the range"
     with preserving_state(state):
-        disable_full_batch(state.optimizers)
-        state.model.zero_grad(set_to_none=True)  # of an update that is half done
+        state.model.zero_grad(set_to_none=True)  # of an unfinished update
+        trial = replace(state, step=0, updates=0, epoch=0, epoch_seconds=0.0)
         try:
-            for rate, loss in islice(_updates(trial, data, steps), steps):
+            for lr, loss in islice(_losses_by_update(trial, test_plan, updates), updates):
                 if _diverged(exponential_average([*losses, loss], beta)):
                     ended = "diverged"
                     break
-                rates.append(rate)
+                lrs.append(lr)
                 losses.append(loss)
-        except NotFinite:
+        except NonFiniteError:
             ended = "not finite"
-    if len(losses) < FEWEST:
+    if len(losses) < MIN_UPDATES:
         raise SeewhyError(
-            f"the range test ended after {len(losses)} updates ({ended}), fewer than {FEWEST}; begin lower than {start:g}"
+            f"the range test ended after {len(losses)} updates ({ended}), fewer than "
+            f"{MIN_UPDATES}; start below {start:g}"
         )
-    return LRRangeTest(tuple(rates), tuple(losses), tuple(exponential_average(losses, beta)), ended)
+    return LRRangeTest(tuple(lrs), tuple(losses), tuple(exponential_average(losses, beta)), ended)
+
+
+def _range_test_plan(plan: TrainingPlan, start: float, end: float, updates: int) -> TrainingPlan:
+    """`plan` for `updates` updates, at learning rates that grow from `start` to `end`."""
+    single_batches = uses_full_batch(plan.build_optimizers)
+    test_plan = replace(
+        plan,
+        recipe=replace(plan.recipe, eval_every=0),
+        momentum_schedule=constant,
+        resolution_schedule=constant,  # the loss depends on the image size
+        accumulate=1 if single_batches else plan.accumulate,
+        world=World(),
+    )
+    steps = test_plan.steps_for(updates)
+    # one step more, which is not taken: the last step of a run is followed by an evaluation
+    test_plan = replace(test_plan, steps=steps + 1)
+    first_step_of_last_update = test_plan.update_steps(steps - 1).start
+    beyond = start * (end / start) ** (steps / first_step_of_last_update)  # of that step
+    return replace(
+        test_plan,
+        lr_schedule=partial(exponential, start=start / plan.lr, end=beyond / plan.lr),
+    )
 
 
 @contextmanager
 def preserving_state(state: TrainState) -> Iterator[None]:
-    """Put a training back, after the block, to what it was before it, its model's modes included."""
-    kept = copy.deepcopy(state_dict(state))
+    """Restore a state, and the modes of its modules, after the block."""
+    values = copy.deepcopy(state_dict(state))
     modes = {module: module.training for module in state.model.modules()}
     try:
         yield
     finally:
-        load_state_dict(state, kept)
+        load_state_dict(state, values)
         for module, mode in modes.items():
             module.training = mode
 
 
 def exponential_average(losses: Sequence[float], beta: float) -> list[float]:
-    """Exponential moving average, divided by 1 - beta^k (Kingma & Ba 2015, section 3), so that a constant stays one."""
+    """Exponential moving average, corrected for its bias (Kingma & Ba 2015, section 3)."""
     average, result = 0.0, []
     for count, loss in enumerate(losses, 1):
         average = beta * average + (1 - beta) * loss
@@ -168,93 +182,94 @@ def exponential_average(losses: Sequence[float], beta: float) -> list[float]:
     return result
 
 
-def most_of_the_fall(test: LRRangeTest) -> float:
-    """The lowest rate at which the centered loss has done four fifths of its fall."""
+def fall_80(test: LRRangeTest) -> float:
+    """The lowest learning rate at which 80% of the fall of the centered loss are done."""
     high, low = test.fall
     return next(
-        rate
-        for rate, loss in zip(test.rates, test.centered, strict=True)
+        lr
+        for lr, loss in zip(test.lrs, test.centered, strict=True)
         if loss <= high - FALL * (high - low)
     )
 
 
 def steepest(test: LRRangeTest) -> float:
-    """Where the smoothed loss falls most per decade of the rate, before its minimum."""
-    slopes = np.gradient(np.array(test.smoothed), np.log10(test.rates))
-    return test.rates[int(slopes[: int(np.argmin(test.smoothed)) + 1].argmin())]
+    """The learning rate at which the smoothed loss falls most per decade, before its minimum."""
+    slopes = np.gradient(np.array(test.smoothed), np.log10(test.lrs))
+    return test.lrs[int(slopes[: int(np.argmin(test.smoothed)) + 1].argmin())]
 
 
-def minimum_tenth(test: LRRangeTest) -> float:
-    """A tenth of the rate with the smallest smoothed loss."""
-    return test.rates[int(np.argmin(test.smoothed))] / 10
+def minimum_10(test: LRRangeTest) -> float:
+    """A tenth of the learning rate with the smallest smoothed loss."""
+    return test.lrs[int(np.argmin(test.smoothed))] / 10
 
 
 def valley(test: LRRangeTest) -> float:
-    """Two thirds of the way down the longest valley: the longest subsequence of ever smaller smoothed losses."""
+    """Two thirds down the longest valley: the longest decreasing subsequence of smoothed losses."""
     losses = np.array(test.smoothed)
-    longest, before = np.ones(len(losses), dtype=int), np.full(len(losses), -1)
-    for place, loss in enumerate(losses):
-        higher = np.flatnonzero(losses[:place] > loss)
+    lengths, previous = np.ones(len(losses), dtype=int), np.full(len(losses), -1)
+    for index, loss in enumerate(losses):
+        higher = np.flatnonzero(losses[:index] > loss)
         if len(higher):
-            before[place] = higher[longest[higher].argmax()]
-            longest[place] = longest[before[place]] + 1
-    down = [int(longest.argmax())]
-    while before[down[-1]] >= 0:
-        down.append(int(before[down[-1]]))
-    return test.rates[down[-1] + round(2 / 3 * (down[0] - down[-1]))]
+            previous[index] = higher[lengths[higher].argmax()]
+            lengths[index] = lengths[previous[index]] + 1
+    last = first = int(lengths.argmax())
+    while previous[first] >= 0:
+        first = int(previous[first])
+    return test.lrs[first + round(2 / 3 * (last - first))]
 
 
-DEFAULT_SUGGESTION = "80% of the fall"
+DEFAULT_SUGGESTION = "fall-80"
 LR_SUGGESTIONS: dict[str, Callable[[LRRangeTest], float]] = {
-    DEFAULT_SUGGESTION: most_of_the_fall,
+    DEFAULT_SUGGESTION: fall_80,
     "steepest": steepest,
-    "minimum / 10": minimum_tenth,
+    "minimum-10": minimum_10,
     "valley": valley,
 }
 
 
-def _updates(trial: TrainState, data: Dataset, count: int) -> Iterator[tuple[float, float]]:
-    """The peak learning rate of each of `count` updates, and the mean loss over its batches.
-
-    The sums are read ten at a time, because reading waits for the device.
-    """
+def _losses_by_update(
+    trial: TrainState, plan: TrainingPlan, count: int
+) -> Iterator[tuple[float, float]]:
+    """The peak learning rate and mean loss of each of `count` updates, read in blocks."""
     group = trial.optimizers[0].param_groups[0]
-    peak = group.get("peak_lr", group["lr"])
-    updates, rates, sums = 0, list[float](), [trial.totals.device_sums.clone()]
+    peak_lr = group.get("peak_lr", group["lr"])
+    updates, lrs, sums = 0, list[float](), [trial.totals.device_sums.clone()]
     try:
-        for event in train(trial, data):
-            if trial.updates > updates and not isinstance(event, EpochStats):
+        for event in train(trial, plan):
+            ends_epoch = isinstance(event, EpochStats)
+            if trial.updates > updates and not ends_epoch:
                 updates = trial.updates
-                rates.append(float(trial.recipe.lr) * event.lr / peak)
+                lrs.append(plan.lr * event.lr / peak_lr)
                 sums.append(trial.totals.device_sums.clone())
-            if len(rates) == BLOCK or updates == count or isinstance(event, EpochStats):
-                yield from _losses(rates, sums)
-                rates, sums = [], [trial.totals.device_sums.clone()]  # an epoch begins them anew
-    except NotFinite:
-        yield from _losses(rates, sums)
+            if len(lrs) == READ_EVERY or updates == count or ends_epoch:
+                yield from _mean_losses(lrs, sums)
+                # an epoch starts its sums anew
+                lrs, sums = [], [trial.totals.device_sums.clone()]
+    except NonFiniteError:
+        yield from _mean_losses(lrs, sums)
         raise
 
 
-def _losses(rates: Sequence[float], sums: Sequence[Tensor]) -> Iterator[tuple[float, float]]:
-    """Each rate with the mean loss between the sums before it and after it, as far as those are finite."""
-    for rate, (loss, _, images, _) in zip(
-        rates, torch.stack(list(sums)).diff(dim=0).tolist(), strict=True
-    ):
+def _mean_losses(lrs: Sequence[float], sums: Sequence[Tensor]) -> Iterator[tuple[float, float]]:
+    """Each learning rate with the mean loss between two sums, up to one that is not finite."""
+    differences = torch.stack(list(sums)).diff(dim=0).tolist()
+    for lr, (loss, _, images, _) in zip(lrs, differences, strict=True):
         if not math.isfinite(loss):
             return
-        yield rate, loss / images
+        yield lr, loss / images
 
 
 def _diverged(averages: Sequence[float]) -> bool:
-    return averages[-1] > DIVERGED * min(averages)
+    return averages[-1] > DIVERGENCE * min(averages)
 
 
-def _check(start: float, end: float, steps: int, beta: float) -> None:
+def _check_range(start: float, end: float, updates: int, beta: float) -> None:
     if not 0 < start < end < math.inf:
         raise SeewhyError(
-            f"a range test goes from a lower to a higher rate, both above 0, found {start:g} to {end:g}"
+            "a range test goes from a lower to a higher learning rate, both above 0, "
+            f"found {start:g} to {end:g}"
         )
-    if steps < FEWEST:
-        raise SeewhyError(f"a range test needs at least {FEWEST} updates, found {steps}")
+    if updates < MIN_UPDATES:
+        raise SeewhyError(f"a range test needs at least {MIN_UPDATES} updates, found {updates}")
     if not 0 <= beta < 1:
         raise SeewhyError(f"beta must be in [0, 1), found {beta:g}")

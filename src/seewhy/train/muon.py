@@ -1,4 +1,4 @@
-"""Muon: momentum whose every step has singular values near one."""
+"""Muon: momentum whose updates have singular values near one."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -8,21 +8,28 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-QUINTIC = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # Jordan et al. 2024: steep at 0, and near 1 from about 0.7 to 1.2
+from seewhy import _torch_compat
+
+# Jordan et al. 2024: steep at 0, and near 1 from about 0.7 to 1.2
+QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(Optimizer):
     """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024).
 
-    See kellerjordan.github.io/posts/muon. For weights of two or more dimensions: a convolution
-    (O, I, h, w) is the matrix (O, I*h*w).
+    An update is `-lr * sqrt(max(1, rows / columns)) * orthogonalize(momentum)`. Weight decay is
+    decoupled. Unlike `torch.optim.Muon` it also takes convolutions: (O, I, h, w) is the matrix
+    (O, I*h*w). Source: kellerjordan.github.io/posts/muon.
 
-    A step is `-lr * sqrt(max(1, rows / columns)) * orthogonalized(momentum)`. Weight decay is decoupled. With `unit_rows`
-    every weight is first rescaled to a Frobenius norm of the root of its rows, so that `lr` is an angle.
+    Args:
+        params: Weights of two or more dimensions, or parameter groups of them.
+        lr: Learning rate.
+        momentum: In [0, 1).
+        nesterov: Use Nesterov momentum.
+        ns_steps: Newton-Schulz iterations.
+        weight_decay: Decoupled weight decay.
+        normalize_rows: Rescale each weight before its update, to a Frobenius norm of the square
+            root of its rows; `lr` is then an angle.
     """
 
     def __init__(
@@ -31,42 +38,48 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         nesterov: bool = True,
-        iterations: int = 5,
+        ns_steps: int = 5,
         weight_decay: float = 0.0,
-        unit_rows: bool = False,
+        normalize_rows: bool = False,
     ) -> None:
-        settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "iterations": iterations}
-        super().__init__(params, settings | {"weight_decay": weight_decay, "unit_rows": unit_rows})
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_steps": ns_steps,
+            "weight_decay": weight_decay,
+            "normalize_rows": normalize_rows,
+        }
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             if weights := [weight for weight in group["params"] if weight.grad is not None]:
-                self._move(weights, group)
+                self._update(weights, group)
         return loss
 
-    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        """A step of the weights of a group, by as few operations as can be: a GPU computes them faster than it is asked."""
+    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        # operations on whole lists: on a GPU small weights cost launches, not computation
         gradients = [cast(Tensor, weight.grad) for weight in weights]
         buffers = [self._buffer(weight) for weight in weights]
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, gradients)
-        directions = (
-            torch._foreach_add(gradients, buffers, alpha=group["momentum"])
-            if group["nesterov"]
-            else buffers
-        )
-        kept = 1 - group["lr"] * group["weight_decay"]
-        if group["unit_rows"]:
-            norms = torch._foreach_norm(weights)
-            torch._foreach_clamp_min_(norms, 1e-7)
-            torch._foreach_div_(weights, norms)
-            torch._foreach_mul_(weights, [kept * len(weight) ** 0.5 for weight in weights])
+        _torch_compat.mul_(buffers, group["momentum"])
+        _torch_compat.add_(buffers, gradients)
+        directions = buffers
+        if group["nesterov"]:
+            directions = _torch_compat.add(gradients, buffers, alpha=group["momentum"])
+        decay = 1 - group["lr"] * group["weight_decay"]
+        if group["normalize_rows"]:
+            norms = _torch_compat.norms(weights)
+            _torch_compat.clamp_min_(norms, 1e-7)
+            _torch_compat.div_(weights, norms)
+            _torch_compat.mul_(weights, [decay * len(weight) ** 0.5 for weight in weights])
         else:
-            torch._foreach_mul_(weights, kept)
-        torch._foreach_add_(weights, _updates(directions, group["iterations"]), alpha=-group["lr"])
+            _torch_compat.mul_(weights, decay)
+        updates = _orthogonal_updates(directions, group["ns_steps"])
+        _torch_compat.add_(weights, updates, alpha=-group["lr"])
 
     def _buffer(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
@@ -76,42 +89,46 @@ class Muon(Optimizer):
         return buffer
 
 
-def _updates(directions: Sequence[Tensor], iterations: int) -> list[Tensor]:
-    """What each direction says at a learning rate of one; those of one shape go through Newton-Schulz as one batch."""
-    places = defaultdict(list)
-    for place, direction in enumerate(directions):
-        places[direction.shape].append(place)
+def _orthogonal_updates(directions: Sequence[Tensor], ns_steps: int) -> list[Tensor]:
+    """The update of each weight at lr 1; weights of one shape are orthogonalized as one batch."""
+    indices_by_shape = defaultdict(list)
+    for index, direction in enumerate(directions):
+        indices_by_shape[direction.shape].append(index)
     updates = list(directions)
-    for shape, same in places.items():
-        matrices = torch.stack([_channels_last(directions[place]).flatten(1) for place in same])
+    for shape, indices in indices_by_shape.items():
+        # (O, I, …) as (O, …, I), its order in memory: the order of columns does not matter
+        matrices = torch.stack([directions[index].movedim(1, -1).flatten(1) for index in indices])
         rows, columns = matrices.shape[1:]
-        found = orthogonalize(matrices, iterations).mul_(max(1, rows / columns) ** 0.5)
-        for place, update in zip(same, found, strict=True):
-            updates[place] = update.reshape(len(update), *shape[2:], shape[1]).movedim(-1, 1)
+        orthogonal = orthogonalize(matrices, ns_steps).mul_(max(1, rows / columns) ** 0.5)
+        for index, update in zip(indices, orthogonal, strict=True):
+            updates[index] = update.reshape(len(update), *shape[2:], shape[1]).movedim(-1, 1)
     return updates
 
 
-def _channels_last(weight: Tensor) -> Tensor:
-    """(O, I, …) as (O, …, I), the order in memory of a network that is trained: the order of columns changes no direction."""
-    return weight.movedim(1, -1)
+def orthogonalize(matrices: Tensor, ns_steps: int = 5) -> Tensor:
+    """Approximate the nearest matrices with orthonormal rows or columns.
 
+    Every singular value above 0 becomes one near 1. The quintic iteration
+    X <- a X + b XX'X + c (XX')^2 X keeps X = Q X_0 with Q a polynomial in X_0 X_0', so only Q and
+    the Gram matrix are iterated, which are as small as the shorter side.
 
-def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest matrices with orthonormal rows or columns, roughly: each singular value s > 0 becomes one near 1.
+    Args:
+        matrices: (N, rows, columns) float.
+        ns_steps: Newton-Schulz iterations.
 
-    `matrices` is (N, rows, columns) float. The quintic iteration X <- a X + b XX'X + c (XX')^2 X keeps X = Q X_0 with Q a
-    polynomial in X_0 X_0', so only Q and the Gram matrix are iterated, which are as small as the shorter side.
+    Returns:
+        Matrices of the same shape.
     """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     gram = wide @ wide.mT
     a, b, c = QUINTIC
-    total = None
-    for left in reversed(range(iterations)):
+    product = None
+    for remaining in reversed(range(ns_steps)):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
-        total = factor if total is None else factor @ total
-        if left:
+        product = factor if product is None else factor @ product
+        if remaining:
             gram = factor @ gram @ factor
-    result: Tensor = wide if total is None else total @ wide
+    result: Tensor = wide if product is None else product @ wide
     return result if matrices.shape[1] <= matrices.shape[2] else result.mT

@@ -1,7 +1,8 @@
-"""Optimizers: each a function from a model and a recipe to the torch optimizers that train it."""
+"""Optimizers: functions from a model to the torch optimizers that train it."""
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,113 +12,87 @@ from seewhy.errors import SeewhyError
 from seewhy.notation import bind
 from seewhy.train.muon import Muon
 
-
-class Rates(Protocol):
-    """What an optimizer reads of a recipe."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
+# (model, lr, weight_decay): lr is the peak learning rate
+OptimizerFactory = Callable[[nn.Module, float, float], list[Optimizer]]
 
 
-def bind_optimizer(text: str) -> Callable[[nn.Module, Rates], list[Optimizer]]:
-    """The optimizer that `text` names, such as `sgd:momentum=0.9,nesterov=true`."""
-    return bind(OPTIMIZERS, text, "optimizer", n_supplied=2)
+def bind_optimizer(text: str) -> OptimizerFactory:
+    """The optimizer of a text such as `sgd:momentum=0.9,nesterov=true`.
+
+    Raises:
+        SeewhyError: For an unknown optimizer or setting. The range of a setting is checked when
+            the optimizer is made.
+    """
+    return bind(OPTIMIZERS, text, "optimizer", n_supplied=3)
 
 
 def sgd(
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     momentum: float = 0.0,
     nesterov: bool = False,
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Stochastic gradient descent, with momentum if asked (Polyak 1964; Nesterov's as in Sutskever et al. 2013).
+    """Stochastic gradient descent (momentum: Polyak 1964; Nesterov: Sutskever et al. 2013).
 
-    `bias_lr` scales the learning rate of biases and norms; `decay_all` lets weight decay act on them too.
+    `bias_lr` multiplies the learning rate of biases and norms; `decay_all` applies weight decay to
+    them too.
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
     _require("nesterov", nesterov, momentum > 0 or not nesterov, "false where momentum is 0")
-    return [
-        _sgd(parameter_groups(model, recipe, bias_lr, decay_all), recipe.lr, momentum, nesterov)
-    ]
+    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    return [_sgd(groups, lr, momentum, nesterov)]
 
 
 def gd(
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     momentum: float = 0.0,
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Gradient descent: one step an epoch, along the mean gradient of all its batches (Cauchy 1847)."""
-    optimizers = sgd(model, recipe, momentum, False, bias_lr, decay_all)
-    for group in optimizers[0].param_groups:
-        group["full_batch"] = True
-    return optimizers
-
-
-def momentum(
-    model: nn.Module,
-    recipe: Rates,
-    momentum: float = 0.9,
-    bias_lr: float = 1.0,
-    decay_all: bool = False,
-) -> list[Optimizer]:
-    """SGD with momentum (Polyak 1964)."""
-    return sgd(model, recipe, momentum, False, bias_lr, decay_all)
-
-
-def nesterov(
-    model: nn.Module,
-    recipe: Rates,
-    momentum: float = 0.9,
-    bias_lr: float = 1.0,
-    decay_all: bool = False,
-) -> list[Optimizer]:
-    """SGD with Nesterov's momentum (Sutskever et al. 2013)."""
-    return sgd(model, recipe, momentum, True, bias_lr, decay_all)
+    """Gradient descent: one update per epoch, with the gradient of all its batches (Cauchy 1847)."""
+    return sgd(model, lr, weight_decay, momentum, False, bias_lr, decay_all)
 
 
 def adagrad(
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     eps: float = 1e-10,
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adagrad (Duchi et al. 2011)."""
     _require("eps", eps, eps > 0, "more than 0")
-    groups = parameter_groups(model, recipe, bias_lr, decay_all)
-    fused = (
-        None if groups[0]["params"][0].device.type == "mps" else True
-    )  # for which torch has no such kernel
-    return [Adagrad(groups, lr=recipe.lr, eps=eps, fused=fused)]
+    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    on_mps = groups[0]["params"][0].device.type == "mps"  # for which torch has no fused Adagrad
+    return [Adagrad(groups, lr=lr, eps=eps, fused=None if on_mps else True)]
 
 
 def adadelta(
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     rho: float = 0.9,
     eps: float = 1e-6,
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Adadelta (Zeiler 2012), its update scaled by the learning rate, which the paper leaves at 1."""
+    """Adadelta (Zeiler 2012) with a learning rate; in the paper it is 1."""
     _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
-    return [
-        Adadelta(
-            parameter_groups(model, recipe, bias_lr, decay_all), lr=recipe.lr, rho=rho, eps=eps
-        )
-    ]
+    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    return [Adadelta(groups, lr=lr, rho=rho, eps=eps)]
 
 
 def rmsprop(
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     alpha: float = 0.99,
     eps: float = 1e-8,
     momentum: float = 0.0,
@@ -128,97 +103,91 @@ def rmsprop(
     _require("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    groups = parameter_groups(model, recipe, bias_lr, decay_all)
-    return [RMSprop(groups, lr=recipe.lr, alpha=alpha, eps=eps, momentum=momentum)]
+    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    return [RMSprop(groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum)]
 
 
 def adam(
+    kind: Callable[..., Optimizer],
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Adam (Kingma & Ba 2015), with weight decay as an L2 penalty."""
-    settings = _adam_settings(recipe, beta1, beta2, eps)
-    return [Adam(parameter_groups(model, recipe, bias_lr, decay_all), **settings, fused=True)]
+    """Adam (Kingma & Ba 2015) and its variants, by `kind`.
 
-
-def adamw(
-    model: nn.Module,
-    recipe: Rates,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    bias_lr: float = 1.0,
-    decay_all: bool = False,
-) -> list[Optimizer]:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    settings = _adam_settings(recipe, beta1, beta2, eps)
-    return [AdamW(parameter_groups(model, recipe, bias_lr, decay_all), **settings, fused=True)]
-
-
-def nadam(
-    model: nn.Module,
-    recipe: Rates,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    bias_lr: float = 1.0,
-    decay_all: bool = False,
-) -> list[Optimizer]:
-    """Adam with Nesterov's momentum (Dozat 2016)."""
-    return [
-        NAdam(
-            parameter_groups(model, recipe, bias_lr, decay_all),
-            **_adam_settings(recipe, beta1, beta2, eps),
-        )
-    ]
+    Adam and NAdam (Dozat 2016) use weight decay as an L2 penalty; AdamW decouples it (Loshchilov &
+    Hutter 2019).
+    """
+    _require("beta1", beta1, 0 <= beta1 < 1, "in [0, 1)")
+    _require("beta2", beta2, 0 <= beta2 < 1, "in [0, 1)")
+    _require("eps", eps, eps > 0, "more than 0")
+    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    return [kind(groups, lr=lr, betas=(beta1, beta2), eps=eps)]
 
 
 def muon(
     model: nn.Module,
-    recipe: Rates,
+    lr: float,
+    weight_decay: float,
     momentum: float = 0.95,
     nesterov: bool = True,
-    iterations: int = 5,
-    unit_rows: bool = False,
-    rest: Literal["sgd", "adamw"] = "sgd",
-    rest_momentum: float = 0.85,
+    ns_steps: int = 5,
+    normalize_rows: bool = False,
+    fallback: Literal["sgd", "adamw"] = "sgd",
+    fallback_momentum: float = 0.85,
     head_lr: float = 1.0,
     bias_lr: float = 1.0,
 ) -> list[Optimizer]:
-    """Muon (Jordan et al. 2024) for every weight but the classifier's; that, biases and norms by `rest`, sgd or adamw.
+    """Muon (Jordan et al. 2024) for all weights but the classifier's.
 
-    `head_lr` and `bias_lr` scale the learning rate of the classifier's weight and of biases and norms.
+    The classifier's weight, biases, and norms are trained by `fallback`. `head_lr` multiplies the
+    learning rate of the classifier's weight, `bias_lr` that of biases and norms.
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    _require("iterations", iterations, iterations >= 1, "at least 1")
-    _require("rest_momentum", rest_momentum, 0 <= rest_momentum < 1, "in [0, 1)")
+    _require("ns_steps", ns_steps, ns_steps >= 1, "at least 1")
+    _require("fallback_momentum", fallback_momentum, 0 <= fallback_momentum < 1, "in [0, 1)")
     _require("head_lr", head_lr, head_lr > 0, "more than 0")
-    groups = parameter_groups(model, recipe, bias_lr)
+    groups = parameter_groups(model, lr, weight_decay, bias_lr)
+    optimizers: list[Optimizer] = []
     weights = groups[0]["params"] if groups[0]["params"][0].ndim > 1 else []
     if weights:
         hidden = {**groups[0], "params": weights[:-1]}
-        groups[0] = {**groups[0], "params": weights[-1:], "lr": recipe.lr * head_lr}
-    with_muon = (
-        [Muon([hidden], recipe.lr, momentum, nesterov, iterations, unit_rows=unit_rows)]
-        if weights[1:]
-        else []
-    )
-    if rest == "sgd":
-        return [*with_muon, _sgd(groups, recipe.lr, rest_momentum, rest_momentum > 0)]
-    return [*with_muon, AdamW(groups, lr=recipe.lr, betas=(rest_momentum, 0.999), fused=True)]
+        groups[0] = {**groups[0], "params": weights[-1:], "lr": lr * head_lr}
+        if weights[1:]:
+            optimizers.append(
+                Muon([hidden], lr, momentum, nesterov, ns_steps, normalize_rows=normalize_rows)
+            )
+    if fallback == "sgd":
+        return [*optimizers, _sgd(groups, lr, fallback_momentum, fallback_momentum > 0)]
+    return [*optimizers, AdamW(groups, lr=lr, betas=(fallback_momentum, 0.999), fused=True)]
 
 
 def parameter_groups(
-    model: nn.Module, recipe: Rates, bias_lr: float = 1.0, decay_all: bool = False
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
-    """Two groups, of weights and of biases and norms (one dimension or none).
+    """Split trainable parameters into weights, and biases and norms (at most one dimension).
 
-    Frozen parameters are left out. Biases and norms decay only with `decay_all`.
+    Args:
+        model: Parameters that require no gradient are left out.
+        lr: Learning rate of weights.
+        weight_decay: Weight decay of weights.
+        bias_lr: Factor of `lr` for biases and norms.
+        decay_all: Apply `weight_decay` to biases and norms too.
+
+    Returns:
+        One or two parameter groups of a torch optimizer; an empty one is left out.
+
+    Raises:
+        SeewhyError: If no parameter requires a gradient, or `bias_lr` is not positive.
     """
     _require("bias_lr", bias_lr, bias_lr > 0, "more than 0")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -228,42 +197,45 @@ def parameter_groups(
         )
     weights = [parameter for parameter in trainable if parameter.ndim > 1]
     biases = [parameter for parameter in trainable if parameter.ndim <= 1]
-    bias_decay = recipe.weight_decay if decay_all else 0.0
+    bias_decay = weight_decay if decay_all else 0.0
     groups = [
-        {"params": weights, "lr": recipe.lr, "weight_decay": recipe.weight_decay},
-        {"params": biases, "lr": recipe.lr * bias_lr, "weight_decay": bias_decay},
+        {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": biases, "lr": lr * bias_lr, "weight_decay": bias_decay},
     ]
     return [group for group in groups if group["params"]]
 
 
-def set_lr_and_momentum(
-    optimizers: list[Optimizer], factor: float, momentum_factor: float = 1.0
-) -> None:
-    """Set every group to `factor` times its own peak learning rate and `momentum_factor` times its own momentum (or beta1).
+def uses_full_batch(factory: OptimizerFactory) -> bool:
+    """Whether an update is to have the gradient of all training images."""
+    return getattr(factory, "func", factory) is gd
 
-    The peaks are what a group came with, and stay in it. A momentum never becomes zero where its peak is not: torch's
-    optimizers make no buffer for one that is.
+
+def set_lr_and_momentum(
+    optimizers: list[Optimizer], lr_factor: float, momentum_factor: float = 1.0
+) -> None:
+    """Set the learning rate and momentum (or beta1) of every group to a multiple of its peak.
+
+    The peaks are the values that a group was made with; they are kept in the group.
     """
-    momentum_factor = max(momentum_factor, 1e-9)
+    momentum_factor = max(momentum_factor, 1e-9)  # torch makes no momentum buffer for a zero
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
+            group["lr"] = group.setdefault("peak_lr", group["lr"]) * lr_factor
             if "betas" in group:
                 beta1, beta2 = group.setdefault("peak_betas", group["betas"])
                 group["betas"] = (beta1 * momentum_factor, beta2)
             elif "momentum" in group:
-                group["momentum"] = (
-                    group.setdefault("peak_momentum", group["momentum"]) * momentum_factor
-                )
+                peak = group.setdefault("peak_momentum", group["momentum"])
+                group["momentum"] = peak * momentum_factor
 
 
 def momentum_of(group: dict[str, Any]) -> float:
-    """The momentum (or beta1) of a parameter group, 0 where its optimizer has none."""
+    """The momentum (or beta1) of a parameter group; 0 if its optimizer has none."""
     return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
 
 
 def peak_momentum(group: dict[str, Any]) -> float:
-    """The momentum (or beta1) that a parameter group came with, whatever `set_rates` has made of it."""
+    """The momentum (or beta1) that a parameter group was made with."""
     peaks = {
         key.removeprefix("peak_"): value for key, value in group.items() if key.startswith("peak_")
     }
@@ -271,30 +243,14 @@ def peak_momentum(group: dict[str, Any]) -> float:
 
 
 def optimizer_state_bytes(optimizers: list[Optimizer]) -> int:
-    """Bytes of the tensors that optimizers keep from step to step, such as momentum."""
+    """Bytes of the optimizer state, such as momentum buffers."""
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
     tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def disable_full_batch(optimizers: list[Optimizer]) -> None:
-    """Let none of them want the gradient of all training images."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group.pop("full_batch", None)
-
-
-def needs_full_batch(optimizers: list[Optimizer]) -> bool:
-    """Whether the gradient is to be that of all training images."""
-    return any(
-        group.get("full_batch", False)
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-    )
-
-
 def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool) -> SGD:
-    """SGD whose momentum starts as zeros: torch leaves it unset where a first step in fp16 overflows."""
+    """SGD with momentum buffers of zeros: torch has none if a first fp16 update overflows."""
     optimizer = SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
     for group in groups if momentum else []:
         for parameter in group["params"]:
@@ -302,28 +258,21 @@ def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: boo
     return optimizer
 
 
-def _adam_settings(recipe: Rates, beta1: float, beta2: float, eps: float) -> dict[str, Any]:
-    _require("beta1", beta1, 0 <= beta1 < 1, "in [0, 1)")
-    _require("beta2", beta2, 0 <= beta2 < 1, "in [0, 1)")
-    _require("eps", eps, eps > 0, "more than 0")
-    return {"lr": recipe.lr, "betas": (beta1, beta2), "eps": eps}
-
-
-def _require(name: str, value: float, holds: bool, possible: str) -> None:
-    if not holds:
+def _require(name: str, value: float, valid: bool, possible: str) -> None:
+    if not valid:
         raise SeewhyError(f"optimizer setting {name} must be {possible}, found {value}")
 
 
 OPTIMIZERS: dict[str, Callable[..., list[Optimizer]]] = {
     "adadelta": adadelta,
     "adagrad": adagrad,
-    "adam": adam,
-    "adamw": adamw,
+    "adam": partial(adam, partial(Adam, fused=True)),
+    "adamw": partial(adam, partial(AdamW, fused=True)),
     "gd": gd,
-    "momentum": momentum,
+    "momentum": partial(sgd, momentum=0.9),
     "muon": muon,
-    "nadam": nadam,
-    "nesterov": nesterov,
+    "nadam": partial(adam, NAdam),
+    "nesterov": partial(sgd, momentum=0.9, nesterov=True),
     "rmsprop": rmsprop,
     "sgd": sgd,
 }

@@ -1,170 +1,276 @@
-"""What a training goes through, checked before its first step."""
+"""The plan of a run: everything that its recipe and data determine, checked before the first step."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from seewhy.data.augment import Augmentation, bind_augmentations
 from seewhy.data.dataset import Dataset, Split, class_weights
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import device_of, evaluating
-from seewhy.train.batches import equal_batches, on_device, resize_images
-from seewhy.train.device import find_precision
+from seewhy.models.registry import bind_model
+from seewhy.models.tta import Predict, bind_tta
+from seewhy.train.batches import equal_batches, move_to_gpu, resize_images
+from seewhy.train.device import find_device, find_precision
 from seewhy.train.freezing import freezable, frozen_after
-from seewhy.train.optimizers import needs_full_batch, peak_momentum
+from seewhy.train.optimizers import (
+    OptimizerFactory,
+    bind_optimizer,
+    peak_momentum,
+    uses_full_batch,
+)
+from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import Schedule, bind_schedule
-from seewhy.train.state import TrainState
 from seewhy.train.world import World
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a training goes through: everything that its recipe and data fix, and that no step changes."""
+@dataclass(frozen=True, eq=False)
+class BoundRecipe:
+    """A recipe with the functions that its names stand for."""
 
-    split: Split
-    held_out: Split
-    validated: bool  # whether that is a validation split, by which one may choose
-    classes: int
-    batch_size: int
-    per_epoch: int  # steps in an epoch
-    steps: int  # in all
-    accumulate: int  # steps whose gradients make one update
-    schedules: tuple[Schedule, Schedule, Schedule]  # of learning rate, momentum and image size
+    recipe: Recipe
+    build_model: Callable[[int, Split], nn.Module]  # (number of classes, sample of the images)
+    build_optimizers: OptimizerFactory
+    lr_schedule: Schedule
+    momentum_schedule: Schedule
+    resolution_schedule: Schedule
     augment: Augmentation
-    freezing: list[tuple[nn.Parameter, float]]
-    weights: Tensor | None  # of the classes
-    forward: Callable[[Tensor], Tensor]
-    precision: str
+    frozen_after: dict[str, float]  # epoch by name of a parameter or module
+    tta: Callable[[Predict, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan(BoundRecipe):
+    """Everything that a recipe, data, and machine determine about a run; no step changes it."""
+
+    data: Dataset
+    train_split: Split  # on the GPU if it fits
+    class_weights: Tensor | None  # (K,) float
+    device: torch.device
+    precision: str  # bf16, fp16 or fp32
     world: World
-
-    def progress(self, step: int) -> float:
-        """How far the update that this step belongs to is through the run, from 0 for the first to 1 for the last."""
-        return self._began(step) / max(1, self._began(self.steps - 1))
-
-    def _began(self, step: int) -> int:
-        """The first step of the update that this one belongs to; the end of an epoch ends an update."""
-        return step - step % self.per_epoch % self.accumulate
+    batch_size: int  # images per step, of all processes together
+    steps_per_epoch: int
+    steps: int  # in all
+    accumulate: int  # steps per update; the last update of an epoch may have fewer
 
     @property
-    def factors(self) -> list[float]:
-        """Of the images' sides, for each epoch."""
-        return [
-            self.schedules[2](first / self.steps, ())
-            for first in range(0, self.steps, self.per_epoch)
-        ]
+    def lr(self) -> float:
+        """Peak learning rate. Raises SeewhyError if a range test has to find it first."""
+        if isinstance(self.recipe.lr, str):
+            raise SeewhyError(
+                "lr is still to be found; `fit` does so itself, and "
+                "find_lr(recipe, data).suggestion is a learning rate to train at"
+            )
+        return self.recipe.lr
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.data.classes)
+
+    @property
+    def eval_split(self) -> Split:
+        """The split that epochs are evaluated on: validation, or test if there is none."""
+        return self.data.test if self.data.validation is None else self.data.validation
 
     @property
     def updates(self) -> int:
-        """How many there are in all."""
-        epochs, rest = divmod(self.steps, self.per_epoch)
-        return epochs * -(-self.per_epoch // self.accumulate) + -(-rest // self.accumulate)
+        """Number of updates in all."""
+        epochs, remaining = divmod(self.steps, self.steps_per_epoch)
+        return epochs * self._updates_in(self.steps_per_epoch) + self._updates_in(remaining)
+
+    @property
+    def resolution_factors(self) -> list[float]:
+        """Factor of the image size in each epoch, before any loss is known."""
+        return [self.resolution_factor(epoch, ()) for epoch in range(self.num_epochs)]
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs, the last of which may be a part of one."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def resolution_factor(self, epoch: int, losses: Sequence[float]) -> float:
+        """Factor of the image size in an epoch (from 0), given the watched losses so far."""
+        return self.resolution_schedule(epoch * self.steps_per_epoch / self.steps, losses)
+
+    def epoch_steps(self, epoch: int) -> range:
+        """The steps (from 0) of an epoch (from 0)."""
+        start = epoch * self.steps_per_epoch
+        return range(start, min(start + self.steps_per_epoch, self.steps))
+
+    def update_steps(self, step: int) -> range:
+        """The steps of the update that a step (from 0) belongs to; an update ends with its epoch."""
+        epoch = self.epoch_steps(step // self.steps_per_epoch)
+        first = step - (step - epoch.start) % self.accumulate
+        return range(first, min(first + self.accumulate, epoch.stop))
+
+    def progress(self, step: int) -> float:
+        """Progress of a step's update through the run: 0 for the first update, 1 for the last."""
+        last = self.update_steps(self.steps - 1).start
+        return self.update_steps(step).start / max(1, last)
+
+    def steps_for(self, updates: int) -> int:
+        """Number of steps that the first `updates` updates take."""
+        epochs, remaining = divmod(updates, self._updates_in(self.steps_per_epoch))
+        in_last_epoch = min(remaining * self.accumulate, self.steps_per_epoch)
+        return epochs * self.steps_per_epoch + in_last_epoch
+
+    def _updates_in(self, steps: int) -> int:
+        return -(-steps // self.accumulate)
 
 
-def make_plan(state: TrainState, data: Dataset, world: World) -> TrainingPlan:
-    """The course of a training. Raises SeewhyError for what its recipe asks of this model, data or machine in vain."""
-    recipe, model, device = state.recipe, state.model, device_of(state.model)
-    per_epoch, batch_size = equal_batches(len(data.train), recipe.batch_size)
-    freezing = freezable(model, frozen_after(recipe.freeze))
-    course = TrainingPlan(
-        split=on_device(data.train, device),
-        held_out=data.test if data.validation is None else data.validation,
-        validated=data.validation is not None,
-        classes=len(data.classes),
-        batch_size=batch_size,
-        per_epoch=per_epoch,
-        steps=max(1, round(recipe.epochs * per_epoch)),
-        accumulate=per_epoch if needs_full_batch(state.optimizers) else recipe.accumulate,
-        schedules=(
-            bind_schedule(recipe.schedule),
-            bind_schedule(recipe.momentum_schedule),
-            bind_schedule(recipe.resolution),
-        ),
-        augment=bind_augmentations(recipe.augment),
-        freezing=freezing,
-        weights=class_weights(data.train, len(data.classes)).to(device)
-        if recipe.class_weights
-        else None,
-        forward=torch.compile(model, dynamic=False) if recipe.compile else model,
+def check_recipe(recipe: Recipe) -> None:
+    """Check the names of a recipe and their settings, without data.
+
+    Raises:
+        SeewhyError: For an unknown name or setting.
+    """
+    _bind(recipe)
+
+
+def make_plan(
+    recipe: Recipe,
+    data: Dataset,
+    device: torch.device | str = "auto",
+    world: World | None = None,
+) -> TrainingPlan:
+    """Bind the names of a recipe and check it against data and machine.
+
+    Args:
+        recipe: What to train and how.
+        data: Data to train and evaluate on.
+        device: Device to train on, such as "cpu" or "cuda"; "auto" takes a GPU if there is one.
+        world: The processes that train one model together; by default this one alone.
+
+    Returns:
+        The plan, for `new_state` and `train`.
+
+    Raises:
+        SeewhyError: If the recipe has an unknown name, or does not fit the data or the machine.
+            What depends on the model is checked by `new_state`.
+    """
+    bound, world = _bind(recipe), world or World()
+    device = device if isinstance(device, torch.device) else find_device(device)
+    steps_per_epoch, batch_size = equal_batches(len(data.train), recipe.batch_size)
+    weights = class_weights(data.train, len(data.classes)) if recipe.class_weights else None
+    full_batch = uses_full_batch(bound.build_optimizers)
+    plan = TrainingPlan(
+        **vars(bound),
+        data=data,
+        train_split=move_to_gpu(data.train, device),
+        class_weights=None if weights is None else weights.to(device),
+        device=device,
         precision=find_precision(recipe.precision, device),
         world=world,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        steps=max(1, round(recipe.epochs * steps_per_epoch)),
+        accumulate=steps_per_epoch if full_batch else recipe.accumulate,
     )
-    _check(course, state)
-    return course
+    _check_data(plan)
+    _check_machine(plan)
+    return plan
 
 
-@contextmanager
-def compiling(course: TrainingPlan, wanted: bool) -> Iterator[None]:
-    """Inside the block torch compiles a graph for every size of images, and another where parameters have been frozen."""
-    if not wanted:
-        yield
-        return
-    graphs = 2 * len(set(course.factors))
-    with torch._dynamo.config.patch(
-        recompile_limit=max(torch._dynamo.config.recompile_limit, graphs)
-    ):
-        yield
+def check_model(plan: TrainingPlan, model: nn.Module, optimizers: list[Optimizer]) -> None:
+    """Check a plan against the model and optimizers.
 
-
-def _check(course: TrainingPlan, state: TrainState) -> None:
-    recipe, model = state.recipe, state.model
-    if course.batch_size < course.world.size:
-        raise SeewhyError(
-            f"batches of {course.batch_size} images cannot be shared by {course.world.size} processes"
-        )
-    frozen = {id(parameter) for parameter, after in course.freezing if after < recipe.epochs}
+    Raises:
+        SeewhyError: If `freeze` names no parameter or freezes all of them, the momentum schedule
+            exceeds 1, or the model does not accept the smallest images of the run.
+    """
+    recipe = plan.recipe
+    frozen = {
+        id(parameter)
+        for parameter, epoch in freezable(model, plan.frozen_after)
+        if epoch < recipe.epochs
+    }
     if all(id(parameter) in frozen for parameter in model.parameters() if parameter.requires_grad):
         raise SeewhyError(
-            f"freeze {' '.join(recipe.freeze)} leaves nothing to train before the {recipe.epochs:g} epochs are over"
+            f"freeze {' '.join(recipe.freeze)} leaves nothing to train before the "
+            f"{recipe.epochs:g} epochs are over"
         )
-    if recipe.lookahead > course.updates:
+    _check_momentum(plan, optimizers)
+    _check_resolution(plan, model)
+
+
+def _bind(recipe: Recipe) -> BoundRecipe:
+    """Look up every name of a recipe."""
+    return BoundRecipe(
+        recipe=recipe,
+        build_model=bind_model(recipe.model),
+        build_optimizers=bind_optimizer(recipe.optimizer),
+        lr_schedule=bind_schedule(recipe.schedule),
+        momentum_schedule=bind_schedule(recipe.momentum_schedule),
+        resolution_schedule=bind_schedule(recipe.resolution),
+        augment=bind_augmentations(recipe.augment),
+        frozen_after=frozen_after(recipe.freeze),
+        tta=bind_tta(recipe.tta),
+    )
+
+
+def _check_data(plan: TrainingPlan) -> None:
+    recipe, data = plan.recipe, plan.data
+    plan.tta(lambda images: torch.zeros(len(images), plan.num_classes), data.test.images[:1])
+    if recipe.patience and recipe.eval_every == 0:
         raise SeewhyError(
-            f"lookahead {recipe.lookahead} is more than the {course.updates} updates of this training"
+            f"patience {recipe.patience} needs evaluations, but eval_every is 0; "
+            "set it to 1 to evaluate after every epoch"
+        )
+    if recipe.patience and data.validation is None:
+        raise SeewhyError(
+            f"patience {recipe.patience} needs a validation split, such as "
+            "load(..., validation=0.1); the test split must not be used for selection"
+        )
+    if recipe.lookahead > plan.updates:
+        raise SeewhyError(
+            f"lookahead {recipe.lookahead} is more than the {plan.updates} updates of this run"
+        )
+
+
+def _check_machine(plan: TrainingPlan) -> None:
+    if plan.batch_size < plan.world.size:
+        raise SeewhyError(
+            f"batches of {plan.batch_size} images cannot be shared by {plan.world.size} processes"
         )
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    if (
-        recipe.compile
-        and device_of(model).type == "cpu"
-        and os.name == "posix"
-        and not any(map(shutil.which, compilers))
-    ):
+    on_posix_cpu = plan.device.type == "cpu" and os.name == "posix"
+    if plan.recipe.compile and on_posix_cpu and not any(map(shutil.which, compilers)):
         raise SeewhyError(
-            "compile needs a C++ compiler, such as g++, and none was found; install one, or leave compile out"
-        )
-    _check_momentum(course, state)
-    _check_resolution(course, state)
-
-
-def _check_momentum(course: TrainingPlan, state: TrainState) -> None:
-    """A momentum of 1 or more never forgets, so that the weights run away."""
-    highest = max(course.schedules[1](place / 100, ()) for place in range(101))
-    peak = max(
-        peak_momentum(group) for optimizer in state.optimizers for group in optimizer.param_groups
-    )
-    if peak * highest >= 1:
-        raise SeewhyError(
-            f"momentum_schedule {state.recipe.momentum_schedule} takes a momentum of {peak:g} to {peak * highest:.3g}; "
-            "it must stay below 1"
+            "compile needs a C++ compiler, such as g++, and none was found; "
+            "install one, or leave compile out"
         )
 
 
-def _check_resolution(course: TrainingPlan, state: TrainState) -> None:
-    """Try the smallest images of the run before it begins, not when it comes to them."""
-    images = resize_images(
-        course.split.images[:2].to(device_of(state.model)).float() / 255, min(course.factors)
-    )
-    if images.shape[2:] == course.split.images.shape[2:]:
+def _check_momentum(plan: TrainingPlan, optimizers: list[Optimizer]) -> None:
+    """With a momentum of 1 or more the weights diverge."""
+    factor = max(plan.momentum_schedule(percent / 100, ()) for percent in range(101))
+    peak = max(peak_momentum(group) for each in optimizers for group in each.param_groups)
+    if peak * factor >= 1:
+        raise SeewhyError(
+            f"momentum_schedule {plan.recipe.momentum_schedule} raises the momentum from {peak:g} "
+            f"to {peak * factor:.3g}; it must stay below 1"
+        )
+
+
+def _check_resolution(plan: TrainingPlan, model: nn.Module) -> None:
+    """Run the model on the smallest images of the run."""
+    images = plan.train_split.images[:2].to(device_of(model)).float() / 255
+    smallest = resize_images(images, min(plan.resolution_factors))
+    if smallest.shape == images.shape:
         return
     try:
-        with evaluating(state.model), torch.no_grad():
-            state.model(images)
+        with evaluating(model), torch.no_grad():
+            model(smallest)
     except (RuntimeError, AssertionError) as error:
-        size = "x".join(map(str, images.shape[2:]))
-        name, reason = state.recipe.model, str(error).splitlines()[0]
+        size = "x".join(map(str, smallest.shape[2:]))
         raise SeewhyError(
-            f"resolution {state.recipe.resolution} makes images of {size}, which {name} does not take ({reason})"
+            f"resolution {plan.recipe.resolution} makes images of {size}, which "
+            f"{plan.recipe.model} does not accept ({str(error).splitlines()[0]})"
         ) from error

@@ -1,4 +1,4 @@
-"""What to train and how: one flat, frozen, validated value that reads and writes as TOML."""
+"""A recipe: what to train and how, as one flat, frozen value that reads and writes as TOML."""
 
 import json
 import math
@@ -11,86 +11,87 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
-from seewhy.notation import bind
 
-Step = str | Callable[..., Any]  # an augmentation: text in the notation, or a callable
-Rate = (
-    float | Literal["find"]
-)  # a learning rate, or the wish that a range test finds one before the training
+Step = str | Callable[..., Any]  # an augmentation: text in the notation, or a function
+LearningRate = float | Literal["find"]
 
 PRECISIONS = {
-    "auto": "bf16 where the hardware computes in it, else fp32",
+    "auto": "bf16 if the hardware supports it, else fp32",
     "bf16": "autocast to bfloat16",
-    "fp16": "autocast to float16, with a scaled loss",
+    "fp16": "autocast to float16, with loss scaling",
     "fp32": "float32",
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training recipe. Raises SeewhyError on a name that no table has and on a value out of range.
+    """A training recipe; change a field with `dataclasses.replace`.
 
-    `model`, `optimizer`, `schedule` and each entry of `augment` are in the notation `name:value,key=value`, a name of the
-    tables MODELS, OPTIMIZERS, SCHEDULES and AUGMENTATIONS; from Python, `augment` also takes callables.
+    `model`, `optimizer`, the schedules, `tta`, and each entry of `augment` are written
+    `name:value,key=value`, with a name from MODELS, OPTIMIZERS, SCHEDULES, TTA, or AUGMENTATIONS.
+    From Python, `augment` also takes functions. A recipe checks types and ranges; names are looked
+    up when it is trained, so that a recipe can be read where its names are not registered.
+
+    Raises:
+        SeewhyError: If a value has the wrong type or is out of range.
     """
 
     name: str = "custom"
-    """What the run directory is called after."""
+    """Run name, part of the name of its directory."""
     model: str = "resnet18"
-    """Network, such as resnet18 or davidnet:dropout=0.1."""
+    """Model, such as resnet18 or davidnet:dropout=0.1."""
     epochs: float = 20.0
-    """Passes over the training images; fractions are possible."""
+    """Passes over the training images; may be a fraction."""
     batch_size: int = 512
-    """Images per step, at most: an epoch is cut into equal batches."""
-    lr: Rate = 0.1
-    """Peak learning rate, which the schedule scales, or find; the loss is the mean over a batch."""
+    """Maximum number of images per step; an epoch is cut into equal batches."""
+    lr: LearningRate = 0.1
+    """Peak learning rate, scaled by the schedule; find runs a range test first."""
     optimizer: str = "sgd:momentum=0.9"
     """Optimizer, such as sgd:momentum=0.9,nesterov=true or adamw."""
     weight_decay: float = 5e-4
-    """L2 penalty (adamw: decoupled decay) of weights; biases and norms have none unless the optimizer says so."""
+    """L2 penalty (adamw, muon: decoupled weight decay), without biases and norms by default."""
     schedule: str = "one-cycle"
-    """Learning rate over the run, such as one-cycle:pct_start=0.3 or cosine."""
+    """Learning rate schedule, such as one-cycle:pct_start=0.3 or cosine."""
     momentum_schedule: str = "constant"
-    """Momentum over the run (Adam's beta1) as a factor of the optimizer's, such as dip:low=0.9."""
+    """Schedule of the momentum (Adam: beta1), as a factor, such as dip:low=0.9."""
     freeze: tuple[str, ...] = ()
-    """Parameters to leave alone after an epoch, such as whiten:3; a name stands for all that start with it."""
+    """Freeze parameters after an epoch, such as whiten:3; a prefix freezes the whole module."""
     augment: tuple[Step, ...] = ("crop:4", "flip", "cutout:8")
-    """Augmentations in their order, such as crop:4 flip cutout:16."""
+    """Augmentations, in order, such as crop:4 flip cutout:16."""
     resolution: str = "constant"
-    """Side of the training images over the run as a factor, such as linear:warmup=0.6,start=0.5,end=1; set anew each epoch."""
+    """Schedule of the image size, as a factor, such as linear:warmup=0.6,start=0.5,end=1."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, in [0, 1)."""
+    """Label smoothing, in [0, 1)."""
     class_weights: bool = False
-    """Weigh each class inversely to how often it occurs."""
+    """Weight classes inversely to their number of images."""
     l1: float = 0.0
-    """Times the sum of the absolute weights, added to the loss; biases and norms are left out."""
+    """L1 penalty of weights, without biases and norms."""
     clip: float = 0.0
-    """Largest norm of the gradient of all parameters together; 0 for no limit."""
+    """Maximum norm of the gradient; 0 for no clipping."""
     accumulate: int = 1
-    """Batches whose gradients are averaged into one update."""
+    """Number of batches per update."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is what is evaluated and kept; 0 for none."""
+    """Decay of an exponential moving average of the weights, which is evaluated; 0 for none."""
     lookahead: int = 0
-    """Updates after which slow weights go half of the way to the weights, which go on from there; 0 for none."""
+    """Updates between lookahead steps; 0 for no lookahead."""
     patience: int = 0
-    """Stop after so many evaluations without a better validation accuracy; 0 for never."""
+    """Evaluations without a better validation accuracy before the run stops early; 0 for never."""
     tta: str = "none"
     """Test-time augmentation, such as flip or flip-shift:confidence_below=0.6."""
     precision: str = "auto"
     """auto, bf16, fp16 or fp32."""
     compile: bool = False
-    """Compile the network with torch.compile, once for each size of image."""
+    """Compile the model with torch.compile, once per image size."""
     eval_every: int = 1
-    """Evaluate after every so many epochs; 0 for only at the end."""
+    """Epochs between evaluations; 0 to evaluate only at the end."""
     seed: int = 0
-    """Seed of initial weights, data order and augmentation."""
+    """Seed of initial weights, data order, and augmentation."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(
-                self, field.name, _fit(field.name, getattr(self, field.name), field.type)
-            )
-        for name, holds, possible in (
+            value = _convert(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+        for name, valid, possible in (
             ("name", re.fullmatch(r"[\w+-][\w.+ -]*", self.name), "a plain file name"),
             ("epochs", 0 < self.epochs <= 1e6, "more than 0 and at most a million"),
             ("batch_size", self.batch_size >= 2, "at least 2"),
@@ -106,19 +107,23 @@ class Recipe:
             ("eval_every", self.eval_every >= 0, "0 or more"),
             ("seed", 0 <= self.seed < 2**32, "in [0, 2**32)"),
         ):
-            if not holds:
+            if not valid:
                 raise SeewhyError(
                     f"recipe field {name} must be {possible}, found {getattr(self, name)!r}"
                 )
         lookup(PRECISIONS, self.precision, "precision")
-        _check_names(self)
 
     def __repr__(self) -> str:
         return f"Recipe({', '.join(f'{key}={value!r}' for key, value in as_dict(self).items())})"
 
+    @property
+    def needs_lr(self) -> bool:
+        """Whether a range test has to find the learning rate first: `lr` is "find"."""
+        return self.lr == "find"
+
 
 def as_dict(recipe: Recipe) -> dict[str, Any]:
-    """The fields as plain values; a callable among the augmentations becomes its name in angle brackets."""
+    """The fields as plain values; an augmentation function becomes its name in angle brackets."""
     values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     values["freeze"] = list(recipe.freeze)
     values["augment"] = [
@@ -128,7 +133,8 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The recipe as TOML, one line a field: strings, numbers and lists of strings look in TOML as they do in JSON."""
+    """The recipe as TOML, one line per field."""
+    # strings, numbers, and lists of strings are written in TOML as in JSON
     return "".join(
         f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
         for key, value in as_dict(recipe).items()
@@ -136,31 +142,23 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
-    """`base` (by default a Recipe of defaults) with `values` in its place. Raises SeewhyError on unknown fields."""
+    """A copy of `base` (default: `Recipe()`) with changed fields.
+
+    Raises:
+        SeewhyError: For an unknown field, a wrong type, or a value out of range.
+    """
     known = {field.name: field for field in fields(Recipe)}
     for key in values:
         if key not in known:
             raise SeewhyError(
-                f"unknown recipe field {key!r}{did_you_mean(key, known)}; possible: {', '.join(known)}"
+                f"unknown recipe field {key!r}{did_you_mean(key, known)}; "
+                f"possible: {', '.join(known)}"
             )
     return replace(base or Recipe(), **values)
 
 
-def restore_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file as it was written, its names not resolved: a run may be opened where they mean nothing."""
-    return restored(read_toml(path))
-
-
-def restored(values: dict[str, Any]) -> Recipe:
-    """The recipe whose `as_dict` is, or was in an earlier version, `values`; its names are not resolved."""
-    recipe = Recipe.__new__(Recipe)
-    for key, value in (vars(Recipe()) | values).items():
-        object.__setattr__(recipe, key, tuple(value) if isinstance(value, list) else value)
-    return recipe
-
-
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values in a recipe's file. Raises SeewhyError where there is none, or it is not TOML."""
+    """The values in a recipe file. Raises SeewhyError if it is missing or not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -171,9 +169,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SeewhyError(f"{path} is not a recipe in TOML: {error}") from error
 
 
-def _fit(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the field's type holds it: ints become floats, lists become tuples. Raises SeewhyError where it cannot."""
-    if hint == Rate:
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """`value` with the field's type: an int becomes a float, a list becomes a tuple."""
+    if hint == LearningRate:
         if isinstance(value, str) and value != "find":
             raise SeewhyError(f"recipe field {name} must be a number, or find, found {value!r}")
         hint = str if isinstance(value, str) else float
@@ -191,24 +189,6 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise SeewhyError(f"recipe field {name} must be of type {hint.__name__}, found {value!r}")
     return value
-
-
-def _check_names(recipe: Recipe) -> None:
-    """Resolve every name of the notation once, with the names of its settings; what a setting may be is the entry's affair."""
-    from seewhy.data.augment import bind_augmentations
-    from seewhy.models.registry import MODELS
-    from seewhy.models.tta import bind_tta
-    from seewhy.train.freezing import frozen_after
-    from seewhy.train.optimizers import bind_optimizer
-    from seewhy.train.schedules import bind_schedule
-
-    bind(MODELS, recipe.model, "model", n_supplied=2)
-    bind_optimizer(recipe.optimizer)
-    for schedule in (recipe.schedule, recipe.momentum_schedule, recipe.resolution):
-        bind_schedule(schedule)
-    frozen_after(recipe.freeze)
-    bind_tta(recipe.tta)
-    bind_augmentations(recipe.augment)
 
 
 def _callable_name(step: Callable[..., Any]) -> str:

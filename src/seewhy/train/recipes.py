@@ -1,7 +1,4 @@
-"""The built-in recipes, and finding one by its name or file.
-
-A recipe of your own is `replace(RECIPES["davidnet-24"], epochs=10)`, or a TOML file that starts from another.
-"""
+"""The built-in recipes, and finding one by its name or file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,40 +8,48 @@ from seewhy.errors import SeewhyError, lookup
 from seewhy.train.recipe import Recipe, from_dict, read_toml
 
 
-def find_recipe(name: str | Path) -> Recipe:
-    """The recipe of that name in RECIPES, or the one in that TOML file."""
-    if str(name).endswith(".toml"):
-        return read_recipe(name)
+def find_recipe(recipe: str | Path, /, **changes: Any) -> Recipe:
+    """The recipe with a built-in name or in a TOML file, with some fields changed.
+
+    Args:
+        recipe: A name of RECIPES, or the path of a TOML file. A file may start from another recipe:
+            its field `base` is a built-in name, or a file relative to it.
+        **changes: Fields to change, such as `epochs=10`.
+
+    Raises:
+        SeewhyError: For an unknown name or field, a value out of range, and a file that is missing
+            or not a recipe.
+    """
+    return from_dict(changes, _find(str(recipe), ()))
+
+
+def _find(recipe: str, parents: tuple[Path, ...]) -> Recipe:
+    if recipe.endswith(".toml"):
+        return _read(Path(recipe), parents)
     try:
-        return lookup(RECIPES, str(name), "recipe")
+        return lookup(RECIPES, recipe, "recipe")
     except SeewhyError as error:
         raise SeewhyError(f"{error}, or a FILE.toml") from None
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file; a field `base` names the recipe, or the file beside it, whose other fields it keeps."""
-    return _read(Path(path), ())
-
-
-def _read(path: Path, before: tuple[Path, ...]) -> Recipe:
-    if path.resolve() in before:
-        raise SeewhyError(
-            f"{path} starts from itself: base = {' -> '.join(map(str, (*before, path.resolve())))}"
-        )
+def _read(path: Path, parents: tuple[Path, ...]) -> Recipe:
+    chain = (*parents, path.resolve())
+    if path.resolve() in parents:
+        raise SeewhyError(f"{path} starts from itself: base = {' -> '.join(map(str, chain))}")
     values = read_toml(path)
     base = str(values.pop("base", ""))
     values.setdefault("name", path.stem)
+    if base.endswith(".toml"):
+        base = str(path.parent / base)
     try:
-        if base.endswith(".toml"):
-            return from_dict(values, _read(path.parent / base, (*before, path.resolve())))
-        return from_dict(values, find_recipe(base) if base else None)
+        return from_dict(values, _find(base, chain) if base else None)
     except SeewhyError as error:
         raise SeewhyError(f"{path}: {error}") from error
 
 
-# Published trainings of ResNet-18 and DavidNet on CIFAR-10, each as far as it was published; what an original leaves open is
-# torch's default, and where there is none (batches, rates, momentum) what such trainings take. Beside each stands ours for as
-# many epochs, `…-plus`.
+# Published recipes of ResNet-18 and DavidNet on CIFAR-10. Settings that were not published have
+# torch's defaults, or usual values where torch has none (batch size, learning rate, momentum).
+# `NAME-plus` is our recipe for the same number of epochs.
 
 RESNET18_ONECYCLE = Recipe(
     name="resnet18-onecycle",
@@ -107,13 +112,16 @@ DAVIDNET_24 = Recipe(
 
 
 def plus(recipe: Recipe, **changes: Any) -> Recipe:
-    """Our form of a published recipe for as many epochs, with `changes`; benchmarks/NOTES.md says what it was chosen by."""
+    """Our recipe for the epochs of a published one; benchmarks/NOTES.md says how it was chosen."""
     ours = replace(
         recipe,
         name=f"{recipe.name}-plus",
         batch_size=512,
         lr=0.08,
-        optimizer="muon:momentum=0.9,iterations=3,unit_rows=true,rest_momentum=0.9,head_lr=4,bias_lr=4",
+        optimizer=(
+            "muon:momentum=0.9,ns_steps=3,normalize_rows=true,"
+            "fallback_momentum=0.9,head_lr=4,bias_lr=4"
+        ),
         weight_decay=5e-4,
         schedule="one-cycle:pct_start=0.2,anneal=cosine",
         momentum_schedule="constant",
@@ -125,8 +133,8 @@ def plus(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(ours, **changes)
 
 
-# Our own. Nets, flips, test-time augmentation and Muon's settings after Jordan 2024 (arXiv 2404.00498) and the records that
-# followed it; in batches that a processor's cache holds, each update made of several.
+# Our own recipes. Models, flips, test-time augmentation, and Muon's settings follow Jordan 2024
+# (arXiv 2404.00498) and later records. Small batches fit a CPU's cache; two make one update.
 
 SPEEDRUN94 = Recipe(
     name="speedrun94",
@@ -135,7 +143,7 @@ SPEEDRUN94 = Recipe(
     batch_size=500,
     accumulate=2,
     lr=0.17,
-    optimizer="muon:momentum=0.6,iterations=3,unit_rows=true,head_lr=4.9,bias_lr=312",
+    optimizer="muon:momentum=0.6,ns_steps=3,normalize_rows=true,head_lr=4.9,bias_lr=312",
     weight_decay=2.4e-3,
     schedule="linear",
     freeze=("whiten:3",),

@@ -1,9 +1,9 @@
-"""Sums over an epoch, kept on the device."""
+"""The state of a run: everything that its steps change."""
 
 import math
 import random
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,56 +11,53 @@ from torch import Generator, Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from seewhy.errors import SeewhyError
 from seewhy.models.inspection import device_of
 from seewhy.train.averaging import Weights, clone_weights
-from seewhy.train.device import find_precision
-from seewhy.train.optimizers import Rates, bind_optimizer
-from seewhy.train.recipe import Recipe
+from seewhy.train.plan import TrainingPlan, check_model
 
 
 class RunningTotals:
-    """Running sums of loss and correct answers, and the first step that was not finite, kept on the device.
+    """Sums over an epoch, and its first non-finite step, kept on the device.
 
-    No step waits for them: on a GPU the host sees them a few steps late, through a copy into pinned memory.
+    No step waits for them: on a GPU they reach the host some steps later, through pinned memory.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device_sums = torch.zeros(
-            4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device
-        )
-        pinned = device.type == "cuda"
-        self.host_sums = (
-            torch.zeros(4, dtype=self.device_sums.dtype, pin_memory=pinned)
-            if pinned
-            else self.device_sums
-        )
+        dtype = torch.float64 if device.type != "mps" else torch.float32
+        # summed loss, correct predictions, images, first non-finite step
+        self.device_sums = torch.zeros(4, dtype=dtype, device=device)
+        self.host_sums = self.device_sums
+        if device.type == "cuda":
+            self.host_sums = torch.zeros(4, dtype=dtype, pin_memory=True)
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Add a batch: its mean loss (), outputs (B, K) and labels (B, K)."""
+        """Add a batch: its mean loss (), outputs (B, K), and labels (B, K)."""
         count = torch.full_like(loss, len(outputs))
         correct = (outputs.argmax(1) == labels.argmax(1)).sum()
         self.device_sums[:3] += torch.stack([loss.detach() * count, correct, count])
         if self.host_sums is not self.device_sums:
             self.host_sums.copy_(self.device_sums, non_blocking=True)
 
-    def fail(self, finite: Tensor, step: int) -> Tensor:
-        """Remember `step` where `finite` () is False, unless one failed before; returns whether none ever did."""
+    def mark_failure(self, finite: Tensor, step: int) -> Tensor:
+        """Mark `step` as failed if `finite` () is False and no earlier one failed.
+
+        Returns whether no step has failed, as a tensor () bool.
+        """
         failed = self.device_sums[3]
         failed.copy_(torch.where((failed == 0) & ~finite, step, failed))
         return failed == 0
 
     def latest(self) -> tuple[float, float]:
-        """Mean loss and accuracy as far as the host knows them; nan before the first copy has arrived."""
+        """Mean loss and accuracy as known to the host; nan before the first copy arrives."""
         loss, correct, count, _ = self.host_sums.tolist()
         return (loss / count, correct / count) if count else (math.nan, math.nan)
 
-    def failed(self) -> int:
-        """The first step that was not finite, as far as the host knows; 0 for none."""
+    def first_failure(self) -> int:
+        """The first failed step as known to the host; 0 for none."""
         return int(self.host_sums[3])
 
-    def sound(self) -> bool:
-        """Whether all was finite so far; this waits for the device."""
+    def all_finite(self) -> bool:
+        """Whether no step has failed; waits for the device."""
         return bool(self.device_sums.isfinite().all()) and int(self.device_sums[3]) == 0
 
     def reset(self) -> None:
@@ -71,44 +68,50 @@ class RunningTotals:
 
 @dataclass
 class TrainState:
-    """A training in progress. `train` advances it; between two events it may be kept, or be set to what was kept."""
+    """A run in progress. `train` changes it in place; it may be saved between two events."""
 
-    recipe: Recipe
     model: nn.Module
     optimizers: list[Optimizer]
     scaler: GradScaler  # of the loss, in fp16
-    generator: Generator  # what augmentations draw from
-    totals: RunningTotals  # of the epoch so far
-    ema: Weights | None  # the moving average of the model's state
+    generator: Generator  # of the augmentations
+    totals: RunningTotals  # of the current epoch
+    ema: Weights | None  # moving average of the weights
     slow: Weights | None  # lookahead's weights
-    step: int = 0  # batches done
-    updates: int = 0  # of the weights
-    epoch: int = 0  # epochs whose row of history is written
-    seconds: float = 0.0  # of training in those epochs
-    spent: float = 0.0  # in the epoch so far
-    losses: list[float] = field(
-        default_factory=list
-    )  # watched ones, which a plateau schedule looks at
+    step: int = 0  # steps done
+    updates: int = 0  # updates done
+    epoch: int = 0  # epochs done and evaluated
+    seconds: float = 0.0  # training time of those epochs
+    epoch_seconds: float = 0.0  # training time of the current epoch
+    watched_losses: list[float] = field(default_factory=list)  # per epoch, for plateau schedules
 
     @property
     def averaged(self) -> Weights | None:
-        """The weights that are evaluated and kept in place of the model's own, where there are such."""
+        """The average that is evaluated in place of the model's own weights, if there is one."""
         return self.slow if self.ema is None else self.ema
 
 
-def new_state(model: nn.Module, recipe: Recipe) -> TrainState:
-    """The state before the first step of training `model`, on the device that holds it; raises SeewhyError without a rate."""
-    if recipe.lr == "find":
-        raise SeewhyError(
-            "lr is still to be found; `fit` does so itself, and find_lr(recipe, data).suggestion is a rate to train at"
-        )
-    device = device_of(model)
+def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        plan: The plan, from `make_plan`.
+        model: The model to train, moved to the plan's device; by default a new one, with weights
+            from torch's global generator.
+
+    Raises:
+        SeewhyError: If the plan does not fit the model, or its learning rate is still to be found.
+    """
+    lr, recipe, device = plan.lr, plan.recipe, plan.device
+    if model is None:
+        model = plan.build_model(plan.num_classes, plan.data.train)
+    model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizers = plan.build_optimizers(model, lr, recipe.weight_decay)
+    check_model(plan, model, optimizers)
     return TrainState(
-        recipe,
         model,
-        bind_optimizer(recipe.optimizer)(model, cast(Rates, recipe)),
-        GradScaler(device.type, enabled=find_precision(recipe.precision, device) == "fp16"),
+        optimizers,
+        GradScaler(device.type, enabled=plan.precision == "fp16"),
         Generator(device).manual_seed(recipe.seed),
         RunningTotals(device),
         clone_weights(model) if recipe.ema else None,
@@ -116,17 +119,17 @@ def new_state(model: nn.Module, recipe: Recipe) -> TrainState:
     )
 
 
-COUNTERS = ("step", "updates", "epoch", "seconds", "spent", "losses")
+COUNTERS = ("step", "updates", "epoch", "seconds", "epoch_seconds", "watched_losses")
 
 
 def state_dict(state: TrainState) -> dict[str, Any]:
-    """The state as tensors and plain values, which a checkpoint holds; no copies are made."""
+    """The state as tensors and plain values, as in a checkpoint. Tensors are not copied."""
     return {
         "model": state.model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-        "gradients": {
+        "gradients": {  # of an unfinished update
             name: p.grad for name, p in state.model.named_parameters() if p.grad is not None
-        },  # of a half-done update
+        },
         "scaler": state.scaler.state_dict(),
         "totals": state.totals.device_sums,
         "ema": state.ema,
@@ -142,43 +145,46 @@ def state_dict(state: TrainState) -> dict[str, Any]:
     }
 
 
-def load_state_dict(state: TrainState, kept: dict[str, Any]) -> None:
-    """Set `state`, of the same recipe and model, to one that was kept, and the global generators with it."""
-    state.model.load_state_dict(kept["model"])
-    for optimizer, values in zip(state.optimizers, kept["optimizers"], strict=True):
-        optimizer.load_state_dict(values)
+def load_state_dict(state: TrainState, values: dict[str, Any]) -> None:
+    """Load `values` of `state_dict` into a state of the same recipe and model.
+
+    The global random generators are set too.
+    """
+    state.model.load_state_dict(values["model"])
+    for optimizer, optimizer_state in zip(state.optimizers, values["optimizers"], strict=True):
+        optimizer.load_state_dict(optimizer_state)
     for name, parameter in state.model.named_parameters():
-        gradient = kept["gradients"].get(name)
+        gradient = values["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter)
-    state.scaler.load_state_dict(kept["scaler"])
-    state.totals.device_sums.copy_(kept["totals"])
-    state.totals.host_sums.copy_(
-        kept["totals"]
-    )  # waits for copies that are under way: what they bring is of later
-    for mine, theirs in ((state.ema, kept["ema"]), (state.slow, kept["slow"])):
-        if mine is not None:
-            for name, tensor in mine.items():
-                tensor.copy_(theirs[name])
+    state.scaler.load_state_dict(values["scaler"])
+    state.totals.device_sums.copy_(values["totals"])
+    # blocks, so that copies still under way cannot overwrite it
+    state.totals.host_sums.copy_(values["totals"])
+    for average, loaded in ((state.ema, values["ema"]), (state.slow, values["slow"])):
+        if average is not None:
+            for name, tensor in average.items():
+                tensor.copy_(loaded[name])
     for name in COUNTERS:
-        setattr(state, name, kept[name])
-    generators = kept["random"]
-    torch.set_rng_state(generators["torch"])
-    if (
-        device_of(state.model).type == "cuda"
-        and len(generators["cuda"]) == torch.cuda.device_count()
-    ):
-        torch.cuda.set_rng_state_all(generators["cuda"])
-    if len(generators["augmentation"]) == len(
-        state.generator.get_state()
-    ):  # else it comes from another kind of device
-        state.generator.set_state(generators["augmentation"])
-    version, words, gauss = generators["python"]
+        setattr(state, name, values[name])
+    _load_generators(state, values["random"])
+
+
+def _load_generators(state: TrainState, values: dict[str, Any]) -> None:
+    torch.set_rng_state(values["torch"])
+    on_gpu = device_of(state.model).type == "cuda"
+    if on_gpu and len(values["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(values["cuda"])
+    # the lengths differ if the state is from another kind of device
+    if len(values["augmentation"]) == len(state.generator.get_state()):
+        state.generator.set_state(values["augmentation"])
+    version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = generators["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    name, keys, position, has_gauss, cached = values["numpy"]
+    keys = np.array(keys, dtype=np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
 
 
 def _numpy_state() -> tuple[Any, ...]:
-    """NumPy's global generator as plain values, which a file can hold that is read with weights_only."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (a user's augmentation may draw from it)
-    return (name, np.asarray(keys).tolist(), *rest)
+    """NumPy's global generator as plain values, which torch loads with weights_only."""
+    name, keys, *others = np.random.get_state(legacy=True)  # noqa: NPY002
+    return (name, np.asarray(keys).tolist(), *others)

@@ -1,4 +1,4 @@
-"""One update of the weights from the gradients that have come together."""
+"""One update of the weights from the accumulated gradients."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,47 +7,50 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from seewhy import _torch_compat
 from seewhy.train.averaging import look_ahead, update_ema
 from seewhy.train.distributed import all_reduce_mean
+from seewhy.train.plan import TrainingPlan
 from seewhy.train.state import TrainState
-from seewhy.train.world import World
 
-LOST_SCALE = (
-    2.0**-10
-)  # of a loss in fp16: a gradient that overflows even so is no longer about overflow
+# Scale of an fp16 loss below which the run has failed: gradients overflow at any scale.
+MIN_LOSS_SCALE = 2.0**-10
 
 
-def update(state: TrainState, world: World) -> None:
-    """Let the optimizers use the gradients, and clear them; averages follow.
+def update(state: TrainState, plan: TrainingPlan) -> None:
+    """Update weights and averages from the gradients, and clear these.
 
-    Where a loss of this epoch or a gradient is not finite, no parameter changes, and `state.totals` remembers the step. In fp16
-    a gradient that overflows is no failure: the scaler skips the update and lowers its scale.
+    If a loss of the epoch or a gradient is not finite, no parameter changes, and `state.totals`
+    marks the step. In fp16 an overflow of the gradient is no failure: the update is skipped and the
+    loss scale lowered.
     """
     optimizers = [optimizer for optimizer in state.optimizers if _with_gradient(optimizer)]
-    moving = [parameter for optimizer in optimizers for parameter in _with_gradient(optimizer)]
-    gradients = [parameter.grad for parameter in moving if parameter.grad is not None]
-    shared = state.totals.device_sums[:1].to(
-        torch.float32, copy=True
-    )  # losses: not finite from the first on that is not
-    all_reduce_mean([*gradients, shared], world)
+    gradients = [
+        cast(Tensor, parameter.grad)
+        for optimizer in optimizers
+        for parameter in _with_gradient(optimizer)
+    ]
+    # not finite from the first loss on that is not
+    loss_sum = state.totals.device_sums[:1].to(torch.float32, copy=True)
+    all_reduce_mean([*gradients, loss_sum], plan.world)
     for optimizer in optimizers:
-        state.scaler.unscale_(optimizer)  # does nothing but in fp16
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if state.recipe.clip:
-        factor = (state.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
-    overflowed = ~norm.isfinite()
-    finite = shared.isfinite().all() & (~overflowed | state.scaler.is_enabled())
-    sound = state.totals.fail(finite, state.step + 1) & ~overflowed
+        state.scaler.unscale_(optimizer)  # in fp16 only
+    norm = torch.linalg.vector_norm(torch.stack(_torch_compat.norms(gradients)))
+    if plan.recipe.clip:
+        factor = (plan.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
+        _torch_compat.mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
+    overflow = ~norm.isfinite()
+    finite = loss_sum.isfinite().all() & (~overflow | state.scaler.is_enabled())
+    sound = state.totals.mark_failure(finite, state.step + 1) & ~overflow
     step_if_finite(sound, optimizers, on_host=sound.device.type == "cpu")
     state.scaler.update()
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
     state.updates += 1
-    if state.slow is not None and state.updates % state.recipe.lookahead == 0:
+    if state.slow is not None and state.updates % plan.recipe.lookahead == 0:
         look_ahead(state.slow, state.model)
     if state.ema is not None:
-        update_ema(state.ema, state.model, state.recipe.ema, state.updates)
+        update_ema(state.ema, state.model, plan.recipe.ema, state.updates)
 
 
 def _with_gradient(optimizer: Optimizer) -> list[Tensor]:
@@ -61,28 +64,27 @@ def _with_gradient(optimizer: Optimizer) -> list[Tensor]:
 
 
 @torch.no_grad()
-def step_if_finite(sound: Tensor, optimizers: Sequence[Optimizer], on_host: bool) -> None:
-    """Let the optimizers step where `sound` () is True, and no parameter move where not; only `on_host` may it be read.
+def step_if_finite(finite: Tensor, optimizers: Sequence[Optimizer], on_host: bool) -> None:
+    """Take an optimizer step if `finite` () is True; else leave every parameter unchanged.
 
-    A fused optimizer is told, and skips the step itself. Of another one the parameters are put back, and it sees gradients of
-    zero, so that what it remembers stays finite.
+    `finite` is read only if it is `on_host`: reading it from a GPU would wait. There a fused
+    optimizer skips its step by itself. For another one the gradients are set to zero, so that its
+    state stays finite, and the parameters are restored after the step.
     """
     if on_host:
-        for optimizer in optimizers if sound else ():
+        for optimizer in optimizers if finite else ():
             optimizer.step()
         return
-    skipped = (~sound).float()
+    skip = (~finite).float()
     for optimizer in optimizers:
-        if getattr(optimizer, "_step_supports_amp_scaling", False):
-            optimizer.grad_scale, optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
-            optimizer.step()
+        if _torch_compat.step_unless(optimizer, skip):
             continue
         parameters = _with_gradient(optimizer)
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-        torch._foreach_copy_(gradients, [torch.where(sound, gradient, 0) for gradient in gradients])
-        before = torch._foreach_clone(parameters)
+        _torch_compat.copy_(gradients, [torch.where(finite, each, 0) for each in gradients])
+        previous = _torch_compat.clone(parameters)
         optimizer.step()
-        torch._foreach_copy_(
-            parameters,
-            [torch.where(sound, new, old) for new, old in zip(parameters, before, strict=True)],
-        )
+        restored = [
+            torch.where(finite, new, old) for new, old in zip(parameters, previous, strict=True)
+        ]
+        _torch_compat.copy_(parameters, restored)

@@ -1,4 +1,4 @@
-"""The place of this process among those that train one network together."""
+"""The processes that train one model together, and this one's rank among them."""
 
 import os
 from dataclasses import dataclass
@@ -8,31 +8,35 @@ from seewhy.errors import SeewhyError
 
 @dataclass(frozen=True)
 class World:
-    """This process among all that train together; alone, it is the first of one."""
+    """Rank and number of the processes that train one model."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that shows and writes."""
+        """Whether this process shows progress and writes files."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This process's share of `count` images: all shares differ by one image at most."""
+        """This process's share of `count` images; shares differ by at most one image."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
 def world_size() -> int:
-    """How many processes torchrun's environment speaks of; 1 without one. Raises SeewhyError where it gives no number."""
-    said = os.environ.get("WORLD_SIZE", "1")
-    if not said.isdecimal() or int(said) < 1:
+    """Number of processes that torchrun started; 1 without torchrun.
+
+    Raises:
+        SeewhyError: If WORLD_SIZE is not a positive integer.
+    """
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
         raise SeewhyError(
-            f"WORLD_SIZE must be a whole number of at least 1, found {said!r}; torchrun sets it"
+            f"WORLD_SIZE must be a whole number of at least 1, found {text!r}; torchrun sets it"
         )
-    return int(said)
+    return int(text)
 
 
 def is_first_process() -> bool:
-    """Whether torchrun gave this process rank 0, or did not start it at all; known before any data is loaded."""
+    """Whether this process has rank 0 or was not started by torchrun."""
     return world_size() == 1 or os.environ.get("RANK", "0") == "0"

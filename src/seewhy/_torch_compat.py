@@ -1,0 +1,106 @@
+"""Uses of torch that its documentation does not promise. Written for torch 2.11 to 2.13."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+# The common base of BatchNorm1d, 2d, 3d, SyncBatchNorm and the lazy variants has no public name.
+BatchNorm = _BatchNorm
+
+# Operations on lists of tensors have no public names. torch.optim is built on them: on a GPU one
+# launch updates all tensors, where a loop needs one launch per tensor.
+
+
+def add(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float = 1.0) -> list[Tensor]:
+    """`tensors + alpha * others`."""
+    return list(torch._foreach_add(list(tensors), list(others), alpha=alpha))
+
+
+def add_(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float = 1.0) -> None:
+    """`tensors += alpha * others`."""
+    torch._foreach_add_(list(tensors), list(others), alpha=alpha)
+
+
+def mul_(tensors: Sequence[Tensor], factor: float | Tensor | Sequence[float]) -> None:
+    """`tensors *= factor`, one factor for all or one for each."""
+    torch._foreach_mul_(list(tensors), cast(Any, factor))
+
+
+def div_(tensors: Sequence[Tensor], divisors: Sequence[Tensor]) -> None:
+    """`tensors /= divisors`."""
+    torch._foreach_div_(list(tensors), list(divisors))
+
+
+def clamp_min_(tensors: Sequence[Tensor], minimum: float) -> None:
+    """Raise all smaller elements to `minimum`."""
+    torch._foreach_clamp_min_(list(tensors), minimum)
+
+
+def lerp_(tensors: Sequence[Tensor], targets: Sequence[Tensor], weight: float) -> None:
+    """`tensors += weight * (targets - tensors)`."""
+    torch._foreach_lerp_(list(tensors), list(targets), weight)
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Euclidean norm of each tensor, as scalars ()."""
+    return list(torch._foreach_norm(list(tensors)))
+
+
+def clone(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy each tensor."""
+    return list(torch._foreach_clone(list(tensors)))
+
+
+def copy_(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its tensor. Empty lists are allowed."""
+    if tensors:  # torch rejects empty lists
+        torch._foreach_copy_(list(tensors), list(sources))
+
+
+def step_unless(optimizer: Optimizer, skip: Tensor) -> bool:
+    """Take an optimizer step unless `skip` () is 1, without a device synchronization.
+
+    Returns False, without a step, if the optimizer cannot: only the fused ones can. This is how
+    GradScaler skips a step; the attributes are not documented.
+    """
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return False
+    optimizer.grad_scale, optimizer.found_inf = None, skip  # type: ignore[attr-defined]
+    optimizer.step()
+    return True
+
+
+@contextmanager
+def recompile_limit(graphs: int) -> Iterator[None]:
+    """Let torch.compile make at least `graphs` graphs of one function; its limit is 8.
+
+    The documentation names the setting, but only in a private module.
+    """
+    config = torch._dynamo.config
+    with config.patch(recompile_limit=max(config.recompile_limit, graphs)):
+        yield
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled modules as they were written.
+
+    The compiler takes seconds to import; as long as it is not, nothing has been compiled.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def compiled_module(module: nn.Module) -> nn.Module | None:
+    """The module inside of `torch.compile(module)`; None for another module."""
+    inner = getattr(module, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else None
