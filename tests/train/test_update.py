@@ -307,7 +307,7 @@ def test_a_test_time_augmentation_that_cannot_work_is_said_before_training(
     recipe: Recipe, data: Dataset
 ) -> None:
     with pytest.raises(
-        SeewhyError, match=r"pixels must be at least 1 and below the images' side, found 40"
+        SeewhyError, match=r"pixels must be at least 1 and below the image's side, found 40"
     ):
         fit(replace(recipe, tta="flip-shift:pixels=40", epochs=1e6), data, quiet=True)
 
