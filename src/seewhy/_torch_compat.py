@@ -17,47 +17,49 @@ BatchNorm = _BatchNorm
 # launch updates all tensors, where a loop needs one launch per tensor.
 
 
-def add(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float = 1.0) -> list[Tensor]:
+def foreach_add(
+    tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float = 1.0
+) -> list[Tensor]:
     """`tensors + alpha * others`."""
     return list(torch._foreach_add(list(tensors), list(others), alpha=alpha))
 
 
-def add_(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float = 1.0) -> None:
+def foreach_add_(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float = 1.0) -> None:
     """`tensors += alpha * others`."""
     torch._foreach_add_(list(tensors), list(others), alpha=alpha)
 
 
-def mul_(tensors: Sequence[Tensor], factor: float | Tensor | Sequence[float]) -> None:
+def foreach_mul_(tensors: Sequence[Tensor], factor: float | Tensor | Sequence[float]) -> None:
     """`tensors *= factor`, one factor for all or one for each."""
     torch._foreach_mul_(list(tensors), cast(Any, factor))
 
 
-def div_(tensors: Sequence[Tensor], divisors: Sequence[Tensor]) -> None:
+def foreach_div_(tensors: Sequence[Tensor], divisors: Sequence[Tensor]) -> None:
     """`tensors /= divisors`."""
     torch._foreach_div_(list(tensors), list(divisors))
 
 
-def clamp_min_(tensors: Sequence[Tensor], minimum: float) -> None:
+def foreach_clamp_min_(tensors: Sequence[Tensor], minimum: float) -> None:
     """Raise all smaller elements to `minimum`."""
     torch._foreach_clamp_min_(list(tensors), minimum)
 
 
-def lerp_(tensors: Sequence[Tensor], targets: Sequence[Tensor], weight: float) -> None:
+def foreach_lerp_(tensors: Sequence[Tensor], targets: Sequence[Tensor], weight: float) -> None:
     """`tensors += weight * (targets - tensors)`."""
     torch._foreach_lerp_(list(tensors), list(targets), weight)
 
 
-def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+def foreach_norm(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Euclidean norm of each tensor, as scalars ()."""
     return list(torch._foreach_norm(list(tensors)))
 
 
-def clone(tensors: Sequence[Tensor]) -> list[Tensor]:
+def foreach_clone(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copy each tensor."""
     return list(torch._foreach_clone(list(tensors)))
 
 
-def copy_(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def foreach_copy_(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its tensor. Empty lists are allowed."""
     if tensors:  # torch rejects empty lists
         torch._foreach_copy_(list(tensors), list(sources))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seewhy import _torch_compat
+from seewhy._torch_compat import foreach_copy_, foreach_lerp_
 
 Weights = dict[str, Tensor]  # the tensors of a model's state dict, by name
 
@@ -34,9 +34,7 @@ def update_ema(average: Weights, model: nn.Module, decay: float, updates: int) -
     state = model.state_dict()
     names = [name for name, tensor in state.items() if tensor.is_floating_point()]
     decay = min(decay, (1 + updates) / (10 + updates))
-    _torch_compat.lerp_(
-        [average[name] for name in names], [state[name] for name in names], 1 - decay
-    )
+    foreach_lerp_([average[name] for name in names], [state[name] for name in names], 1 - decay)
     _copy(average, state, state.keys() - set(names))
 
 
@@ -52,15 +50,15 @@ def look_ahead(slow: Weights, model: nn.Module) -> None:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    _torch_compat.lerp_([slow[name] for name in fast], list(fast.values()), LOOKAHEAD_STEP)
-    _torch_compat.copy_(list(fast.values()), [slow[name] for name in fast])
+    foreach_lerp_([slow[name] for name in fast], list(fast.values()), LOOKAHEAD_STEP)
+    foreach_copy_(list(fast.values()), [slow[name] for name in fast])
     state = model.state_dict()
     _copy(slow, state, state.keys() - fast.keys())
 
 
 def _copy(target: Weights, source: Weights, names: Iterable[str]) -> None:
     names = sorted(names)
-    _torch_compat.copy_([target[name] for name in names], [source[name] for name in names])
+    foreach_copy_([target[name] for name in names], [source[name] for name in names])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewhy import _torch_compat
+from seewhy._torch_compat import recompile_limit
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inference import autocasting, compute_logits
@@ -97,7 +97,7 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
         with (
             sync_batch_norm(model, plan.world),
             retain_freed_memory(plan.device),
-            _torch_compat.recompile_limit(graphs) if graphs else nullcontext(),
+            recompile_limit(graphs) if graphs else nullcontext(),
         ):
             while state.step < plan.steps or state.epoch * plan.steps_per_epoch < state.step:
                 yield from _train_epoch(run)

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seewhy import _torch_compat
+from seewhy._torch_compat import (
+    foreach_add,
+    foreach_add_,
+    foreach_clamp_min_,
+    foreach_div_,
+    foreach_mul_,
+    foreach_norm,
+)
 
 # Jordan et al. 2024: steep at 0, and near 1 from about 0.7 to 1.2
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -65,21 +72,21 @@ class Muon(Optimizer):
         # operations on whole lists: on a GPU small weights cost launches, not computation
         gradients = [cast(Tensor, weight.grad) for weight in weights]
         buffers = [self._buffer(weight) for weight in weights]
-        _torch_compat.mul_(buffers, group["momentum"])
-        _torch_compat.add_(buffers, gradients)
+        foreach_mul_(buffers, group["momentum"])
+        foreach_add_(buffers, gradients)
         directions = buffers
         if group["nesterov"]:
-            directions = _torch_compat.add(gradients, buffers, alpha=group["momentum"])
+            directions = foreach_add(gradients, buffers, alpha=group["momentum"])
         decay = 1 - group["lr"] * group["weight_decay"]
         if group["normalize_rows"]:
-            norms = _torch_compat.norms(weights)
-            _torch_compat.clamp_min_(norms, 1e-7)
-            _torch_compat.div_(weights, norms)
-            _torch_compat.mul_(weights, [decay * len(weight) ** 0.5 for weight in weights])
+            norms = foreach_norm(weights)
+            foreach_clamp_min_(norms, 1e-7)
+            foreach_div_(weights, norms)
+            foreach_mul_(weights, [decay * len(weight) ** 0.5 for weight in weights])
         else:
-            _torch_compat.mul_(weights, decay)
+            foreach_mul_(weights, decay)
         updates = _orthogonal_updates(directions, group["ns_steps"])
-        _torch_compat.add_(weights, updates, alpha=-group["lr"])
+        foreach_add_(weights, updates, alpha=-group["lr"])
 
     def _buffer(self, weight: Tensor) -> Tensor:
         state = self.state[weight]

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seewhy import _torch_compat
+from seewhy._torch_compat import (
+    foreach_clone,
+    foreach_copy_,
+    foreach_mul_,
+    foreach_norm,
+    step_unless,
+)
 from seewhy.train.averaging import look_ahead, update_ema
 from seewhy.train.distributed import all_reduce_mean
 from seewhy.train.plan import TrainingPlan
@@ -35,10 +41,10 @@ def update(state: TrainState, plan: TrainingPlan) -> None:
     all_reduce_mean([*gradients, loss_sum], plan.world)
     for optimizer in optimizers:
         state.scaler.unscale_(optimizer)  # in fp16 only
-    norm = torch.linalg.vector_norm(torch.stack(_torch_compat.norms(gradients)))
+    norm = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
     if plan.recipe.clip:
         factor = (plan.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
-        _torch_compat.mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
+        foreach_mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
     overflow = ~norm.isfinite()
     finite = loss_sum.isfinite().all() & (~overflow | state.scaler.is_enabled())
     sound = state.totals.mark_failure(finite, state.step + 1) & ~overflow
@@ -77,14 +83,14 @@ def step_if_finite(finite: Tensor, optimizers: Sequence[Optimizer], on_host: boo
         return
     skip = (~finite).float()
     for optimizer in optimizers:
-        if _torch_compat.step_unless(optimizer, skip):
+        if step_unless(optimizer, skip):
             continue
         parameters = _with_gradient(optimizer)
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-        _torch_compat.copy_(gradients, [torch.where(finite, each, 0) for each in gradients])
-        previous = _torch_compat.clone(parameters)
+        foreach_copy_(gradients, [torch.where(finite, each, 0) for each in gradients])
+        previous = foreach_clone(parameters)
         optimizer.step()
         restored = [
             torch.where(finite, new, old) for new, old in zip(parameters, previous, strict=True)
         ]
-        _torch_compat.copy_(parameters, restored)
+        foreach_copy_(parameters, restored)
