@@ -16,6 +16,8 @@ from seewhy.train.recipe import Recipe
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+pytest_plugins = ["diagnosis_cases"]  # of tests/plugins
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
