@@ -70,7 +70,7 @@ def test_methods(capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert "grad-cam++" in out
     assert "Selvaraju" in out
-    assert "rise: masks=2000, grid=7, " in out
+    assert "settings: masks=2000, grid=7, " in out
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,7 @@ class RecipeOptions:
         default_factory=DataOptions
     )
     """How to load the data."""
-    settings: Annotated[OmitArgPrefixes[Recipe], arg(name="recipe field")] = field(
-        default_factory=Recipe
-    )
+    settings: Annotated[OmitArgPrefixes[Recipe], arg(name="recipe")] = field(default_factory=Recipe)
     """Fields of the recipe. The defaults are those of the recipe that is named."""
 
     def base_recipe(self) -> Recipe:

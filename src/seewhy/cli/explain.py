@@ -10,6 +10,8 @@ from tyro.conf import Positional, arg
 from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, RunPath
 from seewhy.errors import SeewhyError
 
+MethodWords = Annotated[tuple[str, ...], arg(metavar="METHOD …")]
+LayerWords = Annotated[tuple[str, ...], arg(metavar="LAYER …")]
 TargetWords = Annotated[tuple[str, ...], arg(metavar="TARGET [TARGET]")]
 
 
@@ -23,13 +25,12 @@ class Explain:
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
     """Image files or directories (default: the run's most confident errors)."""
-    method: tuple[str, ...] = ("grad-cam",)
+    method: MethodWords = ("grad-cam",)
     """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
-    layers: tuple[str, ...] = ("auto",)
+    layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution (see `seewhy layers MODEL`)."""
     target: TargetWords = ("predicted",)
-    """What to explain: predicted, true, runner-up, or a class by name or number; two
-    explain the difference of their logits."""
+    """predicted, true, runner-up, or a class name or number; two for a difference of logits."""
     smooth: str = "none"
     """Average over transformed images: none, flip, or flip-scale (also three brightnesses)."""
     errors: int = 10
@@ -98,7 +99,7 @@ class Trust:
 
     run: RunPath
     """Run directory, such as runs/latest."""
-    method: tuple[str, ...] = (
+    method: MethodWords = (
         "grad-cam",
         "grad-cam++",
         "hires-cam",
@@ -107,7 +108,7 @@ class Trust:
         "integrated-gradients",
     )
     """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
-    layers: tuple[str, ...] = ("auto",)
+    layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution."""
     target: TargetWords = ("predicted",)
     """What to explain, as in `seewhy explain`."""

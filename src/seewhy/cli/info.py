@@ -88,7 +88,7 @@ def models(options: Models) -> None:
 class Recipes:
     """List the built-in recipes, or print one as TOML."""
 
-    recipe: Annotated[Positional[str | None], arg(metavar="RECIPE", help_behavior_hint="")] = None
+    recipe: Annotated[Positional[str | None], arg(metavar="[RECIPE]", help_behavior_hint="")] = None
     """Print this recipe as TOML, as in `seewhy recipes davidnet-24 > mine.toml`."""
 
 

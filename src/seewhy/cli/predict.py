@@ -49,7 +49,9 @@ class Predict:
 
     run: RunPath
     """Run directory, such as runs/latest."""
-    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]")]
+    images: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="IMAGE …", help_behavior_hint="(required)")
+    ]
     """Image files, resized and cropped as the training images were."""
     top: int = 5
     """Number of classes to show."""

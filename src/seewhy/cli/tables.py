@@ -4,12 +4,12 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -202,13 +202,20 @@ def print_summary(summary: ModelSummary) -> None:
 
 def print_functions(functions: Mapping[str, Callable[..., object]], given: int) -> None:
     """The entries of a table with their descriptions and settings."""
-    out = console()
     for name, function in sorted(functions.items()):
-        out.print(name, style="bold")
-        settings = _settings(function, given)
-        lines = [(inspect.getdoc(function) or "").partition("\n")[0]]
-        lines += [f"settings: {settings}"] if settings else []
-        out.print(Padding(Text("\n".join(lines)), (0, 0, 0, 2)))
+        summary = (inspect.getdoc(function) or "").partition("\n")[0]
+        _print_entry(name, [summary, _settings(function, given)])
+
+
+def _print_entry(name: str, lines: Sequence[str]) -> None:
+    """A name with indented lines below it; empty lines are left out."""
+    out = console()
+    out.print(name, style="bold")
+    wrapper = TextWrapper(
+        out.width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    for line in filter(None, lines):
+        out.print(wrapper.fill(line))
 
 
 def print_explanation(explanation: Explanation, directory: Path) -> None:
@@ -308,23 +315,18 @@ def print_layers(layers: Sequence[Layer]) -> None:
 
 
 def print_methods(functions: Mapping[str, Callable[..., object]]) -> None:
-    """Cost and paper of each attribution method, and their settings."""
-    rows = table("method", "passes", "class-specific", "paper", left=4)
-    settings = {}
+    """Paper, cost and settings of each attribution method."""
     for name, function in functions.items():
         facts = METHODS.get(name)
-        cells = ("", "", "")
+        summary = ""
         if facts is not None:
-            cells = (facts.passes, "yes" if facts.discriminative else "no", facts.paper)
-        rows.add_row(name, *cells)
-        settings[name] = _settings(function, given=1)
-    out = console()
-    out.print(rows)
-    out.print("\nF: forward pass, B: backward pass. Methods that say `shared` share one of each.")
-    out.print("\nSettings, as in `rise:masks=500`:")
-    for name, text in settings.items():
-        if text:
-            out.print(Padding(Text(f"{name}: {text}"), (0, 0, 0, 2)))
+            kind = "class-specific" if facts.discriminative else "not class-specific"
+            summary = f"{facts.paper}; {facts.passes}; {kind}"
+        _print_entry(name, [summary, _settings(function, given=1)])
+    console().print(
+        "\nF: forward pass, B: backward pass. Methods that say `shared` share one of each. "
+        "Settings are given as in `rise:masks=500`."
+    )
 
 
 HEADLINE_FIELDS = (
@@ -342,7 +344,6 @@ HEADLINE_FIELDS = (
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:
     """The main fields of each recipe, and the others that differ from their defaults."""
-    out = console()
     defaults = as_dict(Recipe())
     for recipe in recipes.values():
         others = {
@@ -350,25 +351,25 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
             for key, value in as_dict(recipe).items()
             if key not in HEADLINE_FIELDS and value != defaults[key]
         }
-        lines = (
+        lines = [
             f"{recipe.model}, {recipe.epochs:g} epochs, batch size {recipe.batch_size}, "
             f"lr {_short(recipe.lr)}",
             f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
             recipe.schedule,
             " ".join(map(str, recipe.augment)),
             ", ".join(f"{key.replace('_', ' ')} {_listed(value)}" for key, value in others.items()),
-        )
-        out.print(recipe.name, style="bold")
-        out.print(Padding(Text("\n".join(filter(None, lines))), (0, 0, 1, 2)))
-    out.print("`seewhy recipes NAME > mine.toml` writes a recipe to edit")
+        ]
+        _print_entry(recipe.name, lines)
+    console().print("\n`seewhy recipes NAME > mine.toml` writes a recipe to edit")
 
 
 def _settings(function: Callable[..., object], given: int) -> str:
-    """The parameters of a function that the notation can set, with their defaults."""
+    """The parameters of a function that the notation can set, with their defaults, if any."""
     settings = list(inspect.signature(function).parameters.values())[given:]
-    return ", ".join(
+    listed = ", ".join(
         p.name if p.default is p.empty else f"{p.name}={_short(p.default)}" for p in settings
     )
+    return f"settings: {listed}" if listed else ""
 
 
 def _listed(value: object) -> str:

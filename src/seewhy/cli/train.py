@@ -63,7 +63,7 @@ class Resume:
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
     """How often to write a checkpoint. Only for a run."""
     parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
-    """Where to train. Only the device applies to a run."""
+    """Where to train. Only --device applies to a run."""
     no_report: Flag = False
     """Do not write report.html at the end. Only for a run."""
     quiet: Flag = False

@@ -15,14 +15,18 @@ from seewhy.errors import SeewhyError, Terminated, lookup
 
 @dataclass(frozen=True)
 class Parallel:
-    """Where the trainings of an experiment run. Raises SeewhyError for values out of range."""
+    """Where the runs of an experiment are trained.
+
+    Raises:
+        SeewhyError: If a value is out of range.
+    """
 
     jobs: int = 0
-    """Trainings at a time; 0 for as many as there are cores, or one on a GPU."""
+    """Runs at a time (0: one per core, or one on a GPU)."""
     backend: Literal["processes", "dask", "ray"] = "processes"
-    """Processes of this machine, or a cluster that shares its files: dask (DASK_SCHEDULER_ADDRESS) or ray (RAY_ADDRESS)."""
+    """Processes, or a cluster with shared files at DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.jobs, int) or self.jobs < 0:
