@@ -123,7 +123,7 @@ Seconds_Loss_Accuracy = tuple[
 Histories = Mapping[str, Sequence[Sequence[Seconds_Loss_Accuracy] | str]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def experiment_of() -> Callable[..., Experiment]:
     """`experiment_of({"adam": [[(1.5, 2.3, 0.4), ...], "why it has not finished"]})`: of each recipe the epochs of each seed.
 

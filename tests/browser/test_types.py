@@ -36,12 +36,12 @@ def check_types(package: Callable[[str], Path]) -> Callable[[Path], tuple[int, s
     return check
 
 
-def test_the_scripts_of_the_report_have_no_type_error(check_types):
+def test_scripts_have_no_type_errors(check_types):
     status, output = check_types(CONFIG)
     assert status == 0, output
 
 
-def test_type_errors_beside_those_scripts_are_found(check_types, tmp_path):
+def test_type_errors_are_found(check_types, tmp_path):
     for script in ASSETS.glob("*.js"):
         shutil.copy(script, tmp_path)
     for number, text in enumerate(WRONG):

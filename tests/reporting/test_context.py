@@ -153,7 +153,7 @@ def test_runs_on_different_images_are_rejected_before_diagnosing(
 ) -> None:
     path_of(copy).unlink()
     assert later.predictions is not None
-    for other, said in (
+    for other, message in (
         (
             Predictions(
                 later.predictions.logits[:50],
@@ -175,7 +175,7 @@ def test_runs_on_different_images_are_rejected_before_diagnosing(
             "compare two runs",
         ),
     ):
-        with pytest.raises(SeewhyError, match=said):
+        with pytest.raises(SeewhyError, match=message):
             make_context(copy, replace(later, predictions=other), data, quiet=True)
     assert diagnosed == []
     assert not path_of(copy).exists()

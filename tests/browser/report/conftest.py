@@ -1,4 +1,4 @@
-"""Reports of a real, tiny training, made once for all tests; and what a reader sees of one."""
+"""Reports of a small run, made once for all tests, and a reader of a report."""
 
 import os
 import re
@@ -26,9 +26,9 @@ from seewhy.runs.training import fit
 from seewhy.serialization import load
 from seewhy.train.recipe import Recipe
 
-MARKUP = "</script><img src=x onerror=alert(1)>"  # a name of a class, which must stay text
-SIGNS = 'a, "b" & 100%=#'  # all that means something in an address, a table or a page
-FOLDER = "where-they-lay"  # of the images, which a report does not say
+MARKUP = "</script><img src=x onerror=alert(1)>"  # a class name that must stay text
+SIGNS = 'a, "b" & 100%=#'  # a class name with all special characters of an address, CSV and HTML
+FOLDER = "image-folder"  # of the images; a report must not show it
 SAMPLE_SIZES = {
     "seewhy.diagnosis.saliency.TRUST_IMAGES": 6,
     "seewhy.diagnosis.diagnosis.ATTACK_IMAGES": 40,
@@ -50,33 +50,33 @@ RECIPE = Recipe(
 
 @dataclass(frozen=True)
 class Reports:
-    """Pages on disk, and what they are made of."""
+    """Reports on disk, and what they are made of."""
 
-    home: Path
+    root: Path
 
     @property
     def directory(self) -> Path:
-        return self.home / "run"
+        return self.root / "run"
 
     @property
     def page(self) -> Path:
-        """Of the run, compared with one that was trained for half as long."""
+        """The report of the run, compared with one of half as many epochs."""
         return self.directory / "report.html"
 
     @property
     def sampled(self) -> Path:
-        """Within a budget that is `SAVED` below the size of `page`, of which it shows a part."""
-        return self.home / "sampled.html"
+        """The same with a budget that is `SAVED` below the size of `page`."""
+        return self.root / "sampled.html"
 
     @property
     def full(self) -> Path:
-        """Made under that budget, but with everything."""
-        return self.home / "full.html"
+        """A full report, which ignores that budget."""
+        return self.root / "full.html"
 
     @property
     def perfect(self) -> Path:
-        """Of predictions that are all right."""
-        return self.home / "perfect.html"
+        """A report of predictions without errors."""
+        return self.root / "perfect.html"
 
     @property
     def run(self) -> Run:
@@ -84,20 +84,20 @@ class Reports:
 
     @property
     def before(self) -> Run:
-        return open_run(self.home / "before")
+        return open_run(self.root / "before")
 
     @property
-    def test(self) -> Predictions:
-        found = self.run.predictions
-        assert found is not None
-        return found
+    def predictions(self) -> Predictions:
+        predictions = self.run.predictions
+        assert predictions is not None
+        return predictions
 
     @property
     def diagnosis(self) -> Diagnosis:
         return load(Diagnosis, self.directory / FILE)
 
-    def mistakes(self) -> dict[int, tuple[int, int]]:
-        """Of each misclassified image the true and the predicted class, from what the run directory holds."""
+    def errors(self) -> dict[int, tuple[int, int]]:
+        """True and predicted class of each misclassified image, from predictions.npz."""
         with np.load(self.directory / "predictions.npz") as arrays:
             true, predicted = arrays["labels"], arrays["logits"].argmax(1)
         return {
@@ -106,24 +106,24 @@ class Reports:
         }
 
     def worst_confusion(self) -> tuple[int, int]:
-        """The kind of mistake with most images."""
-        kinds = list(self.mistakes().values())
-        return max(sorted(set(kinds)), key=kinds.count)
+        """The true and the predicted class of the most frequent confusion."""
+        confusions = list(self.errors().values())
+        return max(sorted(set(confusions)), key=confusions.count)
 
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
-    """Made by the first worker of pytest-xdist that asks; the others wait for it."""
+    """Made by the first worker of pytest-xdist; the others wait for it."""
     base = tmp_path_factory.getbasetemp()
-    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reports"
-    home.mkdir(exist_ok=True)
-    found = Reports(home)
-    with FileLock(home / "lock"):
-        if not (home / "made").exists():
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reports"
+    root.mkdir(exist_ok=True)
+    reports = Reports(root)
+    with FileLock(root / "lock"):
+        if not (root / "made").exists():
             with pytest.MonkeyPatch.context() as patch:
-                _make(found, patch)
-            (home / "made").touch()
-    return found
+                _make(reports, patch)
+            (root / "made").touch()
+    return reports
 
 
 def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
@@ -134,24 +134,24 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     )
     run = fit(RECIPE, data, reports.directory, device="cpu", quiet=True)
     before = fit(
-        replace(RECIPE, epochs=1.5), data, reports.home / "before", device="cpu", quiet=True
+        replace(RECIPE, epochs=1.5), data, reports.root / "before", device="cpu", quiet=True
     )
-    make_context(before, data=data, quiet=True)  # which keeps its diagnosis
+    make_context(before, data=data, quiet=True)  # saves the diagnosis
     context = make_context(run, before, data=data, quiet=True)
     _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, context)
-    _write(reports.full, replace(context, other=None, full=True))
+    _write(reports.full, replace(context, baseline=None, full=True))
     assert run.predictions is not None
     assert run.result is not None
-    right = Predictions(
+    perfect = Predictions(
         10 * F.one_hot(run.predictions.labels).float(),
         run.predictions.labels,
         run.predictions.classes,
     )
-    result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=right.interval)
+    result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=perfect.interval)
     context = make_context(
-        replace(run, directory=None, predictions=right, result=result), data=data, quiet=True
+        replace(run, directory=None, predictions=perfect, result=result), data=data, quiet=True
     )
     _write(reports.perfect, context)
 
@@ -181,26 +181,26 @@ class Reader:
         expect(self.page.locator("html")).to_have_attribute("data-ready", "")
 
     def go(self, address: str) -> None:
-        """What is behind #, as a reader types it."""
+        """Go to an address in the page, given without #."""
         self.page.evaluate("address => { location.hash = address }", address)
 
     def address(self) -> str:
         return str(self.page.evaluate("location.hash"))
 
     def says(self, pattern: str) -> None:
-        """Wait until the address says that, and the page has followed it."""
+        """Wait until the address matches, and the page has followed it."""
         expect(self.page).to_have_url(re.compile(pattern))
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def shown(self) -> list[int]:
-        """The images of the gallery that are not hidden, in their order."""
+        """The visible images of the gallery, in order."""
         ids = self.page.locator("#gallery > li:not([hidden])").evaluate_all(
             "cards => cards.map(card => card.id)"
         )
         return [int(each.removeprefix("image-")) for each in ids]
 
     def shows(self, images: int) -> None:
-        """Wait until the gallery says that it shows so many."""
+        """Wait until the gallery reports a number of images."""
         expect(self.page.locator("#gallery-count")).to_have_text(
             re.compile(rf"^{images} images?\b")
         )
@@ -222,11 +222,11 @@ class Reader:
             control.fill(value)
 
     def contrasts(self, selector: str) -> list[float]:
-        """WCAG 2's contrast of each text, in a figure too, with what lies behind it."""
+        """The WCAG 2 contrast of each text with its background, also in figures."""
         return [_contrast_of(*pair) for pair in self.page.locator(selector).evaluate_all(COLORS)]
 
     def contrast(self, one: list[float], other: list[float]) -> float:
-        """WCAG 2's contrast of two colors, each red, green and blue in [0, 255]."""
+        """The WCAG 2 contrast of two colors, each red, green and blue in [0, 255]."""
         return _contrast(one, other)
 
 
@@ -257,7 +257,7 @@ COLORS = """elements => elements.map(element => {
 
 
 def _contrast_of(ink: list[float], *layers: list[float]) -> float:
-    """Of an ink with what its ground looks like, whose layers let through what is below them."""
+    """The contrast of a text with the blend of the layers behind it."""
     ground = np.zeros(3)
     for *color, alpha in reversed(layers):
         ground = alpha * np.array(color) + (1 - alpha) * ground

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from seewhy.diagnosis.diagnosis import slice_examples
 from seewhy.diagnosis.label_issues import find_label_issues
 from seewhy.diagnosis.paired import compare_predictions
+from seewhy.reporting.formatting import p_value
 
 SAVED = 60_000  # bytes that the budget is below the size of a page with everything
 PAGES = ("page", "sampled", "full", "perfect")
@@ -28,7 +30,7 @@ def path(request, reports):
     return getattr(reports, request.param)
 
 
-def test_it_opens_quickly_and_asks_for_nothing_but_itself(read, visit, path):
+def test_report_opens_quickly_and_loads_nothing(read, visit, path):
     started = time.perf_counter()
     reader = read(path)
     assert (
@@ -41,13 +43,13 @@ def test_it_opens_quickly_and_asks_for_nothing_but_itself(read, visit, path):
     assert reader.page.title()
 
 
-def test_everything_that_is_linked_is_there_and_no_id_is_there_twice(read, path):
+def test_links_resolve_and_ids_are_unique(read, path):
     page = read(path).page
     assert page.evaluate(LOST) == []
     assert page.evaluate(TWICE) == []
 
 
-def test_the_numbers_are_those_of_the_summary(read, reports):
+def test_overview_has_the_numbers_of_the_summary(read, reports):
     summary = json.loads((reports.directory / "summary.json").read_text(encoding="utf-8"))
     text = read(reports.page).page.locator("#overview .finding").inner_text()
     found = [float(number) for number in re.findall(r"\d+\.\d+", text)]
@@ -56,7 +58,7 @@ def test_the_numbers_are_those_of_the_summary(read, reports):
     assert f"{summary['test_images']} images" in text
 
 
-def test_the_matrix_is_that_of_the_file(read, reports):
+def test_confusion_matrix_is_that_of_the_csv(read, reports):
     with (reports.directory / "confusion.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
     matrix = read(reports.page).page.locator("table.matrix")
@@ -67,12 +69,12 @@ def test_the_matrix_is_that_of_the_file(read, reports):
     assert matrix.locator("thead th").all_text_contents()[1:] == header[1:]
 
 
-def test_names_are_text_and_nothing_in_them_runs(read, visit, reports):
+def test_names_are_never_markup(read, visit, reports):
     reader = read(reports.page)
-    page, markup = reader.page, reports.test.classes[0]
+    page, markup = reader.page, reports.predictions.classes[0]
     page.context.on("dialog", lambda dialog: pytest.fail(f"the page said {dialog.message}"))
     image = next(
-        index for index, (true, predicted) in reports.mistakes().items() if true == 0 and predicted
+        index for index, (true, predicted) in reports.errors().items() if true == 0 and predicted
     )
     reader.go(f"image={image}")
     expect(page.locator("#viewer-title")).to_contain_text(f"true {markup}")
@@ -85,18 +87,18 @@ def test_names_are_text_and_nothing_in_them_runs(read, visit, reports):
     assert page.locator("select[name=true] option").nth(1).text_content() == markup
     assert page.locator("svg.tile").filter(has_text="alert").count() == 0
     assert not [url for url in visit.records.requests if url.endswith("/x")]
-    assert "where-they-lay" not in page.content()
+    assert "image-folder" not in page.content()
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_the_labels_in_doubt_can_be_downloaded(read, reports, javascript):
+def test_label_issues_are_downloaded(read, reports, javascript):
     page = read(reports.page, javascript=javascript).page
     with page.expect_download() as started:
-        page.get_by_role("link", name="Download CSV").click()
+        page.get_by_role("link", name="Download all as CSV").click()
     assert started.value.suggested_filename == "label-issues.csv"
     with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
         rows = list(csv.DictReader(file))
-    test, suspects = reports.test, find_label_issues(reports.test)
+    test, suspects = reports.predictions, find_label_issues(reports.predictions)
     assert [row["name"] for row in rows] == [f"<b>{suspect.index:04}.png" for suspect in suspects]
     for row, suspect in zip(rows, suspects, strict=True):
         index = suspect.index
@@ -113,16 +115,16 @@ def test_the_labels_in_doubt_can_be_downloaded(read, reports, javascript):
         )
 
 
-def test_the_comparison_is_of_the_two_runs(read, reports):
-    before, after = reports.before.predictions.correct, reports.test.correct
+def test_comparison_has_the_numbers_of_both_runs(read, reports):
+    before, after = reports.before.predictions.correct, reports.predictions.correct
     fixed, broken = int((~before & after).sum()), int((before & ~after).sum())
     assert fixed != broken  # or else it could not be seen which is which
     section = read(reports.page).page.locator("#comparison")
     expect(section.locator("h3", has_text="Fixed")).to_have_text(f"Fixed errors: {fixed}")
     expect(section.locator("h3", has_text="New")).to_have_text(f"New errors: {broken}")
     finding = section.locator(".finding").inner_text()
-    p_value = compare_predictions(reports.before.predictions, reports.test).p_value
-    assert f"p = {p_value:.2g})" in finding
+    comparison = compare_predictions(reports.before.predictions, reports.predictions)
+    assert f"{p_value(comparison.p_value)}); {fixed} errors fixed, {broken} new." in finding
     change = re.search(r"([+−][\d.]+) points", finding)
     assert float(change[1].replace("−", "-")) == pytest.approx(
         100 * (fixed - broken) / len(after), abs=0.00501
@@ -130,35 +132,39 @@ def test_the_comparison_is_of_the_two_runs(read, reports):
     assert section.locator(".tiles").first.locator("figure").count() == min(fixed, 100)
 
 
-def test_a_small_budget_shows_some_mistakes_of_every_kind_and_says_so(read, reports):
-    mistakes = reports.mistakes()
+def test_small_budget_shows_errors_of_every_confusion(read, reports):
+    errors = reports.errors()
     reader = read(reports.sampled)
     shown = reader.shown()
-    assert len(set(mistakes.values())) <= len(shown) < len(mistakes)
-    assert {mistakes[index] for index in shown} == set(mistakes.values())
+    assert len(set(errors.values())) <= len(shown) < len(errors)
+    assert {errors[index] for index in shown} == set(errors.values())
     expect(reader.page.locator("#errors .notice")).to_contain_text(
-        f"Showing {len(shown)} of {len(mistakes)} errors"
+        f"Showing {len(shown)} of {len(errors)} errors"
     )
     size, limit = reports.sampled.stat().st_size, reports.page.stat().st_size - SAVED
     assert limit - 20_000 < size <= limit  # no more is left out than must be
 
 
-def test_of_each_kind_a_small_budget_shows_the_surest(read, reports):
-    confidence, mistakes = reports.test.confidence, reports.mistakes()
+def test_small_budget_shows_the_most_confident_of_each_confusion(read, reports):
+    confidence, errors = reports.predictions.confidence, reports.errors()
     shown = set(read(reports.sampled).shown())
-    by_kind = sorted(mistakes, key=lambda index: (mistakes[index], -confidence[index]))
-    for _, kind in groupby(by_kind, key=mistakes.__getitem__):
-        are_shown = [index in shown for index in kind]
+    by_kind = sorted(errors, key=lambda index: (errors[index], -confidence[index]))
+    slices = reports.diagnosis.slices  # whose examples are always shown
+    examples = {
+        index for weak in slices for index in slice_examples(weak, reports.predictions).tolist()
+    }
+    for _, kind in groupby(by_kind, key=errors.__getitem__):
+        are_shown = [index in shown for index in kind if index not in examples]
         assert are_shown == sorted(are_shown, reverse=True)
 
 
-def test_a_full_report_shows_every_mistake(read, reports):
+def test_full_report_shows_every_error(read, reports):
     reader = read(reports.full)
-    assert sorted(reader.shown()) == sorted(reports.mistakes())
+    assert sorted(reader.shown()) == sorted(reports.errors())
     assert reader.page.locator(".notice").count() == 0
 
 
-def test_no_mistake_at_all(read, reports):
+def test_report_without_errors(read, reports):
     reader = read(reports.perfect)
     page = reader.page
     expect(page.locator("#overview .finding")).to_contain_text("Test accuracy is 100.00%")
@@ -167,7 +173,7 @@ def test_no_mistake_at_all(read, reports):
     )
     expect(page.locator("#classes")).to_contain_text("No test image is misclassified")
     for key in ("j", "o", "1"):
-        page.keyboard.press(key)  # no mistake to open, and none of ours
+        page.keyboard.press(key)  # there is no error to open
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
     expect(page.locator("#viewer")).to_be_hidden()

@@ -19,9 +19,10 @@ NAMES = [
 OPEN = "document.querySelectorAll('details').forEach(each => { each.open = true; })"
 
 
-@pytest.fixture
-def path(experiment_of, tmp_path):
+@pytest.fixture(scope="module")
+def path(experiment_of, tmp_path_factory):
     """Eight recipes over three seeds, of which one trial has a report; learning rates that were found; and a failure."""
+    directory = tmp_path_factory.mktemp("experiment")
     rng = np.random.default_rng(0)
     histories = {
         name: [
@@ -37,7 +38,7 @@ def path(experiment_of, tmp_path):
         ]
         for place, name in enumerate(NAMES)
     }
-    made = experiment_of(histories | {"bad": ["the loss was not finite"] * 3}, tmp_path)
+    made = experiment_of(histories | {"bad": ["the loss was not finite"] * 3}, directory)
     rates, losses = tuple(np.logspace(-5, 0, 40)), tuple(np.linspace(3, 1, 40))
     made = replace(
         made, range_tests=dict.fromkeys(NAMES[:2], LRRangeTest(rates, losses, losses, "diverged"))
@@ -45,20 +46,20 @@ def path(experiment_of, tmp_path):
     report = made.trials[3].directory / "report.html"
     report.parent.mkdir(parents=True)
     report.write_text("<!doctype html><title>a trial</title>", encoding="utf-8")
-    page = tmp_path / "report.html"
-    page.write_text(render_experiment_page(made, tmp_path).html, encoding="utf-8")
+    page = directory / "report.html"
+    page.write_text(render_experiment_page(made, directory).html, encoding="utf-8")
     return page
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_stands_in_the_way_of_anybody(open_page, path, axe, way):
+def test_accessibility(open_page, path, axe, way):
     page = open_page(path, **WAYS[way])
     page.evaluate(OPEN)
     assert axe(page) == []
 
 
 @pytest.mark.parametrize("way", ["light", "dark"])
-def test_text_is_readable(open_page, path, reader_of, way):
+def test_text_has_contrast(open_page, path, reader_of, way):
     reader = reader_of(open_page(path, **WAYS[way]))
     reader.page.evaluate(OPEN)
     for texts in (
@@ -70,7 +71,7 @@ def test_text_is_readable(open_page, path, reader_of, way):
         assert min(contrasts) >= 4.5
 
 
-def test_lines_are_seen_in_the_dark_and_none_looks_like_another(open_page, path, reader_of):
+def test_dark_mode_lines_have_contrast_and_differ(open_page, path, reader_of):
     """Graphics need 3 to 1; and no two of the colors are nearly the same."""
     reader = reader_of(open_page(path, dark=True))
     strokes = reader.page.locator(
@@ -89,7 +90,7 @@ def test_lines_are_seen_in_the_dark_and_none_looks_like_another(open_page, path,
     assert min(reader.contrast(color.tolist(), ground) for color in colors) >= 3
 
 
-def test_a_marker_has_the_color_of_its_line_in_the_dark(open_page, path):
+def test_dark_mode_markers_have_the_color_of_their_line(open_page, path):
     page = open_page(path, dark=True)
     figure = page.locator("svg[aria-label='Accuracy of each recipe by epoch']")
     pairs = figure.locator(
@@ -103,7 +104,7 @@ def test_a_marker_has_the_color_of_its_line_in_the_dark(open_page, path):
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["closed", "opened"])
-def test_a_phone_does_not_scroll_sideways(open_page, path, opened):
+def test_phone_does_not_scroll_sideways(open_page, path, opened):
     page = open_page(path, **WAYS["phone"])
     if opened:
         page.evaluate(OPEN)
@@ -111,13 +112,13 @@ def test_a_phone_does_not_scroll_sideways(open_page, path, opened):
     assert page.evaluate("visualViewport.scale") == 1
 
 
-def test_on_a_wide_screen_the_whole_table_is_seen(open_page, path):
+def test_table_fits_a_wide_screen(open_page, path):
     table = open_page(path).locator("#experiment .scroll").first
     assert table.evaluate("each => each.scrollWidth <= each.clientWidth")
 
 
 @pytest.mark.parametrize("way", ["light", "dark"])
-def test_it_is_printed_on_a_page_wide(open_page, path, way):
+def test_print_fits_the_page(open_page, path, way):
     page = open_page(path, print=True, viewport=(718, 1000), **WAYS[way])  # A4 without its margins
     page.evaluate(OPEN)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 718
@@ -126,7 +127,7 @@ def test_it_is_printed_on_a_page_wide(open_page, path, way):
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_everything_is_there_and_a_trial_is_a_click_away(open_page, path, javascript):
+def test_page_links_to_the_trials(open_page, path, javascript):
     page = open_page(path, javascript=javascript)
     expect(page.get_by_role("heading", level=1)).to_have_text("9 recipes, 3 seeds on digits")
     expect(page.locator("#experiment")).to_contain_text(NAMES[-1])
@@ -138,7 +139,7 @@ def test_everything_is_there_and_a_trial_is_a_click_away(open_page, path, javasc
     expect(page).to_have_title("a trial")
 
 
-def test_the_first_stop_of_the_tab_key_leads_to_the_recipes(open_page, path):
+def test_first_tab_stop_skips_to_the_experiment(open_page, path):
     page = open_page(path)
     page.keyboard.press("Tab")
     link = page.get_by_role("link", name="Skip to the experiment")

@@ -1,4 +1,4 @@
-"""The gallery of mistakes, against the numbers of the run."""
+"""The gallery of errors, against the numbers of the run."""
 
 import csv
 import re
@@ -23,15 +23,15 @@ def heat(reader):
 
 
 def of_kind(reports, kind):
-    """The misclassified images of a true and a predicted class, the surest first."""
-    confidence = reports.test.confidence
-    found = [index for index, each in reports.mistakes().items() if each == kind]
+    """The misclassified images of a true and a predicted class, the most confident first."""
+    confidence = reports.predictions.confidence
+    found = [index for index, each in reports.errors().items() if each == kind]
     return sorted(found, key=lambda index: -confidence[index])
 
 
-def test_a_cell_of_the_matrix_leads_to_exactly_its_images(reader, reports):
+def test_matrix_cell_filters_the_gallery(reader, reports):
     page, counts = reader.page, {}
-    for kind in reports.mistakes().values():
+    for kind in reports.errors().values():
         counts[kind] = counts.get(kind, 0) + 1
     cells = page.locator("table.matrix a[data-cell]")
     found = cells.evaluate_all(
@@ -46,33 +46,33 @@ def test_a_cell_of_the_matrix_leads_to_exactly_its_images(reader, reports):
         expect(page.locator("#gallery")).to_be_in_viewport()
 
 
-def test_a_confusion_of_the_list_leads_to_its_images(reader, reports):
+def test_listed_confusion_filters_the_gallery(reader, reports):
     reader.page.locator(".confusions a").first.click()
     kind = reports.worst_confusion()
-    reader.shows(list(reports.mistakes().values()).count(kind))
+    reader.shows(list(reports.errors().values()).count(kind))
 
 
-def test_classes_are_chosen_above_the_gallery(reader, reports):
-    mistakes = reports.mistakes()
+def test_class_controls_filter_the_gallery(reader, reports):
+    errors = reports.errors()
     actual, predicted = reports.worst_confusion()
     reader.set("true", str(actual))
-    reader.shows(sum(true == actual for true, _ in mistakes.values()))
-    assert all(mistakes[index][0] == actual for index in reader.shown())
+    reader.shows(sum(true == actual for true, _ in errors.values()))
+    assert all(errors[index][0] == actual for index in reader.shown())
     reader.set("predicted", str(predicted))
-    reader.shows(list(mistakes.values()).count((actual, predicted)))
+    reader.shows(list(errors.values()).count((actual, predicted)))
     assert reader.shown() == of_kind(reports, (actual, predicted))
     reader.set("true", "")
-    reader.shows(sum(said == predicted for _, said in mistakes.values()))
+    reader.shows(sum(label == predicted for _, label in errors.values()))
 
 
-def test_the_orders_are_those_of_the_numbers(reader, reports):
-    mistakes, test = reports.mistakes(), reports.test
+def test_sort_orders(reader, reports):
+    errors, test = reports.errors(), reports.predictions
     shown = reader.shown()
-    assert sorted(shown) == sorted(mistakes)
+    assert sorted(shown) == sorted(errors)
     assert np.all(np.diff(test.confidence[shown]) <= 0)
     reader.set("sort", "loss")
     expect(reader.page.locator("#gallery > li").first).to_have_id(
-        f"image-{max(mistakes, key=lambda i: test.losses[i])}"
+        f"image-{max(errors, key=lambda i: test.losses[i])}"
     )
     assert np.all(np.diff(test.losses[reader.shown()]) <= 1.01e-3)  # the page holds three decimals
     reader.set("sort", "confusion")
@@ -80,7 +80,7 @@ def test_the_orders_are_those_of_the_numbers(reader, reports):
     expect(reader.page.locator("#gallery > li").first).to_have_id(
         re.compile("|".join(f"^image-{index}$" for index in first))
     )
-    kinds = [mistakes[index] for index in reader.shown()]
+    kinds = [errors[index] for index in reader.shown()]
     runs = [kind for place, kind in enumerate(kinds) if place == 0 or kinds[place - 1] != kind]
     assert len(runs) == len(set(kinds))  # each confusion in one piece
     assert np.all(np.diff([kinds.count(kind) for kind in runs]) <= 0)  # the largest first
@@ -99,7 +99,7 @@ def test_the_orders_are_those_of_the_numbers(reader, reports):
         ("opacity", "20"),
     ],
 )
-def test_a_control_changes_the_heat(reader, name, value):
+def test_controls_change_the_heat_map(reader, name, value):
     page, before = reader.page, heat(reader)
     if value is None:
         options = page.locator(f"select[name={name}] option").evaluate_all(
@@ -118,7 +118,7 @@ def test_a_control_changes_the_heat(reader, name, value):
     assert heat(reader) == before
 
 
-def test_heat_is_switched_off_and_on(reader):
+def test_heat_map_toggles(reader):
     page, before = reader.page, heat(reader)
     page.get_by_label("heat map", exact=True).uncheck()
     reader.says("overlay=off$")
@@ -128,7 +128,7 @@ def test_heat_is_switched_off_and_on(reader):
     assert heat(reader) == before
 
 
-def test_heat_is_seen_on_the_picture(reader):
+def test_heat_map_is_visible_on_the_image(reader):
     card = reader.page.locator("#gallery > li").first
     heat(reader)
     with_heat = card.screenshot()
@@ -137,11 +137,11 @@ def test_heat_is_seen_on_the_picture(reader):
     assert card.screenshot() != with_heat
 
 
-def test_reset_shows_everything_again(reader, reports):
+def test_reset_restores_the_default(reader, reports):
     page, before = reader.page, reader.shown()
     actual, predicted = reports.worst_confusion()
     reader.go(
-        f"confusion={','.join(quote(reports.test.classes[place], safe='') for place in (actual, predicted))}&sort=loss"
+        f"confusion={','.join(quote(reports.predictions.classes[place], safe='') for place in (actual, predicted))}&sort=loss"
     )
     reader.shows(len(of_kind(reports, (actual, predicted))))
     page.locator("button[name=reset]").click()
@@ -151,16 +151,16 @@ def test_reset_shows_everything_again(reader, reports):
     assert page.locator("select[name=true]").input_value() == ""
 
 
-def test_the_table_is_that_of_the_gallery(reader, reports):
-    page, test, mistakes = reader.page, reports.test, reports.mistakes()
+def test_csv_has_the_images_of_the_gallery(reader, reports):
+    page, test, errors = reader.page, reports.predictions, reports.errors()
     for name, expected in (
-        ("", len(mistakes)),
-        ("1", sum(true == 1 for true, _ in mistakes.values())),
+        ("", len(errors)),
+        ("1", sum(true == 1 for true, _ in errors.values())),
     ):
         reader.set("true", name)
         reader.shows(expected)
         with page.expect_download() as started:
-            page.get_by_role("link", name="Download CSV").click()
+            page.get_by_role("link", name="Download errors as CSV").click()
         assert started.value.suggested_filename == "errors.csv"
         with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
             rows = list(csv.DictReader(file))
@@ -181,8 +181,8 @@ def test_the_table_is_that_of_the_gallery(reader, reports):
         )
 
 
-def test_going_back_leads_to_what_was_before(reader, reports):
-    page, everything = reader.page, len(reports.mistakes())
+def test_back_button_restores_the_filter(reader, reports):
+    page, everything = reader.page, len(reports.errors())
     page.locator("table.matrix a[data-cell]").first.click()
     reader.says("#confusion=")
     few = len(reader.shown())
@@ -197,7 +197,7 @@ def test_going_back_leads_to_what_was_before(reader, reports):
     assert page.locator("select[name=sort]").input_value() == "loss"
 
 
-def test_another_visit_shows_the_same(reader, reports):
+def test_reload_restores_the_state(reader, reports):
     page = reader.page
     actual, predicted = reports.worst_confusion()
     reader.set("true", str(actual))
@@ -238,13 +238,13 @@ def test_another_visit_shows_the_same(reader, reports):
         "%",
     ],
 )
-def test_an_address_that_says_nothing_shows_everything(reader, reports, address):
+def test_invalid_address_is_ignored(reader, reports, address):
     page, before = reader.page, settings(reader)
     reader.go("sort=loss")
     expect(page.locator("select[name=sort]")).to_have_value("loss")
     reader.go(address)
     expect(page.locator("select[name=sort]")).to_have_value("confidence")
-    assert len(reader.shown()) == len(reports.mistakes())
+    assert len(reader.shown()) == len(reports.errors())
     assert settings(reader) == before
     expect(page.locator("#viewer")).to_be_hidden()
 
@@ -255,7 +255,7 @@ def settings(reader):
     )
 
 
-def test_arrow_keys_move_between_the_cells(reader):
+def test_arrow_keys_move_between_matrix_cells(reader):
     """Against a walk over the table's own numbers: the next cell that holds one, and none beyond the edge."""
     page = reader.page
     matrix = page.locator("table.matrix tbody tr").evaluate_all(
@@ -281,7 +281,7 @@ def test_arrow_keys_move_between_the_cells(reader):
         expect(stops).to_be_focused()
 
 
-def test_the_matrix_is_one_stop_of_the_tab_key(reader):
+def test_matrix_is_one_tab_stop(reader):
     page = reader.page
     page.locator("table.matrix a[tabindex='0']").focus()
     page.keyboard.press("Tab")
@@ -290,7 +290,7 @@ def test_the_matrix_is_one_stop_of_the_tab_key(reader):
     expect(page.locator("table.matrix a[tabindex='0']")).to_be_focused()
 
 
-def test_a_key_leaves_the_focus_where_it_is(reader):
+def test_shortcuts_keep_the_focus(reader):
     link = reader.page.locator("#gallery > li").nth(2).locator("a")
     link.focus()
     reader.page.keyboard.press("o")

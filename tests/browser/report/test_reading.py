@@ -28,7 +28,7 @@ SOON = {
         for opened in ("page", "viewer", "help")
     ],
 )
-def test_nothing_stands_in_the_way_of_anybody(read, reports, axe, way, opened):
+def test_accessibility(read, reports, axe, way, opened):
     reader = read(reports.page, **WAYS[way])
     if opened == "viewer":
         reader.go(f"image={reader.shown()[0]}")
@@ -41,11 +41,11 @@ def test_nothing_stands_in_the_way_of_anybody(read, reports, axe, way, opened):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sampled", "perfect"])
-def test_nothing_stands_in_the_way_of_other_reports(read, reports, axe, name):
+def test_accessibility_of_other_reports(read, reports, axe, name):
     assert axe(read(getattr(reports, name)).page) == []
 
 
-def test_the_dark_page_is_dark(read, reports):
+def test_dark_mode_is_dark(read, reports):
     colors = "getComputedStyle(document.body)"
     light, dark = (
         read(reports.page, dark=dark).page.evaluate(f"[{colors}.color, {colors}.backgroundColor]")
@@ -63,7 +63,7 @@ def test_the_dark_page_is_dark(read, reports):
 
 @pytest.mark.parametrize("way", ["light", "dark"])
 @pytest.mark.parametrize("texts", [FIGURES, TEXTS], ids=["figures", "texts"])
-def test_text_is_readable(read, reports, way, texts):
+def test_text_has_contrast(read, reports, way, texts):
     """WCAG 2, level AA: 4.5 to 1; computed here, as axe does not read text in an SVG."""
     contrasts = read(reports.page, **WAYS[way]).contrasts(texts)
     assert len(contrasts) > 50
@@ -71,7 +71,7 @@ def test_text_is_readable(read, reports, way, texts):
 
 
 @pytest.mark.parametrize("way", ["light", "dark"])
-def test_numbers_are_readable_on_every_shade_of_the_matrix(read, reports, way):
+def test_every_shade_of_the_matrix_has_contrast(read, reports, way):
     reader = read(reports.page, **WAYS[way])
     reader.page.evaluate("""[...document.querySelectorAll(".matrix td a")].slice(0, 8).forEach(
         (link, place) => { link.parentElement.className = `h${place + 1}`; link.id = `shade-${place + 1}`; })""")
@@ -81,7 +81,7 @@ def test_numbers_are_readable_on_every_shade_of_the_matrix(read, reports, way):
 
 
 @pytest.mark.parametrize("way", ["light", "dark"])
-def test_a_printed_report_has_every_section_and_no_controls(read, reports, way):
+def test_print_has_every_section_and_no_controls(read, reports, way):
     page = read(reports.page, print=True, **WAYS[way]).page
     for name in set(SECTIONS) - {"experiment"}:  # which the run is no part of
         expect(page.locator(f"#{name}")).to_be_visible()
@@ -90,7 +90,7 @@ def test_a_printed_report_has_every_section_and_no_controls(read, reports, way):
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["page", "viewer"])
-def test_a_phone_does_not_scroll_sideways(read, reports, opened):
+def test_phone_does_not_scroll_sideways(read, reports, opened):
     reader = read(reports.page, **WAYS["phone"])
     if opened:
         reader.go(f"image={reader.shown()[0]}")
@@ -103,10 +103,10 @@ def test_a_phone_does_not_scroll_sideways(read, reports, opened):
     assert wide == []
 
 
-def test_without_a_script_everything_is_there_but_the_controls(read, reports):
+def test_without_script_only_the_controls_are_hidden(read, reports):
     reader = read(reports.page, javascript=False)
     page = reader.page
-    assert sorted(reader.shown()) == sorted(reports.mistakes())
+    assert sorted(reader.shown()) == sorted(reports.errors())
     assert page.locator("table").count() >= 5
     expect(page.locator("table.matrix")).to_be_visible()
     for hidden in page.locator(".script-only, form.controls, dialog, #errors-csv").all():
@@ -120,7 +120,7 @@ def test_without_a_script_everything_is_there_but_the_controls(read, reports):
     assert box["height"] >= 32
 
 
-def test_without_a_script_an_image_is_seen(read, reports):
+def test_without_script_images_are_visible(read, reports):
     """A tile is a part of a sheet: more than one color comes to the screen."""
     page = read(reports.page, javascript=False).page
     tiles = page.locator("#gallery svg.tile")
@@ -129,20 +129,20 @@ def test_without_a_script_an_image_is_seen(read, reports):
     assert min(len(first), len(second)) > 400  # bytes of PNG: an empty one has fewer
 
 
-def test_without_a_script_a_cell_leads_to_the_list_of_its_images(read, reports):
+def test_without_script_a_matrix_cell_links_to_its_images(read, reports):
     page = read(reports.page, javascript=False).page
     actual, predicted = reports.worst_confusion()
     page.locator(f"table.matrix a[data-cell='{actual},{predicted}']").click()
     row = page.locator(":target")
     expect(row).to_have_id(f"confusion-{actual}-{predicted}")
     expect(row).to_be_in_viewport()
-    images = [index for index, kind in reports.mistakes().items() if kind == (actual, predicted)]
+    images = [index for index, kind in reports.errors().items() if kind == (actual, predicted)]
     assert sorted(map(int, row.locator("a").all_text_contents())) == images
     row.locator("a").first.click()
     expect(page.locator(":target")).to_be_in_viewport()
 
 
-def test_the_first_stop_of_the_tab_key_skips_what_comes_before(read, reports):
+def test_first_tab_stop_skips_to_the_overview(read, reports):
     page = read(reports.page).page
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the overview")).to_be_focused()
@@ -151,7 +151,7 @@ def test_the_first_stop_of_the_tab_key_skips_what_comes_before(read, reports):
     expect(page.locator("#overview")).to_be_in_viewport()
 
 
-def test_the_list_of_sections_says_which_is_read(read, reports):
+def test_navigation_marks_the_current_section(read, reports):
     page = read(reports.page).page
     page.locator("nav").get_by_role("link", name="Robustness").click()
     expect(page.locator("nav a[aria-current]")).to_have_text("Robustness")

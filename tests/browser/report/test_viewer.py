@@ -1,4 +1,4 @@
-"""One mistake, large: what its viewer paints, against the maps in diagnosis.npz; keys, links and the clipboard."""
+"""The viewer of an error, against the maps in diagnosis.npz; keys, links and the clipboard."""
 
 import re
 from urllib.parse import quote
@@ -37,7 +37,7 @@ def signed_heat(reader, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("layer", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_heat_is_that_of_the_maps(reader, reports, target, layer):
+def test_heat_map_is_that_of_the_diagnosis(reader, reports, target, layer):
     """Scaled up by torch from float64; the page has 15 steps, so a value may be half a step beside."""
     diagnosis = reports.diagnosis
     maps, row = diagnosis.saliency.maps, 3
@@ -62,11 +62,11 @@ def test_heat_is_that_of_the_maps(reader, reports, target, layer):
     np.testing.assert_allclose(found, large, atol=1 / 30 + 0.004)
 
 
-def test_the_captions_say_which_class(reader, reports):
-    image, (actual, predicted) = next(iter(reports.mistakes().items()))
+def test_captions_name_the_class(reader, reports):
+    image, (actual, predicted) = next(iter(reports.errors().items()))
     reader.go(f"image={image}")
     opened(reader, image)
-    names = reports.test.classes
+    names = reports.predictions.classes
     captions = reader.page.locator("#viewer-maps figcaption").all_text_contents()
     assert (
         captions[0] == f"evidence for {names[predicted]}"
@@ -77,8 +77,8 @@ def test_the_captions_say_which_class(reader, reports):
     )
 
 
-def test_where_a_method_has_no_map_it_says_so(reader, reports):
-    """Only the 100 surest mistakes have maps of the methods that are not shown first."""
+def test_missing_maps_are_reported(reader, reports):
+    """Only the 100 most confident errors have maps of the other methods."""
     images, best = reader.shown(), reports.diagnosis.saliency.best.method
     assert len(images) > 100
     method = reports.diagnosis.saliency.maps.methods[-1]
@@ -95,16 +95,16 @@ def test_where_a_method_has_no_map_it_says_so(reader, reports):
     expect(reader.page.locator("select[name=method]")).to_have_value(best)
 
 
-def test_the_probabilities_are_the_largest(reader, reports):
+def test_probabilities_are_the_largest(reader, reports):
     image = reader.shown()[0]
     reader.go(f"image={image}")
     opened(reader, image)
     lines = reader.page.locator("#viewer-probabilities li").evaluate_all(
         "lines => lines.map(l => [...l.children].map(c => c.textContent))"
     )
-    top = torch.softmax(reports.test.logits[image].double(), 0).topk(5)
-    names = [reports.test.classes[place] for place in top.indices]
-    actual = reports.test.classes[reports.test.labels[image]]
+    top = torch.softmax(reports.predictions.logits[image].double(), 0).topk(5)
+    names = [reports.predictions.classes[place] for place in top.indices]
+    actual = reports.predictions.classes[reports.predictions.labels[image]]
     assert [line[0] for line in lines] == [
         f"{name} (true)" if name == actual else name for name in names
     ]
@@ -117,7 +117,7 @@ def test_the_probabilities_are_the_largest(reader, reports):
     np.testing.assert_allclose(widths, 100 * top.values, atol=0.051)
 
 
-def test_a_card_opens_the_viewer_and_escape_gives_the_focus_back(reader):
+def test_card_opens_the_viewer_and_escape_restores_the_focus(reader):
     page, image = reader.page, reader.shown()[4]
     link = page.locator(f"#image-{image} a")
     link.focus()
@@ -131,7 +131,7 @@ def test_a_card_opens_the_viewer_and_escape_gives_the_focus_back(reader):
     expect(link).to_be_focused()
 
 
-def test_j_and_k_walk_through_the_gallery_as_it_is_ordered(reader):
+def test_keys_j_and_k_follow_the_order_of_the_gallery(reader):
     page = reader.page
     reader.set("sort", "loss")
     reader.says("sort=loss")
@@ -152,7 +152,7 @@ def test_j_and_k_walk_through_the_gallery_as_it_is_ordered(reader):
     opened(reader, order[-1])  # there is none behind the last
 
 
-def test_digits_choose_a_layer_and_o_the_heat(reader, reports):
+def test_digits_select_a_layer_and_o_toggles_the_heat_map(reader, reports):
     page, layers = reader.page, len(reports.diagnosis.saliency.maps.layers)
     reader.go(f"image={reader.shown()[0]}")
     opened(reader, reader.shown()[0])
@@ -178,7 +178,7 @@ def test_digits_choose_a_layer_and_o_the_heat(reader, reports):
     assert reader.heat(canvas)[..., 3].max() > 0
 
 
-def test_keys_are_left_alone_where_something_is_typed_or_held(reader):
+def test_shortcuts_ignore_modifiers_and_form_fields(reader):
     page = reader.page
     page.keyboard.press("Control+j")
     page.keyboard.press("Alt+1")
@@ -188,7 +188,7 @@ def test_keys_are_left_alone_where_something_is_typed_or_held(reader):
     assert reader.address() == ""
 
 
-def test_the_help_opens_and_closes(reader):
+def test_help_opens_and_closes(reader):
     page, help_ = reader.page, reader.page.locator("#help")
     page.keyboard.press("?")
     expect(help_).to_be_visible()
@@ -209,7 +209,7 @@ def test_the_help_opens_and_closes(reader):
     opened(reader, image)  # of the two only the upper one closes
 
 
-def test_a_click_beside_the_viewer_closes_it(reader):
+def test_click_outside_closes_the_viewer(reader):
     image = reader.shown()[0]
     reader.go(f"image={image}")
     opened(reader, image)
@@ -217,34 +217,34 @@ def test_a_click_beside_the_viewer_closes_it(reader):
     closed(reader)
 
 
-def test_a_link_opens_just_what_it_says(reader, reports):
+def test_address_restores_the_state(reader, reports):
     """In a new page, with the names of classes that hold what means something in an address."""
-    page, mistakes, names = reader.page, reports.mistakes(), reports.test.classes
-    image, kind = next((index, kind) for index, kind in mistakes.items() if 1 in kind)
+    page, errors, names = reader.page, reports.errors(), reports.predictions.classes
+    image, kind = next((index, kind) for index, kind in errors.items() if 1 in kind)
     address = f"#confusion={','.join(quote(names[place], safe='') for place in kind)}&image={image}&layer=2"
     page.goto("about:blank")
     page.goto(reports.page.resolve().as_uri() + address)
     reader.ready()
     opened(reader, image)
-    assert set(reader.shown()) == {index for index, each in mistakes.items() if each == kind}
+    assert set(reader.shown()) == {index for index, each in errors.items() if each == kind}
     expect(page.locator("#viewer-layers [aria-pressed=true]")).to_have_attribute("data-layer", "2")
     page.keyboard.press("Escape")
     closed(reader)
-    assert set(reader.shown()) == {index for index, each in mistakes.items() if each == kind}
+    assert set(reader.shown()) == {index for index, each in errors.items() if each == kind}
 
 
-def test_the_page_makes_the_links_that_it_reads(reader, reports):
-    actual = next(true for true, predicted in reports.mistakes().values() if predicted == 1)
+def test_address_of_the_state_survives_a_reload(reader, reports):
+    actual = next(true for true, predicted in reports.errors().values() if predicted == 1)
     reader.set("true", str(actual))
     reader.set("predicted", "1")
-    reader.says(re.escape("," + quote(reports.test.classes[1], safe="")))
+    reader.says(re.escape("," + quote(reports.predictions.classes[1], safe="")))
     before = reader.shown()
     reader.page.reload()
     reader.ready()
     assert reader.shown() == before
 
 
-def test_going_back_closes_the_viewer(reader):
+def test_back_button_closes_the_viewer(reader):
     page, images = reader.page, reader.shown()
     page.locator(f"#image-{images[0]} a").click()
     opened(reader, images[0])
@@ -257,7 +257,7 @@ def test_going_back_closes_the_viewer(reader):
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_a_link_to_an_image_needs_no_script(read, reports, javascript):
+def test_link_to_an_image_needs_no_script(read, reports, javascript):
     reader = read(reports.page, javascript=javascript)
     page, image = reader.page, reader.shown()[-1]
     page.goto("about:blank")
@@ -278,7 +278,7 @@ def test_a_link_to_an_image_needs_no_script(read, reports, javascript):
         ] == [image]
 
 
-def test_the_file_name_and_the_link_are_copied(reader):
+def test_copy_buttons_fill_the_clipboard(reader):
     page, image = reader.page, reader.shown()[0]
     reader.go(f"image={image}&layer=1")
     opened(reader, image)
