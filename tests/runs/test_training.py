@@ -270,7 +270,7 @@ def with_validation(data: Dataset) -> Dataset:
         ),
         ({"patience": 2}, replace, "patience 2 needs a validation split"),
     ],
-    ids=str,
+    ids=["labels", "no evaluation", "no validation split"],
 )
 def test_fit_rejects(
     changes: dict[str, Any],
