@@ -58,7 +58,7 @@ def main() -> None:
 
 def _row(experiment: Experiment, name: str) -> Measured:
     values = [_spread(experiment, name, metric) for metric in SHOWN]
-    memory = (experiment.memory(name) or 0) / 1e6
+    memory = (experiment.optimizer_bytes(name) or 0) / 1e6
     lr = f"{experiment.recipes[name].lr:.3g}"
     return Measured(
         experiment.directory.name.removeprefix("experiment-"), name, lr, *values, f"{memory:.1f}"
@@ -67,7 +67,7 @@ def _row(experiment: Experiment, name: str) -> Measured:
 
 def _spread(experiment: Experiment, name: str, metric: str) -> str:
     row, about = metric_summary(experiment, name, metric), METRICS[metric]
-    return f"{about.said(row.mean)} ± {about.said(row.std)}"
+    return f"{about.format(row.mean)} ± {about.format(row.std)}"
 
 
 if __name__ == "__main__":

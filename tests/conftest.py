@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seewhy.data.dataset import Dataset, Split
+from seewhy.data.dataset import DataOrigin, Dataset, Split
 from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
@@ -125,20 +125,21 @@ Histories = Mapping[str, Sequence[Sequence[Seconds_Loss_Accuracy] | str]]
 
 @pytest.fixture(scope="session")
 def experiment_of() -> Callable[..., Experiment]:
-    """`experiment_of({"adam": [[(1.5, 2.3, 0.4), ...], "why it has not finished"]})`: of each recipe the epochs of each seed.
+    """`experiment_of({"adam": [[(1.5, 2.3, 0.4), ...], "not finished"]})`: the epochs of each seed, by recipe.
 
-    A trial's accuracy is that of its last epoch; it lies in `directory`/RECIPE/seed-SEED.
+    A text is the reason why a trial has no result. The accuracy of a trial is that of its last epoch; its directory is
+    `directory`/RECIPE/seed-SEED.
     """
 
     def trial(
-        home: Path,
+        directory: Path,
         name: str,
         seed: int,
         rows: Sequence[Seconds_Loss_Accuracy] | str,
         selected_on: str,
     ) -> Trial:
         if isinstance(rows, str):
-            return Trial(name, seed, home, why_not=rows)
+            return Trial(name, seed, directory, unfinished_reason=rows)
         history = tuple(
             EpochStats(
                 epoch,
@@ -173,7 +174,7 @@ def experiment_of() -> Callable[..., Experiment]:
             10,
             4_000_000,
         )
-        return Trial(name, seed, home, history, result, 0.02 + 0.01 * seed, "")
+        return Trial(name, seed, directory, history, result, unfinished_reason="")
 
     def made(
         histories: Histories, directory: Path = Path("experiment"), selected_on: str = "last epoch"
@@ -185,7 +186,9 @@ def experiment_of() -> Callable[..., Experiment]:
             for seed, rows in enumerate(each)
         ]
         recipes = {name: Recipe(lr=0.1, epochs=4) for name in histories}
-        data = {"name": "digits", "fingerprint": "0" * 32, "load_args": {}}
+        data = DataOrigin(
+            "digits", "0" * 32, {}, ("0", "1"), (1, 8, 8), {"train": 100, "test": 500}
+        )
         return Experiment(directory, data, recipes, tuple(range(seeds)), None, tuple(trials), {})
 
     return made

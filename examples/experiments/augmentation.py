@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from base import BASE, experiment, found
+from base import BASE, experiment, with_found_lr
 
 import seewhy
 
@@ -12,7 +12,7 @@ if __name__ == "__main__":
     experiment(
         "augmentation",
         lambda data: seewhy.experiments.recipe_grid(
-            found(replace(BASE, epochs=8), data), {"augment": AUGMENTATIONS}
+            with_found_lr(replace(BASE, epochs=8), data), {"augment": AUGMENTATIONS}
         ),
         ("accuracy",),
     )

@@ -1,6 +1,6 @@
-"""What the experiments share: a small net on a part of CIFAR-10, so that two cores answer within minutes.
+"""The base of the experiments: a small model on a part of CIFAR-10, which takes minutes on two cores.
 
-Each runs as `python examples/experiments/NAME.py DATA`, where DATA is what `seewhy.load` takes, by default cifar10.
+Run one with `python examples/experiments/NAME.py DATA`; DATA is a name for `seewhy.load`, by default cifar10.
 """
 
 import sys
@@ -23,8 +23,8 @@ BASE = seewhy.Recipe(
 IMAGES, SEEDS = 10_000, 5
 
 
-def found(recipe: seewhy.Recipe, data: seewhy.Dataset) -> seewhy.Recipe:
-    """The recipe with a learning rate found once, for experiments in which nothing but another field is to differ."""
+def with_found_lr(recipe: seewhy.Recipe, data: seewhy.Dataset) -> seewhy.Recipe:
+    """The recipe with a learning rate found once, so that only another field differs."""
     return replace(recipe, lr=seewhy.find_lr(recipe, data).suggestion)
 
 
@@ -33,13 +33,13 @@ def experiment(
     recipes: Callable[[seewhy.Dataset], dict[str, seewhy.Recipe]],
     metrics: tuple[str, ...],
 ) -> None:
-    """Train the recipes with five seeds each, go on where that was interrupted, and say what came of it."""
+    """Run or resume an experiment with five seeds, print its results, and write its report."""
     directory = Path("runs") / f"experiment-{name}"
     if directory.exists():
-        made = seewhy.experiments.resume_experiment(directory)
+        result = seewhy.experiments.resume_experiment(directory)
     else:
         data = seewhy.load(sys.argv[1] if sys.argv[1:] else "cifar10", limit=IMAGES)
-        made = seewhy.run_experiment(recipes(data), data, directory, SEEDS)
+        result = seewhy.run_experiment(recipes(data), data, directory, SEEDS)
     for metric in metrics:
-        print(seewhy.experiments.summarize(made, metric))
-    print(f"open {seewhy.reporting.report_experiment(made)}")
+        print(seewhy.experiments.summarize(result, metric))
+    print(f"open {seewhy.reporting.report_experiment(result)}")

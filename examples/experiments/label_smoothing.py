@@ -1,6 +1,6 @@
 """What does label smoothing do to accuracy, and to how far confidence can be believed?"""
 
-from base import BASE, experiment, found
+from base import BASE, experiment, with_found_lr
 
 import seewhy
 
@@ -10,7 +10,7 @@ if __name__ == "__main__":
     experiment(
         "label-smoothing",
         lambda data: seewhy.experiments.recipe_grid(
-            found(BASE, data), {"label_smoothing": SMOOTHINGS}
+            with_found_lr(BASE, data), {"label_smoothing": SMOOTHINGS}
         ),
         ("accuracy", "calibration_error", "test_loss"),
     )

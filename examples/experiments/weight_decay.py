@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from base import BASE, experiment, found
+from base import BASE, experiment, with_found_lr
 
 import seewhy
 
 
 def recipes(data: seewhy.Dataset) -> dict[str, seewhy.Recipe]:
     """SGD as the rest of the experiments have it; Adam with none and with an L2 penalty; AdamW with little and much decay."""
-    adam = found(replace(BASE, optimizer="adam", weight_decay=0), data)
+    adam = with_found_lr(replace(BASE, optimizer="adam", weight_decay=0), data)
     return {
         "sgd with momentum": BASE,
         "adam": adam,

@@ -1,4 +1,4 @@
-"""Experiments made by hand: what their trials came to is given, and nothing is trained."""
+"""Experiments with given results, without training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from seewhy.data.dataset import DataOrigin
 from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
@@ -32,12 +33,21 @@ ROWS = tuple(
     for epoch in (1.0, 2.0)
 )
 
+ORIGIN = DataOrigin(
+    name="bars",
+    fingerprint="0" * 32,
+    load_args={},
+    classes=("upright", "level"),
+    image_shape=(3, 8, 8),
+    images={"train": 240, "test": 60},
+)
+
 Make = Callable[..., Experiment]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A function from recipe -> seed -> value to an experiment whose trials have these values of a metric; None has failed."""
+    """From values by recipe and seed to an experiment with these values of a metric; None has failed."""
 
     def made(
         values: Mapping[str, Mapping[int, float | None]],
@@ -45,35 +55,24 @@ def make(tmp_path: Path) -> Make:
         images: int = 1000,
     ) -> Experiment:
         def trial(name: str, seed: int, value: float | None) -> Trial:
-            home = tmp_path / name / f"seed-{seed}"
+            directory = tmp_path / name / f"seed-{seed}"
             if value is None:
-                return Trial(name, seed, home, why_not="the loss is not finite")
+                return Trial(name, seed, directory, unfinished_reason="the loss is not finite")
+            history, result = ROWS, replace(RESULT, test_images=images)
             if metric == "train_loss":
                 history = (ROWS[0], replace(ROWS[1], train_loss=value))
-                return Trial(
-                    name, seed, home, history, replace(RESULT, test_images=images), 0.05, ""
-                )
-            if metric == "calibration_error":
-                return Trial(name, seed, home, ROWS, replace(RESULT, test_images=images), value, "")
-            field = "train_seconds" if metric == "seconds" else metric
-            return Trial(
-                name,
-                seed,
-                home,
-                ROWS,
-                replace(RESULT, test_images=images, **{field: value}),
-                0.05,
-                "",
-            )  # type: ignore[arg-type]
+            else:
+                field = {"seconds": "train_seconds"}.get(metric, metric)
+                result = replace(result, **{field: value})  # type: ignore[arg-type]
+            return Trial(name, seed, directory, history, result, unfinished_reason="")
 
         trials = [
             trial(name, seed, value)
-            for name, each in values.items()
-            for seed, value in each.items()
+            for name, by_seed in values.items()
+            for seed, value in by_seed.items()
         ]
-        seeds = tuple(sorted({seed for each in values.values() for seed in each}))
-        recipes = {name: Recipe(lr=0.1 * place, epochs=2) for place, name in enumerate(values, 1)}
-        data = {"name": "bars", "fingerprint": "0" * 32, "load_args": {}}
-        return Experiment(tmp_path, data, recipes, seeds, None, tuple(trials), {})
+        seeds = tuple(sorted({seed for by_seed in values.values() for seed in by_seed}))
+        recipes = {name: Recipe(lr=0.1 * number, epochs=2) for number, name in enumerate(values, 1)}
+        return Experiment(tmp_path, ORIGIN, recipes, seeds, None, tuple(trials), {})
 
     return made

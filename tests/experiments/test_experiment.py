@@ -1,4 +1,4 @@
-"""An experiment in its directory: written, read back as far as it has come, and as tables."""
+"""An experiment in its directory, its trials, and its tables."""
 
 import csv
 import json
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from seewhy.data.dataset import DataOrigin
+from seewhy.diagnosis.calibration import measure_calibration
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import (
@@ -22,7 +24,7 @@ from seewhy.experiments.experiment import (
     write_experiment,
 )
 from seewhy.experiments.statistics import METRICS, metric_summary, pairwise_tests
-from seewhy.experiments.tables import write_results
+from seewhy.experiments.tables import write_tables
 from seewhy.runs.directory import (
     append_epoch,
     write_lr_range_test,
@@ -49,14 +51,18 @@ FOUND = LRRangeTest((1e-3, 1e-2, 1e-1), (2.0, 1.0, 1.5), (2.0, 1.2, 1.4), "diver
 ROW = EpochStats(1.0, 12, 0.1, 0.9, 1.5, 1000.0, 0.4, 0.8, None, None)
 
 
-def begun(
+def start(
     directory: Path, recipes: Mapping[str, Recipe] = RECIPES, seconds: float | None = 2.5
 ) -> Experiment:
-    data = {
-        "name": "digits",
-        "fingerprint": "0" * 32,
-        "load_args": {"name": "digits", "validation": 0.1},
-    }
+    data = DataOrigin(
+        name="digits",
+        fingerprint="0" * 32,
+        load_args={"name": "digits", "validation": 0.1},
+        classes=tuple("0123456789"),
+        image_shape=(1, 8, 8),
+        images={"train": 1294, "test": 359, "validation": 144},
+        skipped=("bad.png",),
+    )
     experiment = Experiment(directory, data, recipes, (3, 4), seconds, (), {})
     directory.mkdir()
     write_experiment(experiment)
@@ -69,20 +75,20 @@ def result_of(experiment: Experiment) -> RunResult:
     return trial.result
 
 
-def finish(home: Path, result: RunResult) -> None:
-    """A run directory as a finished training leaves it; all four answers are certain, one of them is wrong."""
-    home.mkdir(parents=True)
-    append_epoch(home, ROW)
-    append_epoch(home, replace(ROW, epoch=2.0, step=24, eval_loss=0.3, eval_accuracy=0.75))
-    answers = Predictions(
+def finish(directory: Path, result: RunResult) -> None:
+    """Write a finished run; all four predictions have a confidence of 1, and one is wrong."""
+    directory.mkdir(parents=True)
+    append_epoch(directory, ROW)
+    append_epoch(directory, replace(ROW, epoch=2.0, step=24, eval_loss=0.3, eval_accuracy=0.75))
+    predictions = Predictions(
         40 * torch.eye(2)[[0, 1, 0, 1]], torch.tensor([0, 1, 0, 0]), ("up", "down")
     )
-    write_predictions(home, answers, ["a.png", "b.png", "c.png", "d.png"])
-    write_result(home, result)
+    write_predictions(directory, predictions, ["a.png", "b.png", "c.png", "d.png"])
+    write_result(directory, replace(result, calibration_error=measure_calibration(predictions).ece))
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    written = begun(tmp_path / "e")
+def test_open_experiment_reads_what_was_written(tmp_path: Path) -> None:
+    written = start(tmp_path / "e")
     found = open_experiment(str(tmp_path / "e"))
     assert found.directory == tmp_path / "e"
     assert dict(found.recipes) == RECIPES
@@ -91,13 +97,13 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert [(trial.recipe, trial.seed) for trial in found.trials] == [
         (name, seed) for name in RECIPES for seed in (3, 4)
     ]
-    assert {trial.why_not for trial in found.trials} == {"not begun"}
+    assert {trial.unfinished_reason for trial in found.trials} == {"not started"}
     assert (found.finished, found.range_tests) == ((), {})
-    assert found.memory("adam · crop:1") is None
+    assert found.optimizer_bytes("adam · crop:1") is None
 
 
-def test_a_recipe_is_the_one_that_was_prepared_and_its_range_test_is_there(tmp_path: Path) -> None:
-    begun(tmp_path / "e", seconds=None)
+def test_open_experiment_reads_prepared_recipes_and_range_tests(tmp_path: Path) -> None:
+    start(tmp_path / "e", seconds=None)
     first, second = recipe_directories(tmp_path / "e", RECIPES).values()
     first.mkdir()
     prepared = replace(
@@ -113,74 +119,81 @@ def test_a_recipe_is_the_one_that_was_prepared_and_its_range_test_is_there(tmp_p
     assert not second.exists()  # reading writes nothing
 
 
-def test_a_finished_trial(tmp_path: Path, make: Make) -> None:
-    begun(tmp_path / "e")
-    home = recipe_directories(tmp_path / "e", RECIPES)["adam · crop:1"] / "seed-4"
-    result = replace(result_of(make({"a": {0: 0.3}})), optimizer_bytes=777, calibration_error=0.25)
-    finish(home, result)
+def test_open_experiment_reads_finished_trials(tmp_path: Path, make: Make) -> None:
+    start(tmp_path / "e")
+    directory = recipe_directories(tmp_path / "e", RECIPES)["adam · crop:1"] / "seed-4"
+    result = replace(result_of(make({"a": {0: 0.3}})), optimizer_bytes=777)
+    finish(directory, result)
     found = open_experiment(tmp_path / "e")
-    (trial,) = found.of("adam · crop:1")
+    (trial,) = found.finished_of("adam · crop:1")
     assert found.finished == (trial,)
-    assert found.of("sgd:momentum=0.9,nesterov=true") == ()
-    assert (trial.recipe, trial.seed, trial.directory, trial.why_not) == (
+    assert found.finished_of("sgd:momentum=0.9,nesterov=true") == ()
+    assert (trial.recipe, trial.seed, trial.directory, trial.unfinished_reason) == (
         "adam · crop:1",
         4,
-        home,
+        directory,
         "",
     )
-    assert trial.result == result
+    assert trial.result == replace(result, calibration_error=trial.result.calibration_error)
     assert trial.history == (
         ROW,
         replace(ROW, epoch=2.0, step=24, eval_loss=0.3, eval_accuracy=0.75),
     )
-    assert trial.calibration_error == 0.25
-    assert found.memory("adam · crop:1") == 777
+    assert trial.result.calibration_error == pytest.approx(0.25)  # confidence 1, accuracy 3/4
+    assert found.optimizer_bytes("adam · crop:1") == 777
 
 
-def say(status: str, detail: str = "") -> Callable[[Path], None]:
-    return lambda home: write_status(home, status, detail)
+def set_status(status: str, detail: str = "") -> Callable[[Path], None]:
+    return lambda directory: write_status(directory, status, detail)
 
 
 @pytest.mark.parametrize(
-    ("own", "parents", "why_not"),
+    ("trial_status", "recipe_status", "reason"),
     [
-        (None, None, "not begun"),
-        (say("running"), None, "not finished"),
-        (say("interrupted"), None, "interrupted"),
-        (say("failed", "the loss is not finite"), None, "the loss is not finite"),
-        (None, say("failed", "the range test diverged"), "the range test diverged"),
-        (say("failed", "no memory"), say("failed", "the range test diverged"), "no memory"),
+        (None, None, "not started"),
+        (set_status("running"), None, "not finished"),
+        (set_status("interrupted"), None, "interrupted"),
+        (set_status("failed", "the loss is not finite"), None, "the loss is not finite"),
+        (None, set_status("failed", "the range test diverged"), "the range test diverged"),
+        (
+            set_status("failed", "no memory"),
+            set_status("failed", "the range test diverged"),
+            "no memory",
+        ),
     ],
 )
-def test_why_a_trial_has_no_result(own: Any, parents: Any, why_not: str, tmp_path: Path) -> None:
-    home = tmp_path / "01-a" / "seed-0"
-    home.mkdir(parents=True)
-    if own:
-        own(home)
-    if parents:
-        parents(home.parent)
-    trial = read_trial("a", 0, home)
-    assert trial.why_not == why_not
+def test_read_trial_has_the_reason_of_an_unfinished_trial(
+    trial_status: Any, recipe_status: Any, reason: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "01-a" / "seed-0"
+    directory.mkdir(parents=True)
+    if trial_status:
+        trial_status(directory)
+    if recipe_status:
+        recipe_status(directory.parent)
+    trial = read_trial("a", 0, directory)
+    assert trial.unfinished_reason == reason
     assert trial.result is None
     assert trial.history == ()
-    assert math.isnan(trial.calibration_error)
 
 
-def test_an_unfinished_trial_has_the_epochs_that_it_did(tmp_path: Path) -> None:
+def test_read_trial_has_the_history_of_an_unfinished_trial(tmp_path: Path) -> None:
     append_epoch(tmp_path, ROW)
     write_status(tmp_path, "running")
     trial = read_trial("a", 0, tmp_path)
-    assert (trial.history, trial.why_not) == ((ROW,), "not finished")
+    assert (trial.history, trial.unfinished_reason) == ((ROW,), "not finished")
 
 
 @pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl"])
-def test_a_trial_that_is_damaged_is_named(name: str, tmp_path: Path, make: Make) -> None:
+def test_read_trial_names_a_damaged_file(name: str, tmp_path: Path, make: Make) -> None:
     finish(tmp_path / "run", result_of(make({"a": {0: 0.3}})))
     (tmp_path / "run" / name).write_bytes(b"garbage")
     trial = read_trial("a", 0, tmp_path / "run")
     assert trial.result is None
-    assert f"{name} is missing or damaged" in trial.why_not
-    assert trial.why_not.endswith(f"remove {tmp_path / 'run'} and resume, and it is trained again")
+    assert f"{name} is missing or damaged" in trial.unfinished_reason
+    assert trial.unfinished_reason.endswith(
+        f"to run the trial again, remove {tmp_path / 'run'} and resume"
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,17 +206,18 @@ def test_a_trial_that_is_damaged_is_named(name: str, tmp_path: Path, make: Make)
         '{"recipes": {"a": 3}, "seeds": [0], "seconds": null, "data": {}}',
     ],
 )
-def test_a_damaged_file_is_one_line(text: str, tmp_path: Path) -> None:
+def test_open_experiment_rejects_a_damaged_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "experiment.json").write_text(text)
     with pytest.raises(
-        SeewhyError, match=r"experiment\.json is damaged \(.*\); restore it, or compare again"
+        SeewhyError,
+        match=r"experiment\.json is damaged \(.*\); restore it, or run the experiment again",
     ) as raised:
         open_experiment(tmp_path)
     assert "\n" not in str(raised.value)
 
 
-def test_a_field_that_is_missing_is_damage(tmp_path: Path) -> None:
-    begun(tmp_path / "e")
+def test_open_experiment_rejects_a_missing_field(tmp_path: Path) -> None:
+    start(tmp_path / "e")
     path = tmp_path / "e" / "experiment.json"
     whole = json.loads(path.read_text())
     for field in ("recipes", "seeds", "seconds", "data"):
@@ -212,17 +226,17 @@ def test_a_field_that_is_missing_is_damage(tmp_path: Path) -> None:
             open_experiment(tmp_path / "e")
 
 
-def test_what_is_no_experiment(tmp_path: Path) -> None:
+def test_open_experiment_rejects_other_directories(tmp_path: Path) -> None:
     with pytest.raises(
         SeewhyError,
-        match=r"is not an experiment \(it holds no experiment\.json\); `seewhy compare` makes one",
+        match=r"is not an experiment \(it has no experiment\.json\); `seewhy compare` makes one",
     ):
         open_experiment(tmp_path)
     with pytest.raises(SeewhyError, match=r"nowhere is not an experiment \(no such directory\)"):
         open_experiment(tmp_path / "nowhere")
 
 
-def test_each_recipe_has_a_directory_of_its_own_whatever_it_is_called(tmp_path: Path) -> None:
+def test_recipe_directories_are_distinct_and_safe(tmp_path: Path) -> None:
     names = [
         "a · b",
         "a-b",
@@ -236,15 +250,15 @@ def test_each_recipe_has_a_directory_of_its_own_whatever_it_is_called(tmp_path: 
         "läuft",
         "sgd:momentum=0.9,nesterov=true",
     ]
-    homes = recipe_directories(tmp_path, {name: Recipe() for name in names})
-    assert list(homes) == names
-    assert len(set(homes.values())) == len(names)
-    for home in homes.values():
-        assert home.parent == tmp_path
-        home.resolve().relative_to(tmp_path.resolve())
-        home.mkdir()  # a file may be called so
-    assert homes["a · b"].name == "01-a-b"
-    assert homes["sgd:momentum=0.9,nesterov=true"].name == "11-sgd-momentum-0.9-nesterov-true"
+    directories = recipe_directories(tmp_path, {name: Recipe() for name in names})
+    assert list(directories) == names
+    assert len(set(directories.values())) == len(names)
+    for directory in directories.values():
+        assert directory.parent == tmp_path
+        directory.resolve().relative_to(tmp_path.resolve())
+        directory.mkdir()  # the name is valid
+    assert directories["a · b"].name == "01-a-b"
+    assert directories["sgd:momentum=0.9,nesterov=true"].name == "11-sgd-momentum-0.9-nesterov-true"
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -256,7 +270,7 @@ def numbers(text: str) -> float:
     return float(text) if text else math.nan
 
 
-def test_tables_hold_the_numbers(make: Make, tmp_path: Path) -> None:
+def test_write_tables_has_all_numbers(make: Make, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     values: dict[str, Any] = {
         name: dict(enumerate(rng.normal(0.5, 0.1, 4).tolist())) for name in ("a", "b · c,d", "once")
@@ -264,7 +278,7 @@ def test_tables_hold_the_numbers(make: Make, tmp_path: Path) -> None:
     values["once"] = {0: 0.3, 1: None, 2: None, 3: None}
     values["never"] = dict.fromkeys(range(4))
     experiment = make(values)
-    write_results(experiment)
+    write_tables(experiment)
     rows = table(tmp_path / "results.csv")
     assert [row["recipe"] for row in rows] == ["a", "b · c,d", "once", "never"]
     assert [int(row["seeds"]) for row in rows] == [4, 4, 1, 0]
@@ -287,13 +301,13 @@ def test_tables_hold_the_numbers(make: Make, tmp_path: Path) -> None:
     assert len(found) == len(expected_rows) == 3 * len(METRICS)
     for line, (metric, pair) in zip(found, expected_rows, strict=True):
         assert (line["metric"], line["better"], line["worse"]) == (metric, pair.better, pair.worse)
-        assert (int(line["seeds"]), line["real"]) == (pair.seeds, str(pair.significant))
-        said = [
+        assert (int(line["seeds"]), line["significant"]) == (pair.seeds, str(pair.significant))
+        row = [
             numbers(line[name])
             for name in ("difference", "low", "high", "p_value", "adjusted_p_value")
         ]
-        assert said == pytest.approx(
-            [pair.difference, *pair.interval, pair.p_value, pair.adjusted], nan_ok=True
+        assert row == pytest.approx(
+            [pair.difference, *pair.interval, pair.p_value, pair.adjusted_p_value], nan_ok=True
         )
 
     curves = table(tmp_path / "curves.csv")
@@ -304,8 +318,8 @@ def test_tables_hold_the_numbers(make: Make, tmp_path: Path) -> None:
         assert {name: float(line[name]) for name in asdict(epoch)} == asdict(epoch)
 
 
-def test_tables_of_an_experiment_that_has_nothing_yet(make: Make, tmp_path: Path) -> None:
-    write_results(make({"a": {0: None}, "b": {0: None}}))
+def test_write_tables_of_unfinished_trials(make: Make, tmp_path: Path) -> None:
+    write_tables(make({"a": {0: None}, "b": {0: None}}))
     assert [row["seeds"] for row in table(tmp_path / "results.csv")] == ["0", "0"]
     assert table(tmp_path / "differences.csv") == table(tmp_path / "curves.csv") == []
     assert (tmp_path / "curves.csv").read_text() == "recipe,seed\n"

@@ -264,8 +264,8 @@ def test_seeds_are_dots_and_blue_is_what_cannot_be_told_from_the_best(experiment
     assert [line.get_markerfacecolor() == "none" for line in dots] == [False, False, True]
     keys = [text.get_text() for text in figure.legends[0].get_texts()]
     assert keys == [
-        "the best, and those that cannot be told from it",
-        "worse than the best, beyond luck",
+        "best, or not significantly different from the best",
+        "significantly worse than the best",
     ]
     names = [text.get_text() for text in axes.texts if "±" not in text.get_text()]
     assert names == ["best", "near", "worse"]
@@ -340,7 +340,7 @@ def test_where_nothing_has_finished_there_is_nothing_to_draw(
     draw: Callable[[Experiment], Figure], experiment_of: Make
 ) -> None:
     with pytest.raises(
-        SeewhyError, match="no training of experiment has finished, so there is nothing to draw"
+        SeewhyError, match="no trial of experiment has finished, so there is nothing to draw"
     ):
         draw(experiment_of({"bad": ["not finite"]}))
 
@@ -351,9 +351,7 @@ def test_what_there_is_not(experiment_of: Make) -> None:
         SeewhyError, match=r"unknown curve 'train_los' \(did you mean 'train_loss'\?\)"
     ):
         recipes_figure(made, "train_los")
-    with pytest.raises(
-        SeewhyError, match=r"unknown axis of a curve 'hours'.*possible: epoch, seconds"
-    ):
+    with pytest.raises(SeewhyError, match=r"unknown x axis 'hours'.*possible: epoch, seconds"):
         recipes_figure(made, by="hours")
     with pytest.raises(SeewhyError, match="unknown metric 'loss'"):
         seeds_figure(made, "loss")

@@ -109,7 +109,9 @@ def test_a_paired_t_test_against_scipy(make: Make) -> None:
         )
         assert row.difference <= 0  # the better one loses less
         assert row.seeds == 5
-    assert [row.adjusted for row in found] == pytest.approx(holm([row.p_value for row in found]))
+    assert [row.adjusted_p_value for row in found] == pytest.approx(
+        holm([row.p_value for row in found])
+    )
     assert [row.p_value for row in found] == sorted(row.p_value for row in found)
 
 
@@ -154,8 +156,8 @@ def test_what_is_better_is_so_on_the_seeds_that_both_finished(make: Make) -> Non
     assert row.difference == pytest.approx((0.02 + 0.019 + 0.021) / 3)
     assert row.interval[0] > 0
     assert summarize(experiment, "accuracy") == (
-        "b has the highest test accuracy: 88.23 ± 0.32% (3 of 5 seeds). That is turned round for a on the seeds that both have "
-        "finished."
+        "b has the highest test accuracy: 88.23 ± 0.32% (3 of 5 seeds). It is significantly worse than a "
+        "on the seeds that both finished."
     )
 
 
@@ -174,7 +176,7 @@ def test_recipes_without_a_seed_in_common_are_not_compared(make: Make) -> None:
     said = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_loss")
     assert (
         said
-        == "a has the lowest test loss: 0.100 (1 of 2 seeds). That is not told from luck over b (no seed in common)."
+        == "a has the lowest test loss: 0.100 (1 of 2 seeds). It is not significantly different from b (no common seed)."
     )
 
 
@@ -186,7 +188,7 @@ def test_training_losses_of_different_tasks_are_said_to_be_so(make: Make) -> Non
     }
     said = summarize(replace(experiment, recipes=recipes), "train_loss")
     assert said.endswith(
-        "over b. But label_smoothing differs, and with that what the training loss is of."
+        "than b. Training losses are not comparable: the recipes differ in label_smoothing."
     )
 
 
@@ -196,7 +198,12 @@ def test_fewer_than_two_shared_seeds_tell_nothing(shared: int, make: Make) -> No
         {"a": {0: 0.1, 1: 0.1, 2: None}, "b": {0: 0.9 if shared else None, 1: None, 2: 0.9}}
     )
     (row,) = pairwise_tests(experiment, "test_loss")
-    assert (row.seeds, row.p_value, row.adjusted, row.significant) == (shared, 1.0, 1.0, False)
+    assert (row.seeds, row.p_value, row.adjusted_p_value, row.significant) == (
+        shared,
+        1.0,
+        1.0,
+        False,
+    )
     assert all(map(math.isnan, row.interval))
     assert math.isnan(row.difference) if shared == 0 else row.difference == pytest.approx(-0.8)
 
@@ -303,30 +310,30 @@ def some(names: str) -> dict[str, dict[int, float]]:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"a": {0: None}}, "No training has finished yet."),
+        ({"a": {0: None}}, "No trial has finished yet."),
         ({"a": {0: 0.9}}, "a has the highest test accuracy: 90.00%."),
         (some("a"), "a has the highest test accuracy: 90.00 ± 1.00%."),
         (
             some("ca"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over c.",
+            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than c.",
         ),
         (
             some("cda"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over all the others.",
+            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than all others.",
         ),
         (
             some("ba"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. That is not told from luck over "
+            "a has the highest test accuracy: 90.00 ± 1.00%. It is not significantly different from "
             f"b (+1.00, {said(some('ba'), 'b')}).",
         ),
         (
             some("bca"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over c, but not told from luck over "
+            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than c, but not significantly different from "
             f"b (+1.00, {said(some('bca'), 'b')}).",
         ),
         (
             FIVE,
-            "a has the highest test accuracy: 90.00 ± 1.00%. That is significant over d and c, but not told from luck over "
+            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than d and c, but not significantly different from "
             f"b (+1.00, {said(FIVE, 'b')}) and e (+1.50, {said(FIVE, 'e')}).",
         ),
     ],
@@ -355,7 +362,7 @@ def test_of_many_that_may_be_as_good_the_closest_are_named(make: Make) -> None:
     }
     sentence = summarize(make(values, "accuracy", images=100_000), "accuracy")
     others = sentence.split(
-        "a has the highest test accuracy: 90.00 ± 1.00%. That is not told from luck over "
+        "a has the highest test accuracy: 90.00 ± 1.00%. It is not significantly different from "
     )[1]
     assert [name for name in "abcdef" if f"{name} (+" in others] == ["b", "c", "d"]
     assert others.endswith(" and 2 others.")
@@ -365,5 +372,5 @@ def test_a_smaller_loss_is_better_in_words_too(make: Make) -> None:
     far = around(0.8, (1, 0, 2))
     said = summarize(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_loss")
     assert said.startswith(
-        "a has the lowest test loss: 0.100 ± 0.010. That is significant over b, but not told from luck over c (-0.010,"
+        "a has the lowest test loss: 0.100 ± 0.010. It is significantly better than b, but not significantly different from c (-0.010,"
     )

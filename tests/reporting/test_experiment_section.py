@@ -17,6 +17,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
+from seewhy.data.dataset import DataOrigin
 from seewhy.experiments.experiment import (
     FILE,
     Experiment,
@@ -205,7 +206,7 @@ def test_unfinished_trials_are_listed_with_the_reason(made: Experiment) -> None:
 @pytest.mark.usefixtures("no_figures")
 def test_section_without_finished_trials_lists_only_the_reasons(experiment_of: Make) -> None:
     section = recipes_section(experiment_of({"bad": ["not finite"], "worse": ["not begun"]}))
-    assert section.finding == "No training has finished yet."
+    assert section.finding == "No trial has finished yet."
     assert "<svg" not in section.html
     assert "<table" not in section.html
     assert section.figures == {}
@@ -251,7 +252,7 @@ class Trained:
         assert run.directory is not None
         recipes = {"adam, crop:1": Recipe(epochs=3), "s g d": Recipe(epochs=3)}
         self.homes = recipe_directories(home, recipes)
-        about = {"name": "bars", "fingerprint": "5" * 32, "load_args": {}}
+        about = DataOrigin("bars", "5" * 32, {}, ("a", "b"), (3, 8, 8), {"train": 9, "test": 6})
         home.mkdir(parents=True)
         write_experiment(Experiment(home, about, recipes, (0, 1), None, (), {}))
         for trial in (
@@ -364,5 +365,5 @@ def test_report_experiment_without_finished_trials(experiment_of: Make, tmp_path
         encoding="utf-8"
     )
     assert "0 of 1 trial finished" in html
-    assert "No training has finished yet." in html
+    assert "No trial has finished yet." in html
     assert not (tmp_path / "figures").exists()

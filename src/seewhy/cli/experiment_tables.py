@@ -57,7 +57,7 @@ def print_experiment(experiment: Experiment) -> None:
         loss = metric_summary(experiment, row.recipe, "train_loss")
         seconds = metric_summary(experiment, row.recipe, "seconds")
         before = [f"{experiment.recipes[row.recipe].lr:.3g}"]
-        megabytes = f"{(experiment.memory(row.recipe) or 0) / 1e6:.1f}"
+        megabytes = f"{(experiment.optimizer_bytes(row.recipe) or 0) / 1e6:.1f}"
         after = [clock(seconds.mean), megabytes, str(len(row.values))]
         measured = [_spread(row, "accuracy"), _spread(loss, "train_loss")]
         rows.add_row(Text(row.recipe), *([*before, *measured, *after] if wide else measured))
@@ -70,7 +70,7 @@ def print_experiment(experiment: Experiment) -> None:
             out.print(summarize(experiment, metric))
     failed = [trial for trial in experiment.trials if trial.result is None]
     for trial in failed:
-        out.print(f"{trial.recipe}, seed {trial.seed} failed: {trial.why_not}", style="red")
+        out.print(f"{trial.recipe}, seed {trial.seed} failed: {trial.unfinished_reason}", style="red")
     if failed:
         total = len(experiment.trials)
         out.print(f"\n{len(failed)} of {counted(total, 'run')} failed. Try again with:")
@@ -81,7 +81,7 @@ def print_experiment(experiment: Experiment) -> None:
 def _spread(row: MetricSummary, name: str) -> str:
     """Mean ± standard deviation with the metric's unit."""
     metric = METRICS[name]
-    text = metric.said(row.mean)
+    text = metric.format(row.mean)
     if not math.isnan(row.std):
-        text += f" ± {metric.said(row.std)}"
+        text += f" ± {metric.format(row.std)}"
     return text + metric.unit.strip()

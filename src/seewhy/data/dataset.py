@@ -94,6 +94,12 @@ class DataOrigin:
     images: Mapping[str, int]  # number of images by split
     skipped: tuple[str, ...] = ()  # unreadable files that were left out
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DataOrigin":
+        """The origin whose `dataclasses.asdict` was written as JSON."""
+        tuples = {name: tuple(values[name]) for name in ("classes", "image_shape", "skipped")}
+        return cls(**{**values, **tuples})
+
 
 def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
     """Hex digest of a data set, from its classes and the digests of its splits."""

@@ -1,4 +1,4 @@
-"""Trainings side by side: recipes that differ, their runs over several seeds, and which differences are real."""
+"""Experiments: recipes trained side by side over several seeds, and tests of their differences."""
 
 import lazy_loader
 

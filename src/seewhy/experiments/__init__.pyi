@@ -10,6 +10,9 @@ from .runner import resume_experiment as resume_experiment
 from .runner import run_experiment as run_experiment
 from .statistics import METRICS as METRICS
 from .statistics import Metric as Metric
+from .statistics import MetricSummary as MetricSummary
+from .statistics import PairwiseTest as PairwiseTest
+from .statistics import metric_summary as metric_summary
 from .statistics import pairwise_tests as pairwise_tests
 from .statistics import rank_recipes as rank_recipes
 from .statistics import summarize as summarize

@@ -1,17 +1,21 @@
-"""A trial: one training of an experiment, as its run directory shows it."""
+"""An experiment and its trials, as their directories show them."""
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seewhy.data.dataset import DataOrigin
 from seewhy.errors import SeewhyError
 from seewhy.files import write_text
 from seewhy.runs.directory import (
+    RECIPE,
+    has_finished,
     read_history,
     read_lr_range_test,
+    read_recipe,
     read_result,
     read_status,
 )
@@ -19,125 +23,128 @@ from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe, as_dict, from_dict
-from seewhy.train.recipes import find_recipe
+
+FILE = "experiment.json"
+SCHEMA_VERSION = 1  # of experiment.json
+
+NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One training of an experiment."""
+    """A run of one recipe of an experiment with one seed."""
 
     recipe: str  # its name in the experiment
     seed: int
-    directory: Path  # an ordinary run directory, once it has begun
+    directory: Path  # run directory; missing until the trial starts
     history: tuple[EpochStats, ...] = ()
-    result: RunResult | None = None  # None where it has not come to its end
-    calibration_error: float = float("nan")  # of the test split, in [0, 1]
-    why_not: str = "not begun"  # why there is no result; empty where there is one
-
-
-def read_trial(recipe: str, seed: int, directory: Path) -> Trial:
-    """The trial in a directory, as far as it has come."""
-    if not (directory / "summary.json").exists():
-        try:
-            history = read_history(directory)
-        except SeewhyError:  # not begun, or ended in the middle of a row: a training that goes on writes its rows anew
-            history = ()
-        return Trial(recipe, seed, directory, history, why_not=_why_not(directory))
-    try:
-        history = read_history(directory)
-        result = read_result(directory)
-    except SeewhyError as error_:
-        why = f"{error_}; remove {directory} and resume, and it is trained again"
-        return Trial(recipe, seed, directory, why_not=why)
-    return Trial(recipe, seed, directory, history, result, result.calibration_error, why_not="")
-
-
-def _why_not(directory: Path) -> str:
-    for home in (
-        directory,
-        directory.parent,
-    ):  # the second says why none of a recipe's trials could begin
-        status, detail = read_status(home)
-        if status == "running":
-            return "not finished"
-        if status:
-            return detail or status
-    return "not begun"
-
-
-FILE = "experiment.json"
-RECIPE = "recipe.toml"  # of one recipe, once nothing about it is open any more
-SCHEMA_VERSION = 1
+    result: RunResult | None = None  # None unless the trial has finished
+    unfinished_reason: str = NOT_STARTED  # empty if the trial has finished
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Recipes that were, or are to be, trained on the same data with the same seeds."""
+    """Recipes that are trained on the same data with the same seeds."""
 
     directory: Path
-    data: Mapping[str, Any]  # name, fingerprint, load_args
-    recipes: Mapping[
-        str, Recipe
-    ]  # by their names in the experiment; an lr of "find" is one that has not been found yet
+    data: DataOrigin
+    recipes: Mapping[str, Recipe]  # by name; the lr is "find" until it has been found
     seeds: tuple[int, ...]
-    seconds: (
-        float | None
-    )  # of training that each recipe's epochs are to take; None where the recipes say how many
-    trials: tuple[Trial, ...]  # of all recipes, then of all seeds
-    range_tests: Mapping[
-        str, LRRangeTest
-    ]  # those that found a learning rate, by the name of the recipe
+    seconds: float | None  # training time of each trial; None if the recipes set the epochs
+    trials: tuple[Trial, ...]  # for each recipe, for each seed
+    range_tests: Mapping[str, LRRangeTest]  # that found the lr, by recipe name
 
     @property
     def finished(self) -> tuple[Trial, ...]:
-        """The trials that came to their end."""
+        """The trials with a result."""
         return tuple(trial for trial in self.trials if trial.result is not None)
 
-    def of(self, name: str) -> tuple[Trial, ...]:
+    def finished_of(self, name: str) -> tuple[Trial, ...]:
         """The finished trials of a recipe."""
         return tuple(trial for trial in self.finished if trial.recipe == name)
 
-    def memory(self, name: str) -> int | None:
-        """Bytes that the optimizers of a recipe remember; None where none of its trials has finished."""
-        return next(
-            (trial.result.optimizer_bytes for trial in self.of(name) if trial.result is not None),
-            None,
-        )
+    def optimizer_bytes(self, name: str) -> int | None:
+        """Size of the optimizer state of a recipe; None if no trial of it has finished."""
+        results = (trial.result for trial in self.finished_of(name))
+        return next((result.optimizer_bytes for result in results if result is not None), None)
 
 
 def open_experiment(directory: str | Path) -> Experiment:
-    """The experiment in a directory, as far as it has come. Raises SeewhyError where there is none."""
+    """Read an experiment, finished or not, from its directory.
+
+    Args:
+        directory: A directory that `run_experiment` wrote.
+
+    Returns:
+        The experiment with all trials, also those that have not started.
+
+    Raises:
+        SeewhyError: The directory is not that of an experiment, or its experiment.json is damaged.
+    """
     directory = Path(directory)
     path = directory / FILE
     if not path.is_file():
-        found = "no such directory" if not directory.exists() else f"it holds no {FILE}"
-        raise SeewhyError(f"{directory} is not an experiment ({found}); `seewhy compare` makes one")
+        reason = "no such directory" if not directory.exists() else f"it has no {FILE}"
+        raise SeewhyError(
+            f"{directory} is not an experiment ({reason}); `seewhy compare` makes one"
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         recipes = {name: from_dict(recipe) for name, recipe in values["recipes"].items()}
-        seeds, seconds, data = tuple(values["seeds"]), values["seconds"], values["data"]
+        seeds, seconds = tuple(values["seeds"]), values["seconds"]
+        data = DataOrigin.from_dict(values["data"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SeewhyError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it, or compare again"
+            f"{path} is damaged ({type(error).__name__}: {error}); "
+            "restore it, or run the experiment again"
         ) from error
-    homes = recipe_directories(directory, recipes)
+    directories = recipe_directories(directory, recipes)
     recipes |= {
-        name: find_recipe(home / RECIPE) for name, home in homes.items() if (home / RECIPE).exists()
+        name: read_recipe(path) for name, path in directories.items() if (path / RECIPE).exists()
     }
-    trials = [
-        read_trial(name, seed, homes[name] / f"seed-{seed}") for name in recipes for seed in seeds
-    ]
-    tests = {
-        name: test for name, home in homes.items() if (test := read_lr_range_test(home)) is not None
-    }
-    return Experiment(directory, data, recipes, seeds, seconds, tuple(trials), tests)
+    trials = tuple(
+        read_trial(name, seed, directories[name] / trial_name(seed))
+        for name in recipes
+        for seed in seeds
+    )
+    tests = {name: read_lr_range_test(path) for name, path in directories.items()}
+    range_tests = {name: test for name, test in tests.items() if test is not None}
+    return Experiment(directory, data, recipes, seeds, seconds, trials, range_tests)
+
+
+def read_trial(recipe: str, seed: int, directory: Path) -> Trial:
+    """Read a trial, finished or not, from its run directory."""
+    if not has_finished(directory):
+        try:
+            history = read_history(directory)
+        except SeewhyError:  # not started, or killed while it wrote a row
+            history = ()
+        reason = _unfinished_reason(directory)
+        return Trial(recipe, seed, directory, history, unfinished_reason=reason)
+    try:
+        history, result = read_history(directory), read_result(directory)
+    except SeewhyError as error:
+        reason = f"{error}; to run the trial again, remove {directory} and resume"
+        return Trial(recipe, seed, directory, unfinished_reason=reason)
+    return Trial(recipe, seed, directory, history, result, unfinished_reason="")
+
+
+def _unfinished_reason(directory: Path) -> str:
+    # the parent has a status if the recipe could not be prepared, so that no trial could start
+    for path in (directory, directory.parent):
+        status, detail = read_status(path)
+        if status == "running":
+            return "not finished"
+        if status:
+            return detail or status
+    return NOT_STARTED
 
 
 def write_experiment(experiment: Experiment) -> None:
-    """Write what the experiment is; its trials write themselves."""
-    values = {
+    """Write experiment.json, which has everything but the trials."""
+    values: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "data": experiment.data,
+        "data": asdict(experiment.data),
         "seeds": experiment.seeds,
         "seconds": experiment.seconds,
         "recipes": {name: as_dict(recipe) for name, recipe in experiment.recipes.items()},
@@ -146,6 +153,11 @@ def write_experiment(experiment: Experiment) -> None:
 
 
 def recipe_directories(directory: Path, recipes: Mapping[str, Recipe]) -> dict[str, Path]:
-    """The directory of each recipe's trials: its place and its name, as far as a file may be called so."""
-    plain = {name: re.sub(r"[^\w.+-]+", "-", name).strip("-")[:80] for name in recipes}
-    return {name: directory / f"{place:02}-{plain[name]}" for place, name in enumerate(recipes, 1)}
+    """The directory of each recipe: its number, and its name in the characters of file names."""
+    safe = {name: re.sub(r"[^\w.+-]+", "-", name).strip("-")[:80] for name in recipes}
+    return {name: directory / f"{number:02}-{safe[name]}" for number, name in enumerate(recipes, 1)}
+
+
+def trial_name(seed: int) -> str:
+    """The name of a trial's directory in that of its recipe."""
+    return f"seed-{seed}"

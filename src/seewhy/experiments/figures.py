@@ -1,4 +1,4 @@
-"""Recipes side by side: their curves, each the mean over its seeds, and what every seed came to."""
+"""Figures of an experiment: curves of each recipe over its seeds, and the metrics of every seed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from seewhy.errors import SeewhyError, lookup
-from seewhy.experiments.experiment import Experiment
+from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.experiments.statistics import (
     METRICS,
     Metric,
@@ -25,34 +25,17 @@ from seewhy.experiments.statistics import (
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from seewhy.figures.text import text_height, text_width, truncate
 
-_COLORS = (
-    BLUE,
-    VERMILION,
-    GREEN,
-    PURPLE,
-    ORANGE,
-    "black",
-    SKY,
-    "#767676",
-)  # no yellow, which is lost on white
-_LINES = (
-    "-",
-    "--",
-    "-.",
-    (0, (1, 1.2)),
-    (0, (6, 1.5)),
-    (0, (4, 1.2, 1, 1.2, 1, 1.2)),
-    (0, (2, 1)),
-    "-",
-)
+# yellow would be invisible on white
+_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "black", SKY, "#767676")
+_DASHES = ((1, 1.2), (6, 1.5), (4, 1.2, 1, 1.2, 1, 1.2), (2, 1))
+_LINES = ("-", "--", "-.", *((0, dashes) for dashes in _DASHES), "-")
 _MARKERS = "os^DvPXp"
-MOST_RECIPES = len(_COLORS)  # that can be told apart
-MOST_ROWS = 30  # of recipes below one another
-_STEEP = (
-    20.0  # from the smallest to the largest loss, from which on a linear axis hides the small ones
-)
-_NAME = 1.15  # inches, of a name at the end of its line
+MOST_RECIPES = len(_COLORS)  # with lines that can be distinguished
+MOST_ROWS = 30  # recipes in seeds_figure
+_LOG_RATIO = 20.0  # of the largest to the smallest loss, for a logarithmic axis
+_NAME_WIDTH = 1.15  # inches, for a name at the end of its line
 _GRAY = "0.35"
+_BUTT = {"solid_capstyle": "butt"}
 
 Array = NDArray[np.float64]
 Points = Sequence[tuple[float, float]]
@@ -60,128 +43,139 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """What an epoch is measured by, in the words of an axis."""
+    """A quantity of each epoch, with its texts in figures."""
 
-    title: str  # {} stands for the split that is evaluated
+    title: str  # {} is replaced by the evaluated split
     label: str
     scale: float = 1.0
 
 
-# By the field of EpochStats.
 CURVES: dict[str, Curve] = {
     "train_loss": Curve("Training loss", "cross entropy"),
     "train_accuracy": Curve("Training accuracy", "accuracy [%]", 100),
     "eval_loss": Curve("{} loss", "cross entropy"),
     "eval_accuracy": Curve("{} accuracy", "accuracy [%]", 100),
 }
-ALONG = {
-    "epoch": "epoch",
-    "seconds": "seconds of training",
-}  # what a curve goes along, by the field of EpochStats
+X_AXES = {"epoch": "epoch", "seconds": "seconds of training"}
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """One recipe over its seeds: the mean with the smallest and largest value at each x, all (K,) float64."""
+    """Mean and range of a recipe over its seeds."""
 
-    x: Array
+    x: Array  # (K,) float64, as are all
     mean: Array
     low: Array
     high: Array
 
 
 def recipes_figure(experiment: Experiment, metric: str = "train_loss", by: str = "epoch") -> Figure:
-    """A metric of CURVES by "epoch" or "seconds": of each recipe the mean over its finished seeds, and their range as a band.
+    """The curve of each recipe: mean over its finished seeds as a line, their range as a band.
 
-    Of more than 8 recipes those with the highest test accuracy. By second each seed's curve is interpolated, as far as all seeds
-    of the recipe reach. Raises SeewhyError where no training has finished.
+    By seconds, the curves of the seeds are interpolated up to the end of the fastest. Of more than
+    8 recipes, those with the highest test accuracy are shown.
+
+    Args:
+        experiment: The experiment.
+        metric: An entry of CURVES.
+        by: "epoch" or "seconds", the x axis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        SeewhyError: No trial has finished, or `metric` or `by` is unknown.
     """
     shown = shown_recipes(experiment)
     with mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 9.5}):
         figure = Figure(figsize=(4.4, 3.1), layout="constrained")
         axes = figure.subplots()
         lines = _plot(axes, experiment, shown, metric, by)
-        title = (
-            f"{_called(experiment, metric)} by {by.removesuffix('s')}: {_over(experiment, shown)}"
-        )
+        title = f"{_title(experiment, metric, by)}: {_coverage(experiment, shown)}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=9.5)
-        if not _named_at_their_ends(figure, axes, lines):
-            _legend(figure, lines)
+        if not _label_lines(figure, axes, lines):
+            _add_legend(figure, lines)
     return figure
 
 
 def experiment_figure(experiment: Experiment) -> Figure:
-    """Training loss and held-out accuracy, by epoch and by second, of each recipe as in `recipes_figure`."""
+    """Training loss and evaluation accuracy of each recipe, by epoch and by second.
+
+    Lines and bands are those of `recipes_figure`. Raises SeewhyError if no trial has finished.
+    """
     shown = shown_recipes(experiment)
     with mpl.rc_context({**STYLE, "axes.titlesize": 10}):
         figure = Figure(figsize=(10, 6.4), layout="constrained")
         grid = figure.subplots(2, 2, sharey="row")
         for row, metric in zip(grid, ("train_loss", "eval_accuracy"), strict=True):
-            for axes, by in zip(row, ALONG, strict=True):
+            for axes, by in zip(row, X_AXES, strict=True):
                 lines = _plot(axes, experiment, shown, metric, by)
-                axes.set_title(
-                    f"{_called(experiment, metric)} by {by.removesuffix('s')}", loc="left"
-                )
+                axes.set_title(_title(experiment, metric, by), loc="left")
             row[1].set_ylabel("")
         recipes = "1 recipe" if len(shown) == 1 else f"{len(shown)} recipes"
-        heading = f"{recipes} on {experiment.data['name']}, {_over(experiment, shown)}"
+        heading = f"{recipes} on {experiment.data.name}, {_coverage(experiment, shown)}"
         figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
-        _legend(figure, lines)
+        _add_legend(figure, lines)
     return figure
 
 
 def seeds_figure(experiment: Experiment, metric: str = "accuracy") -> Figure:
-    """A metric of METRICS: of each recipe, the best on top, every seed as a dot, the mean and its 95% interval.
+    """Every seed of each recipe as a dot, with the mean and its 95% interval, best recipe on top.
 
-    Filled and blue are the best and those that cannot be told from it, open and gray those that are worse beyond luck. An arrow
-    stands for a recipe that is far off; of more than 30 the best are shown. Raises SeewhyError where no training has finished.
+    Blue, filled dots mark the best recipe and those not significantly different from it; gray, open
+    dots mark significantly worse ones. An arrow stands for a recipe outside the axis. Of more than
+    30 recipes the best are shown.
+
+    Args:
+        experiment: The experiment.
+        metric: An entry of METRICS.
+
+    Returns:
+        The figure.
+
+    Raises:
+        SeewhyError: No trial has finished, or `metric` is unknown.
     """
     about = lookup(METRICS, metric, "metric")
-    _check(experiment)
+    _check_finished(experiment)
     ranked = rank_recipes(experiment, metric)
     rows, best = ranked[:MOST_ROWS], ranked[0].recipe
-    worse = {
-        row.worse
-        for row in pairwise_tests(experiment, metric)
-        if row.better == best and row.significant
-    }
+    tests = pairwise_tests(experiment, metric)
+    worse = {test.worse for test in tests if test.better == best and test.significant}
     with mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 9.5}):
         figure = Figure(figsize=(4.4, 1.15 + 0.36 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        left, right = _limits(rows, about)
-        axes.set_xlim(left, right)
-        for place, row in enumerate(rows):
-            _plot_seeds(axes, place, row, about, row.recipe not in worse)
+        axes.set_xlim(*_x_limits(rows, about))
+        for y, row in enumerate(rows):
+            _plot_seeds(axes, y, row, about, row.recipe not in worse)
         axes.set_ylim(len(rows) - 0.55, -0.75)
         axes.set_yticks([])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"{about.title}{f' [{about.unit.strip()}]' if about.unit else ''}")
-        of = f"\nthe {len(rows)} best of {len(ranked)} recipes" if len(rows) < len(ranked) else ""
-        said = (
-            "Every seed, the mean and its 95% interval"
-            if any(len(row.values) > 1 for row in rows)
-            else "One seed of each"
-        )
-        axes.set_title(f"{said}{of}", loc="left")
-        keys = [_key("the best, and those that cannot be told from it", True)]
-        keys += [_key("worse than the best, beyond luck", False)] if worse else []
+        several = any(len(row.values) > 1 for row in rows)
+        title = "Every seed, the mean and its 95% interval" if several else "One seed per recipe"
+        if len(rows) < len(ranked):
+            title += f"\nthe {len(rows)} best of {len(ranked)} recipes"
+        axes.set_title(title, loc="left")
+        keys = [_key("best, or not significantly different from the best", True)]
+        keys += [_key("significantly worse than the best", False)] if worse else []
         if len(ranked) > 1:
             figure.legend(handles=keys, loc="outside lower left", frameon=False, ncols=1)
     return figure
 
 
 def shown_recipes(experiment: Experiment) -> tuple[str, ...]:
-    """The recipes that figures show, in the experiment's order: up to 8, those with the highest test accuracy."""
-    _check(experiment)
+    """Names of the recipes in figures: up to 8, those with the highest test accuracy."""
+    _check_finished(experiment)
     best = [row.recipe for row in rank_recipes(experiment, "accuracy")][:MOST_RECIPES]
     return tuple(name for name in experiment.recipes if name in best)
 
 
 def band(curves: Sequence[Points]) -> Band:
-    """The curves of several seeds, each of (x, y) in ascending x, on common x: all that any of them has, where all reach.
+    """Mean and range of curves of (x, y) in ascending x, at every x within all of them.
 
-    Where they share no x, as those of a single epoch, the means of their last points.
+    If no x is common to them, as for a single epoch, a band of one point: the means of their ends.
     """
     arrays = [np.array(curve, dtype=np.float64) for curve in curves]
     start, end = max(array[0, 0] for array in arrays), min(array[-1, 0] for array in arrays)
@@ -196,68 +190,59 @@ def band(curves: Sequence[Points]) -> Band:
 
 
 def bands(experiment: Experiment, shown: Sequence[str], metric: str, by: str) -> dict[str, Band]:
-    """The band of each recipe that was measured at all; a metric of CURVES, along an entry of ALONG."""
-    lookup(ALONG, by, "axis of a curve")
+    """The band of each recipe with values; `metric` is an entry of CURVES, `by` one of X_AXES."""
+    lookup(X_AXES, by, "x axis")
     scale = lookup(CURVES, metric, "curve").scale
-    found = {}
-    for name in shown:
-        curves = [
-            [
-                (getattr(row, by), scale * getattr(row, metric))
-                for row in trial.history
-                if getattr(row, metric) is not None
-            ]
-            for trial in experiment.of(name)
-        ]
-        if measured := [curve for curve in curves if curve]:
-            found[name] = band(measured)
-    return found
+
+    def points(trial: Trial) -> list[tuple[float, float]]:
+        values = [(getattr(row, by), getattr(row, metric)) for row in trial.history]
+        return [(x, scale * y) for x, y in values if y is not None]
+
+    curves = {name: list(map(points, experiment.finished_of(name))) for name in shown}
+    return {name: band(list(filter(None, each))) for name, each in curves.items() if any(each)}
 
 
-def _check(experiment: Experiment) -> None:
+def _check_finished(experiment: Experiment) -> None:
     if not experiment.finished:
         raise SeewhyError(
-            f"no training of {experiment.directory} has finished, so there is nothing to draw; resume it"
+            f"no trial of {experiment.directory} has finished, so there is nothing to draw; "
+            "resume it"
         )
 
 
 def _plot(
     axes: Axes, experiment: Experiment, shown: Sequence[str], metric: str, by: str
 ) -> dict[str, Line2D]:
-    """A line and a band for each recipe; its color, line and marker are the same in every figure of the experiment."""
-    found = bands(experiment, shown, metric, by)
-    places = list(experiment.recipes) if len(experiment.recipes) <= MOST_RECIPES else list(shown)
+    """A line and a band per recipe, in the same style in every figure of the experiment."""
+    by_recipe = bands(experiment, shown, metric, by)
+    numbered = list(experiment.recipes) if len(experiment.recipes) <= MOST_RECIPES else list(shown)
     lines = {}
-    for name, curve in found.items():
-        place = places.index(name)
-        look = {"color": _COLORS[place], "linestyle": _LINES[place], "marker": _MARKERS[place]}
-        some = (
-            (place / 100, 0.12) if len(curve.x) > 8 else None
-        )  # of the markers, so far apart as shares of the axes
-        (lines[name],) = axes.plot(
-            curve.x, curve.mean, **look, markersize=4, linewidth=1.6, markevery=some, zorder=3
-        )
+    for name, curve in by_recipe.items():
+        index = numbered.index(name)
+        color = _COLORS[index]
+        style = {"color": color, "linestyle": _LINES[index], "marker": _MARKERS[index]}
+        # offset and distance of the markers, as fractions of the axes
+        markevery = (index / 100, 0.12) if len(curve.x) > 8 else None
+        style |= {"markersize": 4, "linewidth": 1.6, "markevery": markevery}
+        (lines[name],) = axes.plot(curve.x, curve.mean, **style, zorder=3)
         if len(curve.x) > 1:
-            axes.fill_between(
-                curve.x, curve.low, curve.high, color=_COLORS[place], alpha=0.15, linewidth=0
-            )
+            axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
         else:
-            axes.vlines(curve.x, curve.low, curve.high, color=_COLORS[place], linewidth=1)
-    axes.set_xlabel(ALONG[by])
+            axes.vlines(curve.x, curve.low, curve.high, color=color, linewidth=1)
+    axes.set_xlabel(X_AXES[by])
     axes.set_ylabel(CURVES[metric].label)
-    axes.set_xlim(
-        0, 1.02 * max((curve.x[-1] for curve in found.values()), default=0) or 1
-    )  # a clock may not have moved
-    _scale(axes, list(found.values()), metric)
+    end = max((curve.x[-1] for curve in by_recipe.values()), default=0)
+    axes.set_xlim(0, 1.02 * end or 1)  # a coarse clock may show 0 seconds
+    _scale_y(axes, list(by_recipe.values()), metric)
     return lines
 
 
-def _scale(axes: Axes, found: Sequence[Band], metric: str) -> None:
-    """A loss from 0, or on a logarithmic axis where it falls far; an accuracy as it comes."""
-    if not metric.endswith("loss") or not found:
+def _scale_y(axes: Axes, curves: Sequence[Band], metric: str) -> None:
+    """A loss starts at 0, or has a logarithmic axis if it falls far."""
+    if not metric.endswith("loss") or not curves:
         return
-    low, high = min(curve.low.min() for curve in found), max(curve.high.max() for curve in found)
-    if 0 < low * _STEEP < high:
+    low, high = min(curve.low.min() for curve in curves), max(curve.high.max() for curve in curves)
+    if 0 < low * _LOG_RATIO < high:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -266,61 +251,53 @@ def _scale(axes: Axes, found: Sequence[Band], metric: str) -> None:
     axes.set_ylim(0, 1.05 * high)
 
 
-def _called(experiment: Experiment, metric: str) -> str:
-    """The title of a metric; the split that is evaluated while training is the validation split where there is one."""
-    validated = any(
-        trial.result is not None and trial.result.selected_on == "validation"
-        for trial in experiment.finished
-    )
-    return CURVES[metric].title.format("Validation" if validated else "Test")
+def _title(experiment: Experiment, metric: str, by: str) -> str:
+    """The title of a curve; the evaluated split is the validation split if there is one."""
+    results = [trial.result for trial in experiment.finished if trial.result is not None]
+    validated = any(result.selected_on == "validation" for result in results)
+    title = CURVES[metric].title.format("Validation" if validated else "Test")
+    return f"{title} by {by.removesuffix('s')}"
 
 
-def _over(experiment: Experiment, shown: Sequence[str]) -> str:
-    """What lines and bands are, and which recipes are shown where it is not all that have finished."""
-    seeds = max(len(experiment.of(name)) for name in shown)
-    finished = sum(bool(experiment.of(name)) for name in experiment.recipes)
-    of = (
-        ""
-        if len(shown) == finished
-        else f"\nthe {len(shown)} of {finished} recipes with the highest test accuracy"
-    )
-    return ("one seed" if seeds == 1 else f"mean and range of {seeds} seeds") + of
+def _coverage(experiment: Experiment, shown: Sequence[str]) -> str:
+    """What lines and bands are, and which recipes are shown if not all finished ones are."""
+    seeds = max(len(experiment.finished_of(name)) for name in shown)
+    text = "one seed" if seeds == 1 else f"mean and range of {seeds} seeds"
+    finished = sum(bool(experiment.finished_of(name)) for name in experiment.recipes)
+    if len(shown) < finished:
+        text += f"\nthe {len(shown)} of {finished} recipes with the highest test accuracy"
+    return text
 
 
-def _named_at_their_ends(figure: Figure, axes: Axes, lines: Mapping[str, Line2D]) -> bool:
-    """Write the names to the right of where the lines end; False, and nothing written, where they would not fit there."""
+def _label_lines(figure: Figure, axes: Axes, lines: Mapping[str, Line2D]) -> bool:
+    """Write the names at the ends of the lines; False, and nothing written, if they do not fit."""
     ends = {name: line.get_xydata()[-1] for name, line in lines.items()}
-    if any(
-        text_width(name) > _NAME or end[0] < 0.9 * axes.get_xlim()[1] for name, end in ends.items()
-    ):
+    right = 0.9 * axes.get_xlim()[1]
+    if any(text_width(name) > _NAME_WIDTH or end[0] < right for name, end in ends.items()):
         return False
-    figure.draw_without_rendering()  # which gives the axes their size
+    figure.draw_without_rendering()  # sets the size of the axes
     heights = sorted(axes.transData.transform(end)[1] / figure.dpi for end in ends.values())
     if any(above - below < text_height(1) for below, above in pairwise(heights)):
         return False
     for name, (_, y) in ends.items():
         axes.annotate(
-            truncate(name, _NAME),
+            truncate(name, _NAME_WIDTH),
             (1, y),
             xycoords=axes.get_yaxis_transform(),
             xytext=(3, 0),
-            **_BESIDE,
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
         )
     return True
 
 
-_BESIDE = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
-
-
-def _legend(figure: Figure, lines: Mapping[str, Line2D]) -> None:
-    """Names and lines beneath the figure, which grows by as much where it is a small one."""
+def _add_legend(figure: Figure, lines: Mapping[str, Line2D]) -> None:
+    """A legend below the axes; a small figure grows to make room for it."""
     width = figure.get_figwidth() - 0.2
-    size, beside = (
-        float(mpl.rcParams["font.size"]),
-        0.75,
-    )  # inches that a line takes beside its name
-    names = [truncate(name, width - beside) for name in lines]
-    widest = max(map(text_width, names), default=0) + beside
+    size, handle = float(mpl.rcParams["font.size"]), 0.75  # points; inches of a line before a name
+    names = [truncate(name, width - handle) for name in lines]
+    widest = max(map(text_width, names), default=0) + handle
     columns = min(len(names), max(1, int(width / widest))) or 1
     rows = math.ceil(len(names) / columns)
     if figure.get_figwidth() < 6:
@@ -336,22 +313,18 @@ def _legend(figure: Figure, lines: Mapping[str, Line2D]) -> None:
     )
 
 
-def _limits(rows: Sequence[MetricSummary], about: Metric) -> tuple[float, float]:
-    """Of the axis: all recipes, or those near the better half where others are so far off that its differences would be lost."""
+def _x_limits(rows: Sequence[MetricSummary], about: Metric) -> tuple[float, float]:
+    """Limits for all recipes, without those so far off that the others would look equal."""
 
-    def ends(some: Sequence[MetricSummary]) -> tuple[float, float]:
-        shown = [
-            about.scale * x
-            for row in some
-            for x in (*row.values, *row.interval)
-            if not math.isnan(x)
-        ]
-        return min(shown), max(shown)
+    def extent(subset: Sequence[MetricSummary]) -> tuple[float, float]:
+        values = [about.scale * x for row in subset for x in (*row.values, *row.interval)]
+        values = [x for x in values if not math.isnan(x)]
+        return min(values), max(values)
 
-    low, high = ends(rows[: max(2, math.ceil(len(rows) / 2))])
+    low, high = extent(rows[: max(2, math.ceil(len(rows) / 2))])
     reach = 1.5 * (high - low)
-    near = ends([row for row in rows if low - reach <= about.scale * row.mean <= high + reach])
-    low, high = ends(rows)
+    near = extent([row for row in rows if low - reach <= about.scale * row.mean <= high + reach])
+    low, high = extent(rows)
     if 0 < 2.5 * (near[1] - near[0]) < high - low:
         low, high = near
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
@@ -359,62 +332,35 @@ def _limits(rows: Sequence[MetricSummary], about: Metric) -> tuple[float, float]
     return max(low - margin, -margin / 2), min(high + margin, top)
 
 
-def _plot_seeds(axes: Axes, place: int, row: MetricSummary, about: Metric, near: bool) -> None:
-    """The name of a recipe, below it its seeds, or an arrow to where they are, and what they come to at the right."""
-    color, values, mean = (
-        BLUE if near else _GRAY,
-        [about.scale * value for value in row.values],
-        about.scale * row.mean,
-    )
-    beside = axes.get_yaxis_transform()
+def _plot_seeds(axes: Axes, y: int, row: MetricSummary, about: Metric, is_best: bool) -> None:
+    """Name, seeds (or an arrow toward them), mean and spread of a recipe."""
+    color = BLUE if is_best else _GRAY
+    values, mean = [about.scale * value for value in row.values], about.scale * row.mean
+    transform = axes.get_yaxis_transform()
     left, right = axes.get_xlim()
     if left <= mean <= right:
         if len(values) > 1:
-            axes.plot(
-                [about.scale * end for end in row.interval],
-                [place, place],
-                color=color,
-                linewidth=5,
-                alpha=0.3,
-                **_BUTT,
-            )
-        axes.plot([mean, mean], [place - 0.17, place + 0.17], color=color, linewidth=1.8, **_BUTT)
-        axes.plot(
-            values,
-            [place] * len(values),
-            "o",
-            color=color,
-            markerfacecolor=color if near else "none",
-            markersize=4.5,
-        )
+            interval = [about.scale * end for end in row.interval]
+            axes.plot(interval, [y, y], color=color, linewidth=5, alpha=0.3, **_BUTT)
+        axes.plot([mean, mean], [y - 0.17, y + 0.17], color=color, linewidth=1.8, **_BUTT)
+        face = color if is_best else "none"
+        dots = {"color": color, "markerfacecolor": face, "markersize": 4.5}
+        axes.plot(values, [y] * len(values), "o", **dots)
     else:
-        axes.plot(
-            [float(mean > right)],
-            [place],
-            ">" if mean > right else "<",
-            color=color,
-            transform=beside,
-            clip_on=False,
-        )
+        is_right = mean > right
+        arrow = ">" if is_right else "<"
+        axes.plot([float(is_right)], [y], arrow, color=color, transform=transform, clip_on=False)
+    weight = "bold" if y == 0 else None
     name = truncate(row.recipe, 3.2)
-    axes.text(
-        0, place - 0.24, name, transform=beside, va="bottom", weight="bold" if place == 0 else None
-    )
-    spread = "" if math.isnan(row.std) else f" ± {about.said(row.std)}"
-    axes.text(1.03, place, f"{about.said(row.mean)}{spread}", transform=beside, va="center")
+    axes.text(0, y - 0.24, name, transform=transform, va="bottom", weight=weight)
+    spread = "" if math.isnan(row.std) else f" ± {about.format(row.std)}"
+    text = f"{about.format(row.mean)}{spread}"
+    axes.text(1.03, y, text, transform=transform, va="center")
 
 
-_BUTT = {"solid_capstyle": "butt"}
-
-
-def _key(words: str, near: bool) -> Line2D:
-    color = BLUE if near else _GRAY
-    return Line2D(
-        [],
-        [],
-        linestyle="",
-        marker="o",
-        color=color,
-        markerfacecolor=color if near else "none",
-        label=words,
-    )
+def _key(label: str, is_best: bool) -> Line2D:
+    """A legend entry of seeds_figure."""
+    color = BLUE if is_best else _GRAY
+    face = color if is_best else "none"
+    style = {"linestyle": "", "marker": "o", "color": color, "markerfacecolor": face}
+    return Line2D([], [], label=label, **style)

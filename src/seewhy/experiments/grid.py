@@ -1,4 +1,4 @@
-"""Recipes that differ from one another in some fields."""
+"""Grids of recipes: every combination of some values of some fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -13,34 +13,55 @@ FIELDS = {field.name: field.type for field in fields(Recipe) if field.name not i
 
 
 def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, Recipe]:
-    """A recipe for each combination of the values in `vary`, by a name that tells them apart.
+    """A recipe for each combination of values.
 
-    Where the optimizer varies and the learning rate is not in `vary`, it is "find": each gets the rate that a range test finds.
-    Raises SeewhyError for a field that there is not, for values that it rejects, and for equal ones.
+    If the optimizer varies and `vary` has no lr, the lr is "find": a range test finds it for each
+    recipe.
+
+    Args:
+        recipe: Sets the fields that do not vary.
+        vary: Values of each field that varies, by its name. A field with a single value is set.
+
+    Returns:
+        Recipes by a name made of the values that vary, in the order of nested loops.
+
+    Raises:
+        SeewhyError: A field does not exist or cannot vary, a value does not fit it, or two recipes
+            are equal.
     """
     for field, values in vary.items():
-        _check(field, values)
+        _check_field(field)
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise SeewhyError(f"{field} must vary over a list of values, found {values!r}")
     if "optimizer" in vary and "lr" not in vary:
         recipe = replace(recipe, lr="find")
     varied = [field for field, values in vary.items() if len(values) > 1]
     recipes: dict[str, Recipe] = {}
-    for values in product(*vary.values()):
-        changed = replace(recipe, **dict(zip(vary, values, strict=True)))
-        name = " · ".join(_said(field, getattr(changed, field)) for field in varied) or recipe.name
+    for combination in product(*vary.values()):
+        changed = replace(recipe, **dict(zip(vary, combination, strict=True)))
+        parts = [_name_value(field, getattr(changed, field)) for field in varied]
+        name = " · ".join(parts) or recipe.name
         if name in recipes:
-            raise SeewhyError(f"{name} is given twice; a comparison needs each value once")
+            raise SeewhyError(f"{name} is given twice; give each value once")
         check_recipe(changed)
         recipes[name] = changed
     return recipes
 
 
 def parse_vary(options: Sequence[Sequence[str]]) -> dict[str, list[Any]]:
-    """The values of fields from the command line, as in `[("lr", "0.1", "0.2"), ("augment", "crop:4 flip", "none")]`.
+    """Values by field, from the command line.
 
-    Spaces separate the entries of a list; `none` is the empty list.
+    Args:
+        options: A field and its values each, such as `["optimizer", "sgd:momentum=0.9", "adam"]`
+            or `["augment", "crop:4 flip", "none"]`: spaces separate the entries of a list, and
+            `none` is the empty list.
+
+    Returns:
+        Values of the type of each field. A value that does not fit stays text, which `recipe_grid`
+        rejects.
 
     Raises:
-        SeewhyError: If a field has no values, is unknown, or is given twice.
+        SeewhyError: A field has no values, does not exist, cannot vary, or occurs twice.
     """
     vary: dict[str, list[Any]] = {}
     for words in options:
@@ -49,33 +70,27 @@ def parse_vary(options: Sequence[Sequence[str]]) -> dict[str, list[Any]]:
                 "--vary needs a field and its values, as in --vary optimizer sgd adam, "
                 f"found {' '.join(words)!r}"
             )
-        field = words[0].replace("-", "_")
+        field = words[0].strip().replace("-", "_")
         if field in vary:
             raise SeewhyError(f"{field} varies twice; give all its values to one --vary")
-        _known(field)
-        vary[field] = [_value(field, word.strip()) for word in words[1:]]
+        _check_field(field)
+        vary[field] = [_parse_value(field, word.strip()) for word in words[1:]]
     return vary
 
 
-def _known(field: str) -> None:
+def _check_field(field: str) -> None:
     if field == "seed":
         raise SeewhyError(
-            "the seed does not vary by itself: every recipe is trained with the same ones, see --seeds"
+            "seed cannot vary: all recipes are trained with the same seeds, see --seeds"
         )
     if field not in FIELDS:
         raise SeewhyError(
-            f"unknown recipe field {field!r}{did_you_mean(field, FIELDS)}; possible: {', '.join(FIELDS)}"
+            f"unknown recipe field {field!r}{did_you_mean(field, FIELDS)}; "
+            f"possible: {', '.join(FIELDS)}"
         )
 
 
-def _check(field: str, values: Sequence[Any]) -> None:
-    _known(field)
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise SeewhyError(f"{field} varies over a list of values, found {values!r}")
-
-
-def _value(field: str, text: str) -> Any:
-    """`text` as the field's type has it; what does not fit stays text, which the recipe then rejects."""
+def _parse_value(field: str, text: str) -> Any:
     kind = FIELDS[field]
     if get_origin(kind) is tuple:
         return () if text == "none" else tuple(text.split())
@@ -89,14 +104,11 @@ def _value(field: str, text: str) -> Any:
     return text
 
 
-def _said(field: str, value: Any) -> str:
-    """A value in a name: words speak for themselves, numbers need their field's."""
+def _name_value(field: str, value: Any) -> str:
+    """A value as part of a recipe's name; numbers need the name of their field."""
     if isinstance(value, tuple):
-        return " ".join(str(step) for step in value) or f"no {field}"
+        return " ".join(map(str, value)) or f"no {field}"
     if isinstance(value, str) and value != "find":
         return value
-    return (
-        f"{field}={value:g}"
-        if isinstance(value, float) and float(f"{value:g}") == value
-        else f"{field}={value}"
-    )
+    is_short = isinstance(value, float) and float(f"{value:g}") == value
+    return f"{field}={value:g}" if is_short else f"{field}={value}"

@@ -1,4 +1,4 @@
-"""Where the trainings of an experiment run."""
+"""Trials in parallel: in processes of this machine, or on a Dask cluster."""
 
 import multiprocessing
 import os
@@ -8,102 +8,138 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from seewhy.errors import SeewhyError, Terminated, lookup
+
+Backend = Literal["processes", "dask"]
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """Where the runs of an experiment are trained.
+    """Where and how many trials run at a time.
 
     Raises:
         SeewhyError: If a value is out of range.
     """
 
     jobs: int = 0
-    """Runs at a time (0: one per core, or one on a GPU)."""
-    backend: Literal["processes", "dask", "ray"] = "processes"
-    """Processes, or a cluster with shared files at DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."""
+    """Trials at a time (0: one per core, or one on a GPU)."""
+    backend: Backend = "processes"
+    """Processes, or a Dask cluster with shared files at DASK_SCHEDULER_ADDRESS."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.jobs, int) or self.jobs < 0:
             raise SeewhyError(f"jobs must be 0 or more, found {self.jobs}")
-        lookup(dict.fromkeys(("processes", "dask", "ray")), self.backend, "back end")
+        lookup(dict.fromkeys(get_args(Backend)), self.backend, "backend")
         if self.jobs and self.backend != "processes":
             raise SeewhyError(
-                f"jobs are of this machine's processes; {self.backend} runs as many as its workers have room for"
+                f"jobs is the number of processes of this machine, found jobs={self.jobs} with "
+                f"backend={self.backend}; leave jobs out, the cluster has its own workers"
             )
 
 
 class WorkerDied(Exception):
-    """A process, or a cluster, is no longer there; what it had not finished is not done."""
+    """A worker process or a cluster ended before its tasks did."""
 
 
-class Interrupted:
-    """What a task returns that was interrupted, and has kept what it had."""
+class _Interrupted:
+    """What a task returns after an interrupt."""
+
+
+def number_of_jobs(parallel: Parallel, tasks: int) -> int:
+    """Processes to start for a number of tasks; -1 on a cluster, which has its own workers."""
+    if parallel.backend != "processes":
+        return -1
+    import joblib
+
+    from seewhy.train.device import find_device
+
+    cores = joblib.cpu_count() if find_device(parallel.device).type == "cpu" else 1
+    return max(1, min(tasks, parallel.jobs or cores))
 
 
 def run_parallel(
-    task: Callable[..., Any], each: Sequence[tuple[Any, ...]], shared: Any, backend: str, jobs: int
+    task: Callable[..., Any],
+    argument_lists: Sequence[tuple[Any, ...]],
+    shared: Any,
+    backend: Backend,
+    jobs: int,
 ) -> Iterator[Any]:
-    """What `task(*arguments, shared)` returns for each, as soon as it does.
+    """Run tasks in parallel.
 
-    Ctrl-C or SIGTERM asks the tasks that are running to stop, begins no others, and ends in KeyboardInterrupt when they have; a
-    second one does not wait. Raises WorkerDied where a process dies, and SeewhyError where there is no such cluster.
+    Ctrl-C or SIGTERM interrupts the running tasks, waits for them, and ends in KeyboardInterrupt.
+    A second one does not wait.
+
+    Args:
+        task: Called as `task(*arguments, shared)`.
+        argument_lists: The arguments of each task.
+        shared: The last argument of every task.
+        backend: "processes" or "dask".
+        jobs: Number of processes; see `number_of_jobs`.
+
+    Yields:
+        The result of each task when it is done, in any order.
+
+    Raises:
+        WorkerDied: A process died, or the cluster failed.
+        SeewhyError: The cluster cannot be reached.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM.
     """
-    if not each:
+    if not argument_lists:
         return
-    import joblib  # here, so that the command line starts without it
+    import joblib
 
-    with _connected(backend) as (name, unordered), _stoppable() as stopping:
+    with _connected(backend) as joblib_backend, _stoppable() as stopping:
         calls = (
-            joblib.delayed(_interruptible)(task, *arguments, shared)
-            for arguments in each
+            joblib.delayed(_catch_interrupt)(task, *arguments, shared)
+            for arguments in argument_lists
             if not stopping.is_set()
         )
-        with joblib.parallel_config(
-            name, n_jobs=jobs
-        ):  # Parallel by itself knows no name of a cluster
+        # parallel_config, because Parallel(backend=…) does not know the names of clusters
+        with joblib.parallel_config(joblib_backend, n_jobs=jobs):
             parallel = joblib.Parallel(
-                return_as="generator_unordered" if unordered else "list",
-                batch_size=1,
-                pre_dispatch="n_jobs",
+                return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
             )
         try:
             for result in parallel(calls):
-                if isinstance(result, Interrupted):
+                if isinstance(result, _Interrupted):
                     stopping.set()
                 else:
                     yield result
         except BrokenProcessPool as error:
-            if not stopping.is_set():  # else it was idle, and ended at once
+            if not stopping.is_set():  # else an idle process, which SIGTERM ends at once
                 raise WorkerDied(
-                    "a worker process died, out of memory or killed (fewer --jobs need less)"
+                    "a worker process died (out of memory, or killed); use fewer --jobs"
                 ) from error
         except Exception as error:
             if backend == "processes" or isinstance(error, SeewhyError):
                 raise
             raise WorkerDied(
-                f"the {backend} cluster failed ({type(error).__name__}: {error})"
+                f"the {backend} cluster failed ({type(error).__name__}: {error}); restart it"
             ) from error
         if stopping.is_set():
             raise KeyboardInterrupt
 
 
-def _interruptible(task: Callable[..., Any], *arguments: Any) -> Any:
+def _catch_interrupt(task: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return task(*arguments)
     except KeyboardInterrupt:
-        return Interrupted()
+        return _Interrupted()
 
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set; worker processes are told, and a second signal does not wait for them."""
-    stopping, received = threading.Event(), []
+    """Yield an event that Ctrl-C and SIGTERM set; they are passed on to the worker processes.
+
+    A second signal raises KeyboardInterrupt at once. After SIGTERM, KeyboardInterrupt becomes
+    Terminated.
+    """
+    stopping = threading.Event()
+    received: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         received.append(number)
@@ -114,10 +150,10 @@ def _stoppable() -> Iterator[threading.Event]:
             with suppress(OSError, TypeError):
                 os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
 
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # it may not set handlers
         yield stopping
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopping
     except KeyboardInterrupt:
@@ -125,35 +161,29 @@ def _stoppable() -> Iterator[threading.Event]:
             raise Terminated from None
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def _connected(backend: str) -> Iterator[tuple[str, bool]]:
-    """Connect a back end; yield its name in joblib, and whether it gives results as they come."""
+def _connected(backend: Backend) -> Iterator[str]:
+    """Connect to the cluster, if `backend` is one, and yield joblib's name of the backend."""
     if backend == "processes":
-        yield "loky", True
+        yield "loky"
         return
     try:
-        if backend == "ray":
-            from ray.util.joblib import register_ray
-
-            register_ray()
-            yield "ray", False
-            return
         from distributed import Client
     except ImportError:
-        package = "ray" if backend == "ray" else "distributed"
         raise SeewhyError(
-            f"--backend {backend} needs the package {package}; `pip install {package}`"
+            "--backend dask needs the package distributed; `pip install distributed`"
         ) from None
     try:
         client = Client(set_as_default=True)
     except OSError as error:
-        where = os.environ.get("DASK_SCHEDULER_ADDRESS", "this machine")
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS", "this machine")
         raise SeewhyError(
-            f"no dask scheduler answers at {where} ({error}); start one, or set DASK_SCHEDULER_ADDRESS"
+            f"no Dask scheduler answers at {address} ({error}); "
+            "start one, or set DASK_SCHEDULER_ADDRESS"
         ) from error
     with client:
-        yield "dask", True
+        yield "dask"

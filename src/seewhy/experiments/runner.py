@@ -1,4 +1,4 @@
-"""`compare_recipes`: the trials of an experiment, fanned out over the processes of a machine or over a cluster."""
+"""`run_experiment` and `resume_experiment`: prepare the recipes, run the trials."""
 
 import os
 import shutil
@@ -10,35 +10,39 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from seewhy.data.augment import AUGMENTATIONS
-from seewhy.data.dataset import Dataset
-from seewhy.data.sources import SOURCES, check_dataset, load
+from seewhy.data.dataset import DataOrigin, Dataset
+from seewhy.data.sources import SOURCES, check_dataset, load, reload_data
 from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import (
-    RECIPE,
     Experiment,
     Trial,
     open_experiment,
     read_trial,
     recipe_directories,
+    trial_name,
     write_experiment,
 )
-from seewhy.experiments.parallel import Parallel, WorkerDied, run_parallel
-from seewhy.experiments.tables import write_results
+from seewhy.experiments.parallel import Parallel, WorkerDied, number_of_jobs, run_parallel
+from seewhy.experiments.tables import write_tables
 from seewhy.files import make_directory, write_text
 from seewhy.models.registry import MODELS
 from seewhy.models.tta import TTA
 from seewhy.progress import note
 from seewhy.runs.checkpoint import CheckpointPolicy, newest_checkpoint
 from seewhy.runs.directory import (
+    CHECKPOINTS,
+    RECIPE,
+    STATUS,
     DirectoryLocked,
     check_empty,
+    has_finished,
     lock_directory,
     read_lr_range_test,
+    read_recipe,
     read_status,
     write_lr_range_test,
+    write_recipe,
     write_status,
 )
 from seewhy.runs.lr_search import images_per_second, resolve_lr
@@ -46,14 +50,14 @@ from seewhy.runs.training import fit, resume
 from seewhy.train.device import find_device
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.plan import check_recipe
-from seewhy.train.recipe import Recipe, to_toml
-from seewhy.train.recipes import find_recipe
+from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import SCHEDULES
 
-TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
-ONE_AT_A_TIME = (
-    threading.Lock()
-)  # in a process: a worker of dask has several threads, which share the random generators
+TRACEBACK = "traceback.txt"  # of an error that is not a SeewhyError
+
+_TABLES: tuple[dict[str, Any], ...] = (AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA)
+# The threads of a Dask worker share the random generators, so only one of them trains at a time.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def run_experiment(
@@ -62,297 +66,337 @@ def run_experiment(
     directory: str | Path,
     seeds: int = 5,
     seconds: float | None = None,
-    fan_out: Parallel | None = None,
+    parallel: Parallel | None = None,
     quiet: bool = False,
 ) -> Experiment:
-    """Train every recipe with the same seeds, each training in a run directory of its own below `directory`.
+    """Train several recipes on the same data with the same seeds.
 
-    `seewhy.grid` makes recipes that differ in some fields. A learning rate of "find" is found once for all seeds of a recipe.
-    `seconds` sets the epochs of each recipe, so that all train as long; otherwise their epochs do. A training that fails costs
-    the others nothing, and an interrupted comparison goes on with `resume_comparison`. Raises SeewhyError where nothing can be
-    compared, and where a process dies.
+    A trial that fails does not stop the others. An interrupted experiment can be resumed.
+
+    Args:
+        recipes: Recipes by a name for each (see `seewhy.experiments.recipe_grid`). An lr of "find"
+            is found once and shared by all seeds.
+        data: Data to train and test on.
+        directory: Directory to write; must be empty or missing. Each trial has a run directory in
+            it.
+        seeds: Number of trials of each recipe. Their seeds count up from the smallest seed of the
+            recipes.
+        seconds: Training time of each trial: the speed of each recipe is measured, and its epochs
+            are set. By default the recipes set their epochs.
+        parallel: Where and how many trials run at the same time.
+        quiet: Show nothing.
+
+    Returns:
+        The experiment with all trials.
+
+    Raises:
+        SeewhyError: A recipe cannot be trained in an experiment, an argument is out of range,
+            `directory` is not empty, or a worker process died.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the running trials have stopped.
     """
-    recipes, directory, fan_out = dict(recipes), Path(directory), fan_out or Parallel()
-    for recipe in recipes.values():
-        check_recipe(recipe)
-    _check(recipes, seeds, seconds, fan_out)
+    recipes, directory, parallel = dict(recipes), Path(directory), parallel or Parallel()
+    _check(recipes, seeds, seconds, parallel)
     check_empty(directory)
-    data = _as_loaded(check_dataset(data))
-    first = min(recipe.seed for recipe in recipes.values())
-    about = {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "load_args": dict(data.load_args),
-    }
-    experiment = Experiment(
-        directory, about, recipes, tuple(range(first, first + seeds)), seconds, (), {}
+    data = _with_valid_load_args(check_dataset(data))
+    first_seed = min(recipe.seed for recipe in recipes.values())
+    seed_range = tuple(range(first_seed, first_seed + seeds))
+    trials = tuple(
+        Trial(name, seed, path / trial_name(seed))
+        for name, path in recipe_directories(directory, recipes).items()
+        for seed in seed_range
     )
+    experiment = Experiment(directory, data.origin, recipes, seed_range, seconds, trials, {})
     make_directory(directory)
     write_experiment(experiment)
-    return _finished(experiment, data, fan_out, quiet)
+    return _run(experiment, data, parallel, quiet)
 
 
 def resume_experiment(
     directory: str | Path,
     data: Dataset | None = None,
-    fan_out: Parallel | None = None,
+    parallel: Parallel | None = None,
     quiet: bool = False,
 ) -> Experiment:
-    """Go on with an experiment: what has finished stays, what was interrupted goes on, what failed is tried again.
+    """Resume an experiment.
 
-    `data` is needed only where it was made in memory. Raises as `compare_recipes` does.
+    Finished trials are kept, interrupted ones are resumed, and failed ones are tried again.
+
+    Args:
+        directory: Directory of the experiment.
+        data: The data of the experiment; needed only if it was made in memory.
+        parallel: Where and how many trials run at the same time.
+        quiet: Show nothing.
+
+    Returns:
+        The experiment with all trials.
+
+    Raises:
+        SeewhyError: The directory is not that of an experiment, `data` is not its data, or a
+            worker process died.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the running trials have stopped.
     """
-    experiment, fan_out = open_experiment(directory), fan_out or Parallel()
-    _check(experiment.recipes, len(experiment.seeds), None, fan_out)
-    if data is None:
-        if not experiment.data["load_args"]:
-            raise SeewhyError(
-                f"{experiment.data['name']} was made in memory; give resume_comparison() the data of {directory}"
-            )
-        data = load(**experiment.data["load_args"])
-    data = check_dataset(data)
-    if data.fingerprint != experiment.data["fingerprint"]:
-        raise SeewhyError(f"{data.name} is not the data of {directory}: its fingerprint differs")
-    return _finished(experiment, data, fan_out, quiet)
+    experiment, parallel = open_experiment(directory), parallel or Parallel()
+    _check(experiment.recipes, len(experiment.seeds), None, parallel)
+    return _run(experiment, reload_data(experiment.data, data), parallel, quiet)
 
 
-def _as_loaded(data: Dataset) -> Dataset:
-    """The data, no longer said to be loaded where it is not what loading gives: a data set may be changed after that."""
+def _with_valid_load_args(data: Dataset) -> Dataset:
+    """The data; without its load_args if it has been changed since it was loaded."""
     if not data.load_args:
         return data
-    content, loaded = (
-        check_dataset(replace(data, fingerprint="")),
-        load(**data.load_args, quiet=True),
-    )
-    if content.fingerprint in (
-        loaded.fingerprint,
-        check_dataset(replace(loaded, fingerprint="")).fingerprint,
-    ):
-        return data
+    loaded = load(**data.load_args, quiet=True)
+    content = check_dataset(replace(data, fingerprint=""))
+    loaded_content = check_dataset(replace(loaded, fingerprint=""))
+    if content.fingerprint == loaded_content.fingerprint:
+        return replace(data, fingerprint=loaded.fingerprint)
     return replace(content, load_args={})
 
 
 def _check(
-    recipes: Mapping[str, Recipe], seeds: int, seconds: float | None, fan_out: Parallel
+    recipes: Mapping[str, Recipe], seeds: int, seconds: float | None, parallel: Parallel
 ) -> None:
-    """Raise SeewhyError for what cannot be compared, before anything is written."""
+    """Raise SeewhyError if the recipes cannot be trained in an experiment."""
     if not recipes:
-        raise SeewhyError("there is no recipe to train")
+        raise SeewhyError("no recipes to train; give at least one")
     if not isinstance(seeds, int) or seeds < 1:
         raise SeewhyError(f"seeds must be at least 1, found {seeds}")
     if seconds is not None and not seconds > 0:
         raise SeewhyError(f"seconds must be more than 0, found {seconds:g}")
     if seconds is not None and len({recipe.epochs for recipe in recipes.values()}) > 1:
         raise SeewhyError(
-            "seconds set the epochs of every recipe, so these cannot differ from recipe to recipe too"
+            "seconds sets the epochs of each recipe, so the recipes cannot differ in epochs; "
+            "leave out one of the two"
         )
     for name, recipe in recipes.items():
         if not isinstance(recipe, Recipe):
             raise SeewhyError(
-                f"{name!r} must be a Recipe, as in RECIPES or made by grid(), found {recipe!r}"
+                f"{name!r} must be a Recipe, as in RECIPES or from recipe_grid(), found {recipe!r}"
             )
         if any(callable(step) for step in recipe.augment):
             raise SeewhyError(
-                f"{name}: an experiment keeps recipes as text; give the augmentation a name in AUGMENTATIONS"
+                f"{name}: an experiment writes recipes as text; "
+                "add the augmentation function to AUGMENTATIONS and use its name"
             )
-        replace(recipe, seed=recipe.seed + seeds - 1)
+        replace(recipe, seed=recipe.seed + seeds - 1)  # the largest seed must be valid
+        check_recipe(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SeewhyError(
-            "a comparison starts its own processes, see --jobs; start it without torchrun"
+            "an experiment starts its own processes (see --jobs); start it without torchrun"
         )
-    if fan_out.backend == "processes":
-        find_device(fan_out.device)
-
-
-def _finished(experiment: Experiment, data: Dataset, fan_out: Parallel, quiet: bool) -> Experiment:
-    """Prepare the recipes, run the trials, and write what comes of it."""
-    directory = (
-        experiment.directory.absolute()
-    )  # worker processes that live on may have begun in another directory
-    homes = recipe_directories(directory, experiment.recipes)
-    sent = (
-        None if data.load_args else data
-    )  # what can be loaded is loaded from its cache, and memory is shared
-    work = _Work(sent, dict(data.load_args), fan_out.device, experiment.seconds, _additions())
-    missing = [trial for trial in open_experiment(directory).trials if trial.result is None]
-    jobs = _jobs(
-        fan_out, len(missing)
-    )  # for both: a recipe's speed is to be measured as it will be trained
-    try:
-        unfixed = [
-            (name, experiment.recipes[name], home)
-            for name, home in homes.items()
-            if not (home / RECIPE).exists()
-        ]
-        for name in run_parallel(_prepare, unfixed, work, fan_out.backend, jobs):
-            note(_prepared_line(name, homes[name]), quiet)
-        ready = open_experiment(directory).recipes
-        left = [trial for trial in missing if (homes[trial.recipe] / RECIPE).exists()]
-        left.sort(
-            key=lambda trial: trial.seed
-        )  # so that an interruption leaves every recipe as many seeds
-        tasks = [(replace(ready[trial.recipe], seed=trial.seed), trial) for trial in left]
-        for done, trial in enumerate(run_parallel(_try, tasks, work, fan_out.backend, jobs), 1):
-            note(
-                f"{done} of {len(left)}: {_line(read_trial(trial.recipe, trial.seed, trial.directory))}",
-                quiet,
-            )
-    except WorkerDied as error:
-        raise SeewhyError(f"{error}. {_kept(experiment)}") from error
-    except KeyboardInterrupt as interruption:
-        write_results(open_experiment(experiment.directory))
-        raise type(interruption)(f"Interrupted. {_kept(experiment)}") from None
-    finished = open_experiment(experiment.directory)
-    write_results(finished)
-    return finished
-
-
-def _kept(experiment: Experiment) -> str:
-    done = len(open_experiment(experiment.directory).finished)
-    total = len(experiment.recipes) * len(experiment.seeds)
-    return (
-        f"{done} of {total} runs have finished. Resume with: seewhy resume {experiment.directory}"
-    )
-
-
-def _jobs(fan_out: Parallel, most: int) -> int:
-    """Trainings at a time, in processes of this machine; what a cluster has room for, it knows."""
-    if fan_out.backend != "processes":
-        return -1
-    cores = joblib.cpu_count() if find_device(fan_out.device).type == "cpu" else 1
-    return max(1, min(most, fan_out.jobs or cores))
+    if parallel.backend == "processes":
+        find_device(parallel.device)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What all tasks share, sent to where they run."""
+class _Shared:
+    """What all tasks share, sent to the workers."""
 
-    data: Dataset | None
-    load_args: Mapping[str, Any]
+    origin: DataOrigin
+    data: Dataset | None  # None if it can be loaded: from the cache, so that memory is shared
     device: str
     seconds: float | None
     additions: Sequence[
         Mapping[str, Any]
-    ]  # to each of TABLES: a new process knows the built-in entries only
+    ]  # to each of _TABLES; a new process has the built-in ones
 
-    def loaded(self) -> Dataset:
-        """The data, after the tables know everything."""
-        for table, more in zip(TABLES, self.additions, strict=True):
-            table.update(more)
-        return load(**self.load_args, quiet=True) if self.data is None else self.data
+    def load_data(self) -> Dataset:
+        """The data, after the additions to the tables."""
+        for table, added in zip(_TABLES, self.additions, strict=True):
+            table.update(added)
+        return reload_data(self.origin, self.data)
 
 
-def _additions() -> list[dict[str, Any]]:
+def _run(experiment: Experiment, data: Dataset, parallel: Parallel, quiet: bool) -> Experiment:
+    """Prepare the recipes, run the trials without a result, and write the tables."""
+    shared = _Shared(
+        data.origin,
+        None if data.load_args else data,
+        parallel.device,
+        experiment.seconds,
+        _table_additions(),
+    )
+    unfinished = len(experiment.trials) - len(experiment.finished)
+    # also for the preparation, which must measure the speed that trials will have
+    jobs = number_of_jobs(parallel, unfinished)
+    try:
+        experiment = _prepare_recipes(experiment, shared, parallel, jobs, quiet)
+        experiment = _run_trials(experiment, shared, parallel, jobs, quiet)
+    except WorkerDied as error:
+        raise SeewhyError(
+            f"{error}. {_resume_text(open_experiment(experiment.directory))}"
+        ) from error
+    except KeyboardInterrupt as interrupt:
+        experiment = open_experiment(experiment.directory)
+        write_tables(experiment)
+        raise type(interrupt)(f"Interrupted. {_resume_text(experiment)}") from None
+    write_tables(experiment)
+    return experiment
+
+
+def _resume_text(experiment: Experiment) -> str:
+    count = f"{len(experiment.finished)} of {len(experiment.trials)} trials"
+    return f"{count} have finished and are kept. Resume with: seewhy resume {experiment.directory}"
+
+
+def _table_additions() -> list[dict[str, Any]]:
+    """The entries of _TABLES from outside seewhy."""
     return [
-        {name: entry for name, entry in table.items() if not _built_in(entry)} for table in TABLES
+        {name: entry for name, entry in table.items() if not _is_built_in(entry)}
+        for table in _TABLES
     ]
 
 
-def _built_in(entry: object) -> bool:
-    return (
-        str(getattr(getattr(entry, "func", entry), "__module__", "")).partition(".")[0] == "seewhy"
-    )
+def _is_built_in(entry: object) -> bool:
+    function = getattr(entry, "func", entry)  # of a functools.partial
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "seewhy"
 
 
-def _prepare(name: str, recipe: Recipe, home: Path, work: _Work) -> str:
-    """Fix what is still open of a recipe, the same for all seeds, and write it down."""
-    make_directory(home)
+def _absolute_directories(experiment: Experiment) -> dict[str, Path]:
+    """Directories of the recipes; absolute, because workers may have another working directory."""
+    return recipe_directories(experiment.directory.absolute(), experiment.recipes)
+
+
+# Preparing recipes
+
+
+def _prepare_recipes(
+    experiment: Experiment, shared: _Shared, parallel: Parallel, jobs: int, quiet: bool
+) -> Experiment:
+    """Find the learning rate and the epochs of the recipes that lack them."""
+    directories = _absolute_directories(experiment)
+    recipes, range_tests = dict(experiment.recipes), dict(experiment.range_tests)
+    tasks = [
+        (name, recipes[name], path)
+        for name, path in directories.items()
+        if not (path / RECIPE).exists()
+    ]
+    for name in run_parallel(_prepare, tasks, shared, parallel.backend, jobs):
+        path = directories[name]
+        if not (path / RECIPE).exists():
+            note(f"{name}: {read_status(path).detail}", quiet)
+            continue
+        recipe, test = read_recipe(path), read_lr_range_test(path)
+        recipes[name] = recipe
+        if test is not None:
+            range_tests[name] = test
+        warning = f"; {test.warning}" if test is not None and test.warning else ""
+        note(f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs{warning}", quiet)
+    return replace(experiment, recipes=recipes, range_tests=range_tests)
+
+
+def _prepare(name: str, recipe: Recipe, directory: Path, shared: _Shared) -> str:
+    """Write the recipe that all seeds share into its directory."""
 
     def prepare() -> None:
-        with lock_directory(home):
-            if not (home / RECIPE).exists():
-                write_text(home / RECIPE, to_toml(_fixed(recipe, home, work)))
-                (home / "status.json").unlink(missing_ok=True)
+        with lock_directory(directory):
+            if not (directory / RECIPE).exists():
+                write_recipe(directory, _complete(recipe, directory, shared))
+                (directory / STATUS).unlink(missing_ok=True)
 
-    _noting_failure(home, prepare)
+    make_directory(directory)
+    _record_failure(directory, prepare)
     return name
 
 
-def _fixed(recipe: Recipe, home: Path, work: _Work) -> Recipe:
-    """The recipe with its learning rate found and its epochs set, where that was asked for."""
+def _complete(recipe: Recipe, directory: Path, shared: _Shared) -> Recipe:
+    """The recipe with its learning rate found, and with epochs for the training time."""
     if recipe.needs_lr:
-        recipe, test = resolve_lr(recipe, work.loaded(), work.device)
+        recipe, test = resolve_lr(recipe, shared.load_data(), shared.device)
         assert test is not None
-        write_lr_range_test(home, test)
-    if work.seconds is not None:
-        data = work.loaded()
-        recipe = replace(
-            recipe,
-            epochs=work.seconds * images_per_second(recipe, data, work.device) / len(data.train),
-        )
+        write_lr_range_test(directory, test)
+    if shared.seconds is not None:
+        data = shared.load_data()
+        images = shared.seconds * images_per_second(recipe, data, shared.device)
+        recipe = replace(recipe, epochs=images / len(data.train))
     return recipe
 
 
-def _try(recipe: Recipe, trial: Trial, work: _Work) -> Trial:
-    """One training, from its start or from its last checkpoint."""
-    home = trial.directory
+# Running trials
 
-    def train() -> None:
-        with lock_directory(home):
-            if (home / "summary.json").exists():
+
+def _run_trials(
+    experiment: Experiment, shared: _Shared, parallel: Parallel, jobs: int, quiet: bool
+) -> Experiment:
+    """Run the unfinished trials of the prepared recipes."""
+    directories = _absolute_directories(experiment)
+    trials = {(trial.recipe, trial.seed): trial for trial in experiment.trials}
+    tasks = []
+    for trial in experiment.trials:
+        path = directories[trial.recipe]
+        if trial.result is None and (path / RECIPE).exists():
+            recipe = replace(experiment.recipes[trial.recipe], seed=trial.seed)
+            tasks.append((trial.recipe, recipe, path / trial_name(trial.seed)))
+        elif trial.result is None:  # the preparation has failed
+            trials[trial.recipe, trial.seed] = read_trial(trial.recipe, trial.seed, trial.directory)
+    # seed by seed, so that an interruption leaves as many seeds of each recipe
+    tasks.sort(key=lambda task: task[1].seed)
+    for done, trial in enumerate(
+        run_parallel(_run_trial, tasks, shared, parallel.backend, jobs), 1
+    ):
+        key = trial.recipe, trial.seed
+        trials[key] = replace(trial, directory=trials[key].directory)
+        note(f"{done} of {len(tasks)}: {_summary_line(trial)}", quiet)
+    return replace(experiment, trials=tuple(trials.values()))
+
+
+def _run_trial(name: str, recipe: Recipe, directory: Path, shared: _Shared) -> Trial:
+    """Run a trial from its start or its last checkpoint; the trial without a result if it fails."""
+
+    def run() -> None:
+        with lock_directory(directory):
+            if has_finished(directory):
                 return
-            data = work.loaded()
-            if _has_checkpoint(home):
-                resume(home, data, work.device, quiet=True)
+            data = shared.load_data()
+            if _has_checkpoint(directory):
+                resume(directory, data, shared.device, quiet=True)
                 return
-            _put_aside(home)
-            fit(recipe, data, home, work.device, quiet=True, checkpoint=CheckpointPolicy())
+            _clear(directory)
+            fit(recipe, data, directory, shared.device, quiet=True, checkpoint=CheckpointPolicy())
 
-    _noting_failure(home, train)
-    return trial
+    _record_failure(directory, run)
+    return read_trial(name, recipe.seed, directory)
 
 
-def _put_aside(home: Path) -> None:
-    """Make room for a training anew: what holds no checkpoint is removed, and what does, though it cannot be read, renamed."""
-    if any((home / "checkpoints").glob("*.pt")):
-        number = next(
-            number
-            for number in count(1)
-            if not home.with_name(f"{home.name}.damaged-{number}").exists()
-        )
-        home.rename(home.with_name(f"{home.name}.damaged-{number}"))
+def _clear(directory: Path) -> None:
+    """Remove the directory, or rename it if it has checkpoints, which are damaged."""
+    if any((directory / CHECKPOINTS).glob("*.pt")):
+        names = (directory.with_name(f"{directory.name}.damaged-{i}") for i in count(1))
+        directory.rename(next(path for path in names if not path.exists()))
     else:
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _has_checkpoint(home: Path) -> bool:
-    """Whether there is one that is whole: a process may have been killed while it wrote its first."""
+def _has_checkpoint(directory: Path) -> bool:
+    """Whether there is an undamaged checkpoint."""
     try:
-        newest_checkpoint(home / "checkpoints")
+        newest_checkpoint(directory / CHECKPOINTS)
     except SeewhyError:
         return False
     return True
 
 
-def _noting_failure(home: Path, work: Callable[[], None]) -> None:
-    """Let what goes wrong be seen in status.json of `home`, and all else go on."""
+def _record_failure(directory: Path, work: Callable[[], None]) -> None:
+    """Call `work`, and write an error into status.json instead of raising it."""
     try:
-        with ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME:
             work()
-        (home / "traceback.txt").unlink(missing_ok=True)
-    except DirectoryLocked as error:  # as the workers of a killed comparison may for a while
+        (directory / TRACEBACK).unlink(missing_ok=True)
+    except (
+        DirectoryLocked
+    ) as error:  # by a worker of a killed experiment, which runs on for a while
         note(str(error), quiet=False)
     except Exception as error:
-        make_directory(home)
+        make_directory(directory)
+        detail = str(error)
         if not isinstance(error, SeewhyError):
-            write_text(home / "traceback.txt", traceback.format_exc())
-        write_status(
-            home,
-            "failed",
-            str(error) if isinstance(error, SeewhyError) else f"{type(error).__name__}: {error}",
-        )
+            detail = f"{type(error).__name__}: {error}"
+            write_text(directory / TRACEBACK, traceback.format_exc())
+        write_status(directory, "failed", detail)
 
 
-def _prepared_line(name: str, home: Path) -> str:
-    if not (home / RECIPE).exists():
-        return f"{name}: {read_status(home)[1]}"
-    recipe = find_recipe(home / RECIPE)
-    found = read_lr_range_test(home)
-    doubt = f"; {found.warning}" if found is not None and found.warning else ""
-    return f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs{doubt}"
-
-
-def _line(trial: Trial) -> str:
+def _summary_line(trial: Trial) -> str:
+    title = f"{trial.recipe}, seed {trial.seed}"
     if trial.result is None:
-        return f"{trial.recipe}, seed {trial.seed}: {trial.why_not}"
-    return f"{trial.recipe}, seed {trial.seed}: {100 * trial.result.accuracy:.2f}% in {trial.result.train_seconds:,.0f} s"
+        return f"{title}: {trial.unfinished_reason}"
+    result = trial.result
+    return f"{title}: {100 * result.accuracy:.2f}% in {result.train_seconds:,.0f} s"

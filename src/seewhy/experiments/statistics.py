@@ -1,4 +1,4 @@
-"""What an experiment measured: mean and spread over seeds, and which differences between recipes are real."""
+"""Metrics of an experiment: mean and spread over seeds, and tests of the differences of recipes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,70 +9,73 @@ from statistics import fmean, stdev
 from scipy.stats import t as student
 
 from seewhy.diagnosis.statistics import holm
+from seewhy.errors import lookup
 from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.runs.result import RunResult
 
-CLOSEST = 3  # recipes that a sentence names
-LOSS_FIELDS = (
-    "augment",
-    "class_weights",
-    "l1",
-    "label_smoothing",
-    "resolution",
-)  # that change what is minimized
-LEVEL = 0.05  # of significance, of all comparisons together
+LEVEL = 0.05  # of significance, for all pairs of a metric together
+MOST_NAMED = 3  # recipes in a sentence
+# Fields that change the training loss itself, so that its values are not comparable.
+LOSS_FIELDS = ("augment", "class_weights", "l1", "label_smoothing", "resolution")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a trial came to."""
+    """A number that a finished trial has."""
 
     title: str
-    of: Callable[[Trial, RunResult], float]
+    measure: Callable[[Trial, RunResult], float]  # of a trial and its result
     higher_is_better: bool = False
-    unit: str = ""
-    scale: float = 1.0  # from the number to its unit
+    unit: str = ""  # appended to a number: "%", " s"
+    scale: float = 1.0  # factor from the number to its unit
     digits: int = 3
-    resolution: Callable[[RunResult], float] = lambda result: (
-        0.0
-    )  # the smallest step between two values
+    resolution: Callable[[RunResult], float] = lambda result: 0.0  # smallest possible difference
 
-    def said(self, value: float, sign: str = "") -> str:
-        """A value with as many digits as make sense, without its unit."""
+    def format(self, value: float, sign: str = "") -> str:
+        """A value in the unit, which is left out; `sign` "+" shows the sign of positive values."""
         return f"{self.scale * value:{sign},.{self.digits}f}"
 
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """One metric of one recipe over its seeds."""
+    """A metric of one recipe over its seeds."""
 
     recipe: str
     values: tuple[float, ...]  # of the finished trials
     mean: float
-    std: float  # of the sample; nan for fewer than two
-    interval: tuple[float, float]  # 95%, Student's t; nan for fewer than two
+    std: float  # of the sample; nan for fewer than two values
+    interval: tuple[float, float]  # 95%, Student's t; nan for fewer than two values
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """How much better one recipe is than another, paired over the seeds that both finished."""
+    """The difference of two recipes in a metric, paired over the seeds that both finished."""
 
     better: str
     worse: str
     seeds: int
-    difference: float  # mean of better minus worse over those seeds; negative where smaller is better; nan for none
-    interval: tuple[float, float]  # 95% of this difference alone
-    p_value: float  # two-sided paired t-test
-    adjusted: float  # by Holm's method, for all pairs of the metric
+    difference: float  # mean of better minus worse; negative if lower is better; nan for no seeds
+    interval: tuple[float, float]  # 95%, not corrected for the number of pairs
+    p_value: float  # of a two-sided paired t-test
+    adjusted_p_value: float  # corrected for all pairs of the metric (Holm 1979)
 
     @property
     def significant(self) -> bool:
-        """Whether luck explains it at most once in twenty experiments, all pairs taken together."""
-        return self.adjusted < LEVEL
+        """Whether the adjusted p-value is below 0.05."""
+        return self.adjusted_p_value < LEVEL
 
 
 def metric_summary(experiment: Experiment, name: str, metric: str) -> MetricSummary:
-    """A metric of METRICS, of the recipe of that name in an experiment."""
+    """Mean, standard deviation and 95% interval of a metric over the seeds of a recipe.
+
+    Args:
+        experiment: The experiment.
+        name: Name of the recipe in the experiment.
+        metric: An entry of METRICS.
+
+    Returns:
+        The summary; nan where too few trials have finished.
+    """
     values = tuple(_values(experiment, name, metric).values())
     mean = fmean(values) if values else math.nan
     if len(values) < 2:
@@ -83,122 +86,126 @@ def metric_summary(experiment: Experiment, name: str, metric: str) -> MetricSumm
 
 
 def rank_recipes(experiment: Experiment, metric: str) -> list[MetricSummary]:
-    """The recipes that have a finished trial, the best mean first."""
-    found = [
-        metric_summary(experiment, name, metric)
-        for name in experiment.recipes
-        if _values(experiment, name, metric)
-    ]
-    return sorted(found, key=lambda row: row.mean, reverse=METRICS[metric].higher_is_better)
+    """Summaries of the recipes with a finished trial, by a metric of METRICS, best mean first."""
+    summaries = [metric_summary(experiment, name, metric) for name in experiment.recipes]
+    reverse = lookup(METRICS, metric, "metric").higher_is_better
+    return sorted((s for s in summaries if s.values), key=lambda s: s.mean, reverse=reverse)
 
 
 def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
-    """Every pair of recipes, the better one first, those with the smallest p first.
+    """Test the difference of each pair of recipes.
 
-    Trials of one seed begin with the same weights and see the same images in the same order, so they are compared in pairs. The
-    p-values are of a paired t-test and corrected for the number of pairs (Holm 1979). Where the two share fewer than two seeds
-    there is nothing to tell by: p is 1. Equal steps between the values that a metric can take are no evidence, so the
-    spread is never taken to be smaller than that of rounding to them.
+    Trials of the same seed have the same initial weights and the same order of images, so the
+    t-test is paired by seed. Its p-values are corrected for the number of pairs (Holm 1979). For
+    fewer than two common seeds p is 1. The spread of the differences is at least that of rounding
+    to the resolution of the metric, because equal differences of a rounded value prove nothing.
+
+    Args:
+        experiment: The experiment.
+        metric: An entry of METRICS.
+
+    Returns:
+        A test of each pair, smallest p-value first.
     """
-    rows = []
+    ranked = [row.recipe for row in rank_recipes(experiment, metric)]
+    values = {name: _values(experiment, name, metric) for name in ranked}
     sign = 1 if METRICS[metric].higher_is_better else -1
-    for better, worse in combinations([row.recipe for row in rank_recipes(experiment, metric)], 2):
-        ours, theirs = _values(experiment, better, metric), _values(experiment, worse, metric)
-        gaps = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-        if (
-            sign * sum(gaps) < 0
-        ):  # the one with the better mean of all its seeds is the worse one where both have finished
+    resolution = _resolution(experiment, metric)
+    rows = []
+    for better, worse in combinations(ranked, 2):
+        common = [seed for seed in values[better] if seed in values[worse]]
+        gaps = [values[better][seed] - values[worse][seed] for seed in common]
+        if sign * sum(gaps) < 0:  # the better mean of all seeds is the worse on common seeds
             better, worse, gaps = worse, better, [-gap for gap in gaps]
-        rows.append((better, worse, gaps, *_paired_t(gaps, _resolution(experiment, metric))))
+        rows.append((better, worse, gaps, *_paired_t(gaps, resolution)))
     adjusted = holm([row[-1] for row in rows])
-    found = [
+    tests = [
         PairwiseTest(
-            better,
-            worse,
-            len(gaps),
-            fmean(gaps) if gaps else math.nan,
-            interval,
-            p_value,
-            corrected,
+            better, worse, len(gaps), fmean(gaps) if gaps else math.nan, interval, p, adjusted_p
         )
-        for (better, worse, gaps, interval, p_value), corrected in zip(rows, adjusted, strict=True)
+        for (better, worse, gaps, interval, p), adjusted_p in zip(rows, adjusted, strict=True)
     ]
-    return sorted(found, key=lambda row: row.p_value)
+    return sorted(tests, key=lambda test: test.p_value)
 
 
 def summarize(experiment: Experiment, metric: str) -> str:
-    """In words: which recipe is best by a metric, and over which others that is no luck."""
-    rows, about = rank_recipes(experiment, metric), METRICS[metric]
-    if not rows:
-        return "No training has finished yet."
-    best = rows[0]
-    spread = "" if math.isnan(best.std) else f" ± {about.said(best.std)}"
-    said = f"{best.recipe} has the {'highest' if about.higher_is_better else 'lowest'} {about.title}: {about.said(best.mean)}"
-    said += f"{spread}{about.unit}"
+    """Sentences on the best recipe by a metric of METRICS, and on its significant differences."""
+    ranked, about = rank_recipes(experiment, metric), lookup(METRICS, metric, "metric")
+    if not ranked:
+        return "No trial has finished yet."
+    best = ranked[0]
+    spread = "" if math.isnan(best.std) else f" ± {about.format(best.std)}"
+    text = f"{best.recipe} has the {'highest' if about.higher_is_better else 'lowest'} "
+    text += f"{about.title}: {about.format(best.mean)}{spread}{about.unit}"
     if len(best.values) < len(experiment.seeds):
-        said += f" ({len(best.values)} of {len(experiment.seeds)} seeds)"
-    if len(rows) == 1:
-        return f"{said}."
-    pairs = [
-        row for row in pairwise_tests(experiment, metric) if best.recipe in (row.better, row.worse)
-    ]
-    over = [row.worse for row in pairs if row.significant and row.better == best.recipe]
-    under = [row.better for row in pairs if row.significant and row.worse == best.recipe]
-    others = [row for row in pairs if not row.significant]
-    if over and not others and not under:
-        return f"{said}. That is significant over {'all the others' if len(over) > 1 else over[0]}.{_tasks(experiment, metric)}"
-    parts = [
-        *([f"significant over {_listed(over)}"] if over else []),
-        *([f"not told from luck over {_gaps(best.recipe, others, about)}"] if others else []),
-        *(
-            [f"turned round for {_listed(under)} on the seeds that both have finished"]
-            if under
-            else []
-        ),
-    ]
-    return f"{said}. That is {', but '.join(parts)}.{_tasks(experiment, metric)}"
+        text += f" ({len(best.values)} of {len(experiment.seeds)} seeds)"
+    if len(ranked) == 1:
+        return f"{text}."
+    tests = [t for t in pairwise_tests(experiment, metric) if best.recipe in (t.better, t.worse)]
+    better_than = [t.worse for t in tests if t.significant and t.better == best.recipe]
+    worse_than = [t.better for t in tests if t.significant and t.worse == best.recipe]
+    others = [t for t in tests if not t.significant]
+    if better_than and not others and not worse_than:
+        names = "all others" if len(better_than) > 1 else better_than[0]
+        clauses = [f"significantly better than {names}"]
+    else:
+        clauses = [
+            *([f"significantly better than {_join(better_than)}"] if better_than else []),
+            *(
+                [f"not significantly different from {_list_gaps(best.recipe, others, about)}"]
+                if others
+                else []
+            ),
+            *(
+                [f"significantly worse than {_join(worse_than)} on the seeds that both finished"]
+                if worse_than
+                else []
+            ),
+        ]
+    return f"{text}. It is {', but '.join(clauses)}.{_loss_caveat(experiment, metric)}"
 
 
-def _tasks(experiment: Experiment, metric: str) -> str:
-    """What makes training losses those of different tasks, in words."""
-    finished = [recipe for name, recipe in experiment.recipes.items() if experiment.of(name)]
-    differing = [
-        field for field in LOSS_FIELDS if len({getattr(recipe, field) for recipe in finished}) > 1
-    ]
-    if metric != "train_loss" or not differing:
+def _loss_caveat(experiment: Experiment, metric: str) -> str:
+    """A sentence if the recipes minimize different training losses."""
+    if metric != "train_loss":
         return ""
-    return f" But {_listed(differing)} differ{'s' * (len(differing) == 1)}, and with that what the training loss is of."
+    recipes = [
+        recipe for name, recipe in experiment.recipes.items() if experiment.finished_of(name)
+    ]
+    fields = [f for f in LOSS_FIELDS if len({getattr(recipe, f) for recipe in recipes}) > 1]
+    if not fields:
+        return ""
+    return f" Training losses are not comparable: the recipes differ in {_join(fields)}."
 
 
-def _gaps(best: str, rows: Sequence[PairwiseTest], about: Metric) -> str:
-    """The recipes that come closest, and by how much; of the rest their number."""
+def _list_gaps(best: str, tests: Sequence[PairwiseTest], about: Metric) -> str:
+    """The closest recipes with their differences, and the number of the others."""
     ordered = sorted(
-        rows, key=lambda row: math.inf if math.isnan(row.difference) else abs(row.difference)
+        tests, key=lambda t: math.inf if math.isnan(t.difference) else abs(t.difference)
     )
-    closest = [_gap(best, row, about) for row in ordered[:CLOSEST]]
-    left = len(ordered) - len(closest)
-    return _listed(closest + [f"{left} other{'s' * (left > 1)}"] * (left > 0))
+    closest = [_format_gap(best, test, about) for test in ordered[:MOST_NAMED]]
+    rest = len(ordered) - len(closest)
+    return _join(closest + [f"{rest} other{'s' * (rest > 1)}"] * (rest > 0))
 
 
-def _gap(best: str, row: PairwiseTest, about: Metric) -> str:
-    other, gap = (
-        (row.worse, row.difference) if row.better == best else (row.better, -row.difference)
-    )
+def _format_gap(best: str, test: PairwiseTest, about: Metric) -> str:
+    is_better = test.better == best
+    other, gap = (test.worse, test.difference) if is_better else (test.better, -test.difference)
     if math.isnan(gap):
-        return f"{other} (no seed in common)"
-    return f"{other} ({about.said(gap, '+')}, p = {row.adjusted:.2g})"
+        return f"{other} (no common seed)"
+    return f"{other} ({about.format(gap, '+')}, p = {test.adjusted_p_value:.2g})"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _values(experiment: Experiment, name: str, metric: str) -> dict[int, float]:
-    """The metric of each finished trial of a recipe, by seed."""
-    of = METRICS[metric].of
+    """The metric of each finished trial of a recipe, by seed, without nan."""
+    measure = lookup(METRICS, metric, "metric").measure
     values = {
-        trial.seed: of(trial, trial.result)
-        for trial in experiment.of(name)
+        trial.seed: measure(trial, trial.result)
+        for trial in experiment.finished_of(name)
         if trial.result is not None
     }
     return {seed: value for seed, value in values.items() if not math.isnan(value)}
@@ -210,13 +217,11 @@ def _resolution(experiment: Experiment, metric: str) -> float:
 
 
 def _paired_t(gaps: Sequence[float], resolution: float) -> tuple[tuple[float, float], float]:
-    """95% interval of the mean gap, and the two-sided p-value of none."""
+    """95% interval of the mean gap, and the two-sided p-value of a mean of 0."""
     if len(gaps) < 2:
         return (math.nan, math.nan), 1.0
     mean, freedom = fmean(gaps), len(gaps) - 1
-    rounding = resolution / math.sqrt(
-        6
-    )  # standard deviation of the difference of two values that are rounded
+    rounding = resolution / math.sqrt(6)  # standard deviation of a difference of rounded values
     error = max(stdev(gaps), rounding) / math.sqrt(len(gaps))
     half = float(student.ppf(0.975, freedom)) * error
     if error == 0:
@@ -226,20 +231,24 @@ def _paired_t(gaps: Sequence[float], resolution: float) -> tuple[tuple[float, fl
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
-        "test accuracy",
-        lambda trial, result: result.accuracy,
-        True,
-        "%",
-        100,
-        2,
-        lambda result: 1 / result.test_images,
+        title="test accuracy",
+        measure=lambda trial, result: result.accuracy,
+        higher_is_better=True,
+        unit="%",
+        scale=100,
+        digits=2,
+        resolution=lambda result: 1 / result.test_images,
     ),
     "test_loss": Metric("test loss", lambda trial, result: result.test_loss),
     "train_loss": Metric("training loss", lambda trial, result: trial.history[-1].train_loss),
     "calibration_error": Metric(
-        "calibration error", lambda trial, result: trial.calibration_error, False, "%", 100, 2
+        title="calibration error",
+        measure=lambda trial, result: result.calibration_error,
+        unit="%",
+        scale=100,
+        digits=2,
     ),
     "seconds": Metric(
-        "training time", lambda trial, result: result.train_seconds, False, " s", 1, 1
+        "training time", lambda trial, result: result.train_seconds, unit=" s", digits=1
     ),
 }

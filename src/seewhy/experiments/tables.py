@@ -1,4 +1,4 @@
-"""An experiment as tables that other programs read."""
+"""Tables of an experiment as CSV files."""
 
 from dataclasses import asdict
 
@@ -6,72 +6,63 @@ from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import METRICS, metric_summary, pairwise_tests
 from seewhy.files import csv_text, write_text
 
-Table = tuple[list[str], list[list[object]]]  # a header, and rows
+Table = tuple[list[str], list[list[object]]]  # header and rows
 
 
-def write_results(experiment: Experiment) -> None:
-    """Write results.csv, a row a recipe; differences.csv, a row a pair and metric; curves.csv, a row an epoch."""
-    for name, (header, rows) in {
-        "results": _results(experiment),
+def write_tables(experiment: Experiment) -> None:
+    """Write results.csv, differences.csv and curves.csv into the directory of an experiment."""
+    tables = {
+        "results": results_table(experiment),
         "differences": differences_table(experiment),
-        "curves": _curves(experiment),
-    }.items():
+        "curves": curves_table(experiment),
+    }
+    for name, (header, rows) in tables.items():
         write_text(experiment.directory / f"{name}.csv", csv_text(header, rows), newline="")
 
 
-def differences_table(experiment: Experiment) -> Table:
-    """Every pair of recipes by every metric."""
-    header = [
-        "metric",
-        "better",
-        "worse",
-        "seeds",
-        "difference",
-        "low",
-        "high",
-        "p_value",
-        "adjusted_p_value",
-        "real",
-    ]
-    rows: list[list[object]] = [
-        [
-            metric,
-            row.better,
-            row.worse,
-            row.seeds,
-            row.difference,
-            *row.interval,
-            row.p_value,
-            row.adjusted,
-            row.significant,
-        ]
-        for metric in METRICS
-        for row in pairwise_tests(experiment, metric)
-    ]
-    return header, rows
-
-
-def _results(experiment: Experiment) -> Table:
+def results_table(experiment: Experiment) -> Table:
+    """A row per recipe: mean, standard deviation and 95% interval of each metric."""
     header = ["recipe", "lr", "epochs", "seeds"]
     header += [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std", "low", "high")]
     rows: list[list[object]] = []
     for name, recipe in experiment.recipes.items():
-        found = [metric_summary(experiment, name, metric) for metric in METRICS]
-        numbers = [number for row in found for number in (row.mean, row.std, *row.interval)]
-        rows.append(
-            [
-                name,
-                recipe.lr,
-                recipe.epochs,
-                len(experiment.of(name)),
-                *numbers,
-                experiment.memory(name),
-            ]
-        )
+        row: list[object] = [
+            name,
+            recipe.lr,
+            recipe.epochs,
+            len(experiment.finished_of(name)),
+        ]
+        for metric in METRICS:
+            summary = metric_summary(experiment, name, metric)
+            row += [summary.mean, summary.std, *summary.interval]
+        rows.append([*row, experiment.optimizer_bytes(name)])
     return [*header, "optimizer_bytes"], rows
 
 
-def _curves(experiment: Experiment) -> Table:
+def differences_table(experiment: Experiment) -> Table:
+    """A row per pair of recipes and metric."""
+    header = ["metric", "better", "worse", "seeds", "difference", "low", "high"]
+    header += ["p_value", "adjusted_p_value", "significant"]
+    rows: list[list[object]] = [
+        [
+            metric,
+            test.better,
+            test.worse,
+            test.seeds,
+            test.difference,
+            *test.interval,
+            test.p_value,
+            test.adjusted_p_value,
+            test.significant,
+        ]
+        for metric in METRICS
+        for test in pairwise_tests(experiment, metric)
+    ]
+    return header, rows
+
+
+def curves_table(experiment: Experiment) -> Table:
+    """A row per epoch of each trial."""
     rows = [
         {"recipe": trial.recipe, "seed": trial.seed} | asdict(row)
         for trial in experiment.trials

@@ -135,7 +135,7 @@ def render_experiment_page(experiment: Experiment, directory: Path) -> Page:
     recipes, seeds = count(len(experiment.recipes), "recipe"), count(len(experiment.seeds), "seed")
     results = [trial.result for trial in experiment.finished if trial.result is not None]
     html = render_document(
-        title=f"{recipes}, {seeds} on {experiment.data['name']}",
+        title=f"{recipes}, {seeds} on {experiment.data.name}",
         headline=(
             f"{len(results)} of {count(len(experiment.trials), 'trial')} finished, "
             f"total training time {duration(sum(result.train_seconds for result in results))}"

@@ -197,10 +197,9 @@ def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
     check_run_directory(directory)
     with _reading(directory / ENVIRONMENT) as path:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        data = values.pop("data")
-        data |= {name: tuple(data[name]) for name in ("classes", "image_shape", "skipped")}
+        data = DataOrigin.from_dict(values.pop("data"))
         values["resumed"] = tuple(Resumption(**row) for row in values["resumed"])
-        return Environment(**values), DataOrigin(**data)
+        return Environment(**values), data
 
 
 # status.json

@@ -140,7 +140,7 @@ def _rows(experiment: Experiment, links_from: Path | None) -> list[list[str]]:
 
 
 def _row(experiment: Experiment, name: str, links_from: Path | None) -> list[str]:
-    recipe, memory = experiment.recipes[name], experiment.memory(name)
+    recipe, memory = experiment.recipes[name], experiment.optimizer_bytes(name)
     lr = recipe.lr if isinstance(recipe.lr, str) else f"{recipe.lr:.3g}"
     if name in experiment.range_tests:
         lr = Markup("{}<br><small>LR finder</small>").format(lr)
@@ -156,7 +156,7 @@ def _row(experiment: Experiment, name: str, links_from: Path | None) -> list[str
 
 def _metric_cell(experiment: Experiment, name: str, metric: str) -> str:
     """Mean and standard deviation over the seeds, and for the accuracy also the interval."""
-    format_value = METRICS[metric].said
+    format_value = METRICS[metric].format
     summary = metric_summary(experiment, name, metric)
     if math.isnan(summary.mean):
         return "–"
@@ -171,7 +171,7 @@ def _metric_cell(experiment: Experiment, name: str, metric: str) -> str:
 
 def _seeds_cell(experiment: Experiment, name: str, links_from: Path | None) -> str:
     """The number of finished seeds; or the seeds, with links to the reports that exist."""
-    trials, total = experiment.of(name), len(experiment.seeds)
+    trials, total = experiment.finished_of(name), len(experiment.seeds)
     reports = [trial for trial in trials if (trial.directory / REPORT).is_file()]
     if links_from is None or not reports:
         return str(total) if len(trials) == total else f"{len(trials)} of {total}"
@@ -195,9 +195,9 @@ def _tests(experiment: Experiment, metric: str) -> dict[str, object]:
         [
             f"{pair.better} vs. {pair.worse}",
             str(pair.seeds),
-            *_difference_cells(about.said, pair.difference, pair.interval),
+            *_difference_cells(about.format, pair.difference, pair.interval),
             f"{pair.p_value:.2g}",
-            f"{pair.adjusted:.2g}",
+            f"{pair.adjusted_p_value:.2g}",
             "yes" if pair.significant else "no",
         ]
         for pair in pairs[:MOST_PAIRS]
@@ -231,7 +231,11 @@ def _difference_cells(
 def _trials_csv(experiment: Experiment) -> str:
     """A data URL with the metrics of every finished trial."""
     rows = [
-        [trial.recipe, trial.seed, *(about.of(trial, trial.result) for about in METRICS.values())]
+        [
+            trial.recipe,
+            trial.seed,
+            *(about.measure(trial, trial.result) for about in METRICS.values()),
+        ]
         for trial in experiment.finished
         if trial.result is not None
     ]
@@ -257,7 +261,7 @@ def _range_tests(experiment: Experiment) -> list[tuple[Markup, str]]:
 def _unfinished(experiment: Experiment) -> list[tuple[str, str, str]]:
     """Recipe, seeds and reason of the trials without a result."""
     trials = [trial for trial in experiment.trials if trial.result is None]
-    groups = groupby(trials, key=lambda trial: (trial.recipe, trial.why_not))
+    groups = groupby(trials, key=lambda trial: (trial.recipe, trial.unfinished_reason))
     return [
         (name, ", ".join(str(trial.seed) for trial in group), reason)
         for (name, reason), group in groups
