@@ -205,7 +205,9 @@ def test_ctrl_c_ends_an_experiment_and_keeps_checkpoints(tmp_path: Path) -> None
         process.kill()
         process.wait()
     assert process.returncode == 130
-    message = "Interrupted. 0 of 2 trials have finished and are kept. Resume with: seewhy resume c\n"
+    message = (
+        "Interrupted. 0 of 2 trials have finished and are kept. Resume with: seewhy resume c\n"
+    )
     assert errors.endswith(f"seewhy: {message}")
     for directory in tmp_path.glob("c/*/seed-0"):
         status = json.loads((directory / "status.json").read_text())

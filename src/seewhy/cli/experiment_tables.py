@@ -70,7 +70,9 @@ def print_experiment(experiment: Experiment) -> None:
             out.print(summarize(experiment, metric))
     failed = [trial for trial in experiment.trials if trial.result is None]
     for trial in failed:
-        out.print(f"{trial.recipe}, seed {trial.seed} failed: {trial.unfinished_reason}", style="red")
+        out.print(
+            f"{trial.recipe}, seed {trial.seed} failed: {trial.unfinished_reason}", style="red"
+        )
     if failed:
         total = len(experiment.trials)
         out.print(f"\n{len(failed)} of {counted(total, 'run')} failed. Try again with:")

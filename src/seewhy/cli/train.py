@@ -95,7 +95,9 @@ def _resume_experiment(options: Resume) -> int:
 
     if options.checkpoint != CheckpointPolicy():
         raise SeewhyError(f"checkpoint options are for runs; {options.directory} is an experiment")
-    experiment = resume_experiment(options.directory, parallel=options.parallel, quiet=options.quiet)
+    experiment = resume_experiment(
+        options.directory, parallel=options.parallel, quiet=options.quiet
+    )
     return finish(experiment)
 
 
