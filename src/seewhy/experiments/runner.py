@@ -240,15 +240,12 @@ def _resume_text(experiment: Experiment) -> str:
 
 def _table_additions() -> list[dict[str, Any]]:
     """The entries of _TABLES from outside seewhy."""
-    return [
-        {name: entry for name, entry in table.items() if not _is_built_in(entry)}
-        for table in _TABLES
-    ]
 
+    def is_added(entry: object) -> bool:
+        function = getattr(entry, "func", entry)  # of a functools.partial
+        return str(getattr(function, "__module__", "")).partition(".")[0] != "seewhy"
 
-def _is_built_in(entry: object) -> bool:
-    function = getattr(entry, "func", entry)  # of a functools.partial
-    return str(getattr(function, "__module__", "")).partition(".")[0] == "seewhy"
+    return [{key: entry for key, entry in table.items() if is_added(entry)} for table in _TABLES]
 
 
 def _absolute_directories(experiment: Experiment) -> dict[str, Path]:
