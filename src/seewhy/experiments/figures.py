@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -220,11 +221,11 @@ def _plot(
     for name, curve in by_recipe.items():
         index = numbered.index(name)
         color = _COLORS[index]
-        style = {"color": color, "linestyle": _LINES[index], "marker": _MARKERS[index]}
+        style: dict[str, Any] = {"color": color, "marker": _MARKERS[index]}
         # offset and distance of the markers, as fractions of the axes
         markevery = (index / 100, 0.12) if len(curve.x) > 8 else None
-        style |= {"markersize": 4, "linewidth": 1.6, "markevery": markevery}
-        (lines[name],) = axes.plot(curve.x, curve.mean, **style, zorder=3)
+        style |= {"markersize": 4, "markevery": markevery, "linestyle": _LINES[index]}
+        (lines[name],) = axes.plot(curve.x, curve.mean, **style, linewidth=1.6, zorder=3)
         if len(curve.x) > 1:
             axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
         else:
