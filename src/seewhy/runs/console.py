@@ -1,42 +1,40 @@
-"""What a training shows while it runs: a live line and a table of epochs, or plain lines where there is no terminal."""
+"""The progress of a run on the console: a table of epochs, and on a terminal a live line."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from seewhy.train.loop import EpochStats, StepStats
+from seewhy.train.loop import EpochStats, Event, StepStats
 
-REFRESH_SECONDS = 0.25  # the live line is drawn by the training thread itself, so it must be rare enough to cost nothing
-
-
-class Show(Protocol):
-    """Shows one event of a training."""
-
-    def __call__(self, event: StepStats | EpochStats) -> None: ...
+REFRESH_SECONDS = 0.25  # the training thread draws the live line itself, so it must be rare
+MIN_BAR_WIDTH = 72  # of the terminal
+NOT_EVALUATED = "–"
 
 
 @contextmanager
 def live_table(
     held_out: str, quiet: bool = False, console: Console | None = None
-) -> Iterator[Show]:
-    """Yield a function that shows the events of `train`: `held_out` heads the evaluation columns.
+) -> Iterator[Callable[[Event], None]]:
+    """Yield a function that shows the events of `train`.
 
-    On a terminal a live line is redrawn in place above which finished epochs stay; elsewhere only the epochs are printed.
+    On a terminal a live line is redrawn below the finished epochs; elsewhere only epochs are
+    printed. `held_out` heads the columns of the evaluation: "test" or "valid".
     """
     console = console or Console(highlight=False)
     if quiet:
         yield lambda event: None
         return
     columns = fitting_columns(console.width, held_out)
-    console.print(" ".join(heading.rjust(width) for heading, width, _ in columns), style="bold")
+    heading = " ".join(column.heading.rjust(column.width) for column in columns)
+    console.print(heading, style="bold")
     live = Progress(
         TextColumn("{task.description}"),
-        *([BarColumn(bar_width=None)] if console.width >= 72 else []),
+        *([BarColumn(bar_width=None)] if console.width >= MIN_BAR_WIDTH else []),
         TextColumn("{task.fields[state]}"),
         console=console,
         transient=True,
@@ -44,14 +42,14 @@ def live_table(
         expand=True,
     )
     task = live.add_task("", total=None, state="")
-    drawn = -math.inf
+    last_refresh = -math.inf
 
-    def show(event: StepStats | EpochStats) -> None:
-        nonlocal drawn
+    def show(event: Event) -> None:
+        nonlocal last_refresh
         if isinstance(event, EpochStats):
-            console.print(" ".join(cell(event).rjust(width) for _, width, cell in columns))
-        elif console.is_terminal and time.monotonic() - drawn >= REFRESH_SECONDS:
-            drawn = time.monotonic()
+            console.print(" ".join(column.cell(event).rjust(column.width) for column in columns))
+        elif console.is_terminal and time.monotonic() - last_refresh >= REFRESH_SECONDS:
+            last_refresh = time.monotonic()
             live.update(
                 task,
                 completed=event.step,
@@ -69,55 +67,57 @@ def live_table(
 
 
 def live_state(event: StepStats) -> str:
-    """Loss and accuracy as far as they are known yet, speed and time left in one short line."""
-    known = (
-        ""
-        if math.isnan(event.train_accuracy)
-        else f"loss {event.train_loss:.3f}  acc {100 * event.train_accuracy:.1f}%  "
-    )
-    return f"{known}{event.images_per_second:,.0f} img/s  {clock(event.seconds_left)} left"
+    """Loss and accuracy if they are known yet, speed, and time left."""
+    metrics = ""
+    if not math.isnan(event.train_accuracy):
+        metrics = f"loss {event.train_loss:.3f}  acc {percent(event.train_accuracy, 1)}%  "
+    speed = f"{event.images_per_second:,.0f} img/s"
+    return f"{metrics}{speed}  {clock(event.seconds_left)} left"
 
 
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def percent(share: float | None) -> str:
-    """A share in [0, 1] as a percentage with two decimals, or a dash."""
-    return "–" if share is None else f"{100 * share:.2f}"
+def percent(share: float | None, decimals: int = 2) -> str:
+    """A share in [0, 1] in percent, without the sign, such as `95.30`; a dash for None."""
+    return NOT_EVALUATED if share is None else f"{100 * share:.{decimals}f}"
 
 
-def fitting_columns(width: int, held_out: str) -> list[tuple[str, int, "Cell"]]:
-    """(heading, width, cell) of the table of epochs; on a narrow terminal the least needed columns go first."""
-    columns: list[tuple[str, int, Cell]] = [
-        (
-            "epoch",
-            6,
-            lambda row: f"{row.epoch:g}" if row.epoch.is_integer() else f"{row.epoch:.2f}",
-        ),
-        ("lr", 9, lambda row: f"{row.lr:.3g}"),
-        ("time", 7, lambda row: clock(row.seconds)),
-        ("img/s", 7, lambda row: f"{row.images_per_second:,.0f}"),
-        ("train loss", 10, lambda row: f"{row.train_loss:.4f}"),
-        ("train %", 8, lambda row: percent(row.train_accuracy)),
-        (
-            f"{held_out} loss",
-            6 + len(held_out),
-            lambda row: "–" if row.eval_loss is None else f"{row.eval_loss:.4f}",
-        ),
-        (f"{held_out} %", max(7, 2 + len(held_out)), lambda row: percent(row.eval_accuracy)),
+class Column(NamedTuple):
+    """A column of the table of epochs."""
+
+    heading: str
+    width: int
+    cell: Callable[[EpochStats], str]
+
+
+def fitting_columns(width: int, held_out: str) -> list[Column]:
+    """The columns of the table of epochs that fit a terminal; the least important go first."""
+    eval_loss, eval_accuracy = f"{held_out} loss", f"{held_out} %"
+    columns = [
+        Column("epoch", 6, lambda row: _epoch_text(row.epoch)),
+        Column("lr", 9, lambda row: f"{row.lr:.3g}"),
+        Column("time", 7, lambda row: clock(row.seconds)),
+        Column("img/s", 7, lambda row: f"{row.images_per_second:,.0f}"),
+        Column("train loss", 10, lambda row: f"{row.train_loss:.4f}"),
+        Column("train %", 8, lambda row: percent(row.train_accuracy)),
+        Column(eval_loss, 6 + len(held_out), lambda row: _loss_text(row.eval_loss)),
+        Column(eval_accuracy, max(7, 2 + len(held_out)), lambda row: percent(row.eval_accuracy)),
     ]
-    for dispensable in ("img/s", "lr", f"{held_out} loss", "train loss", "time"):
-        if sum(column[1] + 1 for column in columns) - 1 <= width:
+    for optional in ("img/s", "lr", eval_loss, "train loss", "time"):
+        if sum(column.width + 1 for column in columns) - 1 <= width:
             break
-        columns = [column for column in columns if column[0] != dispensable]
+        columns = [column for column in columns if column.heading != optional]
     return columns
 
 
-class Cell(Protocol):
-    """Writes one cell of the table of epochs."""
+def _epoch_text(epoch: float) -> str:
+    return f"{epoch:g}" if epoch.is_integer() else f"{epoch:.2f}"
 
-    def __call__(self, row: EpochStats, /) -> str: ...
+
+def _loss_text(loss: float | None) -> str:
+    return NOT_EVALUATED if loss is None else f"{loss:.4f}"

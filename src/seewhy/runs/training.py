@@ -50,8 +50,9 @@ from seewhy.train.averaging import Weights
 from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import EpochStats, train
+from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import make_plan
-from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml
+from seewhy.train.recipe import LearningRate, Recipe, as_dict, from_dict, read_toml
 from seewhy.train.state import TrainState, load_state_dict, new_state
 from seewhy.train.world import World
 
@@ -96,8 +97,13 @@ def fit(
         quiet = quiet or not world.is_first
         if path is not None and world.is_first:
             check_empty(path)
-        recipe, test = broadcast_from_rank0(lambda: resolve_lr(recipe, data, device_name), world)
-        plan = replace(plan, recipe=recipe)
+
+        def search_lr() -> tuple[LearningRate, LRRangeTest | None]:
+            resolved, test = resolve_lr(recipe, data, device_name)
+            return resolved.lr, test  # without the recipe: functions in it cannot be broadcast
+
+        lr, test = broadcast_from_rank0(search_lr, world)
+        plan = replace(plan, recipe=replace(recipe, lr=lr))
         if test is not None:
             warning = f"; {test.warning}" if test.warning else ""
             note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
