@@ -91,7 +91,7 @@ def lengths(change: np.ndarray, norm: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_fgsm_is_the_step_along_the_sign_of_the_cross_entropys_gradient(targeted: bool) -> None:
+def test_fgsm_steps_along_the_sign_of_the_gradient(targeted: bool) -> None:
     model, images, labels = linear(4), at_the_edges(20), labels_of(20, 4)
     found = fgsm(model, images, labels, epsilon=0.1, targeted=targeted)
     weight, clean = numbers(model.weight), numbers(images)
@@ -103,7 +103,7 @@ def test_fgsm_is_the_step_along_the_sign_of_the_cross_entropys_gradient(targeted
     assert found.steps.tolist() == [1] * 20
 
 
-def test_fgsm_moves_by_8_of_255_unless_told() -> None:
+def test_fgsm_default_epsilon() -> None:
     images = pixels(5, 0.3, 0.7)
     change = fgsm(linear(3), images, labels_of(5, 3)).images - images
     torch.testing.assert_close(change.abs(), torch.full_like(change, 8 / 255), atol=1e-6, rtol=0)
@@ -111,7 +111,7 @@ def test_fgsm_moves_by_8_of_255_unless_told() -> None:
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_pgd_reaches_the_corner_that_is_best_in_linf(targeted: bool, seed: int) -> None:
+def test_pgd_linf_reaches_the_optimal_corner(targeted: bool, seed: int) -> None:
     model, images, labels = linear(2), at_the_edges(20), labels_of(20, 2)
     found = pgd(model, images, labels, epsilon=0.1, targeted=targeted, seed=seed)
     weight, clean = numbers(model.weight), numbers(images)
@@ -128,9 +128,7 @@ def test_pgd_reaches_the_corner_that_is_best_in_linf(targeted: bool, seed: int) 
 @pytest.mark.parametrize(
     "settings", [{"random_start": False}, {"seed": 3, "step_size": 0.2, "steps": 40}]
 )
-def test_pgd_reaches_the_point_that_is_best_in_l2(
-    targeted: bool, settings: dict[str, float]
-) -> None:
+def test_pgd_l2_reaches_the_optimal_point(targeted: bool, settings: dict[str, float]) -> None:
     model, images, labels = linear(2).double(), pixels(20, 0.3, 0.7).double(), labels_of(20, 2)
     found = pgd(model, images, labels, epsilon=0.2, norm="l2", targeted=targeted, **settings)
     weight, clean = numbers(model.weight), numbers(images)
@@ -142,7 +140,7 @@ def test_pgd_reaches_the_point_that_is_best_in_l2(
 
 
 def best_in_ball_and_box(clean: np.ndarray, away: np.ndarray, epsilon: float) -> np.ndarray:
-    """The point of the box [0, 1] within epsilon (L2) of `clean` that is farthest along `away`, by its KKT conditions."""
+    """The point in [0, 1] within `epsilon` (L2) of `clean` farthest along `away`, by KKT."""
     low, high = -clean, 1 - clean
 
     def change(scale: float) -> np.ndarray:
@@ -152,7 +150,7 @@ def best_in_ball_and_box(clean: np.ndarray, away: np.ndarray, epsilon: float) ->
 
 
 @pytest.mark.parametrize("images_of", [pixels, at_the_edges])
-def test_pgd_in_l2_spends_its_radius_where_pixels_can_move(
+def test_pgd_l2_spends_its_radius_on_movable_pixels(
     images_of: Callable[[int], Tensor],
 ) -> None:
     model, images, labels = linear(2).double(), images_of(20).double(), labels_of(20, 2)
@@ -195,7 +193,7 @@ def test_targeted_attacks_reach_the_target(method: str) -> None:
     ],
 )
 @pytest.mark.parametrize("targeted", [False, True])
-def test_a_result_agrees_with_the_model(method: str, targeted: bool) -> None:
+def test_attack_result_agrees_with_the_model(method: str, targeted: bool) -> None:
     model, images, labels = network(), pixels(30), labels_of(30, 5)
     found = attack(model, images, labels, f"{method},targeted={targeted}")
     with torch.no_grad():
@@ -209,9 +207,7 @@ def test_a_result_agrees_with_the_model(method: str, targeted: bool) -> None:
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.07), ("l2", 0.6)])
 @pytest.mark.parametrize("random_start", [False, True])
-def test_every_point_visited_is_in_the_ball_and_the_box(
-    norm: str, epsilon: float, random_start: bool
-) -> None:
+def test_pgd_stays_in_the_ball_and_the_box(norm: str, epsilon: float, random_start: bool) -> None:
     model, images = network(), at_the_edges(20)
     calls = Calls(model)
     found = pgd(
@@ -227,7 +223,7 @@ def test_every_point_visited_is_in_the_ball_and_the_box(
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_pgd_keeps_the_best_point_it_visited(targeted: bool) -> None:
+def test_pgd_keeps_the_best_visited_point(targeted: bool) -> None:
     model, images, labels = network().double(), pixels(20).double(), labels_of(20, 5)
     calls = Calls(model)
     found = pgd(model, images, labels, epsilon=0.15, steps=6, step_size=0.11, targeted=targeted)
@@ -272,9 +268,7 @@ def test_pgd_prefers_a_misclassified_image_to_a_higher_loss() -> None:
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("sign", [False, True])
-def test_minimal_fgsm_stops_at_the_first_step_that_changes_the_class(
-    sign: bool, targeted: bool
-) -> None:
+def test_minimal_fgsm_stops_when_the_class_changes(sign: bool, targeted: bool) -> None:
     model, images, labels = network().double(), pixels(16).double(), labels_of(16, 5)
     labels = (
         labels if targeted else torch.where(torch.arange(16) < 12, model(images).argmax(1), labels)
@@ -303,7 +297,7 @@ def test_minimal_fgsm_stops_at_the_first_step_that_changes_the_class(
 
 
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm"])
-def test_stored_pixels_are_the_floats_they_stand_for(method: str) -> None:
+def test_attack_of_uint8_images_equals_that_of_floats(method: str) -> None:
     stored = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8, generator=seeded())
     before, labels = stored.clone(), labels_of(6, 3)
     found, expected = (
@@ -315,13 +309,13 @@ def test_stored_pixels_are_the_floats_they_stand_for(method: str) -> None:
     assert torch.equal(stored, before)
 
 
-def test_double_precision_stays() -> None:
+def test_attack_keeps_float64() -> None:
     found = pgd(network().double(), pixels(2).double(), labels_of(2, 5))
     assert found.images.dtype == found.logits.dtype == found.clean_logits.dtype == torch.float64
 
 
 @pytest.mark.parametrize("method", ["fgsm:epsilon=0", "pgd:epsilon=0", "pgd:epsilon=0,norm=l2"])
-def test_a_radius_of_zero_changes_nothing(method: str) -> None:
+def test_attack_of_radius_zero_changes_nothing(method: str) -> None:
     images = pixels(4)
     found = attack(network(), images, labels_of(4, 5), method)
     assert torch.equal(found.images, images)
@@ -334,7 +328,7 @@ def test_a_radius_of_zero_changes_nothing(method: str) -> None:
 @pytest.mark.parametrize(
     "method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm", "minimal-fgsm:sign=false"]
 )
-def test_a_model_that_is_sure_is_attacked_all_the_same(method: str) -> None:
+def test_attack_of_a_confident_model(method: str) -> None:
     model, images = linear(3, scale=0.01), pixels(4, 0.3, 0.7)
     model.bias = torch.tensor([200.0, 0.0, 0.0])
     point = images.clone().requires_grad_()
@@ -346,8 +340,9 @@ def test_a_model_that_is_sure_is_attacked_all_the_same(method: str) -> None:
     assert (margins < clean).all()
 
 
-def test_a_model_that_is_nearly_sure_is_attacked_along_the_exact_gradient() -> None:
-    # In float32 the label's probability rounds to 1, which leaves only the other class's share of the gradient: the wrong sign.
+def test_attack_of_a_nearly_confident_model_follows_the_exact_gradient() -> None:
+    # In float32 the label's probability rounds to 1, which leaves only the other class's share of
+    # the gradient: the wrong sign.
     weight = torch.stack([torch.linspace(0.5, 1, 48), torch.linspace(0.1, 0.4, 48)])
     model, images = Linear(weight, torch.tensor([20.0, 0.0])).eval(), pixels(4, 0.3, 0.7)
     found = fgsm(model, images, torch.zeros(4, dtype=torch.int64), epsilon=0.1)
@@ -363,7 +358,7 @@ def test_a_model_that_is_nearly_sure_is_attacked_along_the_exact_gradient() -> N
         "minimal-fgsm:sign=false",
     ],
 )
-def test_a_gradient_of_zero_moves_nothing(method: str) -> None:
+def test_attack_with_zero_gradient_changes_nothing(method: str) -> None:
     images = pixels(4)
     found = attack(
         Linear(torch.zeros(3, 48)).eval(), images, torch.zeros(4, dtype=torch.int64), method
@@ -372,7 +367,7 @@ def test_a_gradient_of_zero_moves_nothing(method: str) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_the_l2_step_does_not_depend_on_the_gradients_scale(scale: float) -> None:
+def test_pgd_l2_does_not_depend_on_the_gradient_scale(scale: float) -> None:
     images, labels = pixels(4, 0.3, 0.7), labels_of(4, 2)
     settings = {"epsilon": 0.2, "norm": "l2", "random_start": False}
     found, expected = (pgd(linear(2, scale=by), images, labels, **settings) for by in (scale, 1.0))
@@ -383,7 +378,7 @@ def test_the_l2_step_does_not_depend_on_the_gradients_scale(scale: float) -> Non
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_seed_means_the_same_in_batches_of_any_size(norm: str) -> None:
+def test_pgd_seed_does_not_depend_on_batch_size(norm: str) -> None:
     images, labels, model = pixels(7), labels_of(7, 5), network()
     calls = Calls(model)
     expected = pgd(model, images, labels, norm=norm, seed=5)
@@ -396,7 +391,7 @@ def test_a_seed_means_the_same_in_batches_of_any_size(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_global_generator_has_no_say(norm: str) -> None:
+def test_pgd_does_not_use_the_global_generator(norm: str) -> None:
     found = []
     with torch.random.fork_rng():
         for seed in (0, 1):
@@ -406,7 +401,7 @@ def test_the_global_generator_has_no_say(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_starts_are_uniform_in_the_ball(norm: str) -> None:
+def test_pgd_starts_are_uniform_in_the_ball(norm: str) -> None:
     model = linear(2)
     calls = Calls(model)
     pgd(
@@ -425,7 +420,7 @@ def test_starts_are_uniform_in_the_ball(norm: str) -> None:
 
 @pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm"])
-def test_no_trace_is_left(around: type, method: str) -> None:
+def test_attack_restores_the_model(around: type, method: str) -> None:
     model, expected = network(), attack(network(), pixels(3), labels_of(3, 5), method)
     model[0].weight.requires_grad_(False)
     model[4].weight.grad = torch.ones_like(model[4].weight)
@@ -451,7 +446,7 @@ def test_no_trace_is_left(around: type, method: str) -> None:
     torch.testing.assert_close(found.images, expected.images)
 
 
-def test_images_survive_a_first_layer_that_works_in_place() -> None:
+def test_attack_of_a_model_with_an_in_place_first_layer() -> None:
     class InPlace(Linear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.sub_(0.5).mul_(2))
@@ -465,14 +460,14 @@ def test_images_survive_a_first_layer_that_works_in_place() -> None:
     )
 
 
-def test_an_outer_autocast_does_not_reach_the_attack() -> None:
+def test_attack_ignores_an_outer_autocast() -> None:
     expected = pgd(network(), pixels(4), labels_of(4, 5))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = pgd(network(), pixels(4), labels_of(4, 5))
     assert torch.equal(found.logits, expected.logits)
 
 
-def test_a_model_may_answer_with_more_than_logits() -> None:
+def test_attack_of_a_model_with_dict_output() -> None:
     class Wrapped(Linear):
         def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
             return {"features": x, "logits": super().forward(x)}
@@ -485,7 +480,7 @@ def test_a_model_may_answer_with_more_than_logits() -> None:
 # --- the table, and what is refused
 
 
-def test_the_notation_sets_what_the_function_takes() -> None:
+def test_attack_notation_sets_arguments() -> None:
     model, images, labels = network(), pixels(4), labels_of(4, 5)
     found = attack(
         model,
@@ -509,7 +504,7 @@ def test_the_notation_sets_what_the_function_takes() -> None:
     assert torch.equal(attack(model, images, labels).images, pgd(model, images, labels).images)
 
 
-def test_a_new_attack_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attack_of_a_custom_method(monkeypatch: pytest.MonkeyPatch) -> None:
     def invert(model: nn.Module, images: Tensor, labels: Tensor, amount: float = 1.0) -> Attack:
         moved, none = images + amount * (1 - 2 * images), torch.zeros_like(labels)
         return Attack(moved, model(images), model(moved), none.bool(), none)
@@ -530,7 +525,7 @@ def test_a_new_attack_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) ->
         ("pgd:norm=l1", "unknown norm 'l1'.*possible: linf, l2"),
         (
             "fgsm:8",
-            "epsilon must be at most 1, because pixels are in .0, 1., found 8.0; did you mean 8/255",
+            "epsilon must be at most 1, because pixels are in .0, 1., found 8.0; did you mean 8/",
         ),
         ("pgd:8", "epsilon must be at most 1"),
         ("pgd:epsilon=-0.1", "epsilon must be a number of at least 0, found -0.1"),
@@ -542,12 +537,12 @@ def test_a_new_attack_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) ->
         ("fgsm:batch_size=0", "batch_size must be a whole number of at least 1, found 0"),
     ],
 )
-def test_wrong_settings_are_refused(method: str, message: str) -> None:
+def test_attack_refuses_wrong_settings(method: str, message: str) -> None:
     with pytest.raises(SeewhyError, match=message):
         attack(linear(3), pixels(2), labels_of(2, 3), method)
 
 
-def test_wrong_settings_are_refused_in_python_too() -> None:
+def test_attack_functions_refuse_wrong_settings() -> None:
     with pytest.raises(
         SeewhyError, match=r"unknown norm 'L2' .did you mean 'l2'.*possible: l2, linf"
     ):
@@ -580,12 +575,12 @@ def test_wrong_settings_are_refused_in_python_too() -> None:
         ),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(labels: Tensor, message: str) -> None:
+def test_attack_refuses_wrong_labels(labels: Tensor, message: str) -> None:
     with pytest.raises(SeewhyError, match=message):
         fgsm(linear(3), pixels(2), labels)
 
 
-def test_images_and_models_that_cannot_be_attacked_are_refused() -> None:
+def test_attack_refuses_wrong_images_and_models() -> None:
     labels = labels_of(2, 3)
     with pytest.raises(SeewhyError, match=r"values in \[0, 1\]"):
         fgsm(linear(3), pixels(2) * 2, labels)
@@ -603,7 +598,7 @@ def test_images_and_models_that_cannot_be_attacked_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", list(ATTACKS))
-def test_gradients_and_logits_that_are_not_finite_are_refused(method: str) -> None:
+def test_attack_refuses_values_that_are_not_finite(method: str) -> None:
     class Root(Linear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.sqrt())

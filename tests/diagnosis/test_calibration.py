@@ -1,4 +1,4 @@
-"""Calibration, temperature and coverage against loops in float64, scipy, scikit-learn and known truths."""
+"""Calibration, temperature, and coverage against float64 loops, scipy, and known truths."""
 
 import math
 from dataclasses import replace
@@ -48,11 +48,11 @@ def sure(*answers: tuple[float, bool]) -> Predictions:
 
 @pytest.mark.parametrize("bins", [1, 4, 15])
 @pytest.mark.parametrize("images", [3, 400])
-def test_bins_and_errors_are_those_of_a_loop(images: int, bins: int) -> None:
-    result = drawn(images, temperature=2.0)
-    probabilities = softmax(result.logits.double().numpy(), axis=1)
+def test_calibration_by_brute_force(images: int, bins: int) -> None:
+    predictions = drawn(images, temperature=2.0)
+    probabilities = softmax(predictions.logits.double().numpy(), axis=1)
     ece = mce = 0.0
-    found = measure_calibration(result, bins)
+    found = measure_calibration(predictions, bins)
     for place in range(bins):
         low, high = place / bins, (place + 1) / bins
         inside = [i for i, row in enumerate(probabilities) if low < row.max() <= high]
@@ -62,7 +62,9 @@ def test_bins_and_errors_are_those_of_a_loop(images: int, bins: int) -> None:
             assert found.accuracy[place].isnan()
             continue
         confidence = np.mean([probabilities[i].max() for i in inside])
-        accuracy = np.mean([probabilities[i].argmax() == result.labels[i].item() for i in inside])
+        accuracy = np.mean(
+            [probabilities[i].argmax() == predictions.labels[i].item() for i in inside]
+        )
         assert found.confidence[place].item() == pytest.approx(confidence, abs=1e-12)
         assert found.accuracy[place].item() == pytest.approx(accuracy, abs=1e-12)
         ece += len(inside) / images * abs(accuracy - confidence)
@@ -74,18 +76,18 @@ def test_bins_and_errors_are_those_of_a_loop(images: int, bins: int) -> None:
     assert found.confidence.dtype == found.accuracy.dtype == found.edges.dtype == torch.float64
 
 
-def test_scores_are_those_of_their_definitions() -> None:
-    result = drawn(300, temperature=2.0)
-    probabilities = softmax(result.logits.double().numpy(), axis=1)
-    truth = np.eye(5)[result.labels.numpy()]
-    found = measure_calibration(result)
+def test_brier_score_and_nll_by_definition() -> None:
+    predictions = drawn(300, temperature=2.0)
+    probabilities = softmax(predictions.logits.double().numpy(), axis=1)
+    truth = np.eye(5)[predictions.labels.numpy()]
+    found = measure_calibration(predictions)
     assert found.brier == pytest.approx(((probabilities - truth) ** 2).sum(1).mean(), abs=1e-12)
     assert found.nll == pytest.approx(
-        log_loss(result.labels, probabilities, labels=range(5)), abs=1e-12
+        log_loss(predictions.labels, probabilities, labels=range(5)), abs=1e-12
     )
 
 
-def test_what_is_sure_is_in_the_last_bin_and_scores_at_the_ends() -> None:
+def test_calibration_of_certain_predictions() -> None:
     logits = torch.tensor([[1000.0, 0.0], [1000.0, 0.0], [0.0, 1000.0], [0.0, 0.0]])
     found = measure_calibration(
         Predictions(logits, torch.tensor([0, 0, 0, 0]), ("a", "b")), bins=10
@@ -109,7 +111,7 @@ def test_what_is_sure_is_in_the_last_bin_and_scores_at_the_ends() -> None:
     assert found.nll == pytest.approx((1000 + math.log(2)) / 4)
 
 
-def test_a_model_that_knows_how_sure_to_be_is_calibrated() -> None:
+def test_calibration_of_a_calibrated_model() -> None:
     honest, boastful = (
         measure_calibration(drawn(50_000)),
         measure_calibration(drawn(50_000, temperature=3.0)),
@@ -124,14 +126,14 @@ def test_a_model_that_knows_how_sure_to_be_is_calibrated() -> None:
 @pytest.mark.parametrize(
     ("truth", "scale"), [(1.0, 1.0), (2.5, 1.0), (0.4, 1.0), (1.0, 30.0), (1.0, 0.1)]
 )
-def test_the_temperature_is_the_one_scipy_finds(truth: float, scale: float) -> None:
-    result = drawn(400, temperature=truth)
-    logits = scale * result.logits.double().numpy()
-    found = fit_temperature(torch.from_numpy(logits), result.labels)
+def test_fit_temperature_equals_scipy_minimum(truth: float, scale: float) -> None:
+    predictions = drawn(400, temperature=truth)
+    logits = scale * predictions.logits.double().numpy()
+    found = fit_temperature(torch.from_numpy(logits), predictions.labels)
 
     def loss(log_temperature: float) -> float:
         rows = log_softmax(logits / math.exp(log_temperature), axis=1)
-        return float(-rows[np.arange(400), result.labels.numpy()].mean())
+        return float(-rows[np.arange(400), predictions.labels.numpy()].mean())
 
     theirs = minimize_scalar(
         loss, bounds=(math.log(0.01), math.log(100)), method="bounded", options={"xatol": 1e-10}
@@ -141,16 +143,16 @@ def test_the_temperature_is_the_one_scipy_finds(truth: float, scale: float) -> N
 
 
 @pytest.mark.parametrize("truth", [0.3, 1.0, 4.0])
-def test_the_true_temperature_is_recovered(truth: float) -> None:
-    result = drawn(40_000, temperature=truth)
-    assert fit_temperature(result.logits, result.labels) == pytest.approx(truth, rel=0.03)
+def test_fit_temperature_recovers_the_true_one(truth: float) -> None:
+    predictions = drawn(40_000, temperature=truth)
+    assert fit_temperature(predictions.logits, predictions.labels) == pytest.approx(truth, rel=0.03)
 
 
-def test_the_slope_is_zero_at_the_temperature() -> None:
-    """Where d/db of mean(logsumexp(b z) - b z_y), the mean of E[z] - z_y, is zero, to the last digits."""
-    result = drawn(1000, temperature=1.7)
-    logits, labels = result.logits.double().numpy(), result.labels.numpy()
-    inverse = 1 / fit_temperature(result.logits, result.labels)
+def test_fit_temperature_has_zero_slope() -> None:
+    """d/db of mean(logsumexp(b z) - b z_y) is the mean of E[z] - z_y."""
+    predictions = drawn(1000, temperature=1.7)
+    logits, labels = predictions.logits.double().numpy(), predictions.labels.numpy()
+    inverse = 1 / fit_temperature(predictions.logits, predictions.labels)
     expected = (
         np.exp(inverse * logits - logsumexp(inverse * logits, axis=1, keepdims=True)) * logits
     ).sum(1)
@@ -165,9 +167,7 @@ def test_the_slope_is_zero_at_the_temperature() -> None:
     ],  # all right: the colder the better; all wrong: the hotter
 )
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])
-def test_the_temperature_ends_at_its_bounds(
-    labels: list[int], expected: float, scale: float
-) -> None:
+def test_fit_temperature_at_its_bounds(labels: list[int], expected: float, scale: float) -> None:
     found = fit_temperature(scale * torch.eye(3), torch.tensor(labels))
     if (
         scale == 1e4 and expected == 0.01
@@ -183,7 +183,7 @@ def test_the_temperature_ends_at_its_bounds(
         assert found == expected
 
 
-def test_where_nothing_depends_on_the_temperature_it_stays_at_one() -> None:
+def test_fit_temperature_of_constant_logits_is_one() -> None:
     assert fit_temperature(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])) == 1
 
 
@@ -196,57 +196,58 @@ def test_where_nothing_depends_on_the_temperature_it_stays_at_one() -> None:
         (torch.full((1, 3), torch.inf), torch.zeros(1, dtype=torch.int64), "not finite"),
     ],
 )
-def test_logits_without_a_temperature_are_refused(
-    logits: Tensor, labels: Tensor, message: str
-) -> None:
+def test_fit_temperature_refuses_wrong_logits(logits: Tensor, labels: Tensor, message: str) -> None:
     with pytest.raises(SeewhyError, match=message):
         fit_temperature(logits, labels)
 
 
-def test_scaling_by_what_was_fitted_on_other_images() -> None:
-    result, held_out = drawn(2000, temperature=3.0), drawn(3000, temperature=3.0, seed=1)
-    found = temperature_scaling(result, held_out)
+def test_temperature_scaling_with_a_validation_split() -> None:
+    predictions, held_out = drawn(2000, temperature=3.0), drawn(3000, temperature=3.0, seed=1)
+    found = temperature_scaling(predictions, held_out)
     expected = replace(
-        result, logits=result.logits.double() / fit_temperature(held_out.logits, held_out.labels)
+        predictions,
+        logits=predictions.logits.double() / fit_temperature(held_out.logits, held_out.labels),
     )
     assert found.fitted_on == "validation"
     assert found.temperature == fit_temperature(held_out.logits, held_out.labels)
     assert (found.before.nll, found.after.nll) == (
-        measure_calibration(result).nll,
+        measure_calibration(predictions).nll,
         measure_calibration(expected).nll,
     )
     assert found.after.ece < 0.05 < 0.2 < found.before.ece
 
 
-def test_either_half_is_scaled_by_what_was_fitted_on_the_other() -> None:
-    result = drawn(61, classes=3, temperature=3.0)
-    first, second = _halves(result.labels, seed=7)
+def test_temperature_scaling_cross_fits() -> None:
+    predictions = drawn(61, classes=3, temperature=3.0)
+    first, second = _halves(predictions.labels, seed=7)
     losses = 0.0
     for half, other in ((first, second), (second, first)):
-        temperature = fit_temperature(result.logits[other], result.labels[other])
-        rows = log_softmax(result.logits[half].double().numpy() / temperature, axis=1)
-        losses -= rows[np.arange(len(half)), result.labels[half].numpy()].sum()
-    found = temperature_scaling(result, seed=7)
+        temperature = fit_temperature(predictions.logits[other], predictions.labels[other])
+        rows = log_softmax(predictions.logits[half].double().numpy() / temperature, axis=1)
+        losses -= rows[np.arange(len(half)), predictions.labels[half].numpy()].sum()
+    found = temperature_scaling(predictions, seed=7)
     assert found.fitted_on == "cross-fitted"
     assert found.after.nll == pytest.approx(losses / 61, abs=1e-12)
-    assert found.temperature == fit_temperature(result.logits, result.labels)
+    assert found.temperature == fit_temperature(predictions.logits, predictions.labels)
     assert (
-        temperature_scaling(result, seed=7).after.nll
+        temperature_scaling(predictions, seed=7).after.nll
         == found.after.nll
-        != temperature_scaling(result, seed=8).after.nll
+        != temperature_scaling(predictions, seed=8).after.nll
     )
 
 
-def test_cross_fitting_promises_less_than_fitting_on_what_is_measured() -> None:
+def test_temperature_scaling_cross_fitted_is_less_optimistic() -> None:
     """The loss at the temperature fitted on the same images is the least that there is."""
-    result = drawn(40, temperature=3.0)
+    predictions = drawn(40, temperature=3.0)
     fitted = replace(
-        result, logits=result.logits.double() / fit_temperature(result.logits, result.labels)
+        predictions,
+        logits=predictions.logits.double()
+        / fit_temperature(predictions.logits, predictions.labels),
     )
-    assert temperature_scaling(result).after.nll > measure_calibration(fitted).nll
+    assert temperature_scaling(predictions).after.nll > measure_calibration(fitted).nll
 
 
-def test_accuracy_stays_as_it_was() -> None:
+def test_temperature_scaling_keeps_the_accuracy() -> None:
     found = temperature_scaling(drawn(500, temperature=3.0))
     right = [
         (each.images * each.accuracy.nan_to_num()).sum().item()
@@ -255,7 +256,7 @@ def test_accuracy_stays_as_it_was() -> None:
     assert right[0] == pytest.approx(right[1])
 
 
-def test_halves_hold_every_class_equally_and_every_image_once() -> None:
+def test_halves_are_stratified_partitions() -> None:
     labels = torch.tensor([0] * 7 + [1] * 4 + [2] * 1 + [3] * 9)[
         torch.randperm(21, generator=torch.Generator().manual_seed(0))
     ]
@@ -266,13 +267,13 @@ def test_halves_hold_every_class_equally_and_every_image_once() -> None:
     assert not torch.equal(first, _halves(labels, seed=1)[0])
 
 
-def test_the_global_generator_has_no_say() -> None:
+def test_temperature_scaling_does_not_use_the_global_generator() -> None:
     before = torch.get_rng_state()
     temperature_scaling(drawn(20))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_scaling_needs_images_and_the_same_classes() -> None:
+def test_temperature_scaling_refuses_one_image_and_other_classes() -> None:
     with pytest.raises(
         SeewhyError,
         match="needs at least 2 images, found 1; predict more images, or pass a",
@@ -292,47 +293,47 @@ def test_scaling_needs_images_and_the_same_classes() -> None:
 # --- coverage
 
 
-def reachable(result: Predictions) -> list[tuple[float, float, float]]:
+def reachable(predictions: Predictions) -> list[tuple[float, float, float]]:
     """Coverage, accuracy and confidence at every threshold, by comparing with each."""
     points = []
-    for threshold in sorted(set(result.confidence.tolist()), reverse=True):
-        answered = result.confidence >= threshold
-        right = result.correct[answered].double().mean().item()
+    for threshold in sorted(set(predictions.confidence.tolist()), reverse=True):
+        answered = predictions.confidence >= threshold
+        right = predictions.correct[answered].double().mean().item()
         points.append((answered.double().mean().item(), right, threshold))
     return points
 
 
-def test_every_point_is_what_its_threshold_gives() -> None:
-    result = drawn(150, temperature=2.0)
-    found = risk_coverage_curve(result)
+def test_risk_coverage_points_by_brute_force() -> None:
+    predictions = drawn(150, temperature=2.0)
+    found = risk_coverage_curve(predictions)
     points = list(
         zip(
             found.coverage.tolist(), found.accuracy.tolist(), found.confidence.tolist(), strict=True
         )
     )
-    assert points == [pytest.approx(point, abs=1e-12) for point in reachable(result)]
+    assert points == [pytest.approx(point, abs=1e-12) for point in reachable(predictions)]
     assert found.coverage.dtype == found.accuracy.dtype == found.confidence.dtype == torch.float64
 
 
-def test_of_many_images_200_evenly_spaced_shares_are_kept() -> None:
-    result = drawn(1357)
-    found = risk_coverage_curve(result)
+def test_risk_coverage_curve_has_at_most_200_points() -> None:
+    predictions = drawn(1357)
+    found = risk_coverage_curve(predictions)
     np.testing.assert_allclose(
         found.coverage, np.ceil(np.arange(1, 201) * 1357 / 200) / 1357, rtol=1e-12
     )
-    every = {round(point[0] * 1357): point[1:] for point in reachable(result)}
+    every = {round(point[0] * 1357): point[1:] for point in reachable(predictions)}
     for share, *rest in zip(
         found.coverage.tolist(), found.accuracy.tolist(), found.confidence.tolist(), strict=True
     ):
         assert tuple(rest) == pytest.approx(every[round(share * 1357)], abs=1e-12)
 
 
-def test_the_area_is_the_mean_over_all_orders_within_a_confidence() -> None:
-    result = sure(
+def test_aurc_is_the_mean_over_orders_of_ties() -> None:
+    predictions = sure(
         (0.9, True), (0.9, False), (0.8, True), (0.7, False), (0.7, True), (0.7, True), (0.6, False)
     )
     rows = sorted(
-        zip(result.confidence.tolist(), result.correct.tolist(), strict=True),
+        zip(predictions.confidence.tolist(), predictions.correct.tolist(), strict=True),
         key=lambda row: -row[0],
     )
     areas = []
@@ -341,7 +342,7 @@ def test_the_area_is_the_mean_over_all_orders_within_a_confidence() -> None:
         if [row[0] for row in chosen] == [row[0] for row in rows]:
             right = np.cumsum([row[1] for row in chosen])
             areas.append(np.mean(1 - right / np.arange(1, 8)))
-    found = risk_coverage_curve(result)
+    found = risk_coverage_curve(predictions)
     assert len(areas) == 2 * 6
     assert found.aurc == pytest.approx(np.mean(areas), abs=1e-12)
     assert found.coverage.tolist() == pytest.approx([2 / 7, 3 / 7, 6 / 7, 1])
@@ -349,9 +350,9 @@ def test_the_area_is_the_mean_over_all_orders_within_a_confidence() -> None:
     assert found.confidence.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
 
 
-def test_the_order_of_the_images_plays_no_part() -> None:
-    result = drawn(500)
-    coarse = replace(result, logits=result.logits.round())  # many of one confidence
+def test_risk_coverage_curve_does_not_depend_on_image_order() -> None:
+    predictions = drawn(500)
+    coarse = replace(predictions, logits=predictions.logits.round())  # many of one confidence
     order = torch.randperm(500, generator=torch.Generator().manual_seed(3))
     shuffled = replace(coarse, logits=coarse.logits[order], labels=coarse.labels[order])
     one, other = risk_coverage_curve(coarse), risk_coverage_curve(shuffled)
@@ -361,31 +362,31 @@ def test_the_order_of_the_images_plays_no_part() -> None:
     assert torch.equal(one.coverage, other.coverage)
 
 
-def test_the_area_at_its_ends() -> None:
+def test_aurc_of_perfect_and_wrong_predictions() -> None:
     assert risk_coverage_curve(sure((0.9, True), (0.8, True))).aurc == 0
     assert risk_coverage_curve(sure((0.9, False), (0.8, False))).aurc == 1
     single = risk_coverage_curve(sure((0.9, True)))
     assert (single.coverage.tolist(), single.accuracy.tolist()) == ([1], [1])
 
 
-def test_the_largest_coverage_at_an_accuracy_is_the_largest_of_all_thresholds() -> None:
-    result = drawn(700, spread=3.0)
-    points = reachable(result)
+def test_coverage_at_accuracy_by_brute_force() -> None:
+    predictions = drawn(700, spread=3.0)
+    points = reachable(predictions)
     for accuracy in (0.0, 0.8, 0.9, 0.95, 0.99):
         expected = max(
             (share, threshold) for share, right, threshold in points if right >= accuracy
         )
-        found = coverage_at_accuracy(result, accuracy)
+        found = coverage_at_accuracy(predictions, accuracy)
         assert found == pytest.approx(expected, abs=1e-12)
-        answered = result.confidence >= found[1]
+        answered = predictions.confidence >= found[1]
         assert answered.double().mean().item() == pytest.approx(found[0])
-        assert result.correct[answered].double().mean() >= accuracy
+        assert predictions.correct[answered].double().mean() >= accuracy
 
 
-def test_an_accuracy_that_is_just_reached_and_one_that_never_is() -> None:
-    result = sure(*[(0.95, True)] * 9, (0.9, False), (0.6, False))
-    assert coverage_at_accuracy(result, 0.9) == pytest.approx((10 / 11, 0.9))
-    assert coverage_at_accuracy(result, 0.9001) == pytest.approx((9 / 11, 0.95))
+def test_coverage_at_accuracy_at_its_bounds() -> None:
+    predictions = sure(*[(0.95, True)] * 9, (0.9, False), (0.6, False))
+    assert coverage_at_accuracy(predictions, 0.9) == pytest.approx((10 / 11, 0.9))
+    assert coverage_at_accuracy(predictions, 0.9001) == pytest.approx((9 / 11, 0.95))
     assert coverage_at_accuracy(sure((0.9, False), (0.8, True)), 0.6) is None
     assert coverage_at_accuracy(sure((0.9, False), (0.8, True)), 0.5) == pytest.approx((1.0, 0.8))
 
@@ -393,20 +394,20 @@ def test_an_accuracy_that_is_just_reached_and_one_that_never_is() -> None:
 @pytest.mark.parametrize(
     ("accuracy", "hint"), [(95, "; did you mean 0.95?"), (-0.1, "$"), (math.nan, "$")]
 )
-def test_an_accuracy_must_be_a_share(accuracy: float, hint: str) -> None:
+def test_coverage_at_accuracy_refuses_percentages(accuracy: float, hint: str) -> None:
     with pytest.raises(
         SeewhyError, match=f"accuracy must be from 0 to 1, found .*{hint.replace('?', '[?]')}"
     ):
         coverage_at_accuracy(drawn(10), accuracy)
 
 
-def test_predictions_that_cannot_be_measured_are_refused() -> None:
+def test_calibration_refuses_wrong_predictions() -> None:
     broken = Predictions(torch.full((2, 2), torch.nan), torch.tensor([0, 1]), ("a", "b"))
     for measure in (
         measure_calibration,
         temperature_scaling,
         risk_coverage_curve,
-        lambda result: coverage_at_accuracy(result, 0.5),
+        lambda predictions: coverage_at_accuracy(predictions, 0.5),
     ):
         with pytest.raises(SeewhyError, match="logits of 2 of 2 images are not finite"):
             measure(broken)

@@ -45,7 +45,7 @@ def apply(name: str, images: Tensor, strength: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("strength", [1, 3, 5])
-def test_noise_is_normal_and_independent_in_every_value(strength: int) -> None:
+def test_noise_is_normal_and_independent(strength: int) -> None:
     gray = torch.full((4, 3, 50, 50), 0.5, dtype=torch.float64)
     drawn = (apply("noise", gray, strength).numpy() - 0.5) / (0.02, 0.04, 0.06, 0.09, 0.13)[
         strength - 1
@@ -67,9 +67,7 @@ def test_noise_is_clipped() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(13, 17), (32, 8), (1, 9), (20, 64)])
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_blur_is_scipys_gaussian_over_what_is_inside(
-    strength: int, height: int, width: int
-) -> None:
+def test_blur_equals_scipy_inside_the_image(strength: int, height: int, width: int) -> None:
     images = pixels(2, 3, height, width)
     sigma = (0.4, 0.6, 0.8, 1.05, 1.35)[strength - 1] * (2 if width == 64 else 1)
 
@@ -88,7 +86,7 @@ def test_brightness_adds_and_clips(strength: int) -> None:
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_contrast_keeps_each_channels_mean_and_shrinks_its_spread(strength: int) -> None:
+def test_contrast_keeps_means_and_scales_deviations(strength: int) -> None:
     images = pixels()
     found, kept = (
         apply("contrast", images, strength).numpy(),
@@ -101,7 +99,7 @@ def test_contrast_keeps_each_channels_mean_and_shrinks_its_spread(strength: int)
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_jpeg_is_what_pillow_reads_back(strength: int, channels: int) -> None:
+def test_jpeg_equals_pillow(strength: int, channels: int) -> None:
     images = (255 * pixels(2, channels)).round().byte()
 
     def stored(array: np.ndarray) -> np.ndarray:
@@ -122,9 +120,7 @@ def test_jpeg_is_what_pillow_reads_back(strength: int, channels: int) -> None:
     ("height", "width", "unit"), [(13, 17, 1), (32, 32, 1), (2, 5, 1), (48, 96, 3)]
 )
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_pixelate_gives_every_block_its_mean(
-    strength: int, height: int, width: int, unit: int
-) -> None:
+def test_pixelate_averages_blocks(strength: int, height: int, width: int, unit: int) -> None:
     images, share = pixels(2, 3, height, width), (0.9, 0.75, 0.6, 0.45, 0.3)[strength - 1]
     blocks = [max(1, round(share * side / unit)) for side in (height, width)]
     rows, columns = (
@@ -153,7 +149,7 @@ def transmission(images: Tensor, strength: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_fog_lets_through_what_its_thickness_says_in_all_channels_alike(strength: int) -> None:
+def test_fog_transmission_follows_its_thickness(strength: int) -> None:
     images, density = pixels(5, 3, 32, 48).clamp_min(0.05), (0.3, 0.6, 1.0, 1.4, 1.9)[strength - 1]
     through = transmission(images, strength)
     torch.testing.assert_close(through, through[:, :1].expand_as(through))
@@ -167,12 +163,12 @@ def test_fog_lets_through_what_its_thickness_says_in_all_channels_alike(strength
     assert 0.8 < thickness.mean() < 1.2
 
 
-def test_what_is_as_bright_as_the_fog_stays_as_it_is() -> None:
+def test_fog_keeps_pixels_of_its_own_gray() -> None:
     gray = torch.full((2, 3, 20, 20), 0.9, dtype=torch.float64)
     torch.testing.assert_close(apply("fog", gray, 5), gray)
 
 
-def test_fog_has_the_same_clouds_at_every_strength_and_others_in_every_image() -> None:
+def test_fog_clouds_depend_on_the_image_only() -> None:
     images = pixels(4, 3, 32, 32).clamp_min(0.05)
     mild, heavy = transmission(images, 1).log(), transmission(images, 5).log()
     torch.testing.assert_close(heavy, mild * 1.9 / 0.3)
@@ -180,8 +176,8 @@ def test_fog_has_the_same_clouds_at_every_strength_and_others_in_every_image() -
 
 
 @pytest.mark.parametrize("side", [16, 64])
-def test_clouds_are_large(side: int) -> None:
-    """Most of their power is in waves longer than a fourth of the image, however many pixels that is."""
+def test_fog_clouds_are_large(side: int) -> None:
+    """Most of their power is in waves longer than a fourth of the image, of any size."""
     clouds = transmission(pixels(20, 1, side, side).clamp_min(0.05), 3).log()[:, 0].numpy()
     power = np.abs(np.fft.fft2(clouds - clouds.mean((1, 2), keepdims=True))) ** 2
     waves = np.abs(np.fft.fftfreq(side, 1 / side))
@@ -196,7 +192,7 @@ def test_clouds_are_large(side: int) -> None:
 @pytest.mark.parametrize(
     "shape", [(2, 3, 32, 32), (1, 1, 28, 28), (2, 4, 9, 30), (1, 3, 1, 1), (1, 2, 1, 6)]
 )
-def test_images_of_any_shape_stay_images(name: str, shape: tuple[int, ...]) -> None:
+def test_corrupt_images_of_any_shape(name: str, shape: tuple[int, ...]) -> None:
     images = torch.rand(shape, generator=seeded(2))
     before = images.clone()
     for strength in (1, 5):
@@ -209,7 +205,7 @@ def test_images_of_any_shape_stay_images(name: str, shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_each_strength_changes_more_than_the_one_before(name: str) -> None:
+def test_corrupt_changes_more_with_strength(name: str) -> None:
     images = scenes()
     changes = [
         (corrupt(images, name, strength).int() - images).abs().float().mean().item()
@@ -220,7 +216,7 @@ def test_each_strength_changes_more_than_the_one_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["blur", "pixelate"])
-def test_lengths_grow_with_the_image(name: str) -> None:
+def test_corrupt_scales_lengths_with_the_image(name: str) -> None:
     small = scenes(side=32)
     large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
     change = [
@@ -233,7 +229,7 @@ def test_lengths_grow_with_the_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_whole_pixel_values_come_back(name: str) -> None:
+def test_corrupt_returns_uint8(name: str) -> None:
     images = scenes()
     before = images.clone()
     found = corrupt(images, name, 2, seed=3)
@@ -245,7 +241,7 @@ def test_whole_pixel_values_come_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_batches_and_other_images_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrupt_does_not_depend_on_batches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = scenes(5)
     expected = corrupt(images, name, 3)
     assert torch.equal(corrupt(images[:2], name, 3), expected[:2])
@@ -263,7 +259,7 @@ def test_batches_and_other_images_do_not_matter(name: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_the_seed_alone_decides(name: str) -> None:
+def test_corrupt_depends_on_the_seed_only(name: str) -> None:
     images = scenes()
     with torch.random.fork_rng():
         state = torch.get_rng_state()
@@ -274,7 +270,7 @@ def test_the_seed_alone_decides(name: str) -> None:
     assert not torch.equal(corrupt(images, name, 2, seed=1), one)
 
 
-def test_a_new_corruption_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrupt_with_a_custom_corruption(monkeypatch: pytest.MonkeyPatch) -> None:
     def darker(
         images: Tensor, strength: int, generator: torch.Generator, by: float = 0.1
     ) -> Tensor:
@@ -286,14 +282,14 @@ def test_a_new_corruption_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("strength", [0, 6, -1, 2.0, "3"])
-def test_other_strengths_are_refused(strength: object) -> None:
+def test_corrupt_refuses_other_strengths(strength: object) -> None:
     with pytest.raises(
         SeewhyError, match=r"strength must be a whole number from 1 \(mild\) to 5 \(heavy\), found"
     ):
         corrupt(scenes(), "fog", strength)  # type: ignore[arg-type]
 
 
-def test_unknown_corruptions_and_what_is_not_pixels_are_refused() -> None:
+def test_corrupt_refuses_wrong_names_and_images() -> None:
     with pytest.raises(
         SeewhyError,
         match=r"unknown corruption 'frog' .did you mean 'fog'.*possible: blur, brightness",

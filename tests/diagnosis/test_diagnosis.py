@@ -73,6 +73,7 @@ def test_cases_are_what_their_names_say(make_case: MakeCase) -> None:
         assert len(case.predictions.predicted.unique()) == len(case.data.classes)
 
 
+@pytest.mark.slow
 def test_diagnose_predicts_the_test_split(make_case: MakeCase, same: Same) -> None:
     model, data, predictions = make_case("one error")
     assert same(diagnose(model, data, quiet=True), diagnose(model, data, predictions, quiet=True))

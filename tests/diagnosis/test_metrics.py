@@ -28,7 +28,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
 
 
 @pytest.fixture
-def result() -> Predictions:
+def predictions() -> Predictions:
     """300 images of six classes: none is of the last, and the fifth is never predicted."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (300,), generator=generator)
@@ -46,12 +46,12 @@ def said(pairs: list[tuple[int, int]], classes: tuple[str, ...] = CLASSES) -> Pr
     )
 
 
-def test_scores_are_those_of_scikit_learn(result: Predictions) -> None:
-    predicted = result.logits.numpy().argmax(1)
+def test_class_scores_equal_scikit_learn(predictions: Predictions) -> None:
+    predicted = predictions.logits.numpy().argmax(1)
     precision, recall, f1, support = precision_recall_fscore_support(
-        result.labels.numpy(), predicted, labels=range(6), zero_division=np.nan
+        predictions.labels.numpy(), predicted, labels=range(6), zero_division=np.nan
     )
-    scores = class_scores(result)
+    scores = class_scores(predictions)
     assert tuple(score.name for score in scores) == CLASSES
     assert [score.images for score in scores] == support.tolist()
     np.testing.assert_allclose([score.accuracy for score in scores], recall, rtol=1e-12)
@@ -62,9 +62,9 @@ def test_scores_are_those_of_scikit_learn(result: Predictions) -> None:
     assert math.isnan(scores[4].precision)
 
 
-def test_intervals_are_those_of_scipy(result: Predictions) -> None:
-    predicted, labels = result.logits.argmax(1), result.labels
-    for index, score in enumerate(class_scores(result)[:4]):
+def test_class_score_intervals_equal_scipy(predictions: Predictions) -> None:
+    predicted, labels = predictions.logits.argmax(1), predictions.labels
+    for index, score in enumerate(class_scores(predictions)[:4]):
         right = int(((predicted == index) & (labels == index)).sum())
         for interval, images in ((score.interval, labels), (score.precision_interval, predicted)):
             theirs = binomtest(right, int((images == index).sum())).proportion_ci(
@@ -73,20 +73,22 @@ def test_intervals_are_those_of_scipy(result: Predictions) -> None:
             assert interval == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
-def test_what_has_no_images_has_no_interval(result: Predictions) -> None:
-    scores = class_scores(result)
+def test_class_score_intervals_of_no_images_are_nan(predictions: Predictions) -> None:
+    scores = class_scores(predictions)
     assert all(map(math.isnan, (*scores[5].interval, *scores[4].precision_interval)))
     assert not any(map(math.isnan, (*scores[5].precision_interval, *scores[4].interval)))
 
 
-def test_what_a_class_is_mistaken_for(result: Predictions) -> None:
-    pairs = list(zip(result.labels.tolist(), result.logits.argmax(1).tolist(), strict=True))
-    for index, score in enumerate(class_scores(result)[:5]):
+def test_class_scores_name_the_most_frequent_confusion(predictions: Predictions) -> None:
+    pairs = list(
+        zip(predictions.labels.tolist(), predictions.logits.argmax(1).tolist(), strict=True)
+    )
+    for index, score in enumerate(class_scores(predictions)[:5]):
         times = Counter(predicted for true, predicted in pairs if true == index != predicted)
         assert score.confusions == max(times.values()) == times[CLASSES.index(score.confused_with)]
 
 
-def test_mistaken_for_nothing_and_for_two_equally() -> None:
+def test_class_scores_without_confusions_and_with_ties() -> None:
     scores = class_scores(said([(0, 0), (0, 0), (1, 3), (1, 2), (1, 1)]))
     assert [(score.confused_with, score.confusions) for score in scores[:3]] == [
         ("", 0),
@@ -95,28 +97,30 @@ def test_mistaken_for_nothing_and_for_two_equally() -> None:
     ]
 
 
-def test_a_class_that_never_occurs_and_is_never_predicted_has_no_f1() -> None:
+def test_f1_of_an_absent_class_is_nan() -> None:
     scores = class_scores(said([(0, 0), (1, 0), (0, 2)]))
     assert scores[1].f1 == scores[2].f1 == 0
     assert math.isnan(scores[3].f1)
 
 
-def test_worst_confusions_are_counted_and_ordered(result: Predictions) -> None:
-    pairs = Counter(zip(result.labels.tolist(), result.logits.argmax(1).tolist(), strict=True))
-    mistakes = {pair: times for pair, times in pairs.items() if pair[0] != pair[1]}
-    expected = sorted(mistakes, key=lambda pair: (-mistakes[pair], pair))
-    found = worst_confusions(result)
+def test_worst_confusions_are_counted_and_ordered(predictions: Predictions) -> None:
+    pairs = Counter(
+        zip(predictions.labels.tolist(), predictions.logits.argmax(1).tolist(), strict=True)
+    )
+    errors = {pair: times for pair, times in pairs.items() if pair[0] != pair[1]}
+    expected = sorted(errors, key=lambda pair: (-errors[pair], pair))
+    found = worst_confusions(predictions)
     assert [(row.true, row.predicted) for row in found] == expected
-    assert [row.images for row in found] == [mistakes[pair] for pair in expected]
+    assert [row.images for row in found] == [errors[pair] for pair in expected]
     assert [row.share for row in found] == pytest.approx(
-        [row.images / sum(mistakes.values()) for row in found]
+        [row.images / sum(errors.values()) for row in found]
     )
     assert sum(row.share for row in found) == pytest.approx(1)
-    assert worst_confusions(result, 3) == found[:3]
-    assert worst_confusions(result, 1000) == found
+    assert worst_confusions(predictions, 3) == found[:3]
+    assert worst_confusions(predictions, 1000) == found
 
 
-def test_equally_frequent_confusions_are_in_the_order_of_the_classes() -> None:
+def test_worst_confusions_order_ties_by_class() -> None:
     found = worst_confusions(said([(3, 0), (1, 2), (1, 0), (5, 5), (0, 3), (3, 0)]))
     assert found == (
         Confusion(3, 0, 2, 0.4),
@@ -126,40 +130,43 @@ def test_equally_frequent_confusions_are_in_the_order_of_the_classes() -> None:
     )
 
 
-def test_without_mistakes_there_are_no_confusions() -> None:
+def test_worst_confusions_without_errors() -> None:
     assert worst_confusions(said([(0, 0), (2, 2)])) == ()
 
 
-def test_balanced_accuracy_is_that_of_scikit_learn(result: Predictions) -> None:
+def test_balanced_accuracy_equals_scikit_learn(predictions: Predictions) -> None:
     kept = (
-        result.labels < 4
+        predictions.labels < 4
     )  # the classes that are predicted are those that occur, of which scikit-learn would warn
     some = replace(
-        result, logits=result.logits[kept, :4], labels=result.labels[kept], classes=CLASSES[:4]
+        predictions,
+        logits=predictions.logits[kept, :4],
+        labels=predictions.labels[kept],
+        classes=CLASSES[:4],
     )
     theirs = balanced_accuracy_score(some.labels, some.logits.argmax(1))
     assert balanced_accuracy(some) == pytest.approx(theirs, abs=1e-12)
     assert abs(balanced_accuracy(some) - some.accuracy) > 1e-4  # so that the two differ here
 
 
-def test_balanced_accuracy_is_the_mean_over_classes_with_images() -> None:
+def test_balanced_accuracy_ignores_classes_without_images() -> None:
     assert balanced_accuracy(said([(0, 0), (0, 0), (0, 0), (0, 1), (1, 5)])) == 0.375
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_top_k_accuracy_is_that_of_scikit_learn(result: Predictions, k: int) -> None:
-    theirs = top_k_accuracy_score(result.labels, result.logits, k=k, labels=range(6))
-    assert top_k_accuracy(result, k) == pytest.approx(theirs, abs=1e-12)
+def test_top_k_accuracy_equals_scikit_learn(predictions: Predictions, k: int) -> None:
+    theirs = top_k_accuracy_score(predictions.labels, predictions.logits, k=k, labels=range(6))
+    assert top_k_accuracy(predictions, k) == pytest.approx(theirs, abs=1e-12)
 
 
-def test_top_k_of_equal_logits_agrees_with_the_predicted_class() -> None:
+def test_top_k_accuracy_of_equal_logits() -> None:
     even = Predictions(torch.zeros(6, 6), torch.arange(6), CLASSES)
     assert [top_k_accuracy(even, k) for k in (1, 2, 3)] == pytest.approx([1 / 6, 2 / 6, 3 / 6])
     assert top_k_accuracy(even, 1) == pytest.approx(even.accuracy)
 
 
-def test_top_k_is_certain_where_there_are_no_more_classes(result: Predictions) -> None:
-    assert top_k_accuracy(result, 6) == top_k_accuracy(result, 100) == 1
+def test_top_k_accuracy_of_all_classes_is_one(predictions: Predictions) -> None:
+    assert top_k_accuracy(predictions, 6) == top_k_accuracy(predictions, 100) == 1
 
 
 @pytest.mark.parametrize(
@@ -190,15 +197,15 @@ def test_top_k_is_certain_where_there_are_no_more_classes(result: Predictions) -
         ),
     ],
 )
-def test_predictions_that_cannot_be_measured_are_refused(measure, broken, message) -> None:  # type: ignore[no-untyped-def]
+def test_metrics_refuse_wrong_predictions(measure, broken, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SeewhyError, match=message):
         measure(broken)
 
 
-def test_counts_below_one_are_refused(result: Predictions) -> None:
+def test_metrics_refuse_counts_below_one(predictions: Predictions) -> None:
     with pytest.raises(
         SeewhyError, match="count must be at least 1, or None for all confusions, found 0"
     ):
-        worst_confusions(result, 0)
+        worst_confusions(predictions, 0)
     with pytest.raises(SeewhyError, match="k must be at least 1, found 0"):
-        top_k_accuracy(result, 0)
+        top_k_accuracy(predictions, 0)

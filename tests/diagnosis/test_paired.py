@@ -29,7 +29,7 @@ def two(seed: int, images: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return rng.integers(0, 3, images), was, now
 
 
-def test_counts_are_those_of_numpy() -> None:
+def test_comparison_by_brute_force() -> None:
     labels, was, now = two(0)
     found = compare_predictions(predictions_of(was, labels), predictions_of(now, labels))
     assert found.fixed.tolist() == np.flatnonzero(~was & now).tolist()

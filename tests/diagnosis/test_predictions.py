@@ -17,41 +17,41 @@ from seewhy.models.registry import build_model
 
 
 @pytest.fixture
-def result() -> Predictions:
+def predictions() -> Predictions:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 4, generator=generator)
     labels = torch.randint(0, 3, (200,), generator=generator)  # no image of the last class
     return Predictions(logits, labels, ("a", "b", "c", "d"))
 
 
-def test_confusion_is_the_one_of_scikit_learn(result: Predictions) -> None:
+def test_confusion_matrix_equals_scikit_learn(predictions: Predictions) -> None:
     theirs = sklearn_metrics.confusion_matrix(
-        result.labels.numpy(), result.logits.numpy().argmax(1), labels=range(4)
+        predictions.labels.numpy(), predictions.logits.numpy().argmax(1), labels=range(4)
     )
-    assert np.array_equal(confusion_matrix(result).numpy(), theirs)
+    assert np.array_equal(confusion_matrix(predictions).numpy(), theirs)
 
 
-def test_accuracies_add_up(result: Predictions) -> None:
-    counts = confusion_matrix(result)
-    assert result.accuracy == pytest.approx(counts.diagonal().sum().item() / 200)
-    assert [row.name for row in result.by_class] == ["a", "b", "c"]
-    for index, row in enumerate(result.by_class):
+def test_accuracies_add_up(predictions: Predictions) -> None:
+    counts = confusion_matrix(predictions)
+    assert predictions.accuracy == pytest.approx(counts.diagonal().sum().item() / 200)
+    assert [row.name for row in predictions.by_class] == ["a", "b", "c"]
+    for index, row in enumerate(predictions.by_class):
         assert row.images == counts[index].sum()
         assert row.accuracy == pytest.approx((counts[index, index] / counts[index].sum()).item())
         assert row.interval[0] < row.accuracy < row.interval[1]
-    assert accuracies(result)["images"] == 200
+    assert accuracies(predictions)["images"] == 200
 
 
-def test_confidence_and_losses(result: Predictions) -> None:
-    exponentials = np.exp(result.logits.double().numpy())
+def test_confidence_and_losses(predictions: Predictions) -> None:
+    exponentials = np.exp(predictions.logits.double().numpy())
     probabilities = exponentials / exponentials.sum(1, keepdims=True)
-    np.testing.assert_allclose(result.confidence, probabilities.max(1), rtol=1e-5)
-    assert result.losses.mean().item() == pytest.approx(
-        log_loss(result.labels, probabilities, labels=range(4)), rel=1e-5
+    np.testing.assert_allclose(predictions.confidence, probabilities.max(1), rtol=1e-5)
+    assert predictions.losses.mean().item() == pytest.approx(
+        log_loss(predictions.labels, probabilities, labels=range(4)), rel=1e-5
     )
 
 
-def test_predictions_run_the_model_as_it_is_used_and_leave_its_mode(data: Dataset) -> None:
+def test_predict_split_runs_in_evaluation_mode(data: Dataset) -> None:
     model = build_model("speednet:width=0.125", 3, data.train).train()
     found = predict_split(Classifier(model, data.classes), data.test)
     assert model.training

@@ -1,4 +1,4 @@
-"""Robust accuracy against closed forms and counts written out; strips against what a model says of stored pixels."""
+"""Robust accuracy against closed forms and counting; adversarial examples as stored pixels."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,7 +27,7 @@ LEVELS = (0.01, 0.03, 0.1)
 
 
 class Linear(nn.Module):
-    """Logits are `weight` (K, 48) times the pixels less a half; it remembers the dtype of what it answered."""
+    """Logits are `weight` (K, 48) times the pixels less a half; records their dtypes."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def mostly_right(model: nn.Module, images: Tensor) -> Tensor:
 def table_of(
     fools: Callable[[int, float], bool], seen: list[tuple[float, list[int]]]
 ) -> Callable[..., Attack]:
-    """An attack that fools image i, told by its first pixel, where `fools(i, epsilon)`; a class of two becomes the other."""
+    """An attack that fools image i, the value of its first pixel, if `fools(i, epsilon)`."""
 
     def mine(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Attack:
         index = images[:, 0, 0, 0].tolist()
@@ -86,7 +86,7 @@ def table_of(
 
 
 def numbered(count: int) -> tuple[Linear, Tensor, Tensor]:
-    """Images that carry their number, and a model of two classes that is right on all but the first two."""
+    """Numbered images, and a model of two classes that is right on all but the first two."""
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, *SHAPE)
     weight = torch.zeros(2, 48)
     weight[1] = 1.0
@@ -99,7 +99,7 @@ def numbered(count: int) -> tuple[Linear, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("attacks", [("fgsm",), ("pgd",), ("fgsm", "pgd")])
-def test_a_linear_model_is_robust_up_to_its_margin_over_the_l1_norm(
+def test_attack_curves_of_a_linear_model_follow_its_margins(
     attacks: tuple[str, ...],
 ) -> None:
     model, images = linear(2), stored(60, 90, 166)
@@ -117,7 +117,7 @@ def test_a_linear_model_is_robust_up_to_its_margin_over_the_l1_norm(
         assert curve.images == 60
 
 
-def test_a_pixel_that_is_black_or_white_cannot_move_further() -> None:
+def test_attack_curves_respect_the_range_of_pixels() -> None:
     model, images = linear(2), stored(60)
     images[:, :, ::2] = torch.where(images[:, :, ::2] < 128, 0, 255).byte()
     labels = mostly_right(model, images)
@@ -134,7 +134,7 @@ def test_a_pixel_that_is_black_or_white_cannot_move_further() -> None:
         np.testing.assert_allclose(curve.accuracy.numpy(), expected, atol=1e-6)
 
 
-def test_the_interval_is_wilsons() -> None:
+def test_attack_curve_intervals_are_wilsons() -> None:
     model, images = linear(2), stored(60, 90, 166)
     (curve,) = attack_curves(model, images, mostly_right(model, images), ("fgsm",), LEVELS)
     for accuracy, low, high in zip(
@@ -144,7 +144,7 @@ def test_the_interval_is_wilsons() -> None:
         assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-6)
 
 
-def test_an_image_that_was_fooled_stays_so_and_is_not_attacked_again(
+def test_attack_curves_attack_correct_images_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, images, labels = numbered(12)
@@ -168,7 +168,7 @@ def test_an_image_that_was_fooled_stays_so_and_is_not_attacked_again(
     assert (12 * curves[1].accuracy).round().tolist() == [10, 7, 7, 6]
 
 
-def test_where_all_are_fooled_nothing_is_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attack_curves_without_correct_images(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, labels = numbered(6)
     seen: list[tuple[float, list[int]]] = []
     monkeypatch.setitem(ATTACKS, "mine", table_of(lambda i, epsilon: True, seen))
@@ -179,7 +179,7 @@ def test_where_all_are_fooled_nothing_is_attacked(monkeypatch: pytest.MonkeyPatc
     assert done == [1, 1, 1]
 
 
-def test_no_curve_rises_and_pgd_is_below_fgsm() -> None:
+def test_attack_curves_do_not_rise() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
@@ -196,7 +196,7 @@ def test_no_curve_rises_and_pgd_is_below_fgsm() -> None:
     assert (pgd.accuracy < fgsm.accuracy).any()
 
 
-def test_steps_go_to_attacks_that_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attack_curves_pass_steps_to_iterative_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, labels = numbered(6)
     taken: list[int] = []
 
@@ -214,7 +214,7 @@ def test_steps_go_to_attacks_that_take_them(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
-def test_everything_runs_in_the_precision(precision: str, dtype: torch.dtype) -> None:
+def test_curves_run_in_the_precision_of_the_classifier(precision: str, dtype: torch.dtype) -> None:
     model, images = linear(2), stored(20, 90, 166)
     classifier = Classifier(model, precision=precision)
     labels = mostly_right(model, images)
@@ -229,7 +229,7 @@ def test_everything_runs_in_the_precision(precision: str, dtype: torch.dtype) ->
     assert model.dtypes == {dtype}
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_curves_restore_the_model() -> None:
     model, images = linear(3), stored(20)
     labels, before = mostly_right(model, images), model.weight.detach().clone()
     with torch.inference_mode():
@@ -248,7 +248,7 @@ def test_the_model_is_left_as_it_was() -> None:
 # --- corruptions
 
 
-def test_corruption_curves_count_who_is_right() -> None:
+def test_corruption_curves_by_brute_force() -> None:
     model, images = linear(3), stored(30)
     labels, done = mostly_right(model, images), list[int]()
     curves = corruption_curves(model, images, labels, seed=4, progress=done.append)
@@ -274,46 +274,48 @@ def test_corruption_curves_count_who_is_right() -> None:
     assert len({tuple(curve.accuracy.tolist()) for curve in curves}) > 3
 
 
-def test_some_corruptions_alone() -> None:
+def test_corruption_curves_of_chosen_corruptions() -> None:
     model, images = linear(3), stored(10)
     curves = corruption_curves(model, images, mostly_right(model, images), ["fog", "jpeg"])
     assert [curve.name for curve in curves] == ["fog", "jpeg"]
 
 
-# --- the strip
+# --- adversarial examples
 
 
 def check(
-    strip: AdversarialExamples, model: Linear, images: Tensor, labels: Tensor, change: int
+    examples: AdversarialExamples, model: Linear, images: Tensor, labels: Tensor, change: int
 ) -> None:
     weight = model.weight.detach().double().numpy()
     before, after = (
         softmax((x.double().numpy().reshape(-1, 48) / 255 - 0.5) @ weight.T, 1)
-        for x in (strip.clean, strip.adversarial)
+        for x in (examples.clean, examples.adversarial)
     )
-    assert torch.equal(strip.clean, images[strip.index])
-    assert strip.clean.dtype == strip.adversarial.dtype == torch.uint8
-    assert (strip.clean.int() - strip.adversarial).abs().max() == change
-    assert torch.equal(strip.labels, labels[strip.index])
-    assert (strip.labels != strip.predicted).all()
-    assert np.array_equal(before.argmax(1), strip.labels)
-    assert np.array_equal(after.argmax(1), strip.predicted)
-    np.testing.assert_allclose(strip.clean_confidence.numpy(), before.max(1), atol=1e-5)
-    np.testing.assert_allclose(strip.adversarial_confidence.numpy(), after.max(1), atol=1e-5)
-    assert len(set(strip.index.tolist())) == len(strip.index)
+    assert torch.equal(examples.clean, images[examples.index])
+    assert examples.clean.dtype == examples.adversarial.dtype == torch.uint8
+    assert (examples.clean.int() - examples.adversarial).abs().max() == change
+    assert torch.equal(examples.labels, labels[examples.index])
+    assert (examples.labels != examples.predicted).all()
+    assert np.array_equal(before.argmax(1), examples.labels)
+    assert np.array_equal(after.argmax(1), examples.predicted)
+    np.testing.assert_allclose(examples.clean_confidence.numpy(), before.max(1), atol=1e-5)
+    np.testing.assert_allclose(examples.adversarial_confidence.numpy(), after.max(1), atol=1e-5)
+    assert len(set(examples.index.tolist())) == len(examples.index)
 
 
 @pytest.mark.parametrize(("epsilon", "change"), [(8 / 255, 8), (8.7 / 255, 8), (1 / 255, 1)])
-def test_a_strip_holds_images_that_stored_pixels_fool(epsilon: float, change: int) -> None:
+def test_adversarial_examples_fool_as_stored_pixels(epsilon: float, change: int) -> None:
     model, images = linear(4), stored(200, 60, 196)
     labels = mostly_right(model, images)
-    strip = adversarial_examples(model, images, labels, count=6, epsilon=epsilon)
-    assert len(strip.index) == 6
-    assert strip.epsilon == epsilon
-    check(strip, model, images, labels, change)
+    examples = adversarial_examples(model, images, labels, count=6, epsilon=epsilon)
+    assert len(examples.index) == 6
+    assert examples.epsilon == epsilon
+    check(examples, model, images, labels, change)
 
 
-def test_different_pairs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adversarial_examples_of_different_confusions_come_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, images = linear(3), stored(60, 60, 196)
     labels = mostly_right(model, images)
     every = adversarial_examples(model, images, labels, count=1000, epsilon=20 / 255)
@@ -338,14 +340,19 @@ def test_different_pairs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.count(7) < 20  # one batch was enough
 
 
-def test_a_robust_model_has_an_empty_strip() -> None:
+def test_adversarial_examples_of_a_robust_model_are_none() -> None:
     model, images, _ = numbered(5)
     model.weight.data.zero_()
     model.weight.data[0, 0] = 1e-3
     images[:] = 255
-    strip = adversarial_examples(model, images, torch.zeros(5, dtype=torch.int64))
-    assert strip.index.shape == strip.labels.shape == strip.adversarial_confidence.shape == (0,)
-    assert strip.clean.shape == strip.adversarial.shape == (0, *SHAPE)
+    examples = adversarial_examples(model, images, torch.zeros(5, dtype=torch.int64))
+    assert (
+        examples.index.shape
+        == examples.labels.shape
+        == examples.adversarial_confidence.shape
+        == (0,)
+    )
+    assert examples.clean.shape == examples.adversarial.shape == (0, *SHAPE)
 
 
 # --- what is refused
@@ -368,7 +375,7 @@ def test_a_robust_model_has_an_empty_strip() -> None:
         (("fgsm",), (0.0,), "epsilons must be above 0"),
     ],
 )
-def test_wrong_settings_are_refused(
+def test_attack_curves_refuse_wrong_settings(
     attacks: Sequence[str], epsilons: Sequence[float], message: str
 ) -> None:
     with pytest.raises(SeewhyError, match=message):
@@ -376,7 +383,7 @@ def test_wrong_settings_are_refused(
 
 
 @pytest.mark.parametrize("function", [attack_curves, corruption_curves, adversarial_examples])
-def test_labels_that_do_not_fit_are_refused(
+def test_robustness_refuses_wrong_labels(
     function: Callable[..., tuple[RobustnessCurve, ...]],
 ) -> None:
     with pytest.raises(
@@ -387,7 +394,7 @@ def test_labels_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("function", [attack_curves, corruption_curves, adversarial_examples])
-def test_images_that_are_not_stored_pixels_are_refused(
+def test_robustness_refuses_float_images(
     function: Callable[..., tuple[RobustnessCurve, ...]],
 ) -> None:
     with pytest.raises(SeewhyError, match=r"images \(N, C, H, W\) uint8"):
@@ -396,13 +403,13 @@ def test_images_that_are_not_stored_pixels_are_refused(
         function(linear(2), stored(4)[:0], torch.zeros(0, dtype=torch.int64))
 
 
-def test_other_values_are_refused() -> None:
+def test_robustness_refuses_other_values() -> None:
     model, images, labels = numbered(3)
     with pytest.raises(SeewhyError, match="unknown corruption 'rain'"):
         corruption_curves(model, images, labels, ("rain",))
     with pytest.raises(
         SeewhyError,
-        match=r"epsilon must be from 1/255, the smallest change of a stored pixel, to 1, found 0.001",
+        match=r"epsilon must be from 1/255, .* of a stored pixel, to 1, found 0.001",
     ):
         adversarial_examples(model, images, labels, epsilon=0.001)
     with pytest.raises(SeewhyError, match="count must be at least 1, found 0"):

@@ -13,12 +13,17 @@ CLASSES = 4
 
 
 def network() -> nn.Module:
-    """Stages of 8x6 and 4x3 places for images of 8x6, in float32 so that it can be explained."""
+    """Layers of 8x6 and 4x3 positions for images of 8x6."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 5, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(60, CLASSES),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def split_of(count: int) -> Split:
@@ -62,7 +67,7 @@ def small() -> Small:
 
 
 @pytest.mark.parametrize(("place", "layer"), [(0, "1"), (1, "4")])
-def test_maps_are_those_of_float64_in_whole_numbers(small: Small, place: int, layer: str) -> None:
+def test_layer_maps_equal_grad_cam_in_float64(small: Small, place: int, layer: str) -> None:
     model, split, index, predicted, found = small
     assert found.methods == ("hires-cam", "grad-cam")
     assert found.layers == ("1", "4")
@@ -81,7 +86,7 @@ def test_maps_are_those_of_float64_in_whole_numbers(small: Small, place: int, la
 
 @pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
 @pytest.mark.parametrize(("place", "layer"), [(0, "1"), (1, "4")])
-def test_the_difference_of_the_maps_is_the_map_of_the_difference(
+def test_layer_maps_difference_is_the_map_of_the_difference(
     small: Small, place: int, layer: str, method: str
 ) -> None:
     model, split, index, predicted, found = small
@@ -103,7 +108,7 @@ def test_the_difference_of_the_maps_is_the_map_of_the_difference(
             ).abs().max() <= 1.2  # two roundings of a half each
 
 
-def test_of_the_model_s_own_predictions_that_is_the_target_predicted_true() -> None:
+def test_layer_maps_difference_is_the_target_predicted_minus_true() -> None:
     model, split = network(), split_of(12)
     with torch.no_grad():
         predicted = model(split.images.float() / 255).argmax(1)
@@ -129,13 +134,13 @@ def test_of_the_model_s_own_predictions_that_is_the_target_predicted_true() -> N
     assert (difference - scale[:, None] * expected.flatten(1)).abs().max() <= 1.2
 
 
-def test_where_predicted_and_true_are_one_class_so_are_the_maps(small: Small) -> None:
+def test_layer_maps_of_equal_targets_are_equal(small: Small) -> None:
     model, split, index, _, _ = small
     found = layer_maps(model, split, index, split.labels[index], ("grad-cam",), ("4",))
     assert torch.equal(found.values[0][:, :, 0], found.values[0][:, :, 1])
 
 
-def test_fine_maps_are_averaged_and_hot_where_they_were() -> None:
+def test_layer_maps_shrink_large_maps() -> None:
     class Shown(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images
@@ -164,7 +169,7 @@ def test_fine_maps_are_averaged_and_hot_where_they_were() -> None:
     assert found.values[0][0, 0, 1].abs().max() == 0  # nothing is said for the other class
 
 
-def test_nothing_on_a_map_stays_nothing() -> None:
+def test_layer_maps_of_zero_are_zero() -> None:
     model = network()
     with torch.no_grad():
         model[6].weight.zero_()
@@ -179,7 +184,7 @@ def test_nothing_on_a_map_stays_nothing() -> None:
     assert (found.values[0] == 0).all()
 
 
-def test_take_and_none(small: Small) -> None:
+def test_layer_maps_take_and_no_images(small: Small) -> None:
     model, split, index, predicted, found = small
     rows = torch.tensor([4, 1])
     some = found.take(rows)

@@ -51,7 +51,7 @@ class Attack:
 def attack(
     classifier: ClassifierLike, images: Tensor, labels: Tensor, method: str = "pgd"
 ) -> Attack:
-    """Attack images by a method of ATTACKS, in the classifier's precision, leaving the model as it is.
+    """Attack images by a method of ATTACKS, in the classifier's precision, and restore the model.
 
     Args:
         classifier: a run, a Classifier, or a module in evaluation mode.

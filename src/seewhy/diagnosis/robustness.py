@@ -22,7 +22,7 @@ _BATCH_SIZE = 100  # feature maps of 100 small images fit in a CPU's cache: thre
 
 @dataclass(frozen=True, eq=False)
 class RobustnessCurve:
-    """Accuracy on the same N images at L levels of an attack or corruption; the first level is 0."""
+    """Accuracy on the same images at L levels of an attack or corruption; the first level is 0."""
 
     name: str  # of the attack or corruption
     levels: Tensor  # (L,) float32: epsilon for pixels in [0, 1], or strength from 0 to 5
