@@ -54,13 +54,13 @@ def attack(
     """Attack images by a method of ATTACKS, in the classifier's precision, and restore the model.
 
     Args:
-        classifier: a run, a Classifier, or a module in evaluation mode.
+        classifier: A run, a Classifier, or a module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1].
         labels: (N,) int64, the true classes; for a targeted attack the classes to reach.
-        method: an entry of ATTACKS with its settings: "fgsm", "pgd:epsilon=0.03,norm=l2".
+        method: An entry of ATTACKS with its settings: "fgsm", "pgd:epsilon=0.03,norm=l2".
 
     Raises:
-        SeewhyError: for an unknown method or setting, a value out of range, images or labels of the
+        SeewhyError: For an unknown method or setting, a value out of range, images or labels of the
             wrong shape or range, a model in training mode, and gradients that are not finite.
     """
     run_attack = bind(ATTACKS, method, "attack", n_supplied=3)
@@ -79,12 +79,12 @@ def fgsm(
     """Fast gradient sign method: one step along the sign of the gradient (Goodfellow et al. 2015).
 
     Args:
-        model: a module in evaluation mode.
+        model: A module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1].
         labels: (N,) int64, the true classes; the classes to reach if `targeted`.
-        epsilon: change of every pixel, clipped to [0, 1].
-        targeted: move towards `labels` instead of away from them.
-        batch_size: number of images on the model's device at once.
+        epsilon: Change of every pixel, clipped to [0, 1].
+        targeted: Move towards `labels` instead of away from them.
+        batch_size: Number of images on the model's device at once.
     """
     _check_epsilon(epsilon, "linf")
 
@@ -117,19 +117,19 @@ def pgd(
     entropy (targeted: the lowest). Its `steps` are those that led there.
 
     Args:
-        model: a module in evaluation mode.
+        model: A module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1].
         labels: (N,) int64, the true classes; the classes to reach if `targeted`.
-        epsilon: radius of the ball; by default 8/255 for "linf" and 0.5 for "l2".
+        epsilon: Radius of the ball; by default 8/255 for "linf" and 0.5 for "l2".
         norm: "linf" bounds the change of every pixel and steps along the sign of the gradient;
             "l2" bounds the Euclidean norm of an image's change and steps along the gradient,
             divided by its norm.
-        steps: number of gradient steps.
-        step_size: length of a step in the norm; 2.5 * epsilon / steps by default.
-        random_start: start from a point drawn uniformly from the ball, not from the image.
-        seed: of the start, which does not depend on the batch size.
-        targeted: move towards `labels` instead of away from them.
-        batch_size: number of images on the model's device at once.
+        steps: Number of gradient steps.
+        step_size: Length of a step in the norm; 2.5 * epsilon / steps by default.
+        random_start: Start from a point drawn uniformly from the ball, not from the image.
+        seed: Seed of the start, which does not depend on the batch size.
+        targeted: Move towards `labels` instead of away from them.
+        batch_size: Number of images on the model's device at once.
     """
     default = lookup(EPSILONS, norm, "norm")
     epsilon = default if epsilon is None else epsilon
@@ -176,15 +176,15 @@ def minimal_fgsm(
     change every class.
 
     Args:
-        model: a module in evaluation mode.
+        model: A module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1].
         labels: (N,) int64, the true classes; the classes to reach if `targeted`.
-        step_size: change of every pixel in a step, clipped to [0, 1]; without `sign` the Euclidean
+        step_size: Change of every pixel in a step, clipped to [0, 1]; without `sign` the Euclidean
             norm of the step.
-        steps: largest number of steps.
-        sign: step along the sign of the gradient rather than along the gradient.
-        targeted: move towards `labels` instead of away from them.
-        batch_size: number of images on the model's device at once.
+        steps: Largest number of steps.
+        sign: Step along the sign of the gradient rather than along the gradient.
+        targeted: Move towards `labels` instead of away from them.
+        batch_size: Number of images on the model's device at once.
     """
     _check_length("step_size", step_size)
     _check_whole("steps", steps)

@@ -57,11 +57,11 @@ def measure_calibration(predictions: Predictions, bins: int = 15) -> Calibration
     summed over classes (Brier 1950, eq. 2).
 
     Args:
-        predictions: of N images.
-        bins: number of bins of equal width.
+        predictions: Predictions of N images.
+        bins: Number of bins of equal width.
 
     Raises:
-        SeewhyError: for less than 1 bin, no images, and logits that are not finite.
+        SeewhyError: For less than 1 bin, no images, and logits that are not finite.
     """
     check_predictions(predictions)
     if bins < 1:
@@ -103,7 +103,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         The temperature in [0.01, 100]; 1 if the cross entropy does not depend on it.
 
     Raises:
-        SeewhyError: for wrong shapes, labels that are no classes, no images, and logits that are
+        SeewhyError: For wrong shapes, labels that are no classes, no images, and logits that are
             not finite.
     """
     from scipy.optimize import brentq
@@ -135,15 +135,15 @@ def temperature_scaling(
     """Measure calibration before and after temperature scaling (Guo et al. 2017, section 4.2).
 
     Args:
-        predictions: of the N images to measure on.
-        validation: of other images, not trained on either, to fit the temperature on. Without them
-            it is cross-fitted: each of two random halves, stratified by class, is scaled by the
-            temperature fitted on the other.
-        bins: number of bins of equal width.
-        seed: of the halves.
+        predictions: Predictions of the N images to measure on.
+        validation: Predictions of other images, not trained on either, to fit the temperature on.
+            Without them it is cross-fitted: each of two random halves, stratified by class, is
+            scaled by the temperature fitted on the other.
+        bins: Number of bins of equal width.
+        seed: Seed of the halves.
 
     Raises:
-        SeewhyError: if the classes differ, for a single image to halve, less than 1 bin, no images,
+        SeewhyError: If the classes differ, for a single image to halve, less than 1 bin, no images,
             and logits that are not finite.
     """
     before = measure_calibration(predictions, bins)
@@ -182,7 +182,7 @@ def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
     images of equal confidence.
 
     Raises:
-        SeewhyError: for no images, and for logits that are not finite.
+        SeewhyError: For no images, and for logits that are not finite.
     """
     confidence, kept, correct = _by_confidence(predictions)
     images = int(kept[-1])
@@ -204,15 +204,15 @@ def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[flo
     """Find the largest coverage with at least that selective accuracy.
 
     Args:
-        predictions: of N images.
-        accuracy: required accuracy of the images kept, in [0, 1].
+        predictions: Predictions of N images.
+        accuracy: Required accuracy of the images kept, in [0, 1].
 
     Returns:
         The coverage in (0, 1] and the threshold: images with a `Predictions.confidence` of at least
         that are kept. None if no threshold reaches the accuracy.
 
     Raises:
-        SeewhyError: for an accuracy outside [0, 1], no images, and logits that are not finite.
+        SeewhyError: For an accuracy outside [0, 1], no images, and logits that are not finite.
     """
     if not 0 <= accuracy <= 1:
         hint = f"; did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else ""

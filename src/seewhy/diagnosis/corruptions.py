@@ -40,15 +40,15 @@ def corrupt(images: Tensor, corruption: str, strength: int, seed: int = 0) -> Te
 
     Args:
         images: (N, C, H, W) uint8, or float in [0, 1].
-        corruption: an entry of CORRUPTIONS, such as "fog".
-        strength: from 1 (mild) to 5 (heavy).
-        seed: of random corruptions, drawn image by image and the same at every strength.
+        corruption: An entry of CORRUPTIONS, such as "fog".
+        strength: From 1 (mild) to 5 (heavy).
+        seed: Seed of random corruptions, drawn image by image and the same at every strength.
 
     Returns:
         Corrupted images (N, C, H, W) uint8.
 
     Raises:
-        SeewhyError: for an unknown corruption, a strength out of range, and images of the wrong
+        SeewhyError: For an unknown corruption, a strength out of range, and images of the wrong
             shape or range.
     """
     function = bind(CORRUPTIONS, corruption, "corruption", n_supplied=3)

@@ -75,15 +75,15 @@ def diagnose(
     explained, `saliency_error` of the result says why, and the rest is measured.
 
     Args:
-        classifier: a run, a Classifier, or a module in evaluation mode. Robustness and features are
+        classifier: A run, a Classifier, or a module in evaluation mode. Robustness and features are
             measured in its precision, maps in fp32. Without class names it has those of `data`.
-        data: its test split is diagnosed; all splits are searched for near-duplicates.
-        predictions: of the test split; predicted if None.
-        full: explain every error rather than at most 2,000, of many confusions.
-        quiet: show no progress.
+        data: Its test split is diagnosed; all splits are searched for near-duplicates.
+        predictions: Predictions of the test split; predicted if None.
+        full: Explain every error rather than at most 2,000, of many confusions.
+        quiet: Show no progress.
 
     Raises:
-        SeewhyError: if `predictions` are of other images than the test split, and if the model is
+        SeewhyError: If `predictions` are of other images than the test split, and if the model is
             in training mode.
     """
     classifier = as_classifier(classifier)

@@ -51,15 +51,15 @@ def near_duplicates(
     without contrast, or smaller than 16 pixels, only exact duplicates are found.
 
     Args:
-        splits: splits by name, with images of one shape.
-        threshold: smallest correlation of the edges, above 0 and up to 1.
-        across: compare only images of different splits; otherwise also those within "test".
+        splits: Splits by name, with images of one shape.
+        threshold: Smallest correlation of the edges, above 0 and up to 1.
+        across: Compare only images of different splits; otherwise also those within "test".
 
     Returns:
         Pairs, the smallest difference first.
 
     Raises:
-        SeewhyError: for a threshold out of range, and images of different shapes.
+        SeewhyError: For a threshold out of range, and images of different shapes.
     """
     if not 0 < threshold <= 1:
         raise SeewhyError(f"threshold must be a correlation above 0 and up to 1, found {threshold}")
@@ -120,7 +120,7 @@ def _candidates(one: _Sketch, other: _Sketch, within: bool = False) -> Tensor:
 
     `within` compares a split with itself: each pair once, and no image with itself.
     """
-    found = [torch.zeros(0, 2, dtype=torch.int64)]
+    pairs = [torch.zeros(0, 2, dtype=torch.int64)]
     for top in range(0, len(other.even), _ROWS):
         rows = slice(top, top + _ROWS)
         scores, columns = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
@@ -136,42 +136,42 @@ def _candidates(one: _Sketch, other: _Sketch, within: bool = False) -> Tensor:
             columns = torch.cat([columns.reshape(len(cosines), -1), best.indices + left], 1)
         nearest = scores.topk(min(MAX_PAIRS, scores.shape[1]), dim=1)
         row, rank = (nearest.values > _MIN_COSINE).nonzero(as_tuple=True)
-        found.append(torch.stack([columns[row, nearest.indices[row, rank]], row + top], 1))
-    return torch.cat(found)
+        pairs.append(torch.stack([columns[row, nearest.indices[row, rank]], row + top], 1))
+    return torch.cat(pairs)
 
 
 def _verify(
     splits: Mapping[str, Split], one: str, other: str, candidates: Tensor, threshold: float
 ) -> Iterator[DuplicatePair]:
     """The candidates (P, 2) whose edges correlate and whose pixels are close."""
-    first, second = splits[one], splits[other]
-    labels_agree = first.labels.cpu()[candidates[:, 0]] == second.labels.cpu()[candidates[:, 1]]
-    chunk = max(1, _images_per_block(first.images) // 4)
+    labels, other_labels = splits[one].labels.cpu(), splits[other].labels.cpu()
+    labels_agree = labels[candidates[:, 0]] == other_labels[candidates[:, 1]]
+    chunk = max(1, _images_per_block(splits[one].images) // 4)
     for indices, same in zip(
         torch.split(candidates, chunk), torch.split(labels_agree, chunk), strict=True
     ):
-        ours, theirs = (
+        first, second = (
             split.images[column.to(split.images.device)].cpu().float() / 255
-            for split, column in zip((first, second), indices.unbind(1), strict=True)
+            for split, column in zip((splits[one], splits[other]), indices.unbind(1), strict=True)
         )
-        upright = _edge_correlation(ours, theirs)
-        mirrored = _edge_correlation(ours, theirs.flip(3))
+        upright = _edge_correlation(first, second)
+        mirrored = _edge_correlation(first, second.flip(3))
         flipped = mirrored > upright
-        aligned = torch.where(flipped[:, None, None, None], theirs.flip(3), theirs)
-        differences = _difference(ours, aligned)
+        aligned = torch.where(flipped[:, None, None, None], second.flip(3), second)
+        differences = _difference(first, aligned)
         kept = (torch.maximum(upright, mirrored) >= threshold) & (differences <= _MAX_DIFFERENCE)
         columns = (column[kept].tolist() for column in (indices, differences, flipped, same))
         for (left, right), difference, flip, agree in zip(*columns, strict=True):
             yield DuplicatePair((one, left), (other, right), difference, flip, agree)
 
 
-def _edge_correlation(ours: Tensor, theirs: Tensor) -> Tensor:  # (P,) float32 in [-1, 1]
+def _edge_correlation(first: Tensor, second: Tensor) -> Tensor:  # (P,) float32 in [-1, 1]
     """Correlation of the edges of images (P, C, H, W), at the best shift by up to a pixel."""
-    step = max(1, max(ours.shape[2:]) // _EDGE_SIDE)
-    edges, others = _edges(ours, step), _edges(theirs, step)
+    step = max(1, max(first.shape[2:]) // _EDGE_SIDE)
+    edges, others = _edges(first, step), _edges(second, step)
     height, width = edges.shape[2] - 2, edges.shape[3] - 2
     inner = F.normalize(edges[:, :, 1:-1:step, 1:-1:step].flatten(1), dim=1)
-    best = torch.full((len(ours),), -1.0)
+    best = torch.full((len(first),), -1.0)
     for down in range(3):
         for right in range(3):
             shifted = others[:, :, down : down + height : step, right : right + width : step]
@@ -192,22 +192,22 @@ def _edges(images: Tensor, step: int) -> Tensor:  # (P, 2 C, h, w)
     return changes.sign() * changes.abs().sqrt()
 
 
-def _difference(ours: Tensor, theirs: Tensor) -> Tensor:  # (P,) float32 in [0, 1]
+def _difference(first: Tensor, second: Tensor) -> Tensor:  # (P,) float32 in [0, 1]
     """Mean absolute difference of the overlap, at the best shift by up to a pixel."""
 
     def overlap(shift: int, side: int) -> tuple[slice, slice]:
         start, stop = max(0, shift), side + min(0, shift)
         return slice(start, stop), slice(start - shift, stop - shift)
 
-    height, width = ours.shape[2:]
-    least = torch.ones(len(ours))
+    height, width = first.shape[2:]
+    least = torch.ones(len(first))
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             (rows, other_rows), (columns, other_columns) = (
                 overlap(down, height),
                 overlap(right, width),
             )
-            change = ours[:, :, rows, columns] - theirs[:, :, other_rows, other_columns]
+            change = first[:, :, rows, columns] - second[:, :, other_rows, other_columns]
             least = torch.minimum(least, change.abs().mean((1, 2, 3)))
     return least
 
@@ -225,8 +225,8 @@ def _equal_flat_images(
             pairs = [(i, j) for j in members[other] for i in members[one][:MAX_PAIRS]]
             yield from _equal_pairs(splits, one, other, pairs)
         if not across and "test" in splits:
-            ours = members["test"]
-            pairs = [(i, j) for rank, j in enumerate(ours) for i in ours[:rank][:MAX_PAIRS]]
+            test = members["test"]
+            pairs = [(i, j) for rank, j in enumerate(test) for i in test[:rank][:MAX_PAIRS]]
             yield from _equal_pairs(splits, "test", "test", pairs)
 
 

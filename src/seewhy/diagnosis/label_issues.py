@@ -32,15 +32,15 @@ def find_label_issues(predictions: Predictions) -> tuple[LabelIssue, ...]:
     confidently of another class, and that class is more probable than the given one.
 
     Args:
-        predictions: of images that the model was not trained on. Training images would have their
-            labels memorized.
+        predictions: Predictions of images that the model was not trained on; it would have
+            memorized the labels of training images.
 
     Returns:
         Issues by increasing normalized margin, the probability of the given label minus that of the
         suggested one: the most suspicious first.
 
     Raises:
-        SeewhyError: if there are no predictions, or logits are not finite.
+        SeewhyError: If there are no predictions, or logits are not finite.
     """
     probabilities, labels = _probabilities(predictions), predictions.labels.cpu()
     thresholds = _thresholds(probabilities, labels)
@@ -69,13 +69,13 @@ def confident_joint(predictions: Predictions) -> Tensor:
     image that reaches none does not count.
 
     Args:
-        predictions: of images that the model was not trained on.
+        predictions: Predictions of images that the model was not trained on.
 
     Returns:
         Counts (K, K) int64: given label by row, confident class by column.
 
     Raises:
-        SeewhyError: if there are no predictions, or logits are not finite.
+        SeewhyError: If there are no predictions, or logits are not finite.
     """
     probabilities, labels = _probabilities(predictions), predictions.labels.cpu()
     num_classes = len(predictions.classes)

@@ -42,7 +42,7 @@ def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
     If a class is confused equally often with several others, the first of them is named.
 
     Raises:
-        SeewhyError: if there are no predictions, logits are not finite, or labels are no classes.
+        SeewhyError: If there are no predictions, logits are not finite, or labels are no classes.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -79,14 +79,14 @@ def worst_confusions(predictions: Predictions, count: int | None = None) -> tupl
     """Find the most frequent confusions.
 
     Args:
-        predictions: of N images.
-        count: number of confusions; None for all.
+        predictions: Predictions of N images.
+        count: Number of confusions; None for all.
 
     Returns:
         Confusions, the most frequent first, equally frequent ones by true and predicted class.
 
     Raises:
-        SeewhyError: for a `count` below 1, and for predictions that cannot be measured.
+        SeewhyError: For a `count` below 1, and for predictions that cannot be measured.
     """
     check_predictions(predictions)
     if count is not None and count < 1:
@@ -108,7 +108,7 @@ def balanced_accuracy(predictions: Predictions) -> float:
     """Mean recall over the classes that have images, in [0, 1] (Brodersen et al. 2010).
 
     Raises:
-        SeewhyError: for predictions that cannot be measured.
+        SeewhyError: For predictions that cannot be measured.
     """
     check_predictions(predictions)
     counts = confusion_matrix(predictions).double()
@@ -122,11 +122,11 @@ def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
     Of equal logits the first class ranks higher, as in `Predictions.predicted`.
 
     Args:
-        predictions: of N images.
-        k: number of classes; the result is 1 if there are no more classes than that.
+        predictions: Predictions of N images.
+        k: Number of classes; the result is 1 if there are no more classes than that.
 
     Raises:
-        SeewhyError: for a `k` below 1, and for predictions that cannot be measured.
+        SeewhyError: For a `k` below 1, and for predictions that cannot be measured.
     """
     check_predictions(predictions)
     if k < 1:

@@ -44,11 +44,11 @@ def compare_predictions(before: Predictions, after: Predictions) -> PairedCompar
     Intervals are those of Newcombe 1998 for paired proportions.
 
     Args:
-        before: predictions of the first model.
-        after: predictions of the second model, on the same images.
+        before: Predictions of the first model.
+        after: Predictions of the second model, on the same images.
 
     Raises:
-        SeewhyError: if numbers of images, classes, or labels differ, or there are no images.
+        SeewhyError: If numbers of images, classes, or labels differ, or there are no images.
     """
     _check_same_images(before, after)
     labels, was, now = before.labels.cpu(), before.correct.cpu(), after.correct.cpu()

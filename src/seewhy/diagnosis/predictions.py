@@ -24,7 +24,7 @@ class Predictions:
     Args:
         logits: (N, K) float32.
         labels: (N,) int64, the true classes.
-        classes: the K class names.
+        classes: The K class names.
     """
 
     logits: Tensor
@@ -94,12 +94,12 @@ def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
     """Predict every image of a split, in evaluation mode, and restore the model's modes.
 
     Args:
-        classifier: a run, a Classifier, or a module. Its precision and test-time augmentation
+        classifier: A run, a Classifier, or a module. Its precision and test-time augmentation
             apply. Without class names the classes are numbered.
-        split: images (N, C, H, W) uint8 with labels (N,) int64.
+        split: Images (N, C, H, W) uint8 with labels (N,) int64.
 
     Raises:
-        SeewhyError: if the model's number of classes differs from the number of class names.
+        SeewhyError: If the model's number of classes differs from the number of class names.
     """
     classifier = as_classifier(classifier)
     logits = compute_logits(classifier, split.images)
@@ -146,14 +146,14 @@ def most_confident_errors(predictions: Predictions, count: int | None = None) ->
     """Find the misclassified images with the highest confidence.
 
     Args:
-        predictions: of N images.
-        count: number of images; None for all errors.
+        predictions: Predictions of N images.
+        count: Number of images; None for all errors.
 
     Returns:
         Indices (M,) int64, the most confident error first.
 
     Raises:
-        SeewhyError: for a `count` below 0.
+        SeewhyError: For a `count` below 0.
     """
     if count is not None and count < 0:
         raise SeewhyError(f"count must be at least 0, found {count}")
@@ -169,8 +169,8 @@ def diverse_errors(predictions: Predictions, count: int) -> Tensor:
     confusion, and so on, until there are `count`.
 
     Args:
-        predictions: of N images.
-        count: number of images.
+        predictions: Predictions of N images.
+        count: Number of images.
 
     Returns:
         Indices (M,) int64, the most confident error first.
@@ -184,8 +184,8 @@ def least_confident_correct(predictions: Predictions, count: int) -> Tensor:
     """Find the correctly classified images with the lowest confidence.
 
     Args:
-        predictions: of N images.
-        count: number of images per class.
+        predictions: Predictions of N images.
+        count: Number of images per class.
 
     Returns:
         Indices (M,) int64, class by class, the least confident image of a class first.
@@ -203,7 +203,7 @@ def round_robin(kinds: Tensor, count: int) -> Tensor:
 
     Args:
         kinds: (N,) int64, the kind of each item.
-        count: number of items.
+        count: Number of items.
 
     Returns:
         Indices (M,) int64 into `kinds`, in the order of choice.

@@ -62,17 +62,17 @@ def attack_curves(
     rises, and by default the curve of PGD is that of the stronger of PGD and FGSM.
 
     Args:
-        classifier: a run, a Classifier, or a module in evaluation mode. Attacks, gradients
+        classifier: A run, a Classifier, or a module in evaluation mode. Attacks, gradients
             included, run in its precision, without test-time augmentation.
         images: (N, C, H, W) uint8.
         labels: (N,) int64, the true classes.
-        attacks: entries of ATTACKS that have an epsilon, one curve each.
-        epsilons: bounds above 0 and up to 1, for pixels in [0, 1].
-        steps: number of steps of the iterative attacks.
-        progress: called with 1 after each attack at each epsilon.
+        attacks: Entries of ATTACKS that have an epsilon, one curve each.
+        epsilons: Bounds above 0 and up to 1, for pixels in [0, 1].
+        steps: Number of steps of the iterative attacks.
+        progress: Called with 1 after each attack at each epsilon.
 
     Raises:
-        SeewhyError: for an attack that is unknown or has no epsilon, an epsilon out of range,
+        SeewhyError: For an attack that is unknown or has no epsilon, an epsilon out of range,
             images or labels of the wrong shape or range, a model in training mode, and gradients
             that are not finite.
     """
@@ -114,16 +114,16 @@ def corruption_curves(
     """Measure accuracy under common corruptions at strengths 0 to 5.
 
     Args:
-        classifier: a run, a Classifier, or a module. Predictions run in its precision, without
+        classifier: A run, a Classifier, or a module. Predictions run in its precision, without
             test-time augmentation.
         images: (N, C, H, W) uint8.
         labels: (N,) int64, the true classes.
-        corruptions: entries of CORRUPTIONS, one curve each; None for all of them.
-        seed: of the random corruptions, the same at every strength.
-        progress: called with 1 after each corruption at each strength.
+        corruptions: Entries of CORRUPTIONS, one curve each; None for all of them.
+        seed: Seed of the random corruptions, the same at every strength.
+        progress: Called with 1 after each corruption at each strength.
 
     Raises:
-        SeewhyError: for an unknown corruption, and images or labels of the wrong shape.
+        SeewhyError: For an unknown corruption, and images or labels of the wrong shape.
     """
     check_labels(labels, len(images))
     labels, model = labels.cpu(), autocast_model(classifier)
@@ -158,16 +158,16 @@ def adversarial_examples(
     the returned pixels.
 
     Args:
-        classifier: a run, a Classifier, or a module in evaluation mode. The attack runs in its
+        classifier: A run, a Classifier, or a module in evaluation mode. The attack runs in its
             precision, without test-time augmentation.
         images: (N, C, H, W) uint8.
         labels: (N,) int64, the true classes.
-        count: largest number of examples.
-        epsilon: bound on the change of every value, from 1/255 to 1 for pixels in [0, 1].
-        steps: number of steps of PGD.
+        count: Largest number of examples.
+        epsilon: Bound on the change of every value, from 1/255 to 1 for pixels in [0, 1].
+        steps: Number of steps of PGD.
 
     Raises:
-        SeewhyError: for an epsilon or a count out of range, images or labels of the wrong shape or
+        SeewhyError: For an epsilon or a count out of range, images or labels of the wrong shape or
             range, a model in training mode, and gradients that are not finite.
     """
     if not 1 / 255 <= epsilon <= 1:

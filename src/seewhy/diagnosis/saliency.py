@@ -67,12 +67,12 @@ def layer_maps(
     """Compute maps of images for the predicted and for the true class.
 
     Args:
-        classifier: a run, a Classifier, or a module in evaluation mode.
-        split: images with their true classes.
+        classifier: A run, a Classifier, or a module in evaluation mode.
+        split: Images with their true classes.
         index: (M,) int64, the images to explain.
         predicted: (M,) int64, the predicted class of each.
-        methods: layer methods, as "grad-cam".
-        layers: names of layers.
+        methods: Layer methods, as "grad-cam".
+        layers: Names of layers.
     """
     if not len(index):  # the sizes are those of a map of any image
         one = layer_maps(classifier, split, torch.tensor([0]), split.labels[:1], methods, layers)
@@ -104,13 +104,13 @@ def measure_saliency(
     """Measure which maps to trust, and compute the maps of errors.
 
     Args:
-        classifier: a run, a Classifier, or a module in evaluation mode.
-        test: the split that was predicted.
-        predictions: of that split.
+        classifier: A run, a Classifier, or a module in evaluation mode.
+        test: The split that was predicted.
+        predictions: Predictions of that split.
         errors: (M,) int64, the images to explain.
 
     Raises:
-        SeewhyError: for a model without a layer to explain.
+        SeewhyError: For a model without a layer to explain.
     """
     # fp32: gradients in half precision would coarsen the maps
     classifier = replace(as_classifier(classifier), classes=predictions.classes, precision="fp32")

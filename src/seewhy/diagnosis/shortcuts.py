@@ -75,11 +75,11 @@ def mean_attribution_by_class(
     Args:
         maps: (N, h, w) float.
         labels: (N,) int64, the class that each map explains.
-        classes: the K class names.
-        size: height and width of the mean maps, as of the images; by default those of the maps.
+        classes: The K class names.
+        size: Height and width of the mean maps, as of the images; by default those of the maps.
 
     Raises:
-        SeewhyError: for maps that are not finite, and labels of the wrong shape or range.
+        SeewhyError: For maps that are not finite, and labels of the wrong shape or range.
     """
     check_finite(maps)
     check_labels(labels, len(maps), len(classes))
@@ -121,8 +121,8 @@ def suspected_shortcuts(
     below them.
 
     Args:
-        attribution: mean attribution of classes; those with less than 10 images are left out.
-        threshold: smallest distance from the median of the other classes, in spreads.
+        attribution: Mean attribution of classes; those with less than 10 images are left out.
+        threshold: Smallest distance from the median of the other classes, in spreads.
 
     Returns:
         Shortcuts, the largest distance first.
@@ -149,10 +149,12 @@ def _compare(attribution: ClassAttribution, index: int, others: list[int]) -> tu
     medians = shares[others].quantile(0.5, dim=0)
     between = 1.4826 * (shares[others] - medians).abs().quantile(0.5, dim=0)
     variances = attribution.spreads.double().square()  # over the images of a class
-    theirs = variances[others].mean(0)
+    mean_variance = variances[others].mean(0)
     # the larger one: a few images may agree by chance
-    variance = variances[index].maximum(theirs)
-    standard_error = (variance / images[index] + theirs / images[others].quantile(0.5)).sqrt()
+    variance = variances[index].maximum(mean_variance)
+    standard_error = (
+        variance / images[index] + mean_variance / images[others].quantile(0.5)
+    ).sqrt()
     spread = torch.maximum(between, standard_error).clamp_min(_MIN_SPREAD)
     return medians, (shares[index] - medians) / spread
 

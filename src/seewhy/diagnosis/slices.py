@@ -42,15 +42,15 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
     The model's modes are restored afterwards.
 
     Args:
-        classifier: a run, a Classifier, or a module; computes in its precision.
+        classifier: A run, a Classifier, or a module; computes in its precision.
         images: (N, C, H, W) uint8.
-        batch_size: number of images on the model's device at once.
+        batch_size: Number of images on the model's device at once.
 
     Returns:
         Features (N, D) float32 on the CPU.
     """
     classifier = as_classifier(classifier)
-    network = unwrap_model(classifier.model)
+    model = unwrap_model(classifier.model)
     seen: dict[str, Tensor] = {}
     batches: list[Tensor] = []
 
@@ -70,11 +70,11 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
         batches.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())
         seen.clear()
 
-    handles = [part.register_forward_hook(record_layer) for part in network.modules()]
-    handles.append(network.register_forward_hook(record_batch))
+    handles = [part.register_forward_hook(record_layer) for part in model.modules()]
+    handles.append(model.register_forward_hook(record_batch))
     try:
-        with evaluating(network), inspecting(network):
-            plain = replace(classifier, model=network, tta="none")
+        with evaluating(model), inspecting(model):
+            plain = replace(classifier, model=model, tta="none")
             compute_logits(plain, images, batch_size=batch_size)
     finally:
         for handle in handles:
@@ -158,18 +158,18 @@ def weak_slices(
     corrected for the number of groups (Holm 1979).
 
     Args:
-        predictions: of N images.
+        predictions: Predictions of N images.
         features: (N, D) float, as from `extract_features`.
-        attributes: values (N,) float by name, as from `image_attributes`.
-        significance: largest corrected p-value of a slice, between 0 and 1.
-        seed: of k-means.
+        attributes: Values (N,) float by name, as from `image_attributes`.
+        significance: Largest corrected p-value of a slice, between 0 and 1.
+        seed: Seed of k-means.
 
     Returns:
         Slices of at least 20 images, the one with most excess errors first. A slice that shares
         more than half of its images with one before it is left out.
 
     Raises:
-        SeewhyError: for wrong shapes, values that are not finite, and a significance out of range.
+        SeewhyError: For wrong shapes, values that are not finite, and a significance out of range.
     """
     _check(predictions, features, attributes, significance)
     correct, labels = predictions.correct.cpu(), predictions.labels.cpu()

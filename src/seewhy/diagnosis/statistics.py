@@ -10,8 +10,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """95% score interval of a proportion, in [0, 1] (Wilson 1927).
 
     Args:
-        successes: number of successes, from 0 to `trials`.
-        trials: number of trials, at least 1.
+        successes: Number of successes, from 0 to `trials`.
+        trials: Number of trials, at least 1.
     """
     # In closed form: scipy's binomtest(...).proportion_ci takes milliseconds, and a report on a
     # thousand classes needs thousands of intervals.
@@ -29,10 +29,10 @@ def paired_interval(both: int, fixed: int, broken: int, neither: int) -> tuple[f
     accuracies, combined by their correlation, with a continuity correction if it is positive.
 
     Args:
-        both: number of images that both models classify correctly.
-        fixed: number that only the second one does.
-        broken: number that only the first one does.
-        neither: number that neither does.
+        both: Number of images that both models classify correctly.
+        fixed: Number that only the second one does.
+        broken: Number that only the first one does.
+        neither: Number that neither does.
     """
     images = both + fixed + broken + neither
     before, after = (both + broken) / images, (both + fixed) / images
@@ -60,8 +60,8 @@ def mcnemar(fixed: int, broken: int) -> float:
     be broken.
 
     Args:
-        fixed: number of images that only the second model classifies correctly.
-        broken: number of images that only the first model classifies correctly.
+        fixed: Number of images that only the second model classifies correctly.
+        broken: Number of images that only the first model classifies correctly.
     """
     from scipy.stats import binomtest
 
@@ -75,10 +75,10 @@ def hypergeometric_tail(
     """p-values of the one-sided Fisher test, in [0, 1] (Fisher 1935), one per sample.
 
     Args:
-        population: number of images.
-        errors: number of errors among them.
-        draws: size of each sample that is drawn without replacement.
-        at_least: errors observed in each sample; the p-value is the probability of as many or more.
+        population: Number of images.
+        errors: Number of errors among them.
+        draws: Size of each sample that is drawn without replacement.
+        at_least: Errors observed in each sample; the p-value is the probability of as many or more.
     """
     import numpy as np
     from scipy.stats import hypergeom
