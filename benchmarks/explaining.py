@@ -1,7 +1,7 @@
-"""Our explanations beside pytorch-grad-cam, torchcam and captum: `python -m benchmarks.explaining [PART ...]`.
+"""Speed against pytorch-grad-cam, torchcam, captum: `python -m benchmarks.explaining [PART ...]`.
 
-One process, the same network, the same images; the contenders take turns. Weights are random: of a trained network Score-CAM
-and Ablation-CAM are faster, since they leave out the channels that are zero everywhere in an image.
+One process, the same model, the same images; the contenders take turns. Weights are random: with a
+trained model Score-CAM and Ablation-CAM are faster, since they skip channels that are zero.
 """
 
 import subprocess
@@ -46,7 +46,7 @@ WHY = {  # their Grad-CAM++ is not ours
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network and the images it is asked about."""
+    """A model and the images that are explained."""
 
     name: str
     model: nn.Module
@@ -69,7 +69,7 @@ def large(count: int) -> Subject:
 
 
 def gradient() -> list[Row]:
-    """All five methods at all four layers, what the other packages have of these, and one method at one layer."""
+    """All five methods at four layers, those of the other packages, and one at one layer."""
     return [
         row
         for subject in (small(64), large(8))
@@ -78,7 +78,7 @@ def gradient() -> list[Row]:
 
 
 def perturbation(count: int = 4) -> list[Row]:
-    """Score-CAM and Ablation-CAM at the last layer, also in bf16, and whether that changes the maps."""
+    """Score-CAM and Ablation-CAM at the last layer, in fp32 and bf16, and their correlation."""
     subject, rows = small(count), []
     model, images, last = subject.model, subject.images, subject.layers[-1:]
     for method in ("score-cam", "ablation-cam"):
@@ -107,7 +107,7 @@ def perturbation(count: int = 4) -> list[Row]:
 
 
 def eigen(count: int = 16) -> list[Row]:
-    """Eigen-CAM and Eigen-Grad-CAM at every layer; pytorch-grad-cam centers the channels before, we do as the paper."""
+    """Eigen-CAM and Eigen-Grad-CAM at every layer; pytorch-grad-cam centers the channels first."""
     subject = small(count)
     contenders: Contenders = {
         "seewhy": partial(ours, subject, EIGEN, subject.layers),
@@ -119,13 +119,12 @@ def eigen(count: int = 16) -> list[Row]:
 
 
 def faithfulness(count: int = 2) -> list[Row]:
-    """ROAD with five percentages removed, most and least relevant first; and what fills in the pixels by itself."""
+    """ROAD with five percentages, most and least relevant first; and its imputation alone."""
     subject = large(count)
     model, images, last = subject.model, subject.images, subject.layers[-1]
     signed = explain(model, images, "hires-cam", last).at(last)
-    heat = peers.scaled(
-        signed - signed.amin((1, 2), keepdim=True), subject.size
-    )  # no two places alike, as ROAD's order needs
+    # No two pixels are equal, as ROAD's order needs.
+    heat = peers.scaled(signed - signed.amin((1, 2), keepdim=True), subject.size)
     maps = torch.from_numpy(heat)
     classes = forward_pass(model, images).target.tolist()
     removed = [maps[0] >= np.percentile(heat[0], 100 - share) for share in PERCENTILES]
@@ -162,7 +161,7 @@ def faithfulness(count: int = 2) -> list[Row]:
 
 
 def memory(count: int = 16) -> list[Row]:
-    """The most memory that a process takes for our twenty maps, and for a bare forward and backward pass."""
+    """Peak memory of a process for twenty maps, and for a bare forward and backward pass."""
     rows = []
     for which in PASSES:
         code = f"from benchmarks import explaining; explaining.show_peak({which!r}, {count})"
@@ -172,9 +171,13 @@ def memory(count: int = 16) -> list[Row]:
             for _ in range(REPEATS)
         ]
         peaks, befores = zip(*[map(int, each.split()) for each in printed], strict=True)
-        text = f"{median(peaks) / 2**20:.0f} MiB, {(median(peaks) - median(befores)) / 2**20:.0f} MiB more than before the pass"
-        explanation = f"`benchmarks/explaining.py`, {count} images of 224 x 224, median of {REPEATS} fresh processes"
-        rows.append(Row(f"ResNet-50, peak resident memory: {which}", text, explanation))
+        peak, before = median(peaks) / 2**20, median(befores) / 2**20
+        value = f"{peak:.0f} MiB, {peak - before:.0f} MiB more than before the pass"
+        how = (
+            f"`benchmarks/explaining.py`, {count} images of 224 x 224, median of {REPEATS} fresh "
+            "processes"
+        )
+        rows.append(Row(f"ResNet-50, peak resident memory: {which}", value, how))
     return rows
 
 
@@ -188,7 +191,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
 
 
 def _gradient(subject: Subject) -> list[Row]:
-    """The rows of one network. torchcam and captum give maps of the layers' own size, as `explain` does."""
+    """The rows of one model. torchcam and captum return maps in the layers' size, as `explain`."""
     model, images, layers = subject.model, subject.images, subject.layers
     classes = forward_pass(model, images).target
     last, four, two = layers[-1:], list(peers.TORCHCAM), list(peers.CAPTUM)
@@ -224,10 +227,10 @@ def _gradient(subject: Subject) -> list[Row]:
 
 
 def _agreement(subject: Subject) -> list[Row]:
-    """How far the other packages' maps are from ours, all brought from 0 to 1 and to the size of the images alike."""
+    """Distance of the other packages' maps from ours, all in [0, 1] and in the images' size."""
     model, images, layers = subject.model, subject.images, subject.layers
-    found = explain(model, images, GRADIENT, layers).maps
-    if blank := [key for key, maps in found.items() if not (maps > 0).any()]:
+    ours_maps = explain(model, images, GRADIENT, layers).maps
+    if blank := [key for key, maps in ours_maps.items() if not (maps > 0).any()]:
         raise RuntimeError(
             f"{subject.name} has nothing to compare: {blank[0]} is not positive anywhere"
         )
@@ -245,7 +248,7 @@ def _agreement(subject: Subject) -> list[Row]:
     rows = []
     for name, maps in theirs.items():
         apart = {
-            key: float(np.abs(peers.scaled(found[key], subject.size) - each).max())
+            key: float(np.abs(peers.scaled(ours_maps[key], subject.size) - each).max())
             for key, each in maps.items()
         }
         plus = [
@@ -287,7 +290,7 @@ PASSES: dict[str, Callable[[Subject], object]] = {
 
 
 def show_peak(which: str, count: int) -> None:
-    """Print the most resident bytes of one of PASSES, and those before it; the process must be new, the system Linux."""
+    """Print peak resident bytes of one of PASSES, and those before it; in a new Linux process."""
     peers.bring()
     subject = large(count)
     before = _resident("VmRSS")
@@ -306,7 +309,7 @@ def compared(
 ) -> list[Row]:
     """A row for each contender. Each is called once to warm up and then REPEATS times, in turn.
 
-    The others' rows say how much faster `seewhy` and its variants are: median, least and largest of the ratios in each turn.
+    The others' rows have the speedup of `seewhy` and its variants: median and range of the ratios.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(REPEATS + 1):
@@ -316,7 +319,10 @@ def compared(
             if repeat:
                 times[name].append(time.perf_counter() - began)
     size, images = subject.size, len(subject.images)
-    how = f"`benchmarks/explaining.py`, {images} images of {size} x {size}, median of {REPEATS} interleaved"
+    how = (
+        f"`benchmarks/explaining.py`, {images} images of {size} x {size}, median of {REPEATS} "
+        "interleaved"
+    )
     rows = []
     for name, spent in times.items():
         value = f"{(count or images) / median(spent):.3g} images/s"
@@ -325,23 +331,25 @@ def compared(
             if name.startswith("seewhy")
             else [each for each in times if each.startswith("seewhy")]
         ):
-            ratios = [other / own for own, other in zip(times[mine], spent, strict=True)]
-            value += f"; {mine} is {median(ratios):.2f}x as fast ({min(ratios):.2f} to {max(ratios):.2f})"
+            ratios = [theirs / ours for ours, theirs in zip(times[mine], spent, strict=True)]
+            bounds = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            value += f"; {mine} is {median(ratios):.2f}x as fast ({bounds})"
         rows.append(Row(f"{subject.name}, {title}: {name}", value, how))
     return rows
 
 
 def ranks(maps: np.ndarray, others: np.ndarray) -> str:
-    """Spearman's correlation between the places of each map and its other, mean and least."""
-    found = [
+    """Spearman's correlation of each map with its other, mean and minimum."""
+    correlations = [
         float(spearmanr(one.ravel(), other.ravel()).statistic)
         for one, other in zip(maps, others, strict=True)
     ]
-    return f"{sum(found) / len(found):.3f}, at least {min(found):.3f}"
+    mean = sum(correlations) / len(correlations)
+    return f"{mean:.3f}, at least {min(correlations):.3f}"
 
 
 def _subject(name: str, classes: int, count: int, size: int, layer: str) -> Subject:
-    """The network with random weights; its BatchNorms know the images, so that activations are as large as in a trained one."""
+    """A model with random weights; BatchNorm statistics of the images, as a trained one has."""
     torch.manual_seed(0)
     coarse = F.interpolate(torch.rand(count, 3, 8, 8), (size, size), mode="bicubic")
     pixels = (255 * (coarse + 0.05 * torch.randn(coarse.shape)).clamp(0, 1)).to(torch.uint8)
@@ -359,9 +367,7 @@ def main(argv: Sequence[str] = ()) -> None:
     """Measure and keep all PARTS, or those that are named."""
     chosen = {name: lookup(PARTS, name, "part") for name in argv or PARTS}
     note = f"Beside {peers.bring()}. Weights are random, precision is fp32 unless said otherwise."
-    warnings.filterwarnings(
-        "ignore", category=UserWarning
-    )  # of maps that show nothing, which random weights have
+    warnings.filterwarnings("ignore", category=UserWarning)  # about empty maps of random weights
     for name, (title, measure) in chosen.items():
         keep(f"explaining-{name}", title, measure(), note=note)
 

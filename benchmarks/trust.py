@@ -1,6 +1,6 @@
-"""Every method at every layer against the truth: on `shapes`, where masks say where the object is.
+"""Trust scores of every method at every layer, on `shapes`, which has masks of its objects.
 
-A network is trained once and kept below runs/. Methods that perturb the image or the activation are measured on fewer images.
+A model is trained once and kept below runs/. Perturbation methods are measured on fewer images.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from seewhy.runs.training import fit
 from seewhy.train.recipe import Recipe
 
 GRADIENT_IMAGES, PERTURBATION_IMAGES = 64, 8
-TOLERANCE_PIXELS = 1  # of 32; the authors of the pointing game allow 15 on photographs of about 500
-POINTED = 200  # images for pointing and energy, which need no further passes
-PERTURBING = {
+TOLERANCE_PIXELS = 1  # of 32, as the paper's 15 pixels of about 500
+LOCALIZATION_IMAGES = 200  # pointing game and relevance mass need no further passes
+PERTURBATIONS = {
     "score-cam": "score-cam",
     "ablation-cam": "ablation-cam",
     "rise": "rise:masks=500",
@@ -48,19 +48,19 @@ def main() -> None:
     """Measure and keep."""
     data = load("shapes")
     run = _run(data)
-    plain = [
-        name for name in METHODS if name not in PERTURBING and name != "cam"
-    ]  # cam is hires-cam where there is one
-    verdicts = [
-        *_verdicts(run, data.test, plain, GRADIENT_IMAGES, POINTED),
-        *_verdicts(
-            run, data.test, list(PERTURBING.values()), PERTURBATION_IMAGES, PERTURBATION_IMAGES
+    # cam equals hires-cam where it exists
+    plain = [name for name in METHODS if name not in PERTURBATIONS and name != "cam"]
+    scores = [
+        *_scores(run, data.test, plain, GRADIENT_IMAGES, LOCALIZATION_IMAGES),
+        *_scores(
+            run, data.test, list(PERTURBATIONS.values()), PERTURBATION_IMAGES, PERTURBATION_IMAGES
         ),
     ]
-    verdicts.sort(key=lambda verdict: -(verdict.pointing or 0))
+    scores.sort(key=lambda score: -(score.pointing or 0))
     how = (
-        f"`benchmarks/trust.py`, {GRADIENT_IMAGES} test images, {POINTED} for pointing and inside, {PERTURBATION_IMAGES} for "
-        f"methods that perturb; pointing within {TOLERANCE_PIXELS} pixel"
+        f"`benchmarks/trust.py`, {GRADIENT_IMAGES} test images, {LOCALIZATION_IMAGES} for pointing "
+        f"and relevance mass, {PERTURBATION_IMAGES} for perturbation methods; pointing within "
+        f"{TOLERANCE_PIXELS} pixel"
     )
     assert run.result is not None
     assert data.test.masks is not None
@@ -71,17 +71,16 @@ def main() -> None:
             f"{run.result.epochs:g} epochs",
         ),
         Row(
-            "chance, in pointing and inside",
-            f"{chance_level(data.test.masks, TOLERANCE_PIXELS):.2f}, {chance_level(data.test.masks):.2f}",
+            "chance level of pointing and relevance mass",
+            ", ".join(
+                f"{chance_level(data.test.masks, each):.2f}" for each in (TOLERANCE_PIXELS, 0)
+            ),
             "mean share of the object in the image",
         ),
-        *(
-            Row(f"{verdict.method} at {verdict.layer}", _measured(verdict), how)
-            for verdict in verdicts
-        ),
+        *(Row(f"{score.method} at {score.layer}", _measured(score), how) for score in scores),
     ]
-    keep("trust", "Explanations against the truth, resnet18 on shapes", rows)
-    print(_table(verdicts))
+    keep("trust", "Trust scores, resnet18 on shapes", rows)
+    print(_table(scores))
 
 
 def _run(data: Dataset) -> Run:
@@ -91,46 +90,49 @@ def _run(data: Dataset) -> Run:
     return open_run(directory)
 
 
-def _verdicts(
-    run: Run, test: Split, methods: Sequence[str], count: int, pointed: int
+def _scores(
+    run: Run, test: Split, methods: Sequence[str], count: int, localization_count: int
 ) -> list[TrustScore]:
-    """Gain, ROAD and randomization of `count` images, pointing and energy of `pointed`."""
-    some, more = test.take(torch.arange(count)), test.take(torch.arange(pointed))
+    """Trust scores of `count` images; pointing and relevance mass of `localization_count`."""
+    batch = test.take(torch.arange(count))
+    more = test.take(torch.arange(localization_count))
     classifier = Classifier(run.model, run.classes)
-    found = explain(classifier, more.images, methods, warn=False)
+    explanation = explain(classifier, more.images, methods, warn=False)
     assert more.masks is not None
-    verdicts = []
-    for each in trust(classifier, some.images, methods):
-        maps = found.at(each.layer, each.method)
+    scores = []
+    for each in trust(classifier, batch.images, methods):
+        maps = explanation.at(each.layer, each.method)
         pointing = pointing_game(maps, more.masks, TOLERANCE_PIXELS).float().mean().item()
-        verdicts.append(
+        scores.append(
             replace(
                 each,
                 pointing=pointing,
                 relevance_mass=relevance_mass_accuracy(maps, more.masks).mean().item(),
             )
         )
-    return verdicts
+    return scores
 
 
-def _measured(verdict: TrustScore) -> str:
+def _measured(score: TrustScore) -> str:
     return (
-        f"pointing {verdict.pointing:.2f}, inside {verdict.relevance_mass:.2f}, gain {verdict.gain.mean:+.3f}, ROAD "
-        f"{verdict.road.mean:+.3f}, random network {verdict.sanity.final_similarity:.2f}"
+        f"pointing {score.pointing:.2f}, relevance mass {score.relevance_mass:.2f}, "
+        f"gain {score.gain.mean:+.3f}, ROAD {score.road.mean:+.3f}, "
+        f"random model {score.sanity.final_similarity:.2f}"
     )
 
 
-def _table(verdicts: Sequence[TrustScore]) -> str:
+def _table(scores: Sequence[TrustScore]) -> str:
     """The same as Markdown, for the docs."""
     lines = [
-        "| method | layer | pointing | inside | gain | ROAD | random network |",
+        "| method | layer | pointing | relevance mass | gain | ROAD | random model |",
         "|---|---|---|---|---|---|---|",
     ]
-    for each in verdicts:
-        numbers = f"{each.pointing:.2f} | {each.relevance_mass:.2f} | {each.gain.mean:+.3f} | {each.road.mean:+.3f}"
-        lines.append(
-            f"| `{each.method}` | {each.layer} | {numbers} | {each.sanity.final_similarity:.2f} |"
+    for score in scores:
+        numbers = (
+            f"{score.pointing:.2f} | {score.relevance_mass:.2f} | {score.gain.mean:+.3f} | "
+            f"{score.road.mean:+.3f} | {score.sanity.final_similarity:.2f}"
         )
+        lines.append(f"| `{score.method}` | {score.layer} | {numbers} |")
     return "\n".join(lines)
 
 

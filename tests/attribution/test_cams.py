@@ -1,4 +1,4 @@
-"""Class activation maps against their equations, written out with derivatives from finite differences."""
+"""Class activation maps against their equations and derivatives from finite differences."""
 
 import itertools
 import math
@@ -46,7 +46,7 @@ def images_of(count=2, channels=2, height=HEIGHT, width=WIDTH, seed=0):
 
 
 def network(above, body=None, seed=0):
-    """`body`, the layer to look at, and `above`, the score as a function of its activation; all with random weights."""
+    """`body`, the layer, and `above`, the score as a function of it; random weights."""
     model = nn.Sequential(
         OrderedDict(
             body=body or nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU()), above=above
@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
 @torch.no_grad()
 def measured(model, images, target, step=1e-6):
-    """Activation and gradient of the layer, the latter by central differences of the score at every single value."""
+    """Activation of the layer, and its gradient by central differences of every value."""
     activation = model.body(images)
     gradient = torch.empty_like(activation)
     for n, values in enumerate(activation):
@@ -115,14 +115,14 @@ def noise(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def near(found, expected, tolerance=1e-9):
+def near(result, expected, tolerance=1e-9):
     expected = np.asarray(expected)
     np.testing.assert_allclose(
-        np.asarray(found), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+        np.asarray(result), expected, rtol=0, atol=tolerance * np.abs(expected).max()
     )
 
 
-# One image each: activation a and gradient g (C, h, w) to the map (h, w), place by place, as the papers have it.
+# From activation a and gradient g (C, h, w) of one image to the map (h, w), as in the papers.
 
 
 def by_grad_cam(a, g, row, column):
@@ -158,7 +158,7 @@ FORMULAS = {
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize("method", FORMULAS)
-def test_maps_by_their_formulas(method, activation):
+def test_cams_match_formulas(method, activation):
     body = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1), activation()
     )  # with Tanh the activation is negative too
@@ -170,8 +170,8 @@ def test_maps_by_their_formulas(method, activation):
     near(CAMS[method](capture_layers(model, images, "body", target)["body"]), expected, 1e-6)
 
 
-def test_grad_cam_plus_plus_by_the_derivatives_of_the_exponential():
-    """Equations 10 and 19, with second and third derivatives of Y = exp(logit) in every single value."""
+def test_grad_cam_plus_plus_matches_derivatives_of_exponential():
+    """Equations 10 and 19, with the second and third derivatives of Y = exp(logit)."""
     model, images, target = network(bent(nn.ReLU)), images_of(), torch.tensor([1, 2])
     expected = np.empty((len(images), HEIGHT, WIDTH))
     for n, a in enumerate(model.body(images).detach()):
@@ -193,8 +193,8 @@ def test_grad_cam_plus_plus_by_the_derivatives_of_the_exponential():
     near(grad_cam_plus_plus(capture_layers(model, images, "body", target)["body"]), expected)
 
 
-def test_grad_cam_plus_plus_does_not_depend_on_how_large_small_logits_are():
-    """Logits of 1e-6 and of 1e-12: squares and cubes of such gradients drown in whatever is added to a denominator."""
+def test_grad_cam_plus_plus_of_small_gradients():
+    """An epsilon in a denominator would drown the squares and cubes of such gradients."""
     model, images, target = (
         network(bent(nn.ReLU)).float(),
         images_of().float(),
@@ -205,14 +205,14 @@ def test_grad_cam_plus_plus_does_not_depend_on_how_large_small_logits_are():
         for parameter in model.above[-1].parameters():
             parameter.data *= 1e-6
         maps.append(grad_cam_plus_plus(capture_layers(model, images, "body", target)["body"]))
-    found = capture_layers(model, images, "body", target)["body"]
-    assert found.gradient.abs().max() < 1e-11
+    result = capture_layers(model, images, "body", target)["body"]
+    assert result.gradient.abs().max() < 1e-11
     near(maps[1] * 1e6, maps[0], 1e-5)
-    limit = torch.einsum("nchw,ncij->nij", found.gradient.clamp(min=0) / 2, found.activation)
+    limit = torch.einsum("nchw,ncij->nij", result.gradient.clamp(min=0) / 2, result.activation)
     near(maps[1], limit, 1e-5)
 
 
-def test_grad_cam_plus_plus_stays_the_same_if_the_layer_is_measured_in_other_units():
+def test_grad_cam_plus_plus_is_scale_invariant():
     activation, gradient = noise(2, 4, 5, 5).abs(), noise(2, 4, 5, 5, seed=1)
     near(
         grad_cam_plus_plus(made_up(activation * 64, gradient / 64)),
@@ -220,15 +220,15 @@ def test_grad_cam_plus_plus_stays_the_same_if_the_layer_is_measured_in_other_uni
     )
 
 
-def test_grad_cam_plus_plus_of_a_negative_sum_has_no_pole():
+def test_grad_cam_plus_plus_of_negative_sum_is_finite():
     """With a sum of -2 / g the denominator of alpha would be zero."""
     gradient = noise(1, 3, 4, 4).abs()
     activation = -2 / gradient / 16 * 1.0000001
-    found = grad_cam_plus_plus(made_up(activation, gradient))
-    near(found, ((gradient / 2).sum((2, 3), keepdim=True) * activation).sum(1))
+    result = grad_cam_plus_plus(made_up(activation, gradient))
+    near(result, ((gradient / 2).sum((2, 3), keepdim=True) * activation).sum(1))
 
 
-def test_xgrad_cam_of_a_channel_without_a_sum_does_not_blow_up():
+def test_xgrad_cam_of_zero_sum_is_finite():
     """Left and right cancel but for rounding, which would otherwise get all the weight there is."""
     left = noise(1, 6, 5, 7, dtype=torch.float32)
     activation, gradient = (
@@ -243,21 +243,21 @@ def test_xgrad_cam_of_a_channel_without_a_sum_does_not_blow_up():
     near(xgrad_cam(made_up(activation, gradient)), weight * activation[:, 0], 1e-5)
 
 
-def test_with_a_linear_head_on_pooling_four_methods_are_one():
+def test_four_cams_agree_for_linear_head_on_pooling():
     """Grad-CAM, HiResCAM and XGrad-CAM are CAM divided by the number of places."""
     model, images, target = network(pooled()), images_of(5), torch.tensor([0, 1, 2, 2, 0])
-    found = capture_layers(model, images, "body", target)["body"]
+    result = capture_layers(model, images, "body", target)["body"]
     activation, head = model.body(images).detach().numpy(), model.above[-1].weight.detach().numpy()
     expected = [
         sum(head[c, k] * a[k] for k in range(4)) for c, a in zip(target, activation, strict=True)
     ]
-    near(cam(found), expected)
+    near(cam(result), expected)
     for method in (grad_cam, hires_cam, xgrad_cam):
-        near(method(found) * PLACES, expected)
+        near(method(result) * PLACES, expected)
 
 
 @pytest.mark.parametrize("target", [0, 1, "predicted"])
-def test_hires_cam_adds_up_to_the_logit(target):
+def test_hires_cam_sums_to_logit(target):
     """Of what is piecewise linear above the layer and has a bias at its end only."""
     straight = nn.Sequential(
         nn.Conv2d(4, 5, 3, padding=1, bias=False),
@@ -273,7 +273,7 @@ def test_hires_cam_adds_up_to_the_logit(target):
     near(hires_cam(capture_layers(model, images, "body", target)["body"]).sum((1, 2)), without_bias)
 
 
-def test_grad_cam_of_a_contrast_is_the_difference():
+def test_grad_cam_of_pair_is_difference():
     """Of the maps with their sign: what the two ReLUs leave has another difference."""
     model, images = network(bent(nn.ReLU)), images_of(3)
     one, other, contrast = (
@@ -286,7 +286,7 @@ def test_grad_cam_of_a_contrast_is_the_difference():
 
 
 def first_component(values, like):
-    """`values` (C, h, w) at each place, projected on numpy's first right singular vector, of the sign of `like` (h, w)."""
+    """`values` (C, h, w) on numpy's first right singular vector, with the sign of `like`."""
     rows = values.reshape(len(values), -1).T
     *_, right = np.linalg.svd(rows, full_matrices=False)
     projected = (rows @ right[0]).reshape(values.shape[1:])
@@ -294,7 +294,7 @@ def first_component(values, like):
 
 
 @pytest.mark.parametrize(("channels", "grid"), [(4, (6, 10)), (24, (3, 5)), (15, (3, 5))])
-def test_eigen_cam_by_singular_values(channels, grid):
+def test_eigen_cam_matches_svd(channels, grid):
     activation, gradient = noise(5, channels, *grid) + 0.3, noise(5, channels, *grid, seed=1)
     expected = [first_component(a, np.abs(a).sum(0)) for a in activation.numpy()]
     near(eigen_cam(made_up(activation)), expected)
@@ -303,7 +303,7 @@ def test_eigen_cam_by_singular_values(channels, grid):
     near(eigen_grad_cam(made_up(activation, gradient)), expected)
 
 
-def test_eigen_is_the_first_component_of_the_contributions():
+def test_eigen_setting_projects_contributions():
     activation, gradient = noise(3, 4, 6, 10).abs(), noise(3, 4, 6, 10, seed=1)
     a, g = activation.numpy(), gradient.numpy()
     positive = g.clip(0)
@@ -324,9 +324,9 @@ def test_eigen_is_the_first_component_of_the_contributions():
 
 
 @pytest.mark.parametrize("channels", [3, 40])
-def test_the_sign_of_an_eigenvector_does_not_matter(channels, monkeypatch):
-    found = made_up(noise(4, channels, 4, 5), noise(4, channels, 4, 5, seed=1))
-    before = [eigen_cam(found), eigen_grad_cam(found), grad_cam(found, eigen=True)]
+def test_principal_ignores_sign_of_eigenvector(channels, monkeypatch):
+    result = made_up(noise(4, channels, 4, 5), noise(4, channels, 4, 5, seed=1))
+    before = [eigen_cam(result), eigen_grad_cam(result), grad_cam(result, eigen=True)]
     solve = torch.linalg.eigh
 
     def other_way_round(matrices):
@@ -335,19 +335,21 @@ def test_the_sign_of_an_eigenvector_does_not_matter(channels, monkeypatch):
 
     monkeypatch.setattr(torch.linalg, "eigh", other_way_round)
     for maps, expected in zip(
-        [eigen_cam(found), eigen_grad_cam(found), grad_cam(found, eigen=True)], before, strict=True
+        [eigen_cam(result), eigen_grad_cam(result), grad_cam(result, eigen=True)],
+        before,
+        strict=True,
     ):
         near(maps, expected)
 
 
 @pytest.mark.parametrize("channels", [3, 40])
-def test_a_positive_activation_has_a_positive_first_component(channels):
+def test_principal_of_positive_activation_is_positive(channels):
     activation = noise(20, channels, 4, 5, dtype=torch.float32).abs() + 1e-3
     assert eigen_cam(made_up(activation)).min() > 0
 
 
 @pytest.mark.parametrize("channels", [3, 40])
-def test_the_first_component_of_nothing_is_nothing(channels):
+def test_principal_of_zeros_is_zero(channels):
     activation = noise(3, channels, 4, 5)
     alone = eigen_cam(made_up(activation))
     activation[1] = 0
@@ -357,13 +359,13 @@ def test_the_first_component_of_nothing_is_nothing(channels):
 
 
 @pytest.mark.parametrize("factor", [1e-37, 1e30])
-def test_eigen_cam_of_very_small_and_large_values(factor):
+def test_eigen_cam_of_tiny_and_huge_values(factor):
     activation = noise(3, 6, 4, 5, dtype=torch.float32)
     near(eigen_cam(made_up(activation * factor)) / factor, eigen_cam(made_up(activation)), 1e-5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_image_that_is_not_finite_does_not_spoil_the_others(value):
+def test_principal_keeps_nonfinite_image_apart(value):
     activation = noise(3, 6, 4, 5)
     alone = eigen_cam(made_up(activation))
     activation[1, 2, 0, 0] = value
@@ -375,7 +377,7 @@ def test_an_image_that_is_not_finite_does_not_spoil_the_others(value):
 @pytest.mark.parametrize(
     "above", [bent(nn.Tanh), bent(nn.GELU), Attention()], ids=["tanh", "gelu", "attention"]
 )
-def test_shapley_cam_by_finite_differences_of_the_gradient(above):
+def test_shapley_cam_matches_finite_differences(above):
     """Hessian times activation is how the gradient changes in the direction of the activation."""
     model, images, target = network(above), images_of(3), torch.tensor([1, 2, 0])
     activation = model.body(images).detach()
@@ -385,19 +387,19 @@ def test_shapley_cam_by_finite_differences_of_the_gradient(above):
         return torch.autograd.grad(model.above(at).gather(1, target[:, None]).sum(), at)[0]
 
     product = (gradient(activation * (1 + 1e-5)) - gradient(activation * (1 - 1e-5))) / 2e-5
-    found = capture_layers(model, images, "body", target)["body"]
+    result = capture_layers(model, images, "body", target)["body"]
     assert product.abs().max() > 0.1 * gradient(activation).abs().max()  # it matters
-    near(hessian_product(found), product, 1e-6)
+    near(hessian_product(result), product, 1e-6)
     weights = (gradient(activation) - product / 2).mean((2, 3))
     near(
-        shapley_cam(found),
+        shapley_cam(result),
         sum(weights[:, k, None, None] * activation[:, k] for k in range(4)),
         1e-6,
     )
 
 
-def test_shapley_cam_has_the_shapley_values_of_a_quadratic_score():
-    """Of eight players, the values of the layer; those who are not in a coalition are zero. By all coalitions."""
+def test_shapley_cam_matches_shapley_values_of_quadratic_score():
+    """Eight players are the values of the layer, zero outside a coalition; all coalitions."""
 
     class Square(nn.Module):
         def __init__(self):
@@ -410,8 +412,8 @@ def test_shapley_cam_has_the_shapley_values_of_a_quadratic_score():
 
     model = network(Square(), nn.Conv2d(1, 2, 1))
     images = images_of(1, 1, 2, 2)
-    found = capture_layers(model, images, "body", 1)["body"]
-    values = found.activation.flatten()
+    result = capture_layers(model, images, "body", 1)["body"]
+    values = result.activation.flatten()
     coalitions = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8)), dtype=torch.float64)
     with torch.no_grad():
         worth = model.above((coalitions * values).view(-1, 2, 2, 2))[:, 1]
@@ -422,32 +424,32 @@ def test_shapley_cam_has_the_shapley_values_of_a_quadratic_score():
         orders = [
             math.factorial(int(s)) * math.factorial(7 - int(s)) / math.factorial(8) for s in size
         ]
-        place = 2 ** (7 - player)  # of the player in the row's number
+        position = 2 ** (7 - player)  # of the player in the row's number
         index = without.nonzero().flatten()
         expected[player] = sum(
             share * gain
-            for share, gain in zip(orders, worth[index + place] - worth[index], strict=True)
+            for share, gain in zip(orders, worth[index + position] - worth[index], strict=True)
         )
-    near((found.activation * (found.gradient - hessian_product(found) / 2)).flatten(), expected)
+    near((result.activation * (result.gradient - hessian_product(result) / 2)).flatten(), expected)
 
 
-def test_shapley_cam_of_a_network_of_relus_is_grad_cam():
+def test_shapley_cam_of_relu_model_is_grad_cam():
     model, images = network(bent(nn.ReLU)), images_of()
-    found = capture_layers(model, images, "body")["body"]
-    assert torch.equal(shapley_cam(found), grad_cam(found))
-    found = capture_layers(network(pooled()), images, "body")["body"]  # nothing but linear above
-    assert torch.equal(shapley_cam(found), grad_cam(found))
+    result = capture_layers(model, images, "body")["body"]
+    assert torch.equal(shapley_cam(result), grad_cam(result))
+    result = capture_layers(network(pooled()), images, "body")["body"]  # nothing but linear above
+    assert torch.equal(shapley_cam(result), grad_cam(result))
 
 
 def test_shapley_cam_in_batches(monkeypatch):
-    found = capture_layers(network(bent(nn.Tanh)), images_of(5), "body")["body"]
-    whole = shapley_cam(found)
+    result = capture_layers(network(bent(nn.Tanh)), images_of(5), "body")["body"]
+    whole = shapley_cam(result)
     monkeypatch.setattr(cams, "batch_size", lambda images: 2)
-    near(shapley_cam(found), whole)
+    near(shapley_cam(result), whole)
 
 
 @pytest.mark.parametrize(("gamma", "classes"), [(1.0, 3), (0.6, 2), (1.0, 1), (0.6, 9)])
-def test_finer_cam_of_a_linear_head_by_hand(gamma, classes):
+def test_finer_cam_of_linear_head(gamma, classes):
     """Six classes have five others; nine are not to be had."""
     model, images, target = network(pooled(6)), images_of(4), torch.tensor([5, 0, 3, 3])
     activation, logits = model.body(images).detach().numpy(), model(images).detach().numpy()
@@ -470,28 +472,28 @@ def test_finer_cam_of_a_linear_head_by_hand(gamma, classes):
     )
 
 
-def test_finer_cam_needs_another_class():
-    found = capture_layers(network(pooled()), images_of(), "body")["body"]
+def test_finer_cam_rejects_single_class():
+    result = capture_layers(network(pooled()), images_of(), "body")["body"]
     with pytest.raises(SeewhyError, match="at least one other class, found classes=0 of 2"):
-        finer_cam(found, classes=0)
-    found = capture_layers(network(pooled(1)), images_of(), "body")["body"]
+        finer_cam(result, classes=0)
+    result = capture_layers(network(pooled(1)), images_of(), "body")["body"]
     with pytest.raises(SeewhyError, match="found classes=3 of 0"):
-        finer_cam(found)
+        finer_cam(result)
 
 
-def test_methods_that_look_again_do_so_in_inference_mode():
-    found = capture_layers(network(bent(nn.Tanh)), images_of(), "body")["body"]
+def test_second_pass_works_in_inference_mode():
+    result = capture_layers(network(bent(nn.Tanh)), images_of(), "body")["body"]
     with torch.inference_mode():
-        inside = [finer_cam(found), shapley_cam(found)]
-    assert all(map(torch.equal, inside, [finer_cam(found), shapley_cam(found)]))
+        inside = [finer_cam(result), shapley_cam(result)]
+    assert all(map(torch.equal, inside, [finer_cam(result), shapley_cam(result)]))
 
 
-def test_cam_of_a_contrast_and_without_a_bias():
+def test_cam_of_pair_and_without_bias():
     model, images = network(pooled(bias=False)), images_of()
     activation, head = model.body(images).detach(), model.above[-1].weight.detach()
-    found = cam(capture_layers(model, images, "body", (2, 1))["body"])
-    near(found, sum((head[2] - head[1])[k] * activation[:, k] for k in range(4)))
-    assert not found.requires_grad
+    result = cam(capture_layers(model, images, "body", (2, 1))["body"])
+    near(result, sum((head[2] - head[1])[k] * activation[:, k] for k in range(4)))
+    assert not result.requires_grad
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e-6])
@@ -505,7 +507,7 @@ def test_cam_of_a_contrast_and_without_a_bias():
     ],
     ids=["places", "hidden"],
 )
-def test_cam_is_only_for_a_linear_head_on_pooling(above, factor):
+def test_cam_rejects_other_heads(above, factor):
     """Also where the logits are so small that they all look alike."""
     model = network(above)
     with torch.no_grad():
@@ -517,14 +519,14 @@ def test_cam_is_only_for_a_linear_head_on_pooling(above, factor):
         cam(capture_layers(model, images_of(), "body")["body"])
 
 
-def test_cam_finds_the_head_in_bf16():
+def test_cam_in_bf16():
     model, images = network(pooled()).float(), images_of().float()
-    found = capture_layers(Classifier(model, precision="bf16"), images, "body")["body"]
-    near(cam(found), cam(capture_layers(model, images, "body")["body"]), 0.02)
+    result = capture_layers(Classifier(model, precision="bf16"), images, "body")["body"]
+    near(cam(result), cam(capture_layers(model, images, "body")["body"]), 0.02)
 
 
-def test_guided_grad_cam_is_a_product_by_hand():
-    """Convolution, ReLU, pooling to half the size, then a linear head on the global average: two steps back to the pixels."""
+def test_guided_grad_cam_is_product():
+    """Convolution, ReLU, pooling, and a linear head on the global average."""
     body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2))
     model, images, target = network(pooled(), body), images_of(), torch.tensor([0, 2])
     head, kernel = model.above[-1].weight.detach(), model.body[0].weight.detach()
@@ -535,8 +537,8 @@ def test_guided_grad_cam_is_a_product_by_hand():
     rows, columns = np.meshgrid(
         (np.arange(6) + 0.5) / 2 - 0.5, (np.arange(10) + 0.5) / 2 - 0.5, indexing="ij"
     )
-    places = [rows.clip(0, 2), columns.clip(0, 4)]
-    large = np.stack([ndimage.map_coordinates(each, places, order=1) for each in maps])
+    positions = [rows.clip(0, 2), columns.clip(0, 4)]
+    large = np.stack([ndimage.map_coordinates(each, positions, order=1) for each in maps])
     assert (large > 0).any()
     near(
         guided_grad_cam(capture_layers(model, images, "body", target)["body"]),
@@ -544,7 +546,7 @@ def test_guided_grad_cam_is_a_product_by_hand():
     )
 
 
-def test_without_activation_or_gradient_there_is_nothing_on_a_map():
+def test_cams_of_zero_activation_or_gradient_are_zero():
     """And no 0 / 0 either."""
     values, nothing = noise(2, 4, 3, 5), torch.zeros(2, 4, 3, 5, dtype=torch.float64)
     for method in (

@@ -1,4 +1,4 @@
-"""Activations and gradients against plain autograd through networks that the tests split by hand; and no trace left."""
+"""Activations and gradients against plain autograd; the model is left unchanged."""
 
 import random
 from collections import OrderedDict, defaultdict, namedtuple
@@ -29,7 +29,7 @@ def images_of(count=3, dtype=torch.float64):
 
 
 class Net(nn.Module):
-    """Stem, two stages of which the second is nested and in place, and a head; smooth, so that no gradient is constant."""
+    """Stem, two stages, the second nested and in place, and a head; no gradient is constant."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ def net_of(dtype=torch.float64):
 
 
 def by_hand(below, above, images, target=None):
-    """What a layer puts out, and the gradient of the (predicted) class's logit with respect to that."""
+    """A layer's output, and the gradient of the class's logit with respect to it."""
     for module in (below, above):
         assert not (isinstance(module, nn.Module) and module.training)
     output = below(images).detach().requires_grad_()
@@ -125,7 +125,7 @@ ALL = [
 @pytest.mark.parametrize(
     "layers", [[name] for name in ALL] + [ALL, ALL[::-1], ["layer2", "stem.1", "layer2"]]
 )
-def test_layers_equal_a_network_split_by_hand(layers):
+def test_capture_matches_model_split_by_hand(layers):
     model, images = net_of(), images_of()
     steps = Steps(model).layers
     expected = {name: by_hand(*steps[name], images) for name in layers}
@@ -137,14 +137,14 @@ def test_layers_equal_a_network_split_by_hand(layers):
         assert captured[name].layout.grid == captured[name].activation.shape[2:]
 
 
-def test_a_layer_before_an_in_place_relu_keeps_what_is_negative():
+def test_capture_before_in_place_relu():
     captured = capture_layers(net_of(), images_of(), ["stem.1", "stem.2"])
     assert (captured["stem.1"].activation < 0).any()
     assert torch.equal(captured["stem.1"].activation.clamp(min=0), captured["stem.2"].activation)
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_what_is_kept_shares_no_memory_with_the_network(first):
+def test_record_outputs_shares_no_memory(first):
     model, images = nn.Sequential(nn.Identity()), images_of().requires_grad_(not first) * 1
     with record_outputs(model, ["0"]) as seen:
         model(images).zero_()
@@ -153,7 +153,7 @@ def test_what_is_kept_shares_no_memory_with_the_network(first):
     assert seen["0"].requires_grad
 
 
-def test_modules_may_be_given_instead_of_names():
+def test_capture_takes_modules():
     model = net_of()
     captured = capture_layers(model, images_of(), [model.layer2, "stem", model.layer1[1]])
     assert list(captured) == ["layer2", "stem", "layer1.1"]
@@ -163,7 +163,7 @@ def test_modules_may_be_given_instead_of_names():
     )
 
 
-def test_one_pass_forward_and_one_back_no_further_than_needed(monkeypatch):
+def test_capture_runs_one_pass_to_first_layer(monkeypatch):
     class Spy(torch.autograd.Function):
         @staticmethod
         def forward(context, x):
@@ -187,7 +187,7 @@ def test_one_pass_forward_and_one_back_no_further_than_needed(monkeypatch):
 
 
 @pytest.mark.parametrize("target", [2, torch.tensor([3, 0, 1])])
-def test_the_gradient_is_that_of_the_target(target):
+def test_gradient_of_target(target):
     model, images = net_of(), images_of()
     expected = by_hand(
         *Steps(model).layers["layer1"],
@@ -197,22 +197,22 @@ def test_the_gradient_is_that_of_the_target(target):
     assert_captured(capture_layers(model, images, "layer1", target)["layer1"], expected)
 
 
-def test_the_gradient_of_a_contrast_is_the_difference():
+def test_gradient_of_pair_is_difference():
     model, images = net_of(), images_of()
     one, other = (by_hand(*Steps(model).layers["stem"], images, target)[1] for target in (3, 1))
     classifier = Classifier(model, ("cat", "t-shirt", "bird", "dog"))
-    found = capture_layers(classifier, images, "stem", ("dog", "t-shirt"))["stem"]
-    torch.testing.assert_close(found.gradient, one - other)
-    assert torch.equal(found.forward.target, torch.tensor([3, 3, 3]))
+    result = capture_layers(classifier, images, "stem", ("dog", "t-shirt"))["stem"]
+    torch.testing.assert_close(result.gradient, one - other)
+    assert torch.equal(result.forward.target, torch.tensor([3, 3, 3]))
 
 
-def test_the_gradient_of_true_classes():
+def test_gradient_of_true_classes():
     model, images, labels = net_of(), images_of(), torch.tensor([1, 2, 0])
     expected = by_hand(*Steps(model).layers["stem"], images, labels)
     assert_captured(capture_layers(model, images, "stem", "true", labels=labels)["stem"], expected)
 
 
-def test_the_question_is_that_of_a_plain_pass():
+def test_capture_holds_forward_pass():
     model, images = net_of(), images_of()
     forward = capture_layers(model, images, "stem")["stem"].forward
     with torch.no_grad():
@@ -246,7 +246,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["conv", "alias"])
-def test_of_a_layer_that_runs_again_it_is_the_last_output(name):
+def test_capture_of_repeated_layer_is_last_output(name):
     model, images = Twice().double().eval(), images_of()
     assert_captured(
         capture_layers(model, images, name)[name], by_hand(model.below, model.above, images)
@@ -274,8 +274,8 @@ class Branches(nn.Module):
 
 @pytest.mark.parametrize("others", [[], ["stem"], ["dropout", "left", "right", "shortcut", "stem"]])
 @pytest.mark.parametrize("name", ["left", "right", "shortcut", "dropout"])
-def test_of_parallel_branches_each_has_its_own_gradient(name, others):
-    """Also those that return their input, with which the gradients of the other branches must not mix."""
+def test_capture_of_parallel_branches(name, others):
+    """Also those that return their input, whose gradient includes the other branches."""
     model, images = Branches().double().eval(), images_of()
     x = model.stem(images).detach()
     outputs = {
@@ -352,7 +352,7 @@ WRAPPINGS = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_layers_that_return_more_than_a_tensor(wrapping):
+def test_capture_of_structured_layer_output(wrapping):
     wrap, key = WRAPPINGS[wrapping]
     model, images = Unwrapping(wrap, key).double().eval(), images_of()
     expected = by_hand(model.layer.conv, model.above, images)
@@ -370,7 +370,7 @@ def test_layers_that_return_more_than_a_tensor(wrapping):
         lambda y: SimpleNamespace(logits=y),
     ],
 )
-def test_models_that_return_more_than_logits(wrap):
+def test_capture_of_structured_model_output(wrap):
     class Wrapped(Net):
         def forward(self, x):
             return wrap(super().forward(x))
@@ -394,14 +394,14 @@ class Checkpointed(Net):
 
 
 @pytest.mark.parametrize("layers", [["layer1"], ["stem", "layer1", "layer2.0"]])
-def test_checkpointed_parts(layers):
+def test_capture_of_checkpointed_model(layers):
     model, images, checkpointed = net_of(), images_of(), Checkpointed().double().eval()
     checkpointed.load_state_dict(model.state_dict())
     for name, captured in capture_layers(checkpointed, images, layers).items():
         assert_captured(captured, by_hand(*Steps(model).layers[name], images))
 
 
-def test_dropout_is_off():
+def test_capture_ignores_dropout():
     model, without = net_of(), net_of()
     without.dropout = nn.Identity()
     assert torch.equal(
@@ -414,7 +414,7 @@ def test_dropout_is_off():
 
 
 class Counting(nn.Module):
-    """Keeps 8 bytes a place and channel for the way back, no more: tanh its output, the mean nothing but a shape."""
+    """Autograd keeps 8 bytes per position and channel, for tanh; the mean keeps a shape."""
 
     def __init__(self):
         super().__init__()
@@ -427,7 +427,7 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("at_first", [1, 2])
 @pytest.mark.parametrize("images_that_fit", [1, 2, 3, 5])
-def test_the_graph_of_a_chunk_fits_into_memory(monkeypatch, at_first, images_that_fit):
+def test_chunk_fits_memory(monkeypatch, at_first, images_that_fit):
     torch.manual_seed(0)
     monkeypatch.setattr(capture_module, "FIRST_PIXELS", at_first * HEIGHT * WIDTH)
     model, each = (
@@ -440,7 +440,7 @@ def test_the_graph_of_a_chunk_fits_into_memory(monkeypatch, at_first, images_tha
     assert model.sizes == full + [rest % images_that_fit] * (rest % images_that_fit > 0)
 
 
-def test_weights_do_not_count_as_memory(monkeypatch):
+def test_chunk_memory_excludes_weights(monkeypatch):
     monkeypatch.setattr(capture_module, "FIRST_PIXELS", 1)
     torch.manual_seed(0)
     model = Counting()
@@ -467,7 +467,7 @@ def test_weights_do_not_count_as_memory(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("memory", [1, 10_000, 2**30])
-def test_chunks_equal_the_whole(monkeypatch, memory, target):
+def test_chunks_match_single_pass(monkeypatch, memory, target):
     model, images, labels = net_of(), images_of(7), torch.tensor([3, 1, 0, 2, 2, 0, 1])
     whole = capture_layers(model, images, ["stem", "layer2"], target, labels=labels)
     monkeypatch.setattr(capture_module, "FIRST_PIXELS", 2 * HEIGHT * WIDTH)
@@ -480,7 +480,7 @@ def test_chunks_equal_the_whole(monkeypatch, memory, target):
             )
 
 
-def test_a_network_that_overwrites_what_its_gradient_needs_is_refused(monkeypatch):
+def test_capture_rejects_in_place_conflict(monkeypatch):
     class Overwriting(nn.Module):
         def __init__(self):
             super().__init__()
@@ -554,11 +554,11 @@ def marked_net():
     model.stem[0].requires_grad_(False)
     model.layer1[0].bias.requires_grad_(False)
     model.linear.weight.grad = torch.ones_like(model.linear.weight)
-    model.layer1.register_forward_hook(lambda module, given, output: output * 1.5)
-    model.layer2.register_forward_pre_hook(lambda module, given: None)
-    model.layer2.register_full_backward_hook(lambda module, given, output: None)
+    model.layer1.register_forward_hook(lambda module, args, output: output * 1.5)
+    model.layer2.register_forward_pre_hook(lambda module, args: None)
+    model.layer2.register_full_backward_hook(lambda module, args, output: None)
     model.linear.register_forward_hook(
-        lambda module, given, kwargs, output: None, with_kwargs=True, always_call=True
+        lambda module, args, kwargs, output: None, with_kwargs=True, always_call=True
     )
     return model
 
@@ -567,22 +567,22 @@ def marked_net():
     "around",
     [torch.enable_grad, torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu")],
 )
-def test_no_trace(around):
+def test_capture_leaves_model_unchanged(around):
     model, images = marked_net(), images_of()
-    kept = images.clone()
+    recorded = images.clone()
     with around():
         before = state_of(model)
         capture_layers(model, images, ["stem", "layer1.1", "layer2"])
         capture_layers(model, images)
         assert state_of(model) == before
-    assert torch.equal(images, kept)
+    assert torch.equal(images, recorded)
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("in the pass"), KeyError("in the pass"), KeyboardInterrupt()]
 )
 @pytest.mark.parametrize("around", [torch.enable_grad, torch.inference_mode])
-def test_no_trace_after_an_exception_in_the_pass(around, error):
+def test_model_unchanged_after_exception_in_pass(around, error):
     model = marked_net()
     model.dropout.error = error
     with around():
@@ -592,8 +592,8 @@ def test_no_trace_after_an_exception_in_the_pass(around, error):
         assert state_of(model) == before
 
 
-def test_no_trace_after_an_exception_in_a_hook():
-    def fail(*given):
+def test_model_unchanged_after_exception_in_hook():
+    def fail(*args):
         raise ZeroDivisionError
 
     model = marked_net()
@@ -608,7 +608,7 @@ def test_no_trace_after_an_exception_in_a_hook():
     ("layers", "target"),
     [(["stem", "nope"], 0), (["stem", "linear"], 0), (["stem"], 9), (["stem"], "nope")],
 )
-def test_no_trace_after_a_mistake(layers, target):
+def test_model_unchanged_after_error(layers, target):
     model = marked_net()
     before = state_of(model)
     with pytest.raises(SeewhyError):
@@ -623,7 +623,7 @@ def test_no_trace_after_a_mistake(layers, target):
     "around",
     [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", dtype=torch.bfloat16)],
 )
-def test_the_same_wherever_it_is_called(around):
+def test_capture_ignores_outer_grad_modes(around):
     model = net_of(torch.float32)
     alone = capture_layers(model, images_of(dtype=torch.float32), ["stem", "layer2"])
     with around():
@@ -635,7 +635,7 @@ def test_the_same_wherever_it_is_called(around):
         assert not captured.gradient.is_inference()
 
 
-def test_frozen_weights_make_no_difference():
+def test_capture_of_frozen_model():
     model = net_of()
     expected = capture_layers(model, images_of(), "layer1")["layer1"].gradient
     assert torch.equal(
@@ -644,7 +644,7 @@ def test_frozen_weights_make_no_difference():
     )
 
 
-def test_bf16_is_near_fp32():
+def test_capture_in_bf16():
     model, images = net_of(torch.float32), images_of(dtype=torch.float32)
     exact, rounded = (
         capture_layers(Classifier(model, precision=precision), images, ["stem", "layer1"], 0)
@@ -657,19 +657,19 @@ def test_bf16_is_near_fp32():
             assert 0 < (one - other).norm() < 0.03 * one.norm()
 
 
-def test_channels_last():
+def test_capture_of_channels_last_model():
     model, images = net_of(), images_of()
     expected = capture_layers(model, images, ["stem", "layer1"])
-    found = capture_layers(
+    result = capture_layers(
         model.to(memory_format=torch.channels_last),
         images.contiguous(memory_format=torch.channels_last),
         ["stem", "layer1"],
     )
     for name in expected:
-        assert_captured(found[name], (expected[name].activation, expected[name].gradient))
+        assert_captured(result[name], (expected[name].activation, expected[name].gradient))
 
 
-def test_stored_pixels():
+def test_capture_of_uint8_images():
     stored = torch.randint(
         0, 256, (2, 2, HEIGHT, WIDTH), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -691,7 +691,7 @@ def compiled(model, graphs):
     return torch.compile(model, backend=backend)
 
 
-def test_a_compiled_model_is_captured_and_not_compiled_again():
+def test_capture_of_compiled_model():
     model, images, graphs = net_of(), images_of(), []
     expected = capture_layers(model, images, ["stem", "layer1.1"])
     wrapped = compiled(model, graphs)
@@ -705,7 +705,7 @@ def test_a_compiled_model_is_captured_and_not_compiled_again():
     assert len(graphs) == count
 
 
-def test_compiled_parts():
+def test_capture_of_compiled_parts():
     model, images, graphs = net_of(), images_of(), []
     expected = capture_layers(model, images, ["layer1", "layer1.1", "layer2.0"])
     model.layer1 = compiled(model.layer1, graphs)
@@ -722,15 +722,15 @@ def test_compiled_parts():
     assert len(graphs) == count
 
 
-def test_data_parallel():
+def test_capture_of_data_parallel():
     model = net_of()
     expected = capture_layers(model, images_of(), "layer1")["layer1"]
-    found = capture_layers(nn.DataParallel(model).eval(), images_of(), "layer1")["layer1"]
-    assert torch.equal(found.gradient, expected.gradient)
-    assert found.forward.model is model
+    result = capture_layers(nn.DataParallel(model).eval(), images_of(), "layer1")["layer1"]
+    assert torch.equal(result.gradient, expected.gradient)
+    assert result.forward.model is model
 
 
-def test_distributed_data_parallel(tmp_path):
+def test_capture_of_distributed_data_parallel(tmp_path):
     model = net_of()
     expected = capture_layers(model, images_of(), "layer1")["layer1"]
     distributed.init_process_group(
@@ -739,9 +739,9 @@ def test_distributed_data_parallel(tmp_path):
     try:
         wrapped = nn.parallel.DistributedDataParallel(model)
         before = state_of(wrapped)
-        found = capture_layers(wrapped, images_of(), "layer1")["layer1"]
+        result = capture_layers(wrapped, images_of(), "layer1")["layer1"]
         assert state_of(wrapped) == before
-        assert torch.equal(found.gradient, expected.gradient)
+        assert torch.equal(result.gradient, expected.gradient)
     finally:
         distributed.destroy_process_group()
 
@@ -749,13 +749,13 @@ def test_distributed_data_parallel(tmp_path):
 # Mistakes
 
 
-def refused(message, *given, model=None, **settings):
+def refused(message, *args, model=None, **settings):
     with pytest.raises(SeewhyError, match=message) as error:
-        capture_layers(net_of() if model is None else model, *given, **settings)
+        capture_layers(net_of() if model is None else model, *args, **settings)
     assert "\n" not in str(error.value)
 
 
-def test_training_mode_is_refused():
+def test_capture_rejects_training_mode():
     refused(
         r"it is in training mode.*call model.eval\(\)", images_of(), "stem", model=net_of().train()
     )
@@ -766,7 +766,7 @@ def test_training_mode_is_refused():
     refused("its layer 'dropout'", images_of(), "stem", model=model)
 
 
-def test_images_that_do_not_fit_are_refused():
+def test_capture_rejects_images():
     refused("found int64", images_of().long(), "stem")
     refused(r"found \(2, 6, 10\)", images_of()[0], "stem")
     refused(
@@ -790,7 +790,7 @@ def test_images_that_do_not_fit_are_refused():
     )
 
 
-def test_targets_that_do_not_fit_are_refused(monkeypatch):
+def test_capture_rejects_targets(monkeypatch):
     refused("class 4 does not exist", images_of(), "stem", 4)
     refused(
         r"unknown target 'dgo' \(did you mean 'dog'\?\)",
@@ -824,7 +824,7 @@ def test_targets_that_do_not_fit_are_refused(monkeypatch):
 
 
 class Dead(Net):
-    """`unused` never runs, `side` counts for nothing, `texts` puts out no numbers, `pooled` and `vector` no places."""
+    """`unused` never runs, `side` has no effect, and the others have no spatial output."""
 
     def __init__(self):
         super().__init__()
@@ -844,7 +844,7 @@ class Texts(nn.Module):
         return "no tensor"
 
 
-def test_layers_that_tell_nothing_are_refused():
+def test_capture_rejects_layers():
     model = Dead().double().eval()
     for layer in ("unused", "texts"):
         refused(
@@ -884,12 +884,12 @@ def without_gradient(around):
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("layers", ["layer1", ["stem", "layer2.1"], "auto"])
-def test_models_without_a_gradient_are_refused(around, layers):
-    message = "no gradient goes from the logits back to .*: the model detaches its values or runs under torch.no_grad.*rise"
+def test_capture_rejects_models_without_gradient(around, layers):
+    message = "no gradient goes from the logits back to .*: the model detaches its values.*rise"
     refused(message, images_of(), layers, model=without_gradient(around))
 
 
-def test_a_detached_step_is_refused():
+def test_capture_rejects_detached_step():
     class Detached(Net):
         def forward(self, x):
             return self.head(self.layer2(self.layer1(self.stem(x)).detach()))
@@ -900,7 +900,7 @@ def test_a_detached_step_is_refused():
     assert capture_layers(model, images_of(), "layer2")["layer2"].gradient.any()
 
 
-def test_windows_are_refused():
+def test_capture_rejects_windows():
     class Windows(nn.Module):
         def __init__(self):
             super().__init__()
@@ -913,5 +913,5 @@ def test_windows_are_refused():
             )
             return self.linear(self.attention(windows).reshape(n, -1))
 
-    message = "layer 'attention' has an output of 15x2 for 12 parts of 3 images, which is no grid over an image"
+    message = "layer 'attention' has an output of 15x2 for 12 parts of 3 images, which is no grid"
     refused(message, images_of(), "attention", model=Windows().double().eval())

@@ -1,4 +1,4 @@
-"""All methods at once as each alone, in batches as in one; views put back in place; heat where the object is."""
+"""`explain`: many methods against each alone, batches, smoothing, heat on the object."""
 
 import re
 import warnings
@@ -35,7 +35,7 @@ TARGET = torch.tensor([0, 1, 2, 2, 0])
 
 
 def network(seed=0):
-    """Three layers of three resolutions, a GELU among the ReLUs, so that no method is another one by chance."""
+    """Three layers of three resolutions with a GELU, so that all methods differ."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         OrderedDict(
@@ -60,17 +60,17 @@ def at_once(count, monkeypatch):
         monkeypatch.setattr(module, "batch_size", lambda images: count)
 
 
-def same(found: Explanation, expected: Explanation, tolerance=1e-6):
-    assert list(found.maps) == list(expected.maps)
+def same(result: Explanation, expected: Explanation, tolerance=1e-6):
+    assert list(result.maps) == list(expected.maps)
     for key, maps in expected.maps.items():
         torch.testing.assert_close(
-            found.maps[key], maps, atol=tolerance * maps.abs().max().item(), rtol=0, msg=str(key)
+            result.maps[key], maps, atol=tolerance * maps.abs().max().item(), rtol=0, msg=str(key)
         )
-        assert found.statuses[key].kinds == expected.statuses[key].kinds, key
+        assert result.statuses[key].kinds == expected.statuses[key].kinds, key
         torch.testing.assert_close(
-            found.statuses[key].clipped, expected.statuses[key].clipped, atol=1e-5, rtol=0
+            result.statuses[key].clipped, expected.statuses[key].clipped, atol=1e-5, rtol=0
         )
-    for one, other in ((found.logits, expected.logits), (found.weights, expected.weights)):
+    for one, other in ((result.logits, expected.logits), (result.weights, expected.weights)):
         torch.testing.assert_close(one, other)
 
 
@@ -80,7 +80,7 @@ def everything():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_many_methods_at_many_layers_are_each_alone(method, everything):
+def test_explain_matches_each_method_alone(method, everything):
     for layer in LAYERS:
         alone = explain(network(), images_of(), method, layer, TARGET, warn=False)
         (key,) = alone.maps
@@ -89,7 +89,7 @@ def test_many_methods_at_many_layers_are_each_alone(method, everything):
         assert alone.statuses[key].kinds == everything.statuses[key].kinds
 
 
-def test_there_is_a_map_of_each(everything):
+def test_explain_has_map_for_each_method_and_layer(everything):
     of_layers = [method for method in METHODS if method.split(":")[0] in CAMS]
     of_pixels = [method for method in METHODS if method not in of_layers]
     assert set(everything.maps) == {(layer, method) for layer in LAYERS for method in of_layers} | {
@@ -105,21 +105,17 @@ def test_there_is_a_map_of_each(everything):
     torch.testing.assert_close(everything.logits, network()(images_of()).detach().float())
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_batches_change_nothing(batch, everything, monkeypatch):
-    at_once(batch, monkeypatch)
+def test_explain_in_batches(everything, monkeypatch):
+    at_once(2, monkeypatch)
     labels = torch.tensor([1, 1, 0, 2, 2])
-    found = explain(network(), images_of(), METHODS, LAYERS, TARGET, labels=labels, warn=False)
-    same(found, everything)
-    assert torch.equal(found.labels, labels)
-    mirrored = explain(
-        network(), images_of(), METHODS, LAYERS, "true", labels=labels, smooth="flip", warn=False
-    )
+    result = explain(network(), images_of(), METHODS, LAYERS, TARGET, labels=labels, warn=False)
+    same(result, everything)
+    assert torch.equal(result.labels, labels)
+    methods = ["grad-cam", "finer-cam", "ablation-cam", "smooth-grad:samples=3"]
+    arguments = {"methods": methods, "layers": LAYERS, "smooth": "flip", "warn": False}
+    mirrored = explain(network(), images_of(), target="true", labels=labels, **arguments)
     monkeypatch.undo()
-    same(
-        mirrored,
-        explain(network(), images_of(), METHODS, LAYERS, labels, smooth="flip", warn=False),
-    )
+    same(mirrored, explain(network(), images_of(), target=labels, **arguments))
 
 
 def signed(model, images, target):
@@ -129,38 +125,38 @@ def signed(model, images, target):
     }
 
 
-def test_flip_is_the_mean_with_the_mirrored_map_of_the_mirrored_image():
+def test_smooth_flip_is_mean_of_two_views():
     """The class is that of the image as it is, and the ReLU comes last."""
     model, images = network(), images_of()
     model.head.bias.data -= model(images).detach().mean(0)
     predicted = model(images).argmax(1)
     assert (model(images.flip(3)).argmax(1) != predicted).any()
     straight, mirrored = signed(model, images, predicted), signed(model, images.flip(3), predicted)
-    found = explain(model, images, list(straight), "middle", smooth="flip", warn=False)
+    result = explain(model, images, list(straight), "middle", smooth="flip", warn=False)
     for name, maps in straight.items():
         mean = (maps + mirrored[name].flip(2)) / 2
         assert (maps * mirrored[name].flip(2) < 0).any()  # the order of mean and ReLU matters
         expected = mean if name == "hires-cam" else mean.clamp(min=0)
-        torch.testing.assert_close(found.at("middle", name), expected.float())
+        torch.testing.assert_close(result.at("middle", name), expected.float())
         share = mean.clamp(max=0).abs().sum((1, 2)) / mean.abs().sum((1, 2)) * (name != "hires-cam")
-        torch.testing.assert_close(found.statuses["middle", name].clipped, share.float())
+        torch.testing.assert_close(result.statuses["middle", name].clipped, share.float())
 
 
-def test_flip_scale_is_the_mean_over_six_views():
+def test_smooth_flip_scale_is_mean_of_six_views():
     model, images = network(), images_of()
     total = dict.fromkeys(signed(model, images, TARGET), 0)
     for factor in (1, 0.9, 1.1):
         bright = (images * factor).clamp(max=1)
         for name, maps in signed(model, bright, TARGET).items():
             total[name] = total[name] + maps + signed(model, bright.flip(3), TARGET)[name].flip(2)
-    found = explain(model, images, list(total), "middle", TARGET, smooth="flip-scale", warn=False)
-    torch.testing.assert_close(found.at("middle", "hires-cam"), (total["hires-cam"] / 6).float())
+    result = explain(model, images, list(total), "middle", TARGET, smooth="flip-scale", warn=False)
+    torch.testing.assert_close(result.at("middle", "hires-cam"), (total["hires-cam"] / 6).float())
     torch.testing.assert_close(
-        found.at("middle", "grad-cam"), (total["grad-cam"] / 6).clamp(min=0).float()
+        result.at("middle", "grad-cam"), (total["grad-cam"] / 6).clamp(min=0).float()
     )
 
 
-def test_a_smoothed_network_that_sees_no_side_gives_what_it_gave():
+def test_smooth_flip_of_symmetric_model():
     """A 1x1 convolution: the mirrored map of the mirrored image is the map."""
     torch.manual_seed(0)
     model = (
@@ -178,37 +174,37 @@ def test_a_smoothed_network_that_sees_no_side_gives_what_it_gave():
     same(smooth, plain)
 
 
-def test_stored_pixels_are_pixels_divided_by_255():
+def test_explain_of_uint8_images():
     stored = torch.randint(
         0, 256, (4, 2, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     model = network().float()
-    found, expected = (
+    result, expected = (
         explain(model, images, METHODS, "low", 1, warn=False) for images in (stored, stored / 255)
     )
-    same(found, expected, 1e-4)
+    same(result, expected, 1e-4)
 
 
-def test_the_target_and_what_is_known_of_the_images():
+def test_explanation_fields():
     model, images, labels = network(), images_of(), torch.tensor([2, 1, 0, 1, 2])
     classifier = Classifier(model, ("cat", "dog", "zebra-fish"))
-    found = explain(
+    result = explain(
         classifier, images, "hires-cam", "low", ("cat", "dog"), labels=labels, warn=False
     )
-    assert found.weights.tolist() == [[1, -1, 0]] * 5
-    assert found.classes == ("cat", "dog", "zebra-fish")
+    assert result.weights.tolist() == [[1, -1, 0]] * 5
+    assert result.classes == ("cat", "dog", "zebra-fish")
     probabilities = model(images).softmax(1).detach()
-    assert torch.equal(found.predicted, probabilities.argmax(1))
-    torch.testing.assert_close(found.confidence, probabilities.amax(1).float())
-    assert repr(found) == "Explanation(5 images, hires-cam at low)"
+    assert torch.equal(result.predicted, probabilities.argmax(1))
+    torch.testing.assert_close(result.confidence, probabilities.amax(1).float())
+    assert repr(result) == "Explanation(5 images, hires-cam at low)"
     assert explain(model, images, "hires-cam", "low", warn=False).classes == ("0", "1", "2")
-    some = found.take(slice(1, 3))
-    assert some.labels.tolist() == [1, 0]
-    assert torch.equal(some.at("low"), found.at("low")[1:3])
-    same(concatenate([found.take(slice(0, 2)), found.take(slice(2, 5))]), found)
+    part = result.take(slice(1, 3))
+    assert part.labels.tolist() == [1, 0]
+    assert torch.equal(part.at("low"), result.at("low")[1:3])
+    same(concatenate([result.take(slice(0, 2)), result.take(slice(2, 5))]), result)
 
 
-def test_maps_are_had_by_name(everything):
+def test_explanation_at(everything):
     assert torch.equal(everything.at("low", "grad-cam"), everything.maps["low", "grad-cam"])
     with pytest.raises(
         SeewhyError,
@@ -226,7 +222,7 @@ def test_maps_are_had_by_name(everything):
         few.at("lwo")
 
 
-def test_a_function_of_ones_own(monkeypatch):
+def test_explain_with_function(monkeypatch):
     """As it is, or by name once it is in the table, with a setting; its maps keep their sign."""
 
     def mine(capture, power: int = 1):
@@ -234,19 +230,19 @@ def test_a_function_of_ones_own(monkeypatch):
 
     model, images = network(), images_of()
     activation = model.low(images).detach()
-    found = explain(model, images, [mine, "layer-cam"], "low", warn=False)
-    torch.testing.assert_close(found.at("low", "mine"), -activation.sum(1).float())
+    result = explain(model, images, [mine, "layer-cam"], "low", warn=False)
+    torch.testing.assert_close(result.at("low", "mine"), -activation.sum(1).float())
     torch.testing.assert_close(
-        found.at("low", "layer-cam"),
+        result.at("low", "layer-cam"),
         layer_cam(capture_layers(model, images, "low")["low"]).clamp(min=0).float(),
     )
     monkeypatch.setitem(CAMS, "powerful", mine)
-    found = explain(model, images, "powerful:power=2", "low", warn=False)
-    torch.testing.assert_close(found.at("low"), -(activation.sum(1).float() ** 2))
+    result = explain(model, images, "powerful:power=2", "low", warn=False)
+    torch.testing.assert_close(result.at("low"), -(activation.sum(1).float() ** 2))
 
 
 @pytest.mark.parametrize(
-    ("result", "found"),
+    ("function", "description"),
     [
         (lambda capture: capture.activation, "(5, 4, 8, 12)"),
         (lambda capture: capture.activation[:2, 0], "(2, 8, 12)"),
@@ -254,12 +250,13 @@ def test_a_function_of_ones_own(monkeypatch):
         (lambda capture: None, "NoneType"),
     ],
 )
-def test_a_function_that_returns_no_maps_is_named(result, found):
+def test_explain_rejects_result_of_function(function, description):
     def mine(capture):
-        return result(capture)
+        return function(capture)
 
     with pytest.raises(
-        SeewhyError, match=re.escape(f"method 'mine' must return maps (5, h, w), found {found}")
+        SeewhyError,
+        match=re.escape(f"method 'mine' must return maps (5, h, w), found {description}"),
     ):
         explain(network(), images_of(), mine, "low")
 
@@ -296,7 +293,7 @@ def test_a_function_that_returns_no_maps_is_named(result, found):
         ({"target": "true"}, "needs the true classes: give labels"),
     ],
 )
-def test_what_does_not_fit_is_said_in_a_line(settings, message, monkeypatch):
+def test_explain_errors(settings, message, monkeypatch):
     """Also where the batches are small, so that no slice of it happens to fit."""
     at_once(2, monkeypatch)
     with pytest.raises(SeewhyError, match=message) as error:
@@ -304,7 +301,7 @@ def test_what_does_not_fit_is_said_in_a_line(settings, message, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_the_number_of_names_is_checked_before_anything_takes_long():
+def test_explain_checks_class_names_first():
     def never(capture):
         raise AssertionError("it was called")
 
@@ -326,22 +323,22 @@ def test_explain_prepares_images_once(smooth, monkeypatch):
     explain(
         network(),
         images_of(),
-        ["grad-cam", "finer-cam", "shapley-cam", "score-cam", "gradients"],
+        ["grad-cam", "finer-cam", "shapley-cam", "gradients"],
         smooth=smooth,
         warn=False,
     )
     assert calls == [5]
 
 
-def test_maps_that_show_nothing_are_warned_of():
+def test_explain_warns_about_empty_maps():
     model = network()
     model.high[0][0].bias.data.fill_(-100)
     with pytest.warns(
         UserWarning,
-        match=r"^grad-cam at middle: no gradient for 5 of 5 images: .*; grad-cam at high.0: all zero",
-    ) as told:
+        match=r"^grad-cam at middle: no gradient for 5 of 5 images: .*; grad-cam at high.0: all",
+    ) as caught:
         explain(model, images_of(), "grad-cam", ["middle", "high.0"])
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quiet = explain(model, images_of(), "grad-cam", ["middle", "high.0"], warn=False)
@@ -368,11 +365,11 @@ def speednet():
 
 
 @pytest.mark.parametrize(("make", "layers"), [(stages, 4), (speednet, 3)])
-def test_of_hundreds_of_maps_none_has_a_hole(make, layers):
-    """An untrained network, a black and a white image among the others: nothing is divided by zero."""
+def test_explain_with_many_methods_is_finite(make, layers):
+    """An untrained model, with a black and a white image: nothing is divided by zero."""
     torch.manual_seed(0)
     model = make().eval()
-    images = torch.rand(10, 3, 16, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(5, 3, 16, 32, generator=torch.Generator().manual_seed(0))
     images[0], images[1] = 0, 1
     methods = [
         name for name in CAMS if name not in ("cam", "guided-grad-cam")
@@ -380,9 +377,9 @@ def test_of_hundreds_of_maps_none_has_a_hole(make, layers):
     methods += [f"{name}:eigen=true" for name in ("grad-cam", "layer-cam", "hires-cam")] + [
         "finer-cam:classes=9"
     ]
-    found = explain(model, images, methods, warn=False)
-    maps = [single for each in found.maps.values() for single in each]
-    assert len(maps) == 10 * layers * 16
+    result = explain(model, images, methods, warn=False)
+    maps = [single for each in result.maps.values() for single in each]
+    assert len(maps) == 5 * layers * 16
     assert all(single.isfinite().all() for single in maps)
     methods = [
         "gradients",
@@ -392,15 +389,15 @@ def test_of_hundreds_of_maps_none_has_a_hole(make, layers):
         "occlusion",
         "rise:masks=9",
     ]
-    found = explain(model, images, methods, warn=False)
-    assert all(each.isfinite().all() for each in found.maps.values())
+    result = explain(model, images, methods, warn=False)
+    assert all(each.isfinite().all() for each in result.maps.values())
 
 
 SIDE, SQUARE = 16, 5
 
 
 def planted(count, seed):
-    """Dark noise with a bright square of upright stripes (class 0) or level ones (1) anywhere, or without one (2)."""
+    """Dark noise with a bright square of upright (0) or level stripes (1), or without one (2)."""
     generator = torch.Generator().manual_seed(seed)
     images = 0.2 * torch.rand(count, 1, SIDE, SIDE, generator=generator)
     labels, masks = torch.arange(count) % 3, torch.zeros(count, SIDE, SIDE, dtype=torch.bool)
@@ -410,9 +407,9 @@ def planted(count, seed):
         torch.randint(SIDE - SQUARE + 1, (count, 2), generator=generator).tolist()
     ):
         if labels[n] < 2:
-            place = (slice(top, top + SQUARE), slice(left, left + SQUARE))
-            masks[n][place] = True
-            images[n, 0][place] = level if labels[n] else level.T
+            position = (slice(top, top + SQUARE), slice(left, left + SQUARE))
+            masks[n][position] = True
+            images[n, 0][position] = level if labels[n] else level.T
     return images, labels, masks
 
 
@@ -438,21 +435,21 @@ def trained():
     return model.eval()
 
 
-def test_heat_falls_on_the_object(trained):
-    """The hottest place lies in the square that makes the class, for nearly all images, wherever it is."""
+def test_heat_is_on_object(trained):
+    """The maximum lies on the square that makes the class, for nearly all images."""
     images, labels, masks = planted(60, 1)
     assert (trained(images).argmax(1) == labels).float().mean() > 0.95
     striped = labels < 2
     images, labels, masks = images[striped], labels[striped], masks[striped]
     methods = ["grad-cam", "hires-cam", "layer-cam", "score-cam", "ablation-cam", "guided-grad-cam"]
-    found = explain(
+    result = explain(
         trained,
         images,
         [*methods, "occlusion", "rise:masks=300", "integrated-gradients"],
         "layer",
         labels,
     )
-    for key, maps in found.maps.items():
+    for key, maps in result.maps.items():
         hottest = F.interpolate(maps[:, None], (SIDE, SIDE), mode="bilinear").flatten(1).argmax(1)
         hits = masks.flatten(1).gather(1, hottest[:, None]).float().mean()
         assert hits >= 0.95, key
@@ -460,11 +457,11 @@ def test_heat_falls_on_the_object(trained):
         assert elsewhere < 0.5, key  # the square of another image is at another place
 
 
-def test_heat_of_the_other_class_is_not_there(trained):
+def test_heat_of_other_class_is_not_on_object(trained):
     """At the stripes the map of why it is the other class, rather than this one, is negative."""
     images, labels, masks = planted(60, 1)
     images, labels, masks = images[labels < 2], labels[labels < 2], masks[labels < 2]
     contrast = (F.one_hot(1 - labels, 3) - F.one_hot(labels, 3)).float()
-    found = explain(trained, images, "hires-cam", "layer", contrast).at("layer")
-    inside = F.interpolate(found[:, None], (SIDE, SIDE))[:, 0].where(masks, 0).sum((1, 2))
+    result = explain(trained, images, "hires-cam", "layer", contrast).at("layer")
+    inside = F.interpolate(result[:, None], (SIDE, SIDE))[:, 0].where(masks, 0).sum((1, 2))
     assert (inside < 0).float().mean() > 0.9

@@ -1,4 +1,4 @@
-"""Measures of maps whose model is a sum of pixels, so that every probability is known."""
+"""Faithfulness measures on models whose probabilities are known in closed form."""
 
 import math
 
@@ -28,7 +28,7 @@ from seewhy.errors import SeewhyError
 
 
 class PixelSum(nn.Module):
-    """Logits (sum of the weighted pixels + bias, 0): the probability of class 0 is a logistic function of the pixels."""
+    """Logits (sum of the weighted pixels + bias, 0): the probability is logistic."""
 
     def __init__(self, weights, bias=0.0):
         super().__init__()
@@ -72,7 +72,7 @@ def contributions(forward):  # (N, H, W), the perfect map
 
 
 @pytest.mark.parametrize("steps", [16, 5, 1])
-def test_the_deletion_curve_follows_the_sum_of_what_is_left(summed, steps):
+def test_deletion_curve_of_sum(summed, steps):
     maps = contributions(summed)
     curve = deletion(summed, maps, steps=steps)
     expected = []
@@ -85,7 +85,7 @@ def test_the_deletion_curve_follows_the_sum_of_what_is_left(summed, steps):
     )
 
 
-def test_the_insertion_curve_follows_the_sum_of_what_is_there(summed):
+def test_insertion_curve_of_sum(summed):
     maps = contributions(summed)
     curve = insertion(summed, maps, steps=16, baseline="black")
     ordered = -np.sort(-maps.numpy().astype(np.float64).reshape(3, -1))
@@ -93,7 +93,7 @@ def test_the_insertion_curve_follows_the_sum_of_what_is_there(summed):
     np.testing.assert_allclose(curve.scores.numpy(), expected, atol=1e-6)
 
 
-def test_insertion_begins_with_a_blurred_image(summed):
+def test_insertion_starts_from_blur(summed):
     curve = insertion(summed, contributions(summed), steps=2, baseline="blur:width=9")
     flat = faithfulness_module.BASELINES["blur"](summed.images, 9.0)
     expected = sigmoid((flat * summed.model.weights).sum((1, 2, 3)))
@@ -101,7 +101,7 @@ def test_insertion_begins_with_a_blurred_image(summed):
     np.testing.assert_allclose(curve.scores[:, -1].numpy(), sigmoid(summed.scores), atol=1e-6)
 
 
-def test_a_contrast_is_a_difference_of_probabilities(summed):
+def test_deletion_of_pair_is_difference_of_probabilities(summed):
     forward = forward_pass(summed.model, summed.images, (0, 1))
     first, contrast = (
         deletion(each, contributions(summed), steps=4).scores for each in (summed, forward)
@@ -109,7 +109,7 @@ def test_a_contrast_is_a_difference_of_probabilities(summed):
     torch.testing.assert_close(contrast, 2 * first - 1)
 
 
-def test_equal_pixels_come_in_a_random_order_that_all_images_share():
+def test_equal_pixels_are_in_one_random_order():
     weights = torch.zeros(8, 8)
     weights[:4] = 1.0
     forward = forward_pass(PixelSum(weights).eval(), torch.ones(2, 1, 8, 8), 0)
@@ -125,7 +125,7 @@ def test_equal_pixels_come_in_a_random_order_that_all_images_share():
 
 
 @pytest.mark.parametrize("name", FAITHFULNESS)
-def test_every_measure_prefers_the_true_map_to_noise_and_noise_to_the_opposite(planted, name):
+def test_measures_rank_true_random_opposite_map(planted, name):
     true = contributions(planted)
     noise = torch.rand(true.shape, generator=torch.Generator().manual_seed(3))
     good, middle, bad = (
@@ -137,15 +137,15 @@ def test_every_measure_prefers_the_true_map_to_noise_and_noise_to_the_opposite(p
     assert good > bad + 0.05
 
 
-def test_gains_are_beside_chance(planted):
+def test_gains_are_relative_to_random_maps(planted):
     true = contributions(planted)
     for gain in (deletion_gain, insertion_gain):
         assert (gain(planted, true) > 0.05).all()
         assert (gain(planted, -true) < -0.05).all()
 
 
-def test_chance_is_as_coarse_as_the_map():
-    """Single random pixels soon hurt every part of a patch; random 4 x 4 blocks leave it whole for longer."""
+def test_random_maps_have_resolution_of_map():
+    """Single random pixels soon hurt every part of a patch; random 4x4 blocks do so later."""
     weights = torch.zeros(16, 16)
     weights[4:8, 4:8] = 5.0
     count = 150
@@ -165,7 +165,7 @@ def test_chance_is_as_coarse_as_the_map():
 
 
 def shown(forward, maps):
-    """Probabilities before, and of the image times the map from 0 at its minimum to 1 at its maximum."""
+    """Probabilities for the image, and for the image times the map scaled to [0, 1]."""
     flat = maps.double().flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     scores = (
@@ -176,7 +176,7 @@ def shown(forward, maps):
     return sigmoid(forward.scores), sigmoid(scores)
 
 
-def test_drop_increase_and_gain_by_hand(summed):
+def test_drop_increase_and_gain(summed):
     maps = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
     maps[0] = contributions(summed)[0]
     before, after = shown(summed, maps)
@@ -190,20 +190,20 @@ def test_drop_increase_and_gain_by_hand(summed):
     assert increase_in_confidence(summed, maps).tolist() == (after > before).astype(float).tolist()
 
 
-def test_a_constant_map_shows_nothing(summed):
+def test_drop_of_constant_map(summed):
     forward = summed.take(torch.tensor([0]))
     drop = average_drop(forward, torch.full((1, 2, 2), 7.0))
     before = sigmoid(forward.scores)
     np.testing.assert_allclose(drop.numpy(), np.maximum(0, before - 0.5) / before, atol=1e-6)
 
 
-def test_shares_of_a_contrast_are_refused(summed):
+def test_drop_rejects_pair(summed):
     forward = forward_pass(summed.model, summed.images, (0, 1))
     with pytest.raises(SeewhyError, match="need one class as target, not a pair"):
         average_drop(forward, contributions(summed))
 
 
-def test_road_paints_over_the_object_and_over_the_background():
+def test_road_removes_object_and_background():
     weights = torch.zeros(8, 8)
     weights[2:6, 3:7] = 0.2
     weights[0] = 0.3  # is 0, and must not be painted over
@@ -224,7 +224,7 @@ def test_road_paints_over_the_object_and_over_the_background():
     np.testing.assert_allclose(opposite.combined.numpy(), expected / 2, atol=1e-4)
 
 
-def test_road_is_the_mean_over_its_percentiles(planted):
+def test_road_is_mean_over_percentiles(planted):
     maps = contributions(planted)
     both, *single = (
         road(planted, maps, each, noise=0.0).combined for each in ((10, 50), (10,), (50,))
@@ -232,46 +232,46 @@ def test_road_is_the_mean_over_its_percentiles(planted):
     torch.testing.assert_close(both, (single[0] + single[1]) / 2, atol=1e-3, rtol=0)
 
 
-def test_road_repeats_itself(planted):
+def test_road_is_deterministic(planted):
     maps = contributions(planted)
     first, again, other = (road(planted, maps, noise=0.2, seed=seed).combined for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_sensitivity_of_a_map_that_is_the_image():
+def test_max_sensitivity_of_identity_map():
     images = torch.full((2, 1, 64, 64), 0.5)
-    found = max_sensitivity(lambda x: x[:, 0], images, 0.02, 5, torch.Generator().manual_seed(0))
+    result = max_sensitivity(lambda x: x[:, 0], images, 0.02, 5, torch.Generator().manual_seed(0))
     expected = (
         0.02 / math.sqrt(3) / 0.5
     )  # the root mean square of a uniform disturbance, relative to the image
-    np.testing.assert_allclose(found.numpy(), expected, rtol=0.03)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=0.03)
     larger = max_sensitivity(
         lambda x: x[:, 0] * 10, images, 0.02, 5, torch.Generator().manual_seed(0)
     )
-    torch.testing.assert_close(larger, found)  # relative to the map
+    torch.testing.assert_close(larger, result)  # relative to the map
 
 
-def test_sensitivity_is_the_largest_of_its_samples_within_the_radius():
-    images, seen = pixels_of(3, 8), []
+def test_max_sensitivity_is_maximum_of_samples():
+    images, visible = pixels_of(3, 8), []
 
     def explain(x):
-        seen.append(x)
+        visible.append(x)
         return x[:, 0].square()
 
-    found = max_sensitivity(explain, images, 0.1, 7, torch.Generator().manual_seed(0))
-    reference = seen[0].double().square().flatten(1)
+    result = max_sensitivity(explain, images, 0.1, 7, torch.Generator().manual_seed(0))
+    reference = visible[0].double().square().flatten(1)
     changes = [
         (x.double().square().flatten(1) - reference).norm(dim=1) / reference.norm(dim=1)
-        for x in seen[1:]
+        for x in visible[1:]
     ]
     assert len(changes) == 7
-    np.testing.assert_allclose(found.numpy(), torch.stack(changes).amax(0).numpy(), rtol=1e-5)
-    assert torch.stack([(x - images).abs().amax() for x in seen]).max() <= 0.1 + 1e-6
-    assert all(x.min() >= 0 and x.max() <= 1 for x in seen)
+    np.testing.assert_allclose(result.numpy(), torch.stack(changes).amax(0).numpy(), rtol=1e-5)
+    assert torch.stack([(x - images).abs().amax() for x in visible]).max() <= 0.1 + 1e-6
+    assert all(x.min() >= 0 and x.max() <= 1 for x in visible)
 
 
-def test_sensitivity_where_the_map_is_zero():
+def test_max_sensitivity_of_zero_map():
     images = torch.full((2, 1, 4, 4), 0.5)
     generator = torch.Generator().manual_seed(0)
     assert max_sensitivity(lambda x: 0 * x[:, 0], images, generator=generator).tolist() == [0, 0]
@@ -283,7 +283,7 @@ def test_sensitivity_where_the_map_is_zero():
         max_sensitivity(lambda x: x[:, 0], images, radius=0)
 
 
-def test_parts_equal_the_whole(planted, monkeypatch):
+def test_measures_in_batches(planted, monkeypatch):
     maps = contributions(planted)
     names = [
         name if name != "road" else "road:noise=0.0"
@@ -297,12 +297,12 @@ def test_parts_equal_the_whole(planted, monkeypatch):
         torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=0)
 
 
-def test_measures_by_name(planted):
-    found = measure_faithfulness(
+def test_measure_faithfulness_by_name(planted):
+    result = measure_faithfulness(
         planted, contributions(planted)[:, ::2, ::2], ("deletion:steps=3,baseline=mean", "road")
     )
-    assert list(found) == ["deletion:steps=3,baseline=mean", "road"]
-    assert all(values.shape == (4,) and values.isfinite().all() for values in found.values())
+    assert list(result) == ["deletion:steps=3,baseline=mean", "road"]
+    assert all(values.shape == (4,) and values.isfinite().all() for values in result.values())
     assert (
         set(measure_faithfulness(planted, contributions(planted)))
         == set(faithfulness_module.MEASURES)
@@ -311,7 +311,7 @@ def test_measures_by_name(planted):
     assert set(FAITHFULNESS) >= LOWER_IS_BETTER
 
 
-def test_what_does_not_fit_is_refused(planted):
+def test_faithfulness_errors(planted):
     maps = contributions(planted)
     with pytest.raises(
         SeewhyError, match=r"unknown measure 'deletoin' \(did you mean 'deletion'\?\)"

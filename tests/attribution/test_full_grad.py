@@ -1,4 +1,4 @@
-"""FullGrad: every bias's share by finite differences, all shares together the score, and the map by its formula."""
+"""FullGrad: bias terms against finite differences, their sum, and the map."""
 
 import math
 
@@ -48,7 +48,7 @@ def block(channels, stride=1):
 
 
 class Residual(nn.Module):
-    """Normalization, a stem with max-pooling, a shortcut, an affine-free BatchNorm, a head: ReLUs are all that is not linear."""
+    """Normalization, max-pooling, a shortcut, a BatchNorm without weights; linear but for ReLUs."""
 
     def __init__(self):
         super().__init__()
@@ -92,10 +92,10 @@ class Mixer(nn.Module):
 NETWORKS = {"residual": Residual, "tokens": Mixer, "channels last": lambda: Mixer(last=True)}
 
 
-def near(found, expected, tolerance=1e-9):
+def near(result, expected, tolerance=1e-9):
     expected = np.asarray(expected)
     np.testing.assert_allclose(
-        np.asarray(found), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+        np.asarray(result), expected, rtol=0, atol=tolerance * np.abs(expected).max()
     )
 
 
@@ -103,7 +103,7 @@ def near(found, expected, tolerance=1e-9):
     "target", [TARGET, "predicted", (1, 0)], ids=["classes", "predicted", "contrast"]
 )
 @pytest.mark.parametrize("name", NETWORKS)
-def test_pixels_and_biases_add_up_to_the_score(name, target):
+def test_full_gradients_sum_to_score(name, target):
     model, images = with_random_weights(NETWORKS[name]()), images_of()
     forward = forward_pass(model, images, target)
     pixels, biases = full_gradients(forward)
@@ -123,8 +123,8 @@ def slope(model, values, index, images, step=1e-6):
     return (scores[0] - scores[1]) / (2 * step)
 
 
-def test_each_share_by_finite_differences():
-    """Of a bias its value times the slope of the score; what BatchNorm and normalization make of zeros counts as one."""
+def test_bias_terms_match_finite_differences():
+    """Bias times the slope of the score; so are the outputs of BatchNorm for zeros."""
     model, images = with_random_weights(Residual()), images_of()
     _, biases = full_gradients(forward_pass(model, images, TARGET))
     assert set(biases) == {"normalize", "stem.0", "block.1", "block.3", "block.4", "last", "head"}
@@ -152,7 +152,7 @@ def test_each_share_by_finite_differences():
         near(biases["normalize"][:, c].sum((1, 2)), -mean / std * (-moved * std), 1e-6)
 
 
-def test_the_share_of_the_pixels_by_finite_differences():
+def test_pixel_term_matches_finite_differences():
     model, images = with_random_weights(Residual()), images_of()
     pixels, _ = full_gradients(forward_pass(model, images, TARGET))
     for c, row, column in [(0, 0, 0), (1, 3, 7), (0, 7, 11), (1, 5, 5)]:
@@ -172,7 +172,7 @@ def central(model, images, c, row, column, step=1e-6):
     )[:, 0]
 
 
-def test_implicit_biases():
+def test_implicit_bias():
     norm = with_random_weights(nn.BatchNorm2d(4))
     near(
         implicit_bias(norm),
@@ -198,7 +198,7 @@ def scaled(grid):
 
 
 @pytest.mark.parametrize("batch", [1, 1000])
-def test_the_map_channel_by_channel(batch, monkeypatch):
+def test_full_grad_matches_sum_over_channels(batch, monkeypatch):
     """Of the head's biases, which have no place, nothing is on it."""
     monkeypatch.setattr(gradients, "batch_size", lambda images: batch)
     model, images = with_random_weights(Residual()), images_of()
@@ -215,8 +215,8 @@ def test_the_map_channel_by_channel(batch, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tokens", "channels last"])
-def test_the_map_of_linear_layers_that_know_places(name):
-    """The grid is 4x6: of tokens row after row. Biases of places that lie along the tokens, not the channels, have no map."""
+def test_full_grad_of_token_layers(name):
+    """The grid is 4x6, row by row. Biases along the tokens, not the channels, have no map."""
     model, images = with_random_weights(NETWORKS[name]()), images_of()
     forward = forward_pass(model, images, TARGET)
     pixels, biases = full_gradients(forward)
@@ -231,7 +231,7 @@ def test_the_map_of_linear_layers_that_know_places(name):
     near(full_grad(forward), expected)
 
 
-def test_a_network_without_any_bias_has_its_pixels():
+def test_full_grad_without_biases():
     model = nn.Sequential(
         nn.Conv2d(2, 3, 3, bias=False),
         nn.ReLU(),
@@ -246,13 +246,13 @@ def test_a_network_without_any_bias_has_its_pixels():
     near(full_grad(forward), [scaled(each.sum(0).numpy()) for each in pixels])
 
 
-def test_of_a_score_that_does_not_depend_on_anything_there_is_nothing():
+def test_full_grad_of_constant_score_is_zero():
     model = with_random_weights(Residual())
     model.head.weight.data.zero_()
     assert (full_grad(forward_pass(model, images_of(), TARGET)) == 0).all()
 
 
-def test_the_world_is_as_before():
+def test_full_grad_leaves_model_unchanged():
     model, images = with_random_weights(Residual()), images_of()
     forward = forward_pass(model, images, TARGET)
     state = {key: value.clone() for key, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Gradients at the pixels against finite differences, closed forms and a network small enough for paper."""
+"""Gradients at the pixels against finite differences and closed forms."""
 
 import math
 
@@ -55,7 +55,7 @@ def network(activation=nn.Tanh, seed=0):
 
 
 class Quadratic(nn.Module):
-    """The score is the sum over pixels of a times their squares, whose gradient is 2 a times the pixel."""
+    """The score is the sum of a times squared pixels, whose gradient is 2 a times the pixel."""
 
     def __init__(self, shape=(2, HEIGHT, WIDTH)):
         super().__init__()
@@ -83,38 +83,38 @@ class Undifferentiable(nn.Module):
         return x.mean((2, 3))
 
 
-def near(found, expected, tolerance=1e-9):
+def near(result, expected, tolerance=1e-9):
     expected = np.asarray(expected)
     np.testing.assert_allclose(
-        np.asarray(found), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+        np.asarray(result), expected, rtol=0, atol=tolerance * np.abs(expected).max()
     )
 
 
 @torch.no_grad()
 def measured(model, images, target, step=1e-6):
     """The gradient (N, C, H, W) of the score, by central differences at every single pixel."""
-    found = torch.empty_like(images)
+    result = torch.empty_like(images)
     for n, image in enumerate(images):
         nudges = step * torch.eye(image.numel(), dtype=torch.float64).view(-1, *image.shape)
-        found[n] = (
+        result[n] = (
             (model(image + nudges) - model(image - nudges))[:, target[n]] / (2 * step)
         ).view(image.shape)
-    return found.numpy()
+    return result.numpy()
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
-def test_gradients_by_finite_differences(activation):
+def test_gradients_match_finite_differences(activation):
     model, images = network(activation), images_of()
-    found = vanilla_gradients(forward_pass(model, images, TARGET))
+    result = vanilla_gradients(forward_pass(model, images, TARGET))
     expected = measured(model, images, TARGET)
-    assert found.shape == (3, HEIGHT, WIDTH)
-    for n, row, column in np.ndindex(found.shape):
-        assert found[n, row, column].item() == pytest.approx(
+    assert result.shape == (3, HEIGHT, WIDTH)
+    for n, row, column in np.ndindex(result.shape):
+        assert result[n, row, column].item() == pytest.approx(
             max(abs(expected[n, c, row, column]) for c in range(2)), abs=1e-7
         )
 
 
-def test_gradients_of_a_contrast_are_those_of_the_difference():
+def test_gradients_of_pair():
     model, images = network(), images_of()
     one, other = (pixel_gradients(forward_pass(model, images, target), images) for target in (2, 0))
     near(vanilla_gradients(forward_pass(model, images, (2, 0))), (one - other).abs().amax(1))
@@ -124,7 +124,7 @@ def test_gradients_of_a_contrast_are_those_of_the_difference():
     "method",
     ["gradients", "guided-backpropagation", "smooth-grad", "integrated-gradients", "full-grad"],
 )
-def test_an_image_does_not_depend_on_what_others_there_are(method, monkeypatch):
+def test_pixel_methods_are_independent_of_batch(method, monkeypatch):
     """Nor on how many go through the network at once."""
     model, images = network(nn.ReLU), images_of()
     whole = ATTRIBUTIONS[method](forward_pass(model, images, TARGET))
@@ -138,13 +138,13 @@ def test_an_image_does_not_depend_on_what_others_there_are(method, monkeypatch):
 @pytest.mark.parametrize(
     "method", ["gradients", "smooth-grad", "integrated-gradients", "full-grad"]
 )
-def test_a_model_that_lets_no_gradient_through_is_named(method, model):
+def test_pixel_methods_reject_model_without_gradient(method, model):
     with pytest.raises(SeewhyError, match="no gradient goes from the logits back to the pixels"):
         ATTRIBUTIONS[method](forward_pass(model.eval(), images_of()))
 
 
 class OnPaper(nn.Module):
-    """Two pixels x and y: z = (x, x - y, y - 0.1, 2x + y), h = relu(z), logit = relu(h_0 + 5 h_1 - 2 h_2 + 3 h_3)."""
+    """Pixels x, y: z = (x, x - y, y - 0.1, 2x + y), h = relu(z), relu(h0 + 5 h1 - 2 h2 + 3 h3)."""
 
     def __init__(self, relu):
         super().__init__()
@@ -183,11 +183,11 @@ RELUS = {
 
 
 @pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
-def test_guided_backpropagation_on_paper(relu):
-    """At x = 0.2, y = 0.5 the hidden z are 0.2, -0.3, 0.4, 0.9: the second is off and the third has a negative weight.
+def test_guided_backpropagation_of_small_model(relu):
+    """At x = 0.2, y = 0.5 z is 0.2, -0.3, 0.4, 0.9: the second is off, the third weighs -2.
 
-    What is left are the first and the last, of weights 1 and 3: dx = 1 * 1 + 3 * 2 = 7, dy = 3 * 1 = 3. Without guidance the
-    third counts as well: dy = 3 - 2 = 1. The second logit is negative, so its ReLU lets nothing through.
+    Guided, the first and last remain, with weights 1 and 3: dx = 1 * 1 + 3 * 2 = 7, dy = 3 * 1 = 3.
+    Unguided, the third counts too: dy = 3 - 2 = 1. The second logit's ReLU is off.
     """
     model = OnPaper(relu).eval()
     images = torch.tensor([0.2, 0.5], dtype=torch.float64).view(1, 1, 1, 2)
@@ -203,7 +203,7 @@ def test_guided_backpropagation_on_paper(relu):
     assert guided_gradients(forward_pass(model, images, 1)).flatten().tolist() == [0, 0]
 
 
-def test_guided_backpropagation_keeps_a_sign():
+def test_guided_gradients_are_signed():
     """The first layer has no ReLU before it: what goes on to the pixels may be negative."""
     model = OnPaper(nn.ReLU()).eval()
     model.first.weight.data[3] = torch.tensor([2.0, -1.0])
@@ -220,7 +220,7 @@ def test_guided_backpropagation_keeps_a_sign():
 @pytest.mark.parametrize(
     "relu", [nn.ReLU(), nn.ReLU(inplace=True), torch.relu], ids=["module", "in place", "call"]
 )
-def test_with_positive_weights_there_is_nothing_to_guide(relu):
+def test_guided_backpropagation_with_positive_weights_is_gradients(relu):
     class Positive(nn.Module):
         def __init__(self):
             super().__init__()
@@ -243,7 +243,7 @@ def test_with_positive_weights_there_is_nothing_to_guide(relu):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_guidance_leaves_no_trace(fails):
+def test_guided_backpropagation_leaves_model_unchanged(fails):
     class Fragile(nn.ReLU):
         fail = False
 
@@ -273,7 +273,7 @@ def test_guidance_leaves_no_trace(fails):
     assert torch.equal(vanilla_gradients(forward), before)
 
 
-def test_without_a_relu_there_is_no_guidance():
+def test_guided_backpropagation_rejects_model_without_relu():
     with pytest.raises(SeewhyError, match="this model has none; use gradients"):
         guided_backpropagation(forward_pass(network(nn.Tanh), images_of()))
 
@@ -283,15 +283,17 @@ def test_smooth_grad_without_noise_is_gradients():
     near(smooth_grad(forward, samples=3, noise=0.0), vanilla_gradients(forward))
 
 
-def test_smooth_grad_of_a_parabola_shows_its_noise():
-    """The mean gradient is 2 a (x + mean noise), whose deviation is that of the noise over the root of the samples."""
+def test_smooth_grad_of_parabola():
+    """The mean gradient is 2 a (x + mean noise): its deviation falls with the samples' root."""
     images = torch.cat([images_of(1, 1, 20, 25), images_of(1, 1, 20, 25) * 0.5 + 0.25])
     model = Quadratic((1, 20, 25)).eval()
     ranges = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
     assert ranges[1] < 0.6 < ranges[0]
     for samples, noise in ((1, 0.1), (16, 0.4)):
-        found = smooth_grad(forward_pass(model, images, 0), samples=samples, noise=noise)
-        pixels = found / (2 * model.a.abs()).detach()  # the absolute value of pixel plus mean noise
+        result = smooth_grad(forward_pass(model, images, 0), samples=samples, noise=noise)
+        pixels = (
+            result / (2 * model.a.abs()).detach()
+        )  # the absolute value of pixel plus mean noise
         bright = images[:, 0] > 0.4  # where that is positive
         for n in range(2):
             error = (pixels[n] - images[n, 0])[bright[n]]
@@ -300,32 +302,32 @@ def test_smooth_grad_of_a_parabola_shows_its_noise():
             assert abs(error.mean().item()) < 4 * expected / math.sqrt(len(error))
 
 
-def test_smooth_grad_averages_gradients_with_their_sign():
-    """Where the gradient's sign changes with the noise there is less left than of the mean absolute gradient."""
+def test_smooth_grad_averages_signed_gradients():
+    """A gradient whose sign changes with the noise leaves less than its mean absolute value."""
     images = torch.full((1, 2, HEIGHT, WIDTH), 1e-3, dtype=torch.float64)
     images[0, 0, 0, 0] = 1
     model = Quadratic().eval()
-    found = (
+    result = (
         smooth_grad(forward_pass(model, images, 0), samples=400, noise=0.2)[0, 1:]
         / (2 * model.a.abs()).detach().amax(0)[1:]
     )
-    assert found.mean() < 0.2 * math.sqrt(2 / math.pi) / 4
+    assert result.mean() < 0.2 * math.sqrt(2 / math.pi) / 4
 
 
-def test_smooth_grad_is_the_same_again_and_another_with_another_seed():
+def test_smooth_grad_seed():
     forward = forward_pass(network(), images_of(), TARGET)
     assert torch.equal(smooth_grad(forward), smooth_grad(forward))
     assert not torch.equal(smooth_grad(forward), smooth_grad(forward, seed=1))
 
 
 @pytest.mark.parametrize("settings", [{"samples": 0}, {"noise": -0.1}])
-def test_smooth_grad_refuses_what_it_cannot(settings):
+def test_smooth_grad_errors(settings):
     with pytest.raises(SeewhyError, match="samples of at least 1 and noise of at least 0, found"):
         smooth_grad(forward_pass(network(), images_of()), **settings)
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.7])
-def test_integrated_gradients_of_a_parabola(baseline):
+def test_integrated_gradients_of_parabola(baseline):
     """The gradient is linear, so midpoints are exact: a (x^2 - baseline^2) in every pixel."""
     model, images = Quadratic().eval(), images_of()
     expected = (model.a.detach() * (images**2 - baseline**2)).sum(1)
@@ -346,13 +348,13 @@ def test_integrated_gradients_are_complete(activation, steps, tolerance, baselin
         difference = (model(images) - model(torch.full_like(images, baseline))).gather(
             1, TARGET[:, None]
         )[:, 0]
-    found = integrated_gradients(
+    result = integrated_gradients(
         forward_pass(model, images, TARGET), steps=steps, baseline=baseline
     ).sum((1, 2))
-    near(found, difference, tolerance)
+    near(result, difference, tolerance)
 
 
-def test_integrated_gradients_refuse_what_they_cannot():
+def test_integrated_gradients_errors():
     forward = forward_pass(network(), images_of())
     with pytest.raises(SeewhyError, match="at least one step, found 0"):
         integrated_gradients(forward, steps=0)
@@ -360,12 +362,12 @@ def test_integrated_gradients_refuse_what_they_cannot():
         integrated_gradients(forward, baseline=2.0)
 
 
-def test_half_precision_is_near():
+def test_pixel_methods_in_bf16():
     model, images = network(nn.ReLU).float(), images_of().float()
     for method in ("gradients", "guided-backpropagation", "integrated-gradients", "full-grad"):
-        found = ATTRIBUTIONS[method](
+        result = ATTRIBUTIONS[method](
             forward_pass(Classifier(model, precision="bf16"), images, TARGET)
         )
-        assert found.dtype == torch.float32
+        assert result.dtype == torch.float32
         exact = ATTRIBUTIONS[method](forward_pass(model, images, TARGET))
-        assert 0 < (found - exact).abs().max() < 0.1 * exact.abs().max(), method
+        assert 0 < (result - exact).abs().max() < 0.1 * exact.abs().max(), method

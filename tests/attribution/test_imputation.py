@@ -1,4 +1,4 @@
-"""ROAD's imputation against a sparse solver in float64 that was built on its own, and the plain baselines."""
+"""Noisy linear imputation against a sparse solver in float64, and the plain baselines."""
 
 import numpy as np
 import pytest
@@ -22,21 +22,23 @@ def images_of(count, height=40, width=33, channels=3):
 
 
 def solved(image, removed):
-    """Pixel by pixel: (sum of the weights) * x = the weighted neighbors, for an image (C, H, W) in float64."""
+    """Pixel by pixel: sum of weights * x = weighted neighbors, for (C, H, W) in float64."""
     channels, height, width = image.shape
-    unknown = {place: index for index, place in enumerate(zip(*np.nonzero(removed), strict=True))}
+    unknown = {
+        position: index for index, position in enumerate(zip(*np.nonzero(removed), strict=True))
+    }
     matrix, right = lil_matrix((len(unknown), len(unknown))), np.zeros((len(unknown), channels))
     for (row, column), index in unknown.items():
         for down in (-1, 0, 1):
             for across in (-1, 0, 1):
-                place = (row + down, column + across)
-                if (down or across) and 0 <= place[0] < height and 0 <= place[1] < width:
+                position = (row + down, column + across)
+                if (down or across) and 0 <= position[0] < height and 0 <= position[1] < width:
                     weight = 1 / 12 if down and across else 1 / 6
                     matrix[index, index] += weight
-                    if place in unknown:
-                        matrix[index, unknown[place]] -= weight
+                    if position in unknown:
+                        matrix[index, unknown[position]] -= weight
                     else:
-                        right[index] += weight * image[:, place[0], place[1]]
+                        right[index] += weight * image[:, position[0], position[1]]
     result = image.astype(np.float64).copy()
     result[:, removed] = spsolve(matrix.tocsc(), right).reshape(len(unknown), channels).T
     return result
@@ -47,43 +49,45 @@ def masks(height=40, width=33):
     generator = np.random.default_rng(0)
     smooth = gaussian_filter(generator.normal(size=(height, width)), 4)
     scattered = generator.random((height, width))
-    found = {f"blobs {share}": smooth > np.quantile(smooth, 1 - share) for share in (0.2, 0.5, 0.9)}
-    found |= {f"scattered {share}": scattered < share for share in (0.05, 0.6, 0.97)}
+    result = {
+        f"blobs {share}": smooth > np.quantile(smooth, 1 - share) for share in (0.2, 0.5, 0.9)
+    }
+    result |= {f"scattered {share}": scattered < share for share in (0.05, 0.6, 0.97)}
     one, edge, corridors = (np.ones((height, width), dtype=bool) for _ in range(3))
     one[0, 0] = False
     edge[:, -1] = False
     corridors[::3] = False
-    return found | {"all but a corner": one, "all but an edge": edge, "corridors": corridors}
+    return result | {"all but a corner": one, "all but an edge": edge, "corridors": corridors}
 
 
-def test_it_solves_the_equations_of_every_mask_in_one_batch():
+def test_noisy_linear_matches_sparse_solver():
     removed = np.stack(list(masks().values()))
     images = images_of(len(removed))
     expected = np.stack(
         [solved(image, mask) for image, mask in zip(images.numpy(), removed, strict=True)]
     )
-    found = noisy_linear(images, torch.from_numpy(removed), noise=0.0)
-    np.testing.assert_allclose(found.numpy(), expected, atol=NEAR)
+    result = noisy_linear(images, torch.from_numpy(removed), noise=0.0)
+    np.testing.assert_allclose(result.numpy(), expected, atol=NEAR)
 
 
-def test_eight_steps_are_enough_at_a_real_size(monkeypatch):
-    removed = masks(160, 150)["blobs 0.9"]
-    image = images_of(1, 160, 150, channels=1)
+def test_eight_iterations_are_enough(monkeypatch):
+    removed = masks(112, 105)["blobs 0.9"]
+    image = images_of(1, 112, 105, channels=1)
     monkeypatch.setattr(multigrid, "MAX_ITERATIONS", 8)
-    found = noisy_linear(image, torch.from_numpy(removed[None]), noise=0.0)
-    np.testing.assert_allclose(found[0].numpy(), solved(image[0].numpy(), removed), atol=NEAR)
+    result = noisy_linear(image, torch.from_numpy(removed[None]), noise=0.0)
+    np.testing.assert_allclose(result[0].numpy(), solved(image[0].numpy(), removed), atol=NEAR)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 300), (300, 1), (5, 64)])
-def test_thin_images(size):
+def test_noisy_linear_of_thin_images(size):
     removed = np.random.default_rng(1).random(size) < 0.97
     removed[0, 0] = False
     image = images_of(1, *size)
-    found = noisy_linear(image, torch.from_numpy(removed[None]), noise=0.0)
-    np.testing.assert_allclose(found[0].numpy(), solved(image[0].numpy(), removed), atol=1e-3)
+    result = noisy_linear(image, torch.from_numpy(removed[None]), noise=0.0)
+    np.testing.assert_allclose(result[0].numpy(), solved(image[0].numpy(), removed), atol=1e-3)
 
 
-def test_a_slope_goes_on_where_it_was_removed():
+def test_noisy_linear_continues_slope():
     slope = (0.1 + 0.02 * torch.arange(20.0)[:, None] + 0.01 * torch.arange(30.0)).expand(
         1, 2, 20, 30
     )
@@ -92,27 +96,27 @@ def test_a_slope_goes_on_where_it_was_removed():
     torch.testing.assert_close(noisy_linear(slope, removed, noise=0.0), slope, atol=NEAR, rtol=0)
 
 
-def test_what_is_not_removed_stays():
+def test_noisy_linear_keeps_known_pixels():
     images, removed = images_of(2), torch.zeros(2, 40, 33, dtype=torch.bool)
     removed[1, 5:9] = True
-    found = noisy_linear(images, removed, noise=0.5)
-    assert torch.equal(found[0], images[0])
-    kept = ~removed[1].expand(3, 40, 33)
-    assert torch.equal(found[1][kept], images[1][kept])
-    assert not torch.equal(found[1], images[1])
+    result = noisy_linear(images, removed, noise=0.5)
+    assert torch.equal(result[0], images[0])
+    known = ~removed[1].expand(3, 40, 33)
+    assert torch.equal(result[1][known], images[1][known])
+    assert not torch.equal(result[1], images[1])
 
 
-def test_an_image_of_which_nothing_is_known_is_gray_and_alone():
+def test_noisy_linear_of_unknown_image_is_gray():
     images, removed = images_of(3), torch.from_numpy(np.stack([masks()["blobs 0.5"]] * 3))
     removed[1] = True
-    found = noisy_linear(images, removed, noise=0.0)
-    assert (found[1] == 0.5).all()
+    result = noisy_linear(images, removed, noise=0.0)
+    assert (result[1] == 0.5).all()
     torch.testing.assert_close(
-        found[[0, 2]], noisy_linear(images[[0, 2]], removed[[0, 2]], noise=0.0), atol=NEAR, rtol=0
+        result[[0, 2]], noisy_linear(images[[0, 2]], removed[[0, 2]], noise=0.0), atol=NEAR, rtol=0
     )
 
 
-def test_the_noise_has_its_standard_deviation_and_its_seed():
+def test_noisy_linear_noise():
     images, removed = images_of(4), torch.from_numpy(np.stack([masks()["blobs 0.9"]] * 4))
 
     def noisy(seed):
@@ -128,26 +132,26 @@ def test_the_noise_has_its_standard_deviation_and_its_seed():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_types_and_memory_formats(dtype):
+def test_noisy_linear_types_and_memory_formats(dtype):
     images, removed = images_of(2), torch.from_numpy(np.stack([masks()["blobs 0.5"]] * 2))
     expected = noisy_linear(images, removed, noise=0.0)
-    found = noisy_linear(images.to(dtype, memory_format=torch.channels_last), removed, noise=0.0)
-    assert found.dtype == dtype
+    result = noisy_linear(images.to(dtype, memory_format=torch.channels_last), removed, noise=0.0)
+    assert result.dtype == dtype
     torch.testing.assert_close(
-        found.float(), expected, atol=0.004 if dtype == torch.bfloat16 else NEAR, rtol=0
+        result.float(), expected, atol=0.004 if dtype == torch.bfloat16 else NEAR, rtol=0
     )
 
 
-def test_parts_equal_the_whole_also_in_inference_mode(monkeypatch):
+def test_noisy_linear_in_batches_and_inference_mode(monkeypatch):
     images, removed = images_of(3), torch.from_numpy(np.stack(list(masks().values())[:3]))
     expected = noisy_linear(images, removed, noise=0.0)
     monkeypatch.setitem(imputation.BATCH_VALUES, "cpu", 1)
     with torch.inference_mode():
-        found = noisy_linear(images, removed, noise=0.0)
-    torch.testing.assert_close(found, expected, atol=NEAR, rtol=0)
+        result = noisy_linear(images, removed, noise=0.0)
+    torch.testing.assert_close(result, expected, atol=NEAR, rtol=0)
 
 
-def test_what_does_not_fit_is_refused():
+def test_noisy_linear_errors():
     images, removed = images_of(2), torch.zeros(2, 40, 33, dtype=torch.bool)
     with pytest.raises(SeewhyError, match=r"needs images \(N, C, H, W\) float"):
         noisy_linear((images * 255).to(torch.uint8), removed)
@@ -164,27 +168,27 @@ def test_what_does_not_fit_is_refused():
 
 def test_plain_baselines():
     images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    found = {
+    result = {
         name: bind(BASELINES, name, "baseline", n_supplied=1)(images)
         for name in ("black", "gray", "mean")
     }
-    assert (found["black"] == 0).all()
-    assert (found["gray"] == 0.5).all()
+    assert (result["black"] == 0).all()
+    assert (result["gray"] == 0.5).all()
     expected = np.broadcast_to(
         images.numpy().astype(np.float64).mean((2, 3), keepdims=True), images.shape
     )
-    np.testing.assert_allclose(found["mean"].numpy(), expected, atol=1e-6)
-    assert {each.shape for each in found.values()} == {images.shape}
+    np.testing.assert_allclose(result["mean"].numpy(), expected, atol=1e-6)
+    assert {each.shape for each in result.values()} == {images.shape}
 
 
 @pytest.mark.parametrize("width", [0.02, 0.1, 0.6])
-def test_blur_is_a_gaussian_filter(width):
+def test_blur_matches_gaussian_filter(width):
     images, sigma = images_of(2).double(), width * 33
     radius = max(1, round(3 * sigma))
     expected = gaussian_filter(images.numpy(), sigma, axes=(2, 3), mode="nearest", radius=radius)
     np.testing.assert_allclose(blur(images, width).numpy(), expected, atol=1e-9)
 
 
-def test_blur_needs_a_width():
+def test_blur_errors():
     with pytest.raises(SeewhyError, match="above 0, found 0"):
         blur(images_of(1), 0)

@@ -1,4 +1,4 @@
-"""Which layers "auto" chooses, in small networks of every family, with the names that their families use."""
+"""The layers that "auto" takes, in small models of every family."""
 
 import pytest
 import torch
@@ -19,9 +19,9 @@ def chosen(model, images):
     return {layer.name: layer.grid for layer in list_layers(model, images) if layer.auto}
 
 
-def seeded(make, *given):
+def seeded(make, *args):
     torch.manual_seed(0)
-    return make(*given).eval()
+    return make(*args).eval()
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def seeded(make, *given):
         ("speednet:depth=3", {"gelu": 31, "group1": 15, "group2": 7, "group3": 3}),
     ],
 )
-def test_our_own_networks(name, expected):
+def test_auto_for_own_models(name, expected):
     model = seeded(build_model, name, 3, blank_sample(3, 32, 32))
     assert chosen(model, images_of(32)) == {layer: (side, side) for layer, side in expected.items()}
 
 
 def vgg(name):
-    """VGG-16 whose hundred million weights of the classifier, which do not matter here, are left out."""
+    """VGG-16 without the hundred million weights of its classifier."""
     with torch.device("meta"):
         model = build_model(name, 2, blank_sample(3, 32, 32))
     model.classifier = nn.Linear(512 * 49, 2)
@@ -55,7 +55,7 @@ def vgg(name):
 @pytest.mark.parametrize(
     ("name", "ends"), [("vgg16", [8, 15, 22, 29]), ("vgg16-bn", [12, 22, 32, 42])]
 )
-def test_the_last_relu_of_the_stages_of_vgg(name, ends):
+def test_auto_for_vgg(name, ends):
     model = seeded(vgg, name)
     expected = {
         f"features.{end}": (side, side) for end, side in zip(ends, (16, 8, 4, 2), strict=True)
@@ -120,13 +120,13 @@ class ResNet(nn.Module):
         ((33, 65), [(9, 17), (5, 9), (3, 5), (2, 3)]),
     ],
 )
-def test_resnet_with_a_pooling_stem(size, grids, blocks):
+def test_auto_for_resnet_with_pooling_stem(size, grids, blocks):
     assert chosen(seeded(ResNet, blocks), images_of(*size)) == dict(
         zip(["layer1", "layer2", "layer3", "layer4"], grids, strict=True)
     )
 
 
-def test_a_stage_of_a_single_place_gives_way_to_the_stem():
+def test_auto_skips_stage_of_single_position():
     assert list(chosen(seeded(ResNet), images_of(32))) == ["relu", "layer1", "layer2", "layer3"]
 
 
@@ -149,7 +149,7 @@ class Wrapped(nn.Module):
         return self.head(self.backbone(x))
 
 
-def test_the_stages_inside_a_backbone():
+def test_auto_for_backbone():
     names = list(chosen(seeded(lambda: Wrapped(Backbone())), images_of(64)))
     assert names == ["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone"]
 
@@ -192,7 +192,7 @@ class DenseNet(nn.Module):
         return self.classifier(torch.relu_(self.features(x)).mean((2, 3)))
 
 
-def test_densenet():
+def test_auto_for_densenet():
     names = list(chosen(seeded(DenseNet), images_of(16)))
     assert names == ["features.denseblock1", "features.denseblock2", "features.norm"]
 
@@ -216,12 +216,12 @@ def head(channels):
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)]
 
 
-def test_blocks_that_end_in_pooling_include_the_last():
+def test_auto_for_blocks_with_pooling():
     model = seeded(lambda: nn.Sequential(Pooled(3, 4), Pooled(4, 5), Pooled(5, 6), *head(6)))
     assert chosen(model, images_of(32)) == {"0": (16, 16), "1": (8, 8), "2": (4, 4)}
 
 
-def test_plain_sequences_that_end_in_pooling_give_what_is_pooled():
+def test_auto_for_sequences_with_pooling():
     stages = [
         nn.Sequential(
             nn.Conv2d(inputs, inputs + 1, 3, padding=1),
@@ -253,7 +253,7 @@ class Inverted(nn.Module):
         return x + out if x.shape == out.shape else out
 
 
-def test_what_a_block_widens_before_it_halves_is_its_own_matter():
+def test_auto_skips_layers_inside_blocks():
     blocks = [
         Inverted(4, 4, 1),
         Inverted(4, 4, 2),
@@ -280,7 +280,7 @@ class Mixed(nn.Module):
         return torch.cat([self.branch2(self.branch1(x)), self.branch3(x)], 1)
 
 
-def test_a_branch_of_the_next_stage_does_not_stand_for_the_whole_of_this_one():
+def test_auto_skips_branches():
     model = seeded(
         lambda: nn.Sequential(
             nn.Conv2d(3, 4, 1), Mixed(1), Mixed(1), Mixed(2), Mixed(1), Mixed(2), *head(4)
@@ -289,7 +289,7 @@ def test_a_branch_of_the_next_stage_does_not_stand_for_the_whole_of_this_one():
     assert list(chosen(model, images_of(16))) == ["2", "4", "5"]
 
 
-def test_the_names_are_those_of_stages_not_of_the_sequence_around_them():
+def test_auto_names_innermost_stage():
     def make():
         stages = [nn.Sequential(Mixed(stride), Mixed(1)) for stride in (1, 2, 2)]
         return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(*stages), *head(4))
@@ -297,14 +297,14 @@ def test_the_names_are_those_of_stages_not_of_the_sequence_around_them():
     assert list(chosen(seeded(make), images_of(16))) == ["1.0", "1.1", "1.2"]
 
 
-def test_a_convolution_is_chosen_only_where_there_is_nothing_else():
+def test_auto_avoids_bare_convolution():
     model = seeded(
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, 2), nn.ReLU(), *head(4))
     )
     assert chosen(model, images_of(16)) == {"0": (14, 14), "2": (6, 6)}
 
 
-def test_what_is_off_the_way_to_the_logits_is_left_out():
+def test_auto_skips_layers_off_the_path():
     class TwoHeads(ResNet):
         def __init__(self):
             super().__init__()
@@ -321,7 +321,7 @@ def test_what_is_off_the_way_to_the_logits_is_left_out():
     assert list(chosen(seeded(TwoHeads), images_of(96))) == ["layer1", "layer2", "layer3", "layer4"]
 
 
-def test_a_stage_that_counts_for_nothing_on_this_image_stays():
+def test_auto_keeps_stage_without_gradient():
     """As where all its ReLUs are off: that is of the image, not of the network."""
 
     class Off(nn.Module):
@@ -343,7 +343,7 @@ def test_a_stage_that_counts_for_nothing_on_this_image_stays():
     assert captured["5"].gradient.any()
 
 
-def test_a_grid_unlike_the_image_is_chosen_only_where_there_is_no_other():
+def test_auto_prefers_proportional_grid():
     rows = [nn.Linear(8, 2), nn.Tanh()]  # mixes the pixels of each row: (N, C, H, 2)
     alone = seeded(lambda: nn.Sequential(*rows, *head(3)))
     assert chosen(alone, images_of(8)) == {"1": (8, 2)}
@@ -385,15 +385,15 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(nn.Module):
-    """With timm's names. `prefix` tokens before the patches, of which the first is read; without any the mean is."""
+    """With timm's names. The first of the `prefix` tokens is read; without any, the mean."""
 
-    def __init__(self, places, prefix=1, depth=5, dim=8, patch=8, says_so=True):
+    def __init__(self, positions, prefix=1, depth=5, dim=8, patch=8, says_so=True):
         super().__init__()
         if says_so:
             self.num_prefix_tokens = prefix
         self.patch_embed = PatchEmbed(dim, patch)
         self.cls_token = nn.Parameter(torch.randn(1, prefix, dim))
-        self.pos_embed = nn.Parameter(torch.randn(1, places + prefix, dim))
+        self.pos_embed = nn.Parameter(torch.randn(1, positions + prefix, dim))
         self.blocks = nn.Sequential(*(Block(dim) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 3)
         self.prefix = prefix
@@ -410,8 +410,8 @@ class ViT(nn.Module):
 @pytest.mark.parametrize("says_so", [True, False])
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
 @pytest.mark.parametrize("size", [(32, 32), (32, 48), (64, 24)])
-def test_the_last_blocks_of_a_transformer(size, prefix, says_so):
-    """Behind the last attention a class token stands alone: the last block is left out, but not where the mean is read."""
+def test_auto_for_transformer(size, prefix, says_so):
+    """The last block is left out if only a class token is read, but not if the mean is."""
     rows, columns = size[0] // 8, size[1] // 8
     model, images = seeded(lambda: ViT(rows * columns, prefix, says_so=says_so)), images_of(*size)
     blocks = (
@@ -428,31 +428,31 @@ def test_the_last_blocks_of_a_transformer(size, prefix, says_so):
     )
     for row in range(rows):
         for column in range(columns):
-            place = captured["blocks.1"].activation[:, :, row, column]
-            torch.testing.assert_close(place, tokens[:, prefix + row * columns + column])
+            position = captured["blocks.1"].activation[:, :, row, column]
+            torch.testing.assert_close(position, tokens[:, prefix + row * columns + column])
     torch.testing.assert_close(
         captured["patch_embed"].activation, captured["patch_embed.proj"].activation
     )
 
 
-def test_behind_the_last_attention_the_places_have_no_gradient():
+def test_auto_skips_blocks_without_gradient():
     captured = capture_layers(seeded(ViT, 16), images_of(32), ["blocks.3", "blocks.4", "norm"])
     assert captured["blocks.3"].gradient.any()
     assert not captured["blocks.4"].gradient.any()
     assert not captured["norm"].gradient.any()
 
 
-def test_fewer_blocks_than_wanted():
+def test_auto_for_short_transformer():
     assert list(chosen(seeded(ViT, 16, 1, 3), images_of(32))) == ["blocks.0", "blocks.1"]
 
 
-def test_a_head_of_zeros_leaves_all_blocks():
+def test_auto_for_head_of_zeros():
     model = seeded(ViT, 16)
     nn.init.zeros_(model.head.weight)
     assert list(chosen(model, images_of(32))) == ["blocks.1", "blocks.2", "blocks.3", "blocks.4"]
 
 
-def test_a_network_that_overwrites_what_its_gradient_needs_has_layers_all_the_same():
+def test_auto_for_in_place_conflict():
     class Overwriting(nn.Module):
         def forward(self, x):
             return torch.sigmoid(x).mul_(2)
@@ -462,7 +462,7 @@ def test_a_network_that_overwrites_what_its_gradient_needs_has_layers_all_the_sa
 
 
 @pytest.mark.parametrize("make", [lambda: ViT(16), ResNet])
-def test_without_any_gradient_the_layers_are_listed_and_chosen_all_the_same(make):
+def test_auto_without_gradient(make):
     model = seeded(make)
     expected = [layer.name for layer in list_layers(model, images_of(32))]
     forward = model.forward
@@ -472,7 +472,7 @@ def test_without_any_gradient_the_layers_are_listed_and_chosen_all_the_same(make
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_compiled_blocks(whole):
+def test_auto_for_compiled_blocks(whole):
     model = seeded(ViT, 16)
     if whole:
         model.blocks = torch.compile(model.blocks, backend="eager")
@@ -483,9 +483,9 @@ def test_compiled_blocks(whole):
     assert list(chosen(model, images_of(32))) == ["blocks.0", "blocks.1", "blocks.2", "blocks.3"]
 
 
-def test_attention_maps_are_no_stage():
+def test_auto_skips_attention_maps():
     class Talking(Attention):
-        """Mixes attention between heads, by a linear layer over them: its output is (N, L, L, heads)."""
+        """Mixes attention between heads by a linear layer: its output is (N, L, L, heads)."""
 
         def __init__(self, dim):
             super().__init__(dim)
@@ -512,7 +512,7 @@ def test_attention_maps_are_no_stage():
     ]
 
 
-def test_a_class_token_behind_a_convolutional_stem():
+def test_auto_for_convolutional_stem_and_class_token():
     """The last stage is one of tokens, whose last block has no gradient at its places."""
 
     class Hybrid(ViT):
@@ -529,7 +529,7 @@ def test_a_class_token_behind_a_convolutional_stem():
 
 
 class WindowBlock(nn.Module):
-    """Attention within windows of 2x2, with a table of positions that is made by a layer of its own."""
+    """Attention within windows of 2x2, with a layer that makes a table of positions."""
 
     def __init__(self, dim, tokens):
         super().__init__()
@@ -587,7 +587,7 @@ class Swin(nn.Module):
 
 
 @pytest.mark.parametrize("tokens", [False, True])
-def test_stages_of_windows(tokens):
+def test_auto_for_window_attention(tokens):
     model, images = seeded(Swin, tokens), images_of(64)
     listed = {layer.name: layer for layer in list_layers(model, images)}
     assert not [
@@ -595,7 +595,7 @@ def test_stages_of_windows(tokens):
     ]  # these go by window, or by no image at all
     assert chosen(model, images) == {"layers.0": (16, 16), "layers.1": (8, 8), "layers.2": (4, 4)}
     assert [listed[name].channels for name in ("layers.0", "layers.1", "layers.2")] == [6, 12, 24]
-    found = capture_layers(model, images, "layers.0")["layers.0"].activation
+    result = capture_layers(model, images, "layers.0")["layers.0"].activation
     x = model.patch_embed(images)
     expected = model.layers[0](x if tokens else x.unflatten(1, (16, 16))).reshape(2, 16, 16, 6)
-    torch.testing.assert_close(found, expected.permute(0, 3, 1, 2))
+    torch.testing.assert_close(result, expected.permute(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""How outputs lie on an image, place by place, and which layers can be named."""
+"""Layouts of outputs on the image, and names of layers."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def numbered(*shape):
     return torch.arange(float(np.prod(shape))).reshape(shape)
 
 
-def test_every_place_comes_to_its_own():
+def test_to_grid_positions():
     """Rows before columns, prefix tokens left out."""
     batch, channels, height, width, prefix = 2, 3, 4, 5, 2
     first, last = numbered(batch, channels, height, width), numbered(batch, height, width, channels)
@@ -39,14 +39,14 @@ def test_every_place_comes_to_its_own():
         (Layout("NLC", (4, 5), 2), (1, 22, 3)),
     ],
 )
-def test_values_by_place_go_back_into_the_form_of_the_output(layout, shape):
+def test_to_output_inverts_to_grid(layout, shape):
     output = numbered(*shape)
     assert torch.equal(layout.to_output(layout.to_grid(output), output), output)
     several = torch.rand(6, 3, 4, 5)
-    made = layout.to_output(several, output)
-    assert made.shape == (6, *shape[1:])
-    assert torch.equal(layout.to_grid(made), several)
-    assert layout.form != "NLC" or (made[:, :2] == output[:, :2]).all()
+    values = layout.to_output(several, output)
+    assert values.shape == (6, *shape[1:])
+    assert torch.equal(layout.to_grid(values), several)
+    assert layout.form != "NLC" or (values[:, :2] == output[:, :2]).all()
 
 
 SQUARE, WIDE, ODD = (2, 3, 224, 224), (2, 3, 64, 96), (2, 3, 33, 65)
@@ -86,7 +86,7 @@ SQUARE, WIDE, ODD = (2, 3, 224, 224), (2, 3, 64, 96), (2, 3, 33, 65)
         ((), SQUARE, None),
     ],
 )
-def test_layouts(shape, images, expected):
+def test_layout_of(shape, images, expected):
     assert layout_of(shape, images) == expected
 
 
@@ -104,13 +104,13 @@ def test_layouts(shape, images, expected):
         (205, None, None),
     ],
 )
-def test_the_models_own_word_on_its_prefix(tokens, prefixes, expected):
+def test_layout_of_with_known_prefix(tokens, prefixes, expected):
     assert layout_of((2, tokens, 8), SQUARE, prefixes) == expected
 
 
 @pytest.mark.parametrize("size", [(33, 65), (65, 33), (31, 50), (97, 41), (30, 30), (224, 160)])
 @pytest.mark.parametrize("halved", [lambda side: side // 2, lambda side: -(-side // 2)])
-def test_odd_sizes_are_rounded_at_every_stage(size, halved):
+def test_layout_of_odd_sizes(size, halved):
     """Down to few cells, in every form, whichever way a stride rounds."""
     grid, images = size, (2, 3, *size)
     while min(grid) > 3:
@@ -144,7 +144,7 @@ def plain():
     return Plain().eval(), torch.rand(3, 3, 12, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_all_layers_with_places_are_listed_in_the_order_in_which_they_finish_last():
+def test_list_layers_order():
     model, images = plain()
     assert list_layers(model, images) == (
         Layer("stem.0", "Conv2d", 4, (6, 8), False),
@@ -156,7 +156,7 @@ def test_all_layers_with_places_are_listed_in_the_order_in_which_they_finish_las
     )
 
 
-def test_one_image_is_enough_and_uint8_does_as_well():
+def test_list_layers_of_other_inputs():
     model, images = plain()
     expected = list_layers(model, images)
     assert list_layers(model, images[:1]) == expected
@@ -166,7 +166,7 @@ def test_one_image_is_enough_and_uint8_does_as_well():
     assert list_layers(nn.DataParallel(model).eval(), images) == expected
 
 
-def test_a_compiled_part_is_called_as_it_was_before():
+def test_list_layers_names_compiled_part():
     model, images = plain()
     expected = list_layers(model, images)
     model.stem = torch.compile(model.stem, backend="eager")
@@ -178,7 +178,7 @@ def test_a_compiled_part_is_called_as_it_was_before():
     ]
 
 
-def test_names_and_modules():
+def test_resolve_layers():
     model, images = plain()
     assert resolve_layers(model, images, "stem.1") == ["stem.1"]
     assert resolve_layers(model, images, model.stem) == ["stem"]
@@ -198,7 +198,7 @@ def test_names_and_modules():
     [
         (
             "stem1",
-            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` and seewhy.attribution.list_layers",
+            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` and ",
         ),
         ("Norm", "did you mean 'norm'"),
         (["stem", "stem.2"], "unknown layer 'stem.2'"),
@@ -211,18 +211,18 @@ def test_names_and_modules():
         ([], "no layer is named; name one, or 'auto'"),
     ],
 )
-def test_layers_that_there_are_not(layers, message):
+def test_resolve_layers_errors(layers, message):
     with pytest.raises(SeewhyError, match=message):
         resolve_layers(*plain(), layers)
 
 
-def test_the_model_itself_is_not_a_layer_of_it():
+def test_resolve_layers_rejects_model():
     model, images = plain()
     with pytest.raises(SeewhyError, match="the layer Plain is not a part of the model"):
         resolve_layers(model, images, model)
 
 
-def test_without_places_there_is_nothing_to_choose():
+def test_resolve_layers_without_spatial_output():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
     images = torch.rand(2, 3, 8, 8)
     assert list_layers(model, images) == ()
@@ -234,7 +234,7 @@ def test_without_places_there_is_nothing_to_choose():
     assert resolve_layers(model, images, "2") == ["2"]
 
 
-def test_what_cannot_be_asked_has_no_layers():
+def test_list_layers_errors():
     model, images = plain()
     with pytest.raises(SeewhyError, match=r"found \(3, 12, 16\)"):
         list_layers(model, images[0])
@@ -247,19 +247,19 @@ def test_what_cannot_be_asked_has_no_layers():
         list_layers(model, images)
 
 
-def test_hooks_are_gone_after_the_block_also_where_one_could_not_be_set():
+def test_forward_hooks_are_removed():
     model, _ = plain()
     with pytest.raises(AttributeError), forward_hooks({"stem": model.stem, "none": None}, print):
         pass
     with (
         pytest.raises(ZeroDivisionError),
-        forward_hooks({"stem": model.stem, "norm": model.norm}, lambda *given: 1 / 0),
+        forward_hooks({"stem": model.stem, "norm": model.norm}, lambda *args: 1 / 0),
     ):
         model.stem(torch.rand(1, 3, 4, 4))
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_tensor_that_an_output_is_about():
+def test_main_tensor():
     numbers, tensor = torch.arange(3), torch.rand(3)
     assert main_tensor(tensor) is tensor
     assert main_tensor((None, numbers, tensor, tensor * 2)) is tensor

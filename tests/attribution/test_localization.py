@@ -1,15 +1,13 @@
-"""Where maps point: against masks, against the other classes, and not where there is nothing to point at."""
+"""Pointing game and relevance mass accuracy against brute force."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy import ndimage
 
 from seewhy.attribution.localization import chance_level, pointing_game, relevance_mass_accuracy
-from seewhy.attribution.maps import resize_maps
 from seewhy.errors import SeewhyError
 
 
@@ -24,50 +22,8 @@ def blob_masks(count, side, seed=0):
     return torch.from_numpy(smooth > np.quantile(smooth, 0.75, axis=(1, 2), keepdims=True))
 
 
-def bilinear(grid, size):
-    """Each pixel of `size` from the four centers around its own, in float64; beyond the outermost center its value holds."""
-    result = np.empty(size)
-    for row, column in np.ndindex(size):
-        y = np.clip((row + 0.5) * grid.shape[0] / size[0] - 0.5, 0, grid.shape[0] - 1)
-        x = np.clip((column + 0.5) * grid.shape[1] / size[1] - 0.5, 0, grid.shape[1] - 1)
-        result[row, column] = ndimage.map_coordinates(grid, [[y], [x]], order=1)[0]
-    return result
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [((4, 4), (32, 32)), ((3, 5), (7, 11)), ((7, 7), (7, 7)), ((1, 1), (4, 3))]
-)
-def test_resized_is_bilinear_between_pixel_centers(old, new):
-    maps = noise(2, *old).double()
-    expected = np.stack([bilinear(grid, new) for grid in maps.numpy()])
-    np.testing.assert_allclose(resize_maps(maps, new).numpy(), expected, atol=1e-12)
-
-
-def test_resized_to_less_loses_no_pixel():
-    maps = noise(3, 32, 24)
-    expected = [
-        np.asarray(Image.fromarray(grid.numpy()).resize((6, 8), Image.Resampling.BILINEAR))
-        for grid in maps
-    ]
-    np.testing.assert_allclose(resize_maps(maps, (8, 6)).numpy(), np.stack(expected), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "maps",
-    [torch.zeros(4, 4), torch.zeros(0, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), [1.0]],
-)
-def test_what_is_no_map_is_refused(maps):
-    with pytest.raises(SeewhyError, match=r"maps must be a tensor \(N, h, w\) of floats"):
-        resize_maps(maps, (8, 8))
-
-
-def test_a_size_of_nothing_is_refused():
-    with pytest.raises(SeewhyError, match=r"at least 1, found \(0, 8\)"):
-        resize_maps(torch.zeros(1, 4, 4), (0, 8))
-
-
 @pytest.mark.parametrize("tolerance", [0, 2, 5])
-def test_the_pointing_game_by_brute_force(tolerance):
+def test_pointing_game_by_brute_force(tolerance):
     maps, masks = noise(60, 32, 32), blob_masks(60, 32)
     expected = []
     for grid, mask in zip(maps.numpy(), masks.numpy(), strict=True):
@@ -78,7 +34,7 @@ def test_the_pointing_game_by_brute_force(tolerance):
     assert pointing_game(maps, masks, tolerance).tolist() == expected
 
 
-def test_the_pointing_game_is_played_at_the_size_of_the_masks():
+def test_pointing_game_at_size_of_masks(bilinear):
     maps, masks = noise(60, 5, 7), blob_masks(60, 28)
     expected = []
     for grid, mask in zip(maps.double().numpy(), masks.numpy(), strict=True):
@@ -94,7 +50,7 @@ def test_the_pointing_game_is_played_at_the_size_of_the_masks():
     assert pointing_game(maps, masks).tolist() == expected
 
 
-def test_of_tied_maxima_half_must_hit():
+def test_pointing_game_of_tied_maxima():
     """The first of them would favor what lies at the top left."""
     maps, masks = torch.zeros(3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.bool)
     maps[:, 0, 0] = maps[:, 6, 6] = maps[:, 6, 7] = 1
@@ -105,7 +61,7 @@ def test_of_tied_maxima_half_must_hit():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7e30])
-def test_a_constant_map_points_nowhere(value):
+def test_pointing_game_of_constant_map(value):
     everywhere = torch.ones(2, 9, 9, dtype=torch.bool)
     maps = torch.full((2, 4, 4), value)
     maps[1] *= 1 + 1e-7 * noise(4, 4)  # constant but for rounding
@@ -113,14 +69,14 @@ def test_a_constant_map_points_nowhere(value):
     assert pointing_game(maps[:1] + noise(1, 4, 4), everywhere[:1]).tolist() == [abs(value) < 1]
 
 
-def test_without_an_object_nothing_hits():
+def test_pointing_game_without_object():
     nothing = torch.zeros(4, 8, 8, dtype=torch.bool)
     assert not pointing_game(noise(4, 8, 8), nothing, 3).any()
     assert relevance_mass_accuracy(noise(4, 8, 8), nothing).tolist() == [0, 0, 0, 0]
     assert chance_level(nothing) == 0
 
 
-def test_energy_inside_is_the_share_of_the_positive_part():
+def test_relevance_mass_is_share_of_positive_part(bilinear):
     maps, masks = noise(20, 16, 16), blob_masks(20, 16)
     positive = np.maximum(maps.double().numpy(), 0)
     expected = (positive * masks.numpy()).sum((1, 2)) / positive.sum((1, 2))
@@ -137,7 +93,7 @@ def test_energy_inside_is_the_share_of_the_positive_part():
     np.testing.assert_allclose(relevance_mass_accuracy(small, masks).numpy(), expected, rtol=1e-4)
 
 
-def test_energy_is_nothing_where_nothing_is_positive_and_all_where_all_is_inside():
+def test_relevance_mass_bounds():
     masks = torch.zeros(3, 8, 8, dtype=torch.bool)
     masks[:, 2:6, 2:6] = True
     inside = noise(1, 8, 8).abs() * masks[:1] - 1.0 * ~masks[:1]
@@ -146,7 +102,7 @@ def test_energy_is_nothing_where_nothing_is_positive_and_all_where_all_is_inside
 
 
 @pytest.mark.parametrize("tolerance", [0, 3])
-def test_noise_scores_chance(tolerance):
+def test_random_maps_score_chance_level(tolerance):
     masks = blob_masks(50, 24)
     areas = [np.mean(ndimage.distance_transform_edt(~mask) <= tolerance) for mask in masks.numpy()]
     assert chance_level(masks, tolerance) == pytest.approx(np.mean(areas), rel=1e-6)
@@ -160,7 +116,7 @@ def test_noise_scores_chance(tolerance):
         ).mean().item() == pytest.approx(chance_level(masks), abs=0.01)
 
 
-def test_maps_and_masks_that_do_not_fit_are_refused():
+def test_localization_errors():
     maps, masks = noise(2, 4, 4), torch.ones(2, 8, 8, dtype=torch.bool)
     with pytest.raises(SeewhyError, match=r"masks must be .* bool.*found \(2, 8, 8\) float32"):
         pointing_game(maps, masks.float())
@@ -173,10 +129,9 @@ def test_maps_and_masks_that_do_not_fit_are_refused():
         relevance_mass_accuracy(maps, masks)
 
 
-def test_maps_of_half_precision_and_maps_in_a_graph():
+def test_localization_of_half_precision_and_graph():
     maps = noise(40, 4, 4).requires_grad_()
     masks = blob_masks(40, 8)
-    assert resize_maps(maps.half(), (3, 3)).dtype == torch.float16
     torch.testing.assert_close(
         relevance_mass_accuracy(maps.half(), masks),
         relevance_mass_accuracy(maps, masks),

@@ -1,4 +1,4 @@
-"""What is said of maps that show nothing: by hand, and of networks that are made to give them."""
+"""The status of maps that show nothing, by hand and for models made to give them."""
 
 import warnings
 from collections import OrderedDict
@@ -17,7 +17,7 @@ RECTIFIED = BoundMethod("mine", len, of_layer=True, rectified=True)
 SIGNED = BoundMethod("mine", len, of_layer=True)
 
 
-def asked(count, logits=(3.0, -1.0), target=0):
+def forward_of(count, logits=(3.0, -1.0), target=0):
     weights = torch.zeros(count, len(logits))
     weights[:, target] = 1
     return ForwardPass(
@@ -62,7 +62,7 @@ class ClassToken(nn.Module):
         return self.head(self.last(self.block(tokens))[:, 0])
 
 
-def test_kinds_and_clipped_shares_by_hand():
+def test_kinds_and_clipped():
     signed = torch.tensor(
         [
             [[1.0, 2.0], [0.0, 1.0]],
@@ -88,30 +88,33 @@ def test_kinds_and_clipped_shares_by_hand():
         "ok",
         "all negative",
     )
-    found = map_status(signed, asked(8), RECTIFIED)
-    assert found.kinds == fine
-    assert found.clipped.tolist() == pytest.approx([0, 1 / 4, 1, 0, 0, 0, 1, 1])
-    assert found.clipped.dtype == torch.float32
-    found = map_status(signed, asked(8), SIGNED)
-    assert found.kinds == tuple(kind.replace("all negative", "ok") for kind in fine)
-    assert found.clipped.tolist() == [0] * 8
+    result = map_status(signed, forward_of(8), RECTIFIED)
+    assert result.kinds == fine
+    assert result.clipped.tolist() == pytest.approx([0, 1 / 4, 1, 0, 0, 0, 1, 1])
+    assert result.clipped.dtype == torch.float32
+    result = map_status(signed, forward_of(8), SIGNED)
+    assert result.kinds == tuple(kind.replace("all negative", "ok") for kind in fine)
+    assert result.clipped.tolist() == [0] * 8
 
 
-def test_the_reason_that_comes_first():
-    """Without a gradient a map is zero as well, and a saturated output leaves none; what is said is the cause."""
+def test_kinds_precedence():
+    """The cause comes first: no gradient before all zero, saturated before both."""
     signed, gradient = torch.zeros(2, 2, 2), torch.zeros(2, 3, 2, 2)
     gradient[1, 2, 1, 1] = 1e-30
-    assert map_status(signed, asked(2), RECTIFIED, gradient).kinds == ("no gradient", "all zero")
-    assert map_status(signed, asked(2), RECTIFIED).kinds == ("all zero", "all zero")
-    assert map_status(signed, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed, forward_of(2), RECTIFIED, gradient).kinds == (
+        "no gradient",
+        "all zero",
+    )
+    assert map_status(signed, forward_of(2), RECTIFIED).kinds == ("all zero", "all zero")
+    assert map_status(signed, forward_of(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
         "saturated",
         "saturated",
     )
-    assert map_status(signed - 1, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed - 1, forward_of(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
         "saturated",
         "saturated",
     )
-    assert map_status(signed * NAN, asked(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed * NAN, forward_of(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
         "not finite",
         "not finite",
     )
@@ -130,18 +133,18 @@ def test_the_reason_that_comes_first():
         ((1.0, 0.0, 0.0), 0, "saturated"),
     ],
 )
-def test_probabilities_near_0_or_1_are_saturated(logits, target, kind):
+def test_saturated(logits, target, kind):
     signed, gradient = torch.ones(1, 2, 2), torch.ones(1, 3, 2, 2)
-    assert map_status(signed, asked(1, logits, target), RECTIFIED, gradient).kinds == (kind,)
+    assert map_status(signed, forward_of(1, logits, target), RECTIFIED, gradient).kinds == (kind,)
 
 
-def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
-    """A map of Eigen-CAM or Score-CAM is what it is where no gradient comes, and where the model returns probabilities."""
+def test_kinds_of_methods_without_gradient():
+    """Eigen-CAM and Score-CAM are unaffected by a missing gradient and by probabilities."""
     empty, signed, gradient = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2)
     for name, facts in METHODS.items():
         method = bind_method(name)
-        at_layer = map_status(empty, asked(1), method, gradient if name in CAMS else None)
-        probabilities = map_status(signed, asked(1, (1.0, 0.0)), method)
+        at_layer = map_status(empty, forward_of(1), method, gradient if name in CAMS else None)
+        probabilities = map_status(signed, forward_of(1, (1.0, 0.0)), method)
         expected = (
             ("no gradient" if name in CAMS else "all zero", "saturated")
             if facts.differentiates
@@ -193,36 +196,36 @@ def test_what_reads_no_gradient_does_not_mind_that_there_is_none():
         "not a number",
     ],
 )
-def test_networks_that_are_made_to_show_nothing(model, kind, clipped):
+def test_kinds_of_constructed_models(model, kind, clipped):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = explain(model, images_of(), "grad-cam", "layer", 0)
-    status = found.statuses["layer", "grad-cam"]
+        result = explain(model, images_of(), "grad-cam", "layer", 0)
+    status = result.statuses["layer", "grad-cam"]
     assert status.kinds == (kind,) * 3
     assert status.clipped.tolist() == pytest.approx([clipped] * 3)
-    told = [str(each.message) for each in caught]
+    messages = [str(each.message) for each in caught]
     if kind == "ok":
-        assert found.warnings == ()
-        assert not told
+        assert result.warnings == ()
+        assert not messages
     else:
-        assert told == [found.warnings[0]]
-        assert told[0].startswith(f"grad-cam at layer: {kind} for 3 of 3 images: ")
-    assert kind == "not finite" or not found.at("layer").isnan().any()
+        assert messages == [result.warnings[0]]
+        assert messages[0].startswith(f"grad-cam at layer: {kind} for 3 of 3 images: ")
+    assert kind == "not finite" or not result.at("layer").isnan().any()
 
 
-def test_a_class_token_leaves_the_last_block_without_gradient():
+def test_no_gradient_after_class_token():
     torch.manual_seed(0)
     with pytest.warns(
         UserWarning,
         match="grad-cam at last: no gradient for 3 of 3 images: .*; look at early instead",
     ):
-        found = explain(
+        result = explain(
             ClassToken().eval(), images_of(), ["grad-cam", "eigen-cam"], ["early", "last"], 0
         )
-    assert found.statuses["last", "grad-cam"].kinds == ("no gradient",) * 3
-    assert (found.at("last", "grad-cam") == 0).all()
-    assert found.statuses["early", "grad-cam"].kinds.count("ok") > 0
-    assert found.statuses["last", "eigen-cam"].kinds == ("ok",) * 3
+    assert result.statuses["last", "grad-cam"].kinds == ("no gradient",) * 3
+    assert (result.at("last", "grad-cam") == 0).all()
+    assert result.statuses["early", "grad-cam"].kinds.count("ok") > 0
+    assert result.statuses["last", "eigen-cam"].kinds == ("ok",) * 3
 
 
 def statuses_of(**kinds):
@@ -232,44 +235,44 @@ def statuses_of(**kinds):
     }
 
 
-def test_concerns_name_the_layer_at_which_the_method_does_best():
+def test_warnings_name_better_layer():
     fine, against = "ok", "all negative"
     statuses = statuses_of(
         early=[fine, fine, against], middle=[fine, fine, fine], late=[against, "all zero", fine]
     )
     statuses["other", "hires-cam"] = MapStatus((fine,) * 3, torch.zeros(3))
-    found = status_warnings(statuses)
-    assert len(found) == 3
-    assert found[0].startswith(
-        "grad-cam at early: all negative for 1 of 3 images: every position is evidence against the class"
+    result = status_warnings(statuses)
+    assert len(result) == 3
+    assert result[0].startswith(
+        "grad-cam at early: all negative for 1 of 3 images: every position is evidence against"
     )
-    assert all(each.endswith("; look at middle instead") for each in found)
-    assert [each.split(" for ")[0] for each in found[1:]] == [
+    assert all(each.endswith("; look at middle instead") for each in result)
+    assert [each.split(" for ")[0] for each in result[1:]] == [
         "grad-cam at late: all negative",
         "grad-cam at late: all zero",
     ]
 
 
-def test_of_equally_good_layers_the_last_is_named_and_none_if_none_is_better():
+def test_warnings_of_equal_layers():
     fine, zero = "ok", "all zero"
-    (found,) = status_warnings(
+    (result,) = status_warnings(
         statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine])
     )
-    assert found.endswith("; look at middle instead")
-    found = status_warnings(statuses_of(early=[zero, fine], late=[fine, zero]))
-    assert len(found) == 2
-    assert not any("instead" in each for each in found)
+    assert result.endswith("; look at middle instead")
+    result = status_warnings(statuses_of(early=[zero, fine], late=[fine, zero]))
+    assert len(result) == 2
+    assert not any("instead" in each for each in result)
 
 
-def test_saturation_is_not_mended_by_another_layer():
-    found = status_warnings(statuses_of(early=["ok", "ok"], late=["saturated", "ok"]))
-    assert found == (
-        "grad-cam at late: saturated for 1 of 2 images: the model returns probabilities near 0 or 1, whose gradient is "
-        "rounding noise; explain its logits instead",
+def test_warnings_of_saturation():
+    result = status_warnings(statuses_of(early=["ok", "ok"], late=["saturated", "ok"]))
+    assert result == (
+        "grad-cam at late: saturated for 1 of 2 images: the model returns probabilities near 0 or "
+        "1, whose gradient is rounding noise; explain its logits instead",
     )
 
 
-def test_statuses_of_parts_are_joined_and_taken():
+def test_map_status_add_and_take():
     one = MapStatus(("ok", "all zero"), torch.tensor([0.5, 0.0]))
     both = one + MapStatus(("saturated",), torch.tensor([0.25]))
     assert both.kinds == ("ok", "all zero", "saturated")

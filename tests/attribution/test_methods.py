@@ -1,4 +1,4 @@
-"""What is said of the methods, held against what they are: signatures, passes that run, maps of two classes."""
+"""METHODS against the methods: signatures, passes, maps of two classes."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ from seewhy.errors import SeewhyError
 
 
 def network():
-    """A ReLU, a GELU above the layer, places that the head knows: no method is another one by chance."""
+    """A ReLU, a GELU above the layer, a head with positions: all methods differ."""
     return seeded(nn.Conv2d(5, 6, 3, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(6 * 64, 3))
 
 
@@ -45,7 +45,7 @@ def images_of(count=1):
 FUNCTIONS = {"gradients": "vanilla_gradients"}  # where the function is called otherwise
 
 
-def test_every_method_is_described_and_nothing_else():
+def test_methods_describe_every_method():
     assert set(METHODS) == set(CAMS) | set(ATTRIBUTIONS)
     assert not set(CAMS) & set(ATTRIBUTIONS)
     for name, facts in METHODS.items():
@@ -68,23 +68,23 @@ def passes(name):
     return sum(runs)
 
 
-def test_forward_passes_are_as_many_as_is_said():
+def test_passes_are_those_of_methods():
     """Methods of pixels are asked after one more pass, which says what is to be explained."""
     for name, facts in METHODS.items():
-        count, said = passes(name), facts.passes
+        count, passes_text = passes(name), facts.passes
         if name == "rise":
-            assert count - 1 == int(said.split()[0])
+            assert count - 1 == int(passes_text.split()[0])
         elif name == "occlusion":
-            assert said == "F, each square"
+            assert passes_text == "F, each square"
             assert count - 1 == 7 * 7  # squares of 2 pixels, a pixel apart
         elif name == "score-cam":
-            assert said == "F, each channel"
+            assert passes_text == "F, each channel"
             assert count == 1 + 5 + 1  # the capture, the channels, the baseline
         elif name == "ablation-cam":
-            assert said == "F above, each channel"
+            assert passes_text == "F above, each channel"
             assert count == 1 + 1 + 1  # below the layer it runs once
         else:
-            forward = re.fullmatch(r"(\d+ )?F \+ (\d+ )?B(, shared)?", said)
+            forward = re.fullmatch(r"(\d+ )?F \+ (\d+ )?B(, shared)?", passes_text)
             assert count - (name in ATTRIBUTIONS) == int(forward[1] or 1), name
 
 
@@ -92,17 +92,17 @@ def test_forward_passes_are_as_many_as_is_said():
     ("name", "setting"),
     [("rise", "masks"), ("smooth-grad", "samples"), ("integrated-gradients", "steps")],
 )
-def test_passes_are_those_of_the_defaults(name, setting):
+def test_passes_are_those_of_defaults(name, setting):
     default = inspect.signature(ATTRIBUTIONS[name]).parameters[setting].default
     numbers = set(re.findall(r"\d+", METHODS[name].passes))
     assert numbers == {str(default)}
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"guided-backpropagation"}))
-def test_whether_maps_tell_classes_apart(name):
+def test_discriminative(name):
     """Two classes of one image: those that do not tell them apart give one map, up to its scale.
 
-    Guided backpropagation does a little in a small network; that it hardly does in a large one is known from experiments.
+    Guided backpropagation depends on the class a little in a small model, hardly in a large one.
     """
     model = plain() if name == "cam" else network()
     one, other = (
@@ -115,16 +115,16 @@ def test_whether_maps_tell_classes_apart(name):
     assert alike != METHODS[name].discriminative
 
 
-def test_maps_that_end_in_a_relu_have_no_negative_place_and_lose_something():
-    """Of two opposite scores one has what a ReLU cuts off. Weights that are never negative have nothing to lose."""
+def test_rectified_maps():
+    """Of two opposite scores one loses to the ReLU, unless all weights are positive."""
     for name in CAMS:
         model = plain() if name == "cam" else network()
-        found = [
+        result = [
             explain(model, images_of(5), name, "layer", target, warn=False)
             for target in ((0, 1), (1, 0))
         ]
-        least = min(each.at("layer").min() for each in found)
-        clipped = max(each.statuses["layer", name].clipped.max() for each in found)
+        least = min(each.at("layer").min() for each in result)
+        clipped = max(each.statuses["layer", name].clipped.max() for each in result)
         if METHODS[name].rectified:
             assert least >= 0, name
             assert (clipped > 0) == (name not in ("score-cam", "layer-cam", "grad-cam++")), name
@@ -134,17 +134,21 @@ def test_maps_that_end_in_a_relu_have_no_negative_place_and_lose_something():
     assert not any(METHODS[name].rectified for name in ATTRIBUTIONS)
 
 
-def test_a_method_is_bound_with_its_settings():
-    found = bind_method("rise:masks=7,keep=0.25")
-    assert (found.text, found.of_layer, found.rectified) == ("rise:masks=7,keep=0.25", False, False)
-    assert found.function.keywords == {"masks": 7, "keep": 0.25}
-    found = bind_method("grad-cam:true")
-    assert (found.of_layer, found.rectified, found.differentiates) == (True, True, True)
-    assert found.function.func is grad_cam
-    assert found.function.keywords == {"eigen": True}
+def test_bind_method():
+    result = bind_method("rise:masks=7,keep=0.25")
+    assert (result.text, result.of_layer, result.rectified) == (
+        "rise:masks=7,keep=0.25",
+        False,
+        False,
+    )
+    assert result.function.keywords == {"masks": 7, "keep": 0.25}
+    result = bind_method("grad-cam:true")
+    assert (result.of_layer, result.rectified, result.differentiates) == (True, True, True)
+    assert result.function.func is grad_cam
+    assert result.function.keywords == {"eigen": True}
 
 
-def test_functions_of_ones_own_keep_their_sign(monkeypatch):
+def test_bind_method_of_function(monkeypatch):
     def mine(capture):
         return capture.activation.sum(1)
 
@@ -170,19 +174,19 @@ def test_functions_of_ones_own_keep_their_sign(monkeypatch):
         ("", "unknown method ''; possible: ablation-cam"),
         (
             "rise:mask=5",
-            r"rise has no argument 'mask' \(did you mean 'masks'\?\); it takes masks, grid, keep, seed",
+            r"rise has no argument 'mask' \(did you mean 'masks'\?\); it takes masks, grid, keep,",
         ),
         ("eigen-cam:eigen=true", "eigen-cam has no argument 'eigen'; it takes no arguments"),
         ("occlusion:size=big", "size must be int, found 'big'"),
         ("grad-cam:eigen=1", "eigen must be bool, found 1"),
     ],
 )
-def test_what_is_no_method_is_said(text, message):
+def test_bind_method_errors(text, message):
     with pytest.raises(SeewhyError, match=message):
         bind_method(text)
 
 
-def test_one_or_several_methods_once_each():
+def test_bind_methods():
     assert [each.text for each in bind_methods("grad-cam")] == ["grad-cam"]
     assert [each.text for each in bind_methods(grad_cam)] == ["grad_cam"]
     assert [each.text for each in bind_methods(["rise:masks=5", "rise", grad_cam])] == [

@@ -1,4 +1,4 @@
-"""Changing images and activations, against loops that change one thing at a time in the whole network."""
+"""Perturbation methods against loops over the whole model."""
 
 import math
 from collections import OrderedDict
@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
@@ -49,10 +48,10 @@ def at_once(count, monkeypatch):
         monkeypatch.setattr(module, "batch_size", lambda images: count)
 
 
-def near(found, expected, tolerance=1e-9):
+def near(result, expected, tolerance=1e-9):
     expected = np.asarray(expected)
     np.testing.assert_allclose(
-        np.asarray(found), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+        np.asarray(result), expected, rtol=0, atol=tolerance * np.abs(expected).max()
     )
 
 
@@ -118,7 +117,7 @@ class Dense(nn.Module):
 
 
 class Shared(nn.Module):
-    """One ReLU for all, as torchvision's have it, of 4 channels and then of 6; what it gave first is used once more."""
+    """One ReLU for all, as in torchvision, of 4 and then 6 channels; its first output is reused."""
 
     def __init__(self, between=6):
         super().__init__()
@@ -203,17 +202,19 @@ def score_without(model, image, score, channel):
 
 @pytest.mark.parametrize("batch", [1, 1000])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_ablation_cam_by_leaving_out_one_channel_of_the_whole_network(name, batch, monkeypatch):
+def test_ablation_cam_matches_whole_model(name, batch, monkeypatch):
     at_once(batch, monkeypatch)
     model, images, target = (
         with_random_weights(NETWORKS[name]()),
         images_of(3),
         torch.tensor([0, 1, 2]),
     )
-    found = capture_layers(model, images, "layer", target)["layer"]
+    result = capture_layers(model, images, "layer", target)["layer"]
     scores = model(images).detach().gather(1, target[:, None])[:, 0]
     assert (scores < 0).any()  # such a map is not upside down
-    for n, (image, score, maps) in enumerate(zip(images, scores, ablation_cam(found), strict=True)):
+    for n, (image, score, maps) in enumerate(
+        zip(images, scores, ablation_cam(result), strict=True)
+    ):
         lost = [
             score - score_without(model, image, lambda logits, n=n: logits[target[n]], k)
             for k in range(6)
@@ -222,14 +223,14 @@ def test_ablation_cam_by_leaving_out_one_channel_of_the_whole_network(name, batc
             maps,
             sum(
                 weight / abs(score) * each
-                for weight, each in zip(lost, found.activation[n], strict=True)
+                for weight, each in zip(lost, result.activation[n], strict=True)
             ),
         )
 
 
-def test_ablation_cam_of_a_contrast():
+def test_ablation_cam_of_pair():
     model, images = with_random_weights(Chain()), images_of(1)
-    found = capture_layers(model, images, "layer", (2, 0))["layer"]
+    result = capture_layers(model, images, "layer", (2, 0))["layer"]
     logits = model(images)[0].detach()
     whole = logits[2] - logits[0]
     lost = [
@@ -237,80 +238,73 @@ def test_ablation_cam_of_a_contrast():
         for k in range(6)
     ]
     near(
-        ablation_cam(found)[0],
+        ablation_cam(result)[0],
         sum(
             weight / abs(whole) * each
-            for weight, each in zip(lost, found.activation[0], strict=True)
+            for weight, each in zip(lost, result.activation[0], strict=True)
         ),
     )
 
 
-def test_a_channel_that_is_zero_is_not_tried():
+def test_ablation_cam_skips_zero_channels():
     model, images = with_random_weights(Chain()), images_of(1)
     model.layer[0].bias.data[[1, 4]] = -100
-    found = capture_layers(model, images, "layer")["layer"]
+    result = capture_layers(model, images, "layer")["layer"]
     tried = []
     with torch.no_grad():
         handle = model.head.register_forward_hook(
             lambda module, inputs, output: tried.append(len(output))
         )
-        ablation_cam(found)
+        ablation_cam(result)
         handle.remove()
     assert sum(tried) == 4 + 1  # one more finds out how often the layer runs
-    assert not found.activation[:, [1, 4]].any()
+    assert not result.activation[:, [1, 4]].any()
 
 
 @pytest.mark.parametrize(
     ("name", "below", "above"), [("chain", 1, 6), ("shortcut", 3, 6), ("dense", 9, 6)]
 )
-def test_what_lies_below_runs_once_for_many_channels(name, below, above, monkeypatch):
-    """The small activations of the chain go at once, those of the size of the image by twos; side by side with others, by ones.
+def test_ablation_cam_runs_lower_part_once(name, below, above, monkeypatch):
+    """Activations of the chain go at once, those of image size by twos, with others by ones.
 
     There the attempts to do better end before the head: three of them, one for each two channels.
     """
     at_once(1, monkeypatch)
     model = with_random_weights(NETWORKS[name]())
     model.layer[0].bias.data.fill_(10)  # no channel is zero
-    found, started, ended = capture_layers(model, images_of(1), "layer")["layer"], [], []
+    result, started, ended = capture_layers(model, images_of(1), "layer")["layer"], [], []
     model.register_forward_pre_hook(lambda module, inputs: started.append(len(inputs[0])))
     model.head.register_forward_hook(lambda module, inputs, output: ended.append(len(output)))
-    ablation_cam(found)
+    ablation_cam(result)
     assert (sum(started) - 1, sum(ended) - 1) == (below, above)
 
 
 @pytest.mark.parametrize("name", ["chain", "viewed", "shortcut", "dense"])
 @pytest.mark.parametrize("method", [ablation_cam, score_cam])
-def test_a_dead_layer_has_an_empty_map(method, name):
+def test_dead_layer_has_zero_map(method, name):
     model = with_random_weights(NETWORKS[name]())
     model.layer[0].bias.data.fill_(-100)
     maps = method(capture_layers(model, images_of(), "layer")["layer"])
     assert (maps == 0).all()
 
 
-def test_ablation_cam_of_a_score_of_zero_is_finite():
+def test_ablation_cam_of_zero_score_is_finite():
     model = with_random_weights(Chain())
     model.head[3].weight.data.zero_()
     model.head[3].bias.data.zero_()
     assert (ablation_cam(capture_layers(model, images_of(), "layer")["layer"]) == 0).all()
 
 
-def enlarged(grid, height, width):
-    """Each pixel from the four centers around its own; beyond the outermost center its value holds."""
-    rows = ((np.arange(height) + 0.5) * grid.shape[0] / height - 0.5).clip(0, grid.shape[0] - 1)
-    columns = ((np.arange(width) + 0.5) * grid.shape[1] / width - 0.5).clip(0, grid.shape[1] - 1)
-    return ndimage.map_coordinates(grid, np.meshgrid(rows, columns, indexing="ij"), order=1)
-
-
 @pytest.mark.parametrize("batch", [3, 1000])
 @pytest.mark.parametrize("baseline", [0.0, 0.3])
-def test_score_cam_by_its_algorithm(baseline, batch, monkeypatch):
-    """Channel by channel, two of them constant: one empty, one everywhere the same, which shows the baseline alone."""
+def test_score_cam_matches_algorithm(bilinear, baseline, batch, monkeypatch):
+    """Channel by channel; of two constant ones, one is empty and one shows the baseline."""
     at_once(batch, monkeypatch)
     model, images, target = with_random_weights(Chain()), images_of(3), torch.tensor([0, 1, 2])
     with torch.no_grad():
         model.layer[0].weight[[1, 4]] = 0
         model.layer[0].bias[[1, 4]] = torch.tensor([-1.0, 2.0], dtype=torch.float64)
-    found = capture_layers(model, images, "layer", target)["layer"]
+    result = capture_layers(model, images, "layer", target)["layer"]
     expected = []
     for n, image in enumerate(images.numpy()):
 
@@ -318,10 +312,10 @@ def test_score_cam_by_its_algorithm(baseline, batch, monkeypatch):
         def score(pixels, n=n):
             return float(model(torch.from_numpy(pixels)[None])[0, target[n]])
 
-        activation = found.activation[n].numpy()
+        activation = result.activation[n].numpy()
         rises = []
         for channel in activation:
-            mask = enlarged(channel, HEIGHT, WIDTH)
+            mask = bilinear(channel, (HEIGHT, WIDTH))
             flat = mask.max() == mask.min()
             mask = np.zeros_like(mask) if flat else (mask - mask.min()) / (mask.max() - mask.min())
             rises.append(
@@ -331,39 +325,39 @@ def test_score_cam_by_its_algorithm(baseline, batch, monkeypatch):
         expected.append(
             sum(weight * channel for weight, channel in zip(weights, activation, strict=True))
         )
-    near(score_cam(found, baseline=baseline), expected)
+    near(score_cam(result, baseline=baseline), expected)
 
 
-def test_score_cam_of_a_layer_finer_than_the_image():
-    """What is so faint that it vanishes when it is made smaller shows the baseline, as what is constant does."""
+def test_score_cam_of_layer_finer_than_image():
+    """A channel whose variation vanishes in the image's size shows the baseline."""
     model = with_random_weights(
         nn.Sequential(OrderedDict(layer=nn.Upsample(scale_factor=4), head=pooled(2)))
     )
-    found = capture_layers(model, images_of(1), "layer", 1)["layer"]
-    activation = torch.ones_like(found.activation)
+    result = capture_layers(model, images_of(1), "layer", 1)["layer"]
+    activation = torch.ones_like(result.activation)
     activation[0, 0, 9, 9] += 2e-16
     assert activation[0, 0].max() > 1
-    near(score_cam(replace(found, activation=activation)), torch.ones(1, 4 * HEIGHT, 4 * WIDTH))
+    near(score_cam(replace(result, activation=activation)), torch.ones(1, 4 * HEIGHT, 4 * WIDTH))
 
 
-# What of RISE can be known beforehand. A mask's value at place r of a side is a mean of two neighboring cells, w and 1 - w.
+# RISE in closed form. Along a side, a mask's value is w and 1 - w of two neighboring cells.
 
 
 def cells_of(length, grid):
-    """(shifts, length, cells): how much each cell counts at each place, for each shift of the enlarged grid."""
+    """(shifts, length, cells): weight of each cell at each position, for each shift."""
     cell = math.ceil(length / grid)
-    places = ((np.arange((grid + 1) * cell) + 0.5) / cell - 0.5).clip(0, grid)
-    below = np.floor(places).astype(int).clip(max=grid - 1)
-    counts = np.zeros((len(places), grid + 1))
-    counts[np.arange(len(places)), below] = 1 - (places - below)
-    counts[np.arange(len(places)), below + 1] = places - below
+    positions = ((np.arange((grid + 1) * cell) + 0.5) / cell - 0.5).clip(0, grid)
+    below = np.floor(positions).astype(int).clip(max=grid - 1)
+    counts = np.zeros((len(positions), grid + 1))
+    counts[np.arange(len(positions)), below] = 1 - (positions - below)
+    counts[np.arange(len(positions)), below + 1] = positions - below
     return np.stack([counts[shift : shift + length] for shift in range(cell)])
 
 
-def expected_products(length, grid, place):
-    """The mean over shifts of the sum over cells of what they count at `place` times at each other place."""
+def expected_products(length, grid, position):
+    """Mean over shifts of the cells' summed products of weights at two positions."""
     counts = cells_of(length, grid)
-    return (counts * counts[:, place : place + 1]).sum(2).mean(0)
+    return (counts * counts[:, position : position + 1]).sum(2).mean(0)
 
 
 class Watching(nn.Module):
@@ -371,37 +365,39 @@ class Watching(nn.Module):
 
     def __init__(self, row, column):
         super().__init__()
-        self.place = row, column
+        self.position = row, column
 
     def forward(self, x):
-        probability = 0.2 + 0.6 * x[:, 0, *self.place]
+        probability = 0.2 + 0.6 * x[:, 0, *self.position]
         return torch.stack([probability, 1 - probability], 1).log()
 
 
 @pytest.mark.parametrize(("size", "grid", "keep"), [((12, 15), 3, 0.5), ((8, 8), 7, 0.3)])
-def test_rise_is_in_the_mean_what_can_be_worked_out(size, grid, keep):
-    """E[p M] / E[M], where E[M M'] is keep^2, and keep (1 - keep) times the part of cells that two places share."""
-    place, masks = (5, 4), 5000
-    forward = forward_pass(Watching(*place).eval(), torch.ones(1, 1, *size, dtype=torch.float64), 0)
+def test_rise_matches_expectation(size, grid, keep):
+    """E[p M] / E[M], where E[M M'] is keep^2 + keep (1 - keep) times the shared weight."""
+    position, masks = (5, 4), 5000
+    forward = forward_pass(
+        Watching(*position).eval(), torch.ones(1, 1, *size, dtype=torch.float64), 0
+    )
     shared = np.outer(
-        *(expected_products(length, grid, at) for length, at in zip(size, place, strict=True))
+        *(expected_products(length, grid, at) for length, at in zip(size, position, strict=True))
     )
     expected = 0.2 + 0.6 * (keep + (1 - keep) * shared)
     maps = rise(forward, masks=masks, grid=grid, keep=keep)[0].numpy()
     deviation = 1 / math.sqrt(masks) / keep * 0.5
     assert expected.max() - expected.min() > 6 * deviation
     np.testing.assert_allclose(maps, expected, atol=4 * deviation)
-    assert np.unravel_index(maps.argmax(), size) == place
+    assert np.unravel_index(maps.argmax(), size) == position
 
 
-def test_rise_of_a_model_that_does_not_look_is_even():
+def test_rise_of_constant_model_is_even():
     """As often shown at the edges as in the middle."""
     forward = forward_pass(Watching(0, 0).eval(), torch.zeros(1, 1, 14, 9, dtype=torch.float64), 0)
     maps = rise(forward, masks=5000, grid=4, keep=0.4)
     near(maps, torch.full_like(maps, 0.2), 0.06)
 
 
-def test_rise_of_a_contrast_is_the_difference_and_an_image_does_not_depend_on_others():
+def test_rise_of_pair_and_of_batch():
     model, images = with_random_weights(Chain()), images_of(3)
     one, other, contrast = (
         rise(forward_pass(model, images, target), masks=600) for target in (2, 0, (2, 0))
@@ -412,7 +408,7 @@ def test_rise_of_a_contrast_is_the_difference_and_an_image_does_not_depend_on_ot
 
 
 @pytest.mark.parametrize("settings", [{"masks": 0}, {"grid": 0}, {"keep": 0.0}, {"keep": 1.0}])
-def test_rise_refuses_what_it_cannot(settings):
+def test_rise_errors(settings):
     with pytest.raises(
         SeewhyError, match="rise needs masks and grid of at least 1 and 0 < keep < 1, found masks="
     ):
@@ -424,7 +420,7 @@ def test_rise_refuses_what_it_cannot(settings):
     ("size", "stride", "baseline"),
     [(2, 2, 0.5), (3, 2, 0.0), (4, 3, 0.8), (5, 4, 0.5), (1, 1, 0.5)],
 )
-def test_occlusion_square_by_square(size, stride, baseline, batch, monkeypatch):
+def test_occlusion_matches_squares(size, stride, baseline, batch, monkeypatch):
     """Also where the squares do not fit: the last one ends with the image."""
     at_once(batch, monkeypatch)
     model, images, target = with_random_weights(Chain()), images_of(3), torch.tensor([0, 1, 2])
@@ -446,7 +442,7 @@ def test_occlusion_square_by_square(size, stride, baseline, batch, monkeypatch):
     )
 
 
-def test_occlusion_hides_a_quarter_of_the_shorter_side_by_default():
+def test_occlusion_default_size():
     forward = forward_pass(
         with_random_weights(nn.Sequential(nn.Flatten(), nn.Linear(2 * 16 * 20, 3))),
         images_of(1, 2, 16, 20),
@@ -460,7 +456,7 @@ def test_occlusion_hides_a_quarter_of_the_shorter_side_by_default():
 
 
 @pytest.mark.parametrize(("size", "stride"), [(7, 1), (-1, 1), (2, 3), (2, -1)])
-def test_occlusion_leaves_out_no_pixel(size, stride):
+def test_occlusion_errors(size, stride):
     message = (
         f"6x10 needs 1 <= size <= 6 and 1 <= stride <= size, found size={size} and stride={stride}"
     )
@@ -471,7 +467,7 @@ def test_occlusion_leaves_out_no_pixel(size, stride):
 
 
 @pytest.mark.parametrize("baseline", [-0.1, 1.5, math.nan])
-def test_a_baseline_is_a_pixel_value(baseline):
+def test_baseline_errors(baseline):
     model, images = with_random_weights(Chain()), images_of(1)
     with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found"):
         occlusion(forward_pass(model, images), baseline=baseline)
@@ -479,7 +475,7 @@ def test_a_baseline_is_a_pixel_value(baseline):
         score_cam(capture_layers(model, images, "layer")["layer"], baseline=baseline)
 
 
-def test_the_masks_of_rise_are_made_in_parts(monkeypatch):
+def test_rise_masks_in_batches(monkeypatch):
     """So that memory has an end; the parts are weighted as the whole."""
     forward = forward_pass(Watching(3, 3).eval(), torch.ones(1, 1, 8, 8, dtype=torch.float64), 0)
     monkeypatch.setattr(perturbation, "_RISE_BATCH", 2000)

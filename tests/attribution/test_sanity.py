@@ -1,4 +1,4 @@
-"""Cascading randomization, on networks of which it is known what survives."""
+"""Cascading randomization, for maps whose dependence on the weights is known."""
 
 import pytest
 import torch
@@ -35,39 +35,39 @@ def inner(capture):
 IMAGES = torch.rand(16, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_map_of_the_image_alone_survives_and_fails():
-    found = sanity_check(network(), IMAGES, brightness, "3")["3", "brightness"]
-    assert not found.passed
-    assert found.final_similarity == pytest.approx(1)
+def test_map_of_image_alone_fails():
+    result = sanity_check(network(), IMAGES, brightness, "3")["3", "brightness"]
+    assert not result.passed
+    assert result.final_similarity == pytest.approx(1)
 
 
-def test_a_map_that_comes_from_the_weights_passes():
-    found = sanity_check(network(), IMAGES, inner, "3")["3", "inner"]
-    assert found.passed
-    assert abs(found.final_similarity) < 0.5
-    assert found.similarity.shape == (3, 16)  # the linear layer, then the convolutions
+def test_map_of_weights_passes():
+    result = sanity_check(network(), IMAGES, inner, "3")["3", "inner"]
+    assert result.passed
+    assert abs(result.final_similarity) < 0.5
+    assert result.similarity.shape == (3, 16)  # the linear layer, then the convolutions
 
 
-def test_the_cascade_goes_from_the_output_to_the_input():
-    found = sanity_check(network(), IMAGES, inner, "3")["3", "inner"]
-    assert found.randomized == ("6", "2", "0")
+def test_cascade_starts_at_output():
+    result = sanity_check(network(), IMAGES, inner, "3")["3", "inner"]
+    assert result.randomized == ("6", "2", "0")
     whole = sanity_check(network(), IMAGES, inner, "3", steps=1)["3", "inner"]
     assert whole.randomized == ("0",)
     assert whole.similarity.shape == (1, 16)
 
 
-def test_what_lies_below_stays_until_its_turn():
+def test_cascade_keeps_lower_layers():
     """The activation of the first convolution is the same until it is randomized itself."""
 
     def activation(capture):
         return capture.activation.sum(1)
 
-    found = sanity_check(network(), IMAGES, activation, "0")["0", "activation"]
-    assert found.similarity[:2].mean(1).tolist() == pytest.approx([1, 1])
-    assert found.similarity[2].mean() < 0.9
+    result = sanity_check(network(), IMAGES, activation, "0")["0", "activation"]
+    assert result.similarity[:2].mean(1).tolist() == pytest.approx([1, 1])
+    assert result.similarity[2].mean() < 0.9
 
 
-def test_the_model_and_the_random_state_stay_as_they_were():
+def test_sanity_check_leaves_model_and_random_state():
     model = network()
     weights = [parameter.clone() for parameter in model.parameters()]
     state = torch.get_rng_state()
@@ -84,16 +84,16 @@ def test_the_model_and_the_random_state_stay_as_they_were():
     assert not torch.equal(first.similarity, other.similarity)
 
 
-def test_constant_maps_tell_nothing():
+def test_similarity_of_constant_maps_is_nan():
     def flat(capture):
         return torch.ones(len(capture.activation), 3, 3)
 
-    found = sanity_check(network(), IMAGES, flat, "3")["3", "flat"]
-    assert found.similarity.isnan().all()
-    assert found.passed
+    result = sanity_check(network(), IMAGES, flat, "3")["3", "flat"]
+    assert result.similarity.isnan().all()
+    assert result.passed
 
 
-def test_modules_run_in_an_order_of_their_own():
+def test_weighted_modules_order():
     class Backwards(nn.Module):
         def __init__(self):
             super().__init__()
@@ -109,7 +109,7 @@ def test_modules_run_in_an_order_of_their_own():
     assert weighted_modules(prepare(Backwards().eval(), IMAGES)) == ["first", "last"]
 
 
-def test_a_module_without_an_initialization_gets_values_of_the_same_spread():
+def test_reinitialize_without_reset_parameters():
     class Scale(nn.Module):
         def __init__(self):
             super().__init__()
@@ -124,16 +124,16 @@ def test_a_module_without_an_initialization_gets_values_of_the_same_spread():
     assert module.weight.std().item() == pytest.approx(3, rel=0.05)
 
 
-def test_ranks_are_those_of_scipy():
+def test_rank_correlation_matches_spearmanr():
     generator = torch.Generator().manual_seed(2)
     one, other = torch.randint(0, 6, (2, 10, 4, 5), generator=generator).float()  # with many ties
-    found = rank_correlation(one, other)
+    result = rank_correlation(one, other)
     for row, (a, b) in enumerate(zip(one, other, strict=True)):
-        assert found[row].item() == pytest.approx(
+        assert result[row].item() == pytest.approx(
             spearmanr(a.flatten(), b.flatten()).statistic, abs=1e-6
         )
 
 
-def test_no_steps_are_refused():
+def test_sanity_check_rejects_steps():
     with pytest.raises(SeewhyError, match="steps must be at least 1, found 0"):
         sanity_check(network(), IMAGES, inner, "3", steps=0)

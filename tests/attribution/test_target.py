@@ -1,11 +1,14 @@
-"""Which score is explained: weights of the logits, written out by hand."""
+"""Targets as weights of the logits, and forward passes."""
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from seewhy.attribution.target import TargetSpec
+import seewhy.attribution.target as target_module
+from seewhy.attribution.target import TargetSpec, forward_pass, predict_logits, run_model
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 
 LOGITS = torch.tensor(
     [[1.0, 3.0, 2.0, 0.0], [4.0, -1.0, 0.0, 3.5]], dtype=torch.float64
@@ -170,3 +173,172 @@ def test_check_wants_an_entry_for_each_image():
         SeewhyError, match=r"labels must have an entry for each of the 3 images, found shape \(4,\)"
     ):
         TargetSpec(1, torch.zeros(4)).check(3)
+
+
+def linear_net(classes=3):
+    """Logits that the test can compute itself: `weight` times the pixels plus `bias`."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 6, classes)).double().eval()
+
+
+def images_of(count=5):
+    return torch.rand(
+        count, 3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def logits_by_hand(model, images):
+    return images.flatten(1) @ model[1].weight.detach().T + model[1].bias.detach()
+
+
+class Recorder(nn.Module):
+    """Remembers the sizes of its batches."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.sizes = model, []
+
+    def forward(self, x):
+        assert not torch.is_grad_enabled()
+        self.sizes.append(len(x))
+        return self.model(x)
+
+
+def test_forward_pass_fields():
+    model, images = linear_net(), images_of()
+    expected = logits_by_hand(model, images)
+    forward = forward_pass(model, images)
+    torch.testing.assert_close(forward.logits, expected)
+    torch.testing.assert_close(forward.scores, expected.amax(1))
+    assert torch.equal(forward.target, expected.argmax(1))
+    assert forward.model is model
+    assert forward.precision == "fp32"
+    assert torch.equal(forward.images, images)
+
+
+def test_score_of_pair_is_difference():
+    model, images = linear_net(), images_of()
+    expected = logits_by_hand(model, images)
+    forward = forward_pass(Classifier(model, ("cat", "bird", "dog")), images, ("dog", "cat"))
+    torch.testing.assert_close(forward.scores, expected[:, 2] - expected[:, 0])
+    assert forward.target.tolist() == [2] * 5
+
+
+def test_target_true_uses_labels():
+    model, images, labels = linear_net(), images_of(), torch.tensor([0, 1, 2, 1, 0])
+    torch.testing.assert_close(
+        forward_pass(model, images, "true", labels=labels).scores,
+        logits_by_hand(model, images)[torch.arange(5), labels],
+    )
+
+
+def test_forward_pass_of_uint8_images():
+    stored = torch.randint(
+        0, 256, (3, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    model = linear_net()
+    expected = logits_by_hand(model, stored.double() / 255)
+    torch.testing.assert_close(
+        forward_pass(model.float(), stored).logits, expected.float(), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("pixels", "sizes"), [(1, [4, 4, 1]), (6 * 24, [6, 3]), (10_000, [9])])
+def test_forward_pass_in_batches(monkeypatch, pixels, sizes):
+    monkeypatch.setitem(target_module.BATCH_PIXELS, "cpu", pixels)
+    inner, images = linear_net(), images_of(9)
+    model = Recorder(inner).eval()
+    forward = forward_pass(model, images)
+    torch.testing.assert_close(forward.logits, logits_by_hand(inner, images))
+    assert model.sizes == sizes
+    torch.testing.assert_close(
+        predict_logits(forward, images.flip(0)), logits_by_hand(inner, images.flip(0))
+    )
+
+
+def test_forward_pass_take():
+    forward = forward_pass(linear_net(), images_of(), "runner-up")
+    for index in (slice(1, 3), torch.tensor([4, 0])):
+        part = forward.take(index)
+        assert torch.equal(part.scores, forward.scores[index])
+        assert torch.equal(part.images, forward.images[index])
+        assert torch.equal(part.target, forward.target[index])
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_forward_pass_ignores_outer_grad_modes(around):
+    model = linear_net()
+    expected = logits_by_hand(model, images_of())
+    with around():
+        forward = forward_pass(model, images_of())
+        again = predict_logits(forward, images_of())
+    torch.testing.assert_close(forward.logits, expected)
+    torch.testing.assert_close(again, expected)
+    assert (
+        (forward.logits * torch.ones((), requires_grad=True)).sum().requires_grad
+    )  # the result may enter a graph
+
+
+def test_forward_pass_in_bf16():
+    torch.manual_seed(0)
+    model, images = (
+        nn.Sequential(nn.Flatten(), nn.Linear(72, 64), nn.Linear(64, 3)).eval(),
+        images_of().float(),
+    )
+    exact = forward_pass(model, images)
+    rounded = forward_pass(Classifier(model, precision="bf16"), images)
+    assert rounded.logits.dtype == torch.float32
+    assert 0 < (exact.logits - rounded.logits).abs().max() < 0.02 * exact.logits.abs().max()
+    assert torch.equal(predict_logits(rounded, images), rounded.logits)
+
+
+def test_forward_pass_unwraps_compiled_model():
+    model = linear_net()
+    assert forward_pass(torch.compile(model, backend="eager"), images_of()).model is model
+
+
+def test_forward_pass_of_in_place_model():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.sub_(0.5).mul_(4).mean((2, 3))
+
+    images = images_of()
+    forward = forward_pass(InPlace().eval(), images)
+    assert torch.equal(images, images_of())
+    torch.testing.assert_close(forward.logits, 4 * (images_of().mean((2, 3)) - 0.5))
+
+
+def test_forward_pass_errors():
+    model, images = linear_net(), images_of()
+    with pytest.raises(SeewhyError, match="evaluation mode"):
+        forward_pass(linear_net().train(), images)
+    with pytest.raises(SeewhyError, match="values in"):
+        forward_pass(model, images * 2)
+    with pytest.raises(
+        SeewhyError, match=r"the model cannot take images of 3x4x4 float64: mat1 and mat2"
+    ) as error:
+        forward_pass(model, images[..., :4])
+    assert isinstance(error.value.__cause__, RuntimeError)
+    assert "\n" not in str(error.value)
+    with pytest.raises(SeewhyError, match=r"the model cannot take images of 3x4x6 float32"):
+        forward_pass(model, images.float())
+    with pytest.raises(SeewhyError, match=r"must return logits \(N, K\)"):
+        forward_pass(nn.Identity().eval(), images)
+
+
+class Raising(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no memory left"), KeyError("a bug"), ZeroDivisionError()]
+)
+def test_run_model_keeps_other_errors(error):
+    with pytest.raises(type(error)) as raised:
+        run_model(Raising(error), images_of())
+    assert raised.value is error

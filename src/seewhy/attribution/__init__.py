@@ -1,4 +1,4 @@
-"""Why a network sees what it sees: maps of evidence, and how far each can be trusted."""
+"""Attribution maps of what a model uses in an image, and measures of how far to trust them."""
 
 import lazy_loader
 

@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOLERANCE = (
-    1e-3  # of pixels in [0, 1], a quarter of a gray level: a correction below it is the last
-)
-MAX_ITERATIONS = 100  # three to eight are enough for every mask that we tried
+TOLERANCE = 1e-3  # of pixels in [0, 1]: the last correction is smaller, a quarter of a gray level
+MAX_ITERATIONS = 100  # eight are enough for every mask that we tried
 UNKNOWN = 0.5  # fallback where no pixel is known: mid-gray
 
 
