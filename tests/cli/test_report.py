@@ -39,7 +39,7 @@ def test_report_needs_the_data_once(
     [
         (["nowhere"], "nowhere is not a run directory (no such directory)"),
         (["run", "--against", "nowhere"], "nowhere is not a run directory (no such directory)"),
-        (["run", "--device", "tpu"], "device 'tpu' cannot be used here"),
+        (["run", "--device", "tpu"], "device 'tpu' is not available"),
     ],
 )
 def test_report_errors(trained: Path, options: list[str], message: str, error_of: ErrorOf) -> None:
