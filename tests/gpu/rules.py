@@ -38,6 +38,8 @@ SETTINGS = [
     {"resolution": "linear:warmup=0.9,start=0.5,end=1", "class_weights": True},
     {"schedule": "plateau", "momentum_schedule": "dip"},
 ]
+# momentum is nesterov with another flag of one torch optimizer; adam is adamw likewise
+DISTINCT_OPTIMIZERS = [name for name in OPTIMIZERS if name not in ("momentum", "adam")]
 NAMES = ["plain", "accumulated", "averaged", "resized", "plateau"]
 
 
@@ -56,7 +58,7 @@ def assert_waits_for_nothing(recipe: Recipe, data: Dataset) -> None:
     assert waits == []
 
 
-def test_the_pretended_gpu_keeps_the_rules() -> None:
+def test_pretended_gpu_follows_the_rules() -> None:
     """Without this, nothing below would mean much."""
     here, there = torch.ones(3), torch.ones(3, device="cuda")
     assert there.device.type == "cuda"
@@ -87,32 +89,28 @@ def test_the_pretended_gpu_keeps_the_rules() -> None:
     assert launches[:2] == ["mul", "sum"]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_no_step_waits_whatever_the_optimizer(
-    optimizer: str, precision: str, recipe: Recipe, data: Dataset
-) -> None:
-    assert_waits_for_nothing(
-        replace(recipe, optimizer=optimizer, lr=0.01, precision=precision), data
-    )
+@pytest.mark.parametrize("optimizer", DISTINCT_OPTIMIZERS)
+def test_no_step_waits_by_optimizer(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+    """In fp16: what bf16 does besides is among the settings below."""
+    assert_waits_for_nothing(replace(recipe, optimizer=optimizer, lr=0.01, precision="fp16"), data)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
-def test_no_step_waits_whatever_the_settings(
+def test_no_step_waits_by_settings(
     settings: dict[str, object], recipe: Recipe, data: Dataset
 ) -> None:
     assert_waits_for_nothing(replace(recipe, **settings), data)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_no_step_waits_whatever_the_augmentation(name: str, recipe: Recipe, data: Dataset) -> None:
+def test_no_step_waits_by_augmentation(name: str, recipe: Recipe, data: Dataset) -> None:
     assert_waits_for_nothing(
         replace(recipe, augment=(f"{name}:4" if name == "cutout" else name,)), data
     )
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_training_is_that_of_the_cpu(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.parametrize("optimizer", DISTINCT_OPTIMIZERS)
+def test_fit_equals_the_cpu(optimizer: str, recipe: Recipe, data: Dataset) -> None:
     """Both compute on the same kernels here, so every branch for a GPU must end at the same bits."""
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, epochs=1, precision="fp32")
     one, other = (fit(recipe, data, device=device, quiet=True) for device in ("cuda", "cpu"))
@@ -123,8 +121,8 @@ def test_a_training_is_that_of_the_cpu(optimizer: str, recipe: Recipe, data: Dat
         assert torch.equal(mine.cpu(), theirs)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_an_overflow_in_fp16_is_passed_over(optimizer: str, recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.parametrize("optimizer", DISTINCT_OPTIMIZERS)
+def test_fp16_skips_an_overflow(optimizer: str, recipe: Recipe, data: Dataset) -> None:
     """No weight moves, the scale falls, and the training goes on."""
     state, plan = begin(replace(recipe, optimizer=optimizer, lr=0.01, precision="fp16"), data)
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
@@ -144,9 +142,7 @@ def test_an_overflow_in_fp16_is_passed_over(optimizer: str, recipe: Recipe, data
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
-def test_a_step_that_is_not_finite_moves_no_weight(
-    optimizer: str, recipe: Recipe, data: Dataset
-) -> None:
+def test_nonfinite_step_moves_no_weight(optimizer: str, recipe: Recipe, data: Dataset) -> None:
     """The device decides it: the host may learn of it some steps later."""
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, precision="fp32", schedule="constant")
     state, plan = begin(recipe, data)
@@ -162,9 +158,7 @@ def test_a_step_that_is_not_finite_moves_no_weight(
         assert new is last or torch.equal(old, new)
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_end(
-    recipe: Recipe, data: Dataset, tmp_path: Path
-) -> None:
+def test_train_resumes_to_the_same_end(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
     recipe = replace(recipe, augment=("crop:1", "cutmix"), ema=0.9, accumulate=4)
     (whole, plan), (part, _), (resumed, _) = (begin(recipe, data) for _ in range(3))
     list(train(whole, plan))
@@ -207,9 +201,7 @@ def kernels(launches: list[str]) -> int:
 
 
 @pytest.mark.parametrize(("optimizer", "most"), [("nesterov", 65), ("adamw", 65), ("muon", 110)])
-def test_a_step_launches_little_more_than_a_bare_one(
-    optimizer: str, most: int, data: Dataset
-) -> None:
+def test_step_launches_few_extra_kernels(optimizer: str, most: int, data: Dataset) -> None:
     """Small networks are as fast as kernels can be launched. A bare step: forward, backward, the same optimizer."""
     recipe = Recipe(
         model="resnet18",
@@ -242,7 +234,7 @@ def test_a_step_launches_little_more_than_a_bare_one(
     assert 0 < kernels(ours) - kernels(theirs) < most
 
 
-def test_every_method_explains_as_on_the_cpu(data: Dataset) -> None:
+def test_explain_equals_the_cpu(data: Dataset) -> None:
     torch.manual_seed(0)
     model = build_model("resnet18", 3, data.train).eval()
     images = F.interpolate(data.test.images[:3].float(), scale_factor=4).to(torch.uint8)
@@ -271,18 +263,18 @@ def test_every_method_explains_as_on_the_cpu(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_attacks_are_those_of_the_cpu(name: str, data: Dataset) -> None:
+def test_attack_equals_the_cpu(name: str, data: Dataset) -> None:
     torch.manual_seed(0)
     model = build_model("speednet:width=0.25", 3, data.train).eval()
-    found = [
+    result = [
         attack(net, data.test.images[:8], data.test.labels[:8], name)
         for net in (model, copy.deepcopy(model).to("cuda"))
     ]
-    torch.testing.assert_close(found[0].images, found[1].images.cpu())
+    torch.testing.assert_close(result[0].images, result[1].images.cpu())
 
 
 @pytest.mark.parametrize("tta", TTA)
-def test_predictions_are_those_of_the_cpu(tta: str, data: Dataset) -> None:
+def test_compute_logits_equals_the_cpu(tta: str, data: Dataset) -> None:
     torch.manual_seed(0)
     model = build_model("speednet:width=0.25", 3, data.train)
     here, there = (
@@ -293,15 +285,13 @@ def test_predictions_are_those_of_the_cpu(tta: str, data: Dataset) -> None:
     torch.testing.assert_close(here, there)
 
 
-def test_the_range_test_is_that_of_the_cpu(recipe: Recipe, data: Dataset) -> None:
+def test_find_lr_equals_the_cpu(recipe: Recipe, data: Dataset) -> None:
     recipe = replace(recipe, precision="fp32")
     here, there = (find_lr(recipe, data, updates=20, device=device) for device in ("cpu", "cuda"))
     assert here.losses == there.losses
 
 
-def test_the_commands_from_training_to_the_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_from_train_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "run")
     assert (
         main(

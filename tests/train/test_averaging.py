@@ -12,7 +12,7 @@ def network(value: float) -> nn.Module:
     return net
 
 
-def test_a_moving_average_weighs_the_past_by_powers_of_its_decay() -> None:
+def test_update_ema_weights_the_past_by_powers_of_its_decay() -> None:
     net = network(1.0)
     average = clone_weights(net)
     expected = 1.0
@@ -29,7 +29,7 @@ def test_a_moving_average_weighs_the_past_by_powers_of_its_decay() -> None:
     assert average["1.num_batches_tracked"].item() == 39
 
 
-def test_lookahead_goes_half_of_the_way() -> None:
+def test_look_ahead_moves_halfway() -> None:
     net = network(1.0)
     slow = clone_weights(net)
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_lookahead_goes_half_of_the_way() -> None:
     assert slow["0.weight"].item() == net[0].weight.item() == 3.0
 
 
-def test_running_statistics_go_along() -> None:
+def test_averages_include_running_statistics() -> None:
     net = network(1.0)
     slow = clone_weights(net)
     net.train()(torch.arange(8.0)[:, None])
@@ -48,7 +48,7 @@ def test_running_statistics_go_along() -> None:
     assert slow["1.num_batches_tracked"].item() == 1
 
 
-def test_weights_are_used_for_a_while() -> None:
+def test_swap_weights_restores_the_weights() -> None:
     net, other = network(1.0), clone_weights(network(2.0))
     with swap_weights(other, net):
         assert net[0].weight.item() == 2.0

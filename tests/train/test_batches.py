@@ -17,14 +17,14 @@ def numbered(count: int) -> Split:
     return Split(images, indices % 2, [str(index) for index in range(count)])
 
 
-def test_every_image_comes_once_with_its_own_label_and_less_than_a_batch_is_left_out() -> None:
+def test_batches_yield_every_image_once() -> None:
     split, order = numbered(23), epoch_order(23, seed=3, epoch=0)
     steps, size = equal_batches(23, 5)
     assert (steps, size) == (5, 4)
-    found = list(batches(split, 2, size, order, 0, bind_augmentations(()), torch.Generator(), CPU))
-    assert [len(images) for images, _ in found] == [4] * 5
-    seen = torch.cat([images[:, 0, 0, 0] for images, _ in found]).mul(255).round().long()
-    labels = torch.cat([labels for _, labels in found])
+    result = list(batches(split, 2, size, order, 0, bind_augmentations(()), torch.Generator(), CPU))
+    assert [len(images) for images, _ in result] == [4] * 5
+    seen = torch.cat([images[:, 0, 0, 0] for images, _ in result]).mul(255).round().long()
+    labels = torch.cat([labels for _, labels in result])
     assert torch.equal(seen, order[:20])
     assert torch.equal(labels.argmax(1), seen % 2)
     assert torch.equal(labels.sum(1), torch.ones(20))
@@ -39,12 +39,12 @@ def test_equal_batches_hold_nearly_all_images(images: int, most: int) -> None:
     assert len(range(0, images - size + 1, size)) == steps
 
 
-def test_published_recipes_keep_their_number_of_steps() -> None:
+def test_equal_batches_of_published_recipes() -> None:
     assert equal_batches(50_000, 512) == (98, 510)
     assert equal_batches(50_000, 500) == (100, 500)
 
 
-def test_images_are_floats_in_the_unit_interval_and_channels_last() -> None:
+def test_batches_are_floats_and_channels_last() -> None:
     images, _ = next(
         batches(
             numbered(8), 2, 8, torch.arange(8), 0, bind_augmentations(()), torch.Generator(), CPU
@@ -55,7 +55,7 @@ def test_images_are_floats_in_the_unit_interval_and_channels_last() -> None:
     assert torch.equal(images[:, 0, 0, 0], torch.arange(8) / 255)
 
 
-def test_an_epoch_can_be_repeated_and_differs_from_the_next_and_from_other_seeds() -> None:
+def test_epoch_order_depends_on_seed_and_epoch() -> None:
     first = epoch_order(100, seed=0, epoch=1)
     assert torch.equal(first, epoch_order(100, seed=0, epoch=1))
     assert torch.equal(first.sort().values, torch.arange(100))
@@ -63,11 +63,11 @@ def test_an_epoch_can_be_repeated_and_differs_from_the_next_and_from_other_seeds
         assert not torch.equal(first, other)
 
 
-def test_fewer_images_than_a_batch_are_one_batch() -> None:
+def test_batches_of_fewer_images_than_a_batch() -> None:
     assert equal_batches(3, 512) == (1, 3)
-    found = list(
+    result = list(
         batches(
             numbered(3), 2, 3, torch.arange(3), 0, bind_augmentations(()), torch.Generator(), CPU
         )
     )
-    assert [len(images) for images, _ in found] == [3]
+    assert [len(images) for images, _ in result] == [3]

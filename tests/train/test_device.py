@@ -30,8 +30,9 @@ print(free, kept, faults(300_000_000), held, left)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is of Linux")
-def test_large_tensors_are_not_given_back_in_between() -> None:
+def test_retain_freed_memory_keeps_large_tensors() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
     )

@@ -14,7 +14,7 @@ from seewhy.train.recipe import Recipe
 from seewhy.train.state import new_state
 
 
-def test_a_parameter_stays_as_it_is_from_that_epoch_on(recipe: Recipe, data: Dataset) -> None:
+def test_frozen_parameter_does_not_change(recipe: Recipe, data: Dataset) -> None:
     """Though momentum is still in the optimizer, and weight decay would pull."""
     torch.manual_seed(0)
     model = build_model(recipe.model, 3, data.train)
@@ -34,14 +34,14 @@ def test_a_parameter_stays_as_it_is_from_that_epoch_on(recipe: Recipe, data: Dat
     assert not model.whiten.weight.requires_grad  # which never was trained
 
 
-def test_a_name_stands_for_a_module_or_a_parameter_but_not_for_half_a_name() -> None:
+def test_freezable_matches_whole_names() -> None:
     net = nn.ModuleDict({"conv": nn.Linear(2, 2), "conv2": nn.Linear(2, 2)})
     assert [
         p is q
         for (p, _), q in zip(freezable(net, {"conv": 1}), net["conv"].parameters(), strict=True)
     ] == [True, True]
-    ((found, epoch),) = freezable(net, {"conv2.bias": 2.5})
-    assert found is net["conv2"].bias
+    ((result, epoch),) = freezable(net, {"conv2.bias": 2.5})
+    assert result is net["conv2"].bias
     assert epoch == 2.5
     with pytest.raises(
         SeewhyError,
@@ -63,12 +63,12 @@ def test_a_name_stands_for_a_module_or_a_parameter_but_not_for_half_a_name() -> 
         "a:inf",
     ],
 )
-def test_what_is_not_a_name_with_an_epoch(entry: str) -> None:
+def test_frozen_after_rejects_other_entries(entry: str) -> None:
     with pytest.raises(SeewhyError, match=r"freeze takes names with an epoch, as in whiten:3"):
         frozen_after((entry,))
 
 
-def test_history_is_complete_all_the_same(recipe: Recipe, data: Dataset) -> None:
+def test_freezing_keeps_the_history_complete(recipe: Recipe, data: Dataset) -> None:
     plan = make_plan(replace(recipe, epochs=2, freeze=("group1:1", "group2:1")), data, "cpu")
     state = new_state(plan)
     assert len([event for event in train(state, plan) if isinstance(event, EpochStats)]) == 2

@@ -25,7 +25,8 @@ def trained(recipe: Recipe, data: Dataset) -> tuple[nn.Module, list[EpochStats]]
     return state.model, [event for event in events if isinstance(event, EpochStats)]
 
 
-def test_it_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.train
+def test_train_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
     _, history = trained(recipe, data)
     assert history[-1].eval_accuracy is not None
     assert history[-1].eval_accuracy > 0.95
@@ -34,7 +35,7 @@ def test_it_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
     assert [row.step for row in history] == [6, 12, 18, 24]
 
 
-def test_it_is_the_loop_that_one_would_write_by_hand(data: Dataset) -> None:
+def test_train_equals_a_plain_loop(data: Dataset) -> None:
     recipe = Recipe(
         model="speednet:width=0.125",
         epochs=2,
@@ -69,9 +70,8 @@ def test_it_is_the_loop_that_one_would_write_by_hand(data: Dataset) -> None:
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
-    recipe: Recipe, data: Dataset
-) -> None:
+@pytest.mark.train
+def test_train_is_reproducible_by_seed(recipe: Recipe, data: Dataset) -> None:
     weights = [
         trained(replace(recipe, seed=seed, epochs=1), data)[0].state_dict()["linear.weight"]
         for seed in (0, 0, 1)
@@ -80,9 +80,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_progress_comes_every_step_and_ends_where_the_epoch_does(
-    recipe: Recipe, data: Dataset
-) -> None:
+def test_train_yields_an_event_per_step(recipe: Recipe, data: Dataset) -> None:
     torch.manual_seed(0)
     model = build_model(recipe.model, 3, data.train)
     plan = make_plan(replace(recipe, epochs=1), data, "cpu")
@@ -97,7 +95,8 @@ def test_progress_comes_every_step_and_ends_where_the_epoch_does(
     assert all(event.images_per_second > 0 for event in steps)
 
 
-def test_fractions_of_an_epoch(recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.train
+def test_train_for_a_fraction_of_an_epoch(recipe: Recipe, data: Dataset) -> None:
     _, history = trained(replace(recipe, epochs=1.5), data)
     assert [row.epoch for row in history] == [1, 1.5]
     assert [row.step for row in history] == [6, 9]
@@ -106,30 +105,31 @@ def test_fractions_of_an_epoch(recipe: Recipe, data: Dataset) -> None:
 @pytest.mark.parametrize(
     ("every", "evaluated"), [(1, [True] * 3), (2, [False, True, True]), (0, [False, False, True])]
 )
-def test_evaluation_where_asked_and_always_at_the_end(
+@pytest.mark.train
+def test_train_evaluates_as_requested_and_at_the_end(
     every: int, evaluated: list[bool], recipe: Recipe, data: Dataset
 ) -> None:
     _, history = trained(replace(recipe, epochs=3, eval_every=every), data)
     assert [row.eval_loss is not None for row in history] == evaluated
 
 
-def test_evaluation_is_on_the_validation_split_where_there_is_one(
-    recipe: Recipe, data: Dataset
-) -> None:
+@pytest.mark.train
+def test_train_evaluates_on_the_validation_split(recipe: Recipe, data: Dataset) -> None:
     wrong = replace(data.test, labels=(data.test.labels + 1) % 3)
     _, history = trained(recipe, replace(data, validation=wrong))
     assert history[-1].eval_accuracy is not None
     assert history[-1].eval_accuracy < 0.05  # it learnt the bars, and these labels are all wrong
 
 
-def test_bf16_learns_too(recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.train
+def test_train_in_bf16(recipe: Recipe, data: Dataset) -> None:
     _, history = trained(replace(recipe, precision="bf16"), data)
     assert history[-1].eval_accuracy is not None
     assert history[-1].eval_accuracy > 0.95
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_network_computes_in_the_precision_asked_for_and_channels_last(
+def test_train_uses_precision_and_channels_last(
     precision: str, recipe: Recipe, data: Dataset
 ) -> None:
     model = build_model(recipe.model, 3, data.train)
@@ -158,14 +158,14 @@ def test_the_network_computes_in_the_precision_asked_for_and_channels_last(
         ("bf16", {}, "bf16"),
     ],
 )
-def test_auto_takes_bf16_where_the_processor_has_it(
+def test_find_precision_auto(
     name: str, capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert find_precision(name, torch.device("cpu")) == expected
 
 
-def test_divergence_is_said_in_one_line(recipe: Recipe, data: Dataset) -> None:
+def test_train_reports_divergence_in_one_line(recipe: Recipe, data: Dataset) -> None:
     with pytest.raises(
         SeewhyError,
         match=r"not finite at step \d \(epoch 0\..*at a learning rate of .*try a lower lr than 1e",
@@ -173,7 +173,7 @@ def test_divergence_is_said_in_one_line(recipe: Recipe, data: Dataset) -> None:
         trained(replace(recipe, lr=1e30), data)
 
 
-def test_totals_are_means_over_images_not_over_batches() -> None:
+def test_running_totals_are_means_over_images() -> None:
     totals = RunningTotals(torch.device("cpu"))
     assert all(math.isnan(value) for value in totals.latest())
     eye = torch.eye(3)

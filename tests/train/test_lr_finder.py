@@ -57,7 +57,8 @@ def same(a: object, b: object) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd:bias_lr=8", "muon", "adamw"])
-def test_rates_grow_by_one_factor_and_groups_keep_their_ratio(
+@pytest.mark.train
+def test_range_test_keeps_the_ratios_of_groups(
     data: Dataset, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[float]] = []
@@ -70,44 +71,46 @@ def test_rates_grow_by_one_factor_and_groups_keep_their_ratio(
     state, plan = begin(data, replace(RECIPE, optimizer=optimizer))
     ratios = [group["lr"] / 0.2 for each in state.optimizers for group in each.param_groups]
     monkeypatch.setattr(loop, "set_lr_and_momentum", spy)
-    found = lr_range_test(state, plan, 1e-6, 1e-2, 20)
-    assert found.ended == "at the end of the range"
-    assert found.lrs == pytest.approx([1e-6 * 1e4 ** (place / 19) for place in range(20)])
-    for rates, rate in zip(seen, found.lrs, strict=False):
+    result = lr_range_test(state, plan, 1e-6, 1e-2, 20)
+    assert result.ended == "at the end of the range"
+    assert result.lrs == pytest.approx([1e-6 * 1e4 ** (index / 19) for index in range(20)])
+    for rates, rate in zip(seen, result.lrs, strict=False):
         assert rates == pytest.approx([rate * ratio for ratio in ratios])
 
 
-def test_losses_are_those_of_a_training_with_these_rates(data: Dataset) -> None:
+@pytest.mark.train
+def test_range_test_losses_are_training_losses(data: Dataset) -> None:
     """At a rate of nearly 0 nothing moves, so each loss is that of its batch; a training that stands still has their mean."""
     recipe = replace(RECIPE, augment=())
     per_epoch = math.ceil(len(data.train) / 40)
-    found = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, max(10, 2 * per_epoch))
+    result = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, max(10, 2 * per_epoch))
     still = replace(recipe, lr=1e-12, epochs=1, schedule="constant")
     rows = [
         event for event in loop.train(*begin(data, still)) if isinstance(event, loop.EpochStats)
     ]
-    assert np.mean(found.losses[:per_epoch]) == pytest.approx(rows[0].train_loss, rel=1e-4)
+    assert np.mean(result.losses[:per_epoch]) == pytest.approx(rows[0].train_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_update_of_several_batches_is_one_point(data: Dataset, accumulate: int) -> None:
-    found = lr_range_test(*begin(data, replace(RECIPE, accumulate=accumulate)), 1e-6, 1e-3, 12)
-    assert len(found.lrs) == len(found.losses) == len(found.smoothed) == 12
-    assert all(low < high for low, high in pairwise(found.lrs))
+@pytest.mark.train
+def test_range_test_has_one_point_per_update(data: Dataset, accumulate: int) -> None:
+    result = lr_range_test(*begin(data, replace(RECIPE, accumulate=accumulate)), 1e-6, 1e-3, 12)
+    assert len(result.lrs) == len(result.losses) == len(result.smoothed) == 12
+    assert all(low < high for low, high in pairwise(result.lrs))
 
 
-def test_each_point_of_an_accumulated_update_is_the_mean_over_its_batches(data: Dataset) -> None:
+@pytest.mark.train
+def test_range_test_averages_the_batches_of_an_update(data: Dataset) -> None:
     """At a rate of nearly 0 the three batches of an update lose what they lose alone, one after the other."""
     recipe = replace(RECIPE, augment=(), epochs=5)
     alone = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, 30).losses
-    found = lr_range_test(*begin(data, replace(recipe, accumulate=3)), 1e-12, 2e-12, 10).losses
-    assert found == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
+    result = lr_range_test(*begin(data, replace(recipe, accumulate=3)), 1e-12, 2e-12, 10).losses
+    assert result == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_rates_of_accumulated_updates_are_those_of_single_ones(
-    data: Dataset, optimizer: str
-) -> None:
+@pytest.mark.train
+def test_range_test_lrs_do_not_depend_on_accumulation(data: Dataset, optimizer: str) -> None:
     once, thrice = (
         lr_range_test(
             *begin(data, replace(RECIPE, optimizer=optimizer, accumulate=count)),
@@ -121,7 +124,8 @@ def test_the_rates_of_accumulated_updates_are_those_of_single_ones(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_full_batch_descent_is_tried_on_single_batches(data: Dataset, fails: bool) -> None:
+@pytest.mark.train
+def test_range_test_of_gd_uses_single_batches(data: Dataset, fails: bool) -> None:
     """An update at each of them: 20 points of 20 batches. Afterwards it is for the full batch again."""
     calls = 0
 
@@ -140,16 +144,17 @@ def test_full_batch_descent_is_tried_on_single_batches(data: Dataset, fails: boo
         with pytest.raises(ZeroDivisionError):
             lr_range_test(state, plan, 1e-4, 1e-1, 20)
     else:
-        found = lr_range_test(state, plan, 1e-4, 1e-1, 20)
-        assert found.lrs == pytest.approx([1e-4 * 1e3 ** (place / 19) for place in range(20)])
+        result = lr_range_test(state, plan, 1e-4, 1e-1, 20)
+        assert result.lrs == pytest.approx([1e-4 * 1e3 ** (index / 19) for index in range(20)])
         assert calls in (20, 21)  # the last one is only looked at
         likewise = replace(RECIPE, optimizer="sgd:momentum=0.5", augment=())
-        assert found.losses == lr_range_test(*begin(data, likewise), 1e-4, 1e-1, 20).losses
+        assert result.losses == lr_range_test(*begin(data, likewise), 1e-4, 1e-1, 20).losses
     assert plan.accumulate == plan.steps_per_epoch
     assert same(state_dict(state), kept)
 
 
-def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
+@pytest.mark.train
+def test_range_test_restores_the_loss_scale(data: Dataset) -> None:
     state, plan = begin(data, replace(RECIPE, precision="fp16"))
     state.scaler = torch.amp.GradScaler(
         "cpu", init_scale=2.0**12, growth_interval=5, enabled=True
@@ -173,31 +178,34 @@ def test_the_scaler_of_half_precision_is_left_as_it_was(data: Dataset) -> None:
     assert same(state_dict(state), kept)
 
 
-def test_the_suggestion_is_the_default_one(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = lr_range_test(*begin(data), 1e-5, 1.0, 20)
-    assert found.suggestion == LR_SUGGESTIONS[DEFAULT_SUGGESTION](found)
-    assert found.suggestions == {name: suggest(found) for name, suggest in LR_SUGGESTIONS.items()}
+@pytest.mark.train
+def test_suggestion_is_the_default_one(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = lr_range_test(*begin(data), 1e-5, 1.0, 20)
+    assert result.suggestion == LR_SUGGESTIONS[DEFAULT_SUGGESTION](result)
+    assert result.suggestions == {name: suggest(result) for name, suggest in LR_SUGGESTIONS.items()}
     monkeypatch.setitem(LR_SUGGESTIONS, DEFAULT_SUGGESTION, lambda test: 0.125)
-    assert found.suggestion == 0.125
+    assert result.suggestion == 0.125
 
 
-def test_smoothing_is_the_weighted_mean_so_far_and_keeps_a_constant() -> None:
+def test_exponential_average_is_a_weighted_mean() -> None:
     losses, beta = [3.0, 1.0, 4.0, 1.0, 5.0], 0.98
     for count, value in enumerate(exponential_average(losses, beta), 1):
-        weights = [beta ** (count - place) for place in range(1, count + 1)]
+        weights = [beta ** (count - index) for index in range(1, count + 1)]
         assert value == pytest.approx(np.average(losses[:count], weights=weights))
     assert exponential_average([0.7] * 200, 0.98) == pytest.approx([0.7] * 200)
 
 
-def test_it_ends_where_the_loss_diverges_and_cuts_that_off(data: Dataset) -> None:
-    found = lr_range_test(*begin(data), 1e-4, 1e6, 60, beta=0.0)
-    assert found.ended == "diverged"
-    assert len(found.lrs) < 60
-    least = list(np.minimum.accumulate(found.smoothed))
-    assert all(loss <= 4 * low for loss, low in zip(found.smoothed, least, strict=True))
+@pytest.mark.train
+def test_range_test_ends_at_divergence(data: Dataset) -> None:
+    result = lr_range_test(*begin(data), 1e-4, 1e6, 60, beta=0.0)
+    assert result.ended == "diverged"
+    assert len(result.lrs) < 60
+    least = list(np.minimum.accumulate(result.smoothed))
+    assert all(loss <= 4 * low for loss, low in zip(result.smoothed, least, strict=True))
 
 
-def test_a_loss_that_is_not_finite_ends_it_and_is_no_suggestion(data: Dataset) -> None:
+@pytest.mark.train
+def test_range_test_ends_at_a_nonfinite_loss(data: Dataset) -> None:
     calls = 0
 
     def breaks(batch: Batch, generator: torch.Generator) -> Batch:
@@ -205,15 +213,16 @@ def test_a_loss_that_is_not_finite_ends_it_and_is_no_suggestion(data: Dataset) -
         calls += 1
         return batch if calls <= 15 else replace(batch, labels=batch.labels * math.nan)
 
-    found = lr_range_test(*begin(data, replace(RECIPE, augment=(breaks,))), 1e-5, 1.0, 40)
-    assert found.ended == "not finite"
-    assert len(found.lrs) == 15
-    assert np.isfinite(found.losses).all()
-    assert all(found.lrs[0] / 10 <= rate <= found.lrs[-1] for rate in found.suggestions.values())
+    result = lr_range_test(*begin(data, replace(RECIPE, augment=(breaks,))), 1e-5, 1.0, 40)
+    assert result.ended == "not finite"
+    assert len(result.lrs) == 15
+    assert np.isfinite(result.losses).all()
+    assert all(result.lrs[0] / 10 <= rate <= result.lrs[-1] for rate in result.suggestions.values())
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
+@pytest.mark.train
+def test_range_test_restores_everything(data: Dataset, fails: bool) -> None:
     """Weights, BatchNorm, optimizers, averages, counters and every generator, in the middle of a training."""
     calls = 0
 
@@ -244,10 +253,9 @@ def test_nothing_is_left_of_it(data: Dataset, fails: bool) -> None:
     assert [parameter.requires_grad for parameter in state.model.parameters()] == trained
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 4, 5, 8])
-def test_the_whole_range_is_covered_however_many_batches_an_update_has(
-    data: Dataset, accumulate: int
-) -> None:
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+@pytest.mark.train
+def test_range_test_covers_the_range_with_accumulation(data: Dataset, accumulate: int) -> None:
     recipe = replace(
         RECIPE,
         batch_size=35,
@@ -259,11 +267,11 @@ def test_the_whole_range_is_covered_however_many_batches_an_update_has(
     assert (
         len(data.train) % 35 > 0
     )  # the last update of an epoch is a smaller one for most of these
-    found = lr_range_test(*begin(data, recipe), 1e-6, 1e-3, 20)
-    assert len(found.lrs) == 20
-    assert found.lrs[0] == pytest.approx(1e-6)
-    assert found.lrs[-1] == pytest.approx(1e-3)
-    assert all(before < after for before, after in pairwise(found.lrs))
+    result = lr_range_test(*begin(data, recipe), 1e-6, 1e-3, 20)
+    assert len(result.lrs) == 20
+    assert result.lrs[0] == pytest.approx(1e-6)
+    assert result.lrs[-1] == pytest.approx(1e-3)
+    assert all(before < after for before, after in pairwise(result.lrs))
 
 
 def a_test(rates: np.ndarray, losses: np.ndarray) -> LRRangeTest:
@@ -276,11 +284,11 @@ def a_test(rates: np.ndarray, losses: np.ndarray) -> LRRangeTest:
 
 
 @pytest.mark.parametrize("steps", [100, 400])
-def test_the_default_is_where_most_of_the_fall_is_done_noise_or_not(steps: int) -> None:
+def test_fall_80_is_robust_to_noise(steps: int) -> None:
     rates = np.logspace(-6, 1, steps)
-    place = np.log10(rates)
+    decades = np.log10(rates)
     losses = (
-        2.3 - 2 / (1 + np.exp(-3 * (place + 2))) + 50 * np.maximum(place, 0) ** 2
+        2.3 - 2 / (1 + np.exp(-3 * (decades + 2))) + 50 * np.maximum(decades, 0) ** 2
     )  # falls by 80% at log 4 / 3 decades past 0.01
     noisy = losses + 0.05 * np.random.default_rng(0).standard_normal(steps)
     for each in (losses, noisy):
@@ -289,7 +297,7 @@ def test_the_default_is_where_most_of_the_fall_is_done_noise_or_not(steps: int) 
         )
 
 
-def test_there_is_no_default_where_the_loss_hardly_fell() -> None:
+def test_suggestion_needs_a_fall() -> None:
     rates = np.logspace(-6, 1, 50)
     with pytest.raises(
         SeewhyError,
@@ -300,38 +308,41 @@ def test_there_is_no_default_where_the_loss_hardly_fell() -> None:
         _ = a_test(rates, np.linspace(2, 1.99, 50)).suggestion
 
 
-def test_steepest_is_per_decade_and_before_the_minimum() -> None:
+def test_steepest_and_minimum_10() -> None:
     rates = np.logspace(-6, 1, 400)
-    place = np.log10(rates)
+    decades = np.log10(rates)
     losses = (
-        2.3 - 2 / (1 + np.exp(-6 * (place + 2))) + 50 * np.maximum(place, 0) ** 2
+        2.3 - 2 / (1 + np.exp(-6 * (decades + 2))) + 50 * np.maximum(decades, 0) ** 2
     )  # falls most at 0.01, then rises
     assert math.log10(steepest(a_test(rates, losses))) == pytest.approx(-2, abs=0.02)
     assert minimum_10(a_test(rates, losses)) == pytest.approx(rates[losses.argmin()] / 10)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_valley_is_the_longest_way_down(seed: int) -> None:
+def test_valley_is_the_longest_descent(seed: int) -> None:
     losses = torch.rand(11, generator=torch.Generator().manual_seed(seed)).tolist()
-    rates = [10.0**place for place in range(11)]
+    rates = [10.0**index for index in range(11)]
 
-    def falls(places: tuple[int, ...]) -> bool:
-        return all(losses[a] > losses[b] for a, b in pairwise(places))
+    def falls(indices: tuple[int, ...]) -> bool:
+        return all(losses[a] > losses[b] for a, b in pairwise(indices))
 
     ways = [
-        places for size in range(1, 12) for places in combinations(range(11), size) if falls(places)
+        indices
+        for size in range(1, 12)
+        for indices in combinations(range(11), size)
+        if falls(indices)
     ]
     longest = max(map(len, ways))
     possible = {
-        rates[places[0] + round(2 / 3 * (places[-1] - places[0]))]
-        for places in ways
-        if len(places) == longest
+        rates[indices[0] + round(2 / 3 * (indices[-1] - indices[0]))]
+        for indices in ways
+        if len(indices) == longest
     }
     assert valley(a_test(np.array(rates), np.array(losses))) in possible
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         (
             {"start": 1.0, "end": 0.1},
@@ -344,7 +355,9 @@ def test_the_valley_is_the_longest_way_down(seed: int) -> None:
         ({"start": 1e9, "end": 1e30}, "start below 1e+09"),
     ],
 )
-def test_bad_ranges(data: Dataset, given: dict[str, float], said: str) -> None:
+def test_range_test_rejects_bad_arguments(
+    data: Dataset, arguments: dict[str, float], message: str
+) -> None:
     with pytest.raises(SeewhyError) as raised:
-        lr_range_test(*begin(data), **given)  # type: ignore[arg-type]
-    assert said in str(raised.value)
+        lr_range_test(*begin(data), **arguments)  # type: ignore[arg-type]
+    assert message in str(raised.value)

@@ -22,27 +22,25 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (16, 16), (32, 144)])
 @pytest.mark.parametrize("iterations", [1, 3, 5])
-def test_iterating_the_gram_matrix_is_iterating_the_matrix(
-    shape: tuple[int, int], iterations: int
-) -> None:
+def test_orthogonalize_equals_newton_schulz(shape: tuple[int, int], iterations: int) -> None:
     matrices = random(3, *shape)
-    for matrix, found in zip(matrices, orthogonalize(matrices, iterations), strict=True):
+    for matrix, result in zip(matrices, orthogonalize(matrices, iterations), strict=True):
         torch.testing.assert_close(
-            found.double(), newton_schulz(matrix, iterations), rtol=1e-4, atol=1e-4
+            result.double(), newton_schulz(matrix, iterations), rtol=1e-4, atol=1e-4
         )
 
 
-def test_singular_values_come_near_one_and_directions_stay() -> None:
+def test_orthogonalize_keeps_singular_vectors() -> None:
     left, _ = torch.linalg.qr(random(8, 8))
     right, _ = torch.linalg.qr(random(20, 8, seed=1))
     values = torch.tensor([1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05])
-    found = left.T @ orthogonalize((left @ values.diag() @ right.T)[None])[0] @ right
-    assert (found - found.diag().diag()).abs().max() < 1e-4
-    assert 0.65 < found.diag().min() < found.diag().max() < 1.25
+    result = left.T @ orthogonalize((left @ values.diag() @ right.T)[None])[0] @ right
+    assert (result - result.diag().diag()).abs().max() < 1e-4
+    assert 0.65 < result.diag().min() < result.diag().max() < 1.25
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_a_step_by_hand(nesterov: bool) -> None:
+def test_muon_step_by_hand(nesterov: bool) -> None:
     """Convolutions are matrices; a tall one moves by more; decay is decoupled."""
     wide, tall = nn.Parameter(random(4, 2, 3, 3)), nn.Parameter(random(12, 3))
     expected = [wide.detach().double().reshape(4, 18), tall.detach().double()]
@@ -51,23 +49,23 @@ def test_a_step_by_hand(nesterov: bool) -> None:
         [wide, tall], lr=0.1, momentum=0.9, nesterov=nesterov, ns_steps=4, weight_decay=0.5
     )
     for step in range(3):
-        for place, parameter in enumerate((wide, tall)):
-            parameter.grad = random(*parameter.shape, seed=10 * step + place)
-            gradient = parameter.grad.double().reshape(expected[place].shape)
-            buffers[place] = 0.9 * buffers[place] + gradient
-            direction = gradient + 0.9 * buffers[place] if nesterov else buffers[place]
+        for index, parameter in enumerate((wide, tall)):
+            parameter.grad = random(*parameter.shape, seed=10 * step + index)
+            gradient = parameter.grad.double().reshape(expected[index].shape)
+            buffers[index] = 0.9 * buffers[index] + gradient
+            direction = gradient + 0.9 * buffers[index] if nesterov else buffers[index]
             flat = (
-                newton_schulz(direction, 4) if place == 0 else newton_schulz(direction.T, 4).T * 2.0
+                newton_schulz(direction, 4) if index == 0 else newton_schulz(direction.T, 4).T * 2.0
             )  # sqrt(12 / 3)
-            expected[place] = expected[place] * (1 - 0.1 * 0.5) - 0.1 * flat
+            expected[index] = expected[index] * (1 - 0.1 * 0.5) - 0.1 * flat
         optimizer.step()
-    for parameter, wanted in zip((wide, tall), expected, strict=True):
+    for parameter, matrix in zip((wide, tall), expected, strict=True):
         torch.testing.assert_close(
-            parameter.detach().double().reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4
+            parameter.detach().double().reshape(matrix.shape), matrix, rtol=1e-4, atol=1e-4
         )
 
 
-def test_equal_shapes_do_not_mix() -> None:
+def test_muon_does_not_mix_weights() -> None:
     alone, beside, other = (nn.Parameter(random(4, 6)) for _ in range(3))
     alone.grad, beside.grad, other.grad = (
         random(4, 6, seed=1),
@@ -80,7 +78,7 @@ def test_equal_shapes_do_not_mix() -> None:
     assert not torch.allclose(alone, other)
 
 
-def test_normalize_rows_fixes_the_norm() -> None:
+def test_muon_normalize_rows() -> None:
     weight = nn.Parameter(7 * random(4, 6))
     start = weight.detach().clone()
     weight.grad = random(4, 6, seed=1)
@@ -91,7 +89,7 @@ def test_normalize_rows_fixes_the_norm() -> None:
     torch.testing.assert_close(weight, plain)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_muon_skips_weights_without_gradient() -> None:
     weight = nn.Parameter(random(4, 6))
     before = weight.detach().clone()
     Muon([weight], lr=0.1, weight_decay=0.5).step()
@@ -101,7 +99,7 @@ def test_what_has_no_gradient_stays() -> None:
 @pytest.mark.parametrize(
     ("fallback", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)]
 )
-def test_hidden_weights_go_to_muon_and_the_rest_elsewhere(fallback: str, kind: type) -> None:
+def test_muon_trains_hidden_weights_only(fallback: str, kind: type) -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2)
     )
@@ -117,7 +115,7 @@ def test_hidden_weights_go_to_muon_and_the_rest_elsewhere(fallback: str, kind: t
     assert (biases["lr"], biases["weight_decay"]) == (3.5, 0.0)
 
 
-def test_without_hidden_weights_there_is_nothing_for_muon() -> None:
+def test_muon_without_hidden_weights() -> None:
     (only,) = bind_optimizer("muon")(nn.Linear(3, 2), 0.1, 5e-4)
     assert isinstance(only, torch.optim.SGD)
     (only,) = bind_optimizer("muon")(nn.BatchNorm2d(3), 0.1, 5e-4)
@@ -125,7 +123,7 @@ def test_without_hidden_weights_there_is_nothing_for_muon() -> None:
     assert len(only.param_groups) == 1
 
 
-def test_a_weight_of_zeros_stays_finite() -> None:
+def test_muon_of_a_zero_weight_is_finite() -> None:
     weight = nn.Parameter(torch.zeros(4, 6))
     weight.grad = random(4, 6)
     Muon([weight], lr=0.1, normalize_rows=True).step()
@@ -135,6 +133,6 @@ def test_a_weight_of_zeros_stays_finite() -> None:
 @pytest.mark.parametrize(
     "text", ["muon:momentum=1", "muon:ns_steps=0", "muon:fallback=lion", "muon:head_lr=0"]
 )
-def test_settings_out_of_range(text: str) -> None:
+def test_muon_rejects_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):
         bind_optimizer(text)(nn.Linear(2, 2), 0.1, 5e-4)

@@ -20,13 +20,15 @@ def network() -> nn.Module:
     return net
 
 
-def test_groups_leave_out_frozen_parameters_and_do_not_decay_biases_and_norms() -> None:
+def test_parameter_groups() -> None:
     net = network()
     (optimizer,) = bind_optimizer("sgd:bias_lr=8")(net, 0.5, 0.01)
     weights, biases = optimizer.param_groups
     assert [
-        parameter is wanted
-        for parameter, wanted in zip(weights["params"], [net[0].weight, net[2].weight], strict=True)
+        parameter is expected
+        for parameter, expected in zip(
+            weights["params"], [net[0].weight, net[2].weight], strict=True
+        )
     ]
     assert {id(parameter) for parameter in biases["params"]} == {
         id(net[0].bias),
@@ -37,24 +39,24 @@ def test_groups_leave_out_frozen_parameters_and_do_not_decay_biases_and_norms() 
     assert (biases["lr"], biases["weight_decay"]) == (4.0, 0.0)
 
 
-def test_decay_all_decays_all() -> None:
+def test_parameter_groups_with_decay_all() -> None:
     (optimizer,) = bind_optimizer("adamw:decay_all=true")(network(), 0.1, 0.01)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01]
 
 
-def test_an_optimizer_of_ones_own_needs_to_know_nothing_of_schedules() -> None:
+def test_set_lr_of_a_custom_optimizer() -> None:
     optimizers = [torch.optim.Rprop(network().parameters(), lr=0.3)]
     for factor in (0.1, 0.5):
         set_lr_and_momentum(optimizers, factor)
         assert optimizers[0].param_groups[0]["lr"] == pytest.approx(0.3 * factor)
 
 
-def test_a_model_with_nothing_to_train() -> None:
+def test_optimizer_needs_trainable_parameters() -> None:
     with pytest.raises(SeewhyError, match=r"no parameter that requires a gradient"):
         bind_optimizer("sgd")(network().requires_grad_(False), 0.1, 5e-4)
 
 
-def test_the_schedule_scales_every_group_from_its_own_peak() -> None:
+def test_set_lr_scales_every_group_from_its_peak() -> None:
     optimizers = bind_optimizer("sgd:bias_lr=2")(network(), 0.5, 5e-4)
     for factor in (0.1, 0.5):
         set_lr_and_momentum(optimizers, factor)
@@ -146,7 +148,7 @@ def adadelta_by_hand() -> Iterator[float]:
         ("adadelta:rho=0.7,eps=1e-3", adadelta_by_hand()),
     ],
 )
-def test_each_follows_its_paper(text: str, by_hand: Iterator[float]) -> None:
+def test_optimizer_follows_its_paper(text: str, by_hand: Iterator[float]) -> None:
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(1.0)
@@ -173,7 +175,7 @@ def test_each_follows_its_paper(text: str, by_hand: Iterator[float]) -> None:
         ("nadam", 8, 8),  # the product of its momenta, too
     ],
 )
-def test_bytes_that_are_remembered(text: str, of_each: int, of_each_tensor: int) -> None:
+def test_optimizer_state_bytes(text: str, of_each: int, of_each_tensor: int) -> None:
     """Numbers of four bytes for each trained parameter, and a count of steps where the optimizer keeps one."""
     net = network()
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -187,7 +189,7 @@ def test_bytes_that_are_remembered(text: str, of_each: int, of_each_tensor: int)
     assert optimizer_state_bytes(optimizers) == of_each * numbers + of_each_tensor * len(trained)
 
 
-def test_bytes_of_several_optimizers_and_formats_add_up() -> None:
+def test_optimizer_state_bytes_of_several_optimizers() -> None:
     small, large = nn.Linear(3, 2, bias=False).bfloat16(), nn.Linear(5, 2, bias=False).double()
     optimizers = [
         torch.optim.SGD(part.parameters(), lr=LR, momentum=0.9) for part in (small, large)
@@ -211,13 +213,13 @@ def test_bytes_of_several_optimizers_and_formats_add_up() -> None:
         "adadelta:rho=-1",
     ],
 )
-def test_settings_out_of_range(text: str) -> None:
+def test_optimizer_rejects_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError, match=r"optimizer setting"):
         bind_optimizer(text)(network(), 0.1, 5e-4)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_lowers_a_loss(name: str) -> None:
+def test_optimizer_lowers_a_loss(name: str) -> None:
     lr = 1.0 if name == "adadelta" else 0.05
     net, inputs = network(), torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
     targets = (inputs[:, 0] > 0).long()
@@ -235,7 +237,7 @@ def test_each_lowers_a_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_gives_biases_a_rate_of_their_own(name: str) -> None:
+def test_optimizer_bias_lr(name: str) -> None:
     net = network()
     groups = [
         group

@@ -16,20 +16,20 @@ from seewhy.train.schedules import bind_schedule
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-plus")])
-def test_ours_has_the_budget_of_the_published_one(name: str) -> None:
+def test_plus_recipe_has_the_published_budget(name: str) -> None:
     ours, published = RECIPES[name], RECIPES[name.removesuffix("-plus")]
     assert (ours.model, ours.epochs) == (published.model, published.epochs)
     assert ours != replace(published, name=name)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_toml_gives_back_the_same_recipe(name: str, tmp_path: Path) -> None:
+def test_to_toml_round_trip(name: str, tmp_path: Path) -> None:
     path = tmp_path / "any.toml"
     path.write_text(to_toml(RECIPES[name]))
     assert find_recipe(path) == RECIPES[name]
 
 
-def test_every_field_is_documented_and_written() -> None:
+def test_recipe_fields_are_documented() -> None:
     source = Path(__file__).parents[2].joinpath("src/seewhy/train/recipe.py").read_text()
     for field in fields(Recipe):
         assert f"\n{field.name} = " in "\n" + to_toml(Recipe())
@@ -39,7 +39,7 @@ def test_every_field_is_documented_and_written() -> None:
         )
 
 
-def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path) -> None:
+def test_find_recipe_with_base(tmp_path: Path) -> None:
     path = tmp_path / "long.toml"
     path.write_text('base = "davidnet-24"\nepochs = 48\n')
     assert find_recipe(path) == replace(RECIPES["davidnet-24"], name="long", epochs=48)
@@ -85,7 +85,7 @@ def test_a_file_takes_its_name_and_may_start_from_another_recipe(tmp_path: Path)
         ({"class_weights": "yes"}, "recipe field class_weights must be of type bool, found 'yes'"),
     ],
 )
-def test_mistakes_say_what_is_possible(values: dict[str, Any], message: str) -> None:
+def test_recipe_errors(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SeewhyError) as caught:
         check_recipe(from_dict(values))
     assert str(caught.value).startswith(message)
@@ -96,7 +96,7 @@ def test_mistakes_say_what_is_possible(values: dict[str, Any], message: str) -> 
     ("content", "message"),
     [("epochs = = 3", "is not a recipe in TOML"), ("epocs = 3", "unknown recipe field 'epocs'")],
 )
-def test_a_bad_file_is_named(content: str, message: str, tmp_path: Path) -> None:
+def test_find_recipe_names_a_bad_file(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(content)
     with pytest.raises(SeewhyError, match=message) as caught:
@@ -104,7 +104,7 @@ def test_a_bad_file_is_named(content: str, message: str, tmp_path: Path) -> None
     assert str(path) in str(caught.value)
 
 
-def test_an_unknown_recipe_and_a_missing_file() -> None:
+def test_find_recipe_unknown() -> None:
     with pytest.raises(
         SeewhyError,
         match=r"unknown recipe 'davidnet-42' .did you mean 'davidnet-24'.*or a FILE.toml",
@@ -114,7 +114,7 @@ def test_an_unknown_recipe_and_a_missing_file() -> None:
         find_recipe("nowhere.toml")
 
 
-def test_a_base_is_found_beside_the_file_and_may_not_be_itself(tmp_path: Path) -> None:
+def test_find_recipe_base_is_relative(tmp_path: Path) -> None:
     (tmp_path / "common.toml").write_text('base = "demo"\nlr = 0.25\n')
     (tmp_path / "mine.toml").write_text('base = "common.toml"\nseed = 4\n')
     assert find_recipe(tmp_path / "mine.toml") == replace(
@@ -125,7 +125,7 @@ def test_a_base_is_found_beside_the_file_and_may_not_be_itself(tmp_path: Path) -
         find_recipe(tmp_path / "mine.toml")
 
 
-def test_a_place_that_is_no_file(tmp_path: Path) -> None:
+def test_find_recipe_needs_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     (tmp_path / "directory.toml").mkdir()
     for path in (tmp_path / "directory.toml", tmp_path / "x" / "y.toml"):
@@ -133,7 +133,7 @@ def test_a_place_that_is_no_file(tmp_path: Path) -> None:
             find_recipe(path)
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_recipe_accepts_numpy_numbers() -> None:
     recipe = Recipe(lr=np.logspace(-3, 0)[0], epochs=np.float32(2), seed=np.int64(3))  # type: ignore[arg-type]
     assert (recipe.lr, recipe.epochs, recipe.seed) == (pytest.approx(1e-3), 2.0, 3)
     assert read_recipe_text(to_toml(recipe)) == recipe
@@ -143,7 +143,7 @@ def read_recipe_text(text: str) -> Recipe:
     return from_dict(tomllib.loads(text))
 
 
-def test_a_written_recipe_is_restored_where_its_names_mean_nothing(tmp_path: Path) -> None:
+def test_find_recipe_does_not_look_up_names(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(
         to_toml(RECIPES["demo"]).replace("speednet", "mine:depth=3").replace("crop:1", "<invert>")
@@ -154,7 +154,7 @@ def test_a_written_recipe_is_restored_where_its_names_mean_nothing(tmp_path: Pat
     assert recipe.lr == RECIPES["demo"].lr
 
 
-def test_callables_are_augmentations_too() -> None:
+def test_recipe_accepts_functions_as_augmentations() -> None:
     def invert(images: Any) -> Any:
         return 255 - images
 
@@ -163,7 +163,7 @@ def test_callables_are_augmentations_too() -> None:
     assert "invert>" in to_toml(recipe)
 
 
-def test_the_published_adam_cycles_its_momentum_as_torch_does() -> None:
+def test_published_adam_cycles_momentum_as_torch() -> None:
     """OneCycleLR's own default takes Adam's beta1 from 0.95 to 0.85 and back."""
     recipe = RECIPES["resnet18-adam-onecycle"]
     model = torch.nn.Linear(2, 2)
@@ -172,11 +172,13 @@ def test_the_published_adam_cycles_its_momentum_as_torch_does() -> None:
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         theirs, 5.09e-3, total_steps=1001, pct_start=0.25, anneal_strategy="linear"
     )
+    lr_schedule = bind_schedule(recipe.schedule)
+    momentum_schedule = bind_schedule(recipe.momentum_schedule)
     for step in range(1001):
         set_lr_and_momentum(
             [ours],
-            bind_schedule(recipe.schedule)(step / 1000, ()),
-            bind_schedule(recipe.momentum_schedule)(step / 1000, ()),
+            lr_schedule(step / 1000, ()),
+            momentum_schedule(step / 1000, ()),
         )
         assert momentum_of(ours.param_groups[0]) == pytest.approx(
             momentum_of(theirs.param_groups[0]), abs=1e-3

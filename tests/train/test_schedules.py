@@ -10,7 +10,7 @@ from seewhy.train.schedules import SCHEDULES, bind_schedule
 
 
 @pytest.mark.parametrize(("anneal", "torch_name"), [("linear", "linear"), ("cosine", "cos")])
-def test_one_cycle_is_the_one_of_torch(anneal: str, torch_name: str) -> None:
+def test_one_cycle_equals_torch(anneal: str, torch_name: str) -> None:
     steps = 101
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     settings = {"pct_start": 0.31, "div_factor": 20.0, "final_div_factor": 50.0}
@@ -20,22 +20,22 @@ def test_one_cycle_is_the_one_of_torch(anneal: str, torch_name: str) -> None:
     ours = bind_schedule(
         f"one-cycle:pct_start=0.31,div_factor=20,final_div_factor=50,anneal={anneal}"
     )
-    expected, found = [], []
+    expected, result = [], []
     for step in range(steps):
         expected.append(optimizer.param_groups[0]["lr"])
-        found.append(ours(step / (steps - 1), ()))
+        result.append(ours(step / (steps - 1), ()))
         optimizer.step()
         if step < steps - 1:
             theirs.step()
     # torch puts the peak at the step pct_start * steps - 1, ours exactly at pct_start: less than one step apart
     slope = max(abs(a - b) for a, b in pairwise(expected))
-    assert max(abs(a - b) for a, b in zip(expected, found, strict=True)) < slope
-    assert found[0] == pytest.approx(1 / 20)
-    assert found[-1] == pytest.approx(1 / 1000)
+    assert max(abs(a - b) for a, b in zip(expected, result, strict=True)) < slope
+    assert result[0] == pytest.approx(1 / 20)
+    assert result[-1] == pytest.approx(1 / 1000)
 
 
 @pytest.mark.parametrize(("anneal", "torch_name"), [("linear", "linear"), ("cosine", "cos")])
-def test_three_phases_and_the_momentum_are_those_of_torch(anneal: str, torch_name: str) -> None:
+def test_one_cycle_three_phases_equal_torch(anneal: str, torch_name: str) -> None:
     steps = 1001
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     settings = {"pct_start": 0.3, "div_factor": 20.0, "final_div_factor": 50.0, "three_phase": True}
@@ -54,7 +54,7 @@ def test_three_phases_and_the_momentum_are_those_of_torch(anneal: str, torch_nam
             theirs.step()
 
 
-def test_a_dip_is_the_momentum_of_torchs_one_cycle() -> None:
+def test_dip_equals_momentum_of_torch() -> None:
     steps = 1001
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     theirs = OneCycleLR(
@@ -70,7 +70,7 @@ def test_a_dip_is_the_momentum_of_torchs_one_cycle() -> None:
             theirs.step()
 
 
-def test_multi_step_is_the_one_of_torch() -> None:
+def test_multi_step_equals_torch() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = MultiStepLR(optimizer, [30, 60, 90], gamma=0.2)
     ours = bind_schedule("multi-step:[0.3,0.6,0.9],factor=0.2")
@@ -81,19 +81,19 @@ def test_multi_step_is_the_one_of_torch() -> None:
 
 
 @pytest.mark.parametrize(("patience", "threshold"), [(0, 0.0), (2, 0.1), (4, 0.1)])
-def test_plateau_is_the_one_of_torch(patience: int, threshold: float) -> None:
+def test_plateau_equals_torch(patience: int, threshold: float) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, threshold=threshold, eps=0)
     ours = bind_schedule(f"plateau:factor=0.5,patience={patience},threshold={threshold}")
     losses = (
         3 * torch.rand(60, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 0.2, 60)
     ).tolist()
-    found = []
+    result = []
     for epoch, loss in enumerate(losses):
         theirs.step(loss)
-        found.append(ours(epoch / 60, losses[: epoch + 1]))
-        assert found[-1] == pytest.approx(optimizer.param_groups[0]["lr"])
-    assert len(set(found)) > 3
+        result.append(ours(epoch / 60, losses[: epoch + 1]))
+        assert result[-1] == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert len(set(result)) > 3
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_plateau_is_the_one_of_torch(patience: int, threshold: float) -> None:
         ),
     ],
 )
-def test_points(text: str, points: dict[float, float]) -> None:
+def test_schedule_points(text: str, points: dict[float, float]) -> None:
     schedule = bind_schedule(text)
     for progress, factor in points.items():
         assert schedule(progress, ()) == pytest.approx(factor, abs=1e-12), progress
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_never_above_the_peak_nor_below_zero(name: str) -> None:
+def test_schedule_stays_between_zero_and_peak(name: str) -> None:
     schedule = bind_schedule(name)
     factors = [schedule(step / 1000, ()) for step in range(1001)]
     assert all(0 <= factor <= 1 and math.isfinite(factor) for factor in factors)
@@ -148,14 +148,14 @@ def test_never_above_the_peak_nor_below_zero(name: str) -> None:
         "linear:end=-5",
     ],
 )
-def test_settings_out_of_range(text: str) -> None:
+def test_schedule_rejects_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):
         bind_schedule(text)
 
 
 def test_exponential_grows_by_one_factor() -> None:
     schedule = bind_schedule("exponential:start=1e-4,end=10")
-    values = [schedule(place / 50, ()) for place in range(51)]
+    values = [schedule(index / 50, ()) for index in range(51)]
     assert values[0] == pytest.approx(1e-4)
     assert values[-1] == pytest.approx(10)
     assert [after / before for before, after in pairwise(values)] == pytest.approx(

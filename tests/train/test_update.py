@@ -89,7 +89,7 @@ def entropy(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(net(images), labels)
 
 
-def test_accumulated_batches_are_one_large_batch(data: Dataset) -> None:
+def test_accumulate_equals_one_large_batch(data: Dataset) -> None:
     """Six batches, four to an update: the last update of an epoch has only two."""
     state, events = trained(replace(PLAIN, accumulate=4), data)
     assert_equal(state.model, by_hand(data, entropy, [0, 160, 240]))
@@ -97,7 +97,7 @@ def test_accumulated_batches_are_one_large_batch(data: Dataset) -> None:
     assert len([event for event in events if isinstance(event, StepStats)]) == 6
 
 
-def test_gradient_descent_takes_one_step_an_epoch_along_the_gradient_of_all_images(
+def test_gd_updates_once_per_epoch(
     data: Dataset,
 ) -> None:
     state, _ = trained(replace(PLAIN, optimizer="gd"), data)
@@ -105,12 +105,12 @@ def test_gradient_descent_takes_one_step_an_epoch_along_the_gradient_of_all_imag
     assert state.updates == 1
 
 
-def test_the_norm_of_the_gradient_is_limited(data: Dataset) -> None:
+def test_clip_limits_the_gradient_norm(data: Dataset) -> None:
     state, _ = trained(replace(PLAIN, clip=0.05), data)
     assert_equal(state.model, by_hand(data, entropy, [*range(0, 241, 40)], clip=0.05))
 
 
-def test_l1_is_of_weights_alone(data: Dataset) -> None:
+def test_l1_penalizes_weights_only(data: Dataset) -> None:
     def loss(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return entropy(net, images, labels) + 0.01 * net[1].weight.abs().sum()
 
@@ -121,7 +121,7 @@ def test_l1_is_of_weights_alone(data: Dataset) -> None:
     )  # without the penalty
 
 
-def test_classes_weigh_inversely_to_their_count(data: Dataset) -> None:
+def test_class_weights(data: Dataset) -> None:
     labels = torch.tensor([0] * 160 + [1] * 60 + [2] * 20)
     uneven = replace(data, train=Split(data.train.images, labels, data.train.names))
     weights = class_weights(uneven.train, 3)
@@ -133,7 +133,8 @@ def test_classes_weigh_inversely_to_their_count(data: Dataset) -> None:
     assert_equal(state.model, by_hand(uneven, loss, [*range(0, 241, 40)]))
 
 
-def test_what_is_evaluated_and_kept_is_the_average(
+@pytest.mark.train
+def test_ema_is_evaluated_and_kept(
     recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODELS, "linear", lambda num_classes, sample: linear())
@@ -148,7 +149,7 @@ def test_what_is_evaluated_and_kept_is_the_average(
     assert run.history[-1].eval_loss != plain.history[-1].eval_loss
 
 
-def test_lookahead_changes_the_training_and_its_slow_weights_are_kept(data: Dataset) -> None:
+def test_lookahead(data: Dataset) -> None:
     state, _ = trained(replace(PLAIN, lookahead=2), data)
     net, slow = linear(), [p.detach().clone() for p in linear().parameters()]
     for step in range(6):
@@ -187,7 +188,7 @@ class Exploding(nn.Module):
 
 @pytest.mark.parametrize("only_gradient", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd:momentum=0.9", "adam", "muon"])
-def test_what_is_not_finite_reaches_no_weight(
+def test_nonfinite_gradient_reaches_no_weight(
     only_gradient: bool, optimizer: str, data: Dataset
 ) -> None:
     model = Exploding(4, only_gradient)
@@ -211,7 +212,7 @@ def test_what_is_not_finite_reaches_no_weight(
 
 @pytest.mark.parametrize("sound", [True, False])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_without_waiting_weights_move_only_where_all_was_sound(name: str, sound: bool) -> None:
+def test_step_if_finite_without_waiting(name: str, sound: bool) -> None:
     """What runs on a GPU, where the device holds the flag: the host must not read it."""
 
     class Flag(Tensor):
@@ -240,13 +241,14 @@ def test_without_waiting_weights_move_only_where_all_was_sound(name: str, sound:
     weights = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)
     ).state_dict()
-    (waited, _), (found, remembered) = after_a_step(True), after_a_step(False)
-    assert all(torch.equal(one, other) for one, other in zip(waited, found, strict=True))
-    assert sound != torch.equal(found[0], weights["0.weight"])
+    (waited, _), (result, remembered) = after_a_step(True), after_a_step(False)
+    assert all(torch.equal(one, other) for one, other in zip(waited, result, strict=True))
+    assert sound != torch.equal(result[0], weights["0.weight"])
     assert all(value.isfinite().all() for value in remembered)
 
 
-def test_fp16_scales_the_loss_and_learns(recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.train
+def test_fp16_learns(recipe: Recipe, data: Dataset) -> None:
     run = fit(replace(recipe, precision="fp16"), data, quiet=True)
     assert run.predictions is not None
     assert run.predictions.accuracy > 0.95
@@ -256,7 +258,7 @@ def test_fp16_scales_the_loss_and_learns(recipe: Recipe, data: Dataset) -> None:
 @pytest.mark.parametrize(
     "optimizer", ["sgd", "sgd:momentum=0.9", "adam", "muon:fallback_momentum=0.5", "rmsprop"]
 )
-def test_fp16_skips_an_update_that_overflows_and_goes_on(optimizer: str, data: Dataset) -> None:
+def test_fp16_skips_an_overflow(optimizer: str, data: Dataset) -> None:
     changes = {"optimizer": optimizer, "lr": 0.01, "clip": 1.0}
     state, plan = begin(replace(PLAIN, precision="fp16", epochs=3, **changes), data)  # type: ignore[arg-type]
     state.scaler._init_scale = 2.0**40  # far too much for float16 gradients
@@ -272,7 +274,7 @@ def test_fp16_skips_an_update_that_overflows_and_goes_on(optimizer: str, data: D
     assert rest[-1].train_loss < rest[0].train_loss
 
 
-def test_fp16_gives_up_where_no_scale_helps(data: Dataset) -> None:
+def test_fp16_fails_if_no_scale_helps(data: Dataset) -> None:
     model = Exploding(0, only_gradient=True)
     before = [p.detach().clone() for p in model.parameters()]
     state, plan = begin(replace(PLAIN, precision="fp16", batch_size=5), data, model)
@@ -282,30 +284,25 @@ def test_fp16_gives_up_where_no_scale_helps(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"freeze": ("0:0", "1:0.5")}, "freeze: the model has no trainable parameter '0'"),
         (
             {"freeze": ("1:0.5",)},
             r"freeze 1:0\.5 leaves nothing to train before the 1 epochs are over",
         ),
-        ({"lookahead": 7}, "lookahead 7 is more than the 6 updates"),
         (
             {"resolution": "linear:warmup=0.5,start=0.5,end=1", "epochs": 4},
             "makes images of 4x4, which resnet18 does not accept",
         ),
     ],
 )
-def test_what_cannot_work_is_said_before_the_first_step(
-    changes: dict[str, Any], said: str, data: Dataset
-) -> None:
-    with pytest.raises(SeewhyError, match=said):
+def test_new_state_checks_the_plan(changes: dict[str, Any], message: str, data: Dataset) -> None:
+    with pytest.raises(SeewhyError, match=message):
         begin(replace(PLAIN, **changes), data)
 
 
-def test_a_test_time_augmentation_that_cannot_work_is_said_before_training(
-    recipe: Recipe, data: Dataset
-) -> None:
+def test_fit_checks_tta_first(recipe: Recipe, data: Dataset) -> None:
     with pytest.raises(
         SeewhyError, match=r"pixels must be at least 1 and below the image's side, found 40"
     ):
@@ -313,14 +310,14 @@ def test_a_test_time_augmentation_that_cannot_work_is_said_before_training(
 
 
 @pytest.mark.parametrize("optimizer", ["sgd:momentum=0.9", "rmsprop:momentum=0.9", "adam", "muon"])
-def test_momentum_may_start_at_zero(optimizer: str, data: Dataset) -> None:
+def test_momentum_schedule_from_zero(optimizer: str, data: Dataset) -> None:
     _, events = trained(
         replace(PLAIN, optimizer=optimizer, lr=1e-3, momentum_schedule="linear:warmup=0.5"), data
     )
     assert events[-1].train_loss < 2
 
 
-def test_resolution_grows_over_the_epochs(data: Dataset) -> None:
+def test_resolution_grows(data: Dataset) -> None:
     seen: list[tuple[int, ...]] = []
 
     class Looking(nn.Module):
@@ -345,7 +342,7 @@ def test_resolution_grows_over_the_epochs(data: Dataset) -> None:
     )  # the smallest size is tried beforehand  # and the evaluation at the end, at full size
 
 
-def test_resizing_averages_pixels() -> None:
+def test_resize_images() -> None:
     images = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
     assert resize_images(images, 1.0) is images
     assert resize_images(images, 0.5).shape == (2, 3, 16, 12)
@@ -356,7 +353,8 @@ def test_resizing_averages_pixels() -> None:
     torch.testing.assert_close(resize_images(flat, 0.5), flat[..., :16, :16])
 
 
-def test_patience_ends_a_training_that_no_longer_gets_better(recipe: Recipe, data: Dataset) -> None:
+@pytest.mark.train
+def test_patience_stops_early(recipe: Recipe, data: Dataset) -> None:
     with_validation = replace(data, validation=data.test)
     run = fit(replace(recipe, epochs=40, patience=3), with_validation, quiet=True)
     accuracies = [row.eval_accuracy for row in run.history]
@@ -366,12 +364,7 @@ def test_patience_ends_a_training_that_no_longer_gets_better(recipe: Recipe, dat
     assert run.result.selected_epoch == best + 1
 
 
-def test_patience_needs_something_to_watch(recipe: Recipe, data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match=r"patience 2 needs a validation split"):
-        fit(replace(recipe, patience=2), data, quiet=True)
-
-
-def test_a_plateau_is_of_the_training_loss_where_there_is_no_validation_split(
+def test_plateau_watches_the_training_loss(
     data: Dataset,
 ) -> None:
     recipe = replace(
@@ -384,7 +377,7 @@ def test_a_plateau_is_of_the_training_loss_where_there_is_no_validation_split(
     )  # losses stand still, after the first
 
 
-def test_momentum_has_a_schedule_of_its_own(data: Dataset) -> None:
+def test_momentum_schedule(data: Dataset) -> None:
     for optimizer in (
         "sgd:momentum=0.8",
         "adam:beta1=0.8",
@@ -405,12 +398,11 @@ def test_momentum_has_a_schedule_of_its_own(data: Dataset) -> None:
         assert row.momentum == pytest.approx(0.8)
 
 
+@pytest.mark.train
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its own parts
-def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(
-    recipe: Recipe, data: Dataset
-) -> None:
+def test_compile_once_per_image_size(recipe: Recipe, data: Dataset) -> None:
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
@@ -423,11 +415,12 @@ def test_a_compiled_network_is_compiled_once_for_each_size_and_learns(
     assert run.predictions.accuracy > 0.9
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(
     "changes", [{"accumulate": 4}, {"optimizer": "gd"}], ids=["accumulated", "gd"]
 )
-def test_a_loss_that_is_not_finite_counts_wherever_in_an_update_it_is(
+def test_nonfinite_loss_within_an_update(
     precision: str,
     changes: dict[str, Any],
     data: Dataset,
@@ -452,7 +445,7 @@ def test_a_loss_that_is_not_finite_counts_wherever_in_an_update_it_is(
     assert all(gradient.isfinite().all() for gradient in kept["gradients"].values())
 
 
-def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path: Path) -> None:
+def test_no_checkpoint_after_a_failure(data: Dataset, tmp_path: Path) -> None:
     """On a GPU the host learns of it some steps later, and may want a checkpoint before."""
     state, plan = begin(PLAIN, data)
     environment = current_environment(torch.device("cpu"), "fp32")
@@ -473,7 +466,7 @@ def test_nothing_is_kept_of_what_is_known_to_have_failed(data: Dataset, tmp_path
         ({"epochs": 0.5}, [1.0, 0.5, 0.0]),
     ],
 )
-def test_an_update_has_the_rate_of_its_first_batch(
+def test_update_has_the_lr_of_its_first_batch(
     settings: dict[str, Any], factors: list[float], data: Dataset
 ) -> None:
     state, plan = begin(replace(PLAIN, schedule="linear", **settings), data)
@@ -485,7 +478,7 @@ def test_an_update_has_the_rate_of_its_first_batch(
     assert rates == pytest.approx([0.1 * factor for factor in factors], abs=1e-12)
 
 
-def test_lookahead_counts_the_updates_that_ends_of_epochs_make(data: Dataset) -> None:
+def test_lookahead_counts_updates_at_epoch_ends(data: Dataset) -> None:
     """Six batches an epoch and eight an update are one update an epoch."""
     recipe = replace(PLAIN, epochs=3, accumulate=8, lookahead=3)
     state, _ = trained(recipe, data)
@@ -494,7 +487,7 @@ def test_lookahead_counts_the_updates_that_ends_of_epochs_make(data: Dataset) ->
         trained(replace(recipe, lookahead=4), data)
 
 
-def test_momentum_stays_below_one(data: Dataset) -> None:
+def test_momentum_schedule_stays_below_one(data: Dataset) -> None:
     recipe = replace(PLAIN, optimizer="adam", momentum_schedule="exponential:start=1,end=1.2")
     with pytest.raises(
         SeewhyError, match=r"raises the momentum from 0\.9 to 1\.08; it must stay below 1"
@@ -505,16 +498,14 @@ def test_momentum_stays_below_one(data: Dataset) -> None:
 @pytest.mark.parametrize(
     ("outputs", "found"), [(nn.Linear(192, 5), r"\(40, 5\)"), (nn.LSTM(192, 3), "a tuple")]
 )
-def test_what_is_no_logits_is_said(outputs: nn.Module, found: str, data: Dataset) -> None:
+def test_train_rejects_other_outputs(outputs: nn.Module, found: str, data: Dataset) -> None:
     with pytest.raises(
         SeewhyError, match=rf"to logits \(N, 3\), one per class; 40 images gave {found}"
     ):
         trained(PLAIN, data, nn.Sequential(nn.Flatten(), outputs))
 
 
-def test_torch_may_compile_as_many_sizes_as_a_training_has(
-    data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_raises_the_recompile_limit(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own limit is eight graphs; what is beyond runs uncompiled. Nothing is compiled here."""
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
     monkeypatch.setattr("seewhy.train.plan.shutil.which", lambda name: name)

@@ -1,6 +1,5 @@
 """Running any model and leaving it exactly as it was."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -8,6 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from seewhy._torch_compat import compiled_module, uncompiled
 from seewhy.errors import SeewhyError, describe_value
 
 
@@ -36,9 +36,7 @@ def inspecting(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(torch.enable_grad())
         # the caller's autocast would round the backward pass, too
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        # set_stance imports torch._dynamo, which takes seconds; before that nothing is compiled
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         try:
             for parameter in trainable:
                 parameter.requires_grad_(False)
@@ -92,10 +90,10 @@ def _check_weights(model: nn.Module) -> None:
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The module inside torch.compile, DistributedDataParallel, and DataParallel."""
     while True:
-        inner = getattr(model, "_orig_mod", None)
+        inner = compiled_module(model)
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
-        if not isinstance(inner, nn.Module):
+        if inner is None:
             return model
         model = inner
 

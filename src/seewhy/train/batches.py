@@ -71,7 +71,7 @@ def resize_images(images: Tensor, factor: float) -> Tensor:
 
 
 def move_to_gpu(split: Split, device: torch.device) -> Split:
-    """Move images to a GPU if they take at most half of its free memory; no step then copies any."""
+    """Move images to a GPU if they take at most half of its free memory."""
     if device.type != "cuda":
         return split
     free_bytes, _ = torch.cuda.mem_get_info(device)

@@ -51,7 +51,7 @@ def find_precision(name: str, device: torch.device) -> str:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy, and Python for the block; restore them after it."""
+    """Seed the global generators of torch, NumPy, and Python for the block, then restore them."""
     gpus = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
     # NumPy's and Python's, because a user's augmentation may draw from them
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002

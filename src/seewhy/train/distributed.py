@@ -99,20 +99,34 @@ def all_reduce_sum(values: Tensor, world: World) -> Tensor:
 
 @contextmanager
 def sync_batch_norm(model: nn.Module, world: World) -> Iterator[None]:
-    """Let every BatchNorm of `model` normalize the batches of all processes as one.
+    """Let every BatchNorm of `model` normalize the batches of all processes as one, in the block.
 
-    torch's SyncBatchNorm works on GPUs only; this one works on every device.
+    On a GPU this is torch's SyncBatchNorm, which exists on GPUs only; elsewhere it is our own.
     """
-    norms = []
+    norms: list[BatchNorm] = []
     if world.size > 1:
         norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     for norm in norms:
-        norm.forward = partial(_synced_batch_norm, norm)  # type: ignore[method-assign]
+        on_gpu = any(tensor.is_cuda for tensor in (*norm.parameters(), *norm.buffers()))
+        forward = _torch_sync_batch_norm(norm) if on_gpu else partial(_synced_batch_norm, norm)
+        norm.forward = forward  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
         for norm in norms:
             del norm.forward
+
+
+def _torch_sync_batch_norm(norm: BatchNorm) -> Callable[[Tensor], Tensor]:
+    """The forward pass of a SyncBatchNorm with the parameters and buffers of `norm`."""
+    # the copy shares the tensors of `norm`
+    synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+
+    def forward(images: Tensor) -> Tensor:
+        result: Tensor = synced.train(norm.training)(images)
+        return result
+
+    return forward
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -54,7 +54,7 @@ def gd(
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Gradient descent: one update per epoch, with the gradient of all its batches (Cauchy 1847)."""
+    """Gradient descent (Cauchy 1847): one update per epoch, with the gradient of all batches."""
     return sgd(model, lr, weight_decay, momentum, False, bias_lr, decay_all)
 
 

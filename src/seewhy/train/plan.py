@@ -1,4 +1,4 @@
-"""The plan of a run: everything that its recipe and data determine, checked before the first step."""
+"""The plan of a run: what its recipe and data determine, checked before the first step."""
 
 import os
 import shutil
@@ -105,7 +105,7 @@ class TrainingPlan(BoundRecipe):
         return range(start, min(start + self.steps_per_epoch, self.steps))
 
     def update_steps(self, step: int) -> range:
-        """The steps of the update that a step (from 0) belongs to; an update ends with its epoch."""
+        """The steps of a step's update; an update ends with its epoch."""
         epoch = self.epoch_steps(step // self.steps_per_epoch)
         first = step - (step - epoch.start) % self.accumulate
         return range(first, min(first + self.accumulate, epoch.stop))
