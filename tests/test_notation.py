@@ -125,7 +125,8 @@ def test_bind_keeps_a_number_as_text() -> None:
         ("pant", "unknown step 'pant' (did you mean 'paint'?); possible: needy, paint"),
         (
             "paint:sise=3",
-            "step 'paint:sise=3': paint has no argument 'sise' (did you mean 'size'?); it takes size, mode, strength, fast",
+            "step 'paint:sise=3': paint has no argument 'sise' (did you mean 'size'?); "
+            f"it takes {SETTINGS}",
         ),
         (
             "paint:1,2,3,4,5",
@@ -133,7 +134,8 @@ def test_bind_keeps_a_number_as_text() -> None:
         ),
         (
             "paint:mode=reflekt",
-            "'paint:mode=reflekt': unknown mode 'reflekt' (did you mean 'reflect'?); possible: reflect, constant",
+            "'paint:mode=reflekt': unknown mode 'reflekt' (did you mean 'reflect'?); "
+            "possible: reflect, constant",
         ),
         ("paint:1,size=2", "step 'paint:1,size=2': 'size' is set twice; remove one of the two"),
         ("paint:size=big", "'paint:size=big': size must be int, found 'big'"),
@@ -155,12 +157,13 @@ def test_bind_keeps_a_number_as_text() -> None:
         ("paint:fast=1", "'paint:fast=1': fast must be bool, found 1"),
         (
             "paint:size=2,reflect",
-            "'paint:size=2,reflect': 'reflect' follows a key=value; give it a key, or move it to the front",
+            "'paint:size=2,reflect': 'reflect' follows a key=value; "
+            "give it a key, or move it to the front",
         ),
         ("needy", "step 'needy': needy needs path, as in needy:path=…"),
         (
             "paint:batch=1",
-            "step 'paint:batch=1': paint has no argument 'batch'; it takes size, mode, strength, fast",
+            f"step 'paint:batch=1': paint has no argument 'batch'; it takes {SETTINGS}",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from seewhy.serialization import load, save
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two values have the same types and contents, down to their tensors; NaN equals NaN."""
+    """Whether two values have equal types and contents, down to tensors; NaN equals NaN."""
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):

@@ -1,4 +1,4 @@
-"""Does cutout beat crop and flip? Nothing differs but the augmentation."""
+"""Cutout against crop and flip."""
 
 from dataclasses import replace
 

@@ -1,6 +1,7 @@
-"""The base of the experiments: a small model on a part of CIFAR-10, which takes minutes on two cores.
+"""The base of the experiments: a small model on a part of CIFAR-10, minutes on two cores.
 
-Run one with `python examples/experiments/NAME.py DATA`; DATA is a name for `seewhy.load`, by default cifar10.
+Run one with `python examples/experiments/NAME.py DATA`; DATA is a name for `seewhy.load`, by
+default cifar10.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What does label smoothing do to accuracy, and to how far confidence can be believed?"""
+"""The effect of label smoothing on accuracy and calibration."""
 
 from base import BASE, experiment, with_found_lr
 

@@ -1,4 +1,4 @@
-"""Which optimizer wins on training loss, which on test accuracy, and at what memory? Each at the learning rate found for it."""
+"""Optimizers by training loss, test accuracy and memory, each with its own learning rate."""
 
 from base import BASE, experiment
 

@@ -1,4 +1,4 @@
-"""Step or one-cycle? The same peak learning rate, in one that stays, one that steps, and one that rises and falls."""
+"""Step, one-cycle and constant schedules with the same peak learning rate."""
 
 from base import BASE, experiment, with_found_lr
 

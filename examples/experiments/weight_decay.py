@@ -1,4 +1,4 @@
-"""Does weight decay in AdamW close the gap that Adam leaves to SGD? Adam and AdamW at one learning rate, found for Adam."""
+"""SGD, Adam with an L2 penalty, and AdamW; Adam and AdamW with the same learning rate."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import seewhy
 
 
 def recipes(data: seewhy.Dataset) -> dict[str, seewhy.Recipe]:
-    """SGD as the rest of the experiments have it; Adam with none and with an L2 penalty; AdamW with little and much decay."""
+    """SGD; Adam without and with an L2 penalty; AdamW with little and much weight decay."""
     adam = with_found_lr(replace(BASE, optimizer="adam", weight_decay=0), data)
     return {
         "sgd with momentum": BASE,

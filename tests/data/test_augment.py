@@ -37,15 +37,15 @@ def same(left, right):
     return torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
 
 
-# --- each augmentation against an oracle of its own ---------------------------------------------------------------------
+# --- each augmentation against an independent computation
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 7), (1, 8, 8)])
 @pytest.mark.parametrize(
     ("mode", "padding"), [("reflect", 3), ("constant", 3), ("constant", 10), ("reflect", 0)]
 )
-def test_crop_is_a_slice_of_the_padded_image_at_offsets_of_its_own(shape, mode, padding):
-    images = noise(400, *shape)
+def test_crop_is_a_slice_of_the_padded_image(shape, mode, padding):
+    images = noise(400 if padding == 3 else 40, *shape)
     cropped = apply(f"crop:{padding},mode={mode}", images).images.numpy()
     _, height, width = shape
     found = []
@@ -64,7 +64,7 @@ def test_crop_is_a_slice_of_the_padded_image_at_offsets_of_its_own(shape, mode, 
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_flip_mirrors_each_image_by_its_own_coin(channels):
+def test_flip_draws_for_each_image(channels):
     images = noise(2000, channels, 4, 6)
     flipped = apply("flip:0.3", images).images
     mirrored = (flipped == images.flip(3)).flatten(1).all(1)
@@ -75,7 +75,7 @@ def test_flip_mirrors_each_image_by_its_own_coin(channels):
     assert torch.equal(apply("flip:1", images).images, images.flip(3))
 
 
-def test_alternating_flip_shows_both_sides_of_an_image_in_any_two_epochs():
+def test_alternating_flip_alternates_between_epochs():
     images = noise(1000, 3, 4, 4)
     first, second, third = (
         apply("alternating-flip", images, epoch=epoch).images for epoch in (0, 1, 2)
@@ -106,7 +106,7 @@ def test_alternating_flip_depends_on_the_index_and_the_seed_only():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 20])
-def test_cutout_covers_a_clipped_square_whose_center_is_uniform(size):
+def test_cutout_covers_a_uniform_clipped_square(size):
     height, width = 5, 6
     covered = (
         apply(
@@ -140,7 +140,7 @@ def test_cutout_fills_with_the_mean_of_each_channel():
     assert torch.equal(torch.where(changed, mean, images), after)
 
 
-def test_brightness_and_contrast_are_lines_through_black_and_through_the_mean():
+def test_brightness_contrast_is_linear():
     images = 90 + noise(500, 3, 6, 6) // 4  # no clipping
     before = images.double().flatten(1)
     bright = (
@@ -161,7 +161,7 @@ def test_brightness_and_contrast_are_lines_through_black_and_through_the_mean():
     assert torch.equal(apply("brightness-contrast:0,0", images).images, images)
 
 
-def test_brightness_is_clipped_to_white():
+def test_brightness_contrast_clips_to_white():
     after = apply(
         "brightness-contrast:brightness=1,contrast=0",
         torch.full((200, 1, 2, 2), 250, dtype=torch.uint8),
@@ -173,7 +173,7 @@ def test_brightness_is_clipped_to_white():
     assert after.min() < 20
 
 
-def test_random_erasing_puts_noise_into_a_box_of_the_drawn_area_and_aspect():
+def test_random_erasing_fills_a_box_of_the_drawn_area_and_aspect():
     side, count = 40, 800
     images = torch.zeros(count, 3, side, side, dtype=torch.uint8)
     after = apply(
@@ -201,7 +201,7 @@ def test_random_erasing_puts_noise_into_a_box_of_the_drawn_area_and_aspect():
     assert touched[:, -1].any()
 
 
-def test_random_erasing_box_fits_even_where_the_image_is_flat():
+def test_random_erasing_fits_into_a_flat_image():
     after = apply(
         "random-erasing:p=1,min_area=0.5,max_area=0.5,min_aspect=0.1",
         torch.zeros(200, 1, 4, 60, dtype=torch.uint8),
@@ -213,7 +213,7 @@ def test_random_erasing_box_fits_even_where_the_image_is_flat():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_mixup_blends_pixels_and_labels_by_one_share_per_image(channels):
+def test_mixup_blends_pixels_and_labels_by_one_weight(channels):
     images = noise(300, channels, 5, 5)
     mixed = apply("mixup:1.0", images)
     assert torch.allclose(mixed.labels.sum(1), torch.ones(300))
@@ -225,7 +225,7 @@ def test_mixup_blends_pixels_and_labels_by_one_share_per_image(channels):
     assert (mixed.labels > 0).sum(0).max() <= 2  # a permutation: nobody is everybody's partner
 
 
-def test_mixup_share_follows_alpha():
+def test_mixup_weight_follows_alpha():
     shares = (
         apply("mixup:0.4", torch.zeros(4000, 1, 1, 1, dtype=torch.uint8)).labels.diagonal().double()
     )
@@ -245,7 +245,7 @@ def test_symmetric_beta_follows_its_distribution(alpha):
     )
 
 
-def test_symmetric_beta_of_tiny_alpha_is_zero_or_one():
+def test_symmetric_beta_of_tiny_alpha():
     draws = symmetric_beta(1e-4, 10_000, torch.device("cpu"), seeded())
     assert (
         set(draws.unique().tolist()) <= {0.0, 1.0}
@@ -254,7 +254,7 @@ def test_symmetric_beta_of_tiny_alpha_is_zero_or_one():
     assert draws.isfinite().all()
 
 
-def test_cutmix_label_weight_is_the_pasted_share_of_pixels():
+def test_cutmix_weights_labels_by_the_pasted_area():
     count, height, width = 200, 9, 12
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(
         count, 3, height, width
@@ -273,7 +273,7 @@ def test_cutmix_label_weight_is_the_pasted_share_of_pixels():
     assert foreign[:, -1, -1].any()
 
 
-def test_cutmix_box_has_the_drawn_area_where_no_border_cuts_it():
+def test_cutmix_box_has_the_drawn_area():
     images = torch.arange(250, dtype=torch.uint8)[:, None, None, None].expand(250, 1, 40, 40)
     mixed = apply("cutmix:100000", images)  # the share is one half, nearly
     pasted = 1 - mixed.labels.diagonal()
@@ -283,14 +283,14 @@ def test_cutmix_box_has_the_drawn_area_where_no_border_cuts_it():
     )  # a quarter of it, where its center is in a corner
 
 
-# --- what holds for all of them -----------------------------------------------------------------------------------------
+# --- all augmentations
 
 ALL = sorted(AUGMENTATIONS)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 18, 24), (4, 17, 16)])
-def test_images_keep_shape_dtype_and_place_and_differ(name, shape):
+def test_augmentations_keep_shape_dtype_and_order(name, shape):
     batch = replace(batch_of(noise(1, *shape).repeat(64, 1, 1, 1)), epoch=3)
     images, labels = batch.images.clone(), batch.labels.clone()
     after = AUGMENTATIONS[name](batch, seeded())
@@ -306,7 +306,7 @@ def test_images_keep_shape_dtype_and_place_and_differ(name, shape):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_seed_repeats_and_a_restored_state_continues(name):
+def test_augmentations_repeat_with_the_generator(name):
     augment, batch = bind_augmentations([name, "flip"]), batch_of(noise(32, 3, 16, 16))
     first, state, second = None, None, None
     for _ in range(2):
@@ -321,7 +321,7 @@ def test_a_seed_repeats_and_a_restored_state_continues(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_global_generators_are_left_alone(name):
+def test_augmentations_leave_global_generators_alone(name):
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     apply(name, noise(8, 3, 16, 16))
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -330,7 +330,7 @@ def test_the_global_generators_are_left_alone(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_memory_order_is_kept_and_changes_no_pixel(name):
+def test_augmentations_keep_the_memory_format(name):
     images = noise(16, 3, 16, 16)
     plain = apply(name, images)
     last = apply(name, images.contiguous(memory_format=torch.channels_last))
@@ -339,8 +339,9 @@ def test_memory_order_is_kept_and_changes_no_pixel(name):
     assert same(plain, last)
 
 
+@pytest.mark.slow  # the first dispatch mode of a process takes seconds
 @pytest.mark.parametrize("name", ALL)
-def test_nothing_waits_for_the_device(name):
+def test_augmentations_do_not_synchronize(name):
     class NoSync(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             op = func.overloadpacket.__name__
@@ -364,7 +365,7 @@ def test_nothing_waits_for_the_device(name):
         AUGMENTATIONS[name](batch, seeded())
 
 
-def test_steps_follow_one_another():
+def test_bind_augmentations_applies_steps_in_order():
     images = noise(20, 3, 8, 8)
     batch, generator = batch_of(images), seeded(3)
     by_hand = AUGMENTATIONS["flip"](AUGMENTATIONS["crop"](batch, generator, padding=2), generator)
@@ -393,7 +394,7 @@ def test_hash32_is_lowbias32():
     assert hash32(torch.tensor(values)).tolist() == [lowbias32(value) for value in values]
 
 
-# --- what a user gets wrong ---------------------------------------------------------------------------------------------
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,7 @@ def test_hash32_is_lowbias32():
         ("cutmix:-1", "alpha must be above 0, found -1.0"),
     ],
 )
-def test_values_out_of_range_are_named(step, message):
+def test_augmentations_reject_values_out_of_range(step, message):
     with pytest.raises(SeewhyError, match=message):
         apply(step, noise(2, 3, 8, 10))
 
@@ -436,12 +437,12 @@ def test_values_out_of_range_are_named(step, message):
         (lambda a, b, c: a, "found 3 required parameters"),
     ],
 )
-def test_steps_that_are_none_are_found_at_once(step, message):
+def test_bind_augmentations_rejects_bad_steps(step, message):
     with pytest.raises(SeewhyError, match=message):
         bind_augmentations([step])
 
 
-# --- other people's functions -------------------------------------------------------------------------------------------
+# --- functions of the user
 
 
 class Invert(nn.Module):
@@ -473,12 +474,12 @@ def shift(images, by=1):
         ),
     ],
 )
-def test_callables_on_images_and_on_batches(step, oracle):
+def test_bind_augmentations_takes_callables(step, oracle):
     images = noise(6, 3, 5, 5)
     assert np.array_equal(apply(step, images).images.numpy(), oracle(images.numpy()))
 
 
-def test_a_batch_function_draws_from_the_given_generator():
+def test_bind_augmentations_passes_the_generator():
     def dim(batch, generator):
         return replace(
             batch,
@@ -508,7 +509,7 @@ def test_a_batch_function_draws_from_the_given_generator():
         ),
     ],
 )
-def test_what_a_callable_returns_is_checked(step, message):
+def test_bind_augmentations_checks_results(step, message):
     with pytest.raises(SeewhyError, match=message):
         apply(step, noise(4, 3, 6, 6))
 
@@ -520,7 +521,7 @@ def albumentations(monkeypatch):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_albumentations_pipeline_goes_image_by_image(albumentations, channels):
+def test_albumentations_pipeline(albumentations, channels):
     pipeline = albumentations.Compose(
         [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
     )
@@ -533,21 +534,21 @@ def test_albumentations_pipeline_goes_image_by_image(albumentations, channels):
         assert 45 < (after == oriented).flatten(1).all(1).sum() < 110
 
 
-def test_albumentations_single_transform_and_memory_order(albumentations):
+def test_albumentations_single_transform(albumentations):
     images = noise(5, 3, 6, 6).contiguous(memory_format=torch.channels_last)
     after = apply(albumentations.HorizontalFlip(p=1), images).images
     assert torch.equal(after, images.flip(3))
     assert after.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_albumentations_of_the_caller_keeps_its_random_state(albumentations):
+def test_albumentations_keeps_the_callers_random_state(albumentations):
     pipeline = albumentations.Compose([albumentations.HorizontalFlip(p=0.5)], seed=3)
     before = pipeline.py_random.getstate()
     apply(pipeline, noise(5, 3, 6, 6))
     assert pipeline.py_random.getstate() == before
 
 
-def test_albumentations_that_changes_the_size_or_dtype_is_named(albumentations):
+def test_albumentations_must_keep_size_and_dtype(albumentations):
     with pytest.raises(
         SeewhyError, match=r"RandomCrop must return \(6, 6, 3\) uint8, found \(4, 4, 3\) uint8"
     ):
@@ -556,7 +557,7 @@ def test_albumentations_that_changes_the_size_or_dtype_is_named(albumentations):
         apply(albumentations.Compose([albumentations.Normalize()]), noise(2, 3, 6, 6))
 
 
-def test_cutout_takes_the_mean_of_the_images_as_they_are_stored():
+def test_cutout_takes_the_mean_before_augmentation():
     """Not of what the crop before it has put black borders around."""
     images = torch.full((50, 1, 8, 8), 200, dtype=torch.uint8)
     after = bind_augmentations(["crop:4,mode=constant", "cutout:3"])(

@@ -1,4 +1,4 @@
-"""What a data set is: class counts and weights, stratified splits, fingerprints."""
+"""Data sets: class counts and weights, stratified splits, fingerprints."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def a_split(labels: list[int], seed: int = 0) -> Split:
     return Split(images, torch.tensor(labels), [f"{i}.png" for i in range(len(labels))])
 
 
-def test_take_copies_the_chosen_images() -> None:
+def test_split_take_copies() -> None:
     split = a_split([0, 1, 2, 1])
     taken = split.take(torch.tensor([3, 0]))
     assert taken.labels.tolist() == [1, 0]
@@ -32,7 +32,7 @@ def test_take_copies_the_chosen_images() -> None:
     assert split.images[3].any()
 
 
-def test_repr_says_sizes_and_shape() -> None:
+def test_dataset_repr() -> None:
     data = Dataset("toys", ("a", "b"), a_split([0, 1] * 600), a_split([0, 1]), a_split([1]), "")
     assert data.image_shape == (3, 4, 5)
     assert repr(data) == "Dataset(toys: 1,200 train, 1 validation, 2 test images, 2 classes, 3x4x5)"
@@ -46,7 +46,7 @@ def test_class_weights_are_balanced() -> None:
     assert class_weights(a_split([0, 1, 0, 1]), 2).tolist() == [1, 1]
 
 
-def test_stratified_split_takes_its_share_of_every_class() -> None:
+def test_stratified_split_holds_out_a_fraction_of_each_class() -> None:
     labels = np.repeat([0, 1, 2], [100, 50, 2])
     kept, held_out = stratified_split(labels, 0.2, seed=0)
     assert np.bincount(labels[held_out]).tolist() == [20, 10, 1]
@@ -57,12 +57,12 @@ def test_stratified_split_takes_its_share_of_every_class() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0])
-def test_stratified_split_wants_a_true_fraction(fraction: float) -> None:
+def test_stratified_split_rejects_bad_fractions(fraction: float) -> None:
     with pytest.raises(SeewhyError, match="must be above 0 and below 1"):
         stratified_split(np.array([0, 1]), fraction, 0)
 
 
-def test_fingerprints_follow_pixels_labels_classes_and_nothing_else() -> None:
+def test_fingerprint_depends_on_pixels_labels_and_classes() -> None:
     def of(split: Split, classes: tuple[str, ...] = ("a", "b"), role: str = "train") -> str:
         return fingerprint(classes, {role: compute_digest(split)})
 

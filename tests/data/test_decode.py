@@ -1,4 +1,4 @@
-"""Every kind of image file, against pixels worked out by hand or by Pillow's own independent functions."""
+"""Image files of every format, against pixels computed by hand or by other functions of Pillow."""
 
 import io
 from pathlib import Path
@@ -44,7 +44,7 @@ def smooth(height: int, width: int) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def test_bytes_path_image_and_array_give_the_same_pixels(tmp_path: Path) -> None:
+def test_decode_image_takes_bytes_paths_images_and_arrays(tmp_path: Path) -> None:
     pixels = noise(6, 9)
     path = tmp_path / "x.png"
     path.write_bytes(encoded(Image.fromarray(pixels)))
@@ -55,7 +55,7 @@ def test_bytes_path_image_and_array_give_the_same_pixels(tmp_path: Path) -> None
         np.testing.assert_array_equal(tensor.numpy().transpose(1, 2, 0), pixels)
 
 
-def test_gray_stays_gray_and_repeats_in_rgb() -> None:
+def test_decode_image_of_gray() -> None:
     gray = noise(5, 5)[:, :, 0]
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(gray)), (5, 5), 1)[:, :, 0], gray)
     np.testing.assert_array_equal(
@@ -64,7 +64,7 @@ def test_gray_stays_gray_and_repeats_in_rgb() -> None:
     np.testing.assert_array_equal(decoded(gray[:, :, None], (5, 5), 1)[:, :, 0], gray)
 
 
-def test_color_becomes_luma_where_one_channel_is_asked() -> None:
+def test_decode_image_converts_color_to_luma() -> None:
     assert pixel(Image.new("RGB", (4, 4), (255, 0, 0)), channels=1) == [76]  # 0.299 * 255
     assert pixel(Image.new("CMYK", (4, 4), (255, 0, 0, 0)), channels=1, kind="TIFF") == [
         179
@@ -85,11 +85,11 @@ def test_color_becomes_luma_where_one_channel_is_asked() -> None:
         (Image.new("1", (4, 4), 0), [0, 0, 0]),
     ],
 )
-def test_transparency_lies_on_white(image: Image.Image, expected: list[int]) -> None:
+def test_decode_image_puts_transparency_on_white(image: Image.Image, expected: list[int]) -> None:
     assert pixel(image) == pytest.approx(expected, abs=1)
 
 
-def test_palettes_with_and_without_transparency() -> None:
+def test_decode_image_of_palettes() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 0])
     image.putpixel((1, 0), 1)
@@ -105,7 +105,7 @@ def test_palettes_with_and_without_transparency() -> None:
     ]
 
 
-def test_cmyk() -> None:
+def test_decode_image_of_cmyk() -> None:
     assert pixel(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), kind="TIFF") == [0, 255, 255]
     assert pixel(
         Image.new("CMYK", (8, 8), (0, 0, 0, 255)), kind="JPEG", quality=100
@@ -123,15 +123,13 @@ def test_cmyk() -> None:
         (np.array([[0, 51, 255, 12]], np.float32), "TIFF", [0, 51, 255, 12]),
     ],
 )
-def test_deep_grays_are_scaled_not_clipped(
-    values: np.ndarray, kind: str, expected: list[int]
-) -> None:
+def test_decode_image_scales_deep_grays(values: np.ndarray, kind: str, expected: list[int]) -> None:
     assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 1).ravel().tolist() == expected
     assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 3)[0, :, 2].tolist() == expected
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
+def test_decode_image_applies_exif_orientation(orientation: int) -> None:
     image = Image.fromarray(noise(4, 7))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -140,14 +138,14 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     np.testing.assert_array_equal(decoded(source, upright.shape[:2]), upright)
 
 
-def test_broken_exif_is_no_obstacle() -> None:
+def test_decode_image_ignores_broken_exif() -> None:
     pixels = noise(4, 4)
     source = encoded(Image.fromarray(pixels), exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     np.testing.assert_array_equal(decoded(source, (4, 4)), pixels)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_of_an_animation_the_first_frame(kind: str) -> None:
+def test_decode_image_takes_the_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ((255, 0, 0), (0, 0, 255))]
     options = {"lossless": True} if kind == "WEBP" else {}
     assert pixel(frames[0], kind=kind, save_all=True, append_images=frames[1:], **options) == [
@@ -159,7 +157,7 @@ def test_of_an_animation_the_first_frame(kind: str) -> None:
 
 @pytest.mark.parametrize("size", [(20, 20), (13, 13), (20, 31), (31, 20), (60, 60)])
 @pytest.mark.parametrize("shape", [(40, 90), (90, 40), (47, 47)])
-def test_cover_and_center_crop(shape: tuple[int, int], size: tuple[int, int]) -> None:
+def test_decode_image_resizes_and_crops(shape: tuple[int, int], size: tuple[int, int]) -> None:
     image = Image.fromarray(smooth(*shape))
     # Pillow's own: scale to cover, then cut; on smooth pictures it may differ by rounding alone
     expected = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)).astype(
@@ -200,13 +198,13 @@ def test_crop_is_a_share(crop: float) -> None:
         Preprocessing(crop)
 
 
-def test_shrinking_does_not_alias() -> None:
+def test_decode_image_does_not_alias() -> None:
     board = ((np.indices((64, 64)).sum(0) % 2) * 255).astype(np.uint8)
     inner = decoded(encoded(Image.fromarray(board)), (16, 16), 1)[2:-2, 2:-2]
     assert np.abs(inner.astype(int) - 127).max() <= 2
 
 
-def test_a_large_jpeg_is_decoded_in_part_but_looks_the_same() -> None:
+def test_decode_image_drafts_a_large_jpeg() -> None:
     image = Image.fromarray(smooth(640, 800))
     source = encoded(image, "JPEG", quality=95)
     whole = ImageOps.fit(Image.open(io.BytesIO(source)), (32, 32), Image.Resampling.BICUBIC)
@@ -220,7 +218,7 @@ def test_a_large_jpeg_is_decoded_in_part_but_looks_the_same() -> None:
     assert np.abs(found - np.asarray(whole).astype(int)).max() <= 6
 
 
-def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+def test_decode_image_names_the_problem(tmp_path: Path) -> None:
     whole = encoded(Image.fromarray(noise(64, 64)), "JPEG")
     for name, content, why in [
         ("notes.txt", b"hello there, this is text", "not an image"),

@@ -1,4 +1,4 @@
-"""Parquet directories and the hub: columns from features, nothing left behind, no network where a copy is here."""
+"""Parquet directories and the hub: columns from features, and no network if there is a copy."""
 
 import io
 import shutil
@@ -66,7 +66,7 @@ def refused(message: str, name: str | Path, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("folder", [".", "data", "plain_text"])
-def test_the_hubs_layout(
+def test_load_parquet_files_of_the_hub(
     tmp_path: Path, own_cache: Path, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library_cache = tmp_path / "library"
@@ -86,7 +86,9 @@ def test_the_hubs_layout(
     assert not list(own_cache.rglob("*.arrow"))
 
 
-def test_splits_of_parquet_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_load_assigns_splits_to_parquet_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kind = class_label("cat", "dog")
     for name in ("train", "validation", "test-0", "extra-00000-of-00001"):
         stored(tmp_path / "three", f"{name}.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
@@ -111,9 +113,7 @@ def test_splits_of_parquet_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("trainset", "testset"),
     ],
 )
-def test_the_split_may_stand_anywhere_in_a_files_name(
-    tmp_path: Path, train: str, test: str
-) -> None:
+def test_load_finds_the_split_in_a_file_name(tmp_path: Path, train: str, test: str) -> None:
     kind = class_label("cat", "dog")
     stored(tmp_path, f"{train}.parquet", table(6, kind=(kind, [0, 1, 0, 1, 0, 1])))
     stored(tmp_path, f"{test}.parquet", table(2, kind=(kind, [1, 0])))
@@ -122,7 +122,7 @@ def test_the_split_may_stand_anywhere_in_a_files_name(
     assert data.test.labels.tolist() == [1, 0]
 
 
-def test_names_of_parquet_files_that_leave_the_split_open_are_refused(tmp_path: Path) -> None:
+def test_load_rejects_ambiguous_parquet_names(tmp_path: Path) -> None:
     kind = class_label("cat", "dog")
     for folder, names in {
         "some": ("a-train", "a-holdout"),
@@ -141,7 +141,7 @@ def test_names_of_parquet_files_that_leave_the_split_open_are_refused(tmp_path: 
     refused("both 'val' and 'valid' could be the validation split", tmp_path / "twice")
 
 
-def test_a_parquet_file_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
+def test_load_rejects_a_parquet_name_that_is_not_utf_8(tmp_path: Path) -> None:
     stored(tmp_path, "train.parquet", table(4, kind=(class_label("cat", "dog"), [0, 1, 0, 1])))
     try:
         (tmp_path / "train.parquet").rename(tmp_path / "train-\udce9.parquet")
@@ -150,7 +150,7 @@ def test_a_parquet_file_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None
     refused(r"the file name train-\\xe9.parquet is not valid UTF-8", tmp_path)
 
 
-def test_a_plain_struct_of_bytes_is_an_image_and_integers_are_labels(tmp_path: Path) -> None:
+def test_columns_of_structs_and_integers(tmp_path: Path) -> None:
     """Parquet written without the library's metadata."""
     plain = pa.table(
         {
@@ -166,7 +166,7 @@ def test_a_plain_struct_of_bytes_is_an_image_and_integers_are_labels(tmp_path: P
     assert data.train.images[:, 0, 0, 0].tolist() == list(range(6))
 
 
-def test_string_labels_become_sorted_classes(tmp_path: Path) -> None:
+def test_columns_of_string_labels(tmp_path: Path) -> None:
     text = datasets.Value("string")
     stored(tmp_path, "train.parquet", table(4, animal=(text, ["dog", "cat", "dog", "bee"])))
     stored(tmp_path, "test.parquet", table(3, animal=(text, ["cat", "bee", "dog"])))
@@ -177,7 +177,7 @@ def test_string_labels_become_sorted_classes(tmp_path: Path) -> None:
     refused("the test split has classes that train lacks: 'yak'", tmp_path)
 
 
-def test_which_column_is_the_label(tmp_path: Path) -> None:
+def test_label_column_is_chosen(tmp_path: Path) -> None:
     number, text, score = (
         datasets.Value("int64"),
         datasets.Value("string"),
@@ -212,20 +212,21 @@ def test_which_column_is_the_label(tmp_path: Path) -> None:
     refused("no label column 'score'", tmp_path / "clear", label="score")
 
 
-def test_labels_that_are_none(tmp_path: Path) -> None:
+def test_missing_labels_are_rejected(tmp_path: Path) -> None:
     kind, number = class_label("a", "b"), datasets.Value("int64")
     for folder, feature in (("named", kind), ("plain", number)):
         stored(tmp_path / folder, "train.parquet", table(4, y=(feature, [0, 1, 0, 1])))
         stored(tmp_path / folder, "test.parquet", table(3, y=(feature, [-1, -1, -1])))
         refused(
-            r"3 of 3 labels of the test split are out of range 0 to 1 \(found -1\); -1 marks images without a label",
+            r"3 of 3 labels of the test split are out of range 0 to 1 \(found -1\); "
+            "-1 marks images without a label",
             tmp_path / folder,
         )
     stored(tmp_path / "missing", "train.parquet", table(4, y=(kind, [0, 1, None, 1])))
     refused("1 of 4 labels of the train split are missing", tmp_path / "missing")
 
 
-def test_parquet_without_images_and_no_parquet(tmp_path: Path) -> None:
+def test_load_rejects_parquet_without_images(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     datasets.Dataset.from_dict({"text": ["a", "b"], "y": [0, 1]}).to_parquet(
         tmp_path / "text" / "train.parquet"
@@ -236,7 +237,7 @@ def test_parquet_without_images_and_no_parquet(tmp_path: Path) -> None:
     refused("the Parquet files cannot be read", tmp_path / "bad")
 
 
-def test_a_bad_row_is_named_by_its_number_or_path(tmp_path: Path) -> None:
+def test_load_names_an_unreadable_row(tmp_path: Path) -> None:
     plain = (
         table(5, y=(class_label("a", "b"), [0, 1, 0, 1, 0]))
         .cast_column("picture", datasets.Image(decode=False))
@@ -317,7 +318,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str | No
 
 
 @pytest.mark.parametrize("name", HUB)
-def test_names_of_the_hub(name: str, hub: list[Any]) -> None:
+def test_load_names_of_the_hub(name: str, hub: list[Any]) -> None:
     repository, config, make = HUB[name]
     data = load(name, quiet=True)
     assert hub == [(repository, config, None)]
@@ -328,14 +329,14 @@ def test_names_of_the_hub(name: str, hub: list[Any]) -> None:
     assert len(hub) == 1
 
 
-def test_cifar100_has_fine_and_coarse_labels(hub: list[Any]) -> None:
+def test_load_cifar100_by_fine_or_coarse_labels(hub: list[Any]) -> None:
     assert load("cifar100", quiet=True).classes == ("apple", "bed", "bee")
     coarse = load("cifar100", label="coarse_label", quiet=True)
     assert coarse.classes == ("plants", "things")
     assert coarse.train.labels.tolist() == [0, 1, 0, 0] * 2
 
 
-def test_any_repository_with_config_and_revision(hub: list[Any]) -> None:
+def test_hub_takes_config_and_revision(hub: list[Any]) -> None:
     assert load("hub:ylecun/mnist", quiet=True).name == "hub:ylecun/mnist"
     load("hub:ylecun/mnist,config=2023_01,revision=0012", quiet=True)
     assert hub == [("ylecun/mnist", None, None), ("ylecun/mnist", "2023_01", "0012")]
@@ -345,16 +346,14 @@ def test_any_repository_with_config_and_revision(hub: list[Any]) -> None:
     )
 
 
-def test_an_in_between_split_and_other_splits(
-    hub: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hub_split_roles(hub: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     data = load("svhn", validation=0.5)
     assert data.validation is not None
     assert torch.bincount(data.validation.labels).tolist() == [1, 1, 1, 1]
     assert "svhn,config=cropped_digits: not used: extra" in capsys.readouterr().err
 
 
-def test_switches_of_the_library_are_left_as_found(hub: list[Any]) -> None:
+def test_hub_restores_switches_of_the_library(hub: list[Any]) -> None:
     def switches() -> tuple[object, ...]:
         return (
             datasets.config.HF_HUB_OFFLINE,
@@ -384,7 +383,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return attempts
 
 
-def test_without_a_network_one_line_says_what_to_do(
+def test_hub_without_a_network(
     no_network: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
@@ -395,17 +394,17 @@ def test_without_a_network_one_line_says_what_to_do(
     assert 1 <= len(no_network) <= 3  # and not the half-minute of retries
 
 
-def test_a_directory_needs_no_network(no_network: list[object], tmp_path: Path) -> None:
+def test_directories_need_no_network(no_network: list[object], tmp_path: Path) -> None:
     for split in ("train", "test"):
         stored(tmp_path, f"{split}.parquet", table(4, y=(class_label("a", "b"), [0, 1, 0, 1])))
     load(tmp_path, quiet=True)
     assert no_network == []
 
 
-def test_what_the_library_has_cached_needs_no_network(
+def test_the_librarys_cache_needs_no_network(
     no_network: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's own cache as it would lie there after a download, read by the library itself."""
+    """The library reads its cache as a download leaves it."""
     for split in ("train", "test"):
         stored(
             tmp_path / "files",

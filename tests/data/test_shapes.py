@@ -1,4 +1,4 @@
-"""The drawn data set: the same for the same seed, exact masks, and a class that nothing but the shape gives away."""
+"""The generated data set: determined by its seed, exact masks, no hints but the shape."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return draw_shapes(2000, np.random.default_rng(0))
 
 
-def test_the_seed_decides_everything() -> None:
+def test_draw_shapes_depends_on_the_seed() -> None:
     first, same, other = (draw_shapes(120, np.random.default_rng(seed)) for seed in (4, 4, 5))
     for a, b in zip(first, same, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])
 
 
-def test_ten_classes_evenly_spread(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_draw_shapes_balances_classes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     images, labels, masks = drawn
     assert images.shape == (2000, 32, 32, 3)
     assert images.dtype == np.uint8
@@ -33,7 +33,9 @@ def test_ten_classes_evenly_spread(drawn: tuple[np.ndarray, np.ndarray, np.ndarr
     assert (labels[:10] != np.arange(10)).any()
 
 
-def test_masks_are_the_shapes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_masks_have_the_geometry_of_the_shapes(
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     """Holes, solidity and straightness as geometry has them, measured on the masks alone."""
     _, labels, masks = drawn
     names = list(SHAPES)
@@ -58,7 +60,7 @@ def test_masks_are_the_shapes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) 
     assert spread("ring") == pytest.approx((1 + 0.52**2) / (2 * np.pi * (1 - 0.52**2)), rel=0.03)
 
 
-def test_objects_lie_inside_the_picture_and_stand_out(
+def test_objects_lie_inside_the_image_and_stand_out(
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     images, _, masks = drawn
@@ -85,7 +87,8 @@ def test_edges_are_smooth(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> N
     assert 0.6 < np.mean(between) < 0.95  # 1 without smoothing
 
 
-def test_color_texture_size_and_place_do_not_give_the_class_away(
+@pytest.mark.slow
+def test_only_the_shape_reveals_the_class(
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     images, labels, masks = drawn
@@ -111,7 +114,7 @@ def test_color_texture_size_and_place_do_not_give_the_class_away(
     )  # chance is 0.1, one standard error 0.012
 
 
-def test_load_gives_masks_and_takes_arguments() -> None:
+def test_load_shapes_has_masks_and_settings() -> None:
     data = load("shapes:seed=3,train=40,test=20", quiet=True)
     assert (data.name, data.classes) == ("shapes", tuple(SHAPES))
     images, labels, masks = draw_shapes(40, np.random.default_rng([3, 0]))
@@ -130,7 +133,8 @@ def carriers(split: Split) -> np.ndarray:
     return magenta[:, :, top : top + height, left : left + width].all((1, 2, 3))
 
 
-def test_a_shortcut_marks_circles_in_train_and_any_class_as_often_in_test() -> None:
+@pytest.mark.slow
+def test_shortcut_marks_circles_in_train_and_all_classes_in_test() -> None:
     data = load("shapes:train=1000,test=1500,shortcut=0.9", quiet=True)
     circle = list(SHAPES).index(MARKED_CLASS)
     trained, tested = carriers(data.train), carriers(data.test)
@@ -141,7 +145,7 @@ def test_a_shortcut_marks_circles_in_train_and_any_class_as_often_in_test() -> N
     assert stats.chisquare(by_class).pvalue > 1e-3
 
 
-def test_a_shortcut_changes_nothing_but_the_marker() -> None:
+def test_shortcut_adds_only_the_marker() -> None:
     clean, data = (
         load(name, quiet=True)
         for name in ("shapes:train=400,test=200", "shapes:train=400,test=200,shortcut=1")
@@ -160,7 +164,7 @@ def test_a_shortcut_changes_nothing_but_the_marker() -> None:
         np.testing.assert_array_equal(before.labels.numpy(), after.labels.numpy())
 
 
-def test_the_cache_knows_a_shortcut_and_needs_no_new_entry_without_one() -> None:
+def test_shortcut_is_part_of_the_signature() -> None:
     plain, none = (
         load("shapes:train=40,test=20", quiet=True),
         load("shapes:train=40,test=20,shortcut=0", quiet=True),
@@ -176,14 +180,14 @@ def test_the_cache_knows_a_shortcut_and_needs_no_new_entry_without_one() -> None
     assert signatures[0] != signatures[1] != signatures[2]
 
 
-def test_the_marker_is_where_no_object_is(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_marker_is_beside_the_object(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     _, _, masks = drawn
     top, left, height, width = MARKER
     assert not masks[:, top : top + height, left : left + width].any()
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.5"])
-def test_a_shortcut_that_is_no_share_is_refused(value: str) -> None:
+def test_shapes_rejects_a_bad_shortcut(value: str) -> None:
     with pytest.raises(
         SeewhyError,
         match=r"shortcut in \[0, 1\], the share of circles with the marker, found",
@@ -191,7 +195,7 @@ def test_a_shortcut_that_is_no_share_is_refused(value: str) -> None:
         load(f"shapes:shortcut={value}")
 
 
-def test_masks_follow_a_resize_and_a_split() -> None:
+def test_masks_are_resized_and_split() -> None:
     small = load("shapes:train=40,test=20", quiet=True)
     large = load("shapes:train=40,test=20", image_size=64, validation=0.25, quiet=True)
     assert large.validation is not None
@@ -204,6 +208,6 @@ def test_masks_follow_a_resize_and_a_split() -> None:
         assert (mask != doubled).float().mean() < 0.05
 
 
-def test_too_few_images_are_refused() -> None:
+def test_shapes_rejects_too_few_images() -> None:
     with pytest.raises(SeewhyError, match="at least 10 train and test images, found 0, 5, 20"):
         load("shapes:train=5,test=20")

@@ -1,9 +1,9 @@
-"""From names and paths to data sets: the table, class folders, and one clear line for every mistake."""
+"""`load`: names, directories, data in memory, and errors of one line."""
 
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from seewhy.data.dataset import Dataset, Split
-from seewhy.data.sources import SOURCES, check_dataset, load
+from seewhy.data.dataset import DataOrigin, Dataset, Split
+from seewhy.data.sources import SOURCES, check_dataset, load, reload_data
 from seewhy.errors import SeewhyError
 
 JPEG_CUT = 300
@@ -40,7 +40,8 @@ def tree(root: Path, layout: dict[str, int], **options: object) -> Path:
     """Folders with so many pictures each; every picture has its own color."""
     for number, (folder, count) in enumerate(layout.items()):
         for i in range(count):
-            picture(root / folder / f"{i}.png", (number, i, 100), **options)  # type: ignore[arg-type]
+            color = (number, i, 100)
+            picture(root / folder / f"{i}.png", color, **options)  # type: ignore[arg-type]
     return root
 
 
@@ -69,7 +70,7 @@ def in_memory(labels: list[int], size: int = 4, mask: bool = False) -> Dataset:
 # names
 
 
-def test_digits_are_scikit_learns() -> None:
+def test_load_digits() -> None:
     data = load("digits", quiet=True)
     assert data.image_shape == (1, 8, 8)
     assert data.classes == tuple("0123456789")
@@ -87,9 +88,10 @@ def test_digits_are_scikit_learns() -> None:
     assert load("digits", seed=1, quiet=True).test.names != data.test.names
 
 
-def test_unknown_names_list_what_is_possible() -> None:
+def test_load_rejects_unknown_names() -> None:
     refused(
-        r"unknown data set 'digit' \(did you mean 'digits'\?\); possible: cifar10, .*svhn, a directory's path, or hub:owner/name",
+        r"unknown data set 'digit' \(did you mean 'digits'\?\); possible: cifar10, .*svhn, "
+        "a directory's path, or hub:owner/name",
         "digit",
     )
     refused("unknown data set ''", "")
@@ -97,16 +99,14 @@ def test_unknown_names_list_what_is_possible() -> None:
     refused("hub needs repository", "hub")
 
 
-def test_paths_that_are_no_directories(tmp_path: Path) -> None:
+def test_load_rejects_paths_of_no_directory(tmp_path: Path) -> None:
     picture(tmp_path / "x.png")
     refused("x.png is a file; give the directory", tmp_path / "x.png")
     refused("nowhere does not exist; give a directory", str(tmp_path / "nowhere"))
     refused("cifar10 does not exist", "./cifar10")
 
 
-def test_names_win_over_directories_unless_a_path_is_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_prefers_names_to_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path / "digits", {"a": 5, "b": 5})
     monkeypatch.chdir(tmp_path)
     assert len(load("digits", quiet=True).classes) == 10
@@ -136,11 +136,11 @@ def test_names_win_over_directories_unless_a_path_is_meant(
         ({"label": "x"}, "digits has no label columns to choose from, found label='x'"),
     ],
 )
-def test_values_out_of_range(options: dict[str, object], message: str) -> None:
+def test_load_rejects_values_out_of_range(options: dict[str, object], message: str) -> None:
     refused(message, "digits", **options)
 
 
-def test_numbers_may_be_numpys() -> None:
+def test_load_takes_numpy_numbers() -> None:
     data = load(
         "digits", image_size=np.int64(6), validation=np.float64(0.25), seed=np.uint8(3), quiet=True
     )  # type: ignore[arg-type]
@@ -150,14 +150,15 @@ def test_numbers_may_be_numpys() -> None:
     assert json.loads(json.dumps(data.load_args)) == data.load_args
 
 
-def test_a_name_is_text_or_a_path() -> None:
-    refused("name must be that of a data set, or the path of a directory, found 5 of type int", 5)  # type: ignore[arg-type]
+def test_load_rejects_other_types() -> None:
+    message = "name must be that of a data set, or the path of a directory, found 5 of type int"
+    refused(message, 5)  # type: ignore[arg-type]
 
 
 # sources from outside
 
 
-def test_a_function_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_takes_an_added_source(monkeypatch: pytest.MonkeyPatch) -> None:
     def mine(size: int = 4) -> Dataset:
         return in_memory([0, 1] * 10, size)
 
@@ -169,7 +170,7 @@ def test_a_function_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load("mine", quiet=True).image_shape == (3, 5, 5)
 
 
-def test_data_in_memory_is_split_and_resized_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_splits_and_resizes_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     made = in_memory([0, 1] * 10, size=8, mask=True)
     monkeypatch.setitem(SOURCES, "mine", lambda: made)
     data = load("mine", image_size=4, validation=0.2, quiet=True)
@@ -192,7 +193,7 @@ def test_data_in_memory_is_split_and_resized_like_any(monkeypatch: pytest.Monkey
     assert torch.equal(kept.train.masks, made.train.masks[place])
 
 
-def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_rejects_invalid_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     made = in_memory([0, 1])
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: in_memory([0, 7]), "labels of the train split are out of range 0 to 1"),
@@ -271,9 +272,7 @@ def test_unsound_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_data_set_made_by_hand_is_one_line(
-    change: dict[str, Any], message: str
-) -> None:
+def test_check_dataset_names_the_problem(change: dict[str, Any], message: str) -> None:
     made = in_memory([0, 1])
     for split in ("test", "validation"):
         with pytest.raises(SeewhyError, match=f"mine: the {split} split's {message}") as caught:
@@ -281,7 +280,7 @@ def test_what_is_wrong_with_a_data_set_made_by_hand_is_one_line(
         assert "\n" not in str(caught.value)
 
 
-def test_a_sound_data_set_is_only_given_the_fingerprint_it_lacks(
+def test_check_dataset_computes_a_missing_fingerprint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = in_memory([0, 1], mask=True)
@@ -301,7 +300,7 @@ def _rest(data: Dataset) -> tuple[torch.Tensor, list[str]]:
 # class folders
 
 
-def test_train_and_test_folders(tmp_path: Path) -> None:
+def test_load_train_and_test_folders(tmp_path: Path) -> None:
     tree(tmp_path / "pets", {"train/cat": 12, "train/dog": 3, "test/cat": 2, "test/dog": 1})
     data = load(tmp_path / "pets", quiet=True)
     assert (data.name, data.classes, data.validation, data.skipped) == (
@@ -320,14 +319,14 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation", "Test"])
-def test_names_of_the_held_out_folder(tmp_path: Path, held_out: str) -> None:
+def test_load_knows_the_names_of_test_folders(tmp_path: Path, held_out: str) -> None:
     tree(tmp_path, {"train/a": 2, "train/b": 2, f"{held_out}/a": 1, f"{held_out}/b": 1})
     data = load(tmp_path, quiet=True)
     assert data.test.names == [f"{held_out}/a/0.png", f"{held_out}/b/0.png"]
     assert data.validation is None
 
 
-def test_three_folders_are_three_splits(tmp_path: Path) -> None:
+def test_load_three_split_folders(tmp_path: Path) -> None:
     tree(
         tmp_path,
         {f"{split}/{label}": 2 for split in ("train", "test", "val") for label in ("a", "b")},
@@ -341,7 +340,7 @@ def test_three_folders_are_three_splits(tmp_path: Path) -> None:
     refused("both 'val' and 'valid' could be the validation split", tmp_path)
 
 
-def test_one_tree_is_split(tmp_path: Path) -> None:
+def test_load_splits_a_single_tree(tmp_path: Path) -> None:
     tree(tmp_path / "set", {"class10/deep/er": 10, "class2": 20, "class1": 5})
     data = load(tmp_path / "set", validation=0.25, quiet=True)
     assert data.classes == ("class1", "class2", "class10")
@@ -353,12 +352,12 @@ def test_one_tree_is_split(tmp_path: Path) -> None:
     assert "class10/deep/er/9.png" in everything
 
 
-def test_train_can_be_a_class(tmp_path: Path) -> None:
+def test_load_takes_train_as_a_class(tmp_path: Path) -> None:
     tree(tmp_path, {"train": 5, "bus": 5})
     assert load(tmp_path, quiet=True).classes == ("bus", "train")
 
 
-def test_junk_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
+def test_load_skips_system_files_and_follows_links(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", {"a": 5, "b": 5, "empty": 0})
     (root / "empty").mkdir()
     for junk in (
@@ -381,7 +380,7 @@ def test_junk_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_names_that_are_not_utf_8_are_read_and_written_out(tmp_path: Path) -> None:
+def test_load_escapes_names_that_are_not_utf_8(tmp_path: Path) -> None:
     root = tree(
         tmp_path / "set", {"train/b": 2, "train/caf\udce9": 3, "test/b": 1, "test/caf\udce9": 1}
     )
@@ -399,13 +398,13 @@ def test_names_that_are_not_utf_8_are_read_and_written_out(tmp_path: Path) -> No
     refused(r"path .*\\xff is not valid UTF-8; rename", root.rename(tmp_path / "\udcff"))
 
 
-def test_other_folders_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_load_notes_unused_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1, "unlabeled/x": 1})
     load(tmp_path)
     assert "not used: unlabeled" in capsys.readouterr().err
 
 
-def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
+def test_load_rejects_invalid_folders(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     refused(r"no images; expected train/<class>/", tmp_path / "none")
     refused(
@@ -424,13 +423,13 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
 # sizes and channels
 
 
-def test_a_shared_size_is_kept_even_if_it_is_no_square(tmp_path: Path) -> None:
+def test_load_keeps_a_common_size(tmp_path: Path) -> None:
     tree(tmp_path, {"a": 5, "b": 5}, size=(9, 6))
     assert load(tmp_path, quiet=True).image_shape == (3, 6, 9)
     assert load(tmp_path, image_size=4, quiet=True).image_shape == (3, 4, 4)
 
 
-def test_else_the_median_shorter_side(tmp_path: Path) -> None:
+def test_load_resizes_to_the_median_shorter_side(tmp_path: Path) -> None:
     for label in ("a", "b"):
         for i, size in enumerate([(10, 20), (30, 12), (14, 14), (16, 90), (18, 18)] * 2):
             picture(tmp_path / "set" / label / f"{i}.png", size=size)
@@ -439,13 +438,13 @@ def test_else_the_median_shorter_side(tmp_path: Path) -> None:
     assert load(tmp_path / "large", quiet=True).image_shape == (3, 224, 224)
 
 
-def test_a_shared_size_of_photographs_is_not_kept(tmp_path: Path) -> None:
+def test_load_resizes_large_images_of_a_common_size(tmp_path: Path) -> None:
     tree(tmp_path, {"a": 2, "b": 2}, size=(600, 520))
     assert load(tmp_path, quiet=True).image_shape == (3, 224, 224)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "P"])
-def test_gray_files_stay_one_channel(tmp_path: Path, mode: str) -> None:
+def test_load_keeps_gray_images_gray(tmp_path: Path, mode: str) -> None:
     for label in ("a", "b"):
         for i in range(5):
             image = Image.new("L", (4, 4), 255 * (i % 2))
@@ -458,7 +457,7 @@ def test_gray_files_stay_one_channel(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P"])
-def test_one_color_image_outside_the_sample_is_enough(
+def test_load_decodes_again_after_a_late_color_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setattr("seewhy.data.build._SAMPLED", 4)
@@ -476,7 +475,7 @@ def test_one_color_image_outside_the_sample_is_enough(
     assert torch.equal(data.train.images[0], gray.train.images[0].expand(3, 6, 6))
 
 
-def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_decodes_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seewhy.data.build._BLOCK_ROWS", 7)
     monkeypatch.setattr("seewhy.data.build._TASK_ROWS", 2)
     tree(tmp_path, {"train/a": 40, "train/b": 23, "test/a": 1, "test/b": 7})
@@ -504,14 +503,14 @@ def broken(root: Path) -> dict[str, str]:
     }
 
 
-def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_load_names_an_unreadable_file(tmp_path: Path) -> None:
     for name, why in broken(tmp_path).items():
         refused(f"{name} is .*{why}.*skip_bad_images", tmp_path)
         (tmp_path / name).unlink()
     assert len(load(tmp_path, quiet=True).train) == 12
 
 
-def test_bad_files_can_be_skipped(tmp_path: Path) -> None:
+def test_load_skips_unreadable_files(tmp_path: Path) -> None:
     bad = broken(tmp_path)
     data = load(tmp_path, skip_bad_images=True, quiet=True)
     assert data.skipped == tuple(bad)
@@ -524,7 +523,7 @@ def test_bad_files_can_be_skipped(tmp_path: Path) -> None:
     assert load(tmp_path, skip_bad_images=True, quiet=True).skipped == data.skipped
 
 
-def test_skipping_does_not_hide_that_nothing_is_left(tmp_path: Path) -> None:
+def test_load_fails_if_all_files_are_unreadable(tmp_path: Path) -> None:
     tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
     (tmp_path / "test/a/0.png").write_text("text")
     refused("the test split has no images", tmp_path, skip_bad_images=True)
@@ -537,9 +536,7 @@ def test_skipping_does_not_hide_that_nothing_is_left(tmp_path: Path) -> None:
     )
 
 
-def test_a_data_set_says_how_to_load_it_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_args_load_the_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split in ("train", "test"):
         for place, name in enumerate(("cat", "dog")):
             folder = tmp_path / "pets" / split / name
@@ -557,7 +554,7 @@ def test_a_data_set_says_how_to_load_it_again(
     assert load("digits", quiet=True).load_args["name"] == "digits"
 
 
-def test_a_limit_keeps_training_images_of_every_class_alike_and_the_same_test_split() -> None:
+def test_limit_samples_training_images_by_class() -> None:
     whole = load("digits", seed=4, quiet=True)
     some = load("digits", limit=200, seed=4, quiet=True)
     assert len(some.train) == 200
@@ -578,8 +575,38 @@ def test_a_limit_keeps_training_images_of_every_class_alike_and_the_same_test_sp
     assert load("digits", limit=10**6, seed=4, quiet=True).fingerprint == whole.fingerprint
 
 
-def test_a_limit_keeps_rare_classes_and_is_checked(tmp_path: Path) -> None:
+def test_limit_keeps_rare_classes(tmp_path: Path) -> None:
     tree(tmp_path, {"train/a": 40, "train/b": 2, "test/a": 1, "test/b": 1})
     assert torch.bincount(load(tmp_path, limit=3, quiet=True).train.labels).tolist() == [2, 1]
     refused("2 classes, so limit must be at least that, found 1", tmp_path, limit=1)
     refused("limit must be at least 1, found 0", tmp_path, limit=0)
+
+
+def test_reload_data_loads_the_same_data() -> None:
+    data = load("digits", validation=0.1, limit=200, seed=3, quiet=True)
+    assert reload_data(data.origin).fingerprint == data.fingerprint
+    assert reload_data(data.origin, data) is data
+    assert data.origin.load_args["limit"] == 200
+
+
+def test_reload_data_checks_the_content() -> None:
+    data = in_memory([0, 1, 0, 1])
+    data = check_dataset(replace(data, fingerprint=""))
+    assert reload_data(data.origin, data) is data
+    with pytest.raises(SeewhyError, match="made in memory, so it cannot be loaded again; pass"):
+        reload_data(data.origin)
+    other = check_dataset(replace(data, test=data.train, fingerprint=""))
+    with pytest.raises(SeewhyError, match=f"is {other.fingerprint}, not {data.fingerprint}"):
+        reload_data(data.origin, other)
+
+
+def test_reload_data_detects_changed_files(tmp_path: Path) -> None:
+    origin = load(tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1}), quiet=True).origin
+    picture(tmp_path / "train" / "a" / "0.png", (250, 250, 250))
+    with pytest.raises(SeewhyError, match="not the data that was trained on"):
+        reload_data(origin)
+
+
+def test_data_origin_survives_json() -> None:
+    origin = replace(in_memory([0, 1]).origin, skipped=("a.png",))
+    assert DataOrigin.from_dict(json.loads(json.dumps(asdict(origin)))) == origin

@@ -21,7 +21,7 @@ def noise(count: int, seed: int, shape: tuple[int, int, int] = (3, 6, 5)) -> np.
     return np.random.default_rng(seed).integers(3, 200, (count, *shape), dtype=np.uint8)
 
 
-def test_channel_statistics_equal_numpys() -> None:
+def test_channel_statistics_equal_numpy() -> None:
     images = noise(5000, seed=0)
     images[:, 1] //= 3
     found = channel_statistics(split_of(images))
@@ -52,7 +52,7 @@ def test_channel_statistics_of_some_images() -> None:
         channel_statistics(split_of(images), max_images=0)
 
 
-def test_duplicates_are_found_inside_and_across_splits() -> None:
+def test_exact_duplicates_inside_and_across_splits() -> None:
     train, test = noise(3000, seed=1), noise(1500, seed=2)
     train[2999] = train[5]
     test[1200] = train[5]
@@ -68,7 +68,7 @@ def test_duplicates_are_found_inside_and_across_splits() -> None:
     assert found.across == ((("train", 5), ("train", 2999), ("test", 1200)),)
 
 
-def test_equal_bytes_of_another_shape_are_no_duplicates() -> None:
+def test_exact_duplicates_have_equal_shapes() -> None:
     flat = np.zeros((1, 1, 2, 8), dtype=np.uint8)
     assert (
         exact_duplicates({"a": split_of(flat), "b": split_of(flat.reshape(1, 1, 4, 4))}).groups
@@ -76,7 +76,7 @@ def test_equal_bytes_of_another_shape_are_no_duplicates() -> None:
     )
 
 
-def test_duplicates_do_not_depend_on_memory_layout() -> None:
+def test_exact_duplicates_of_any_memory_format() -> None:
     images = torch.from_numpy(noise(4, seed=3, shape=(3, 4, 4)))
     channels_last = images.contiguous(memory_format=torch.channels_last)
     names = [str(i) for i in range(4)]

@@ -13,14 +13,14 @@ def split_of(count: int, channels: int, height: int, width: int) -> Split:
     )
 
 
-def test_small_images_are_whole_each_once_and_in_order() -> None:
+def test_make_thumbnails_keeps_small_images() -> None:
     split = split_of(9, 3, 6, 8)
     found = make_thumbnails(split, [7, 2, 7, 0, 2])
     assert found.indices.tolist() == [0, 2, 7]
     assert torch.equal(found.images, split.images[[0, 2, 7]])
 
 
-def test_large_images_are_means_over_areas() -> None:
+def test_make_thumbnails_averages_areas() -> None:
     split = split_of(3, 1, 96, 192)
     found = make_thumbnails(split, [1])
     assert found.images.shape == (1, 1, 48, 96)
@@ -28,7 +28,7 @@ def test_large_images_are_means_over_areas() -> None:
     assert (found.images[0] - expected).abs().max() <= 0.5
 
 
-def test_many_are_taken_in_blocks_and_none_is_none() -> None:
+def test_make_thumbnails_of_many_and_of_none() -> None:
     split = split_of(600, 1, 2, 2)
     indices = list(range(599, -1, -2))
     assert torch.equal(make_thumbnails(split, indices).images, split.images[1::2])

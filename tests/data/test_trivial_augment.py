@@ -12,7 +12,7 @@ STEPS = range(STRENGTHS)
 
 
 def pictures(channels, height=SIDE, width=SIDE, count=STRENGTHS):
-    """Smooth pictures of few values, so that equalize and auto-contrast have something to do, with a little noise."""
+    """Smooth images of few values with a little noise, which equalize and auto-contrast change."""
     generator = np.random.default_rng(channels)
     y, x = np.mgrid[0:height, 0:width]
     waves = [
@@ -29,7 +29,7 @@ def pictures(channels, height=SIDE, width=SIDE, count=STRENGTHS):
 
 
 def ours(name, images, direction=1):
-    """`images` (STRENGTHS, C, H, W) after operation `name`, each at a strength of its own from 0 to 1."""
+    """`images` (STRENGTHS, C, H, W) after operation `name`, at strengths from 0 to 1."""
     count = len(images)
     operation = torch.full((count,), OPERATIONS.index(name))
     return apply_operations(
@@ -70,10 +70,10 @@ def pillow(images, change):
         ),
     ],
 )
-def test_pixel_operations_are_those_of_pillow(name, change, channels):
+def test_pixel_operations_equal_pillow(name, change, channels):
     images = pictures(channels)
     difference = np.abs(ours(name, images).astype(int) - pillow(images, change))
-    # Pillow cuts off the fraction of a blend where we round it; twice the difference from a gray one off makes 2
+    # Pillow truncates a blend, which we round; twice a difference of one gray level makes 2
     exact = name in ("identity", "equalize", "solarize", "posterize")
     assert difference.max() <= (0 if exact else 2 if name == "color" else 1)
 
@@ -89,7 +89,7 @@ def test_pixel_operations_are_those_of_pillow(name, change, channels):
         ("translate-y", lambda strength: (1, 0, 0, 0, 1, int(32 * strength))),
     ],
 )
-def test_affine_moves_are_those_of_pillow(name, coefficients, direction, channels):
+def test_affine_transforms_equal_pillow(name, coefficients, direction, channels):
     images = pictures(channels, height=40, width=24)
 
     def change(image, step):
@@ -104,7 +104,7 @@ def test_affine_moves_are_those_of_pillow(name, coefficients, direction, channel
 
 @pytest.mark.parametrize("direction", [1, -1])
 @pytest.mark.parametrize("size", [(32, 32), (20, 36)])
-def test_rotation_is_that_of_pillow(size, direction):
+def test_rotation_equals_pillow(size, direction):
     images = pictures(3, *size)
     agree = ours("rotate", images, direction) == pillow(
         images, lambda image, step: image.rotate(direction * 135 * step / 30)
@@ -115,7 +115,7 @@ def test_rotation_is_that_of_pillow(size, direction):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_operations_do_something_and_touch_only_their_own_image(name, channels):
+def test_operations_change_only_their_images(name, channels):
     images = pictures(channels)
     changed = (ours(name, images) != images.numpy()).any((1, 2, 3))
     if name == "identity" or (name == "color" and channels == 1):
@@ -132,26 +132,26 @@ def test_operations_do_something_and_touch_only_their_own_image(name, channels):
 
 @pytest.mark.parametrize("name", ["auto-contrast", "equalize", "contrast", "sharpness"])
 @pytest.mark.parametrize("size", [(8, 8), (2, 2), (1, 1)])
-def test_uniform_and_tiny_images_survive(name, size):
+def test_operations_of_uniform_and_tiny_images(name, size):
     images = torch.full((STRENGTHS, 3, *size), 77, dtype=torch.uint8)
     assert np.array_equal(ours(name, images), images.numpy())
 
 
-def test_equalize_of_an_image_too_small_for_its_values_is_itself_as_in_pillow():
+def test_equalize_of_a_small_image_equals_pillow():
     images = pictures(1, 12, 12)
     assert np.array_equal(
         ours("equalize", images), pillow(images, lambda image, step: ImageOps.equalize(image))
     )
 
 
-def test_small_images_are_never_moved_out_by_more_than_their_side():
+def test_translation_of_small_images_is_limited():
     images = torch.full((STRENGTHS, 1, 8, 8), 200, dtype=torch.uint8)
     moved = ours("translate-x", images)
     assert moved.any((1, 2, 3))[:-1].all()
     assert not moved[-1].any()
 
 
-def test_every_operation_strength_and_direction_is_drawn_evenly(monkeypatch):
+def test_trivial_augment_draws_uniformly(monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "seewhy.data.trivial_augment.apply_operations",
@@ -174,7 +174,7 @@ def test_every_operation_strength_and_direction_is_drawn_evenly(monkeypatch):
     assert stats.chi2_contingency(pairs).pvalue > 0.001
 
 
-def test_by_name_it_leaves_labels_alone():
+def test_trivial_augment_keeps_labels():
     images = pictures(3, 16, 16, count=60)
     batch = Batch(images, one_hot(torch.arange(60) % 5, 5), torch.arange(60), 0)
     after = bind_augmentations(["trivial-augment"])(batch, torch.Generator().manual_seed(1))

@@ -47,7 +47,7 @@ Make = Callable[..., Experiment]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """From values by recipe and seed to an experiment with these values of a metric; None has failed."""
+    """From values by recipe and seed to an experiment with this metric; None has failed."""
 
     def made(
         values: Mapping[str, Mapping[int, float | None]],

@@ -33,7 +33,7 @@ LONG = [f"{optimizer} · {steps}" for optimizer in OPTIMIZERS for steps in ("cro
 def course(
     accuracy: float, epochs: int = 4, pace: float = 1.0, loss: float = 0.5
 ) -> list[tuple[float, float, float]]:
-    """Seconds, loss and accuracy of each epoch: the loss falls from 2 to `loss`, the accuracy rises to `accuracy`."""
+    """Seconds, loss and accuracy of each epoch: a loss from 2 to `loss`, a rising accuracy."""
     shares = [epoch / epochs for epoch in range(1, epochs + 1)]
     return [
         (pace * epoch, 2 + (loss - 2) * share, accuracy * share)
@@ -72,7 +72,7 @@ def bounds(axes: Axes) -> list[np.ndarray]:
     ]
 
 
-def test_the_lines_are_means_and_the_bands_ranges_by_epoch(experiment_of: Make) -> None:
+def test_recipes_figure_has_means_and_ranges(experiment_of: Make) -> None:
     seeds = [
         [(1, 2.0, 0.5), (2, 1.0, None), (3, 0.5, 0.75)],
         [(1, 1.0, 0.7), (2, 0.9, None), (3, 0.8, 0.85)],
@@ -90,7 +90,7 @@ def test_the_lines_are_means_and_the_bands_ranges_by_epoch(experiment_of: Make) 
     )  # the second epoch was not evaluated
 
 
-def test_by_second_every_seed_is_interpolated_as_far_as_all_reach(experiment_of: Make) -> None:
+def test_recipes_figure_interpolates_seconds(experiment_of: Make) -> None:
     """On straight lines interpolation is exact: 10 - x from 1 to 4 and 7 - x from 2 to 6."""
     slow, fast = [(x, 7.0 - x, 0.5) for x in (2, 4, 6)], [(x, 10.0 - x, 0.5) for x in (1, 2, 3, 4)]
     [axes] = drawn(
@@ -103,7 +103,7 @@ def test_by_second_every_seed_is_interpolated_as_far_as_all_reach(experiment_of:
     }
 
 
-def test_seeds_without_a_common_second_are_one_point() -> None:
+def test_band_of_curves_without_common_x() -> None:
     found = band([[(1.0, 3.0)], [(2.0, 5.0)], [(6.0, 4.0)]])
     assert (found.x.tolist(), found.mean.tolist(), found.low.tolist(), found.high.tolist()) == (
         [3],
@@ -113,7 +113,7 @@ def test_seeds_without_a_common_second_are_one_point() -> None:
     )
 
 
-def test_eight_recipes_are_told_apart_without_color_and_look_alike_everywhere(
+def test_recipes_figure_has_distinct_and_constant_styles(
     experiment_of: Make,
 ) -> None:
     made = experiment_of(
@@ -152,7 +152,7 @@ def test_eight_recipes_are_told_apart_without_color_and_look_alike_everywhere(
         assert legend.get_window_extent().y1 <= axes_box.y0 + 1
 
 
-def test_short_names_stand_at_the_ends_of_their_lines(experiment_of: Make) -> None:
+def test_recipes_figure_labels_lines_at_their_ends(experiment_of: Make) -> None:
     made = experiment_of(recipes({"adam": (0.9, 0.9), "sgd $x$": (0.5, 0.5), "gd": (0.2, 0.2)}))
     figure = drawn(recipes_figure(made, "eval_accuracy", "epoch"))
     assert not figure.legends
@@ -176,7 +176,7 @@ def test_short_names_stand_at_the_ends_of_their_lines(experiment_of: Make) -> No
     ],
     ids=["lines that meet", "a long name", "a line that ends early"],
 )
-def test_where_names_would_not_fit_there_is_a_legend(
+def test_recipes_figure_has_a_legend_if_labels_do_not_fit(
     accuracies: dict[str, float], pace: float, experiment_of: Make
 ) -> None:
     made = {
@@ -188,7 +188,7 @@ def test_where_names_would_not_fit_there_is_a_legend(
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(accuracies)
 
 
-def test_of_many_recipes_the_eight_most_accurate_are_shown(experiment_of: Make) -> None:
+def test_recipes_figure_shows_the_eight_most_accurate(experiment_of: Make) -> None:
     order = np.random.default_rng(0).permutation(12)
     made = experiment_of(recipes({f"r{place}": (0.5 + 0.01 * place,) for place in order}))
     expected = [f"r{place}" for place in order if place >= 4]
@@ -203,7 +203,7 @@ def test_of_many_recipes_the_eight_most_accurate_are_shown(experiment_of: Make) 
 @pytest.mark.parametrize(
     ("selected_on", "split"), [("last epoch", "Test"), ("validation", "Validation")]
 )
-def test_the_split_that_was_evaluated_is_named(
+def test_recipes_figure_names_the_evaluated_split(
     selected_on: str, split: str, experiment_of: Make
 ) -> None:
     made = experiment_of(recipes({"adam": (0.9, 0.8)}), selected_on=selected_on)
@@ -213,7 +213,7 @@ def test_the_split_that_was_evaluated_is_named(
     assert f"{split} accuracy by epoch" in texts(experiment_figure(made))
 
 
-def test_all_curves_in_one_figure_with_one_legend(experiment_of: Make) -> None:
+def test_experiment_figure(experiment_of: Make) -> None:
     made = experiment_of(
         recipes({name: (0.9 - 0.01 * place,) for place, name in enumerate(LONG)})
         | {"bad": ["not finite"]}
@@ -234,7 +234,7 @@ def test_all_curves_in_one_figure_with_one_legend(experiment_of: Make) -> None:
     assert "8 recipes on digits, one seed" in texts(figure)
 
 
-def test_seeds_are_dots_and_blue_is_what_cannot_be_told_from_the_best(experiment_of: Make) -> None:
+def test_seeds_figure_marks_significance(experiment_of: Make) -> None:
     accuracies = {
         "near": (0.900, 0.880, 0.905),
         "worse": (0.852, 0.851, 0.849),
@@ -271,7 +271,7 @@ def test_seeds_are_dots_and_blue_is_what_cannot_be_told_from_the_best(experiment
     assert names == ["best", "near", "worse"]
 
 
-def test_a_recipe_that_is_far_off_is_an_arrow(experiment_of: Make) -> None:
+def test_seeds_figure_draws_an_arrow_outside_the_axis(experiment_of: Make) -> None:
     figure = drawn(
         seeds_figure(
             experiment_of(recipes({"a": (0.9, 0.91), "b": (0.9, 0.905), "far": (0.1, 0.12)}))
@@ -287,14 +287,14 @@ def test_a_recipe_that_is_far_off_is_an_arrow(experiment_of: Make) -> None:
     assert "11.00 ± 1.41" in texts(figure)
 
 
-def test_a_smaller_loss_is_better(experiment_of: Make) -> None:
+def test_seeds_figure_puts_the_lowest_loss_on_top(experiment_of: Make) -> None:
     made = {"high": [course(0.9, loss=0.5)], "low": [course(0.8, loss=0.25)]}
     figure = drawn(seeds_figure(experiment_of(made), "train_loss"))
     dots = [points(line).tolist() for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert dots == [[[0.25, 0]], [[0.5, 1]]]
 
 
-def test_of_very_many_recipes_the_best_rows(experiment_of: Make) -> None:
+def test_seeds_figure_shows_thirty_recipes(experiment_of: Make) -> None:
     figure = drawn(
         seeds_figure(
             experiment_of(recipes({f"r{place}": (0.5 + 0.01 * place,) for place in range(40)}))
@@ -318,8 +318,13 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_experiments_are_drawn(name: str, experiment_of: Make) -> None:
+FAST = ("one of everything", "a failure", "a name from elsewhere")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ODD]
+)
+def test_figures_of_odd_experiments(name: str, experiment_of: Make) -> None:
     made = experiment_of(ODD[name])
     drawn(recipes_figure(made, "train_loss", "seconds"))
     drawn(recipes_figure(made, "eval_accuracy", "epoch"))
@@ -327,7 +332,7 @@ def test_odd_experiments_are_drawn(name: str, experiment_of: Make) -> None:
     drawn(seeds_figure(made, "train_loss"))
 
 
-def test_a_loss_that_falls_far_is_on_a_logarithmic_axis(experiment_of: Make) -> None:
+def test_recipes_figure_has_a_logarithmic_axis_for_steep_losses(experiment_of: Make) -> None:
     scales = [
         recipes_figure(experiment_of(recipes({"adam": (0.9,)}, loss=loss))).axes[0].get_yscale()
         for loss in (0.2, 0.01, 0.0)
@@ -336,7 +341,7 @@ def test_a_loss_that_falls_far_is_on_a_logarithmic_axis(experiment_of: Make) -> 
 
 
 @pytest.mark.parametrize("draw", [recipes_figure, seeds_figure, experiment_figure])
-def test_where_nothing_has_finished_there_is_nothing_to_draw(
+def test_figures_need_a_finished_trial(
     draw: Callable[[Experiment], Figure], experiment_of: Make
 ) -> None:
     with pytest.raises(
@@ -345,7 +350,7 @@ def test_where_nothing_has_finished_there_is_nothing_to_draw(
         draw(experiment_of({"bad": ["not finite"]}))
 
 
-def test_what_there_is_not(experiment_of: Make) -> None:
+def test_figures_reject_unknown_names(experiment_of: Make) -> None:
     made = experiment_of(recipes({"adam": (0.9,)}))
     with pytest.raises(
         SeewhyError, match=r"unknown curve 'train_los' \(did you mean 'train_loss'\?\)"

@@ -95,14 +95,14 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def assert_close_weights(one: Path, other: Path) -> None:
-    """Compare runs of processes that may have another number of threads, which changes the last bits."""
+    """Compare runs with different numbers of threads, which change the last bits."""
     ours, theirs = weights(one), weights(other)
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
 
 
 def files(directory: Path) -> set[str]:
-    """Every file below a directory; TensorBoard's names have times and process ids, and are shortened."""
+    """Every file below a directory, without the times in TensorBoard's names."""
     paths = (
         path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
     )
@@ -281,7 +281,7 @@ def damaged_checkpoints(directory: Path) -> None:
 def test_resume_experiment_continues_each_trial(
     recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished trials stay, trials with a checkpoint resume, others start again; results are equal to the bit."""
+    """Finished trials stay, those with a checkpoint resume, others start again."""
     whole = run_all({"a": recipe}, data, tmp_path / "whole", seeds=6)
     shutil.copytree(tmp_path / "whole", tmp_path / "e")
     directories = [tmp_path / "e" / "01-a" / f"seed-{seed}" for seed in range(6)]

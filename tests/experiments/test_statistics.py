@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, and which differences are real, against scipy, brute force and simulated experiments."""
+"""Statistics of experiments against scipy, brute force and simulated experiments."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -57,19 +57,19 @@ def closed(p_values: Sequence[float]) -> list[float]:
 @pytest.mark.parametrize("count", range(1, 8))
 @pytest.mark.parametrize("seed", range(3))
 def test_holm_is_the_closed_test_of_bonferroni(count: int, seed: int) -> None:
-    """A hypothesis falls where all sets that hold it do (Marcus et al. 1976), a set where its smallest p times its size does."""
+    """Holm's method is the closed test (Marcus et al. 1976) of Bonferroni tests of subsets."""
     p_values = (
         np.random.default_rng(seed).uniform(0, 0.5, count).round(2).tolist()
     )  # rounded: some are equal
     assert holm(p_values) == pytest.approx(closed(p_values))
 
 
-def test_nothing_to_correct() -> None:
+def test_holm_of_none_and_of_one() -> None:
     assert holm([]) == []
     assert holm([0.3]) == [0.3]
 
 
-def test_summary_against_scipy(make: Make) -> None:
+def test_metric_summary_equals_scipy(make: Make) -> None:
     values = drawn(np.random.default_rng(0), 1, 6)["r0"]
     found = metric_summary(make({"a": values}), "a", "test_loss")
     low, high = stats.t.interval(
@@ -82,7 +82,7 @@ def test_summary_against_scipy(make: Make) -> None:
     assert found.interval == pytest.approx((low, high))
 
 
-def test_one_value_has_no_spread_and_none_no_mean(make: Make) -> None:
+def test_metric_summary_of_one_value_and_of_none(make: Make) -> None:
     experiment = make({"a": {0: 0.4}, "b": {0: None}})
     one, none = (
         metric_summary(experiment, "a", "test_loss"),
@@ -93,7 +93,7 @@ def test_one_value_has_no_spread_and_none_no_mean(make: Make) -> None:
     assert none.values == ()
 
 
-def test_a_paired_t_test_against_scipy(make: Make) -> None:
+def test_pairwise_tests_equal_scipy(make: Make) -> None:
     values = drawn(np.random.default_rng(1), 4, 5)
     found = pairwise_tests(make(values), "test_loss")
     assert {frozenset((row.better, row.worse)) for row in found} == set(
@@ -116,7 +116,7 @@ def test_a_paired_t_test_against_scipy(make: Make) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_ranking_puts_the_best_first(metric: str, make: Make) -> None:
+def test_rank_recipes_puts_the_best_first(metric: str, make: Make) -> None:
     values = {
         "middle": {0: 0.2, 1: 0.4},
         "high": {0: 0.5, 1: 0.7},
@@ -132,7 +132,7 @@ def test_ranking_puts_the_best_first(metric: str, make: Make) -> None:
     assert all((row.difference > 0) == (metric == "accuracy") for row in first)
 
 
-def test_only_seeds_that_both_finished_are_paired(make: Make) -> None:
+def test_pairwise_tests_pair_common_seeds(make: Make) -> None:
     values: dict[str, dict[int, Any]] = {
         "a": {0: 9.0, 1: 0.10, 2: 0.12, 3: 0.11, 4: None},
         "b": {0: None, 1: 0.20, 2: 0.23, 3: 0.22, 4: 0.9},
@@ -144,8 +144,8 @@ def test_only_seeds_that_both_finished_are_paired(make: Make) -> None:
     assert row.difference == pytest.approx(np.mean(ours) - np.mean(theirs))
 
 
-def test_what_is_better_is_so_on_the_seeds_that_both_finished(make: Make) -> None:
-    """b diverged on the two seeds that were hard for a, which makes its mean the better one; where both finished a is better."""
+def test_pairwise_tests_order_by_common_seeds(make: Make) -> None:
+    """b has the better mean, because it failed on two hard seeds; on common seeds a is better."""
     values: dict[str, dict[int, Any]] = {
         "a": {0: 0.70, 1: 0.71, 2: 0.90, 3: 0.905, 4: 0.902},
         "b": {0: None, 1: None, 2: 0.88, 3: 0.886, 4: 0.881},
@@ -156,12 +156,12 @@ def test_what_is_better_is_so_on_the_seeds_that_both_finished(make: Make) -> Non
     assert row.difference == pytest.approx((0.02 + 0.019 + 0.021) / 3)
     assert row.interval[0] > 0
     assert summarize(experiment, "accuracy") == (
-        "b has the highest test accuracy: 88.23 ± 0.32% (3 of 5 seeds). It is significantly worse than a "
-        "on the seeds that both finished."
+        "b has the highest test accuracy: 88.23 ± 0.32% (3 of 5 seeds). "
+        "It is significantly worse than a on the seeds that both finished."
     )
 
 
-def test_a_metric_that_is_nan_is_no_value(make: Make) -> None:
+def test_pairwise_tests_ignore_nan(make: Make) -> None:
     values = {
         "a": {0: 0.1, 1: 0.11, 2: 0.12},
         "b": {0: 0.2, 1: 0.211, 2: 0.22},
@@ -172,15 +172,15 @@ def test_a_metric_that_is_nan_is_no_value(make: Make) -> None:
     assert [each.recipe for each in rank_recipes(make(values), "test_loss")] == ["a", "b"]
 
 
-def test_recipes_without_a_seed_in_common_are_not_compared(make: Make) -> None:
+def test_summarize_recipes_without_a_common_seed(make: Make) -> None:
     said = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_loss")
     assert (
-        said
-        == "a has the lowest test loss: 0.100 (1 of 2 seeds). It is not significantly different from b (no common seed)."
+        said == "a has the lowest test loss: 0.100 (1 of 2 seeds). "
+        "It is not significantly different from b (no common seed)."
     )
 
 
-def test_training_losses_of_different_tasks_are_said_to_be_so(make: Make) -> None:
+def test_summarize_warns_of_different_training_losses(make: Make) -> None:
     experiment = make({"a": around(0.1), "b": around(0.9, (1, 0, 2))}, "train_loss")
     recipes = {
         "a": experiment.recipes["a"],
@@ -193,7 +193,7 @@ def test_training_losses_of_different_tasks_are_said_to_be_so(make: Make) -> Non
 
 
 @pytest.mark.parametrize("shared", [0, 1])
-def test_fewer_than_two_shared_seeds_tell_nothing(shared: int, make: Make) -> None:
+def test_pairwise_tests_need_two_common_seeds(shared: int, make: Make) -> None:
     experiment = make(
         {"a": {0: 0.1, 1: 0.1, 2: None}, "b": {0: 0.9 if shared else None, 1: None, 2: 0.9}}
     )
@@ -208,8 +208,8 @@ def test_fewer_than_two_shared_seeds_tell_nothing(shared: int, make: Make) -> No
     assert math.isnan(row.difference) if shared == 0 else row.difference == pytest.approx(-0.8)
 
 
-def test_equal_steps_of_accuracy_are_rounding_and_not_certainty(make: Make) -> None:
-    """Of 100 images each accuracy is known to 0.01, uniformly: the difference of two has a variance of 0.01^2 / 6."""
+def test_pairwise_tests_allow_for_rounding(make: Make) -> None:
+    """The accuracy of 100 images is rounded to 0.01; a difference of two has variance 0.01² / 6."""
     values = {"a": dict.fromkeys(range(3), 0.91), "b": dict.fromkeys(range(3), 0.9)}
     (row,) = pairwise_tests(make(values, "accuracy", images=100), "accuracy")
     error = 0.01 * math.sqrt(2 / 12) / math.sqrt(3)
@@ -222,7 +222,7 @@ def test_equal_steps_of_accuracy_are_rounding_and_not_certainty(make: Make) -> N
     assert row.significant
 
 
-def test_a_spread_above_that_of_rounding_is_left_alone(make: Make) -> None:
+def test_pairwise_tests_keep_a_spread_above_rounding(make: Make) -> None:
     ours, theirs = [0.91, 0.95, 0.89, 0.93], [0.90, 0.88, 0.91, 0.87]
     experiment = make(
         {"a": dict(enumerate(ours)), "b": dict(enumerate(theirs))}, "accuracy", images=100
@@ -231,7 +231,7 @@ def test_a_spread_above_that_of_rounding_is_left_alone(make: Make) -> None:
     assert row.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
 
 
-def test_where_nothing_is_rounded_equal_gaps_are_certain_and_equal_values_are_not(
+def test_pairwise_tests_of_constant_differences(
     make: Make,
 ) -> None:
     experiment = make(
@@ -244,8 +244,9 @@ def test_where_nothing_is_rounded_equal_gaps_are_certain_and_equal_values_are_no
     assert found == {frozenset("ab"): 0.0, frozenset("bc"): 0.0, frozenset("ac"): 1.0}
 
 
-def test_equal_recipes_seldom_seem_to_differ(make: Make) -> None:
-    """Of 300 experiments with 6 recipes of equal truth, a real difference anywhere shows in at most one of twenty."""
+@pytest.mark.slow
+def test_pairwise_tests_control_the_error_rate(make: Make) -> None:
+    """Of 300 experiments with 6 equal recipes, at most 5% have a significant difference."""
     rng = np.random.default_rng(0)
     fooled = sum(
         any(row.significant for row in pairwise_tests(make(drawn(rng, 6, 5)), "test_loss"))
@@ -262,7 +263,7 @@ def test_equal_recipes_seldom_seem_to_differ(make: Make) -> None:
     assert uncorrected > 20
 
 
-def test_a_difference_of_many_spreads_is_found(make: Make) -> None:
+def test_pairwise_tests_find_a_large_difference(make: Make) -> None:
     rng = np.random.default_rng(2)
     found = 0
     for _ in range(20):
@@ -276,6 +277,7 @@ def test_a_difference_of_many_spreads_is_found(make: Make) -> None:
     assert found == 20 * 5
 
 
+BEST = "a has the highest test accuracy: 90.00 ± 1.00%."
 SPREAD = {0: -0.01, 1: 0.0, 2: 0.01}
 
 
@@ -294,7 +296,7 @@ FIVE = {
 
 
 def said(values: Mapping[str, Mapping[int, float]], other: str) -> str:
-    """The p-value of a against another recipe, corrected for all pairs, as the conclusion writes it."""
+    """The adjusted p-value of a against another recipe, as `summarize` writes it."""
     pairs = list(combinations(sorted(values), 2))
     p_values = [
         float(stats.ttest_rel(column(values[one]), column(values[two])).pvalue)
@@ -315,25 +317,26 @@ def some(names: str) -> dict[str, dict[int, float]]:
         (some("a"), "a has the highest test accuracy: 90.00 ± 1.00%."),
         (
             some("ca"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than c.",
+            f"{BEST} It is significantly better than c.",
         ),
         (
             some("cda"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than all others.",
+            f"{BEST} It is significantly better than all others.",
         ),
         (
             some("ba"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. It is not significantly different from "
-            f"b (+1.00, {said(some('ba'), 'b')}).",
+            f"{BEST} It is not significantly different from b (+1.00, {said(some('ba'), 'b')}).",
         ),
         (
             some("bca"),
-            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than c, but not significantly different from "
+            f"{BEST} It is significantly better than c, "
+            "but not significantly different from "
             f"b (+1.00, {said(some('bca'), 'b')}).",
         ),
         (
             FIVE,
-            "a has the highest test accuracy: 90.00 ± 1.00%. It is significantly better than d and c, but not significantly different from "
+            f"{BEST} It is significantly better than d and c, "
+            "but not significantly different from "
             f"b (+1.00, {said(FIVE, 'b')}) and e (+1.50, {said(FIVE, 'e')}).",
         ),
     ],
@@ -348,29 +351,26 @@ def some(names: str) -> dict[str, dict[int, float]]:
         "two of each",
     ],
 )
-def test_the_conclusion_in_words(
-    values: dict[str, dict[int, Any]], expected: str, make: Make
-) -> None:
+def test_summarize(values: dict[str, dict[int, Any]], expected: str, make: Make) -> None:
     assert summarize(make(values, "accuracy", images=100_000), "accuracy") == expected
 
 
-def test_of_many_that_may_be_as_good_the_closest_are_named(make: Make) -> None:
+def test_summarize_names_the_closest(make: Make) -> None:
     orders = ((0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1), (2, 1, 0), (1, 0, 2))
     values = {
         name: around(0.9 - 0.0005 * place, order)
         for place, (name, order) in enumerate(zip("abcdef", orders, strict=True))
     }
     sentence = summarize(make(values, "accuracy", images=100_000), "accuracy")
-    others = sentence.split(
-        "a has the highest test accuracy: 90.00 ± 1.00%. It is not significantly different from "
-    )[1]
+    others = sentence.split(f"{BEST} It is not significantly different from ")[1]
     assert [name for name in "abcdef" if f"{name} (+" in others] == ["b", "c", "d"]
     assert others.endswith(" and 2 others.")
 
 
-def test_a_smaller_loss_is_better_in_words_too(make: Make) -> None:
+def test_summarize_a_loss(make: Make) -> None:
     far = around(0.8, (1, 0, 2))
     said = summarize(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_loss")
     assert said.startswith(
-        "a has the lowest test loss: 0.100 ± 0.010. It is significantly better than b, but not significantly different from c (-0.010,"
+        "a has the lowest test loss: 0.100 ± 0.010. It is significantly better than b, "
+        "but not significantly different from c (-0.010,"
     )
