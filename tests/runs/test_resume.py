@@ -460,7 +460,7 @@ def test_checkpoint_policy_rejects_negative_numbers(values: tuple[float, int]) -
 
 # Signals
 
-COMMAND_LINE = """
+COMMAND_LINES = """
 import os, signal, sys
 # SIGINT is ignored in what nohup or a script's & starts, and children inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -475,14 +475,17 @@ def interrupt(batch, generator):
     return batch
 
 AUGMENTATIONS["interrupt"] = interrupt
-sys.exit(main())
+for line in sys.stdin.read().splitlines():
+    if code := main([*line.split(), "--no-report", "--quiet"]):
+        sys.exit(code)
 """
 
 
-def run_seewhy(arguments: str, directory: Path, signals: str = "") -> tuple[int, str]:
-    """Run a command that sends itself `signals` in its third epoch; exit code and stderr."""
+def run_seewhy(*lines: str, directory: Path, signals: str = "") -> tuple[int, str]:
+    """Run commands that send themselves `signals` in the third epoch; exit code and stderr."""
     completed = subprocess.run(
-        [sys.executable, "-c", COMMAND_LINE, *arguments.split(), "--no-report", "--quiet"],
+        [sys.executable, "-c", COMMAND_LINES],
+        input="\n".join(lines),
         cwd=directory,
         env=os.environ | {"OMP_NUM_THREADS": "1", "SIGNALS": signals},
         capture_output=True,
@@ -498,20 +501,25 @@ def run_seewhy(arguments: str, directory: Path, signals: str = "") -> tuple[int,
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     load("digits", quiet=True)
-    train_digits = (
-        "train demo --data digits --epochs 4 --augment crop:1 interrupt --precision fp32 "
-        "--checkpoint-seconds 0.05 --output "
+    options = (
+        "--data digits --limit 300 --model speednet:width=0.125 --epochs 4 --batch-size 50 "
+        "--augment crop:1 interrupt --precision fp32 --checkpoint-seconds 0.05"
     )
-    assert run_seewhy(f"{train_digits} whole", tmp_path)[0] == 0
-    whole = open_run(tmp_path / "whole")
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        directory = tmp_path / number.name
-        message = f"Files written so far are kept. Resume with: seewhy resume {number.name}"
-        exit_code, stderr = run_seewhy(f"{train_digits} {number.name}", tmp_path, f"{number:d}")
-        assert exit_code == code, stderr
+    exit_codes = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    for number, expected_code in exit_codes.items():
+        name = number.name
+        train_line = f"train demo {options} --output {name}"
+        code, stderr = run_seewhy(train_line, directory=tmp_path, signals=f"{number:d}")
+        assert code == expected_code, stderr
+        message = f"Files written so far are kept. Resume with: seewhy resume {name}"
         assert (message in stderr) == (number != signal.SIGKILL)
-        assert not (directory / "summary.json").exists()
-        checkpoint = read_checkpoint(directory / "checkpoints" / "last.pt")
-        assert 0 < checkpoint["state"]["step"] <= 2 * 12 + 1
-        assert run_seewhy(f"resume {number.name}", tmp_path)[0] == 0
-        assert_same_run(open_run(directory), whole)
+        assert not (tmp_path / name / "summary.json").exists()
+        checkpoint = read_checkpoint(tmp_path / name / "checkpoints" / "last.pt")
+        assert 0 < checkpoint["state"]["step"] <= 2 * 6 + 1
+    resume_lines = [f"resume {number.name}" for number in exit_codes]
+    train_line = f"train demo {options} --output whole"
+    code, stderr = run_seewhy(train_line, *resume_lines, directory=tmp_path)
+    assert code == 0, stderr
+    whole = open_run(tmp_path / "whole")
+    for number in exit_codes:
+        assert_same_run(open_run(tmp_path / number.name), whole)
