@@ -59,3 +59,10 @@ def unfinished(directory: Path) -> Run:
     """A run that was interrupted, as far as its directory says."""
     (directory / "summary.json").unlink()
     return open_run(directory)
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws no curves, which takes longer than training; the shared runs above have them."""
+    monkeypatch.setattr("seewhy.runs.training.curves_figure", lambda *_: None)
+    monkeypatch.setattr("seewhy.runs.training.save_figure", lambda *_: None)
