@@ -183,6 +183,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None
     assert not [path for path in (tmp_path / "full").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_fit_finds_a_learning_rate_first(
     recipe: Recipe, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,7 @@ def has_finished(directory: Path) -> bool:
 
 
 def write_recipe(directory: Path, recipe: Recipe) -> None:
+    """Write recipe.toml."""
     write_text(directory / RECIPE, to_toml(recipe))
 
 
@@ -189,6 +190,7 @@ def write_command(directory: Path) -> None:
 
 
 def write_environment(directory: Path, environment: Environment, data: DataOrigin) -> None:
+    """Write env.json."""
     _write_json(directory / ENVIRONMENT, asdict(environment) | {"data": asdict(data)})
 
 
@@ -213,11 +215,13 @@ class RunStatus(NamedTuple):
 
 
 def write_status(directory: Path, status: str, detail: str = "") -> None:
+    """Write status.json; for the values see `RunStatus`."""
     time = datetime.now().isoformat("T", "seconds")
     _write_json(directory / STATUS, {"status": status, "detail": detail, "time": time})
 
 
 def read_status(directory: Path) -> RunStatus:
+    """The status of a run; empty if it has not started."""
     with _reading(directory / STATUS) as path:
         if not path.exists():
             return RunStatus("", "")
@@ -229,6 +233,7 @@ def read_status(directory: Path) -> RunStatus:
 
 
 def write_history(directory: Path, history: Sequence[EpochStats]) -> None:
+    """Write all rows."""
     write_text(directory / METRICS, "".join(map(_json_line, history)))
 
 
@@ -242,6 +247,7 @@ def append_epoch(directory: Path, row: EpochStats) -> None:
 
 
 def read_history(directory: Path) -> tuple[EpochStats, ...]:
+    """The rows, in the order of epochs."""
     with _reading(directory / METRICS) as path:
         lines = path.read_text(encoding="utf-8").splitlines()
         return tuple(EpochStats(**json.loads(line)) for line in lines)
@@ -261,6 +267,7 @@ def write_lr_range_test(directory: Path, test: LRRangeTest) -> None:
 
 
 def read_lr_range_test(directory: Path) -> LRRangeTest | None:
+    """The range test; None if there was none."""
     with _reading(directory / LR_RANGE_TEST) as path:
         if not path.exists():
             return None
@@ -301,6 +308,7 @@ def write_predictions(directory: Path, predictions: Predictions, names: Sequence
 
 
 def read_predictions(directory: Path) -> Predictions:
+    """The predictions of a finished run on its test split."""
     with _reading(directory / PREDICTIONS) as path, np.load(path) as arrays:
         return Predictions(
             torch.from_numpy(arrays["logits"]),
@@ -318,6 +326,7 @@ def write_result(directory: Path, result: RunResult) -> None:
 
 
 def read_result(directory: Path) -> RunResult:
+    """The result of a finished run."""
     with _reading(directory / SUMMARY) as path:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         values["interval"] = tuple(values["interval"])

@@ -70,6 +70,9 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
         run: A finished run, whose data can be loaded again.
         count: Number of images, at most.
 
+    Returns:
+        The images with their true classes, the most confident error first.
+
     Raises:
         SeewhyError: If the run has not finished or has no errors, or its data has changed.
     """
@@ -175,6 +178,9 @@ def trust_of_run(
         target: What to explain, see `explain`.
         count: Number of images, at least 2.
         quiet: Show no progress.
+
+    Returns:
+        A score for each method at each layer, as `trust` returns them.
 
     Raises:
         SeewhyError: If `count` is too small, a name is unknown, or the data of the run has changed.

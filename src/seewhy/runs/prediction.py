@@ -49,6 +49,9 @@ def evaluate(
         split: "train", "test", "validation" or "all"; "all" suits a folder of new images without
             splits.
 
+    Returns:
+        Predictions on the N images of the split, logits (N, K).
+
     Raises:
         SeewhyError: If the images have another shape, a class is unknown to the classifier, there
             is no such split, or the data of the run has changed since it was trained.
@@ -94,6 +97,9 @@ def predict(
         classifier: A run, or a Classifier with an image shape.
         images: Path of one image, or several paths and Pillow images, of any size and mode.
         top: Number of classes to return for each image.
+
+    Returns:
+        The most probable classes of each image, in the order of `images`.
 
     Raises:
         SeewhyError: If an image cannot be read, there is none, or `top` is less than 1.
