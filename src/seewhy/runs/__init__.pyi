@@ -1,8 +1,14 @@
+from .checkpoint import CheckpointPolicy as CheckpointPolicy
+from .environment import Environment as Environment
 from .lr_search import find_lr as find_lr
 from .lr_search import images_per_second as images_per_second
+from .prediction import ClassProbability as ClassProbability
+from .prediction import ImagePrediction as ImagePrediction
 from .prediction import evaluate as evaluate
 from .prediction import predict as predict
+from .result import RunResult as RunResult
 from .run import Run as Run
+from .run import open_classifier as open_classifier
 from .run import open_run as open_run
 from .training import fit as fit
 from .training import resume as resume
