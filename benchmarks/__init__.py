@@ -1,1 +1,4 @@
-"""One script for each claim; each keeps its numbers with the hardware they are of, and RESULTS.md is written from these."""
+"""One script for each claim.
+
+A script saves its numbers and the hardware in results/; RESULTS.md is written from these files.
+"""

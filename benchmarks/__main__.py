@@ -1,4 +1,7 @@
-"""`python -m benchmarks [CIFAR10]`: run the benchmarks; those on CIFAR-10 only where `seewhy.load` is told where it is."""
+"""Run the benchmarks: `python -m benchmarks [CIFAR10]`.
+
+Those on CIFAR-10 need its path or name, as `seewhy.load` takes it.
+"""
 
 import sys
 
@@ -34,5 +37,6 @@ if sys.argv[1:]:
     report.main()
 else:
     print(
-        "left out: loading and cifar10, which need a path, as in `make bench CIFAR10=path` or `make bench CIFAR10=cifar10`"
+        "skipped the benchmarks on CIFAR-10; run `make bench CIFAR10=path` or "
+        "`make bench CIFAR10=cifar10`"
     )

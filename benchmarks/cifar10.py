@@ -1,6 +1,6 @@
-"""Train a recipe on CIFAR-10 to the end, for some seeds, and keep accuracy and time.
+"""Train a recipe on CIFAR-10 with several seeds; save accuracy and time.
 
-Each seed is a run of its own below runs/, and one that has finished is not repeated.
+Each seed is a run in runs/. A finished run is not repeated.
 """
 
 import sys
@@ -18,12 +18,15 @@ from seewhy.train.recipes import RECIPES
 
 
 def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
-    """Measure and keep; `path` is what `seewhy.load` takes."""
+    """Measure and save; `path` is the first argument of `seewhy.load`."""
     runs, walls = zip(*(_run(path, name, seed) for seed in range(int(seeds))), strict=True)
     results = [run.result for run in runs if run.result is not None]
     images = runs[0].data.images
     which = "seed 0" if len(runs) == 1 else f"seeds 0 to {len(runs) - 1}"
-    how = f"`benchmarks/cifar10.py`, {images['train']:,} training and {images['test']:,} test images, {which}"
+    how = (
+        f"`benchmarks/cifar10.py`, {images['train']:,} training and "
+        f"{images['test']:,} test images, {which}"
+    )
     rows = [
         _row(f"{name}: test accuracy", [100 * result.accuracy for result in results], " %", how, 2),
         _row(f"{name}: training time", [result.train_seconds for result in results], " s", how),
@@ -34,7 +37,10 @@ def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
         plain = [100 * result.plain_accuracy for result in results]
         rows[0] = replace(rows[0], what=f"{name}: test accuracy with test-time augmentation")
         rows.insert(1, _row(f"{name}: test accuracy without it", plain, " %", how, 2))
-    note = "The images are a JPEG copy (quality 75) of CIFAR-10; on the lossless original accuracies are higher."
+    note = (
+        "The images are a JPEG copy (quality 75) of CIFAR-10; accuracies are higher on the "
+        "lossless original."
+    )
     keep(f"cifar10-{name}", f"CIFAR-10, {name}", rows, note=note)
 
 
@@ -48,7 +54,7 @@ def _row(what: str, values: Sequence[float], unit: str, how: str, digits: int = 
 
 
 def _run(path: str, name: str, seed: int) -> tuple[Run, float]:
-    """A run and the seconds that it took in all, its data being in memory."""
+    """A run and its wall time in seconds, loading excluded."""
     directory = Path(f"runs/benchmark-{name}-seed{seed}")
     wall = directory / "wall_seconds.txt"
     if not wall.exists():

@@ -1,6 +1,6 @@
-"""The experiments of examples/experiments, as far as they have been run: a row a recipe.
+"""The finished experiments of examples/experiments, one row per recipe.
 
-`python examples/experiments/NAME.py PATH` runs one; this only reads runs/experiment-NAME.
+`python examples/experiments/NAME.py PATH` runs one; this script only reads runs/experiment-NAME.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SHOWN = ("accuracy", "train_loss", "test_loss", "calibration_error")
 
 @dataclass(frozen=True)
 class Measured:
-    """A recipe of an experiment: mean and standard deviation over the seeds."""
+    """A recipe of an experiment; mean ± standard deviation over the seeds."""
 
     experiment: str
     recipe: str
@@ -38,19 +38,20 @@ class Measured:
 
 
 def main() -> None:
-    """Read and keep."""
-    found = [
+    """Read and save."""
+    experiments = [
         open_experiment(path.parent)
         for path in sorted(Path("runs").glob("experiment-*/experiment.json"))
     ]
     note = (
-        "Mean ± standard deviation over five seeds, best accuracy first; MB of the optimizer's state. `speednet:width=0.25` on "
-        "10,000 training images of a JPEG copy of CIFAR-10, five epochs (augmentation: eight) in batches of 250, all 10,000 test "
-        "images; `examples/experiments`."
+        "Mean ± standard deviation over five seeds, best accuracy first; MB is the size of the "
+        "optimizer state. `speednet:width=0.25` on 10,000 training images of a JPEG copy of "
+        "CIFAR-10, five epochs (augmentation: eight) in batches of 250, all 10,000 test images; "
+        "`examples/experiments`."
     )
     rows = [
         _row(experiment, row.recipe)
-        for experiment in found
+        for experiment in experiments
         for row in rank_recipes(experiment, "accuracy")
     ]
     keep("experiments", "Experiments", rows, note=note, columns=COLUMNS)

@@ -1,4 +1,4 @@
-"""How long the first and the second load of a data set take, and whether the second imports anything slow."""
+"""Time of the first and the second load of a data set; the second must not import `datasets`."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ print(time.perf_counter() - began, len(data.train) + len(data.test), "datasets" 
 
 
 def main(path: str) -> None:
-    """Measure and keep; `path` is what `seewhy.load` takes."""
+    """Measure and save; `path` is the first argument of `seewhy.load`."""
     with tempfile.TemporaryDirectory() as cache:
         runs = [_load(path, cache) for _ in range(RUNS + 1)]
     (first, images, _), later = runs[0], runs[1:]

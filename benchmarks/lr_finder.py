@@ -1,6 +1,7 @@
-"""Is a suggested learning rate a good one? Training at each suggestion beside training at every rate of a grid.
+"""Compare training at each suggested learning rate with training at every rate of a grid.
 
-`python -m benchmarks.lr_finder PATH` with the path of CIFAR-10. Four data sets, three optimizers, three seeds; a small net.
+`python -m benchmarks.lr_finder PATH` with the path of CIFAR-10. Four data sets, three optimizers,
+three seeds, a small model.
 """
 
 import sys
@@ -21,6 +22,8 @@ from seewhy.runs.training import fit
 from seewhy.train.lr_finder import LR_SUGGESTIONS
 from seewhy.train.recipe import Recipe
 
+Accuracies = dict[tuple[str, str], dict[str, list[float]]]  # by data and optimizer; by lr or rule
+
 SEEDS = (0, 1, 2)
 BASE = Recipe(
     model="speednet:width=0.25,scale=0.3",
@@ -36,11 +39,11 @@ GRIDS = {
     "adam": range(-8, 0),
     "muon:fallback=adamw": range(-6, 2),
 }  # half decades
-CLOSE = 0.02  # of the best accuracy: trainings whose spread over seeds tells what noise is
+CLOSE = 0.02  # to the best accuracy: the runs whose spread over seeds measures the noise
 
 
 def main(path: str) -> None:
-    """Train and keep."""
+    """Train and save."""
     cells = list(product(("digits", "shapes", "cifar10", "rotations"), GRIDS))
     tasks = [
         (path, *cell, exponent, seed)
@@ -51,33 +54,34 @@ def main(path: str) -> None:
     results = joblib.Parallel(n_jobs=joblib.cpu_count(), batch_size=1)(
         joblib.delayed(_accuracies)(*task) for task in tasks
     )
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    accuracies_of: Accuracies = defaultdict(lambda: defaultdict(list))
     for (_, *cell, _, _), accuracies in zip(tasks, results, strict=True):
         for name, accuracy in accuracies.items():
-            found[cell[0], cell[1]][name].append(accuracy)
-    rows = [_row(rule, found) for rule in LR_SUGGESTIONS]
-    rows += [_cell_row(cell, accuracies) for cell, accuracies in found.items()]
+            accuracies_of[cell[0], cell[1]][name].append(accuracy)
+    rows = [_row(rule, accuracies_of) for rule in LR_SUGGESTIONS]
+    rows += [_cell_row(cell, accuracies) for cell, accuracies in accuracies_of.items()]
     note = (
-        f"Each accuracy is the mean of {len(SEEDS)} seeds on the test split; a suggestion is of a range test with that seed. "
-        "Within noise: no further below the best of the grid than twice the standard error of a difference. "
-        "`speednet:width=0.25,scale=0.3`, 3,000 images (digits: 1,438) for 5 epochs (digits 10) in batches of 100; rotations: by "
-        "how many quarter turns an image of CIFAR-10 was turned. The default was chosen on trainings of other logits, seeds, "
-        "optimizers and batches."
+        f"Each accuracy is the mean of {len(SEEDS)} seeds on the test split; each seed has its own "
+        "range test. Within noise: at most twice the standard error of a difference below the best "
+        "of the grid. `speednet:width=0.25,scale=0.3`, 3,000 images (digits: 1,438) for 5 epochs "
+        "(digits: 10) in batches of 100; rotations: predict by how many quarter turns an image of "
+        "CIFAR-10 was rotated. The default was chosen on runs with another logit scale, "
+        "other seeds, optimizers and batch sizes."
     )
-    keep("lr_finder", "Learning-rate finder: training at what it suggests", rows, note=note)
+    keep("lr_finder", "Learning-rate finder: training at its suggestions", rows, note=note)
 
 
 def _accuracies(
     path: str, data: str, optimizer: str, exponent: int | None, seed: int
 ) -> dict[str, float]:
-    """The accuracy at one rate of the grid, or at every suggestion."""
+    """The accuracy at one learning rate of the grid, or at every suggestion."""
     torch.set_num_threads(1)
     dataset = _load(path, data)
     recipe = replace(BASE, optimizer=optimizer, seed=seed, epochs=EPOCHS.get(data, BASE.epochs))
     if exponent is not None:
         return {f"grid {exponent}": _trained(replace(recipe, lr=10 ** (exponent / 2)), dataset)}
     suggested = find_lr(recipe, dataset).suggestions
-    return {rule: _trained(replace(recipe, lr=rate), dataset) for rule, rate in suggested.items()}
+    return {rule: _trained(replace(recipe, lr=lr), dataset) for rule, lr in suggested.items()}
 
 
 def _trained(recipe: Recipe, data: Dataset) -> float:
@@ -133,14 +137,18 @@ def _noise(accuracies: dict[str, list[float]]) -> float:
     return 2 * (2 * fmean(near) / len(SEEDS)) ** 0.5
 
 
-def _row(rule: str, found: dict[tuple[str, str], dict[str, list[float]]]) -> Row:
+def _row(rule: str, accuracies_of: Accuracies) -> Row:
     short = {
-        cell: _best(accuracies)[1] - fmean(accuracies[rule]) for cell, accuracies in found.items()
+        cell: _best(accuracies)[1] - fmean(accuracies[rule])
+        for cell, accuracies in accuracies_of.items()
     }
-    good = sum(shortfall <= _noise(found[cell]) for cell, shortfall in short.items())
+    good = sum(shortfall <= _noise(accuracies_of[cell]) for cell, shortfall in short.items())
     worst = max(short, key=short.__getitem__)
     value = f"within noise of the best in {good} of {len(short)}"
-    mean = f"{100 * fmean(short.values()):.1f} points below it on average, {100 * short[worst]:.1f} at worst"
+    mean = (
+        f"{100 * fmean(short.values()):.1f} points below it on average, "
+        f"{100 * short[worst]:.1f} at worst"
+    )
     return Row(
         f"suggestion `{rule}`", value, f"{mean} ({worst[0]}, {worst[1]}); `benchmarks/lr_finder.py`"
     )
@@ -151,8 +159,11 @@ def _cell_row(cell: tuple[str, str], accuracies: dict[str, list[float]]) -> Row:
     suggestions = ", ".join(
         f"{rule} {100 * fmean(accuracies[rule]):.1f}" for rule in LR_SUGGESTIONS
     )
-    rate = 10 ** (int(name.split()[1]) / 2)
-    value = f"best of the grid {100 * best:.1f}% at {rate:.2g}, noise {100 * _noise(accuracies):.1f} points"
+    lr = 10 ** (int(name.split()[1]) / 2)
+    value = (
+        f"best of the grid {100 * best:.1f}% at {lr:.2g}, "
+        f"noise {100 * _noise(accuracies):.1f} points"
+    )
     return Row(f"{cell[0]}, {cell[1]}", value, suggestions)
 
 

@@ -1,6 +1,7 @@
-"""What `fit` costs over a hand-written minimal loop with the same settings: logging, TensorBoard and checkpoints included.
+"""Overhead of `fit` over a minimal hand-written loop with the same settings.
 
-Both train for one epoch and for more; the difference is what an epoch costs, without starting, evaluating and finishing.
+`fit` writes logs, TensorBoard and checkpoints. Both train for one epoch and for several; the
+difference is the cost of the epochs, without start-up, evaluation and finishing.
 """
 
 import tempfile
@@ -37,7 +38,7 @@ RECIPE = Recipe(
 
 
 def by_hand(data: Dataset, epochs: int) -> float:
-    """Seconds of the loop that one would write: everything that makes it fast, nothing that looks after it."""
+    """Seconds of a fast hand-written loop without logs or checkpoints."""
     began = time.perf_counter()
     torch.manual_seed(0)
     model = build_model("speednet", 10, data.train).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -78,20 +79,20 @@ def with_fit(data: Dataset, epochs: int) -> float:
             data,
             run,
             quiet=True,
-            keeping=CheckpointPolicy(checkpoint_seconds=CHECKPOINT_SECONDS),
+            checkpoint=CheckpointPolicy(checkpoint_seconds=CHECKPOINT_SECONDS),
         )
     return time.perf_counter() - began
 
 
 def range_test_of(data: Dataset) -> float:
-    """Seconds of a range test whose rates are so low that it does not end early."""
+    """Seconds of a range test with learning rates so low that it does not diverge."""
     began = time.perf_counter()
     assert len(find_lr(RECIPE, data, end=1e-3, updates=STEPS).lrs) == STEPS
     return time.perf_counter() - began
 
 
 def same_steps(data: Dataset) -> float:
-    """Seconds of `fit`, in memory, for as many steps."""
+    """Seconds of `fit`, in memory, for the same number of steps."""
     began = time.perf_counter()
     run = fit(replace(RECIPE, epochs=STEPS * 512 / len(data.train)), data, quiet=True)
     assert run.history[-1].step == STEPS
@@ -99,7 +100,7 @@ def same_steps(data: Dataset) -> float:
 
 
 def noise() -> Dataset:
-    """Images that nothing can be learnt from: only time is measured."""
+    """Random images; only time is measured."""
     images = torch.randint(
         0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -109,24 +110,31 @@ def noise() -> Dataset:
 
 
 def range_test_cost() -> None:
-    """Measure what a range test costs beside as many steps of `fit`, and keep."""
+    """Compare a range test with the same number of steps of `fit`, and save."""
     data = noise()
     tests, fits = zip(
         *((range_test_of(data), same_steps(data)) for _ in range(REPEATS + 1)), strict=True
     )
     ratios = sorted(test / trained for test, trained in zip(tests[1:], fits[1:], strict=True))
-    how = f"`benchmarks/overhead.py`, {STEPS} updates in batches of 512, median of {REPEATS} interleaved"
+    how = (
+        f"`benchmarks/overhead.py`, {STEPS} updates in batches of 512, "
+        f"median of {REPEATS} interleaved"
+    )
     beside = f"{median(fits[1:]):.1f} s; a range test takes {100 * (median(ratios) - 1):+.1f}%"
     spread = f" ({100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
     rows = [
-        Row("a range test, with the model that it is of", f"{median(tests[1:]):.1f} s", how),
-        Row("`fit` for as many steps, in memory", beside + spread, how),
+        Row("a range test, building its model included", f"{median(tests[1:]):.1f} s", how),
+        Row("`fit` for the same number of steps, in memory", beside + spread, how),
     ]
-    keep("overhead-range-test", "What a range test costs over as many steps of `fit`", rows)
+    keep(
+        "overhead-range-test",
+        "Overhead of a range test over the same number of steps of `fit`",
+        rows,
+    )
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save."""
     data = noise()
     loops = {"by hand": by_hand, "fit": with_fit}
     times: dict[str, list[float]] = {name: [] for name in loops}
@@ -138,18 +146,19 @@ def main() -> None:
     hand, ours = median(times["by hand"]), median(times["fit"])
     ratio = median(mine / other for mine, other in zip(times["fit"], times["by hand"], strict=True))
     how = (
-        f"`benchmarks/overhead.py`, {EPOCHS} epochs of {IMAGES:,} images in batches of 512, median of {REPEATS} interleaved; a "
-        f"checkpoint every {CHECKPOINT_SECONDS:g} s, six times as often as by default"
+        f"`benchmarks/overhead.py`, {EPOCHS} epochs of {IMAGES:,} images in batches of 512, "
+        f"median of {REPEATS} interleaved; a checkpoint every {CHECKPOINT_SECONDS:g} s, "
+        "six times as often as by default"
     )
     rows = [
-        Row("a minimal loop by hand", f"{EPOCHS * IMAGES / hand:.0f} images/s", how),
+        Row("a minimal hand-written loop", f"{EPOCHS * IMAGES / hand:.0f} images/s", how),
         Row(
             "`fit`, with logs, TensorBoard and checkpoints",
             f"{EPOCHS * IMAGES / ours:.0f} images/s, {100 * (ratio - 1):+.1f}%",
             how,
         ),
     ]
-    keep("overhead", "What `fit` costs over a loop by hand", rows)
+    keep("overhead", "Overhead of `fit` over a hand-written loop", rows)
     range_test_cost()
 
 

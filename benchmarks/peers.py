@@ -1,6 +1,6 @@
-"""The packages that our explanations are measured beside: brought from the package index, run as they are.
+"""The packages that our explanations are compared with: installed from PyPI, used unmodified.
 
-They lie in a directory of their own, which the project's environment does not know, and see the same torch and seewhy.
+They are installed in a separate directory, outside the project's environment, and share its torch.
 """
 
 import io
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PLACE = Path(__file__).parent / ".peers"
+DIRECTORY = Path(__file__).parent / ".peers"
 
-PACKAGES = {  # what each is imported as, and where it comes from; none brings its dependencies, which would replace torch
+# module -> requirement; installed without dependencies, which would replace torch
+PACKAGES = {
     "pytorch_grad_cam": "grad-cam==1.5.7",
     "torchcam": "torchcam==0.5.0",
     "captum": "captum==0.9.0",
@@ -50,19 +51,17 @@ TORCHCAM = {
 }
 CAPTUM = ("grad-cam", "hires-cam")
 
-_OPERATORS: list[torch.library.Library] = []  # what is declared lives as long as its library
+_OPERATORS: list[torch.library.Library] = []  # keep declarations alive
 
 
 def bring() -> str:
-    """Install what is missing and make all of it importable. Returns names and versions of the peers."""
-    if str(PLACE) not in sys.path:
-        sys.path.append(
-            str(PLACE)
-        )  # behind the project's own packages, which go first where both have one
+    """Install missing packages and make all importable; return names and versions of the peers."""
+    if str(DIRECTORY) not in sys.path:
+        sys.path.append(str(DIRECTORY))  # last, so that the project's packages take precedence
     missing = [requirement for module, requirement in PACKAGES.items() if find_spec(module) is None]
     if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--no-deps", "--target", str(PLACE), *missing], check=True)
+        subprocess.run([*pip, "--no-deps", "--target", str(DIRECTORY), *missing], check=True)
         invalidate_caches()
     _declare_operators()
     return ", ".join(f"{name} {version(name)}" for name in ("grad-cam", "torchcam", "captum"))
@@ -71,29 +70,32 @@ def bring() -> str:
 def grad_cams(
     model: nn.Module, images: Tensor, methods: Sequence[str], layers: Sequence[str]
 ) -> dict[tuple[str, str], np.ndarray]:  # (N, H, W) float32 in [0, 1]
-    """pytorch-grad-cam's maps of the predicted classes, at the size of the images: a call for each method and layer."""
-    package, found = import_module("pytorch_grad_cam"), {}
+    """pytorch-grad-cam's maps of the predicted classes, in the images' size.
+
+    One call for each method and layer.
+    """
+    package, maps = import_module("pytorch_grad_cam"), {}
     for method in methods:
         for layer in layers:
-            made = getattr(package, GRAD_CAM[method])(
+            extractor = getattr(package, GRAD_CAM[method])(
                 model=model, target_layers=[model.get_submodule(layer)]
             )
-            with made as cam, redirect_stderr(io.StringIO()):  # its progress bars
-                found[layer, method] = cam(input_tensor=images, targets=None)
-    return found
+            with extractor as cam, redirect_stderr(io.StringIO()):  # its progress bars
+                maps[layer, method] = cam(input_tensor=images, targets=None)
+    return maps
 
 
 def scaled(maps: Tensor, size: int) -> np.ndarray:  # (N, size, size) float32 in [0, 1]
-    """Maps (N, h, w) as pytorch-grad-cam shows its own: without what is negative, each from 0 to 1 before and after enlarging."""
+    """Maps (N, h, w) scaled as pytorch-grad-cam does: clipped at 0, in [0, 1] before and after."""
     scale = import_module("pytorch_grad_cam.utils.image").scale_cam_image
-    found: np.ndarray = scale(scale(np.maximum(maps.numpy(), 0), (size, size)))
-    return found
+    result: np.ndarray = scale(scale(np.maximum(maps.numpy(), 0), (size, size)))
+    return result
 
 
 def torchcam(
     model: nn.Module, images: Tensor, layers: Sequence[str]
 ) -> dict[tuple[str, str], Tensor]:
-    """Each of TORCHCAM at all layers for the predicted classes, as documented: a forward pass for each method."""
+    """Each of TORCHCAM at all layers, as documented: one forward pass for each method."""
     found = {}
     for method, name in TORCHCAM.items():
         with getattr(import_module("torchcam.methods"), name)(model, list(layers)) as extractor:
@@ -106,7 +108,7 @@ def torchcam(
 def torchcam_at_once(
     model: nn.Module, images: Tensor, layers: Sequence[str]
 ) -> dict[tuple[str, str], Tensor]:
-    """The same from one forward pass, which all extractors watch; each goes back through it by itself."""
+    """The same from one forward pass; each method has its own backward pass."""
     module, found = import_module("torchcam.methods"), {}
     with ExitStack() as stack:
         extractors = {
@@ -115,8 +117,8 @@ def torchcam_at_once(
         }
         logits = model(images)
         classes = logits.argmax(1).tolist()
-        for place, (method, extractor) in enumerate(extractors.items(), start=1):
-            maps = extractor(classes, logits, retain_graph=place < len(extractors))
+        for number, (method, extractor) in enumerate(extractors.items(), start=1):
+            maps = extractor(classes, logits, retain_graph=number < len(extractors))
             found.update({(layer, method): each for layer, each in zip(layers, maps, strict=True)})
     return found
 
@@ -124,9 +126,9 @@ def torchcam_at_once(
 def captum(
     model: nn.Module, images: Tensor, layers: Sequence[str], classes: Tensor
 ) -> dict[tuple[str, str], Tensor]:
-    """CAPTUM at all layers: a call for each layer gives Grad-CAM, one for all layers gradient times activation.
+    """CAPTUM at all layers: a call for each layer for Grad-CAM, one for all layers for HiResCAM.
 
-    It takes the classes as given, so that predicting them is not counted.
+    The classes are an argument, so the time to predict them is not counted.
     """
     attr = import_module("captum.attr")
     modules = [model.get_submodule(layer) for layer in layers]
@@ -150,32 +152,37 @@ def road(
     classes: Sequence[int],
     percentiles: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:  # (N,), (N,)
-    """pytorch-grad-cam's ROAD, most and least relevant first: how the probability changes, mean over the percentages removed."""
+    """pytorch-grad-cam's ROAD, most and least relevant first.
+
+    Change of the probability, mean over the removed percentages.
+    """
     metrics, targets = (
         import_module("pytorch_grad_cam.metrics.road"),
         import_module("pytorch_grad_cam.utils.model_targets"),
     )
     goals = [targets.ClassifierOutputSoftmaxTarget(each) for each in classes]
-    kept = [100 - each for each in percentiles]  # its percentiles are of what stays
+    kept = [100 - each for each in percentiles]  # its percentiles count the pixels kept
     kinds = (metrics.ROADMostRelevantFirstAverage, metrics.ROADLeastRelevantFirstAverage)
     most, least = (kind(percentiles=kept)(images, maps, goals, model) for kind in kinds)
     return most, least
 
 
 def imputed(image: Tensor, removed: Tensor) -> Tensor:  # (C, H, W)
-    """pytorch-grad-cam's imputation of an image (C, H, W) where `removed` (H, W) bool, without noise."""
+    """pytorch-grad-cam's imputation of an image (C, H, W) at `removed` (H, W) bool, no noise."""
     imputer = import_module("pytorch_grad_cam.metrics.road").NoisyLinearImputer(noise=0)
-    found: Tensor = imputer(image, (~removed).float())
-    return found
+    result: Tensor = imputer(image, (~removed).float())
+    return result
 
 
 def _declare_operators() -> None:
-    """Declare what torchvision describes when it is imported, where its compiled part is for another build of torch."""
+    """Declare torchvision's operators if its binary does not fit this build of torch."""
     spec: Any = find_spec("torchvision")
     try:
-        torch.ops.load_library(str(next(Path(spec.origin).parent.glob("_C.*"))))  # type: ignore[no-untyped-call]
+        binary = next(Path(spec.origin).parent.glob("_C.*"))
+        torch.ops.load_library(str(binary))  # type: ignore[no-untyped-call]
     except (OSError, StopIteration):
         library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+            signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(signature)  # type: ignore[no-untyped-call]
         _OPERATORS.append(library)

@@ -1,4 +1,4 @@
-"""Images a second that reach the network: our batches against a DataLoader over `datasets` with Albumentations."""
+"""Images per second: our batches against a DataLoader over `datasets` with Albumentations."""
 
 import sys
 import time
@@ -19,8 +19,8 @@ from seewhy.data.sources import load
 from seewhy.train.batches import batches, epoch_order
 
 NOTE = (
-    "CIFAR-10 as a JPEG copy in Parquet files, no network attached. seewhy reads what it decoded once into its cache; "
-    "the DataLoader decodes each image anew, as it does in every epoch."
+    "CIFAR-10 as a JPEG copy in Parquet files; no model is trained. seewhy reads its cache of "
+    "decoded images; the DataLoader decodes each image again, as it does in every epoch."
 )
 BATCH, WORKERS, RUNS, PEER_BATCHES = 512, 2, 5, 16
 
@@ -36,7 +36,7 @@ def ours(path: str) -> Iterator[Any]:
 
 
 def peer(path: str) -> Iterator[Any]:
-    """Some batches of the same augmentations, decoded and augmented image by image in worker processes."""
+    """Batches with the same augmentations, decoded and augmented per image in worker processes."""
     table = datasets.load_dataset("parquet", data_files=f"{path}/train-*.parquet", split="train")
     steps = A.Compose(
         [
@@ -70,7 +70,7 @@ def images_per_second(make: Callable[[], Iterator[Any]], images: Callable[[Any],
 
 
 def main(path: str) -> None:
-    """Measure in turn, and keep; `path` is a directory of Parquet files."""
+    """Measure in turn and save; `path` is a directory of Parquet files."""
     mine, theirs = [], []
     for _ in range(RUNS):
         mine.append(images_per_second(lambda: ours(path), lambda batch: len(batch[0])))
@@ -79,13 +79,14 @@ def main(path: str) -> None:
     rows = [
         Row("seewhy: crop, flip, cutout", f"{median(mine):,.0f} images/s", how),
         Row(
-            f"datasets {datasets.__version__} + Albumentations {A.__version__} in a DataLoader, {WORKERS} workers",
+            f"datasets {datasets.__version__} + Albumentations {A.__version__} in a DataLoader, "
+            f"{WORKERS} workers",
             f"{median(theirs):,.0f} images/s",
             how,
         ),
         Row("ratio", f"{median(a / b for a, b in zip(mine, theirs, strict=True)):.0f}x", how),
     ]
-    keep("pipeline", "From disk to the network", rows, note=NOTE)
+    keep("pipeline", "From disk to the model", rows, note=NOTE)
 
 
 if __name__ == "__main__":

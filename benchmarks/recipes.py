@@ -1,7 +1,7 @@
-"""Published recipes as their originals have them and as ours: what was reported, and what was measured here.
+"""Published recipes and our variants: reported results, and results measured here.
 
-`python -m benchmarks.recipes PATH` trains what this machine can train in reasonable time, on a GPU everything, and what the names
-after PATH say; then, or without PATH, it makes the table from the finished runs in runs/. A recipe without one says so.
+`python -m benchmarks.recipes PATH [NAME ...]` trains the named recipes; by default all on a GPU,
+the small ones on a CPU. Then, or without PATH, it makes the table from the finished runs in runs/.
 """
 
 import sys
@@ -16,7 +16,7 @@ from benchmarks.results import keep
 from seewhy.runs.run import Run, open_run
 from seewhy.train.recipes import RECIPES
 
-REPORTED = {  # accuracy on lossless CIFAR-10, in percent or seconds on one A100
+REPORTED = {  # accuracy on lossless CIFAR-10, or time to an accuracy on one A100
     "davidnet-24": "94.12%",
     "resnet18-adam-onecycle": "92.22%",
     "resnet18-onecycle": "88.28%",
@@ -34,7 +34,7 @@ SEEDS = {"cpu": "3", "cuda": "10"}
 
 @dataclass(frozen=True)
 class Published:
-    """A recipe: what its original reported, and what it came to here as published and as ours."""
+    """A published recipe: its reported result, its result here, and that of our variant."""
 
     recipe: str
     reported: str
@@ -55,7 +55,7 @@ COLUMNS = (
 
 
 def main(path: str = "", *names: str) -> None:
-    """Train what is missing, and keep."""
+    """Train missing runs and save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if path:
         for name in names or (
@@ -63,10 +63,11 @@ def main(path: str = "", *names: str) -> None:
         ):
             cifar10.main(path, name, SEEDS[device])
     note = (
-        "Reported accuracies are of the lossless CIFAR-10; those measured here are of a JPEG copy (quality 75), on which the "
-        "same training reaches about four points less. Ours trains for as many epochs as the published one. ResNet-18 was "
-        "trained beside other work, so its seconds say little. What is not measured needs a GPU; on one, "
-        "`python -m benchmarks.recipes PATH` measures all."
+        "Reported accuracies are on the lossless CIFAR-10. Those measured here are on a JPEG copy "
+        "(quality 75), on which the same recipe reaches about four points less. Our variant trains "
+        "for the same number of epochs. ResNet-18 was trained beside other work, so its time says "
+        "little. Results that are not measured need a GPU: run "
+        "`python -m benchmarks.recipes PATH` there."
     )
     published = [name for name in REPORTED if f"{name}-plus" in RECIPES]
     rows = [_row(name, name, f"{name}-plus") for name in published]
@@ -110,13 +111,14 @@ def _measured(runs: list[Run]) -> str:
 def _where(runs: list[Run]) -> str:
     if not runs:
         return "–"
-    places = []
+    settings = []
     for run in runs:
-        data, where = run.data, run.environment
+        data, environment = run.data, run.environment
         copy = COPIES.get(data.fingerprint, f"{data.name} {data.fingerprint[:8]}")
-        hardware = where.accelerator or f"{where.cores} cores of {where.processor}"
-        places.append(f"{copy}, {hardware}, {where.precision}")
-    return "; ".join(dict.fromkeys(places))
+        cores = f"{environment.cores} cores of {environment.processor}"
+        hardware = environment.accelerator or cores
+        settings.append(f"{copy}, {hardware}, {environment.precision}")
+    return "; ".join(dict.fromkeys(settings))
 
 
 if __name__ == "__main__":

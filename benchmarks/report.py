@@ -1,6 +1,6 @@
-"""From a trained CIFAR-10 run to a report that is open in a browser: seconds, bytes, and what is shown.
+"""Time and size of the report of a CIFAR-10 run, until it is open in a browser.
 
-Needs the run that `benchmarks/cifar10.py` leaves below runs/, and for the last rows playwright with a Chromium.
+Needs the run that `benchmarks/cifar10.py` writes in runs/, and Playwright with a Chromium.
 """
 
 import statistics
@@ -24,23 +24,23 @@ T = TypeVar("T")
 
 RUN = Path("runs/benchmark-speedrun94-seed0")
 REPEATS = 5  # of opening it
-CHROMIUM = Path("/usr/bin/chromium")  # the system's where there is one, else playwright's
+CHROMIUM = Path("/usr/bin/chromium")  # the system's, else Playwright's
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save."""
     run = open_run(RUN)
     assert run.result is not None
     data = reload_data(run.data)
-    result, predicting = timed(lambda: evaluate(run, data))
-    diagnosis, diagnosing = timed(lambda: diagnose(run, data, result, quiet=True))
-    context = ReportContext(run, run.result, result, diagnosis)
-    made, writing = timed(lambda: render_page(context))
+    predictions, predicting = timed(lambda: evaluate(run, data))
+    diagnosis, diagnosing = timed(lambda: diagnose(run, data, predictions, quiet=True))
+    context = ReportContext(run, run.result, predictions, diagnosis)
+    page, writing = timed(lambda: render_page(context))
     path = RUN / "report.html"
-    path.write_text(made.html, encoding="utf-8")
-    wrong = int((~result.correct).sum())
-    how = f"`benchmarks/report.py`, {run.recipe.model}, {len(result.labels):,} test images"
-    whole = made.html.count('<li id="image-')
+    path.write_text(page.html, encoding="utf-8")
+    errors = int((~predictions.correct).sum())
+    how = f"`benchmarks/report.py`, {run.recipe.model}, {len(predictions.labels):,} test images"
+    shown = page.html.count('<li id="image-')
     rows = [
         Row(
             "predictions of the test images, with test-time augmentation",
@@ -56,8 +56,8 @@ def main() -> None:
         ),
         Row(
             "size of the page",
-            f"{len(made.html.encode()) / 1e6:.2f} MB",
-            f"{whole:,} of {wrong:,} mistakes in {BUDGET / 1e6:g} MB",
+            f"{len(page.html.encode()) / 1e6:.2f} MB",
+            f"{shown:,} of {errors:,} errors shown in {BUDGET / 1e6:g} MB",
         ),
         *_opening(path.resolve()),
     ]
@@ -65,14 +65,14 @@ def main() -> None:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What `work` returns, and its seconds."""
+    """The result of `work`, and its seconds."""
     started = time.perf_counter()
     result = work()
     return result, time.perf_counter() - started
 
 
 def _opening(path: Path) -> list[Row]:
-    """How long a new tab takes until the page can be read, and until the heat is painted."""
+    """Time until a new tab can be read, and until the heat maps are painted."""
     readable, painted = [], []
     with sync_playwright() as playwright:
         executable = str(CHROMIUM) if CHROMIUM.exists() else None
@@ -87,10 +87,10 @@ def _opening(path: Path) -> list[Row]:
             painted.append(_when_ready(tab, started))
             tab.context.close()
         browser.close()
-    how = f"`benchmarks/report.py`, Chromium without a screen, median of {REPEATS} fresh tabs"
+    how = f"`benchmarks/report.py`, headless Chromium, median of {REPEATS} fresh tabs"
     return [
         Row("opening: the page can be read", f"{statistics.median(readable):.2f} s", how),
-        Row("opening: the heat is painted", f"{statistics.median(painted):.2f} s", how),
+        Row("opening: the heat maps are painted", f"{statistics.median(painted):.2f} s", how),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark measured: kept as JSON beside the environment it was measured in, and written to RESULTS.md."""
+"""The results of a benchmark: saved as JSON with their environment, and shown in RESULTS.md."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: what it is, its value with unit and spread, and how it came about."""
+    """One measurement: its name, its value with unit and spread, and how it was measured."""
 
     what: str
     value: str
@@ -31,13 +31,16 @@ def keep(
     note: str = "",
     columns: Sequence[str] = ("what", "measured", "how"),
 ) -> None:
-    """Keep a benchmark's rows, Row or any dataclass with a field a column, as results/NAME.json and write RESULTS.md anew."""
-    where = asdict(current_environment(torch.device(device), ""))
+    """Save rows as results/NAME.json and write RESULTS.md again.
+
+    A row is a Row, or any dataclass with one field per column.
+    """
+    environment = asdict(current_environment(torch.device(device), ""))
     content: dict[str, Any] = {
         "title": title,
         "date": date.today().isoformat(),
         "note": note,
-        "where": where,
+        "where": environment,
         "columns": list(columns),
         "rows": [asdict(row) for row in rows],
     }
@@ -57,7 +60,8 @@ def rendered() -> str:
         for path in sorted((HERE / "results").glob("*.json"))
     ]
     return (
-        "# Results\n\nWritten by `python -m benchmarks`; every row comes from the script it names.\n\n"
+        "# Results\n\n"
+        "Written by `python -m benchmarks`; every row names the script that measured it.\n\n"
         + "\n".join(sections)
     )
 
@@ -65,11 +69,12 @@ def rendered() -> str:
 def _section(content: dict[str, Any]) -> str:
     where = content["where"]
     hardware = where["accelerator"] or f"{where['cores']} cores of {where['processor']}"
+    software = f"torch {where['packages']['torch']}, Python {where['python']}"
     lines = [
         f"## {content['title']}",
         "",
         *([content["note"], ""] if content["note"] else []),
-        f"{hardware}, torch {where['packages']['torch']}, Python {where['python']}, {content['date']}.",
+        f"{hardware}, {software}, {content['date']}.",
         "",
         *(
             f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""How long `import seewhy` and `seewhy --help` take, in fresh processes."""
+"""Time of `import seewhy` and `seewhy --help` in new processes."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ RUNS = 15
 
 
 def seconds(*arguments: str) -> list[float]:
-    """Wall time of a fresh Python with these arguments, once to warm the file cache and then RUNS times."""
+    """Wall times of RUNS new Python processes, after one to warm the file cache."""
     times = []
     for _ in range(RUNS + 1):
         began = time.perf_counter()
@@ -21,7 +21,7 @@ def seconds(*arguments: str) -> list[float]:
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save."""
     rows = []
     for what, arguments in (
         ("`python -c pass`, for comparison", ("-c", "pass")),

@@ -1,4 +1,4 @@
-"""What augmentation costs beside a training step, and what bf16 and channels-last gain over fp32 and NCHW."""
+"""Cost of augmentation in a step; speedup of bf16 and channels-last over fp32 and NCHW."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def interleaved(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
             function()
             if run:
                 times[name].append(time.perf_counter() - began)
-    return {name: median(found) for name, found in times.items()}
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
 def step(
@@ -49,7 +49,7 @@ def step(
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save."""
     torch.manual_seed(0)
     split = Split(
         torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8),
@@ -79,7 +79,8 @@ def main() -> None:
         ),
         Row(
             "crop + flip + cutout",
-            f"{1000 * times['augment']:.1f} ms, {100 * times['augment'] / times['best']:.1f}% of speednet's step",
+            f"{1000 * times['augment']:.1f} ms, "
+            f"{100 * times['augment'] / times['best']:.1f}% of speednet's step",
             how,
         ),
     ]

@@ -1,6 +1,6 @@
-"""Training throughput against the loop that tutorials teach, and how much of the processor's matrix rate it is.
+"""Training throughput against the loop of tutorials, and as a share of the matrix-product rate.
 
-The tutorial's loop: a DataLoader of Pillow transforms, float32, NCHW, `.item()` in every step. Ours: `seewhy.train`.
+The tutorial's loop: a DataLoader with Pillow transforms, float32, NCHW, `.item()` in every step.
 """
 
 import time
@@ -27,11 +27,11 @@ from seewhy.train.state import new_state
 
 REPEATS, STEPS = 5, 6
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-NETS = {"speednet": 512, "resnet18": 128}  # and the batch size
+MODELS = {"speednet": 512, "resnet18": 128}  # batch size by model
 
 
 class TutorialImages(TorchDataset[tuple[Tensor, int]]):
-    """RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize, with Pillow and NumPy as torchvision does it."""
+    """RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize, as in torchvision."""
 
     def __init__(self, split: Split) -> None:
         self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in split.images]
@@ -52,9 +52,9 @@ class TutorialImages(TorchDataset[tuple[Tensor, int]]):
 
 
 def tutorial(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
-    """A function that trains for an epoch of STEPS batches by the tutorial's loop and returns its seconds.
+    """A function that trains an epoch of STEPS batches with the tutorial's loop; returns seconds.
 
-    No worker prefetches before it or goes on after it.
+    Its workers start and end with the call.
     """
     torch.manual_seed(0)
     model = build_model(name, 10, data.train).train()
@@ -79,9 +79,9 @@ def tutorial(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
 
 
 def ours(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
-    """A function that takes STEPS steps of `seewhy.train`, after one to warm up, and returns their seconds.
+    """A function that trains STEPS steps with seewhy, after one to warm up; returns their seconds.
 
-    It ends the training each time, so that nothing of it, such as freed memory that it keeps, serves the tutorial's loop.
+    Each call closes its events, so that memory kept for reuse does not help the other loop.
     """
     torch.manual_seed(0)
     recipe = Recipe(
@@ -94,7 +94,7 @@ def ours(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
     plan = make_plan(recipe, data, "cpu")
     state = new_state(plan)
 
-    def go_on() -> float:
+    def steps() -> float:
         events = train(state, plan)
         next(events)
         began = time.perf_counter()
@@ -104,11 +104,11 @@ def ours(name: str, data: Dataset, batch_size: int) -> Callable[[], float]:
         events.close()
         return spent
 
-    return go_on
+    return steps
 
 
 def flops(name: str, split: Split) -> float:
-    """Floating-point operations of a training step, for one image."""
+    """Floating-point operations of a training step per image."""
     model = build_model(name, 10, split).train()
     images = split.images[:8].float().div(255)
     with FlopCounterMode(display=False) as counter:
@@ -117,7 +117,7 @@ def flops(name: str, split: Split) -> float:
 
 
 def matmul_rate(dtype: torch.dtype, size: int = 2048) -> Callable[[], float]:
-    """A function that measures floating-point operations per second of a square product."""
+    """A function that measures the FLOP/s of a square matrix product."""
     one, other = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
 
     def measure() -> float:
@@ -130,7 +130,7 @@ def matmul_rate(dtype: torch.dtype, size: int = 2048) -> Callable[[], float]:
 
 
 def measured(name: str, batch_size: int, data: Dataset) -> list[Row]:
-    """Interleaved: tutorial, ours, matrix product; each net on its own."""
+    """The rows of one model; tutorial, ours and matrix product are interleaved."""
     precision = find_precision("auto", torch.device("cpu"))
     rate = matmul_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
     loops = {"tutorial": tutorial(name, data, batch_size), "ours": ours(name, data, batch_size)}
@@ -143,8 +143,11 @@ def measured(name: str, batch_size: int, data: Dataset) -> list[Row]:
                 times[which].append(spent / STEPS)
         rates.append(rate())
     slow, fast, peak = median(times["tutorial"]), median(times["ours"]), median(rates)
-    share = flops(name, data.train) * batch_size / fast / peak
-    how = f"`benchmarks/tutorial.py`, batch {batch_size}, median of {REPEATS} interleaved blocks of {STEPS} steps"
+    how = (
+        f"`benchmarks/tutorial.py`, batch {batch_size}, "
+        f"median of {REPEATS} interleaved blocks of {STEPS} steps"
+    )
+    gflop = flops(name, data.train) / 1e9
     return [
         Row(f"{name}: the tutorial's loop", f"{batch_size / slow:.0f} images/s", how),
         Row(
@@ -154,19 +157,20 @@ def measured(name: str, batch_size: int, data: Dataset) -> list[Row]:
         ),
         Row(
             f"{name}: share of the {precision} matrix product's rate",
-            f"{100 * share:.0f}%",
-            f"{how}; {peak / 1e9:.0f} GFLOP/s in products of 2048 x 2048, {flops(name, data.train) / 1e9:.2f} GFLOP an image",
+            f"{100 * 1e9 * gflop * batch_size / fast / peak:.0f}%",
+            f"{how}; {peak / 1e9:.0f} GFLOP/s in products of 2048 x 2048, "
+            f"{gflop:.2f} GFLOP per image",
         ),
     ]
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (8192, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.arange(8192) % 10, [str(index) for index in range(8192)])
     data = Dataset("noise", tuple("abcdefghij"), split, split, None, "0")
-    rows = [row for name, batch_size in NETS.items() for row in measured(name, batch_size, data)]
+    rows = [row for name, batch_size in MODELS.items() for row in measured(name, batch_size, data)]
     keep("tutorial", "Training throughput", rows)
 
 

@@ -1,4 +1,4 @@
-"""What many tests share: a tiny data set, a recipe that learns it in a second, a cache of their own."""
+"""Shared fixtures: a tiny data set, a recipe that learns it in a second, a cache."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ pytest_plugins = ["diagnosis_cases"]  # of tests/plugins
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the user's cache; all of a session share one, as a user's loads do."""
+    """All tests of a session share a cache; none uses that of the user."""
     path = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("SEEWHY_CACHE", str(path))
     return path
@@ -51,7 +51,7 @@ def child_processes() -> dict[int, str]:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """A test that leaves a process or a signal handler behind fails, and what it left is removed."""
+    """Fail a test that leaves a process or a signal handler behind, and remove either."""
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     before = child_processes()
     yield
@@ -76,16 +76,16 @@ def end_workers() -> Iterator[None]:
 
 
 def bars(count: int, seed: int) -> Split:
-    """`count` noisy 8x8 RGB images with a bright bar: upright (class 0), level (1) or slanting (2)."""
+    """Noisy 8x8 RGB images with a bright bar: upright (class 0), level (1) or slanting (2)."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     images = torch.randint(0, 90, (count, 3, 8, 8), generator=generator)
     for index, label in enumerate(labels.tolist()):
-        place = int(torch.randint(1, 7, (), generator=generator))
+        position = int(torch.randint(1, 7, (), generator=generator))
         if label == 0:
-            images[index, :, :, place] += 150
+            images[index, :, :, position] += 150
         elif label == 1:
-            images[index, :, place, :] += 150
+            images[index, :, position, :] += 150
         else:
             images[index, :, range(8), range(8)] += 150
     return Split(
@@ -125,10 +125,10 @@ Histories = Mapping[str, Sequence[Sequence[Seconds_Loss_Accuracy] | str]]
 
 @pytest.fixture(scope="session")
 def experiment_of() -> Callable[..., Experiment]:
-    """`experiment_of({"adam": [[(1.5, 2.3, 0.4), ...], "not finished"]})`: the epochs of each seed, by recipe.
+    """`experiment_of({"adam": [[(1.5, 2.3, 0.4), ...], "not finished"]})`: epochs by recipe.
 
-    A text is the reason why a trial has no result. The accuracy of a trial is that of its last epoch; its directory is
-    `directory`/RECIPE/seed-SEED.
+    A string is the reason why a trial has no result. The accuracy of a trial is that of its last
+    epoch; its directory is `directory`/RECIPE/seed-SEED.
     """
 
     def trial(

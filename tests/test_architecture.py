@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "seewhy"
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST = 400  # lines
 
-# A room imports the ground and the rooms before its own row; rooms of one row do not know each other.
+# A room imports the ground and the rooms of earlier rows; rooms of one row are independent.
 GROUND = {"errors", "notation", "files", "progress", "serialization", "_torch_compat"}
 ROOMS = (
     {"data"},

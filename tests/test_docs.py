@@ -1,6 +1,7 @@
-"""The examples of the README, the docs and the examples directory are run as they stand.
+"""Run the examples of the README, the docs and the examples directory.
 
-A block after `<!-- not run: REASON -->` is shown only. Blocks of a page share their names and a working directory.
+A block after `<!-- not run: REASON -->` is not run. The blocks of a page share their names and a
+working directory.
 """
 
 import inspect

@@ -3,8 +3,8 @@
     data = seewhy.load("cifar10")
     run = seewhy.fit(seewhy.RECIPES["davidnet-24"], data)
 
-Names are imported when they are first used, so `import seewhy` is fast. What is not listed here is in its package, such as
-`seewhy.attribution.pointing_game`.
+Names are imported when they are first used, so `import seewhy` is fast. Other functions are in
+their packages, such as `seewhy.attribution.pointing_game`.
 """
 
 import lazy_loader

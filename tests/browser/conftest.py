@@ -1,7 +1,7 @@
-"""A real browser, pages that must be quiet, and what reads them for accessibility.
+"""Fixtures for a real browser: pages that report no problems, and accessibility checks.
 
-`make check` and `make test` fetch Chromium and the packages of package.json. Where they are missing the tests here are skipped,
-or fail where SEEWHY_REQUIRE_BROWSER=1, as in CI.
+`make check` and `make test` fetch Chromium and the packages of package.json. Without them these
+tests are skipped, or fail if SEEWHY_REQUIRE_BROWSER=1, as in CI.
 """
 
 import asyncio
@@ -34,11 +34,12 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-OFFLINE = ("file:", "data:", "blob:", "about:")  # what a page may ask for
+OFFLINE = ("file:", "data:", "blob:", "about:")  # allowed requests
 AXE = """async () => (await axe.run()).violations.flatMap(violation => violation.nodes.map(
     node => `${violation.id}: ${node.failureSummary} ${node.html}`
 ))"""
-# true after the tasks that the page's scripts have left waiting; without JavaScript at once, as there no promise is ever kept
+# True after the pending tasks of the page's scripts; at once without JavaScript, where no promise
+# ever resolves.
 SETTLED = (
     "matchMedia('(scripting: none)').matches || new Promise(done => setTimeout(() => done(true)))"
 )
@@ -53,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Records:
-    """What the pages of a test said and asked for, in order."""
+    """Console messages, exceptions and requests of the pages of a test, in order."""
 
     errors: list[str] = field(default_factory=list)  # of the console
     warnings: list[str] = field(default_factory=list)  # of the console
@@ -61,14 +62,14 @@ class Records:
     requests: list[str] = field(default_factory=list)  # addresses, of documents too
 
     def problems(self) -> list[str]:
-        """What no page of ours may do: one line for each error, exception and request that leaves this machine."""
+        """One line for each console error, exception, and request that leaves this machine."""
         online = [address for address in self.requests if not address.startswith(OFFLINE)]
-        found = {"console error": self.errors, "exception": self.exceptions, "request": online}
-        return [f"{kind}: {text}" for kind, texts in found.items() for text in texts]
+        problems = {"console error": self.errors, "exception": self.exceptions, "request": online}
+        return [f"{kind}: {text}" for kind, texts in problems.items() for text in texts]
 
 
 class Visit:
-    """Opens pages, each in a context of its own, and records what they do; `records` is shared by all of them."""
+    """Open pages, each in its own context, and record their problems in `records`."""
 
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
@@ -84,7 +85,7 @@ class Visit:
         touch: bool = False,
         print: bool = False,
     ) -> Page:
-        """The page at `path`, loaded, in a browser without network; `touch` is a phone: no hover, and a viewport that it sets."""
+        """Load the page at `path` without network access; `touch` emulates a phone."""
         context = self.browser.new_context(
             java_script_enabled=javascript,
             viewport={"width": viewport[0], "height": viewport[1]},
@@ -101,7 +102,7 @@ class Visit:
         return page
 
     def check(self) -> None:
-        """Close the pages; AssertionError if one of them did what `Records.problems` names."""
+        """Close the pages; raise AssertionError if one has a problem."""
         for page in [page for context in self.contexts for page in context.pages]:
             page.evaluate(SETTLED)
         self.close()
@@ -113,7 +114,7 @@ class Visit:
             self.contexts.pop().close()
 
     def _record(self, context: BrowserContext) -> None:
-        """Listen to the pages of a context, and to those that they open."""
+        """Listen to the pages of a context and to those that they open."""
 
         def hear(message: ConsoleMessage) -> None:
             kept = {"error": self.records.errors, "warning": self.records.warnings}.get(
@@ -131,7 +132,7 @@ class Visit:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
-    """Chromium without a window, one for each worker of pytest-xdist, with a profile of its own; and Playwright's loop."""
+    """Headless Chromium, one for each worker of pytest-xdist, and Playwright's event loop."""
     with sync_playwright() as playwright:
         try:
             browser = _launched(playwright)
@@ -154,8 +155,8 @@ def _launched(playwright: Playwright) -> Browser:
 def browser(chromium: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
     """The worker's Chromium.
 
-    Between its calls Playwright leaves its loop marked as running, with which `asyncio.run` fails in this thread. So that only
-    the tests of a browser are told so, the mark is set for as long as they run.
+    Playwright leaves its event loop marked as running, so `asyncio.run` fails in this thread.
+    The mark is therefore set only during browser tests.
     """
     browser, loop = chromium
     asyncio._set_running_loop(loop)
@@ -173,7 +174,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
 @pytest.fixture
 def open_page(visit: Visit) -> Iterator[Visit]:
-    """Opens a file, `open_page(path, dark=True)`; the test fails at its end if a page was not quiet, see `Records.problems`."""
+    """Open a file, `open_page(path, dark=True)`; a page with problems fails the test at its end."""
     yield visit
     visit.check()
 
@@ -193,9 +194,10 @@ def package() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def axe(package: Callable[[str], Path]) -> Callable[[Page], list[str]]:
-    """`axe(page)` is what axe-core finds in a page as it is now, "rule: what to fix, element"; the page needs JavaScript.
+    """`axe(page)` returns the violations that axe-core finds, "rule: what to fix, element".
 
-    The page's content-security policy stays in force: it does not hold for what Playwright evaluates.
+    The page needs JavaScript. Its content-security policy stays in force: scripts that Playwright
+    evaluates are exempt.
     """
     source = package("axe-core/axe.min.js").read_text(encoding="utf-8")
 

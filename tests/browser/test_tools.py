@@ -1,4 +1,4 @@
-"""The fixtures of the browser tests, on small pages that misbehave in one way each."""
+"""The fixtures of the browser tests, on small pages with one problem each."""
 
 import asyncio
 import os
@@ -10,19 +10,22 @@ from pathlib import Path
 import pytest
 
 ELSEWHERE = "http://127.0.0.1:9/"  # the discard port, on which nobody answers
-POLICY = "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+POLICY = (
+    "<meta http-equiv='Content-Security-Policy' "
+    "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
 
 
 @pytest.fixture(autouse=True)
 def asyncio_is_free():
-    """After each test here, or whatever runs later in this process and calls asyncio.run would fail."""
+    """Browser tests must not break asyncio.run for later tests in this process."""
     yield
     assert asyncio.run(asyncio.sleep(0, "ran")) == "ran"
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a page with this in its head and body, and returns its path."""
+    """Write a page with this head and body, and return its path."""
 
     def written(body, head=""):
         path = tmp_path / "page.html"
@@ -42,8 +45,10 @@ def matches(page, query):
 
 def test_a_quiet_page_is_fine(open_page, write):
     body = (
-        "<h1>One</h1><img alt='' src='data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'>"
-        "<script>document.querySelector('h1').textContent += ' and two'; console.log('said')</script>"
+        "<h1>One</h1><img alt='' src='data:image/gif;base64,"
+        "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'>"
+        "<script>document.querySelector('h1').textContent += ' and two'; "
+        "console.log('said')</script>"
     )
     path = write(body)
     page = open_page(path)
@@ -81,12 +86,13 @@ def test_a_page_that_is_not_quiet_fails_its_test(visit, write, body, head, probl
 
 
 def test_no_request_leaves_the_browser(visit, write):
-    """Asked of a server on this machine, which nothing reaches: no connection waits for it."""
+    """A server on this machine gets no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         page = visit(
             write(
-                f"<script>fetch('http://127.0.0.1:{server.getsockname()[1]}').catch(() => document.title = 'none')</script>"
+                f"<script>fetch('http://127.0.0.1:{server.getsockname()[1]}')"
+                ".catch(() => document.title = 'none')</script>"
             )
         )
         page.wait_for_function("document.title === 'none'")
@@ -134,7 +140,10 @@ def test_javascript_off(open_page, write):
 
 
 def test_dark_and_light(open_page, write):
-    head = "<style>body { background: white } @media (prefers-color-scheme: dark) { body { background: rgb(1, 2, 3) } }</style>"
+    head = (
+        "<style>body { background: white } "
+        "@media (prefers-color-scheme: dark) { body { background: rgb(1, 2, 3) } }</style>"
+    )
     found = [
         open_page(write("", head), dark=dark).evaluate(
             "getComputedStyle(document.body).backgroundColor"
@@ -178,7 +187,10 @@ def test_pages_share_nothing(open_page, write):
     assert open_page(path).evaluate("localStorage.getItem('theme')") is None
 
 
-GOOD = "<main><h1>Heading</h1><img alt='a bar' src='data:image/gif;base64,R0lGODlhAQABAAAAACw='></main>"
+GOOD = (
+    "<main><h1>Heading</h1>"
+    "<img alt='a bar' src='data:image/gif;base64,R0lGODlhAQABAAAAACw='></main>"
+)
 
 
 def test_axe_finds_nothing_in_a_page_that_is_accessible(open_page, write, axe):
@@ -206,7 +218,8 @@ def test_axe_reads_a_page_whose_policy_allows_no_script_and_leaves_the_policy_in
     assert [violation.split(":")[0] for violation in axe(page)] == ["button-name"]
     assert visit.records.problems() == []
     page.evaluate(
-        "document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))"
+        "document.body.append("
+        "Object.assign(document.createElement('script'), {text: 'document.title = 1'}))"
     )
     assert page.title() == "A page"
     with pytest.raises(AssertionError, match="Content Security Policy"):
@@ -218,7 +231,7 @@ FIXTURES = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
 
 
 def session(directory, fixtures, **environment):
-    """Exit status and output of pytest, in a process of its own, on one test that opens a noisy page."""
+    """Exit status and output of pytest in a new process, on one test that opens a noisy page."""
     (directory / "conftest.py").write_text(fixtures, encoding="utf-8")
     (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n    browser: needs Chromium\n")
     (directory / "page.html").write_text(NOISY)
@@ -235,7 +248,7 @@ def session(directory, fixtures, **environment):
         "no:cacheprovider",
         "test_it.py",
     ]
-    found = subprocess.run(
+    completed = subprocess.run(
         command,
         env={**os.environ, **environment},
         cwd=directory,
@@ -243,7 +256,7 @@ def session(directory, fixtures, **environment):
         text=True,
         check=False,
     )
-    return found.returncode, found.stdout + found.stderr
+    return completed.returncode, completed.stdout + completed.stderr
 
 
 @pytest.mark.slow
@@ -258,7 +271,7 @@ def test_a_noisy_page_fails_the_session(tmp_path):
     ("required", "outcome"), [("", (0, "1 skipped")), ("1", (1, "no Chromium"))]
 )
 def test_without_a_browser_tests_are_skipped_unless_it_is_required(tmp_path, required, outcome):
-    """Where there is no Chromium, the system's or Playwright's."""
+    """Without Chromium, both the system's and Playwright's."""
     nowhere = {
         "PATH": str(tmp_path),
         "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path),

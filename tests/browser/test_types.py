@@ -1,4 +1,4 @@
-"""TypeScript's checker reads the JSDoc of the report's scripts."""
+"""TypeScript checks the JSDoc types of the report's scripts."""
 
 import json
 import shutil
@@ -28,10 +28,10 @@ def check_types(package: Callable[[str], Path]) -> Callable[[Path], tuple[int, s
 
     def check(config: Path) -> tuple[int, str]:
         command = [shutil.which("node") or "node", str(tsc), "-p", str(config), "--pretty", "false"]
-        found = subprocess.run(
+        completed = subprocess.run(
             command, cwd=config.parent, capture_output=True, text=True, check=False
         )
-        return found.returncode, found.stdout + found.stderr
+        return completed.returncode, completed.stdout + completed.stderr
 
     return check
 

@@ -1,8 +1,8 @@
-"""A GPU that is pretended: tensors that say they are on it, and are computed on the CPU.
+"""A simulated GPU: tensors that report a CUDA device and are computed on the CPU.
 
-It keeps a GPU's rules. Tensors of two devices do not mix, NumPy cannot look at one, and where the host reads a value it waits for
-the device; each wait is recorded. Of speed, memory and the rounding of a GPU's kernels it knows nothing. A process that imports
-this was started with the library of pretended.cpp preloaded.
+It enforces a GPU's rules: tensors of two devices do not mix, NumPy cannot read a tensor, and the
+host waits for the device when it reads a value; each wait is recorded. It does not simulate speed,
+memory or rounding. The library of pretended.cpp must be preloaded into the process.
 """
 
 import traceback
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 DEVICE = torch.device("cuda", 0)
 SOURCE = str(Path(__file__).parents[2] / "src")
-# The shape or the value of what they give depends on values, which are on the device.
+# The shape or value of their results depends on values on the device.
 WAITING = frozenset(
     (
         "_local_scalar_dense",
@@ -43,7 +43,7 @@ _launches: list[str] | None = None
 
 
 class OnGpu(Tensor):
-    """A tensor that says it is on the GPU; `held` are its values, on the CPU."""
+    """A tensor that reports a GPU; `held` has its values, on the CPU."""
 
     held: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -78,7 +78,8 @@ class OnGpu(Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            "can't convert cuda:0 device type tensor to numpy. "
+            "Use Tensor.cpu() to copy the tensor to host memory first."
         )
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +96,7 @@ class OnGpu(Tensor):
 
 
 class _Pretending(TorchDispatchMode):
-    """Sees what asks for a tensor on the GPU without having one."""
+    """Intercepts functions that create a tensor on the GPU."""
 
     def __torch_dispatch__(
         self,
@@ -113,7 +114,7 @@ class _Pretending(TorchDispatchMode):
 
 
 def _run(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Compute it on the CPU, if a GPU could, and say that what comes out is on the GPU."""
+    """Compute on the CPU, if a GPU could, and wrap the results as tensors on the GPU."""
     name = function._schema.name.removeprefix("aten::")
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
     held = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, OnGpu)}
@@ -150,7 +151,7 @@ def _means_gpu(device: Any) -> bool:
 
 
 def _check_devices(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
-    """Tensors on the host may only be single values that are read, or indices, for which the device waits."""
+    """Raise RuntimeError for tensors on the host, except scalars and indices (a wait)."""
     for tensor in tensors:
         if isinstance(tensor, OnGpu):
             continue
@@ -158,7 +159,8 @@ def _check_devices(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) ->
             _waited(f"{name} at places that the host knows")
         elif tensor.ndim or (tensor is args[0] and name.endswith("_")):
             raise RuntimeError(
-                f"Expected all tensors to be on the same device, but found at least two devices in {name}"
+                "Expected all tensors to be on the same device, "
+                f"but found at least two devices in {name}"
             )
 
 
@@ -180,7 +182,7 @@ def _record(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: b
 
 
 def _crosses(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> bool:
-    """Whether something is copied from one device to the other."""
+    """Whether a tensor is copied from one device to the other."""
     if name == "_to_copy":
         return kwargs.get("device") is not None and _means_gpu(kwargs["device"]) != on_gpu
     pairs = (
@@ -194,7 +196,7 @@ def _crosses(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: 
 
 
 def _kernels(name: str, args: Sequence[Any]) -> int:
-    """How many launches it is: an operation on lists is one where all tensors lie in memory alike, else one for each of them."""
+    """Number of launches: one for lists of tensors of equal shape and strides, else one each."""
     lists = [
         arg for arg in args if isinstance(arg, list | tuple) and arg and isinstance(arg[0], Tensor)
     ]
@@ -210,13 +212,13 @@ def _kernels(name: str, args: Sequence[Any]) -> int:
 def _waited(what: str) -> None:
     if _waits is not None:
         ours = [frame for frame in traceback.extract_stack() if frame.filename.startswith(SOURCE)]
-        place = f" in {Path(ours[-1].filename).name}: {ours[-1].line}" if ours else ""
-        _waits.append(what + place)
+        location = f" in {Path(ours[-1].filename).name}: {ours[-1].line}" if ours else ""
+        _waits.append(what + location)
 
 
 @contextmanager
 def waits() -> Iterator[list[str]]:
-    """What made the host wait for the device inside the block, and where."""
+    """The waits of the host for the device inside the block, with their locations."""
     global _waits
     _waits = []
     try:
@@ -227,7 +229,7 @@ def waits() -> Iterator[list[str]]:
 
 @contextmanager
 def launches() -> Iterator[list[str]]:
-    """The operations on the device inside the block, by torch's names for them."""
+    """The operations on the device inside the block, by their names in torch."""
     global _launches
     _launches = []
     try:
@@ -237,7 +239,7 @@ def launches() -> Iterator[list[str]]:
 
 
 def install() -> None:
-    """Let this process have one GPU from now on, called cuda."""
+    """Give this process one simulated GPU, called cuda."""
     answers: dict[str, Callable[..., Any]] = {
         "_lazy_init": lambda: None,
         "is_available": lambda: True,

@@ -1,4 +1,4 @@
-"""What holds on a GPU, tried on a pretended one; test_gpu.py runs these tests in a process that has it."""
+"""Tests on a simulated GPU; test_gpu.py runs them in a process that has one."""
 
 import copy
 from dataclasses import replace
@@ -111,7 +111,7 @@ def test_no_step_waits_by_augmentation(name: str, recipe: Recipe, data: Dataset)
 
 @pytest.mark.parametrize("optimizer", DISTINCT_OPTIMIZERS)
 def test_fit_equals_the_cpu(optimizer: str, recipe: Recipe, data: Dataset) -> None:
-    """Both compute on the same kernels here, so every branch for a GPU must end at the same bits."""
+    """Both use the same kernels here, so every branch for a GPU must give equal bits."""
     recipe = replace(recipe, optimizer=optimizer, lr=0.01, epochs=1, precision="fp32")
     one, other = (fit(recipe, data, device=device, quiet=True) for device in ("cuda", "cpu"))
     assert one.environment.accelerator == "pretended GPU"
@@ -172,7 +172,7 @@ def test_train_resumes_to_the_same_end(recipe: Recipe, data: Dataset, tmp_path: 
 
 
 def kernels(launches: list[str]) -> int:
-    """How many of them compute anything: a view, or memory that is not filled, is no work for a GPU."""
+    """Number of launches that compute; views and uninitialized memory are no kernels."""
     free = {
         "detach",
         "view",
@@ -202,7 +202,7 @@ def kernels(launches: list[str]) -> int:
 
 @pytest.mark.parametrize(("optimizer", "most"), [("nesterov", 65), ("adamw", 65), ("muon", 110)])
 def test_step_launches_few_extra_kernels(optimizer: str, most: int, data: Dataset) -> None:
-    """Small networks are as fast as kernels can be launched. A bare step: forward, backward, the same optimizer."""
+    """Launches limit the speed of small models. Bare step: forward, backward, optimizer."""
     recipe = Recipe(
         model="resnet18",
         epochs=2,

@@ -171,7 +171,7 @@ def test_texts_and_colors_are_those_of_matplotlib(pairs: list[Pair]) -> None:
 
 
 def test_markers_inherit_the_color_of_their_use() -> None:
-    """A style sheet's rule for `svg.plot [stroke=...]` reaches the use, but not what it shows a copy of."""
+    """A style sheet's rule for `svg.plot [stroke=...]` reaches the use, but not its target."""
     root = ElementTree.fromstring(inline_svg(figure(), "own", "words"))
     shown = {each.attrib["id"]: each for each in root.iter("path") if "id" in each.attrib}
     colored = [each for each in root.iter("use") if each.get("stroke") == "#d55e00"]

@@ -25,7 +25,8 @@ with retain_freed_memory(torch.device("cpu")):
     faults()  # the first time it must be asked for
     kept, held = faults(), peak()
 left = peak()
-# Larger than all that was kept: free addresses between others may be used again, whose pages the kernel has back.
+# Larger than all memory kept: smaller free blocks may be used again after the kernel took their
+# pages back.
 print(free, kept, faults(300_000_000), held, left)
 """
 

@@ -80,7 +80,7 @@ def test_range_test_keeps_the_ratios_of_groups(
 
 @pytest.mark.train
 def test_range_test_losses_are_training_losses(data: Dataset) -> None:
-    """At a rate of nearly 0 nothing moves, so each loss is that of its batch; a training that stands still has their mean."""
+    """At a learning rate near 0 the weights are constant: a run has the mean of these losses."""
     recipe = replace(RECIPE, augment=())
     per_epoch = math.ceil(len(data.train) / 40)
     result = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, max(10, 2 * per_epoch))
@@ -101,7 +101,7 @@ def test_range_test_has_one_point_per_update(data: Dataset, accumulate: int) -> 
 
 @pytest.mark.train
 def test_range_test_averages_the_batches_of_an_update(data: Dataset) -> None:
-    """At a rate of nearly 0 the three batches of an update lose what they lose alone, one after the other."""
+    """At a learning rate near 0 an update has the mean loss of its three batches."""
     recipe = replace(RECIPE, augment=(), epochs=5)
     alone = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, 30).losses
     result = lr_range_test(*begin(data, replace(recipe, accumulate=3)), 1e-12, 2e-12, 10).losses
@@ -126,7 +126,7 @@ def test_range_test_lrs_do_not_depend_on_accumulation(data: Dataset, optimizer: 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.train
 def test_range_test_of_gd_uses_single_batches(data: Dataset, fails: bool) -> None:
-    """An update at each of them: 20 points of 20 batches. Afterwards it is for the full batch again."""
+    """One update per batch: 20 points from 20 batches. Then full-batch mode is restored."""
     calls = 0
 
     def counts(batch: Batch, generator: torch.Generator) -> Batch:
@@ -223,7 +223,7 @@ def test_range_test_ends_at_a_nonfinite_loss(data: Dataset) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.train
 def test_range_test_restores_everything(data: Dataset, fails: bool) -> None:
-    """Weights, BatchNorm, optimizers, averages, counters and every generator, in the middle of a training."""
+    """Weights, BatchNorm, optimizers, averages, counters and every generator, in mid-run."""
     calls = 0
 
     def sometimes(batch: Batch, generator: torch.Generator) -> Batch:

@@ -89,7 +89,7 @@ def adam_by_hand(decoupled: bool) -> Iterator[float]:
 
 
 def nadam_by_hand() -> Iterator[float]:
-    """Dozat 2016, algorithm 8, with the schedule mu_t = beta1 (1 - 0.5 * 0.96^(0.004 t)) of his section 3."""
+    """Dozat 2016, algorithm 8; mu_t = beta1 (1 - 0.5 * 0.96^(0.004 t)) from section 3."""
     value, first, second, product = 1.0, 0.0, 0.0, 1.0
     for step, raw in enumerate(GRADIENTS, start=1):
         gradient = raw + DECAY * value
@@ -176,7 +176,7 @@ def test_optimizer_follows_its_paper(text: str, by_hand: Iterator[float]) -> Non
     ],
 )
 def test_optimizer_state_bytes(text: str, of_each: int, of_each_tensor: int) -> None:
-    """Numbers of four bytes for each trained parameter, and a count of steps where the optimizer keeps one."""
+    """Four bytes per number and trained parameter, plus the step count of each tensor if any."""
     net = network()
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizers = bind_optimizer(text)(net, LR, 5e-4)

@@ -27,7 +27,7 @@ def test_one_cycle_equals_torch(anneal: str, torch_name: str) -> None:
         optimizer.step()
         if step < steps - 1:
             theirs.step()
-    # torch puts the peak at the step pct_start * steps - 1, ours exactly at pct_start: less than one step apart
+    # torch has the peak at step pct_start * steps - 1, ours is at pct_start: within one step
     slope = max(abs(a - b) for a, b in pairwise(expected))
     assert max(abs(a - b) for a, b in zip(expected, result, strict=True)) < slope
     assert result[0] == pytest.approx(1 / 20)

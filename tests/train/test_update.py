@@ -200,7 +200,8 @@ def test_nonfinite_gradient_reaches_no_weight(
     before = [parameter.detach().clone() for parameter in model.parameters()]
     with pytest.raises(
         SeewhyError,
-        match=r"not finite at step 4 \(epoch 0\.67\), at a learning rate of 0\.04; the weights were",
+        match=r"not finite at step 4 \(epoch 0\.67\), "
+        r"at a learning rate of 0\.04; the weights were",
     ):
         next(events)
     assert state.step == 4
@@ -427,7 +428,7 @@ def test_nonfinite_loss_within_an_update(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is the second of the four or six batches of an update; no checkpoint is of a state after it."""
+    """The second of the four or six batches of an update; no checkpoint has a later state."""
     monkeypatch.setitem(
         MODELS, "exploding", lambda num_classes, sample: Exploding(2, only_gradient=False)
     )

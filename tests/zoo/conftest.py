@@ -1,4 +1,4 @@
-"""Models of timm, torchvision and transformers: `make test-zoo`, where these packages are installed."""
+"""Models of timm, torchvision and transformers; `make test-zoo` needs these packages."""
 
 from importlib.util import find_spec
 

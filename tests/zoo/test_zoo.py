@@ -1,4 +1,4 @@
-"""Every architecture of the zoo is built, has layers to explain, and gives finite maps that differ by class."""
+"""Every architecture of the zoo has layers to explain and finite maps that differ by class."""
 
 import pytest
 import torch

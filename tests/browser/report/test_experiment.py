@@ -1,4 +1,4 @@
-"""The page of an experiment: in the dark, on paper, on a phone, without a script, and for those who do not see it."""
+"""The page of an experiment: dark mode, print, phone, no JavaScript, accessibility."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ OPEN = "document.querySelectorAll('details').forEach(each => { each.open = true;
 
 @pytest.fixture(scope="module")
 def path(experiment_of, tmp_path_factory):
-    """Eight recipes over three seeds, of which one trial has a report; learning rates that were found; and a failure."""
+    """Eight recipes, three seeds; one trial has a report, one failed; `lr` is found."""
     directory = tmp_path_factory.mktemp("experiment")
     rng = np.random.default_rng(0)
     histories = {

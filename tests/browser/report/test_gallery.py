@@ -140,9 +140,8 @@ def test_heat_map_is_visible_on_the_image(reader):
 def test_reset_restores_the_default(reader, reports):
     page, before = reader.page, reader.shown()
     actual, predicted = reports.worst_confusion()
-    reader.go(
-        f"confusion={','.join(quote(reports.predictions.classes[place], safe='') for place in (actual, predicted))}&sort=loss"
-    )
+    names = [reports.predictions.classes[index] for index in (actual, predicted)]
+    reader.go(f"confusion={','.join(quote(name, safe='') for name in names)}&sort=loss")
     reader.shows(len(of_kind(reports, (actual, predicted))))
     page.locator("button[name=reset]").click()
     reader.shows(len(before))
@@ -256,7 +255,7 @@ def settings(reader):
 
 
 def test_arrow_keys_move_between_matrix_cells(reader):
-    """Against a walk over the table's own numbers: the next cell that holds one, and none beyond the edge."""
+    """To the next cell with a number, never beyond the edge; compared with the table's numbers."""
     page = reader.page
     matrix = page.locator("table.matrix tbody tr").evaluate_all(
         "rows => rows.map(row => [...row.cells].map(c => c.textContent))"
@@ -275,8 +274,11 @@ def test_arrow_keys_move_between_matrix_cells(reader):
         ]
         at = ahead[0] if ahead else at
         page.keyboard.press(key)
-        place = "[document.activeElement.closest('tr').rowIndex - 1, document.activeElement.closest('td').cellIndex]"
-        assert tuple(page.evaluate(place)) == at
+        position = (
+            "[document.activeElement.closest('tr').rowIndex - 1, "
+            "document.activeElement.closest('td').cellIndex]"
+        )
+        assert tuple(page.evaluate(position)) == at
         expect(stops).to_have_count(1)
         expect(stops).to_be_focused()
 

@@ -1,4 +1,4 @@
-"""The report in the dark, on paper, on a phone, without a script, and for those who do not see it."""
+"""The report: dark mode, print, phone, no JavaScript, accessibility."""
 
 import re
 
@@ -9,7 +9,10 @@ from seewhy.reporting.sections.table import SECTIONS
 
 WAYS = {"light": {}, "dark": {"dark": True}, "phone": {"viewport": (390, 844), "touch": True}}
 FIGURES = ".figures svg:not(.tile) text"
-TEXTS = ".finding, .hint, figcaption, .gallery p, .gallery b, .matrix td a, thead th, nav a, footer p, .numbers dd, .notice"
+TEXTS = (
+    ".finding, .hint, figcaption, .gallery p, .gallery b, .matrix td a, thead th, nav a, footer p, "
+    ".numbers dd, .notice"
+)
 
 
 SOON = {
@@ -74,7 +77,10 @@ def test_text_has_contrast(read, reports, way, texts):
 def test_every_shade_of_the_matrix_has_contrast(read, reports, way):
     reader = read(reports.page, **WAYS[way])
     reader.page.evaluate("""[...document.querySelectorAll(".matrix td a")].slice(0, 8).forEach(
-        (link, place) => { link.parentElement.className = `h${place + 1}`; link.id = `shade-${place + 1}`; })""")
+        (link, index) => {
+            link.parentElement.className = `h${index + 1}`;
+            link.id = `shade-${index + 1}`;
+        })""")
     contrasts = reader.contrasts("[id^=shade]")
     assert len(contrasts) == 8
     assert min(contrasts) >= 4.5
@@ -98,7 +104,8 @@ def test_phone_does_not_scroll_sideways(read, reports, opened):
     assert reader.page.evaluate("document.scrollingElement.scrollWidth") <= 390
     assert reader.page.evaluate("visualViewport.scale") == 1
     wide = reader.page.evaluate(
-        "[...document.querySelectorAll('dialog')].filter(each => each.scrollWidth > each.clientWidth)"
+        "[...document.querySelectorAll('dialog')]"
+        ".filter(each => each.scrollWidth > each.clientWidth)"
     )
     assert wide == []
 
