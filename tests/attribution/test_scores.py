@@ -1,10 +1,13 @@
 """`trust`, on a model whose relevant pixels are known."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from seewhy.attribution.scores import trust
+from seewhy.attribution.scores import bootstrap_summary, trust
 from seewhy.errors import SeewhyError
 
 
@@ -118,3 +121,16 @@ def test_trust_of_pixels_and_nonfinite_maps():
 def test_trust_rejects_single_image():
     with pytest.raises(SeewhyError, match="at least 2, found 1"):
         trust(Looker().eval(), IMAGES[:1], left, "red")
+
+
+def test_bootstrap_summary():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    result = bootstrap_summary({"a": values, "b": torch.ones(3), "c": torch.ones(1)})
+    assert result["a"].mean == pytest.approx(float(values.double().mean()))
+    half = 1.96 * float(values.double().std()) / 20
+    np.testing.assert_allclose(
+        result["a"].interval, [result["a"].mean - half, result["a"].mean + half], atol=0.15 * half
+    )
+    assert result["b"].interval == (1.0, 1.0)
+    assert all(math.isnan(end) for end in result["c"].interval)
+    assert bootstrap_summary({"a": values})["a"] == result["a"]
