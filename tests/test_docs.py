@@ -160,6 +160,19 @@ def test_names_of_diagnosis_figures_and_reporting_are_in_the_guide() -> None:
         assert re.search(rf"[`.]{re.escape(name)}[`(]", text), name
 
 
+def test_names_of_the_glossary_are_in_the_source() -> None:
+    glossary = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Glossary")[1]
+    rows = re.findall(r"^\| (?!term|---)(.+?) \| (.+?) \| (.+?) \|$", glossary, re.MULTILINE)
+    assert 30 <= len(rows) <= 60
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    for _, _, places in rows:
+        for name in re.findall(r"`(\w+)(?:\.(\w+))?", places):
+            for part in filter(None, name):
+                assert re.search(rf"\b{part}\b", source), part
+        for file_name in re.findall(r"[a-z_]+\.(?:csv|json|toml|npz|jsonl)", places):
+            assert file_name in source or file_name.partition(".")[0] in source, file_name
+
+
 def test_every_number_of_the_readme_is_in_the_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.split("## Numbers")[1].split("\n## ")[0]

@@ -79,7 +79,7 @@ def test_compare_with_a_failed_run_is_partly_done(workspace: Path, capsys: Captu
     options = ["--vary", "lr", "0.01", "1e30", "--seeds", "1", "--epochs", "1", "--output", "half"]
     assert main.main([*COMPARE, *options]) == 1
     out = capsys.readouterr().out
-    assert "1 of 2 runs failed. Try again with:\nseewhy resume half\n" in out
+    assert "1 of 2 trials failed. Try again with:\nseewhy resume half\n" in out
     assert (workspace / "half" / "results.csv").exists()
     assert len(open_experiment("half").finished) == 1
     assert main.main(["resume", "half", *RESUME]) == 1
@@ -97,7 +97,7 @@ def test_compare_survives_a_learning_rate_that_cannot_be_found(
     monkeypatch.setattr("seewhy.experiments.runner.find_lr", no_fall)
     options = "--vary batch_size 40 60 --lr find --seeds 1 --epochs 1 --output half"
     assert main.main([*COMPARE, *options.split()]) == 1
-    assert "1 of 2 runs failed" in capsys.readouterr().out
+    assert "1 of 2 trials failed" in capsys.readouterr().out
     experiment = open_experiment("half")
     assert [trial.recipe for trial in experiment.finished] == ["batch_size=40"]
     assert "only at rates from" in experiment.trials[1].unfinished_reason

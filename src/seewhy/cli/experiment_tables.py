@@ -75,7 +75,7 @@ def print_experiment(experiment: Experiment) -> None:
         )
     if failed:
         total = len(experiment.trials)
-        out.print(f"\n{len(failed)} of {counted(total, 'run')} failed. Try again with:")
+        out.print(f"\n{len(failed)} of {counted(total, 'trial')} failed. Try again with:")
         out.print(f"seewhy resume {experiment.directory}", soft_wrap=True)
     print_files(experiment.directory, EXPERIMENT_FILES)
 
