@@ -18,7 +18,7 @@ POLICY = (
 
 @pytest.fixture(autouse=True)
 def asyncio_is_free():
-    """Browser tests must not break asyncio.run for later tests in this process."""
+    """Check that no event loop is marked as running: `asyncio.run` would fail later."""
     yield
     assert asyncio.run(asyncio.sleep(0, "ran")) == "ran"
 
@@ -43,7 +43,7 @@ def matches(page, query):
     return page.evaluate("query => matchMedia(query).matches", query)
 
 
-def test_a_quiet_page_is_fine(open_page, write):
+def test_quiet_page_passes(open_page, write):
     body = (
         "<h1>One</h1><img alt='' src='data:image/gif;base64,"
         "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'>"
@@ -79,14 +79,14 @@ def test_a_quiet_page_is_fine(open_page, write):
     ],
     ids=["policy", "error", "exception", "rejection", "image", "fetch", "beacon", "socket"],
 )
-def test_a_page_that_is_not_quiet_fails_its_test(visit, write, body, head, problem):
+def test_noisy_page_fails(visit, write, body, head, problem):
     visit(write(body, head))
     with pytest.raises(AssertionError, match=problem):
         visit.check()
 
 
-def test_no_request_leaves_the_browser(visit, write):
-    """A server on this machine gets no connection."""
+def test_requests_are_blocked(visit, write):
+    """Asked of a server on this machine, which nothing reaches: no connection waits for it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         page = visit(
@@ -100,12 +100,12 @@ def test_no_request_leaves_the_browser(visit, write):
             server.accept()
 
 
-def test_a_blocked_script_does_not_run(visit, write):
+def test_blocked_script_does_not_run(visit, write):
     assert visit(write("<script>document.title = 'changed'</script>", POLICY)).title() == "A page"
     assert visit(write("<script>document.title = 'changed'</script>")).title() == "changed"
 
 
-def test_what_happens_after_loading_counts_too(visit, write):
+def test_events_after_loading_count(visit, write):
     page = visit(write("<button onclick=\"console.error('pressed')\">Press</button>"))
     assert visit.records.problems() == []
     page.click("button")
@@ -113,14 +113,14 @@ def test_what_happens_after_loading_counts_too(visit, write):
         visit.check()
 
 
-def test_every_page_of_a_test_counts(visit, write):
+def test_every_page_counts(visit, write):
     visit(write("<script>console.error('in the first')</script>"))
     visit(write("fine"))
     with pytest.raises(AssertionError, match="in the first"):
         visit.check()
 
 
-def test_a_page_that_a_page_opens_counts(visit, write):
+def test_popups_count(visit, write):
     page = visit(write(f"<a target='_blank' href='{ELSEWHERE}'>Away</a>"))
     with page.expect_popup():
         page.click("a")
@@ -128,18 +128,18 @@ def test_a_page_that_a_page_opens_counts(visit, write):
         visit.check()
 
 
-def test_a_warning_is_recorded_and_no_failure(open_page, write):
+def test_warnings_are_recorded(open_page, write):
     open_page(write("<script>console.warn('old')</script>"))
     assert open_page.records.warnings == ["old"]
 
 
-def test_javascript_off(open_page, write):
+def test_javascript_can_be_disabled(open_page, write):
     body = "<noscript>Without</noscript><script>document.write('With')</script>"
     assert open_page(write(body), javascript=False).locator("body").inner_text() == "Without"
     assert open_page(write(body)).locator("body").inner_text() == "With"
 
 
-def test_dark_and_light(open_page, write):
+def test_color_scheme(open_page, write):
     head = (
         "<style>body { background: white } "
         "@media (prefers-color-scheme: dark) { body { background: rgb(1, 2, 3) } }</style>"
@@ -153,12 +153,12 @@ def test_dark_and_light(open_page, write):
     assert found == ["rgb(255, 255, 255)", "rgb(1, 2, 3)"]
 
 
-def test_print_and_screen(open_page, write):
+def test_media(open_page, write):
     assert matches(open_page(write(""), print=True), "print")
     assert matches(open_page(write("")), "screen")
 
 
-def test_the_viewport(open_page, write):
+def test_viewport(open_page, write):
     sizes = [
         open_page(write(""), viewport=size).evaluate("[innerWidth, innerHeight]")
         for size in [(390, 844), (1600, 500)]
@@ -166,14 +166,14 @@ def test_the_viewport(open_page, write):
     assert sizes == [[390, 844], [1600, 500]]
 
 
-def test_touch_is_a_phone(open_page, write):
+def test_touch_emulates_a_phone(open_page, write):
     phone = open_page(write(""), touch=True, viewport=(390, 844))
     assert matches(phone, "(hover: none) and (pointer: coarse)")
     assert phone.evaluate("innerWidth") == 390
     assert not matches(open_page(write("")), "(hover: none) or (pointer: coarse)")
 
 
-def test_a_phone_shows_a_page_that_sets_no_viewport_at_the_width_of_a_desk(open_page, tmp_path):
+def test_phone_shows_a_page_without_viewport_at_desktop_width(open_page, tmp_path):
     (tmp_path / "page.html").write_text("<!doctype html><title>Wide</title>")
     assert (
         open_page(tmp_path / "page.html", touch=True, viewport=(390, 844)).evaluate("innerWidth")
@@ -181,7 +181,7 @@ def test_a_phone_shows_a_page_that_sets_no_viewport_at_the_width_of_a_desk(open_
     )
 
 
-def test_pages_share_nothing(open_page, write):
+def test_pages_are_isolated(open_page, write):
     path = write("")
     open_page(path).evaluate("localStorage.setItem('theme', 'dark')")
     assert open_page(path).evaluate("localStorage.getItem('theme')") is None
@@ -193,7 +193,7 @@ GOOD = (
 )
 
 
-def test_axe_finds_nothing_in_a_page_that_is_accessible(open_page, write, axe):
+def test_axe_accepts_an_accessible_page(open_page, write, axe):
     assert axe(open_page(write(GOOD))) == []
 
 
@@ -205,21 +205,22 @@ def test_axe_finds_nothing_in_a_page_that_is_accessible(open_page, write, axe):
         (GOOD.replace("<h1>", "<button></button><h1>"), "button-name: "),
     ],
 )
-def test_axe_names_what_it_finds(open_page, write, axe, body, rule):
+def test_axe_reports_violations(open_page, write, axe, body, rule):
     found = axe(open_page(write(body)))
     assert [violation.startswith(rule) for violation in found] == [True]
     assert "<img" in found[0] or "<h1" in found[0] or "<button" in found[0]
 
 
-def test_axe_reads_a_page_whose_policy_allows_no_script_and_leaves_the_policy_in_force(
+def test_axe_keeps_the_content_security_policy(
     visit, write, axe
 ):
     page = visit(write("<main><h1>Heading</h1><button></button></main>", POLICY))
     assert [violation.split(":")[0] for violation in axe(page)] == ["button-name"]
     assert visit.records.problems() == []
     page.evaluate(
-        "document.body.append("
-        "Object.assign(document.createElement('script'), {text: 'document.title = 1'}))"
+        """document.body.append(
+            Object.assign(document.createElement('script'), {text: 'document.title = 1'})
+        )"""
     )
     assert page.title() == "A page"
     with pytest.raises(AssertionError, match="Content Security Policy"):
@@ -231,7 +232,7 @@ FIXTURES = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
 
 
 def session(directory, fixtures, **environment):
-    """Exit status and output of pytest in a new process, on one test that opens a noisy page."""
+    """Exit status and output of pytest on a test that opens a noisy page."""
     (directory / "conftest.py").write_text(fixtures, encoding="utf-8")
     (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n    browser: needs Chromium\n")
     (directory / "page.html").write_text(NOISY)
@@ -261,7 +262,7 @@ def session(directory, fixtures, **environment):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("browser")  # so that this is skipped where there is none
-def test_a_noisy_page_fails_the_session(tmp_path):
+def test_noisy_page_fails_the_session(tmp_path):
     status, output = session(tmp_path, FIXTURES)
     assert (status, "console error: broken" in output) == (1, True), output
 
@@ -270,8 +271,8 @@ def test_a_noisy_page_fails_the_session(tmp_path):
 @pytest.mark.parametrize(
     ("required", "outcome"), [("", (0, "1 skipped")), ("1", (1, "no Chromium"))]
 )
-def test_without_a_browser_tests_are_skipped_unless_it_is_required(tmp_path, required, outcome):
-    """Without Chromium, both the system's and Playwright's."""
+def test_missing_browser_skips_unless_required(tmp_path, required, outcome):
+    """Where there is no Chromium, the system's or Playwright's."""
     nowhere = {
         "PATH": str(tmp_path),
         "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path),

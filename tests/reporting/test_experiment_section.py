@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
@@ -57,6 +58,8 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return "<svg></svg>"
 
     monkeypatch.setattr("seewhy.reporting.section.inline_svg", record)
+    for name in ("recipes_figure", "seeds_figure", "lr_finder_figure"):
+        monkeypatch.setattr(f"seewhy.reporting.sections.experiment.{name}", lambda *_: Figure())
     return descriptions
 
 
@@ -310,6 +313,7 @@ def test_report_of_another_run_has_no_experiment(
     assert trained.section(context) is None
 
 
+@pytest.mark.slow
 def test_report_experiment_links_to_the_reports_of_the_trials(
     trained: Trained, tmp_path: Path
 ) -> None:
@@ -342,6 +346,7 @@ def test_report_experiment_links_to_the_reports_of_the_trials(
     assert (tmp_path / "elsewhere" / link).resolve().read_text() == "the report"
 
 
+@pytest.mark.slow
 def test_experiment_page_has_no_script(made: Experiment, tmp_path: Path) -> None:
     html = render_experiment_page(made, tmp_path).html
     assert "<script" not in html

@@ -71,7 +71,10 @@ class Pair:
         return ElementTree.fromstring(self.text)
 
 
-@pytest.fixture(scope="module", params=["own", "report"])
+@pytest.fixture(
+    scope="module",
+    params=["own", pytest.param("report", marks=[pytest.mark.slow, pytest.mark.train])],
+)
 def pairs(request: pytest.FixtureRequest) -> list[Pair]:
     figures: Mapping[str, Figure] = (
         {"own": figure()} if request.param == "own" else request.getfixturevalue("page").figures
@@ -171,7 +174,7 @@ def test_texts_and_colors_are_those_of_matplotlib(pairs: list[Pair]) -> None:
 
 
 def test_markers_inherit_the_color_of_their_use() -> None:
-    """A style sheet's rule for `svg.plot [stroke=...]` reaches the use, but not its target."""
+    """A rule for `svg.plot [stroke=...]` reaches a <use>, but not the copy inside it."""
     root = ElementTree.fromstring(inline_svg(figure(), "own", "words"))
     shown = {each.attrib["id"]: each for each in root.iter("path") if "id" in each.attrib}
     colored = [each for each in root.iter("use") if each.get("stroke") == "#d55e00"]

@@ -82,7 +82,7 @@ def _simplify(element: Element, name: str, used: set[str]) -> None:
 
 
 def _inherit_marker_colors(root: Element) -> None:
-    """Remove a marker's stroke if each <use> has its own: a style sheet reaches only the <use>."""
+    """Remove the stroke of markers whose uses have one: a style sheet reaches only the uses."""
     colored = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" in use.attrib}
     plain = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" not in use.attrib}
     for path in root.iter("path"):
@@ -91,7 +91,7 @@ def _inherit_marker_colors(root: Element) -> None:
 
 
 def _flatten(parent: Element) -> None:
-    """Replace groups without attributes by their children; drop empty groups and style sheets."""
+    """Unwrap groups without attributes, and drop empty groups and the style sheet."""
     children: list[Element] = []
     for child in parent:
         _flatten(child)

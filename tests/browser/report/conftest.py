@@ -208,9 +208,9 @@ class Reader:
     def heat(self, canvas: Locator) -> NDArray[np.uint8]:  # (height, width, 4)
         """The pixels of a canvas."""
         height, width, pixels = canvas.evaluate("""canvas => {
-            const { height, width } = canvas;
-            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-            return [height, width, [...data]];
+            const context = canvas.getContext("2d");
+            const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+            return [canvas.height, canvas.width, [...data]];
         }""")
         return np.array(pixels, np.uint8).reshape(height, width, 4)
 
@@ -231,7 +231,7 @@ class Reader:
         return _contrast(one, other)
 
 
-# An element's color, and the colors behind its center, the nearest first, down to an opaque one.
+# an element's color, and the colors behind its center from front to back, down to an opaque one
 COLORS = """elements => elements.map(element => {
     const channels = (text, opacity = "1") => {
         const [red, green, blue, alpha = 1] = text.match(/[\\d.]+/g).map(Number);
@@ -244,8 +244,8 @@ COLORS = """elements => elements.map(element => {
         element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
         const { x, y, width, height } = element.getBoundingClientRect();
         const behind = element.ownerSVGElement.contains.bind(element.ownerSVGElement);
-        const elements = document.elementsFromPoint(x + width / 2, y + height / 2);
-        for (const each of elements.filter(behind)) {
+        const stack = document.elementsFromPoint(x + width / 2, y + height / 2);
+        for (const each of stack.filter(behind)) {
             const { fill, fillOpacity, opacity } = getComputedStyle(each);
             if (each instanceof SVGGeometryElement && fill !== "none") {
                 layers.push(channels(fill, fillOpacity * opacity));

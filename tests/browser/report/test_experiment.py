@@ -1,4 +1,4 @@
-"""The page of an experiment: dark mode, print, phone, no JavaScript, accessibility."""
+"""The page of an experiment: dark mode, print, phone, no script, accessibility."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ OPEN = "document.querySelectorAll('details').forEach(each => { each.open = true;
 
 @pytest.fixture(scope="module")
 def path(experiment_of, tmp_path_factory):
-    """Eight recipes, three seeds; one trial has a report, one failed; `lr` is found."""
+    """Eight recipes over three seeds, one report of a trial, range tests, and a failure."""
     directory = tmp_path_factory.mktemp("experiment")
     rng = np.random.default_rng(0)
     histories = {

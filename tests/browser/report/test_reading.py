@@ -1,4 +1,4 @@
-"""The report: dark mode, print, phone, no JavaScript, accessibility."""
+"""The report: dark mode, print, phone, no script, accessibility."""
 
 import re
 
@@ -10,8 +10,8 @@ from seewhy.reporting.sections.table import SECTIONS
 WAYS = {"light": {}, "dark": {"dark": True}, "phone": {"viewport": (390, 844), "touch": True}}
 FIGURES = ".figures svg:not(.tile) text"
 TEXTS = (
-    ".finding, .hint, figcaption, .gallery p, .gallery b, .matrix td a, thead th, nav a, footer p, "
-    ".numbers dd, .notice"
+    ".finding, .hint, figcaption, .gallery p, .gallery b, .matrix td a, thead th, nav a, "
+    "footer p, .numbers dd, .notice"
 )
 
 
@@ -104,8 +104,7 @@ def test_phone_does_not_scroll_sideways(read, reports, opened):
     assert reader.page.evaluate("document.scrollingElement.scrollWidth") <= 390
     assert reader.page.evaluate("visualViewport.scale") == 1
     wide = reader.page.evaluate(
-        "[...document.querySelectorAll('dialog')]"
-        ".filter(each => each.scrollWidth > each.clientWidth)"
+        "[...document.querySelectorAll('dialog')].filter(d => d.scrollWidth > d.clientWidth)"
     )
     assert wide == []
 

@@ -28,7 +28,7 @@ def closed(reader):
 
 
 def signed_heat(reader, target):
-    """The painted heat map as numbers in [-1, 1]; in a difference, orange is above 0."""
+    """The heat map in the viewer as numbers in [-1, 1]; in a difference, orange is positive."""
     canvas = reader.page.locator("#viewer-maps figure").nth(1 + TARGETS[target]).locator("canvas")
     pixels = reader.heat(canvas).astype(np.int64)
     sign = np.where(pixels[..., 0] >= pixels[..., 2], 1, -1) if target == "difference" else 1
@@ -38,7 +38,7 @@ def signed_heat(reader, target):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("layer", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_heat_map_is_that_of_the_diagnosis(reader, reports, target, layer):
-    """Resized by torch in float64; the page has 15 levels, so values may be half a level off."""
+    """The maps upscaled by torch in float64; the page has 15 levels, so half a level may differ."""
     diagnosis = reports.diagnosis
     maps, row = diagnosis.saliency.maps, 3
     image = int(diagnosis.errors[row])
@@ -221,8 +221,8 @@ def test_address_restores_the_state(reader, reports):
     """In a new page, with the names of classes that hold what means something in an address."""
     page, errors, names = reader.page, reports.errors(), reports.predictions.classes
     image, kind = next((index, kind) for index, kind in errors.items() if 1 in kind)
-    confusion = ",".join(quote(names[index], safe="") for index in kind)
-    address = f"#confusion={confusion}&image={image}&layer=2"
+    classes = ",".join(quote(names[index], safe="") for index in kind)
+    address = f"#confusion={classes}&image={image}&layer=2"
     page.goto("about:blank")
     page.goto(reports.page.resolve().as_uri() + address)
     reader.ready()
@@ -293,8 +293,9 @@ def test_copy_buttons_fill_the_clipboard(reader):
 def pasted(page):
     """What the clipboard holds, put where something is typed."""
     page.evaluate(
-        "document.getElementById('viewer')"
-        ".append(Object.assign(document.createElement('textarea'), { id: 'typed' }))"
+        """document.getElementById('viewer').append(
+            Object.assign(document.createElement('textarea'), { id: 'typed' })
+        )"""
     )
     page.locator("#typed").focus()
     page.keyboard.press("Control+v")

@@ -32,8 +32,7 @@ def calibration_section(context: ReportContext, sprites: Sprites) -> Section:
             figure_html(
                 figures["reliability"], "reliability", "Reliability diagram: accuracy by confidence"
             ),
-            "Reliability diagram. Points below the diagonal: overconfident. "
-            "Hollow points: few images.",
+            "Reliability diagram. Below the diagonal: overconfident. Hollow points: few images.",
         ),
         (
             figure_html(

@@ -52,8 +52,7 @@ def _finding(slices: tuple[Slice, ...], shortcuts: tuple[Shortcut, ...]) -> str:
         text = (
             f"{count(len(slices), 'significantly weak slice')}. "
             f"{'The most costly' if len(slices) > 1 else 'It'} is “{worst.description}”: accuracy "
-            f"{percent(worst.accuracy)}, compared with {percent(worst.rest_accuracy)} "
-            "on the other images."
+            f"{percent(worst.accuracy)}, on the other images {percent(worst.rest_accuracy)}."
         )
     names = list(dict.fromkeys(shortcut.name for shortcut in shortcuts))
     if names:
@@ -92,8 +91,7 @@ def _question(shortcut: Shortcut, saliency: Saliency, context: ReportContext) ->
     left, right = (round(columns * column) for column in (peak.left, peak.left + peak.width))
     return (
         f"{shortcut.name}: {percent(shortcut.share, 0)} of the relevance is at the "
-        f"{shortcut.region}, compared with {percent(shortcut.median_of_others, 0)} "
-        "for the other classes. "
+        f"{shortcut.region}, for the other classes {percent(shortcut.median_of_others, 0)}. "
         f"Check rows {top}–{bottom} and columns {left}–{right} of its images: "
         "do they show the object or its background?"
     )

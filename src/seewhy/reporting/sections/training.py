@@ -16,8 +16,7 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
     split = "test" if result.selected_on == "last epoch" else "validation"
     finding = (
         f"{count_epochs(result.epochs)} took {duration(result.train_seconds)} "
-        f"on {run.environment.hardware} "
-        f"({result.images_per_second:,.0f} images/s); "
+        f"on {run.environment.hardware} ({result.images_per_second:,.0f} images/s); "
         f"final training loss {run.history[-1].train_loss:.3f}."
     )
     figures = {
