@@ -1,6 +1,6 @@
-"""Time and size of the report of a CIFAR-10 run, until it is open in a browser.
+"""From a trained CIFAR-10 run to a report in a browser: time and file size.
 
-Needs the run that `benchmarks/cifar10.py` writes in runs/, and Playwright with a Chromium.
+Needs the run that `benchmarks/cifar10.py` leaves below runs/, and Playwright with Chromium.
 """
 
 import statistics
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
 from benchmarks.results import Row, keep
@@ -23,80 +22,68 @@ from seewhy.runs.run import open_run
 T = TypeVar("T")
 
 RUN = Path("runs/benchmark-speedrun94-seed0")
-REPEATS = 5  # of opening it
-CHROMIUM = Path("/usr/bin/chromium")  # the system's, else Playwright's
+REPEATS = 5  # of opening the report
+CHROMIUM = Path("/usr/bin/chromium")  # else Playwright's own
 
 
 def main() -> None:
-    """Measure and save."""
+    """Measure, and write the results."""
     run = open_run(RUN)
     assert run.result is not None
-    data = reload_data(run.data)
-    predictions, predicting = timed(lambda: evaluate(run, data))
-    diagnosis, diagnosing = timed(lambda: diagnose(run, data, predictions, quiet=True))
-    context = ReportContext(run, run.result, predictions, diagnosis)
-    page, writing = timed(lambda: render_page(context))
+    result, data = run.result, reload_data(run.data)
+    predictions, predict_seconds = timed(lambda: evaluate(run, data))
+    diagnosis, diagnose_seconds = timed(lambda: diagnose(run, data, predictions, quiet=True))
+    context = ReportContext(run, result, predictions, diagnosis)
+    page, render_seconds = timed(lambda: render_page(context))
     path = RUN / "report.html"
     path.write_text(page.html, encoding="utf-8")
-    errors = int((~predictions.correct).sum())
-    how = f"`benchmarks/report.py`, {run.recipe.model}, {len(predictions.labels):,} test images"
-    shown = page.html.count('<li id="image-')
+    errors, shown = int((~predictions.correct).sum()), page.html.count('<li id="image-')
+    total = predict_seconds + diagnose_seconds + render_seconds
+    size = len(page.html.encode()) / 1e6
+    how = f"`benchmarks/report.py`, {run.recipe.model}, {result.test_images:,} test images"
     rows = [
+        Row("predictions with test-time augmentation", f"{predict_seconds:.1f} s", how),
+        Row("diagnosis", f"{diagnose_seconds:.1f} s", how),
+        Row("rendering, with figures and images", f"{render_seconds:.1f} s", how),
+        Row("predictions, diagnosis and rendering", f"{total:.1f} s", f"{how}; one run each"),
         Row(
-            "predictions of the test images, with test-time augmentation",
-            f"{predicting:.1f} s",
-            how,
+            "file size",
+            f"{size:.2f} MB",
+            f"{shown:,} of {errors:,} errors within {BUDGET / 1e6:g} MB",
         ),
-        Row("diagnosis", f"{diagnosing:.1f} s", how),
-        Row("the page, figures and images included", f"{writing:.1f} s", how),
-        Row(
-            "predictions, diagnosis and page",
-            f"{predicting + diagnosing + writing:.1f} s",
-            f"{how}; one run each",
-        ),
-        Row(
-            "size of the page",
-            f"{len(page.html.encode()) / 1e6:.2f} MB",
-            f"{shown:,} of {errors:,} errors shown in {BUDGET / 1e6:g} MB",
-        ),
-        *_opening(path.resolve()),
+        *_measure_opening(path.resolve()),
     ]
     keep("report", "The report", rows)
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """The result of `work`, and its seconds."""
-    started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
+def timed(function: Callable[[], T]) -> tuple[T, float]:
+    """The result of a function, and the seconds it took."""
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
 
 
-def _opening(path: Path) -> list[Row]:
-    """Time until a new tab can be read, and until the heat maps are painted."""
+def _measure_opening(path: Path) -> list[Row]:
+    """The time until a new tab is readable, and until the heat maps are painted."""
     readable, painted = [], []
     with sync_playwright() as playwright:
         executable = str(CHROMIUM) if CHROMIUM.exists() else None
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
-        )
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         for _ in range(REPEATS):
             tab = browser.new_context(offline=True).new_page()
-            started = time.perf_counter()
+            start = time.perf_counter()
             tab.goto(path.as_uri(), wait_until="domcontentloaded")
-            readable.append(time.perf_counter() - started)
-            painted.append(_when_ready(tab, started))
+            readable.append(time.perf_counter() - start)
+            tab.wait_for_selector("html[data-ready]")
+            painted.append(time.perf_counter() - start)
             tab.context.close()
         browser.close()
     how = f"`benchmarks/report.py`, headless Chromium, median of {REPEATS} fresh tabs"
     return [
-        Row("opening: the page can be read", f"{statistics.median(readable):.2f} s", how),
-        Row("opening: the heat maps are painted", f"{statistics.median(painted):.2f} s", how),
+        Row("opening, until readable", f"{statistics.median(readable):.2f} s", how),
+        Row("opening, until heat maps are painted", f"{statistics.median(painted):.2f} s", how),
     ]
-
-
-def _when_ready(tab: Tab, started: float) -> float:
-    tab.wait_for_selector("html[data-ready]")
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -211,9 +211,7 @@ def test_axe_reports_violations(open_page, write, axe, body, rule):
     assert "<img" in found[0] or "<h1" in found[0] or "<button" in found[0]
 
 
-def test_axe_keeps_the_content_security_policy(
-    visit, write, axe
-):
+def test_axe_keeps_the_content_security_policy(visit, write, axe):
     page = visit(write("<main><h1>Heading</h1><button></button></main>", POLICY))
     assert [violation.split(":")[0] for violation in axe(page)] == ["button-name"]
     assert visit.records.problems() == []

@@ -55,7 +55,7 @@ def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("odd", ["perfect", "absent class", "no layer"], indirect=True)
+@pytest.mark.parametrize("diagnosed_case", ["perfect", "absent class", "no layer"], indirect=True)
 def test_odd_cases_have_a_page(odd: ReportContext) -> None:
     page = render_page(odd)
     assert len(re.findall(r"<section id=", page.html)) == len(SECTIONS) - 2
