@@ -1,7 +1,7 @@
-"""Chromium, pages that must be quiet, and axe-core for accessibility.
+"""Fixtures for a real browser: pages that report no problems, and accessibility checks.
 
-`make test` fetches Chromium and the packages of package.json. Without them the tests here are
-skipped; they fail if SEEWHY_REQUIRE_BROWSER=1, as in CI.
+`make check` and `make test` fetch Chromium and the packages of package.json. Without them these
+tests are skipped, or fail if SEEWHY_REQUIRE_BROWSER=1, as in CI.
 """
 
 import asyncio
@@ -38,7 +38,8 @@ OFFLINE = ("file:", "data:", "blob:", "about:")  # allowed requests
 AXE = """async () => (await axe.run()).violations.flatMap(violation => violation.nodes.map(
     node => `${violation.id}: ${node.failureSummary} ${node.html}`
 ))"""
-# true after the pending tasks of the page; at once without JavaScript, where promises never settle
+# True after the pending tasks of the page's scripts; at once without JavaScript, where no promise
+# ever resolves.
 SETTLED = (
     "matchMedia('(scripting: none)').matches || new Promise(done => setTimeout(() => done(true)))"
 )
@@ -61,14 +62,14 @@ class Records:
     requests: list[str] = field(default_factory=list)  # addresses, of documents too
 
     def problems(self) -> list[str]:
-        """A line for each console error, exception, and request to the network."""
+        """One line for each console error, exception, and request that leaves this machine."""
         online = [address for address in self.requests if not address.startswith(OFFLINE)]
         problems = {"console error": self.errors, "exception": self.exceptions, "request": online}
         return [f"{kind}: {text}" for kind, texts in problems.items() for text in texts]
 
 
 class Visit:
-    """Opens pages, each in its own context, and records what they do in `records`."""
+    """Open pages, each in its own context, and record their problems in `records`."""
 
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
@@ -84,7 +85,7 @@ class Visit:
         touch: bool = False,
         print: bool = False,
     ) -> Page:
-        """Load the page at `path` without network; `touch` emulates a phone."""
+        """Load the page at `path` without network access; `touch` emulates a phone."""
         context = self.browser.new_context(
             java_script_enabled=javascript,
             viewport={"width": viewport[0], "height": viewport[1]},
@@ -154,8 +155,8 @@ def _launched(playwright: Playwright) -> Browser:
 def browser(chromium: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
     """The worker's Chromium.
 
-    Between its calls Playwright leaves its event loop marked as running, so that `asyncio.run`
-    fails in this thread. The mark is set only while tests with a browser run.
+    Playwright leaves its event loop marked as running, so `asyncio.run` fails in this thread.
+    The mark is therefore set only during browser tests.
     """
     browser, loop = chromium
     asyncio._set_running_loop(loop)
@@ -173,7 +174,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
 @pytest.fixture
 def open_page(visit: Visit) -> Iterator[Visit]:
-    """`open_page(path, dark=True)`; the test fails at its end if a page was not quiet."""
+    """Open a file, `open_page(path, dark=True)`; a page with problems fails the test at its end."""
     yield visit
     visit.check()
 
@@ -193,10 +194,10 @@ def package() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def axe(package: Callable[[str], Path]) -> Callable[[Page], list[str]]:
-    """`axe(page)` returns the violations that axe-core finds: "rule: what to fix, element".
+    """`axe(page)` returns the violations that axe-core finds, "rule: what to fix, element".
 
-    The page needs JavaScript. Its content-security policy stays in force: it does not apply to
-    what Playwright evaluates.
+    The page needs JavaScript. Its content-security policy stays in force: scripts that Playwright
+    evaluates are exempt.
     """
     source = package("axe-core/axe.min.js").read_text(encoding="utf-8")
 

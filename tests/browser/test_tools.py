@@ -18,7 +18,7 @@ POLICY = (
 
 @pytest.fixture(autouse=True)
 def asyncio_is_free():
-    """Check that no event loop is marked as running: `asyncio.run` would fail later."""
+    """Browser tests must not break asyncio.run for later tests in this process."""
     yield
     assert asyncio.run(asyncio.sleep(0, "ran")) == "ran"
 
@@ -86,7 +86,7 @@ def test_noisy_page_fails(visit, write, body, head, problem):
 
 
 def test_requests_are_blocked(visit, write):
-    """Asked of a server on this machine, which nothing reaches: no connection waits for it."""
+    """A server on this machine gets no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         page = visit(
