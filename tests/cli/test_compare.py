@@ -94,13 +94,13 @@ def test_compare_survives_a_learning_rate_that_cannot_be_found(
         test = find_lr(recipe, data)
         return test if recipe.batch_size == 40 else replace(test, losses=tuple(sorted(test.losses)))
 
-    monkeypatch.setattr("seewhy.experiments.runner.find_lr", no_fall)
+    monkeypatch.setattr("seewhy.runs.lr_search.find_lr", no_fall)
     options = "--vary batch_size 40 60 --lr find --seeds 1 --epochs 1 --output half"
     assert main.main([*COMPARE, *options.split()]) == 1
     assert "1 of 2 trials failed" in capsys.readouterr().out
     experiment = open_experiment("half")
     assert [trial.recipe for trial in experiment.finished] == ["batch_size=40"]
-    assert "only at rates from" in experiment.trials[1].unfinished_reason
+    assert "the loss fell only from" in experiment.trials[1].unfinished_reason
     assert "batch_size=60" in (workspace / "half" / "report.html").read_text()
 
 
@@ -153,4 +153,6 @@ def test_find_lr_prints_suggestions(workspace: Path, capsys: Capture, error_of: 
     assert all(f"\n{name} " in out for name in (*LR_SUGGESTIONS, "recipe tiny"))
     assert (workspace / "figures" / "range.svg").exists()
     assert not (workspace / "runs").exists()
-    assert "from a lower to a higher rate" in error_of(*command, "--start", "1", "--end", "0.1")
+    assert "from a lower to a higher learning rate" in error_of(
+        *command, "--start", "1", "--end", "0.1"
+    )
