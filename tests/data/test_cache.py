@@ -381,8 +381,8 @@ from itertools import islice
 from pathlib import Path
 import torch
 from seewhy.data import channel_statistics
-from seewhy.data.augment import augmentation
-from seewhy.data.entry import read_entry
+from seewhy.data.augment import bind_augmentations
+from seewhy.data.cache import read_entry
 from seewhy.train.batches import batches, epoch_order
 
 def kilobytes(field):
@@ -400,7 +400,8 @@ except RuntimeError:
 model = torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten(), torch.nn.Linear(192, 2))
 generator = torch.Generator().manual_seed(0)
 order = epoch_order(len(split), seed=0, epoch=0)
-stream = batches(split, 2, 8, order, 0, augmentation(["flip"]), generator, torch.device("cpu"))
+flip, device = bind_augmentations(["flip"]), torch.device("cpu")
+stream = batches(split, 2, 8, order, 0, flip, generator, device)
 for images, labels in islice(stream, 5):
     torch.nn.functional.cross_entropy(model(images), labels).backward()
 print(order[:40].max().item() > 200_000, model[2].weight.grad.isfinite().all().item())
