@@ -55,6 +55,6 @@ def test_the_rules_of_a_gpu_are_kept(library: Path, tmp_path: Path) -> None:
         str(HERE / "rules.py"),
     ]
     ran = subprocess.run(
-        command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=600
+        command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=1200
     )
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]

@@ -184,6 +184,8 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
         "demo",
         "--data",
         "digits",
+        "--limit",
+        "400",
         "--epochs",
         "1.5",
         "--lr",
@@ -219,13 +221,13 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     assert (tmp_path / "two" / "report.html").exists()
     assert done.stdout.count("test images correct") == 1  # only the first process speaks
     one, two = open_run(tmp_path / "one"), open_run(tmp_path / "two")
-    assert one.test is not None
-    assert two.test is not None
+    assert one.predictions is not None
+    assert two.predictions is not None
     assert len(two.history) == len(one.history) == 2
     for mine, other in zip(one.history, two.history, strict=True):
         assert mine.train_loss == pytest.approx(other.train_loss, rel=1e-4)
         assert mine.eval_loss == pytest.approx(other.eval_loss, rel=1e-3)
-    torch.testing.assert_close(one.test.logits, two.test.logits, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(one.predictions.logits, two.predictions.logits, rtol=1e-2, atol=1e-2)
     for (name, tensor), result in zip(
         one.model.state_dict().items(), two.model.state_dict().values(), strict=True
     ):
