@@ -113,7 +113,7 @@ def _where(runs: list[Run]) -> str:
         return "–"
     settings = []
     for run in runs:
-        data, environment = run.data, run.environment
+        data, environment = run.data_origin, run.environment
         copy = COPIES.get(data.fingerprint, f"{data.name} {data.fingerprint[:8]}")
         cores = f"{environment.cores} cores of {environment.processor}"
         hardware = environment.accelerator or cores

@@ -30,7 +30,7 @@ def main() -> None:
     """Measure, and write the results."""
     run = open_run(RUN)
     assert run.result is not None
-    result, data = run.result, reload_data(run.data)
+    result, data = run.result, reload_data(run.data_origin)
     predictions, predict_seconds = timed(lambda: evaluate(run, data))
     diagnosis, diagnose_seconds = timed(lambda: diagnose(run, data, predictions, quiet=True))
     context = ReportContext(run, result, predictions, diagnosis)

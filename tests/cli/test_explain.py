@@ -16,7 +16,7 @@ ErrorOf = Callable[..., str]
 
 @pytest.mark.slow
 def test_explain_draws_the_most_confident_errors(trained: Path, capsys: Capture) -> None:
-    options = ["--method", "hires-cam", "gradients", "--errors", "2", "--output", "why"]
+    options = ["--methods", "hires-cam", "gradients", "--errors", "2", "--output", "why"]
     assert main.main(["explain", "run", *options]) == 0
     out = capsys.readouterr().out
     assert "1 image, 3 maps per image" in out  # the run has one error; two layers and the pixels
@@ -58,7 +58,7 @@ def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "grad-can"], "unknown method 'grad-can' (did you mean 'grad-cam'?)"),
+        (["--methods", "grad-can"], "unknown method 'grad-can' (did you mean 'grad-cam'?)"),
         (["--layers", "group4"], "unknown layer 'group4' (did you mean 'group"),
         (["--target", "lvel"], "unknown target 'lvel' (did you mean 'level'?)"),
         (["--target", "7"], "class 7 does not exist: the model has 3 classes"),
@@ -81,7 +81,7 @@ def test_explain_errors_write_nothing(
 
 
 def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
-    options = ["--method", "hires-cam", "gradients", "--layers", "group3", "--images", "12"]
+    options = ["--methods", "hires-cam", "gradients", "--layers", "group3", "--images", "12"]
     assert main.main(["trust", "run", *options, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert {(each["method"], each["layer"]) for each in values} == {

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from seewhy.cli.compare import parse_vary
 from seewhy.errors import SeewhyError
-from seewhy.experiments.grid import parse_vary, recipe_grid
+from seewhy.experiments.grid import recipe_grid
 from seewhy.train.recipe import Recipe
 
 RECIPE = Recipe(name="base", model="speednet:width=0.05", epochs=2, lr=0.3, augment=("flip",))

@@ -315,5 +315,5 @@ def test_commands_from_train_to_report(tmp_path: Path, capsys: pytest.CaptureFix
     assert "in bf16 on cuda" in capsys.readouterr().out
     assert (tmp_path / "run/report.html").stat().st_size > 100_000
     assert main(["trust", run, "--device", "cuda"]) == 0
-    assert main(["explain", run, "--device", "cuda", "--out", str(tmp_path / "maps")]) == 0
+    assert main(["explain", run, "--device", "cuda", "--output", str(tmp_path / "maps")]) == 0
     assert main(["evaluate", run, "--device", "cuda"]) == 0

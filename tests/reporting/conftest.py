@@ -115,6 +115,6 @@ def run_of(model: nn.Module, data: Dataset, predictions: Predictions) -> Run:
         predictions=predictions,
         result=result,
         environment=current_environment(torch.device("cpu"), "fp32"),
-        data=data.origin,
+        data_origin=data.origin,
         directory=None,
     )

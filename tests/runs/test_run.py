@@ -38,7 +38,7 @@ def test_open_run_reads_everything(run: Run, directory: Path, data: Dataset) -> 
     assert (opened.classes, opened.image_shape) == (data.classes, (3, 8, 8))
     assert not opened.model.training
     assert opened.result == run.result
-    assert (opened.environment, opened.data) == (run.environment, run.data)
+    assert (opened.environment, opened.data_origin) == (run.environment, run.data_origin)
     assert (opened.classifier.precision, opened.classifier.tta) == ("fp32", "none")
     assert opened.predictions is not None
     assert run.predictions is not None

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.train.recipe import Recipe, Step
+from seewhy.train.recipe import AugmentationSpec, Recipe
 
 if TYPE_CHECKING:
     from seewhy.data.dataset import Dataset
@@ -170,7 +170,7 @@ def option_names(options: type) -> list[str]:
 
 def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Augmentations are text on the command line, though from Python they may be callables."""
-    if info.type != Step:
+    if info.type != AugmentationSpec:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,

@@ -1,7 +1,8 @@
 """`seewhy compare`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 from tyro.conf import OmitArgPrefixes, UseAppendAction, arg
 
@@ -15,7 +16,7 @@ from seewhy.cli.arguments import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.experiments.parallel import Parallel
-from seewhy.train.recipe import Recipe
+from seewhy.train.recipe import LearningRate, Recipe
 
 if TYPE_CHECKING:
     from seewhy.experiments.experiment import Experiment
@@ -49,7 +50,7 @@ class Compare(RecipeOptions):
 
 def compare(options: Compare) -> int:
     """Run the experiment and print its result; returns 1 if a run has no result."""
-    from seewhy.experiments.grid import parse_vary, recipe_grid
+    from seewhy.experiments.grid import recipe_grid
     from seewhy.experiments.runner import run_experiment
     from seewhy.runs.directory import check_empty, run_directory
 
@@ -76,6 +77,53 @@ def compare(options: Compare) -> int:
             options.quiet,
         )
     return finish(experiment)
+
+
+def parse_vary(options: Sequence[Sequence[str]]) -> dict[str, list[Any]]:
+    """Values by field, from the command line.
+
+    Args:
+        options: A field and its values each, such as `["optimizer", "sgd:momentum=0.9", "adam"]`
+            or `["augment", "crop:4 flip", "none"]`: spaces separate the entries of a list, and
+            `none` is the empty list.
+
+    Returns:
+        Values of the type of each field. A value that does not fit stays text, which `recipe_grid`
+        rejects.
+
+    Raises:
+        SeewhyError: A field has no values, does not exist, cannot vary, or occurs twice.
+    """
+    from seewhy.experiments.grid import check_field
+
+    vary: dict[str, list[Any]] = {}
+    for words in options:
+        if len(words) < 2 or not all(word.strip() for word in words):
+            raise SeewhyError(
+                "--vary needs a field and its values, as in --vary optimizer sgd adam, "
+                f"found {' '.join(words)!r}"
+            )
+        field = words[0].strip().replace("-", "_")
+        if field in vary:
+            raise SeewhyError(f"{field} varies twice; give all its values to one --vary")
+        check_field(field)
+        vary[field] = [_parse_value(field, word.strip()) for word in words[1:]]
+    return vary
+
+
+def _parse_value(field: str, text: str) -> Any:
+    """`text` as the type of a field of Recipe."""
+    kind = Recipe.__dataclass_fields__[field].type
+    if get_origin(kind) is tuple:
+        return () if text == "none" else tuple(text.split())
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind in (int, float, LearningRate):
+        try:
+            return int(text) if kind is int else float(text)
+        except ValueError:
+            return text
+    return text
 
 
 def _check_budget(options: Compare, vary: dict[str, list[Any]]) -> None:

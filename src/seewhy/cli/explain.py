@@ -25,7 +25,7 @@ class Explain:
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
     """Image files or directories (default: the run's most confident errors)."""
-    method: MethodWords = ("grad-cam",)
+    methods: MethodWords = ("grad-cam",)
     """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
     layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution (see `seewhy layers MODEL`)."""
@@ -67,10 +67,10 @@ def explain(options: Explain) -> int:
         raise SeewhyError(f"errors must be at least 1, found {options.errors}")
     if not 0 <= options.opacity <= 1:
         raise SeewhyError(f"opacity must be from 0 to 1, found {options.opacity:g}")
-    bind_methods(options.method)
+    bind_methods(options.methods)
     target = _one_or_pair(options.target)
     requested = ExplainOptions(
-        options.method, options.layers, target, options.smooth, options.opacity
+        options.methods, options.layers, target, options.smooth, options.opacity
     )
     if options.output is not None:
         check_empty(options.output)
@@ -84,7 +84,7 @@ def explain(options: Explain) -> int:
         raise SeewhyError(
             f"explain needs at least one image, as in `seewhy explain {options.model} photo.jpg`"
         )
-    name = options.method[0].partition(":")[0]
+    name = options.methods[0].partition(":")[0]
     with run_directory(name, options.output, root="explanations") as directory:
         classifier = replace(as_classifier(opened), precision="fp32")
         explanation = write_explanations(classifier, images, requested, directory, options.quiet)
@@ -99,7 +99,7 @@ class Trust:
 
     run: RunPath
     """Run directory, such as runs/latest."""
-    method: MethodWords = (
+    methods: MethodWords = (
         "grad-cam",
         "grad-cam++",
         "hires-cam",
@@ -131,7 +131,7 @@ def trust(options: Trust) -> None:
 
     scores = trust_of_run(
         open_run(options.run, find_device(options.device)),
-        options.method,
+        options.methods,
         options.layers,
         _one_or_pair(options.target),
         options.images,

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
-from typing import Any, get_origin
+from typing import Any
 
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.train.plan import check_recipe
-from seewhy.train.recipe import LearningRate, Recipe
+from seewhy.train.recipe import Recipe
 
 FIELDS = {field.name: field.type for field in fields(Recipe) if field.name not in ("name", "seed")}
 
@@ -30,7 +30,7 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
             are equal.
     """
     for field, values in vary.items():
-        _check_field(field)
+        check_field(field)
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise SeewhyError(f"{field} must vary over a list of values, found {values!r}")
     if "optimizer" in vary and "lr" not in vary:
@@ -48,37 +48,8 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
     return recipes
 
 
-def parse_vary(options: Sequence[Sequence[str]]) -> dict[str, list[Any]]:
-    """Values by field, from the command line.
-
-    Args:
-        options: A field and its values each, such as `["optimizer", "sgd:momentum=0.9", "adam"]`
-            or `["augment", "crop:4 flip", "none"]`: spaces separate the entries of a list, and
-            `none` is the empty list.
-
-    Returns:
-        Values of the type of each field. A value that does not fit stays text, which `recipe_grid`
-        rejects.
-
-    Raises:
-        SeewhyError: A field has no values, does not exist, cannot vary, or occurs twice.
-    """
-    vary: dict[str, list[Any]] = {}
-    for words in options:
-        if len(words) < 2 or not all(word.strip() for word in words):
-            raise SeewhyError(
-                "--vary needs a field and its values, as in --vary optimizer sgd adam, "
-                f"found {' '.join(words)!r}"
-            )
-        field = words[0].strip().replace("-", "_")
-        if field in vary:
-            raise SeewhyError(f"{field} varies twice; give all its values to one --vary")
-        _check_field(field)
-        vary[field] = [_parse_value(field, word.strip()) for word in words[1:]]
-    return vary
-
-
-def _check_field(field: str) -> None:
+def check_field(field: str) -> None:
+    """Raise SeewhyError if a recipe has no such field, or it cannot vary."""
     if field == "seed":
         raise SeewhyError(
             "seed cannot vary: all recipes are trained with the same seeds, see --seeds"
@@ -88,20 +59,6 @@ def _check_field(field: str) -> None:
             f"unknown recipe field {field!r}{did_you_mean(field, FIELDS)}; "
             f"possible: {', '.join(FIELDS)}"
         )
-
-
-def _parse_value(field: str, text: str) -> Any:
-    kind = FIELDS[field]
-    if get_origin(kind) is tuple:
-        return () if text == "none" else tuple(text.split())
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    if kind in (int, float, LearningRate):
-        try:
-            return int(text) if kind is int else float(text)
-        except ValueError:
-            return text
-    return text
 
 
 def _name_value(field: str, value: Any) -> str:

@@ -40,7 +40,7 @@ class ReportContext:
     @property
     def title(self) -> str:
         """Recipe and data set, as `resnet18 on cifar10`."""
-        return f"{self.run.recipe.name} on {self.run.data.name}"
+        return f"{self.run.recipe.name} on {self.run.data_origin.name}"
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -98,7 +98,7 @@ def make_context(
         diagnosis = _diagnose(run, data, full, quiet)
     baseline = None
     if against is not None:
-        shared = data is not None and data.fingerprint == against.data.fingerprint
+        shared = data is not None and data.fingerprint == against.data_origin.fingerprint
         baseline = make_context(against, data=data if shared else None, full=full, quiet=quiet)
     return ReportContext(run, result, predictions, diagnosis, full, baseline=baseline)
 
@@ -129,7 +129,7 @@ def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
 def _diagnose(run: Run, data: Dataset | None, full: bool, quiet: bool) -> Diagnosis:
     """Diagnose a run on its data, and keep the diagnosis in its directory."""
     _, predictions = _finished(run)
-    data = reload_data(run.data, data)
+    data = reload_data(run.data_origin, data)
     diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet)
     if run.directory is not None:
         save(diagnosis, run.directory / FILE)

@@ -36,7 +36,7 @@ RECIPE = "recipe.toml"
 COMMAND = "command.txt"
 ENVIRONMENT = "env.json"
 STATUS = "status.json"
-METRICS = "metrics.jsonl"
+HISTORY = "metrics.jsonl"
 LR_RANGE_TEST = "lr_range_test.json"
 CHECKPOINTS = "checkpoints"  # a directory, see checkpoint.py
 WEIGHTS = "model.safetensors"  # see weights.py
@@ -234,21 +234,21 @@ def read_status(directory: Path) -> RunStatus:
 
 def write_history(directory: Path, history: Sequence[EpochStats]) -> None:
     """Write all rows."""
-    write_text(directory / METRICS, "".join(map(_json_line, history)))
+    write_text(directory / HISTORY, "".join(map(_json_line, history)))
 
 
 def append_epoch(directory: Path, row: EpochStats) -> None:
     """Add a row to the history."""
     try:
-        with (directory / METRICS).open("a", encoding="utf-8") as file:
+        with (directory / HISTORY).open("a", encoding="utf-8") as file:
             file.write(_json_line(row))
     except OSError as error:
-        raise write_error(directory / METRICS, error) from error
+        raise write_error(directory / HISTORY, error) from error
 
 
 def read_history(directory: Path) -> tuple[EpochStats, ...]:
     """The rows, in the order of epochs."""
-    with _reading(directory / METRICS) as path:
+    with _reading(directory / HISTORY) as path:
         lines = path.read_text(encoding="utf-8").splitlines()
         return tuple(EpochStats(**json.loads(line)) for line in lines)
 

@@ -81,7 +81,7 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
         raise SeewhyError(
             f"{run.directory} has not finished, so its errors are unknown; name image files"
         )
-    split = reload_data(run.data).test
+    split = reload_data(run.data_origin).test
     indices = most_confident_errors(predictions, count).tolist()
     if not indices:
         raise SeewhyError(
@@ -190,7 +190,7 @@ def trust_of_run(
             f"trust compares means over images, so it needs at least 2, found {count}"
         )
     bound = bind_methods(methods)
-    test = reload_data(run.data).test
+    test = reload_data(run.data_origin).test
     indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
     sample = test.take(indices.sort().values)
     names: list[str] = []

@@ -9,7 +9,7 @@ def model_card(run: Run) -> str:
     result = run.result
     if result is None:
         raise ValueError("a model card needs a finished run")
-    data = run.data
+    data = run.data_origin
     low, high = (100 * bound for bound in result.interval)
     channels, height, width = run.image_shape
     if result.selected_on == "last epoch":

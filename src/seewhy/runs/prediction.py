@@ -61,7 +61,7 @@ def evaluate(
     if data is None:
         if run is None:
             raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
-        data = reload_data(run.data)
+        data = reload_data(run.data_origin)
     elif not isinstance(data, Dataset):
         data = load(data, image_size=_square_side(classifier))
     if classifier.image_shape not in (None, data.image_shape):

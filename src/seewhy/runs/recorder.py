@@ -16,7 +16,7 @@ from seewhy.models.classifier import Classifier
 from seewhy.runs.checkpoint import BEST, CheckpointPolicy, write_checkpoint
 from seewhy.runs.directory import (
     CHECKPOINTS,
-    METRICS,
+    HISTORY,
     TENSORBOARD,
     WEIGHTS,
     append_epoch,
@@ -197,6 +197,6 @@ def _try_tensorboard(write: Callable[[], object]) -> None:
     except OSError as error:
         print(
             f"seewhy: TensorBoard's files could not be written ({error}); "
-            f"{METRICS} has the same numbers",
+            f"{HISTORY} has the same numbers",
             file=sys.stderr,
         )

@@ -41,7 +41,7 @@ class Run:
     predictions: Predictions | None  # of the test split; None if the run has not finished
     result: RunResult | None  # None if the run has not finished
     environment: Environment
-    data: DataOrigin
+    data_origin: DataOrigin
     directory: Path | None  # None if nothing was written
     range_test: LRRangeTest | None = None  # that found the learning rate, if one did
 
@@ -58,10 +58,10 @@ class Run:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        return self.data.image_shape
+        return self.data_origin.image_shape
 
     def __repr__(self) -> str:
-        name = f"{self.recipe.name} on {self.data.name}"
+        name = f"{self.recipe.name} on {self.data_origin.name}"
         if self.result is None:
             return f"Run({name}: not finished, {len(self.history)} epochs)"
         low, high = (100 * bound for bound in self.result.interval)
@@ -84,7 +84,7 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
         SeewhyError: If `directory` is no run directory, or a file is missing or damaged.
     """
     directory, device = Path(directory), torch.device(device)
-    environment, data = read_environment(directory)
+    environment, data_origin = read_environment(directory)
     recipe = read_recipe(directory)
     classifier = load_classifier(directory / WEIGHTS, device)
     precision = _precision_on(device, environment)
@@ -96,7 +96,7 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
         predictions=read_predictions(directory) if finished else None,
         result=read_result(directory) if finished else None,
         environment=environment,
-        data=data,
+        data_origin=data_origin,
         directory=directory,
         range_test=read_lr_range_test(directory),
     )

@@ -237,7 +237,7 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
         predictions=predictions,
         result=make_result(predictions, plain, history, recorder.best_row, state, session.plan),
         environment=session.environment,
-        data=data.origin,
+        data_origin=data.origin,
         directory=session.directory,
         range_test=session.start.range_test,
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
 
-Step = str | Callable[..., Any]  # an augmentation: text in the notation, or a function
+AugmentationSpec = str | Callable[..., Any]  # an augmentation: text in the notation, or a function
 LearningRate = float | Literal["find"]
 
 PRECISIONS = {
@@ -56,7 +56,7 @@ class Recipe:
     """Schedule of the momentum (Adam: beta1), as a factor, such as dip:low=0.9."""
     freeze: tuple[str, ...] = ()
     """Freeze parameters after an epoch, such as whiten:3; a prefix freezes the whole module."""
-    augment: tuple[Step, ...] = ("crop:4", "flip", "cutout:8")
+    augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")
     """Augmentations, in order, such as crop:4 flip cutout:16."""
     resolution: str = "constant"
     """Schedule of the image size, as a factor, such as linear:warmup=0.6,start=0.5,end=1."""

@@ -90,12 +90,12 @@ def _row(stats: EpochStats) -> tuple[str, ...]:
 def _facts(context: ReportContext) -> list[tuple[str, str]]:
     """Names and values of what the run depends on."""
     run, result = context.run, context.result
-    images = [count(number, f"{split} image") for split, number in run.data.images.items()]
+    images = [count(number, f"{split} image") for split, number in run.data_origin.images.items()]
     packages = run.environment.packages
     return [
         ("model", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
-        ("data", f"{run.data.name}: {', '.join(images)}"),
-        ("data fingerprint", run.data.fingerprint),
+        ("data", f"{run.data_origin.name}: {', '.join(images)}"),
+        ("data fingerprint", run.data_origin.fingerprint),
         ("hardware", run.environment.hardware),
         ("precision", run.classifier.precision),
         ("versions", ", ".join(f"{name} {version}" for name, version in packages.items())),
