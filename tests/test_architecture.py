@@ -10,9 +10,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "seewhy"
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST = 400  # lines
 
-# A room imports the ground and the rooms of earlier rows; rooms of one row are independent.
-GROUND = {"errors", "notation", "files", "progress", "serialization", "_torch_compat"}
-ROOMS = (
+# A package imports the base modules and earlier rows; packages in one row are independent.
+BASE_MODULES = {"errors", "notation", "files", "progress", "serialization", "_torch_compat"}
+PACKAGES = (
     {"data"},
     {"models"},
     {"train", "attribution"},
@@ -61,32 +61,32 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
 def allowed(own: str) -> set[str]:
-    """The rooms that a file of room `own` may import from."""
-    if own in GROUND:
-        return GROUND
-    below = set(GROUND)
-    for row in ROOMS:
+    """The packages that a file of package `own` may import from."""
+    if own in BASE_MODULES:
+        return BASE_MODULES
+    below = set(BASE_MODULES)
+    for row in PACKAGES:
         if own in row:
             return below | {own}
         below |= row
-    raise AssertionError(f"{own} is neither a room nor the ground")
+    raise AssertionError(f"{own} is neither a package nor a base module")
 
 
-@pytest.mark.parametrize("own", sorted({room(name) for name in MODULES} - {"", "__main__"}))
-def test_a_room_imports_only_what_is_before_it(own: str) -> None:
+@pytest.mark.parametrize("own", sorted({package(name) for name in MODULES} - {"", "__main__"}))
+def test_package_imports_only_earlier_packages(own: str) -> None:
     for path in FILES:
-        if room(module_name(path)) == own:
-            used = {room(name) for name in imports(path) if name.startswith("seewhy.")}
+        if package(module_name(path)) == own:
+            used = {package(name) for name in imports(path) if name.startswith("seewhy.")}
             assert used <= allowed(own), f"{path.relative_to(SOURCE)}: {used - allowed(own)}"
 
 
 def test_nothing_is_imported_from_the_public_package() -> None:
-    """Inside the package a name is imported from its module, so that the order of rooms shows."""
+    """Inside the package a name is imported from its module, so that the order of packages shows."""
     for path in FILES:
         taken = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         for node in taken:
@@ -132,7 +132,7 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
     assert "seewhy.train.recipe" in seen
 
 
-def test_the_map_names_every_room() -> None:
+def test_architecture_names_every_package() -> None:
     text = (SOURCE.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for name in {room(module) for module in MODULES} - {"", "__main__"}:
+    for name in {package(module) for module in MODULES} - {"", "__main__"}:
         assert f"`{name}" in text or f" {name}" in text, f"{name} is missing in ARCHITECTURE.md"

@@ -175,7 +175,7 @@ def test_names_of_the_glossary_are_in_the_source() -> None:
 
 def test_every_number_of_the_readme_is_in_the_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("## Numbers")[1].split("\n## ")[0]
+    table = readme.split("## Benchmarks")[1].split("\n## ")[0]
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     numbers = re.findall(r"\d[\d,.]*(?: images/s| ms\b| s\b|%)|\d[\d.]*x", table)
     assert len(numbers) >= 30

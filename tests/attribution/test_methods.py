@@ -75,13 +75,13 @@ def test_passes_are_those_of_methods():
         if name == "rise":
             assert count - 1 == int(passes_text.split()[0])
         elif name == "occlusion":
-            assert passes_text == "F, each square"
+            assert passes_text == "F per square"
             assert count - 1 == 7 * 7  # squares of 2 pixels, a pixel apart
         elif name == "score-cam":
-            assert passes_text == "F, each channel"
+            assert passes_text == "F per channel"
             assert count == 1 + 5 + 1  # the capture, the channels, the baseline
         elif name == "ablation-cam":
-            assert passes_text == "F above, each channel"
+            assert passes_text == "F above the layer, per channel"
             assert count == 1 + 1 + 1  # below the layer it runs once
         else:
             forward = re.fullmatch(r"(\d+ )?F \+ (\d+ )?B(, shared)?", passes_text)

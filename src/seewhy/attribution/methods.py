@@ -46,9 +46,9 @@ METHODS: dict[str, Method] = {
     "finer-cam": Method("Zhang et al. 2025", "2 F + 2 B", True, True),
     "cam": Method("Zhou et al. 2016", _SHARED, True, differentiates=False),
     "guided-grad-cam": Method("Selvaraju et al. 2017", "2 F + 2 B", True),
-    "score-cam": Method("Wang et al. 2020", "F, each channel", True, True, differentiates=False),
+    "score-cam": Method("Wang et al. 2020", "F per channel", True, True, differentiates=False),
     "ablation-cam": Method(
-        "Desai & Ramaswamy 2020", "F above, each channel", True, True, differentiates=False
+        "Desai & Ramaswamy 2020", "F above the layer, per channel", True, True, differentiates=False
     ),
     "gradients": Method("Simonyan et al. 2014", "F + B", True),
     "guided-backpropagation": Method("Springenberg et al. 2015", "F + B", False),
@@ -58,7 +58,7 @@ METHODS: dict[str, Method] = {
     ),
     "full-grad": Method("Srinivas & Fleuret 2019", "F + B", True),
     "rise": Method("Petsiuk et al. 2018", "2000 F", True, differentiates=False),
-    "occlusion": Method("Zeiler & Fergus 2014", "F, each square", True, differentiates=False),
+    "occlusion": Method("Zeiler & Fergus 2014", "F per square", True, differentiates=False),
 }
 
 MethodLike = str | Callable[..., Tensor]  # "rise:masks=500", or a function of a Capture

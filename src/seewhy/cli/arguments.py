@@ -36,17 +36,17 @@ class DataOptions:
     """Options of `seewhy.load`."""
 
     image_size: OptionalInt = None
-    """Resize and crop images to this side (default: the most frequent size)."""
+    """Resize and crop images to this side (default: the size that all share, or their median)."""
     validation: float = 0.0
     """Fraction of the training images to hold out, stratified by class."""
     limit: OptionalInt = None
-    """Limit training images (class-balanced)."""
+    """Maximum number of training images, sampled from each class in proportion."""
     split_seed: int = 0
     """Seed for splits and subsampling."""
     label: OptionalText = None
     """Label column, if the data set has several."""
     skip_bad_images: Flag = False
-    """Skip images that cannot be read, and count them."""
+    """Skip images that cannot be read, and list them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RecipeOptions:
     )
     """How to load the data."""
     settings: Annotated[OmitArgPrefixes[Recipe], arg(name="recipe")] = field(default_factory=Recipe)
-    """Fields of the recipe. The defaults are those of the recipe that is named."""
+    """Override fields of the recipe. The defaults are those of the recipe."""
 
     def base_recipe(self) -> Recipe:
         """The recipe that `settings` start from."""

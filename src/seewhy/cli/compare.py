@@ -27,15 +27,15 @@ class Compare(RecipeOptions):
     """Compare variants of a recipe over several seeds."""
 
     vary: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="FIELD VALUE …")] = ()
-    """Values of a field, as in --vary optimizer sgd adam; several fields make a grid."""
+    """Field and values to compare, as in --vary optimizer sgd adam; several fields make a grid."""
     parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
     """Where to train."""
     seeds: int = 5
-    """Runs of each recipe."""
+    """Number of seeds, that is, of runs per recipe."""
     seconds: OptionalFloat = None
-    """Train each recipe for this long instead of a number of epochs."""
+    """Training time per run in seconds, instead of a number of epochs."""
     images: OptionalInt = None
-    """Train each recipe on this many images instead of a number of epochs."""
+    """Training images per run over all epochs, instead of a number of epochs."""
     output: OptionalPath = None
     """Directory to create (default: runs/DATE-TIME-compare-NAME)."""
     quiet: Flag = False

@@ -32,13 +32,13 @@ class Explain:
     target: TargetWords = ("predicted",)
     """predicted, true, runner-up, or a class name or number; two for a difference of logits."""
     smooth: str = "none"
-    """Average over transformed images: none, flip, or flip-scale (also three brightnesses)."""
+    """Average maps over flips (flip), or over flips and three brightness levels (flip-scale)."""
     errors: int = 10
     """Number of errors to explain if no images are given."""
     opacity: float = 0.5
-    """Opacity of the overlay at its maximum, from 0 to 1."""
+    """Maximum opacity of the overlay, from 0 to 1."""
     image_size: OptionalInt = None
-    """Image size for pretrained models (default: the size of their training images)."""
+    """Image size for pretrained models (default: that of the weights)."""
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
     device: str = "auto"
@@ -95,7 +95,7 @@ def explain(options: Explain) -> int:
 
 @dataclass(frozen=True)
 class Trust:
-    """Measure which methods and layers explain a run faithfully."""
+    """Measure how faithful the maps of each method and layer are to a run's model."""
 
     run: RunPath
     """Run directory, such as runs/latest."""
@@ -113,7 +113,7 @@ class Trust:
     target: TargetWords = ("predicted",)
     """What to explain, as in `seewhy explain`."""
     images: int = 64
-    """Number of random test images, the same every time."""
+    """Number of test images, a fixed random sample."""
     json: Flag = False
     """Print JSON."""
     device: str = "auto"
@@ -156,12 +156,12 @@ def _one_or_pair(target: tuple[str, ...]) -> str | tuple[str, str]:
 
 @dataclass(frozen=True)
 class Layers:
-    """List the layers of a model that can be explained."""
+    """List the layers at which a model can be explained."""
 
     model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
     """Run directory, or a model such as resnet18 or timm:resnet50 (see `seewhy models`)."""
     image_size: OptionalInt = None
-    """Height and width of the images (default: 32, or the size that pretrained weights need)."""
+    """Height and width of the images (default: 32, or the size of the pretrained weights)."""
     channels: int = 3
     """1 for grayscale, 3 for color."""
     num_classes: int = 10
@@ -193,7 +193,7 @@ def layers(options: Layers) -> None:
 
 @dataclass(frozen=True)
 class Methods:
-    """List the attribution methods with their papers and costs."""
+    """List the attribution methods with papers and costs."""
 
 
 def methods(options: Methods) -> None:

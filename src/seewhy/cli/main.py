@@ -124,7 +124,7 @@ def overview() -> str:
         "seewhy trains image classifiers fast, then shows why they are right and wrong.",
         "usage: seewhy COMMAND …",
         "`seewhy COMMAND --help` lists the options of a command.",
-        "--debug shows the traceback of an error.",
+        "`--debug` shows the traceback of an error.",
     ]
     title, usage, *hints = (fill(text, width) for text in paragraphs)
     return "\n".join([title, "", usage, "", *rows, "", *hints])

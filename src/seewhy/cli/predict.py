@@ -52,7 +52,7 @@ class Predict:
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="IMAGE …", help_behavior_hint="(required)")
     ]
-    """Image files, resized and cropped as the training images were."""
+    """Image files; resized and cropped like the training images."""
     top: int = 5
     """Number of classes to show."""
     json: Flag = False

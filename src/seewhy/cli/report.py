@@ -12,13 +12,13 @@ class Report:
     run: RunPath
     """Run directory, such as runs/latest."""
     against: OptionalPath = None
-    """Another run on the same test images to compare with."""
+    """Compare with another run on the same test images."""
     full: Flag = False
-    """Show all errors, however large the file becomes."""
+    """Show all errors, regardless of the file size."""
     fresh: Flag = False
-    """Diagnose the run again."""
+    """Diagnose the run again instead of using the saved diagnosis."""
     paths: Flag = False
-    """Show the directories of images, not only their file names."""
+    """Show image paths instead of file names only."""
     output: OptionalPath = None
     """File to write (default: report.html in the run directory)."""
     device: str = "auto"

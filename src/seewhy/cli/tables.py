@@ -266,18 +266,18 @@ def print_trust(scores: Sequence[TrustScore]) -> None:
     out.print()
     best = next((score for score in scores if score.trusted), None)
     conclusion = (
-        "no method passes: each is no better than random maps, or ignores the model's weights"
+        "no method passes: each is no better than random maps, or its maps ignore the weights"
         if best is None
         else f"most faithful: {best.method} at {best.layer}"
     )
     out.print(conclusion, style="bold")
     out.print(
-        "\ngain: area between insertion and deletion curves above random maps, with 95% interval\n"
+        "\ngain: area between insertion and deletion curves, minus that of random maps; 95% interval\n"
         "ROAD: remove and debias; 0 is chance\n"
         "random: rank correlation with the maps of a random-weight model; fails from 0.5"
     )
     if masks:
-        out.print("pointing: maxima on the object\ninside: share of the heat on the object")
+        out.print("pointing: maxima on the object\ninside: fraction of the relevance on the object")
 
 
 def trust_values(score: TrustScore) -> dict[str, Any]:
@@ -324,8 +324,8 @@ def print_methods(functions: Mapping[str, Callable[..., object]]) -> None:
             summary = f"{facts.paper}; {facts.passes}; {kind}"
         _print_entry(name, [summary, _settings(function, given=1)])
     console().print(
-        "\nF: forward pass, B: backward pass. Methods that say `shared` share one of each. "
-        "Settings are given as in `rise:masks=500`."
+        "\nF: forward pass, B: backward pass. Methods marked `shared` share one of each. "
+        "Settings follow a colon, as in `rise:masks=500`."
     )
 
 
@@ -360,7 +360,7 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
             ", ".join(f"{key.replace('_', ' ')} {_listed(value)}" for key, value in others.items()),
         ]
         _print_entry(recipe.name, lines)
-    console().print("\n`seewhy recipes NAME > mine.toml` writes a recipe to edit")
+    console().print("\n`seewhy recipes NAME > mine.toml` saves a recipe for editing")
 
 
 def _settings(function: Callable[..., object], given: int) -> str:

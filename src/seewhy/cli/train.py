@@ -59,13 +59,13 @@ class Resume:
     """Resume an interrupted run or experiment in its directory."""
 
     directory: Annotated[Positional[Path], arg(metavar="RUN|EXPERIMENT")]
-    """Directory of the run, such as runs/latest, or of the experiment."""
+    """Directory of a run, such as runs/latest, or of an experiment."""
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
-    """How often to write a checkpoint. Only for a run."""
+    """How often to write a checkpoint. Applies only to runs."""
     parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
-    """Where to train. Only --device applies to a run."""
+    """Where to train. For a run, only --device applies."""
     no_report: Flag = False
-    """Do not write report.html at the end. Only for a run."""
+    """Do not write report.html at the end. Applies only to runs."""
     quiet: Flag = False
     """Print no progress."""
 

@@ -17,16 +17,16 @@ Backend = Literal["processes", "dask"]
 
 @dataclass(frozen=True)
 class Parallel:
-    """Where and how many trials run at a time.
+    """Where trials run, and how many in parallel.
 
     Raises:
         SeewhyError: If a value is out of range.
     """
 
     jobs: int = 0
-    """Trials at a time (0: one per core, or one on a GPU)."""
+    """Number of trials in parallel (0: one per core, or one on a GPU)."""
     backend: Backend = "processes"
-    """Processes, or a Dask cluster with shared files at DASK_SCHEDULER_ADDRESS."""
+    """Local processes, or the Dask cluster at DASK_SCHEDULER_ADDRESS; it needs shared files."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
-    """A timm model by name, perhaps with a tag as in `resnet50.a1_in1k`; any number of channels.
+    """A timm model by name, with an optional tag (`resnet50.a1_in1k`); any number of channels.
 
     Pretrained weights bring their own mean and std. Raises SeewhyError if timm is missing or does
     not know the name, and if the model cannot take the sample's images.
@@ -47,7 +47,7 @@ def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = Fa
 def torchvision_model(
     num_classes: int, sample: Split, name: str, pretrained: bool = False
 ) -> nn.Module:
-    """A classification model of torchvision by name, for RGB images.
+    """A torchvision classification model by name, for RGB images.
 
     Pretrained weights bring their own mean and std; the last layer is new unless `num_classes` is
     that of the weights. Raises SeewhyError if torchvision is missing or does not know the name,

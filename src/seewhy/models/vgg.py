@@ -11,7 +11,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 def vgg16(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module:
-    """VGG-16 (Simonyan & Zisserman 2015, arXiv 1409.1556, configuration D), from 32x32 pixels.
+    """VGG-16 (Simonyan & Zisserman 2015, arXiv 1409.1556), for images of at least 32x32.
 
     `dropout` in [0, 1) follows each of the two hidden linear layers.
     """
@@ -19,7 +19,7 @@ def vgg16(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module:
 
 
 def vgg16_bn(num_classes: int, sample: Split, dropout: float = 0.5) -> nn.Module:
-    """VGG-16 with a BatchNorm after every convolution; otherwise like `vgg16`."""
+    """VGG-16 with BatchNorm after every convolution, for images of at least 32x32."""
     return _vgg("vgg16-bn", num_classes, sample, dropout, batch_norm=True)
 
 

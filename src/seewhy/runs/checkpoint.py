@@ -31,9 +31,9 @@ class CheckpointPolicy:
     """When to write checkpoints, besides after the best epoch and at the end."""
 
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints; several processes write them at the end of an epoch."""
+    """Seconds between checkpoints; with several processes, they are written only between epochs."""
     checkpoint_epochs: int = 0
-    """Keep a checkpoint after every this many epochs (0: none)."""
+    """Epochs between checkpoints that are kept; 0 keeps none."""
 
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0 or self.checkpoint_epochs < 0:

@@ -37,45 +37,45 @@ class Recipe:
     """
 
     name: str = "custom"
-    """Run name, part of the name of its directory."""
+    """Run name, used in the name of the run directory."""
     model: str = "resnet18"
     """Model, such as resnet18 or davidnet:dropout=0.1."""
     epochs: float = 20.0
-    """Passes over the training images; may be a fraction."""
+    """Passes over the training images; can be fractional."""
     batch_size: int = 512
-    """Maximum number of images per step; an epoch is cut into equal batches."""
+    """Maximum batch size; each epoch is split into batches of equal size."""
     lr: LearningRate = 0.1
-    """Peak learning rate, scaled by the schedule; find runs a range test first."""
+    """Peak learning rate; find runs a range test first and uses its suggestion."""
     optimizer: str = "sgd:momentum=0.9"
     """Optimizer, such as sgd:momentum=0.9,nesterov=true or adamw."""
     weight_decay: float = 5e-4
-    """L2 penalty (adamw, muon: decoupled weight decay), without biases and norms by default."""
+    """L2 penalty (adamw, muon: decoupled weight decay); excludes biases and norms by default."""
     schedule: str = "one-cycle"
     """Learning rate schedule, such as one-cycle:pct_start=0.3 or cosine."""
     momentum_schedule: str = "constant"
-    """Schedule of the momentum (Adam: beta1), as a factor, such as dip:low=0.9."""
+    """Momentum schedule (beta1 for Adam), as a factor, such as dip:low=0.9."""
     freeze: tuple[str, ...] = ()
-    """Freeze parameters after an epoch, such as whiten:3; a prefix freezes the whole module."""
+    """Freeze parameters or whole modules, each after an epoch: whiten:3, after 3 epochs."""
     augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")
     """Augmentations, in order, such as crop:4 flip cutout:16."""
     resolution: str = "constant"
-    """Schedule of the image size, as a factor, such as linear:warmup=0.6,start=0.5,end=1."""
+    """Image size schedule, as a factor, such as linear:warmup=0.6,start=0.5,end=1."""
     label_smoothing: float = 0.0
     """Label smoothing, in [0, 1)."""
     class_weights: bool = False
-    """Weight classes inversely to their number of images."""
+    """Weight the loss inversely to class frequency."""
     l1: float = 0.0
-    """L1 penalty of weights, without biases and norms."""
+    """L1 penalty on the weights; excludes biases and norms."""
     clip: float = 0.0
-    """Maximum norm of the gradient; 0 for no clipping."""
+    """Maximum gradient norm; 0 disables clipping."""
     accumulate: int = 1
-    """Number of batches per update."""
+    """Batches per optimizer update (gradient accumulation)."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is evaluated; 0 for none."""
+    """Decay of a moving average that is evaluated in place of the weights; 0 disables it."""
     lookahead: int = 0
-    """Updates between lookahead steps; 0 for no lookahead."""
+    """Optimizer updates between lookahead steps; 0 disables lookahead."""
     patience: int = 0
-    """Evaluations without a better validation accuracy before the run stops early; 0 for never."""
+    """Stop after this many evaluations without a better validation accuracy; 0 disables it."""
     tta: str = "none"
     """Test-time augmentation, such as flip or flip-shift:confidence_below=0.6."""
     precision: str = "auto"
@@ -83,9 +83,9 @@ class Recipe:
     compile: bool = False
     """Compile the model with torch.compile, once per image size."""
     eval_every: int = 1
-    """Epochs between evaluations; 0 to evaluate only at the end."""
+    """Epochs between evaluations; 0 evaluates only at the end."""
     seed: int = 0
-    """Seed of initial weights, data order, and augmentation."""
+    """Seed for initial weights, data order, and augmentation."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
