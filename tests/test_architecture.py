@@ -86,7 +86,7 @@ def test_package_imports_only_earlier_packages(own: str) -> None:
 
 
 def test_nothing_is_imported_from_the_public_package() -> None:
-    """Inside the package a name is imported from its module, so that the order of packages shows."""
+    """Inside the package, names come from modules, so that the order of packages shows."""
     for path in FILES:
         taken = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         for node in taken:
