@@ -272,7 +272,7 @@ def print_trust(scores: Sequence[TrustScore]) -> None:
     )
     out.print(conclusion, style="bold")
     out.print(
-        "\ngain: area between insertion and deletion curves minus that of random maps, 95% interval\n"
+        "\ngain: area between insertion and deletion curves, minus random maps; 95% interval\n"
         "ROAD: remove and debias; 0 is chance\n"
         "random: rank correlation with the maps of a random-weight model; fails from 0.5"
     )
