@@ -1,4 +1,4 @@
 """One script for each claim.
 
-A script saves its numbers and the hardware in results/; RESULTS.md is written from these files.
+Each script saves its results and the hardware in results/. RESULTS.md is generated from them.
 """

@@ -1,6 +1,6 @@
 """Run the benchmarks: `python -m benchmarks [CIFAR10]`.
 
-Those on CIFAR-10 need its path or name, as `seewhy.load` takes it.
+The benchmarks on CIFAR-10 need the first argument of `seewhy.load`, a path or a name.
 """
 
 import sys

@@ -28,7 +28,7 @@ def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
         f"{images['test']:,} test images, {which}"
     )
     rows = [
-        _row(f"{name}: test accuracy", [100 * result.accuracy for result in results], " %", how, 2),
+        _row(f"{name}: test accuracy", [100 * result.accuracy for result in results], "%", how, 2),
         _row(f"{name}: training time", [result.train_seconds for result in results], " s", how),
         _row(f"{name}: wall time, from data in memory to the last prediction", walls, " s", how),
         _row(f"{name}: images/s", [result.images_per_second for result in results], "", how),
@@ -36,7 +36,9 @@ def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
     if RECIPES[name].tta != "none":
         plain = [100 * result.plain_accuracy for result in results]
         rows[0] = replace(rows[0], what=f"{name}: test accuracy with test-time augmentation")
-        rows.insert(1, _row(f"{name}: test accuracy without it", plain, " %", how, 2))
+        rows.insert(
+            1, _row(f"{name}: test accuracy without test-time augmentation", plain, "%", how, 2)
+        )
     note = (
         "The images are a JPEG copy (quality 75) of CIFAR-10; accuracies are higher on the "
         "lossless original."

@@ -14,11 +14,11 @@ COLUMNS = (
     "experiment",
     "recipe",
     "learning rate",
-    "test accuracy, %",
+    "test accuracy (%)",
     "training loss",
     "test loss",
-    "calibration error, %",
-    "MB",
+    "calibration error (%)",
+    "optimizer state (MB)",
 )
 SHOWN = ("accuracy", "train_loss", "test_loss", "calibration_error")
 
@@ -44,9 +44,9 @@ def main() -> None:
         for path in sorted(Path("runs").glob("experiment-*/experiment.json"))
     ]
     note = (
-        "Mean ± standard deviation over five seeds, best accuracy first; MB is the size of the "
-        "optimizer state. `speednet:width=0.25` on 10,000 training images of a JPEG copy of "
-        "CIFAR-10, five epochs (augmentation: eight) in batches of 250, all 10,000 test images; "
+        "Mean ± standard deviation over five seeds, best accuracy first. `speednet:width=0.25` "
+        "trains on 10,000 images of a JPEG copy of CIFAR-10 in batches of 250, for five epochs "
+        "(augmentation: eight), and is tested on all 10,000 test images. The scripts are in "
         "`examples/experiments`."
     )
     rows = [

@@ -1,7 +1,8 @@
 """Speed against pytorch-grad-cam, torchcam, captum: `python -m benchmarks.explaining [PART ...]`.
 
-One process, the same model, the same images; the contenders take turns. Weights are random: with a
-trained model Score-CAM and Ablation-CAM are faster, since they skip channels that are zero.
+All implementations run interleaved in one process, on the same model and images. Weights are
+random. With trained weights, Score-CAM and Ablation-CAM are faster, because they skip channels that
+are zero.
 """
 
 import subprocess
@@ -37,10 +38,10 @@ Contenders = Mapping[str, Callable[[], object]]
 REPEATS = 3
 GRADIENT = ("grad-cam", "grad-cam++", "hires-cam", "xgrad-cam", "layer-cam")
 EIGEN = ("eigen-cam", "eigen-grad-cam")
-RANKS = "`benchmarks/explaining.py`, Spearman's, mean over the images"
-WHY = {  # their Grad-CAM++ is not ours
-    "pytorch-grad-cam": "maps from 0 to 1; it adds 1e-6 to a denominator that is about as small",
-    "torchcam": "maps from 0 to 1; it divides a copy, so that alpha is the squared gradient",
+RANKS = "`benchmarks/explaining.py`, Spearman, mean over the images"
+WHY = {  # why their Grad-CAM++ differs from ours
+    "pytorch-grad-cam": "maps in [0, 1]; it adds 1e-6 to a denominator of similar size",
+    "torchcam": "maps in [0, 1]; it divides a copy, so its alpha remains the squared gradient",
 }
 
 
@@ -69,7 +70,7 @@ def large(count: int) -> Subject:
 
 
 def gradient() -> list[Row]:
-    """All five methods at four layers, those of the other packages, and one at one layer."""
+    """Five methods at four layers, subsets that other packages have, and Grad-CAM at one layer."""
     return [
         row
         for subject in (small(64), large(8))
@@ -123,7 +124,7 @@ def faithfulness(count: int = 2) -> list[Row]:
     subject = large(count)
     model, images, last = subject.model, subject.images, subject.layers[-1]
     signed = explain(model, images, "hires-cam", last).at(last)
-    # No two pixels are equal, as ROAD's order needs.
+    # No two pixels are equal, so that both packages remove pixels in the same order.
     heat = peers.scaled(signed - signed.amin((1, 2), keepdim=True), subject.size)
     maps = torch.from_numpy(heat)
     classes = forward_pass(model, images).target.tolist()
@@ -148,14 +149,14 @@ def faithfulness(count: int = 2) -> list[Row]:
         *compared(subject, f"ROAD with {len(PERCENTILES)} percentages in both orders", whole),
         *compared(
             subject,
-            f"ROAD's imputation of {len(PERCENTILES)} percentages of one image",
+            f"ROAD imputation of one image, {len(PERCENTILES)} percentages",
             filled,
             len(removed),
         ),
         Row(
-            "imputation: largest difference from pytorch-grad-cam's",
+            "ROAD imputation: largest difference from pytorch-grad-cam's",
             f"{apart:.1e}",
-            "pixels from 0 to 1, without noise",
+            "pixels in [0, 1], without noise",
         ),
     ]
 
@@ -191,17 +192,17 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
 
 
 def _gradient(subject: Subject) -> list[Row]:
-    """The rows of one model. torchcam and captum return maps in the layers' size, as `explain`."""
+    """The rows of one model. torchcam and captum return maps in layer resolution, as `explain`."""
     model, images, layers = subject.model, subject.images, subject.layers
     classes = forward_pass(model, images).target
     last, four, two = layers[-1:], list(peers.TORCHCAM), list(peers.CAPTUM)
     contests: dict[str, Contenders] = {
         "five methods at four layers": {
             "seewhy": lambda: ours(subject, GRADIENT, layers),
-            "pytorch-grad-cam, a call for each": lambda: peers.grad_cams(
+            "pytorch-grad-cam, one call per method and layer": lambda: peers.grad_cams(
                 model, images, GRADIENT, layers
             ),
-            "for comparison a bare forward and backward pass": lambda: bare_pass(subject),
+            "a bare forward and backward pass, for comparison": lambda: bare_pass(subject),
         },
         f"Grad-CAM at {last[0]}": {
             "seewhy": lambda: ours(subject, ["grad-cam"], last),
@@ -209,8 +210,8 @@ def _gradient(subject: Subject) -> list[Row]:
         },
         "four methods at four layers": {
             "seewhy": lambda: explain(model, images, four, layers),
-            "torchcam, one method after the other": lambda: peers.torchcam(model, images, layers),
-            "torchcam, all methods on one forward pass": lambda: peers.torchcam_at_once(
+            "torchcam, one forward pass per method": lambda: peers.torchcam(model, images, layers),
+            "torchcam, one forward pass for all methods": lambda: peers.torchcam_at_once(
                 model, images, layers
             ),
         },
@@ -227,7 +228,7 @@ def _gradient(subject: Subject) -> list[Row]:
 
 
 def _agreement(subject: Subject) -> list[Row]:
-    """Distance of the other packages' maps from ours, all in [0, 1] and in the images' size."""
+    """Difference between the other packages' maps and ours, in [0, 1] and in image resolution."""
     model, images, layers = subject.model, subject.images, subject.layers
     ours_maps = explain(model, images, GRADIENT, layers).maps
     if blank := [key for key, maps in ours_maps.items() if not (maps > 0).any()]:
@@ -258,17 +259,15 @@ def _agreement(subject: Subject) -> list[Row]:
         ]
         most = max(value for (_, method), value in apart.items() if method != "grad-cam++")
         title = f"{subject.name}, largest difference from {name}'s maps"
-        rows.append(
-            Row(f"{title} where the formula is the same", f"{most:.1e}", "maps from 0 to 1")
-        )
-        rows += [Row(f"{title} of Grad-CAM++", ", ".join(plus), WHY[name])] if plus else []
+        rows.append(Row(f"{title}, methods with the same formula", f"{most:.1e}", "maps in [0, 1]"))
+        rows += [Row(f"{title}, Grad-CAM++", ", ".join(plus), WHY[name])] if plus else []
     return rows
 
 
 def ours(
     subject: Subject, methods: Sequence[str], layers: Sequence[str], precision: str = "fp32"
 ) -> Mapping[tuple[str, str], Tensor]:
-    """Our maps; they are also brought to the size of the images, since pytorch-grad-cam's are."""
+    """Our maps; they are also resized to the images, because pytorch-grad-cam does so."""
     classifier = Classifier(subject.model, precision=precision)
     maps = explain(classifier, subject.images, methods, layers).maps
     for each in maps.values():
@@ -290,7 +289,7 @@ PASSES: dict[str, Callable[[Subject], object]] = {
 
 
 def show_peak(which: str, count: int) -> None:
-    """Print peak resident bytes of one of PASSES, and those before it; in a new Linux process."""
+    """Print resident bytes at the peak of one of PASSES and before it; in a new Linux process."""
     peers.bring()
     subject = large(count)
     before = _resident("VmRSS")
@@ -299,7 +298,7 @@ def show_peak(which: str, count: int) -> None:
 
 
 def _resident(field: str) -> int:
-    """Bytes, as the process itself counts them; those of `getrusage` begin with its parent's."""
+    """Resident bytes of this process; `getrusage` would start from the peak of its parent."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
@@ -307,9 +306,9 @@ def _resident(field: str) -> int:
 def compared(
     subject: Subject, title: str, contenders: Contenders, count: int | None = None
 ) -> list[Row]:
-    """A row for each contender. Each is called once to warm up and then REPEATS times, in turn.
+    """A row per contender. Each is called once to warm up and then REPEATS times, interleaved.
 
-    The others' rows have the speedup of `seewhy` and its variants: median and range of the ratios.
+    The rows of others have the speedup of `seewhy` and its variants: median and range of ratios.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(REPEATS + 1):
@@ -321,7 +320,7 @@ def compared(
     size, images = subject.size, len(subject.images)
     how = (
         f"`benchmarks/explaining.py`, {images} images of {size} x {size}, median of {REPEATS} "
-        "interleaved"
+        "interleaved repeats"
     )
     rows = []
     for name, spent in times.items():
@@ -332,24 +331,24 @@ def compared(
             else [each for each in times if each.startswith("seewhy")]
         ):
             ratios = [theirs / ours for ours, theirs in zip(times[mine], spent, strict=True)]
-            bounds = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            bounds = f"{min(ratios):.2f}–{max(ratios):.2f}"
             value += f"; {mine} is {median(ratios):.2f}x as fast ({bounds})"
         rows.append(Row(f"{subject.name}, {title}: {name}", value, how))
     return rows
 
 
 def ranks(maps: np.ndarray, others: np.ndarray) -> str:
-    """Spearman's correlation of each map with its other, mean and minimum."""
+    """Spearman's correlation between the maps of each pair, mean and minimum."""
     correlations = [
         float(spearmanr(one.ravel(), other.ravel()).statistic)
         for one, other in zip(maps, others, strict=True)
     ]
     mean = sum(correlations) / len(correlations)
-    return f"{mean:.3f}, at least {min(correlations):.3f}"
+    return f"{mean:.3f}, minimum {min(correlations):.3f}"
 
 
 def _subject(name: str, classes: int, count: int, size: int, layer: str) -> Subject:
-    """A model with random weights; BatchNorm statistics of the images, as a trained one has."""
+    """A model with random weights, and BatchNorm statistics of the images."""
     torch.manual_seed(0)
     coarse = F.interpolate(torch.rand(count, 3, 8, 8), (size, size), mode="bicubic")
     pixels = (255 * (coarse + 0.05 * torch.randn(coarse.shape)).clamp(0, 1)).to(torch.uint8)
@@ -364,9 +363,9 @@ def _subject(name: str, classes: int, count: int, size: int, layer: str) -> Subj
 
 
 def main(argv: Sequence[str] = ()) -> None:
-    """Measure and keep all PARTS, or those that are named."""
+    """Measure and save all PARTS, or the named ones."""
     chosen = {name: lookup(PARTS, name, "part") for name in argv or PARTS}
-    note = f"Beside {peers.bring()}. Weights are random, precision is fp32 unless said otherwise."
+    note = f"Compared with {peers.bring()}. Weights are random; precision is fp32 unless noted."
     warnings.filterwarnings("ignore", category=UserWarning)  # about empty maps of random weights
     for name, (title, measure) in chosen.items():
         keep(f"explaining-{name}", title, measure(), note=note)

@@ -26,11 +26,11 @@ def main(path: str) -> None:
     again = [seconds for seconds, _, _ in later]
     how = f"`benchmarks/loading.py`, {images:,} images, a fresh process with torch imported"
     rows = [
-        Row("first load of CIFAR-10, decoding", f"{first:.1f} s", how),
+        Row("first load of CIFAR-10, with decoding", f"{first:.1f} s", how),
         Row(
             "second load",
             f"{1000 * median(again):.0f} ms",
-            f"{how}, median of {RUNS}, at most {1000 * max(again):.0f} ms",
+            f"{how}, median of {RUNS}, maximum {1000 * max(again):.0f} ms",
         ),
     ]
     assert not any(imported for _, _, imported in later), (

@@ -75,7 +75,7 @@ def main(path: str) -> None:
     for _ in range(RUNS):
         mine.append(images_per_second(lambda: ours(path), lambda batch: len(batch[0])))
         theirs.append(images_per_second(lambda: peer(path), lambda batch: len(batch["label"])))
-    how = f"`benchmarks/pipeline.py`, batch {BATCH}, median of {RUNS} interleaved"
+    how = f"`benchmarks/pipeline.py`, batch {BATCH}, median of {RUNS} interleaved repeats"
     rows = [
         Row("seewhy: crop, flip, cutout", f"{median(mine):,.0f} images/s", how),
         Row(

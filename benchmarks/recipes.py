@@ -23,7 +23,7 @@ REPORTED = {  # accuracy on lossless CIFAR-10, or time to an accuracy on one A10
     "resnet18-plateau": "89.41%",
     "resnet18-steplr": "91.75%",
     "resnet18-steplr-cutout": "88.96%",
-    "speedrun94": "94% in 2.59 s, 1.98 s, 1.83 s, by three records on one A100",
+    "speedrun94": "94% in 2.59 s, 1.98 s and 1.83 s (three records) on one A100",
     "speedrun95": "95% in 10.4 s on one A100",
     "speedrun96": "96% in 27.3 s on one A100",
 }
@@ -47,10 +47,10 @@ class Published:
 COLUMNS = (
     "recipe",
     "reported by the original",
-    "as published, here",
-    "ours, here",
+    "published recipe, measured here",
+    "our variant, measured here",
     "epochs",
-    "data and hardware, here",
+    "data and hardware of the measurement",
 )
 
 
@@ -65,8 +65,8 @@ def main(path: str = "", *names: str) -> None:
     note = (
         "Reported accuracies are on the lossless CIFAR-10. Those measured here are on a JPEG copy "
         "(quality 75), on which the same recipe reaches about four points less. Our variant trains "
-        "for the same number of epochs. ResNet-18 was trained beside other work, so its time says "
-        "little. Results that are not measured need a GPU: run "
+        "for the same number of epochs. ResNet-18 was trained on a machine with other load, so its "
+        "time is not representative. The missing results need a GPU: run "
         "`python -m benchmarks.recipes PATH` there."
     )
     published = [name for name in REPORTED if f"{name}-plus" in RECIPES]
@@ -105,7 +105,7 @@ def _measured(runs: list[Run]) -> str:
     speed = mean(result.images_per_second for result in results)
     seconds = mean(result.train_seconds for result in results)
     seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
-    return f"{mean(accuracies):.2f} %{spread} in {seconds:,.0f} s, {speed:,.0f} images/s, {seeds}"
+    return f"{mean(accuracies):.2f}%{spread} in {seconds:,.0f} s, {speed:,.0f} images/s, {seeds}"
 
 
 def _where(runs: list[Run]) -> str:
@@ -115,7 +115,7 @@ def _where(runs: list[Run]) -> str:
     for run in runs:
         data, environment = run.data_origin, run.environment
         copy = COPIES.get(data.fingerprint, f"{data.name} {data.fingerprint[:8]}")
-        cores = f"{environment.cores} cores of {environment.processor}"
+        cores = f"{environment.processor} ({environment.cores} cores)"
         hardware = environment.accelerator or cores
         settings.append(f"{copy}, {hardware}, {environment.precision}")
     return "; ".join(dict.fromkeys(settings))

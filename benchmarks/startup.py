@@ -33,7 +33,7 @@ def main() -> None:
             Row(
                 what,
                 f"{median(times):.3f} s",
-                f"`benchmarks/startup.py`, median of {RUNS}, at most {max(times):.3f} s",
+                f"`benchmarks/startup.py`, median of {RUNS}, maximum {max(times):.3f} s",
             )
         )
     keep("startup", "Starting up", rows)

@@ -69,7 +69,7 @@ def main() -> None:
             "best": step("speednet", best, True, split),
         }
     )
-    how = f"`benchmarks/steps.py`, batch {BATCH}, median of {RUNS} interleaved"
+    how = f"`benchmarks/steps.py`, batch {BATCH}, median of {RUNS} interleaved repeats"
     rows = [
         Row("speednet, fp32, NCHW", f"{BATCH / times['fp32']:.0f} images/s", how),
         Row(

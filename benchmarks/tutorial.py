@@ -149,17 +149,16 @@ def measured(name: str, batch_size: int, data: Dataset) -> list[Row]:
     )
     gflop = flops(name, data.train) / 1e9
     return [
-        Row(f"{name}: the tutorial's loop", f"{batch_size / slow:.0f} images/s", how),
+        Row(f"{name}: the usual tutorial loop", f"{batch_size / slow:.0f} images/s", how),
         Row(
             f"{name}: seewhy, {precision}",
             f"{batch_size / fast:.0f} images/s, {slow / fast:.2f}x",
             how,
         ),
         Row(
-            f"{name}: share of the {precision} matrix product's rate",
+            f"{name}: share of the {precision} matrix-product rate",
             f"{100 * 1e9 * gflop * batch_size / fast / peak:.0f}%",
-            f"{how}; {peak / 1e9:.0f} GFLOP/s in products of 2048 x 2048, "
-            f"{gflop:.2f} GFLOP per image",
+            f"{how}; {peak / 1e9:.0f} GFLOP/s in 2048 x 2048 products, {gflop:.2f} GFLOP per image",
         ),
     ]
 

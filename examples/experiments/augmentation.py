@@ -1,4 +1,4 @@
-"""Cutout against crop and flip."""
+"""Compare cutout with crop and flip."""
 
 from dataclasses import replace
 

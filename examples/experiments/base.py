@@ -1,7 +1,7 @@
-"""The base of the experiments: a small model on a part of CIFAR-10, minutes on two cores.
+"""Base recipe of the experiments: a small model on a subset of CIFAR-10; minutes on two cores.
 
-Run one with `python examples/experiments/NAME.py DATA`; DATA is a name for `seewhy.load`, by
-default cifar10.
+Run an experiment with `python examples/experiments/NAME.py DATA`. DATA is the first argument of
+`seewhy.load`; the default is cifar10.
 """
 
 import sys
@@ -25,7 +25,7 @@ IMAGES, SEEDS = 10_000, 5
 
 
 def with_found_lr(recipe: seewhy.Recipe, data: seewhy.Dataset) -> seewhy.Recipe:
-    """The recipe with a learning rate found once, so that only another field differs."""
+    """The recipe with the learning rate of one range test, so that variants share it."""
     return replace(recipe, lr=seewhy.find_lr(recipe, data).suggestion)
 
 

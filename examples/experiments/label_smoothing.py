@@ -1,4 +1,4 @@
-"""The effect of label smoothing on accuracy and calibration."""
+"""Effect of label smoothing on accuracy and calibration."""
 
 from base import BASE, experiment, with_found_lr
 

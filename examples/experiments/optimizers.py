@@ -1,4 +1,4 @@
-"""Optimizers by training loss, test accuracy and memory, each with its own learning rate."""
+"""Compare optimizers, each with its own learning rate, by training loss, accuracy and memory."""
 
 from base import BASE, experiment
 

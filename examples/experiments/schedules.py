@@ -1,4 +1,4 @@
-"""Step, one-cycle and constant schedules with the same peak learning rate."""
+"""Compare step, one-cycle and constant schedules with the same peak learning rate."""
 
 from base import BASE, experiment, with_found_lr
 

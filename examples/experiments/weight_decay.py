@@ -1,4 +1,4 @@
-"""SGD, Adam with an L2 penalty, and AdamW; Adam and AdamW with the same learning rate."""
+"""Compare SGD, Adam with an L2 penalty, and AdamW. Adam and AdamW share a learning rate."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import seewhy
 
 
 def recipes(data: seewhy.Dataset) -> dict[str, seewhy.Recipe]:
-    """SGD; Adam without and with an L2 penalty; AdamW with little and much weight decay."""
+    """SGD; Adam with and without an L2 penalty; AdamW with low and high weight decay."""
     adam = with_found_lr(replace(BASE, optimizer="adam", weight_decay=0), data)
     return {
         "sgd with momentum": BASE,
