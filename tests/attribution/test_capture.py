@@ -495,7 +495,7 @@ def test_capture_rejects_in_place_conflict(monkeypatch):
         monkeypatch.setattr(capture_module, "FIRST_PIXELS", first)
         with pytest.raises(
             SeewhyError,
-            match=r"no gradient can go back through this model.*modified by an in-?place operation",
+            match=r"the backward pass of this model fails.*modified by an in-?place operation",
         ):
             capture_layers(model, images_of(), "body", memory=1)
 
@@ -860,13 +860,13 @@ def test_capture_rejects_layers():
         model=model,
     )
     refused(
-        "layer 'pooled' has an output of 5x1x1, which is no grid over an image of 6x10",
+        "layer 'pooled' has an output of 5x1x1, which is not a spatial grid for images of 6x10",
         images_of(),
         "pooled",
         model=model,
     )
     refused(
-        "layer 'vector' has an output of 5, which is no grid",
+        "layer 'vector' has an output of 5, which is not a spatial grid",
         images_of(),
         ["vector", "stem"],
         model=model,
@@ -885,7 +885,7 @@ def without_gradient(around):
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("layers", ["layer1", ["stem", "layer2.1"], "auto"])
 def test_capture_rejects_models_without_gradient(around, layers):
-    message = "no gradient goes from the logits back to .*: the model detaches its values.*rise"
+    message = "no gradient flows from the logits to .*: the model detaches a tensor.*rise"
     refused(message, images_of(), layers, model=without_gradient(around))
 
 
@@ -895,7 +895,7 @@ def test_capture_rejects_detached_step():
             return self.head(self.layer2(self.layer1(self.stem(x)).detach()))
 
     model = Detached().double().eval()
-    refused("no gradient goes from the logits back to stem", images_of(), "stem", model=model)
+    refused("no gradient flows from the logits to stem", images_of(), "stem", model=model)
     refused("no gradient reaches layer 'stem'", images_of(), ["stem", "layer2"], model=model)
     assert capture_layers(model, images_of(), "layer2")["layer2"].gradient.any()
 
@@ -913,5 +913,7 @@ def test_capture_rejects_windows():
             )
             return self.linear(self.attention(windows).reshape(n, -1))
 
-    message = "layer 'attention' has an output of 15x2 for 12 parts of 3 images, which is no grid"
+    message = (
+        "layer 'attention' has an output of 15x2 and a batch of 12 for 3 images, which is not a"
+    )
     refused(message, images_of(), "attention", model=Windows().double().eval())

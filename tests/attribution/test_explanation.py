@@ -208,7 +208,7 @@ def test_explanation_at(everything):
     assert torch.equal(everything.at("low", "grad-cam"), everything.maps["low", "grad-cam"])
     with pytest.raises(
         SeewhyError,
-        match="there are maps at 'low' of several methods; name one of grad-cam, grad-cam",
+        match="layer 'low' has maps of several methods; choose one of grad-cam, grad-cam",
     ):
         everything.at("low")
     with pytest.raises(
@@ -267,7 +267,7 @@ def test_explain_rejects_result_of_function(function, description):
         ({"methods": "gradcam"}, r"unknown method 'gradcam' \(did you mean 'grad-cam'\?\)"),
         (
             {"methods": ["grad-cam", "grad-cam"]},
-            "methods must be named once each and at least one, found grad-cam, grad-cam",
+            "methods must be at least one and each only once, found grad-cam, grad-cam",
         ),
         ({"methods": []}, "found none"),
         ({"methods": "grad-cam:smooth=2"}, "grad-cam has no argument 'smooth'; it takes eigen"),
@@ -290,7 +290,7 @@ def test_explain_rejects_result_of_function(function, description):
             {"target": torch.tensor(1)},
             r"target must have an entry for each of the 5 images, found shape \(\)",
         ),
-        ({"target": "true"}, "needs the true classes: give labels"),
+        ({"target": "true"}, "needs the true classes; pass labels"),
     ],
 )
 def test_explain_errors(settings, message, monkeypatch):

@@ -321,7 +321,10 @@ def test_measure_faithfulness_by_name(planted):
             lambda forward, maps: measure_faithfulness(forward, maps[:2]),
             "found 4 images and 2 maps",
         ),
-        (lambda forward, maps: measure_faithfulness(forward, maps * math.nan), "not finite"),
+        (
+            lambda forward, maps: measure_faithfulness(forward, maps * math.nan),
+            "contain NaN or infinity",
+        ),
         (lambda forward, maps: deletion(forward, maps, steps=0), "steps must be at least 1"),
         (lambda forward, maps: deletion_gain(forward, maps, orders=0), "orders must be at least"),
         (lambda forward, maps: deletion(forward, maps, baseline="blac"), "unknown baseline 'blac'"),

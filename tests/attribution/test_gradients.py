@@ -139,7 +139,7 @@ def test_pixel_methods_are_independent_of_batch(method, monkeypatch):
     "method", ["gradients", "smooth-grad", "integrated-gradients", "full-grad"]
 )
 def test_pixel_methods_reject_model_without_gradient(method, model):
-    with pytest.raises(SeewhyError, match="no gradient goes from the logits back to the pixels"):
+    with pytest.raises(SeewhyError, match="no gradient flows from the logits to the pixels"):
         ATTRIBUTIONS[method](forward_pass(model.eval(), images_of()))
 
 
@@ -358,7 +358,7 @@ def test_integrated_gradients_errors():
     forward = forward_pass(network(), images_of())
     with pytest.raises(SeewhyError, match="at least one step, found 0"):
         integrated_gradients(forward, steps=0)
-    with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found 2"):
+    with pytest.raises(SeewhyError, match="baseline must be a pixel value from 0 to 1, found 2"):
         integrated_gradients(forward, baseline=2.0)
 
 

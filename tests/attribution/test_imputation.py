@@ -193,7 +193,7 @@ REMOVED = torch.zeros(2, 40, 33, dtype=torch.bool)
             r"found \(2, 40, 33\) uint8",
         ),
         (lambda images: noisy_linear(images, REMOVED, noise=-0.1), "at least 0, found -0.1"),
-        (lambda images: blur(images, 0), "above 0, found 0"),
+        (lambda images: blur(images, 0), "blur needs a width above 0, .*found 0"),
     ],
 )
 def test_imputation_errors(call, message):

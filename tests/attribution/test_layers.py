@@ -207,8 +207,8 @@ def test_resolve_layers():
         ([3], "unknown layer 3"),
         ([0], "unknown layer 0"),
         ([None], "unknown layer None"),
-        (nn.Conv2d(1, 1, 1), "the layer Conv2d is not a part of the model"),
-        ([], "no layer is named; name one, or 'auto'"),
+        (nn.Conv2d(1, 1, 1), "the module Conv2d is not part of the model"),
+        ([], "no layers given; name at least one, or 'auto'"),
     ],
 )
 def test_resolve_layers_errors(layers, message):
@@ -218,7 +218,7 @@ def test_resolve_layers_errors(layers, message):
 
 def test_resolve_layers_rejects_model():
     model, images = plain()
-    with pytest.raises(SeewhyError, match="the layer Plain is not a part of the model"):
+    with pytest.raises(SeewhyError, match="the module Plain is not part of the model"):
         resolve_layers(model, images, model)
 
 

@@ -217,7 +217,7 @@ def test_no_gradient_after_class_token():
     torch.manual_seed(0)
     with pytest.warns(
         UserWarning,
-        match="grad-cam at last: no gradient for 3 of 3 images: .*; look at early instead",
+        match="grad-cam at last: no gradient for 3 of 3 images: .*; use early instead",
     ):
         result = explain(
             ClassToken().eval(), images_of(), ["grad-cam", "eigen-cam"], ["early", "last"], 0
@@ -246,7 +246,7 @@ def test_warnings_name_better_layer():
     assert result[0].startswith(
         "grad-cam at early: all negative for 1 of 3 images: every position is evidence against"
     )
-    assert all(each.endswith("; look at middle instead") for each in result)
+    assert all(each.endswith("; use middle instead") for each in result)
     assert [each.split(" for ")[0] for each in result[1:]] == [
         "grad-cam at late: all negative",
         "grad-cam at late: all zero",
@@ -258,7 +258,7 @@ def test_warnings_of_equal_layers():
     (result,) = status_warnings(
         statuses_of(early=[fine, fine], middle=[fine, fine], late=[zero, fine])
     )
-    assert result.endswith("; look at middle instead")
+    assert result.endswith("; use middle instead")
     result = status_warnings(statuses_of(early=[zero, fine], late=[fine, zero]))
     assert len(result) == 2
     assert not any("instead" in each for each in result)

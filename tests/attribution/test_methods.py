@@ -196,6 +196,6 @@ def test_bind_methods():
     ]
     for methods, listed in (([], "none"), (["rise", "grad-cam", "rise"], "rise, grad-cam, rise")):
         with pytest.raises(
-            SeewhyError, match=f"methods must be named once each and at least one, found {listed}"
+            SeewhyError, match=f"methods must be at least one and each only once, found {listed}"
         ):
             bind_methods(methods)

@@ -469,9 +469,9 @@ def test_occlusion_errors(size, stride):
 @pytest.mark.parametrize("baseline", [-0.1, 1.5, math.nan])
 def test_baseline_errors(baseline):
     model, images = with_random_weights(Chain()), images_of(1)
-    with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found"):
+    with pytest.raises(SeewhyError, match="baseline must be a pixel value from 0 to 1, found"):
         occlusion(forward_pass(model, images), baseline=baseline)
-    with pytest.raises(SeewhyError, match="baseline is a pixel value from 0 to 1, found"):
+    with pytest.raises(SeewhyError, match="baseline must be a pixel value from 0 to 1, found"):
         score_cam(capture_layers(model, images, "layer")["layer"], baseline=baseline)
 
 

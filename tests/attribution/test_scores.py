@@ -119,7 +119,7 @@ def test_trust_of_pixels_and_nonfinite_maps():
 
 
 def test_trust_rejects_single_image():
-    with pytest.raises(SeewhyError, match="at least 2, found 1"):
+    with pytest.raises(SeewhyError, match="at least 2 images for its intervals, found 1"):
         trust(Looker().eval(), IMAGES[:1], left, "red")
 
 

@@ -81,8 +81,7 @@ def test_an_existing_run_directory_is_not_changed(trained: Path, error_of: Error
     before = (trained / "summary.json").read_bytes()
     message = error_of("train", "tiny.toml", "--data", "bars", "--output", "run")
     assert message == (
-        "seewhy: run exists and is not empty (nothing was changed); "
-        "name another directory, or remove it"
+        "seewhy: run is not empty; nothing was written; choose another directory, or remove it"
     )
     assert (trained / "summary.json").read_bytes() == before
 

@@ -88,7 +88,7 @@ def relabeled(labels: np.ndarray, indices: list[int]) -> np.ndarray:
     [
         (
             lambda was, labels: predictions_of(was[1:], labels[1:]),
-            "the predictions are of 300 and 299 images; compare two runs",
+            "the two predictions have 300 and 299 images; compare two runs",
         ),
         (
             lambda was, labels: predictions_of(was, labels, NAMES[:3]),

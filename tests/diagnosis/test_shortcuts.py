@@ -26,7 +26,7 @@ def noise(*shape, seed=0):
 def test_class_attribution_refuses_maps_that_are_not_finite():
     maps = noise(2, 4, 4)
     maps[1, 0, 0] = math.nan
-    with pytest.raises(SeewhyError, match="1 of 2 maps hold values that are not finite"):
+    with pytest.raises(SeewhyError, match="1 of 2 maps contain NaN or infinity"):
         mean_attribution_by_class(maps, torch.zeros(2, dtype=torch.int64), CLASSES)
 
 

@@ -232,7 +232,7 @@ def test_open_experiment_rejects_a_missing_field(tmp_path: Path) -> None:
 def test_open_experiment_rejects_other_directories(tmp_path: Path) -> None:
     with pytest.raises(
         SeewhyError,
-        match=r"is not an experiment \(it has no experiment\.json\); `seewhy compare` makes one",
+        match=r"is not an experiment \(it contains no experiment\.json\); create one with `seewhy",
     ):
         open_experiment(tmp_path)
     with pytest.raises(SeewhyError, match=r"nowhere is not an experiment \(no such directory\)"):

@@ -344,9 +344,7 @@ def test_recipes_figure_has_a_logarithmic_axis_for_steep_losses(experiment_of: M
 def test_figures_need_a_finished_trial(
     draw: Callable[[Experiment], Figure], experiment_of: Make
 ) -> None:
-    with pytest.raises(
-        SeewhyError, match="no trial of experiment has finished, so there is nothing to draw"
-    ):
+    with pytest.raises(SeewhyError, match="no trial of experiment has finished; resume it first"):
         draw(experiment_of({"bad": ["not finite"]}))
 
 

@@ -373,7 +373,7 @@ def test_resume_experiment_skips_a_locked_trial(
     with FileLock(first.with_name(".seed-0.lock")):
         experiment = resume_all(tmp_path / "e", data)
         assert (
-            f"another process is still training {first}; wait for it or end it, then resume"
+            f"another process is training in {first}; wait for it or stop it, then resume"
             in capsys.readouterr().err
         )
         assert not first.exists()
@@ -566,7 +566,7 @@ def invert(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipes": {}}, "no recipes to train; give at least one"),
+        ({"recipes": {}}, "no recipes to train; pass at least one"),
         ({"seeds": 0}, "seeds must be at least 1, found 0"),
         ({"seeds": -2}, "seeds must be at least 1, found -2"),
         ({"seconds": 0.0}, "seconds must be more than 0, found 0"),
@@ -574,8 +574,8 @@ def invert(images: torch.Tensor) -> torch.Tensor:
         ({"seconds": float("nan")}, "seconds must be more than 0, found nan"),
         (
             {"recipes": {"a": Recipe(augment=("flip", invert))}},
-            "a: an experiment writes recipes as text; "
-            "add the augmentation function to AUGMENTATIONS and use its name",
+            "a: an experiment saves recipes as text, which is not possible for a function; "
+            "add it to AUGMENTATIONS and use its name",
         ),
     ],
 )
@@ -602,7 +602,7 @@ def test_run_experiment_needs_an_empty_directory(
     recipe: Recipe, data: Dataset, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(SeewhyError, match="exists and is not empty"):
+    with pytest.raises(SeewhyError, match="is not empty; nothing was written"):
         run_all({"a": recipe}, data, tmp_path)
     assert files(tmp_path) == {"mine.txt"}
 

@@ -447,9 +447,9 @@ def test_explanation_figure_legend():
     [
         (
             lambda: explanation_figure(noise(2), explanation_of(3)),
-            r"explanation is of 3 images, .* found \(2, 3, 8, 8\)",
+            r"explanation of 3 images needs .* found \(2, 3, 8, 8\)",
         ),
-        (lambda: explanation_figure(noise(3)[0], explanation_of(3)), "explanation is of 3 images"),
+        (lambda: explanation_figure(noise(3)[0], explanation_of(3)), "explanation of 3 images"),
         (lambda: explanation_figure([1], explanation_of(1)), "found list"),
         (
             lambda: explanation_figure(noise(51), explanation_of(51)),
@@ -483,7 +483,7 @@ def test_explanation_figure_legend():
             lambda: explanation_figure(noise(2), explanation_of(2, labels=[0, 3])),
             "labels must be from 0 to 2, found 0 to 3",
         ),
-        (lambda: methods_figure(noise(1)[0], explanation_of(2)), "explanation is of 2 images"),
+        (lambda: methods_figure(noise(1)[0], explanation_of(2)), "explanation of 2 images"),
         (
             lambda: attack_figure(
                 noise(1), noise(1), explanation_of(1), explanation_of(1, [("layer3", "cam")])

@@ -234,5 +234,5 @@ def test_corruption_samples_figure_does_not_overlap(
 
 def test_robustness_figures_without_curves() -> None:
     for figure in (attack_curves_figure, corruption_figure):
-        with pytest.raises(SeewhyError, match="give at least one curve"):
+        with pytest.raises(SeewhyError, match="no curves to draw; pass at least one"):
             figure([])

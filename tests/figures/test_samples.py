@@ -146,7 +146,7 @@ def test_samples_figure_of_large_images():
 
 
 def test_samples_figure_per_class_error():
-    with pytest.raises(SeewhyError, match="per_class must be 1 or more, found 0"):
+    with pytest.raises(SeewhyError, match="per_class must be at least 1, found 0"):
         samples_figure(split_of([0, 1]), ["a", "b"], per_class=0)
 
 

@@ -109,7 +109,7 @@ def test_unfinished_runs_are_rejected(
 ) -> None:
     unfinished = replace(copy, **{lacks: None})  # type: ignore[arg-type]
     with pytest.raises(
-        SeewhyError, match=r"copy has not finished; resume it with `seewhy resume`, then report"
+        SeewhyError, match=r"copy has not finished; resume it with `seewhy resume` first"
     ):
         make_context(unfinished, data=data, quiet=True)
     path_of(copy).unlink()

@@ -243,7 +243,7 @@ def test_pairs_and_range_tests_are_limited(experiment_of: Make, no_figures: list
     html = recipes_section(replace(made, range_tests=dict.fromkeys(names, RANGE_TEST))).html
     assert [len(each) for each in tables(html)] == [17, 101, 101]
     assert "of 120 differences significant (first 100 shown)" in text_of(html)
-    assert "Shown are the first 12 of 16." in html
+    assert "Showing the first 12 of 16." in html
     assert len(no_figures) == 6 + 12
 
 

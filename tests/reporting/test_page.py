@@ -399,7 +399,7 @@ def test_report_of_a_run_without_directory_needs_a_path(
 ) -> None:
     with pytest.raises(
         SeewhyError,
-        match=r"this run has no directory; name the file, as in report\(run, path='report.html'\)",
+        match=r"this run has no directory; pass a path, as in report\(run, path='report.html'\)",
     ):
         report(replace(context.run, directory=None), data=data, quiet=True)
 

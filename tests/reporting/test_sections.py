@@ -218,7 +218,7 @@ def test_comparison_reports_fixed_and_new_errors(
     assert section is not None
     change = f"{100 * (fixed - new) / 120:+.2f} points".replace("-", "−")
     p_value = compare_predictions(both.baseline.predictions, both.predictions).p_value
-    words = "does not differ significantly" if p_value >= 0.05 else "is significantly"
+    words = "is not significantly different" if p_value >= 0.05 else "is significantly"
     assert section.finding.startswith(f"Accuracy {words}")
     assert f" later: {change} (95% CI " in section.finding
     assert f"; {fixed} error{'s' * (fixed != 1)} fixed, {new} new." in section.finding

@@ -57,7 +57,7 @@ def test_check_empty(tmp_path: Path) -> None:
     check_empty(tmp_path / "missing")
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(SeewhyError, match=r"exists and is not empty \(nothing was changed\)"):
+        with pytest.raises(SeewhyError, match="is not empty; nothing was written; choose another"):
             check_empty(path)
 
 
@@ -71,7 +71,7 @@ def test_lock_directory_may_be_nested(tmp_path: Path) -> None:
 def test_lock_directory_keeps_others_out(tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / ".run.lock"),
-        pytest.raises(DirectoryLocked, match=r"another process is still training .*run; wait"),
+        pytest.raises(DirectoryLocked, match=r"another process is training in .*run; wait"),
         lock_directory(tmp_path / "run"),
     ):
         pass

@@ -191,7 +191,7 @@ def truncate_weights(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove("recipe.toml"), r"is not a run directory \(it holds no recipe.toml\)"),
+        (remove("recipe.toml"), r"is not a run directory \(it contains no recipe.toml\)"),
         (write("summary.json"), r"summary.json is missing or damaged"),
         (write("summary.json", b"[1]"), r"summary.json is missing or damaged"),
         (write("summary.json", b"{}"), r"summary.json is missing or damaged"),
@@ -199,9 +199,9 @@ def truncate_weights(directory: Path) -> None:
         (write("metrics.jsonl"), r"metrics.jsonl is missing or damaged"),
         (write("predictions.npz"), r"predictions.npz is missing or damaged"),
         (remove("model.safetensors"), r"model.safetensors does not exist"),
-        (write("model.safetensors"), r"model.safetensors is damaged or no safetensors file"),
-        (truncate_weights, r"model.safetensors is damaged or no safetensors file"),
-        (write_foreign_weights, r"does not name its model"),
+        (write("model.safetensors"), r"model.safetensors is damaged or not a safetensors file"),
+        (truncate_weights, r"model.safetensors is damaged or not a safetensors file"),
+        (write_foreign_weights, r"has no metadata of seewhy"),
         (write_weights_of_another_shape, r"does not fit the model 'speednet:width=0.25'"),
     ],
 )

@@ -92,7 +92,7 @@ def test_fit_never_reuses_a_directory(
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     monkeypatch.setattr("seewhy.runs.lr_search.find_lr", lambda *_, **__: pytest.fail("too late"))
     for lr in (0.1, "find"):
-        with pytest.raises(SeewhyError, match="exists and is not empty"):
+        with pytest.raises(SeewhyError, match="is not empty; nothing was written"):
             fit(replace(recipe, lr=lr), data, directory, quiet=True)  # type: ignore[arg-type]
     after = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     assert after == before

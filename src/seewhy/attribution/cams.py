@@ -1,9 +1,9 @@
 """Class activation maps, from the activation and gradient of a layer.
 
 Each function takes a Capture and returns maps (N, h, w) in the layer's resolution and the
-activation's dtype, with their sign. The ReLU at the end of most of the papers' equations follows
-later (see METHODS), so that `MapStatus.clipped` knows its effect. With `eigen`, contributions of
-channels are projected on their first right singular vector instead of summed, which removes noise.
+activation's dtype, with their sign. The final ReLU of most papers is applied later (see METHODS),
+so that `MapStatus.clipped` can measure its effect. With `eigen`, the contributions of the channels
+are projected onto their first right singular vector instead of being summed, which reduces noise.
 """
 
 from collections.abc import Callable
@@ -35,11 +35,11 @@ def grad_cam(capture: Capture, eigen: bool = False) -> Tensor:  # (N, h, w)
 def grad_cam_plus_plus(capture: Capture, eigen: bool = False) -> Tensor:  # (N, h, w)
     """Channels weighted by positive gradients times alpha.
 
-    Chattopadhay et al. 2018, arXiv 1710.11063, eqs. 10 and 19. For an exponential score every
-    derivative is a power of the logit's gradient g, up to a factor that all weights share. So alpha
-    = g^2 / (2 g^2 + S g^3), with S the sum of the channel's activation. Where alpha matters, at g >
-    0, that is 1 / (2 + S g), which needs no epsilon against 0 / 0. The paper's activations are not
-    negative; a negative S counts as 0.
+    Chattopadhay et al. 2018, arXiv 1710.11063, eqs. 10 and 19. With exp(logit) as the score, each
+    derivative is a power of the logit's gradient g, up to a factor common to all weights. Hence
+    alpha = g^2 / (2 g^2 + S g^3), where S is the sum of the channel's activation. Only g > 0
+    contributes, and there alpha = 1 / (2 + S g), which avoids 0 / 0 without an epsilon. The paper
+    assumes non-negative activations; a negative S is clamped to 0.
     """
     gradient = capture.gradient.clamp(min=0)
     total = capture.activation.sum((2, 3), keepdim=True).clamp(min=0)
@@ -104,17 +104,17 @@ def finer_cam(
     """Grad-CAM of the logit minus those of similar classes (Zhang et al. 2025, arXiv 2501.11309).
 
     Args:
-        capture: Of the layer.
+        capture: Activation and gradient of the layer.
         gamma: Weight of the similar classes.
-        classes: Number of similar classes, those with the nearest logits. Each counts by its
-            probability, which is held constant.
+        classes: Number of similar classes, those with the nearest logits. They are weighted by
+            their probabilities, which are held constant.
         eigen: Project channels instead of summing them.
     """
     logits, target = capture.forward.logits, capture.forward.target
     if classes < 1 or logits.shape[1] < 2:
         raise SeewhyError(
-            f"finer-cam compares with at least one other class, found classes={classes} of "
-            f"{logits.shape[1] - 1}"
+            "finer-cam needs classes of at least 1 and a model with at least two classes, found "
+            f"classes={classes} and {logits.shape[1]} in the model"
         )
     distance = (logits - logits.gather(1, target[:, None])).abs().scatter(1, target[:, None], -1)
     similar = distance.argsort(1)[:, 1 : classes + 1]
@@ -126,8 +126,8 @@ def finer_cam(
 def cam(capture: Capture) -> Tensor:  # (N, h, w)
     """Channels weighted by the linear layer after global average pooling.
 
-    Zhou et al. 2016, arXiv 1512.04150, eq. 2. Raises SeewhyError where the layer is not the input
-    of such a head.
+    Zhou et al. 2016, arXiv 1512.04150, eq. 2. Raises SeewhyError if the layer is not the input of
+    such a head.
     """
     forward, pooled = capture.forward, capture.activation.mean((2, 3))
     error = (1e-3 if forward.precision == "fp32" else 2e-2) * forward.logits.abs().max()
@@ -139,8 +139,8 @@ def cam(capture: Capture) -> Tensor:  # (N, h, w)
             if ((pooled @ rows.T + bias - forward.logits).abs() <= error).all():
                 return weighted_sum(forward.weights.to(pooled) @ rows, capture.activation)
     raise SeewhyError(
-        f"cam needs a linear layer on the global average of {capture.layer!r}, and this model has "
-        "another head there; hires-cam equals cam where cam exists, and works everywhere"
+        f"cam needs a model that ends in global average pooling of {capture.layer!r} and a linear "
+        "layer; use hires-cam, which equals cam for such a model and works for any other"
     )
 
 
@@ -184,8 +184,8 @@ def sum_channels(contributions: Tensor, eigen: bool) -> Tensor:  # (N, h, w)
 def principal(values: Tensor, like: Tensor) -> Tensor:  # (N, h, w)
     """Projection of `values` (N, C, h, w) on their first right singular vector.
 
-    It has the sign of `like` (N, h, w). From the smaller of the two Gram matrices. If any value of
-    an image is not finite, its whole map is not.
+    The sign is that of `like` (N, h, w). Computed from the smaller of the two Gram matrices. One
+    non-finite value makes the whole map of an image non-finite.
     """
     scale = values.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
     scaled = torch.where(scale.isfinite(), values / scale, 0)

@@ -16,8 +16,8 @@ from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
 
-FIRST_PIXELS = 8 * 224 * 224  # of the first chunk, whose graph shows the memory of an image
-MEMORY = 2**30  # bytes of a chunk's graph
+FIRST_PIXELS = 8 * 224 * 224  # size of the first chunk, which measures the memory of the graph
+MEMORY = 2**30  # maximum bytes of a chunk's graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Capture:
     """Activation and gradient of one layer, from which gradient-based CAMs are made.
 
     Args:
-        forward: The forward pass that they come from.
+        forward: The forward pass of the capture.
         layer: Name of the layer.
         layout: Layout of the layer's output before it became (N, C, h, w).
         activation: (N, C, h, w) float32 or float64.
@@ -53,9 +53,8 @@ def capture_layers(
 ) -> Captures:
     """Activation and gradient of each layer for every image.
 
-    A pass computes no gradient of a weight and goes back no further than the first of the layers.
-    The model is left unchanged. Of a layer that runs several times in a pass, the last output
-    counts.
+    The backward pass stops at the first of the layers and computes no gradients of weights. The
+    model is left unchanged. If a layer runs several times in a pass, its last output is captured.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
@@ -63,7 +62,7 @@ def capture_layers(
         layers: Names of layers, modules, or "auto", see `list_layers`.
         target: Explained class or classes, see `explain`.
         labels: True classes (N,) int64, for the target "true".
-        memory: Bytes that autograd may keep; images are processed in chunks that fit.
+        memory: Maximum bytes that autograd saves; images are processed in chunks that fit.
 
     Returns:
         Captures by layer name, in the order of `layers`.
@@ -79,7 +78,7 @@ def capture_layers(
 def capture_prepared(
     inputs: PreparedInputs, names: Sequence[str], memory: int = MEMORY
 ) -> Captures:
-    """`capture_layers` of prepared inputs."""
+    """`capture_layers` for prepared inputs."""
     parts = list(capture_chunks(inputs, names, len(inputs.images), memory))
     if len(parts) == 1:
         return parts[0]
@@ -87,25 +86,25 @@ def capture_prepared(
 
 
 def capture_chunks(
-    inputs: PreparedInputs, names: Sequence[str], most: int, memory: int = MEMORY
+    inputs: PreparedInputs, names: Sequence[str], max_images: int, memory: int = MEMORY
 ) -> Iterator[Captures]:
-    """Captures of at most `most` images at a time, whose graphs fit into `memory` bytes."""
+    """Captures of at most `max_images` images at a time, with graphs of at most `memory` bytes."""
     images = inputs.images
-    start, size = 0, min(most, max(1, FIRST_PIXELS // (images.shape[-1] * images.shape[-2])))
+    start, size = 0, min(max_images, max(1, FIRST_PIXELS // (images.shape[-1] * images.shape[-2])))
     while start < len(images):
         rows = slice(start, start + size)
-        measured = size < min(most, len(images))  # otherwise the size is final
+        measured = size < min(max_images, len(images))  # otherwise the size is final
         with _graph_bytes(inputs.model) if measured else nullcontext([0]) as graph_bytes:
             captures = capture_batch(inputs.take(rows), names)
         yield captures
-        start, size = start + size, max(1, min(size * memory // max(graph_bytes[0], 1), most))
+        start, size = start + size, max(1, min(size * memory // max(graph_bytes[0], 1), max_images))
 
 
 def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
-    """Captures of images whose graph fits into memory."""
+    """Captures of one chunk of images."""
     model, images, precision = inputs.model, inputs.images, inputs.classifier.precision
     with inspecting(model), record_outputs(model, names) as outputs:
-        # The hooks stay for the backward pass, in which a checkpointed part runs again.
+        # The hooks stay for the backward pass, which reruns checkpointed parts of the model.
         with autocasting(precision, images.device):
             logits = run_model(model, images)
         weights = inputs.target.weights(logits)
@@ -122,8 +121,8 @@ def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
             raise _not_spatial(name, output, images)
         if gradient is None:
             raise SeewhyError(
-                f"no gradient reaches layer {name!r}: the logits do not depend on it; name a layer "
-                "between the images and the logits"
+                f"no gradient reaches layer {name!r}: the logits do not depend on it; choose a "
+                "layer between the images and the logits"
             )
         activation, gradient = (_widen(layout.to_grid(each)) for each in (output, gradient))
         captures[name] = Capture(forward, name, layout, activation, gradient)
@@ -147,7 +146,7 @@ def _graph_bytes(model: nn.Module) -> Iterator[list[int]]:
 
     def unpack(packed: tuple[Tensor, int]) -> Tensor:
         tensor, version = packed
-        if tensor._version != version:  # the check that autograd makes where there are no hooks
+        if tensor._version != version:  # autograd's own check, which hooks bypass
             raise RuntimeError(
                 "a tensor that the gradient needs was modified by an in-place operation"
             )
@@ -179,28 +178,27 @@ def _check_outputs(names: Sequence[str], outputs: dict[str, Tensor], logits: Ten
     for name in names:
         if name not in outputs:
             raise SeewhyError(
-                f"layer {name!r} did not run, or returned no tensor; name a layer that the images "
-                "pass through"
+                f"layer {name!r} did not run, or returned no tensor; choose a layer that the "
+                "forward pass uses"
             )
     if not logits.requires_grad:
         raise SeewhyError(
-            f"no gradient goes from the logits back to {', '.join(names)}: the model detaches its "
-            "values or runs under torch.no_grad; remove that, or choose a method without gradients "
-            "such as rise"
+            f"no gradient flows from the logits to {', '.join(names)}: the model detaches a "
+            "tensor or runs under torch.no_grad; remove that, or use a gradient-free method such "
+            "as rise"
         )
 
 
 def _not_spatial(name: str, output: Tensor, images: Tensor) -> SeewhyError:
     shape, image = "x".join(map(str, output.shape[1:])), "x".join(map(str, images.shape[2:]))
-    parts = f" for {len(output)} parts of {len(images)} images"
+    batch = f" and a batch of {len(output)} for {len(images)} images"
     return SeewhyError(
-        f"layer {name!r} has an output of {shape}{parts if len(output) != len(images) else ''}, "
-        f"which is no grid over an image of {image}: a map needs more than one spatial position; "
-        "`seewhy layers MODEL` and seewhy.attribution.list_layers(model, images) list the layers "
-        "with spatial output"
+        f"layer {name!r} has an output of {shape}{batch if len(output) != len(images) else ''}, "
+        f"which is not a spatial grid for images of {image}; `seewhy layers MODEL` and "
+        "seewhy.attribution.list_layers(model, images) list the layers with spatial output"
     )
 
 
 def _widen(values: Tensor) -> Tensor:
-    """At least float32: half precision is for the model, not for sums over its channels."""
+    """Cast to at least float32: half precision is too coarse for sums over channels."""
     return values if values.dtype == torch.float64 else values.float()

@@ -24,7 +24,7 @@ from seewhy.attribution.target import (
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import ClassifierLike
 
-PIXELS = "pixels"  # stands for the layer where a method needs none
+PIXELS = "pixels"  # layer name of methods that need no layer
 
 OK = "ok"
 NOT_FINITE = "not finite"
@@ -34,13 +34,13 @@ ALL_ZERO = "all zero"
 ALL_NEGATIVE = "all negative"
 
 REASONS = {
-    NOT_FINITE: "the model's values or gradients are infinite or NaN; so may be its weights, or "
-    "fp16 is too small for them",
+    NOT_FINITE: "the model's activations or gradients are infinite or NaN; check its weights, "
+    "or use bf16 or fp32 instead of fp16",
     ALL_NEGATIVE: "every position is evidence against the class, and the method shows only "
     "evidence for it",
     ALL_ZERO: "nothing in the layer contributes to the score",
-    NO_GRADIENT: "the score does not depend on the layer's positions, as after the last attention "
-    "to a class token",
+    NO_GRADIENT: "the score does not depend on the layer's spatial positions, as after the last "
+    "attention to a class token",
     SATURATED: "the model returns probabilities near 0 or 1, whose gradient is rounding noise; "
     "explain its logits instead",
 }
@@ -48,11 +48,11 @@ REASONS = {
 
 @dataclass(frozen=True, eq=False)
 class MapStatus:
-    """Whether the maps of one method at one layer show something, image by image.
+    """Status of the maps of one method at one layer, one per image.
 
     Args:
         kinds: N of "ok", "all negative", "all zero", "no gradient", "saturated", "not finite".
-        clipped: (N,) float32 in [0, 1], share of the signed map's absolute sum that the method's
+        clipped: (N,) float32 in [0, 1], fraction of the signed map's absolute sum that the method's
             ReLU removes; 0 without a ReLU.
     """
 
@@ -60,7 +60,7 @@ class MapStatus:
     clipped: Tensor
 
     def take(self, rows: slice) -> "MapStatus":
-        """The status of some of the maps."""
+        """The status of the maps of some images."""
         return MapStatus(self.kinds[rows], self.clipped[rows])
 
     def __add__(self, other: "MapStatus") -> "MapStatus":
@@ -117,11 +117,11 @@ class Explanation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for each layer and method with maps that show nothing or noise."""
+        """One warning for each layer and method with maps that are not ok."""
         return status_warnings(self.statuses)
 
     def take(self, rows: slice) -> "Explanation":
-        """The explanation of some of the images."""
+        """The explanation of some images."""
         return replace(
             self,
             maps={key: maps[rows] for key, maps in self.maps.items()},
@@ -144,7 +144,7 @@ class Explanation:
         methods = [name for at, name in self.maps if at == layer]
         if method is None and len(methods) > 1:
             raise SeewhyError(
-                f"there are maps at {layer!r} of several methods; name one of {', '.join(methods)}"
+                f"layer {layer!r} has maps of several methods; choose one of {', '.join(methods)}"
             )
         method = method or next(iter(methods), self.methods[0])
         known = {f"{at} {name}": maps for (at, name), maps in self.maps.items()}
@@ -162,7 +162,7 @@ def explain(
     smooth: str = "none",
     warn: bool = True,
 ) -> Explanation:
-    """Maps of every method at every layer.
+    """Explain predictions with maps of every method at every layer.
 
     Methods that need the same activations and gradients share one forward and one backward pass.
     The model is left unchanged.
@@ -179,7 +179,7 @@ def explain(
             image, (N,) int64; or weights of the logits, (N, K) float.
         labels: True classes (N,) int64, for the target "true".
         smooth: "flip" averages over mirrored images, "flip-scale" also over three brightnesses.
-        warn: Whether to warn about maps that show nothing; `Explanation.warnings` has them anyway.
+        warn: Whether to warn about maps that are not ok; `Explanation.warnings` lists them anyway.
 
     Raises:
         SeewhyError: For a model in training mode, for an unknown method, layer or target, and for
@@ -196,7 +196,7 @@ def explain(
 
 @dataclass(frozen=True)
 class View:
-    """A change of images (N, C, H, W) in [0, 1], and its inverse for maps (N, h, w)."""
+    """A transformation of images (N, C, H, W) in [0, 1], and its inverse for maps (N, h, w)."""
 
     change: Callable[[Tensor], Tensor]
     restore: Callable[[Tensor], Tensor]
@@ -215,7 +215,7 @@ def _brightness(factor: float, mirror: bool) -> View:
     return View(lambda images: (flip(images) * factor).clamp(max=1), flip)
 
 
-SMOOTHING: dict[str, tuple[View, ...]] = {  # views besides the image itself
+SMOOTHING: dict[str, tuple[View, ...]] = {  # additional views of the image
     "none": (),
     "flip": (View(_mirror, _mirror),),
     "flip-scale": (
@@ -226,7 +226,7 @@ SMOOTHING: dict[str, tuple[View, ...]] = {  # views besides the image itself
 
 
 def names_for(methods: Sequence[BoundMethod], inputs: PreparedInputs, layers: Layers) -> list[str]:
-    """Names of the layers, none if no method needs one."""
+    """Names of the layers; empty if no method needs one."""
     return layer_names(inputs, layers) if any(method.of_layer for method in methods) else []
 
 
@@ -236,7 +236,7 @@ def explain_prepared(
     names: Sequence[str],
     views: Sequence[View] = (),
 ) -> Explanation:
-    """`explain` of prepared inputs, at named layers."""
+    """`explain` for prepared inputs, at named layers."""
     parts = []
     for forward, captures in _passes(inputs, names):
         classes = inputs.classifier.class_names(forward.logits.shape[1])
@@ -253,7 +253,7 @@ def explain_prepared(
 
 
 def _passes(inputs: PreparedInputs, names: Sequence[str]) -> Iterator[tuple[ForwardPass, Captures]]:
-    """Passes over batches of the images; only forward ones if there are no layers."""
+    """Passes over batches of images; forward only if there are no layers."""
     if not names:
         yield from ((run_forward(batch), {}) for batch in inputs.batches())
         return
@@ -277,7 +277,7 @@ def _signed_maps(methods: Sequence[BoundMethod], forward: ForwardPass, captures:
         if not method.of_layer:
             values = {PIXELS: forward}
         for layer, value in values.items():
-            with torch.autocast(device.type, enabled=False):  # the caller's would round the sums
+            with torch.autocast(device.type, enabled=False):  # autocast would round the sums
                 result = method.function(value)
             _check_result(result, method, len(forward.images))
             maps[layer, method.text] = result.detach().to(device)
@@ -338,7 +338,7 @@ def map_status(
     no_gradient = torch.zeros_like(finite)
     if gradient is not None and method.differentiates and empty.any():
         no_gradient = empty & ~gradient.flatten(1).any(1)
-    flags = {  # the first that holds counts
+    flags = {  # the first match is the status
         NOT_FINITE: ~finite,
         SATURATED: _saturated(forward) & method.differentiates,
         NO_GRADIENT: no_gradient,
@@ -354,7 +354,7 @@ def map_status(
 
 
 def _saturated(forward: ForwardPass) -> Tensor:  # (N,) bool
-    """Whether the outputs are probabilities and the explained one is almost 0 or 1."""
+    """Whether the outputs are probabilities and the explained one is close to 0 or 1."""
     logits = forward.logits
     probabilities = ((logits >= 0) & (logits <= 1)).all(1) & ((logits.sum(1) - 1).abs() < 1e-3)
     explained = logits.gather(1, forward.target[:, None])[:, 0]
@@ -362,14 +362,14 @@ def _saturated(forward: ForwardPass) -> Tensor:  # (N,) bool
 
 
 def status_warnings(statuses: Mapping[tuple[str, str], MapStatus]) -> tuple[str, ...]:
-    """A sentence for each (layer, method) with maps that are not ok, with a better layer if any."""
+    """One warning per (layer, method) with maps that are not ok, with a better layer if any."""
     sentences = []
     for (layer, method), status in statuses.items():
         for kind, reason in REASONS.items():
             count = status.kinds.count(kind)
             if count:
                 better = _better_layer(statuses, layer, method)
-                advice = f"; look at {better} instead" if better and kind != SATURATED else ""
+                advice = f"; use {better} instead" if better and kind != SATURATED else ""
                 images = f"{count} of {len(status.kinds)} images"
                 sentences.append(f"{method} at {layer}: {kind} for {images}: {reason}{advice}")
     return tuple(sentences)
@@ -378,7 +378,7 @@ def status_warnings(statuses: Mapping[tuple[str, str], MapStatus]) -> tuple[str,
 def _better_layer(
     statuses: Mapping[tuple[str, str], MapStatus], layer: str, method: str
 ) -> str | None:
-    """The layer with the most ok maps of the method, the last of equals; None if it is `layer`."""
+    """The layer with the most ok maps of the method (ties: the last); None if it is `layer`."""
     counts = {at: each.kinds.count(OK) for (at, name), each in statuses.items() if name == method}
     best = max(counts, key=lambda at: (counts[at], list(counts).index(at)))
     return best if counts[best] > counts[layer] else None

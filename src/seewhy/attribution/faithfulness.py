@@ -24,7 +24,7 @@ MEASURES = (
     "increase-in-confidence",
     "average-gain",
 )
-PERCENTILES = (20, 40, 60, 80, 90)  # of the pixels that ROAD removes
+PERCENTILES = (20, 40, 60, 80, 90)  # percentages of pixels that ROAD removes
 
 
 def measure_faithfulness(
@@ -40,13 +40,13 @@ def measure_faithfulness(
         measures: Entries of FAITHFULNESS with settings, as in "deletion:steps=50".
 
     Returns:
-        (N,) for each measure.
+        Scores (N,) by measure.
 
     Raises:
         SeewhyError: For an unknown measure or setting, and for maps that do not fit or are not
             finite.
     """
-    # Bind all before the first one computes.
+    # Bind all first: a wrong name fails before any computation.
     bound = {text: bind(FAITHFULNESS, text, "measure", n_supplied=2) for text in measures}
     return {text: measure(forward, maps) for text, measure in bound.items()}
 
@@ -56,7 +56,7 @@ class PerturbationCurve:
     """Explained probability while pixels are replaced in equal shares, most relevant first.
 
     Args:
-        scores: (N, steps + 1), from none to all of the pixels.
+        scores: (N, steps + 1), with 0, 1 / steps, ..., 1 of the pixels replaced.
     """
 
     scores: Tensor
@@ -70,14 +70,14 @@ class PerturbationCurve:
 def deletion(
     forward: ForwardPass, maps: Tensor, steps: int = 32, baseline: str = "black", seed: int = 0
 ) -> PerturbationCurve:
-    """From the image to a baseline, most relevant pixels first (Petsiuk et al. 2018).
+    """Replace pixels by a baseline, most relevant first (Petsiuk et al. 2018).
 
     Args:
         forward: From `forward_pass`.
         maps: (N, h, w) float, of any resolution.
         steps: Number of steps of the curve.
         baseline: Entry of BASELINES.
-        seed: Seed of the order of equally relevant pixels, which is the same for all maps.
+        seed: Seed of the random order of ties, which is the same for all maps.
     """
     replacement = bind(BASELINES, baseline, "baseline", n_supplied=1)
 
@@ -90,7 +90,7 @@ def deletion(
 def insertion(
     forward: ForwardPass, maps: Tensor, steps: int = 32, baseline: str = "blur", seed: int = 0
 ) -> PerturbationCurve:
-    """From a baseline to the image, most relevant pixels first (Petsiuk et al. 2018).
+    """Insert pixels into a baseline, most relevant first (Petsiuk et al. 2018).
 
     Arguments as in `deletion`.
     """
@@ -124,7 +124,7 @@ def deletion_gain(
     seed: int = 0,
     orders: int = 5,
 ) -> Tensor:
-    """Mean deletion area (N,) of `orders` random maps of the same resolution, minus the map's."""
+    """Mean deletion AUC (N,) of `orders` random maps of the same resolution, minus the map's."""
     chance = [
         deletion(forward, noise, steps, baseline, seed).auc
         for noise in random_maps(maps, orders, seed)
@@ -140,7 +140,7 @@ def insertion_gain(
     seed: int = 0,
     orders: int = 5,
 ) -> Tensor:
-    """Insertion area (N,), minus the mean of `orders` random maps of the same resolution."""
+    """Insertion AUC (N,), minus the mean of `orders` random maps of the same resolution."""
     chance = [
         insertion(forward, noise, steps, baseline, seed).auc
         for noise in random_maps(maps, orders, seed)
@@ -149,7 +149,7 @@ def insertion_gain(
 
 
 def average_drop(forward: ForwardPass, maps: Tensor) -> Tensor:
-    """Relative loss of probability, max(0, Y - O) / Y (Chattopadhay et al. 2018, section 4.1).
+    """Relative drop of probability, max(0, Y - O) / Y (Chattopadhay et al. 2018, section 4.1).
 
     Y is the probability for the image and O for the image times the map, scaled to [0, 1]. The
     paper's percentage is the mean over images times 100.
@@ -162,7 +162,7 @@ def average_drop(forward: ForwardPass, maps: Tensor) -> Tensor:
 
 
 def increase_in_confidence(forward: ForwardPass, maps: Tensor) -> Tensor:
-    """Whether the map alone is more probable, O > Y (Chattopadhay et al. 2018, section 4.1).
+    """Whether the map alone has a higher probability, O > Y (Chattopadhay et al. 2018, sec. 4.1).
 
     Returns:
         (N,) 0 or 1; higher is better. O and Y as in `average_drop`.
@@ -174,7 +174,7 @@ def increase_in_confidence(forward: ForwardPass, maps: Tensor) -> Tensor:
 def average_gain(forward: ForwardPass, maps: Tensor) -> Tensor:
     """Relative gain of probability, max(0, O - Y) / (1 - Y) (Zhang et al. 2023, Opti-CAM).
 
-    Complements `average_drop`, which a map of the whole image would win.
+    Complements `average_drop`, which favors a map of the whole image.
 
     Returns:
         (N,) in [0, 1]; higher is better. O and Y as in `average_drop`.
@@ -210,21 +210,22 @@ def road(
 ) -> Road:
     """Remove and debias (Rong et al. 2022): replace pixels by noisy linear imputation.
 
-    The imputation hides from the model which pixels were removed.
+    The imputation keeps the model from detecting the removed pixels.
 
     Args:
         forward: From `forward_pass`.
         maps: (N, h, w) float, of any resolution.
         percentiles: Percentages of pixels to remove, between 0 and 100.
         noise: Standard deviation of the imputation's noise.
-        seed: Seed of that noise, and of the order of equally relevant pixels.
+        seed: Seed of the noise and of the random order of ties.
 
     Raises:
-        SeewhyError: For other percentiles, and for maps that do not fit or are not finite.
+        SeewhyError: For percentiles out of range, and for maps that do not fit or are not finite.
     """
     if not percentiles or not all(0 < each < 100 for each in percentiles):
         raise SeewhyError(
-            f"road removes percentiles between 0 and 100, at least one, found {tuple(percentiles)}"
+            "road needs at least one percentile, each between 0 and 100, found "
+            f"{tuple(percentiles)}"
         )
 
     def imputed(images: Tensor, ranks: Tensor) -> Sequence[Tensor]:
@@ -259,12 +260,12 @@ def max_sensitivity(
     Args:
         explain: From images (N, C, H, W) to maps (N, h, w).
         images: (N, C, H, W) float in [0, 1].
-        radius: Each x' is drawn uniformly within it at every pixel, and clamped to [0, 1].
+        radius: Maximum change per pixel; x' is drawn uniformly within it and clamped to [0, 1].
         samples: Number of x' per image.
         generator: Source of the random numbers.
 
     Returns:
-        (N,), 0 or more, lower is better. For a map that is 0 everywhere: 0 if it stays 0, else inf.
+        (N,), 0 or more, lower is better. For a map of zeros: 0 if it stays zero, else inf.
 
     Raises:
         SeewhyError: Unless radius and samples are positive.
@@ -316,7 +317,7 @@ def _probabilities(
         ranks = _pixel_ranks(_at_images(maps[start : start + size], images), seed)
         remaining = iter(variants(images, ranks))
         columns = []
-        # Of few images, several variants fill a batch.
+        # A batch holds several variants of few images.
         while group := list(islice(remaining, max(1, size // len(images)))):
             logits = predict_logits(batch, torch.cat(group)).reshape(len(group), len(images), -1)
             columns += [_probability(batch, each) for each in logits]
@@ -329,7 +330,7 @@ def _probability(forward: ForwardPass, logits: Tensor) -> Tensor:  # (N,)
 
 
 def _pixel_ranks(maps: Tensor, seed: int) -> Tensor:  # (N, H, W) int64
-    """0 for the most relevant pixel of each map, then 1, ...; equal ones in one random order."""
+    """Rank of each pixel in its map, 0 for the most relevant; ties are in random order."""
     values = maps.flatten(1)
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(values.shape[1], generator=generator).to(maps.device)
@@ -339,7 +340,7 @@ def _pixel_ranks(maps: Tensor, seed: int) -> Tensor:  # (N, H, W) int64
 
 
 def _replace_by_rank(images: Tensor, others: Tensor, ranks: Tensor, steps: int) -> Iterator[Tensor]:
-    """The images with none, 1 / steps, ..., all of the pixels from `others`, in order of rank."""
+    """The images with 0, 1 / steps, ..., 1 of their pixels taken from `others` by rank."""
     if steps < 1:
         raise SeewhyError(f"steps must be at least 1, found {steps}")
     for step in range(steps + 1):
@@ -351,7 +352,8 @@ def _masked_probabilities(forward: ForwardPass, maps: Tensor) -> tuple[Tensor, T
     _check_fit(forward, maps)
     if (forward.weights < 0).any():
         raise SeewhyError(
-            "drop and gain are shares of a probability: they need one class as target, not a pair"
+            "average_drop, increase_in_confidence and average_gain need one class as target, not "
+            "a pair"
         )
     size, rows = batch_size(forward.images), []
     for start in range(0, len(maps), size):
@@ -370,14 +372,15 @@ def _check_fit(forward: ForwardPass, maps: Tensor) -> None:
     check_finite(maps)
     if len(maps) != len(forward.images):
         raise SeewhyError(
-            f"each image needs its map, found {len(forward.images)} images and {len(maps)} maps"
+            f"faithfulness needs one map per image, found {len(forward.images)} images and "
+            f"{len(maps)} maps"
         )
 
 
 def random_maps(maps: Tensor, orders: int, seed: int) -> Iterator[Tensor]:
-    """Random maps in the resolution of `maps`.
+    """Random maps at the resolution of `maps`.
 
-    Resized they are as smooth as those, which makes a better curve than single pixels.
+    After resizing they are as smooth as `maps`. Random single pixels would have worse curves.
     """
     if orders < 1:
         raise SeewhyError(f"orders must be at least 1, found {orders}")

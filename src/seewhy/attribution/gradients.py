@@ -20,8 +20,8 @@ from seewhy.models.inspection import inspecting
 from seewhy.models.normalization import Normalize
 
 NO_PATH = (
-    "no gradient goes from the logits back to the pixels: the model detaches its values or runs "
-    "under torch.no_grad; remove that, or choose rise or occlusion, which need no gradient"
+    "no gradient flows from the logits to the pixels: the model detaches a tensor or runs under "
+    "torch.no_grad; remove that, or use rise or occlusion, which need no gradient"
 )
 
 
@@ -41,16 +41,16 @@ def guided_backpropagation(forward: ForwardPass) -> Tensor:  # (N, H, W), not ne
 def smooth_grad(
     forward: ForwardPass, samples: int = 25, noise: float = 0.15, seed: int = 0
 ) -> Tensor:
-    """`gradients` of the mean gradient over noisy copies of the image.
+    """As `gradients`, with the gradient averaged over noisy copies of the image.
 
     Smilkov et al. 2017, arXiv 1706.03825, section 2.
 
     Args:
         forward: From `forward_pass`.
-        samples: Noisy copies of each image.
-        noise: Standard deviation as a share of each image's range of values. As in the paper, noisy
-            values may leave [0, 1].
-        seed: Seed of the noise, which is the same for every image: a map does not depend on the
+        samples: Number of noisy copies of each image.
+        noise: Standard deviation as a fraction of each image's range of values. As in the paper,
+            noisy values may leave [0, 1].
+        seed: Seed of the noise, which is the same for every image. So a map does not depend on the
             other images of the batch.
 
     Returns:
@@ -74,11 +74,11 @@ def integrated_gradients(forward: ForwardPass, steps: int = 32, baseline: float 
     """Image minus baseline, times the mean gradient between the two.
 
     Sundararajan et al. 2017, arXiv 1703.01365, eq. 1, on the straight path and summed over
-    channels: a map adds up to the score minus that of the baseline, within the error of the steps.
+    channels. A map sums to the score minus the baseline's score, up to the discretization error.
 
     Args:
         forward: From `forward_pass`.
-        steps: Midpoints of the path at which gradients are taken.
+        steps: Number of points on the path at which gradients are taken (midpoint rule).
         baseline: Pixel value in [0, 1].
 
     Returns:
@@ -128,7 +128,7 @@ def guided_gradients(forward: ForwardPass) -> Tensor:  # (N, C, H, W)
 
 
 class GuidedReLUs(TorchFunctionMode):
-    """Inside, every ReLU, as a module or as a call, passes only positive gradients."""
+    """Context in which every ReLU, module or function, passes only positive gradients."""
 
     seen = False
 
@@ -156,19 +156,19 @@ class _Guided(torch.autograd.Function):
         return passed
 
 
-_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}  # their result may be read from their argument
+_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}  # in place: callers may read the argument
 _RELUS = {F.relu, torch.relu, Tensor.relu, *_IN_PLACE}
 
-# In evaluation mode these are linear plus a constant, their output for zeros.
+# Affine in evaluation mode: the bias is the output for zeros.
 AFFINE = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, Normalize)
 
 
 def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
     """The saliency map of FullGrad (Srinivas & Fleuret 2019, arXiv 1905.00780).
 
-    The sum of the pixels' term and of each channel of each layer's bias term: absolute values,
-    scaled to [0, 1] and resized bilinearly. Biases are those of convolutions, of BatchNorm with its
-    mean, and of normalization inside the model.
+    Sum of the gradient times pixels and of the bias gradient of every channel of every layer, each
+    as absolute values, scaled to [0, 1] and resized bilinearly. Biases are those of convolutions,
+    of BatchNorm including its running mean, and of normalization inside the model.
     """
     size, prefix = forward.images.shape[2:], prefix_tokens(forward.model)
     maps = []
@@ -179,7 +179,7 @@ def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
         for name, term in biases.items():
             grid = term if term.ndim == 4 else None
             if isinstance(forward.model.get_submodule(name), nn.Linear):
-                # of tokens in a transformer; a head has no positions
+                # spatial in a transformer, not in a classification head
                 layout = layout_of(term.shape, batch.images.shape, prefix)
                 grid = None if layout is None else layout.to_grid(term)
             if grid is not None:
@@ -191,7 +191,7 @@ def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
 
 
 def full_gradients(forward: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """Gradient times pixel (N, C, H, W), and gradient times bias of each layer that has one.
+    """Gradient times pixels (N, C, H, W), and gradient times bias by layer.
 
     In a model of ReLUs the two add up to the score.
     """
@@ -223,7 +223,7 @@ def full_gradients(forward: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
 
 @torch.no_grad()
 def implicit_bias(module: nn.Module) -> Tensor | None:  # (C,)
-    """Output of an affine layer for zeros: also BatchNorm and normalization have a bias."""
+    """Output of an affine layer for zeros, including BatchNorm and normalization."""
     mean = module.mean if isinstance(module, Normalize) else getattr(module, "running_mean", None)
     if isinstance(mean, Tensor):
         output: Tensor = module(torch.zeros_like(mean).view(1, -1, 1, 1))

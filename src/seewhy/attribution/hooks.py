@@ -16,10 +16,9 @@ Hook = Callable[[str, nn.Module, object], object]  # name, module, output -> oth
 def record_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Outputs of the named layers in a forward pass inside the block.
 
-    The graph begins at the first of them. Each recorded tensor is a graph node of its own between
-    the layer and the next one. It shares no memory with either, which an in-place ReLU would
-    overwrite. Nor is it the layer's input, as the output of an identity is, whose gradient would
-    include other paths.
+    The graph begins at the first of them. Each recorded tensor is a separate graph node between the
+    layer and the next one. It shares no memory with them, so an in-place ReLU cannot overwrite it.
+    For an identity layer, it is not the layer's input, whose gradient would include other paths.
     """
     outputs: dict[str, Tensor] = {}
 
@@ -64,7 +63,7 @@ def main_tensor(output: object) -> Tensor | None:
 
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """The submodules by name, without the `_orig_mod` of modules that torch.compile wraps."""
+    """The submodules by name, without the `_orig_mod` that torch.compile adds."""
     parts: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if name:
@@ -78,7 +77,7 @@ def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
     if output is old:
         return new
     if isinstance(output, dict):
-        changed = copy(output)  # keeps the type, whose constructor may take anything
+        changed = copy(output)  # a copy keeps the type, whatever its constructor takes
         for key, part in output.items():
             if part is old:
                 changed[key] = new
@@ -98,6 +97,6 @@ def gradients_at(score: Tensor, outputs: Sequence[Tensor]) -> tuple[Tensor | Non
     except RuntimeError as error:
         first = str(error).strip().partition("\n")[0]
         raise SeewhyError(
-            "no gradient can go back through this model, so it could not be trained either: "
-            f"{first}"
+            f"the backward pass of this model fails, so it cannot be trained either: {first}; use "
+            "a method without gradients, such as rise"
         ) from error

@@ -9,7 +9,7 @@ from torch import Tensor
 from seewhy.attribution.multigrid import mean_of_neighbors
 from seewhy.errors import SeewhyError, describe_value
 
-# Values of a batch of images: for a CPU's caches and malloc, and for a GPU's memory.
+# Values per batch of images: suits a CPU's caches and malloc, and a GPU's memory.
 BATCH_VALUES = {"cpu": 2**20, "cuda": 2**25}
 
 
@@ -71,16 +71,16 @@ def _check(images: Tensor, removed: Tensor, noise: float) -> None:
             f"{describe_value(removed)}"
         )
     if not noise >= 0:
-        raise SeewhyError(f"noise is a standard deviation of at least 0, found {noise}")
+        raise SeewhyError(f"noise must be a standard deviation of at least 0, found {noise}")
 
 
 def black(images: Tensor) -> Tensor:
-    """0 everywhere."""
+    """Black: 0 everywhere."""
     return torch.zeros_like(images)
 
 
 def gray(images: Tensor) -> Tensor:
-    """0.5 everywhere."""
+    """Gray: 0.5 everywhere."""
     return torch.full_like(images, 0.5)
 
 
@@ -95,7 +95,9 @@ def blur(images: Tensor, width: float = 0.1) -> Tensor:
     The image is extended by its edge pixels.
     """
     if not width > 0:
-        raise SeewhyError(f"blur's width is a share of the shorter side, above 0, found {width}")
+        raise SeewhyError(
+            f"blur needs a width above 0, as a fraction of the shorter side, found {width}"
+        )
     sigma = width * min(images.shape[2:])
     radius = max(1, round(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)

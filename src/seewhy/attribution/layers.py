@@ -1,4 +1,4 @@
-"""Layers with spatial output: their layout, their names, and the choice of "auto"."""
+"""Layers with spatial output: their layout, their names, and the selection by "auto"."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -60,9 +60,9 @@ class Layout:
 def layout_of(
     shape: Sequence[int], images: Sequence[int], prefix: int | None = None
 ) -> Layout | None:
-    """Layout of an output of some shape for images (N, C, H, W); None if it is not spatial.
+    """Layout of a layer's output for images (N, C, H, W); None if it is not spatial.
 
-    Where both (h, w, C) and (C, h, w) fit the image, channels come first.
+    If both (h, w, C) and (C, h, w) fit the image, channels come first.
 
     Args:
         shape: Shape of the output, batch first.
@@ -90,7 +90,7 @@ def layout_of(
 
 
 def is_proportional(grid: tuple[int, int], height: int, width: int, exact: bool = False) -> bool:
-    """Whether the cells of a grid over the image are square; unless `exact`, up to rounding."""
+    """Whether a grid has the image's aspect ratio; up to rounding unless `exact`."""
     if max(grid) == 0 or grid[0] > height or grid[1] > width:
         return False
     slack = 1 if exact or height == width else max(height, width)
@@ -98,21 +98,21 @@ def is_proportional(grid: tuple[int, int], height: int, width: int, exact: bool 
 
 
 def prefix_tokens(model: nn.Module) -> int | None:
-    """Number of tokens before those of the patches, if the model says so, as timm's do."""
+    """Number of tokens before the patch tokens, if the model has it as an attribute (timm)."""
     counts = (getattr(module, "num_prefix_tokens", None) for module in model.modules())
     return next((count for count in counts if isinstance(count, int)), None)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with spatial output, which can be explained.
+    """A layer with spatial output, at which maps can be computed.
 
     Args:
         name: As in `model.named_modules()`.
         type: Name of the module's class.
         channels: C.
         grid: Height and width (h, w) of its output.
-        auto: Whether "auto" takes it.
+        auto: Whether "auto" selects it.
     """
 
     name: str
@@ -125,10 +125,9 @@ class Layer:
 def list_layers(classifier: ClassifierLike, images: Tensor) -> tuple[Layer, ...]:
     """The layers with spatial output for images of this size, in the order in which they finish.
 
-    "auto" takes the last layer with weights of each resolution, and the last four of more than
-    four. With a single resolution, as in a vision transformer, it takes the last four blocks. It
-    skips layers that the score does not depend on, such as those after the last attention to a
-    class token.
+    "auto" selects the last layer with weights at each resolution, at most the last four. With a
+    single resolution, as in a vision transformer, it selects the last four blocks. It skips layers
+    that the score does not depend on, such as those after the last attention to a class token.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
@@ -154,7 +153,7 @@ def _list_layers(inputs: PreparedInputs) -> tuple[Layer, ...]:
 
 
 def resolve_layers(classifier: ClassifierLike, images: Tensor, layers: Layers) -> list[str]:
-    """The names of some layers.
+    """The names of the requested layers.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
@@ -169,7 +168,7 @@ def resolve_layers(classifier: ClassifierLike, images: Tensor, layers: Layers) -
 
 
 def layer_names(inputs: PreparedInputs, layers: Layers) -> list[str]:
-    """`resolve_layers` of prepared inputs."""
+    """`resolve_layers` for prepared inputs."""
     if isinstance(layers, str) and layers == "auto":
         names = [layer.name for layer in _list_layers(inputs) if layer.auto]
         if not names:
@@ -179,7 +178,7 @@ def layer_names(inputs: PreparedInputs, layers: Layers) -> list[str]:
         return names
     listed = [layers] if isinstance(layers, str | nn.Module) else list(layers)
     if not listed:
-        raise SeewhyError("no layer is named; name one, or 'auto'")
+        raise SeewhyError("no layers given; name at least one, or 'auto'")
     return list(dict.fromkeys(_layer_name(layer, inputs.model) for layer in listed))
 
 
@@ -190,11 +189,11 @@ def _layer_name(layer: str | nn.Module, model: nn.Module) -> str:
             if unwrap_model(part) is unwrap_model(layer):
                 return name
         raise SeewhyError(
-            f"the layer {type(layer).__name__} is not a part of the model; pass one of its "
+            f"the module {type(layer).__name__} is not part of the model; pass one of its "
             "modules, or a name"
         )
     if layer:
-        # Not `layer in parts`, which holds only the first of several names of a module.
+        # Not `layer in parts`: that has only the first name of a shared module.
         with suppress(AttributeError):
             model.get_submodule(layer)
             return layer
@@ -210,26 +209,26 @@ SINGLE_POSITION = Layout("NCHW", (1, 1))
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """A module with spatial output, or with a single position, as seen in a forward pass."""
+    """A module with spatial output or a single position, recorded in a forward pass."""
 
     type: str
     channels: int
     layout: Layout
-    has_weight: bool  # a weight of its own with at least two dimensions, as a convolution has
+    has_weight: bool  # has a weight with at least two dimensions, as a convolution does
     is_leaf: bool  # has no submodules
-    is_container: bool  # only calls its submodules in turn
-    is_block: bool  # calls submodules with weights in a way of its own
+    is_container: bool  # only calls its submodules in sequence
+    is_block: bool  # has a forward of its own over submodules with weights
 
 
-LayerRecords = dict[str, LayerRecord]  # by name, in the order of finishing
+LayerRecords = dict[str, LayerRecord]  # by name, in the order in which they finish
 
 
 @torch.no_grad()
 def record_layers(model: nn.Module, image: Tensor) -> LayerRecords:
     """Run the model on an image (1, C, H, W) and record its modules.
 
-    The image passes twice, in a batch: an output that does not depend on it, such as a table of
-    position embeddings, comes once.
+    The batch contains the image twice. So an output of batch size 1 does not depend on the image,
+    such as a table of position embeddings.
     """
     records: LayerRecords = {}
     prefix, pair = prefix_tokens(model), image.expand(2, -1, -1, -1)
@@ -266,7 +265,7 @@ def _layer_record(module: nn.Module, layout: Layout, output: Tensor) -> LayerRec
 
 
 def select_layers(model: nn.Module, image: Tensor, records: LayerRecords) -> list[str]:
-    """The layers that "auto" takes (see `list_layers`) for an image (1, C, H, W)."""
+    """The layers that "auto" selects (see `list_layers`) for an image (1, C, H, W)."""
     trunk = _without_branches(records)
     grids = dict.fromkeys(
         record.layout.grid
@@ -275,7 +274,7 @@ def select_layers(model: nn.Module, image: Tensor, records: LayerRecords) -> lis
     )
     if len(grids) == 1 and (blocks := _repeated_blocks(model, trunk)):
         return list(_with_gradient(model, image, blocks) or blocks)[-MAX_AUTO_LAYERS:]
-    # A grid of another aspect ratio may be one of attention weights or of windows.
+    # A grid of another aspect ratio may be that of attention weights or of windows.
     proportional = [grid for grid in grids if is_proportional(grid, *image.shape[2:])]
     by_size = sorted(proportional or grids, key=lambda grid: -grid[0] * grid[1])
     stages = [
@@ -284,7 +283,7 @@ def select_layers(model: nn.Module, image: Tensor, records: LayerRecords) -> lis
     ]
     last = [_last_layer(stage) for stage in stages]
     reached = _with_gradient(model, image, {name: records[name] for name in last})
-    if reached:  # otherwise the gradient tells nothing
+    if reached:  # otherwise the model has no gradient
         stages = [
             stage if name in reached else _with_gradient(model, image, stage)
             for name, stage in zip(last, stages, strict=True)
@@ -294,10 +293,10 @@ def select_layers(model: nn.Module, image: Tensor, records: LayerRecords) -> lis
 
 
 def _without_branches(records: LayerRecords) -> LayerRecords:
-    """Without the layers inside a block whose output has another grid.
+    """Remove layers inside a block whose output has a different grid.
 
-    Such a layer may be a branch, or a step on the way to the next grid. A module that holds more
-    than half of all layers is not a block but the body of the model.
+    Such a layer may be a branch, or an intermediate step of downsampling. A module with more than
+    half of all layers is the body of the model, not a block.
     """
     parents = {
         name: [name[:end] for end, sign in enumerate(name) if sign == "."] for name in records
@@ -320,7 +319,7 @@ def _without_branches(records: LayerRecords) -> LayerRecords:
 def _last_layer(stage: LayerRecords) -> str:
     """The last block of a stage, or the activation after its last convolution.
 
-    A bare convolution is taken only where there is nothing else.
+    A bare convolution is the last choice.
     """
     names = list(stage)
     convolutions = [name for name in names if stage[name].is_leaf and stage[name].has_weight]
@@ -331,7 +330,7 @@ def _last_layer(stage: LayerRecords) -> str:
 
 
 def _innermost_stage(name: str, records: LayerRecords) -> str:
-    """The last stage inside a Sequential of several stages: the same output under its own name."""
+    """Name of the last stage inside a Sequential of several stages, whose output it is."""
     parts = [other for other in records if other.rpartition(".")[0] == name]
     grids = {records[part].layout.grid for part in parts if not records[part].is_leaf}
     if records[name].type == "Sequential" and len(grids) > 1:
@@ -356,10 +355,10 @@ def _repeated_blocks(model: nn.Module, records: LayerRecords) -> LayerRecords:
 
 
 def _with_gradient(model: nn.Module, image: Tensor, records: LayerRecords) -> LayerRecords:
-    """The layers whose spatial positions get a gradient from the predicted class.
+    """The layers with a gradient of the predicted class at their spatial positions.
 
-    If none does, as under a head of zeros, those that the logits depend on. Empty for a model
-    without a gradient: methods that need one will say so.
+    If there are none, as with a zero-initialized head: the layers that the logits depend on. Empty
+    for a model without gradients; methods that need them raise an error.
     """
     try:
         with record_outputs(model, list(records)) as outputs:

@@ -1,4 +1,4 @@
-"""Localization: does the heat of a map lie on the object that a mask shows?"""
+"""Localization: how well maps agree with object masks."""
 
 import torch
 import torch.nn.functional as F
@@ -7,19 +7,19 @@ from torch import Tensor
 from seewhy.attribution.maps import check_finite, resize_maps, scale_by_magnitude, scale_to_unit
 from seewhy.errors import SeewhyError, describe_value
 
-_ROUNDING = 1e-6  # of a map's range: values that are closer count as equal
+_ROUNDING = 1e-6  # fraction of a map's range below which values are equal
 
 
 def pointing_game(maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
     """Whether the maximum of each map lies on the object (Zhang et al. 2016).
 
-    Maps are resized to the masks first. Of several equal maxima at least half must hit. A constant
-    map has no maximum and misses, as does an image without an object.
+    Maps are resized to the masks first. If several pixels tie for the maximum, at least half must
+    hit. A constant map and an empty mask count as a miss.
 
     Args:
         maps: (N, h, w) float.
         masks: (N, H, W) bool, True on the object.
-        tolerance: Pixels beside the object that still hit; 15 in the paper.
+        tolerance: Distance from the object, in pixels, that still counts as a hit; 15 in the paper.
 
     Returns:
         (N,) bool.
@@ -36,7 +36,7 @@ def pointing_game(maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
 
 
 def relevance_mass_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
-    """Share of each map's positive part that lies on the object.
+    """Fraction of each map's positive attribution that lies on the object.
 
     Relevance mass accuracy in Quantus, the energy-based pointing game of Wang et al. 2020. Maps are
     resized to the masks first.
@@ -46,7 +46,7 @@ def relevance_mass_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
         masks: (N, H, W) bool, True on the object.
 
     Returns:
-        (N,) float in [0, 1]; 0 where nothing is positive.
+        (N,) float in [0, 1]; 0 if no value is positive.
 
     Raises:
         SeewhyError: For maps that are not finite, and for shapes and types that do not fit.
@@ -58,9 +58,11 @@ def relevance_mass_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def chance_level(masks: Tensor, tolerance: int = 0) -> float:
-    """Score of random maps: the mean share of the area that the masks (N, H, W) bool cover.
+    """Expected score of random maps: the mean fraction of the image that is object.
 
-    With the `tolerance` of the pointing game, or with 0 for relevance mass accuracy.
+    Args:
+        masks: (N, H, W) bool, True on the object.
+        tolerance: As in the pointing game; 0 for relevance mass accuracy.
     """
     _check_masks(masks)
     return _dilate(masks, tolerance).float().mean((1, 2)).mean().item()
@@ -69,7 +71,7 @@ def chance_level(masks: Tensor, tolerance: int = 0) -> float:
 def _dilate(masks: Tensor, tolerance: int) -> Tensor:  # (N, H, W) bool
     """The masks grown by `tolerance` pixels in every direction."""
     if tolerance < 0:
-        raise SeewhyError(f"tolerance is a number of pixels, at least 0, found {tolerance}")
+        raise SeewhyError(f"tolerance must be at least 0 pixels, found {tolerance}")
     if tolerance == 0:
         return masks
     steps = torch.arange(-tolerance, tolerance + 1, device=masks.device)
@@ -78,12 +80,12 @@ def _dilate(masks: Tensor, tolerance: int) -> Tensor:  # (N, H, W) bool
 
 
 def _matched(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Both checked and on one device; maps in at least float32, so that no sum overflows."""
+    """Maps and masks, checked and on one device; maps in at least float32 against overflow."""
     check_finite(maps)
     _check_masks(masks)
     if len(masks) != len(maps):
         raise SeewhyError(
-            f"each map needs the mask of its image, found {len(maps)} maps and {len(masks)} masks"
+            f"localization needs one mask per map, found {len(maps)} maps and {len(masks)} masks"
         )
     wide = maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
     return wide, masks.to(maps.device)

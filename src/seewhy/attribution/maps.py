@@ -12,7 +12,7 @@ from seewhy.errors import SeewhyError, describe_value
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resize maps bilinearly; pixels are areas (`align_corners=False`).
 
-    Where a side shrinks, every value still counts (antialiasing).
+    Antialiased where a side shrinks.
 
     Args:
         maps: (N, h, w) of any float type.
@@ -27,9 +27,7 @@ def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
     check_maps(maps)
     height, width = size
     if min(height, width) < 1:
-        raise SeewhyError(
-            f"maps are resized to a height and a width of at least 1, found {tuple(size)}"
-        )
+        raise SeewhyError(f"size must be a height and a width of at least 1, found {tuple(size)}")
     shrinks = height < maps.shape[1] or width < maps.shape[2]
     # The CPU has no antialiasing in half precision.
     wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
@@ -42,13 +40,13 @@ def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
 def fuse_layers(maps: Sequence[Tensor], size: tuple[int, int], gamma: float = 2.0) -> Tensor:
     """Element-wise maximum of the maps of several layers (Jiang et al. 2021, LayerCAM).
 
-    Each map is divided by its maximum; negative values count as 0. The maps before the last, whose
-    values are mostly small, become tanh(`gamma` * map), which lifts them.
+    Each map is divided by its maximum; negative values count as 0. All maps but the last are then
+    raised by tanh(`gamma` * map), because their values are mostly small.
 
     Args:
         maps: One tensor (N, h, w) per layer, shallow layers first.
         size: Height and width (H, W) of the result.
-        gamma: Strength of the lift.
+        gamma: Factor inside tanh.
 
     Returns:
         (N, H, W) in [0, 1].
@@ -77,7 +75,7 @@ def scale_by_magnitude(maps: Tensor) -> Tensor:
 
 
 def check_maps(maps: Tensor) -> None:
-    """Raise SeewhyError unless `maps` are a tensor (N, h, w) of floats, none of the three 0."""
+    """Raise SeewhyError unless `maps` is a non-empty float tensor (N, h, w)."""
     if (
         not isinstance(maps, Tensor)
         or maps.ndim != 3
@@ -91,11 +89,11 @@ def check_maps(maps: Tensor) -> None:
 
 
 def check_finite(maps: Tensor) -> None:
-    """Raise SeewhyError unless `maps` are as `check_maps` wants them, and finite."""
+    """Raise SeewhyError unless `maps` is a non-empty float tensor (N, h, w) of finite values."""
     check_maps(maps)
     bad = int((~maps.isfinite()).flatten(1).any(1).sum())
     if bad:
         raise SeewhyError(
-            f"{bad} of {len(maps)} maps hold values that are not finite; look for the cause where "
-            "they are made"
+            f"{bad} of {len(maps)} maps contain NaN or infinity; check the model and the method "
+            "that made them"
         )

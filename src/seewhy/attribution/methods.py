@@ -1,4 +1,4 @@
-"""METHODS: the paper, cost and properties of every attribution method; and methods by name."""
+"""Attribution methods by name, with their paper, cost and properties (METHODS)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Method:
             passes are "shared" share one forward and one backward pass.
         discriminative: Maps of two classes differ by more than a factor.
         rectified: The last step of the paper is a ReLU.
-        differentiates: Reads the gradient at the image itself, which may be missing or noise.
+        differentiates: Uses the gradient at the image itself, which may be missing or noise.
     """
 
     paper: str
@@ -77,7 +77,7 @@ class BoundMethod:
 
 
 def bind_method(method: MethodLike) -> BoundMethod:
-    """Bind a method that is named, such as "grad-cam:eigen=true", or a function of a Capture.
+    """Bind a method given by name, such as "grad-cam:eigen=true", or as a function of a Capture.
 
     Raises SeewhyError for a name that is in neither table, and for an unknown setting.
     """
@@ -90,7 +90,7 @@ def bind_method(method: MethodLike) -> BoundMethod:
     table = CAMS if name in CAMS else ATTRIBUTIONS
     function = bind(table, method, "method", n_supplied=1)
     properties = METHODS.get(name)
-    if properties is None:  # a user's entry
+    if properties is None:  # added by a user
         return BoundMethod(method, function, table is CAMS, differentiates=table is CAMS)
     return BoundMethod(
         method, function, table is CAMS, properties.rectified, properties.differentiates
@@ -98,12 +98,12 @@ def bind_method(method: MethodLike) -> BoundMethod:
 
 
 def bind_methods(methods: Methods) -> list[BoundMethod]:
-    """Bind one method or several. Raises SeewhyError if there is none, or one twice."""
+    """Bind one method or several. Raises SeewhyError if there are none or duplicates."""
     listed = [methods] if callable(methods) or isinstance(methods, str) else methods
     bound = [bind_method(each) for each in listed]
     texts = [each.text for each in bound]
     if not bound or len(set(texts)) < len(texts):
         raise SeewhyError(
-            f"methods must be named once each and at least one, found {', '.join(texts) or 'none'}"
+            f"methods must be at least one and each only once, found {', '.join(texts) or 'none'}"
         )
     return bound

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOLERANCE = 1e-3  # of pixels in [0, 1]: the last correction is smaller, a quarter of a gray level
-MAX_ITERATIONS = 100  # eight are enough for every mask that we tried
+TOLERANCE = 1e-3  # largest last correction of a pixel in [0, 1], a quarter of a gray level
+MAX_ITERATIONS = 100  # at most eight were needed in our tests
 UNKNOWN = 0.5  # fallback where no pixel is known: mid-gray
 
 
 def mean_of_neighbors(images: Tensor, removed: Tensor) -> Tensor:
     """Replace removed pixels so that each is the weighted mean of its eight neighbors.
 
-    The system, diagonal minus weights on the removed pixels, is symmetric, and positive definite as
-    soon as one pixel is known. The V-cycle's correction is close to the true error, so its largest
+    The system, diagonal minus weights on the removed pixels, is symmetric, and positive definite if
+    at least one pixel is known. The V-cycle's correction is close to the true error, so its largest
     value is the stopping criterion.
 
     Args:
@@ -38,7 +38,7 @@ def mean_of_neighbors(images: Tensor, removed: Tensor) -> Tensor:
     energy = known.new_ones(())
     for _ in range(MAX_ITERATIONS):
         correction = _v_cycle(grids, residual)
-        if not correction.abs().max() > TOLERANCE:  # the only device sync of an iteration
+        if not correction.abs().max() > TOLERANCE:  # the only device sync per iteration
             solution += correction
             break
         previous, energy = energy, (residual * correction).sum((2, 3), keepdim=True)
@@ -69,9 +69,9 @@ class _Grid:
 
 
 def _grids(removed: Tensor) -> list[_Grid]:
-    """The grids from all pixels to a single cell; a cell stands for four of the grid before."""
+    """The grids from all pixels down to a single cell; each cell covers four of the finer grid."""
     grids = []
-    pull = torch.zeros_like(removed)  # of known pixels that the grid cannot show, towards 0
+    pull = torch.zeros_like(removed)  # toward 0, by known pixels below the grid's resolution
     while True:
         diagonal = _weighted_neighbors(torch.ones_like(removed[:1])) + pull
         grids.append(_Grid(removed, diagonal, _ratio(removed, diagonal)))
@@ -79,7 +79,7 @@ def _grids(removed: Tensor) -> list[_Grid]:
             return grids
         coarse = (_restrict(removed) > 0).to(removed.dtype)
         absorbed = (1 - removed) * _prolong(coarse, removed)
-        # Half of the links: the center of a coarse cell is twice as far from the known pixels.
+        # Half of the links: a coarse cell's center is twice as far from the known pixels.
         links = 0.5 * removed * _weighted_neighbors(absorbed) + removed * pull
         removed, pull = coarse, _restrict(links)
 

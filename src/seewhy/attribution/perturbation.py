@@ -1,4 +1,4 @@
-"""Methods without gradients: change the image or the activation, and watch the score."""
+"""Gradient-free methods: perturb the image or the activation, and measure the score."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -17,14 +17,14 @@ from seewhy.models.inspection import inspecting
 
 
 def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:
-    """Channels weighted by the score of the image seen through them.
+    """Channels weighted by the score of the image masked with them.
 
     Wang et al. 2020, arXiv 1910.01279, algorithm 1. Each channel, resized to the image and scaled
     to [0, 1], blends the image with the baseline. The weights are a softmax over channels of the
-    score minus that of the baseline. A constant channel shows the baseline.
+    score minus that of the baseline. A constant channel leaves only the baseline.
 
     Args:
-        capture: Of the layer.
+        capture: Activation and gradient of the layer.
         baseline: Pixel value in [0, 1].
 
     Returns:
@@ -40,7 +40,7 @@ def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:
         scores = (floor @ weights).expand(len(channels)).clone()
         varied = (channels.amax((1, 2)) > channels.amin((1, 2))).nonzero().flatten()
         for index in _batches(varied, batch_size(forward.images)):
-            # A fine grid that shrinks may lose all of its variation; then the baseline is shown.
+            # Downsizing may leave a fine grid constant; then only the baseline is left.
             large = scale_to_unit(resize_maps(channels[index], image.shape[2:])[:, None])
             blended = torch.lerp(empty, image, large.to(empty.dtype))
             scores[index] = predict_logits(forward, blended) @ weights
@@ -50,11 +50,11 @@ def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:
 
 
 def ablation_cam(capture: Capture) -> Tensor:  # (N, h, w)
-    """Channels weighted by the relative loss of score without them.
+    """Channels weighted by the relative drop of the score without them.
 
-    Desai & Ramaswamy 2020, Ablation-CAM. The loss is divided by the absolute score. The paper
-    divides by the score, which turns the map upside down where it is negative. Only the part of the
-    model above the layer runs; a channel that is zero anyway is skipped.
+    Desai & Ramaswamy 2020, Ablation-CAM. The drop is divided by the absolute score. The paper
+    divides by the score, which inverts the map if the score is negative. Only the part of the model
+    after the layer runs; channels of zeros are skipped.
     """
     forward, scores, runs = capture.forward, capture.forward.scores, _runs_per_pass(capture)
     maps = []
@@ -74,7 +74,7 @@ def ablation_cam(capture: Capture) -> Tensor:  # (N, h, w)
 def rise(
     forward: ForwardPass, masks: int = 2000, grid: int = 7, keep: float = 0.5, seed: int = 0
 ) -> Tensor:
-    """Mean of random masks, weighted by the probability under each.
+    """Mean of random masks, weighted by the probability of the masked image.
 
     Petsiuk et al. 2018, arXiv 1806.07421, eq. 6.
 
@@ -82,7 +82,7 @@ def rise(
         forward: From `forward_pass`.
         masks: Number of masks.
         grid: Cells per side of a mask, which is resized bilinearly and shifted at random.
-        keep: Probability that a cell is shown.
+        keep: Probability that a cell is kept.
         seed: Seed of the masks.
 
     Returns:
@@ -107,9 +107,9 @@ def rise(
 def occlusion(
     forward: ForwardPass, size: int = 0, stride: int = 0, baseline: float = 0.5
 ) -> Tensor:
-    """Loss of score under a gray square (Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2).
+    """Drop of the score under a gray square (Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2).
 
-    A pixel has the mean of the squares that cover it.
+    The value of a pixel is the mean over the squares that cover it.
 
     Args:
         forward: From `forward_pass`.
@@ -148,14 +148,14 @@ def occlusion(
 
 PERTURBATIONS: dict[str, Callable[..., Tensor]] = {"rise": rise, "occlusion": occlusion}
 
-_RISE_BATCH = 500  # masks that are made at once
-_VALUES_PER_PIXEL = 16  # of activations, per pixel of a batch of images
+_RISE_BATCH = 500  # masks per batch
+_VALUES_PER_PIXEL = 16  # values of an activation per pixel of the image
 
 
 def check_baseline(baseline: float) -> None:
     """Raise SeewhyError unless `baseline` is a pixel value."""
     if not 0 <= baseline <= 1:
-        raise SeewhyError(f"baseline is a pixel value from 0 to 1, found {baseline}")
+        raise SeewhyError(f"baseline must be a pixel value from 0 to 1, found {baseline}")
 
 
 def logits_from_layer(
@@ -163,9 +163,9 @@ def logits_from_layer(
 ) -> Tensor:  # (M, K)
     """Logits of image `n` with each of `activations` (M, C, h, w) as the output of the layer.
 
-    Of a layer that runs `runs` times, the last output is replaced. One image goes in and a batch
-    leaves the layer, so that the part below runs once; a shortcut around the layer is broadcast.
-    Where the model cannot broadcast, M copies of the image go in.
+    If the layer runs `runs` times, its last output is replaced. The model's input is one image and
+    the layer's output a batch, so that the part before the layer runs once; skip connections around
+    the layer broadcast. If the model cannot broadcast, the input is M copies of the image.
     """
     forward = capture.forward
     image = forward.images[n : n + 1]
@@ -184,7 +184,7 @@ def logits_from_layer(
 def _replaced_output(
     capture: Capture, activations: Tensor, runs: int
 ) -> AbstractContextManager[None]:
-    """In a forward pass inside the block, the last of the layer's outputs is `activations`."""
+    """Replace the layer's last output by `activations` in a forward pass inside the block."""
     remaining = runs
 
     def replace(name: str, module: object, output: object) -> object:
@@ -201,7 +201,7 @@ def _replaced_output(
 
 
 def _runs_per_pass(capture: Capture) -> int:
-    """How often the layer runs in a pass."""
+    """Number of times the layer runs in a forward pass."""
     forward, runs = capture.forward, 0
 
     def count(name: str, module: object, output: object) -> None:
@@ -214,7 +214,7 @@ def _runs_per_pass(capture: Capture) -> int:
 
 
 def _activation_batch_size(capture: Capture) -> int:
-    """Number of activations that pass the part above the layer at once."""
+    """Batch size of activations for the part of the model after the layer."""
     images = capture.forward.images
     values = _VALUES_PER_PIXEL * batch_size(images) * images[0, 0].numel()
     return max(1, values // capture.activation[0].numel())
@@ -243,7 +243,7 @@ def _rise_masks(
 
 
 def _square_starts(length: int, size: int, stride: int) -> Tensor:
-    """Starts of the squares along a side; the last one ends with it."""
+    """Starts of the squares along a side; the last square ends at the border."""
     return torch.tensor([*range(0, length - size, stride), length - size])
 
 

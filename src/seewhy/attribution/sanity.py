@@ -16,7 +16,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inspection import inspecting
 
-MAX_SIMILARITY = 0.5  # a method fails from this mean rank correlation with a random model's maps on
+MAX_SIMILARITY = 0.5  # a method fails at this mean rank correlation with the maps of a random model
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ def sanity_check(
 ) -> dict[tuple[str, str], SanityCheck]:
     """Cascading randomization (Adebayo et al. 2018, arXiv 1810.03292, section 3.1).
 
-    A copy of the model is initialized anew from the output to the input, and the same class is
-    explained after each step. A map that does not change does not depend on what was learned.
+    A copy of the model is reinitialized from the output to the input, and the same class is
+    explained after each step. A map that does not change does not depend on the learned weights.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
@@ -63,7 +63,7 @@ def sanity_check(
         methods: As in `explain`.
         layers: As in `explain`.
         target: As in `explain`.
-        steps: At most this many steps from the trained to the random model.
+        steps: Maximum number of steps from the trained to the random model.
         seed: Seed of the random weights.
         labels: True classes (N,) int64, for the target "true".
 
@@ -88,7 +88,7 @@ def randomize(
     steps: int,
     seed: int = 0,
 ) -> dict[tuple[str, str], SanityCheck]:
-    """`sanity_check` of prepared inputs and their explanation."""
+    """`sanity_check` for prepared inputs and their explanation."""
     names = [layer for layer in explanation.layers if layer != PIXELS]
     modules = weighted_modules(inputs)[::-1]
     stops = torch.linspace(0, len(modules), min(steps, len(modules)) + 1).round().long().tolist()
@@ -114,7 +114,7 @@ def randomize(
 
 
 def weighted_modules(inputs: PreparedInputs) -> list[str]:
-    """Modules with weights of their own, in the order in which they first run."""
+    """Modules with their own weights, in the order in which they first run."""
     order: dict[str, None] = {}
     model = inputs.model
 
@@ -133,7 +133,7 @@ def weighted_modules(inputs: PreparedInputs) -> list[str]:
 
 @torch.no_grad()
 def reinitialize(module: nn.Module) -> None:
-    """Randomize a module's own weights: `reset_parameters`, or else normal with their spread."""
+    """Randomize a module's own weights: `reset_parameters`, or else normal with the same spread."""
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
         reset()
@@ -144,7 +144,7 @@ def reinitialize(module: nn.Module) -> None:
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Spearman's rank correlation of maps (N, h, w) on the CPU, image by image.
+    """Spearman's rank correlation of the maps (N, h, w) of each image, on the CPU.
 
     Returns:
         (N,) float32 in [-1, 1]; NaN where one of the two is constant.

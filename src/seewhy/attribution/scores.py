@@ -22,9 +22,9 @@ from seewhy.attribution.target import ForwardPass, Target, TargetSpec, prepare, 
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 
-STEPS = 16  # of a deletion or insertion curve
-POINTING_TOLERANCE = 0.03  # of the image's side, as the paper's 15 pixels of 500
-RANDOM_MAPS = 5  # per image, whose mean is the chance level
+STEPS = 16  # in a deletion or insertion curve
+POINTING_TOLERANCE = 0.03  # fraction of the image's side, as 15 of 500 pixels in the paper
+RANDOM_MAPS = 5  # per image; their mean is the chance level
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class TrustScore:
         gain: Area between the insertion and deletion curves, minus that of random maps of the same
             resolution; 0 is the chance level.
         road: ROAD, least minus most relevant first, halved; 0 is the chance level.
-        sanity: Whether the maps depend on what the model has learned.
-        pointing: Share of images whose maximum lies on the object or within 3% of the side; None
-            without masks.
-        relevance_mass: Mean share of the heat on the object; None without masks.
-        non_empty: Share of maps that show something.
+        sanity: Whether the maps depend on the learned weights.
+        pointing: Fraction of images with the map's maximum on the object, or within 3% of the
+            image's side from it; None without masks.
+        relevance_mass: Mean fraction of positive attribution on the object; None without masks.
+        non_empty: Fraction of maps that are not empty.
     """
 
     layer: str
@@ -94,7 +94,7 @@ class TrustScore:
 
     @property
     def trusted(self) -> bool:
-        """Better than chance with 95% confidence, and not the same for a random model."""
+        """Whether the gain is above chance with 95% confidence and the sanity check passed."""
         return self.gain.interval[0] > 0 and self.sanity.passed
 
 
@@ -132,9 +132,7 @@ def trust(
         SeewhyError: As `explain`, and for fewer images than two.
     """
     if len(images) < 2:
-        raise SeewhyError(
-            f"trust compares means over images, so it needs at least 2, found {len(images)}"
-        )
+        raise SeewhyError(f"trust needs at least 2 images for its intervals, found {len(images)}")
     bound = bind_methods(methods)
     inputs = prepare(classifier, images, target, labels)
     explanation = explain_prepared(inputs, bound, names_for(bound, inputs, layers))
@@ -182,5 +180,5 @@ def _score(
 
 
 def _area(forward: ForwardPass, maps: Tensor) -> Tensor:  # (N,)
-    """Area between the insertion and deletion curves: large where a map shows what matters."""
+    """Area between the insertion and deletion curves; large for a faithful map."""
     return insertion(forward, maps, STEPS).auc - deletion(forward, maps, STEPS).auc

@@ -37,7 +37,7 @@ class TargetSpec:
             a class index; a pair of these for a difference of logits, as in ("cat", "dog"); class
             indices (N,) int64, one per image; or weights of the logits (N, K).
         labels: True classes (N,) int64, which "true" needs.
-        classes: Names of the K classes. A name wins over an index that looks the same.
+        classes: Names of the K classes. A class name such as "3" takes precedence over the index 3.
     """
 
     target: Target = "predicted"
@@ -54,7 +54,7 @@ class TargetSpec:
                 )
 
     def take(self, rows: slice) -> "TargetSpec":
-        """The target of some of the images."""
+        """The target of some images."""
         target = self.target[rows] if isinstance(self.target, Tensor) else self.target
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, target=target, labels=labels)
@@ -81,7 +81,7 @@ class TargetSpec:
         return _one_hot(self._class_indices(target, logits), logits)
 
     def _class_indices(self, target: object, logits: Tensor) -> Tensor:  # (N,) int64
-        """The class of each image that a single target means."""
+        """The class of each image for a single target, not a pair."""
         if isinstance(target, SupportsIndex):  # also NumPy's integers
             return _checked(torch.full((len(logits),), index(target)), logits)
         if target == "predicted":
@@ -90,7 +90,7 @@ class TargetSpec:
             return _runner_up(logits)
         if target == "true":
             if self.labels is None:
-                raise SeewhyError("target 'true' needs the true classes: give labels (N,)")
+                raise SeewhyError("target 'true' needs the true classes; pass labels (N,)")
             return _checked(self.labels, logits)
         if isinstance(target, str) and target in self.classes:
             return _checked(torch.full((len(logits),), self.classes.index(target)), logits)
@@ -109,7 +109,7 @@ class TargetSpec:
 
 def _runner_up(logits: Tensor) -> Tensor:  # (N,) int64
     if logits.shape[1] < 2:
-        raise SeewhyError("target 'runner-up' needs a model of at least two classes, found one")
+        raise SeewhyError("target 'runner-up' needs a model with at least two classes, found one")
     # Not topk, whose second of two equal logits may be the predicted class.
     return logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf).argmax(1)
 
@@ -128,8 +128,8 @@ def _checked(indices: Tensor, logits: Tensor) -> Tensor:  # (N,) int64 on the de
         or indices.dtype not in _INTEGERS
     ):
         raise SeewhyError(
-            f"a target or labels must be class indices ({len(logits)},) int64, or a target weights "
-            f"{tuple(logits.shape)} float; found {describe_value(indices)}"
+            f"a target or labels must be class indices ({len(logits)},) int64, or the target "
+            f"weights {tuple(logits.shape)} float; found {describe_value(indices)}"
         )
     num_classes = logits.shape[1]
     wrong = indices[(indices < 0) | (indices >= num_classes)]
@@ -147,7 +147,7 @@ def _one_hot(indices: Tensor, logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PreparedInputs:
-    """A model, its images and the target: prepared and checked once, by the public function."""
+    """Model, images and target, checked and prepared once by the public function."""
 
     classifier: Classifier  # its model is in evaluation mode, without wrappers such as DDP
     images: Tensor  # (N, C, H, W) float in [0, 1], on the model's device
@@ -158,7 +158,7 @@ class PreparedInputs:
         return self.classifier.model
 
     def take(self, rows: slice) -> "PreparedInputs":
-        """Some of the images."""
+        """The inputs of some images."""
         return replace(self, images=self.images[rows], target=self.target.take(rows))
 
     def batches(self) -> Iterator["PreparedInputs"]:
@@ -213,7 +213,7 @@ class ForwardPass:
         return self.weights.argmax(1)
 
     def take(self, rows: slice | Tensor) -> "ForwardPass":
-        """The forward pass of some of the images."""
+        """The forward pass of some images."""
         return replace(
             self, images=self.images[rows], weights=self.weights[rows], logits=self.logits[rows]
         )
@@ -241,7 +241,7 @@ def forward_pass(
 
 
 def run_forward(inputs: PreparedInputs) -> ForwardPass:
-    """`forward_pass` of prepared inputs."""
+    """`forward_pass` for prepared inputs."""
     model, precision = inputs.model, inputs.classifier.precision
     with inspecting(model):
         logits = _logits_in_batches(model, inputs.images, precision)
@@ -255,12 +255,12 @@ def predict_logits(forward: ForwardPass, images: Tensor) -> Tensor:  # (M, K) fl
         return _logits_in_batches(forward.model, images, forward.precision)
 
 
-# Pixels of the images that pass a model at once. More would not fit into a CPU's caches.
+# Pixels per batch. More would not fit into a CPU's caches.
 BATCH_PIXELS = {"cpu": 2**15, "cuda": 2**22}
 
 
 def batch_size(images: Tensor) -> int:
-    """Number of images of this size that pass a model at once."""
+    """Number of images of this size per batch."""
     pixels = BATCH_PIXELS.get(images.device.type, 2**20)
     return max(4, pixels // (images.shape[-1] * images.shape[-2]))
 

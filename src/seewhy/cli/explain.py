@@ -95,7 +95,7 @@ def explain(options: Explain) -> int:
 
 @dataclass(frozen=True)
 class Trust:
-    """Measure how faithful the maps of each method and layer are to a run's model."""
+    """Measure the faithfulness of each method and layer."""
 
     run: RunPath
     """Run directory, such as runs/latest."""

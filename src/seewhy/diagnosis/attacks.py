@@ -1,10 +1,11 @@
 """Adversarial attacks: small changes of pixels that change the predicted class.
 
 An attack is a function `(model, images, labels, settings with defaults) -> Attack` and one line in
-ATTACKS. Those of this file ascend the cross entropy of the labels, or descend it if targeted. They
-follow the gradient of the log odds against the label, log(sum over other classes of exp z) -
-z_label, whose softplus is the cross entropy: for every image the two gradients have the same
-direction, but that of the log odds does not underflow for confident predictions.
+ATTACKS. The attacks in this file increase the cross entropy of the labels, or decrease it if
+targeted. They follow the gradient of the log odds against the label, log(sum over other classes of
+exp z) - z_label. The cross entropy is the softplus of the log odds, so for every image the two
+gradients have the same direction, but the gradient of the log odds does not underflow for confident
+predictions.
 """
 
 import math
@@ -37,13 +38,13 @@ _Moved = tuple[Tensor, Tensor, Tensor]  # adversarial pixels, their logits, step
 
 @dataclass(frozen=True, eq=False)
 class Attack:
-    """Adversarial images made of N images; all tensors are on the device of these images."""
+    """Adversarial images of N clean images; all tensors are on the device of the clean images."""
 
     images: Tensor  # (N, C, H, W) float in [0, 1]; float32 for uint8 images, else their dtype
     clean_logits: Tensor  # (N, K) of the clean images
     logits: Tensor  # (N, K) of the adversarial images
     changed: (
-        Tensor  # (N,) bool, the class differs from that of the clean image; targeted: is reached
+        Tensor  # (N,) bool, the class differs from that of the clean image; targeted: is the label
     )
     steps: Tensor  # (N,) int64, gradient steps to the adversarial image
 
@@ -51,7 +52,7 @@ class Attack:
 def attack(
     classifier: ClassifierLike, images: Tensor, labels: Tensor, method: str = "pgd"
 ) -> Attack:
-    """Attack images by a method of ATTACKS, in the classifier's precision, and restore the model.
+    """Attack images with a method of ATTACKS, in the classifier's precision.
 
     Args:
         classifier: A run, a Classifier, or a module in evaluation mode.
@@ -112,9 +113,9 @@ def pgd(
 ) -> Attack:
     """Projected gradient descent within `epsilon` of each image (Madry et al. 2018, section 2.1).
 
-    Of all points visited, the start included, an image keeps a misclassified one (if targeted, one
-    that reaches the target) before any other, and among these the one with the highest cross
-    entropy (targeted: the lowest). Its `steps` are those that led there.
+    The result for each image is the best of all points visited, including the start. Misclassified
+    points (if targeted, points with the target class) are preferred; among these, the one with the
+    highest cross entropy (targeted: the lowest) is chosen. `steps` counts the steps to this point.
 
     Args:
         model: A module in evaluation mode.
@@ -126,7 +127,7 @@ def pgd(
             divided by its norm.
         steps: Number of gradient steps.
         step_size: Length of a step in the norm; 2.5 * epsilon / steps by default.
-        random_start: Start from a point drawn uniformly from the ball, not from the image.
+        random_start: Start from a point drawn uniformly from the ball instead of from the image.
         seed: Seed of the start, which does not depend on the batch size.
         targeted: Move towards `labels` instead of away from them.
         batch_size: Number of images on the model's device at once.
@@ -168,12 +169,12 @@ def minimal_fgsm(
     targeted: bool = False,
     batch_size: int = 256,
 ) -> Attack:
-    """Iterative FGSM that stops as soon as the class changes (Kurakin et al. 2017, section 2.2).
+    """Iterative FGSM that stops when the class changes (Kurakin et al. 2017, section 2.2).
 
-    There is no bound on the perturbation; stopping early keeps it small. An image moves no further
-    once its class differs from that of the clean image (if targeted: is its label). A misclassified
-    image moves away from its label, not from its class: pass the predicted classes as labels to
-    change every class.
+    The perturbation is unbounded; early stopping keeps it small. Each image stops when its class
+    differs from that of the clean image (if targeted: is its label). A misclassified image moves
+    away from its label, not from its predicted class; pass the predicted classes as labels to
+    change every prediction.
 
     Args:
         model: A module in evaluation mode.
@@ -181,7 +182,7 @@ def minimal_fgsm(
         labels: (N,) int64, the true classes; the classes to reach if `targeted`.
         step_size: Change of every pixel in a step, clipped to [0, 1]; without `sign` the Euclidean
             norm of the step.
-        steps: Largest number of steps.
+        steps: Maximum number of steps.
         sign: Step along the sign of the gradient rather than along the gradient.
         targeted: Move towards `labels` instead of away from them.
         batch_size: Number of images on the model's device at once.
@@ -215,12 +216,12 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 
 
 class _AutocastModel(nn.Module):
-    """A model that computes in `precision` wherever it is called, also inside an attack."""
+    """A model that always runs in `precision`, also inside an attack."""
 
     def __init__(self, model: nn.Module, precision: str) -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        self.training = False  # of this wrapper only: the model's modes stay as they are
+        self.training = False  # of this wrapper only; does not change the model's modes
 
     def forward(self, pixels: Tensor) -> object:
         with autocasting(self.precision, device_of(self.model)):
@@ -235,7 +236,7 @@ def autocast_model(classifier: ClassifierLike) -> nn.Module:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Clean images with the labels to leave, or to reach if targeted."""
+    """Clean images with the labels to move away from, or toward if targeted."""
 
     model: nn.Module
     pixels: Tensor  # (n, C, H, W) float in [0, 1], clean
@@ -244,7 +245,7 @@ class _Batch:
     targeted: bool
 
     def evaluate(self, pixels: Tensor, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, K), log odds to ascend (n,), and their gradient; zeros without `gradient`."""
+        """Logits (n, K), log odds (n,) and their gradient; zeros without `gradient`."""
         point = pixels.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             logits = _logits(self.model, point)
@@ -253,8 +254,8 @@ class _Batch:
             odds = (others - logits.gather(1, label)[:, 0]) * (-1 if self.targeted else 1)
         if gradient and not odds.requires_grad:
             raise SeewhyError(
-                "an attack needs gradients from the logits to the images, but this model's logits "
-                "have none"
+                "an attack needs gradients of the logits, but the model detaches a tensor or "
+                "runs under torch.no_grad; remove that"
             )
         slope = torch.zeros_like(point)
         if gradient:
@@ -324,13 +325,13 @@ def _direction(gradient: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return gradient.sign()
     tiny = torch.finfo(gradient.dtype).tiny
-    # the largest value becomes 1 first, so that no square underflows or overflows
+    # scaled to a maximum of 1 first, so that squares neither underflow nor overflow
     scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
     return scaled / _length(scaled).clamp_min(tiny)
 
 
 def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Per image the successful one of two visits (success, odds, ...), else that of higher odds."""
+    """The better of two points (success, odds, ...) per image: by success, then by odds."""
     better = (visit[0] & ~best[0]) | ((visit[0] == best[0]) & (visit[1] > best[1]))
     return tuple(
         torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
@@ -339,12 +340,12 @@ def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor
 
 
 def _project(point: Tensor, clean: Tensor, epsilon: float, norm: str) -> Tensor:
-    """The nearest point in [0, 1] within `epsilon` of the clean image; nearly so in "l2"."""
+    """The nearest point in [0, 1] within `epsilon` of the clean image; approximate for "l2"."""
     if norm == "linf":
         return point.clamp(clean - epsilon, clean + epsilon).clamp(0, 1)
-    # By its KKT conditions it is clip(clean + scale * change), with the scale at which it is
-    # `epsilon` away. Shrinking once and then clipping would waste a part of the radius on pixels
-    # that cannot move.
+    # By the KKT conditions it is clip(clean + scale * change), with the scale at which its distance
+    # is `epsilon`. Scaling once and then clipping would waste part of the radius on pixels that
+    # cannot move.
     tiny = torch.finfo(point.dtype).tiny
     scale = torch.ones_like(point[:, :1, :1, :1])
     for _ in range(5):

@@ -12,7 +12,7 @@ from seewhy.diagnosis.predictions import Predictions, check_predictions
 from seewhy.errors import SeewhyError
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
-MAX_POINTS = 200  # of a risk-coverage curve
+MAX_POINTS = 200  # in a risk-coverage curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class TemperatureScaling:
 class RiskCoverageCurve:
     """Accuracy of selective prediction, which rejects images below a confidence, by coverage."""
 
-    coverage: Tensor  # (M,) float64 in (0, 1], increasing to 1: share of the images kept
+    coverage: Tensor  # (M,) float64 in (0, 1], increasing to 1: fraction of images kept
     accuracy: Tensor  # (M,) float64 in [0, 1], of the images kept
     confidence: Tensor  # (M,) float64 in [0, 1], lowest confidence kept
     aurc: float  # area under the curve of risk (1 - accuracy) by coverage, in [0, 1]
@@ -71,7 +71,7 @@ def measure_calibration(predictions: Predictions, bins: int = 15) -> Calibration
     log_true = log_probabilities.gather(1, predictions.labels[:, None])[:, 0]
     edges = torch.arange(bins + 1, dtype=torch.float64) / bins
     confidence = probabilities.amax(1).cpu()
-    # without the last edge: rounding must not push a confidence beyond the last bin
+    # without the last edge: rounding must not push a confidence past the last bin
     bin_index = torch.bucketize(confidence, edges[1:-1])
     images = torch.bincount(bin_index, minlength=bins)
     # 0 / 0 is nan for empty bins
@@ -103,8 +103,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         The temperature in [0.01, 100]; 1 if the cross entropy does not depend on it.
 
     Raises:
-        SeewhyError: For wrong shapes, labels that are no classes, no images, and logits that are
-            not finite.
+        SeewhyError: For wrong shapes, labels out of range, no images, and logits that are not
+        finite.
     """
     from scipy.optimize import brentq
 
@@ -177,9 +177,9 @@ def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
     """Measure selective accuracy against coverage (Geifman & El-Yaniv 2017).
 
     The curve has up to 200 evenly spaced coverages. Images of equal confidence are kept or rejected
-    together, so a coverage is raised to the next one that a threshold reaches. AURC is the mean
-    risk of the 1, 2, ... N most confident images (Geifman et al. 2019), averaged over all orders of
-    images of equal confidence.
+    together, so each coverage is rounded up to the next one that a threshold can produce. AURC is
+    the mean risk of the 1, 2, ... N most confident images (Geifman et al. 2019), averaged over all
+    orders of images of equal confidence.
 
     Raises:
         SeewhyError: For no images, and for logits that are not finite.
@@ -201,7 +201,7 @@ def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
 
 
 def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[float, float] | None:
-    """Find the largest coverage with at least that selective accuracy.
+    """Find the largest coverage with at least the given selective accuracy.
 
     Args:
         predictions: Predictions of N images.
@@ -228,13 +228,13 @@ def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[flo
 def _slope(margins: Tensor, inverse: float) -> float:
     """Derivative of the cross entropy with respect to the inverse temperature."""
     total = 0.0
-    for rows in torch.split(margins, 512):  # fits in a CPU's cache: several times as fast
+    for rows in torch.split(margins, 512):  # fits in a CPU's cache: several times faster
         total += float(((inverse * rows).softmax(1) * rows).sum())
     return total / len(margins)
 
 
 def _halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of two random halves with equally many images per class, up to one."""
+    """Indices of two random halves, stratified by class."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
     order = order[labels[order].argsort(stable=True)]  # by class, random within each

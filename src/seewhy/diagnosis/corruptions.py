@@ -1,8 +1,8 @@
-"""Common corruptions: images degraded as by cameras, weather, and files, at five strengths.
+"""Common corruptions of images (camera, weather, compression) at five strengths.
 
-The idea is that of Hendrycks & Dietterich 2019 (ImageNet-C); code and constants are not. A
-corruption is a function `(images, strength, generator, settings with defaults) -> images` and one
-line in CORRUPTIONS.
+Inspired by Hendrycks & Dietterich 2019 (ImageNet-C), with other code and constants. A corruption is
+a function `(images, strength, generator, settings with defaults) -> images` and one line in
+CORRUPTIONS.
 """
 
 import io
@@ -20,15 +20,15 @@ from seewhy.notation import bind
 
 STRENGTHS = (1, 2, 3, 4, 5)  # from mild to heavy
 
-# Settings by strength. Lengths are in pixels of an image whose longer side has 32 of them. They are
-# scaled up for larger images, so that these lose as much of their content, but not down for smaller
-# ones, which would hardly change.
+# Settings by strength. Lengths are in pixels of an image with a longer side of 32 pixels. They are
+# scaled up for larger images, which then lose as much content, but not down for smaller images,
+# which would hardly change.
 NOISE = (0.02, 0.04, 0.06, 0.09, 0.13)  # standard deviation, for pixels in [0, 1]
-BLUR = (0.4, 0.6, 0.8, 1.05, 1.35)  # standard deviation of the Gaussian, in such pixels
+BLUR = (0.4, 0.6, 0.8, 1.05, 1.35)  # standard deviation of the Gaussian, in pixels
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)  # added to every pixel
 CONTRAST = (0.7, 0.5, 0.35, 0.23, 0.14)  # factor of the distance from the mean
-JPEG = (70, 50, 35, 22, 12)  # Pillow's quality, of 100
-PIXELATE = (0.9, 0.75, 0.6, 0.45, 0.3)  # blocks per such pixel and side: 29 to 10 for 32 pixels
+JPEG = (70, 50, 35, 22, 12)  # Pillow's quality, up to 100
+PIXELATE = (0.9, 0.75, 0.6, 0.45, 0.3)  # blocks per pixel of a side: 29 to 10 for 32 pixels
 FOG = (0.3, 0.6, 1.0, 1.4, 1.9)  # optical thickness on average: 74% to 15% of the light passes
 
 FOG_LIGHT = 0.9  # gray value of the fog
@@ -66,17 +66,17 @@ def corrupt(images: Tensor, corruption: str, strength: int, seed: int = 0) -> Te
 
 
 def noise(images: Tensor, strength: int, generator: Generator) -> Tensor:
-    """Gaussian noise on every value, as of a sensor in the dark; NOISE has standard deviations."""
+    """Gaussian sensor noise on every value; NOISE has the standard deviations."""
     # one image at a time, so that the batch size does not change the draws
     values = torch.stack([torch.randn(image.shape, generator=generator) for image in images])
     return (images + NOISE[strength - 1] * values.to(images)).clamp(0, 1)
 
 
 def blur(images: Tensor, strength: int, generator: Generator) -> Tensor:
-    """Gaussian blur that ignores pixels outside the image, as out of focus; BLUR has widths."""
+    """Gaussian blur (defocus) that ignores pixels outside the image; BLUR has the widths."""
     sigma = BLUR[strength - 1] * _unit(images)
 
-    def weights(side: int) -> Tensor:  # (side, side), of the old pixels in each new one
+    def weights(side: int) -> Tensor:  # (side, side), weights of the input pixels
         positions = torch.arange(side, dtype=torch.float64)
         bell = (-0.5 * ((positions - positions[:, None]) / sigma) ** 2).exp()
         return bell / bell.sum(1, keepdim=True)
@@ -107,7 +107,7 @@ def jpeg(images: Tensor, strength: int, generator: Generator) -> Tensor:
 def pixelate(images: Tensor, strength: int, generator: Generator) -> Tensor:
     """Low resolution: every block of pixels has its mean; PIXELATE has the numbers of blocks."""
 
-    def weights(side: int) -> Tensor:  # (side, side), of the old pixels in each new one
+    def weights(side: int) -> Tensor:  # (side, side), weights of the input pixels
         blocks = max(1, round(PIXELATE[strength - 1] * side / _unit(images)))
         block = torch.arange(side) * blocks // side
         same = (block == block[:, None]).double()

@@ -1,4 +1,4 @@
-"""diagnose: all results about a classifier that take computing, kept with the run."""
+"""diagnose: all computed results about a classifier, stored with the run."""
 
 import time
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import progress
 
-MAX_ERRORS = 2000  # that are explained; a report's budget holds fewer
+MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
 MAX_DUPLICATES = 12  # shown
 MAX_SLICE_EXAMPLES = 8  # shown per weak slice
@@ -41,24 +41,24 @@ ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """All results about a classifier on a test split that take computing."""
+    """All computed results about a classifier on a test split."""
 
     names: tuple[str, ...]  # of every test image
     validation: Predictions | None  # of the validation split, if there is one
     errors: Tensor  # (M,) int64, explained test images, the most confident error first
     saliency: Saliency | None  # None if the model cannot be explained
-    saliency_error: str  # why it cannot, else empty
+    saliency_error: str  # why the model cannot be explained, else empty
     attacks: tuple[RobustnessCurve, ...]
     adversarial: AdversarialExamples
     adversarial_maps: Tensor | None  # (S, 2, h, w) float32, of each clean and adversarial image
     corruptions: tuple[RobustnessCurve, ...]
-    corruption_sample: Tensor  # (C, h, w) uint8, the image to show corruptions on
+    corruption_sample: Tensor  # (C, h, w) uint8, example image for the corruptions
     slices: tuple[Slice, ...]
     duplicates: tuple[DuplicatePair, ...]  # across splits
     thumbnails: Thumbnails  # of the test images that a report may show
     other_splits: tuple[str, ...]  # names of the other splits
     duplicate_thumbnails: tuple[Thumbnails, ...]  # of their images that duplicate test images
-    seconds: float  # taken by the diagnosis
+    seconds: float  # duration of the diagnosis
 
 
 def diagnose(
@@ -69,17 +69,17 @@ def diagnose(
     full: bool = False,
     quiet: bool = False,
 ) -> Diagnosis:
-    """Measure everything that a report says about a classifier on the test split of `data`.
+    """Compute all results that a report shows about a classifier on the test split of `data`.
 
     Measures on a sample of the test images use the same sample each time. If the model cannot be
-    explained, `saliency_error` of the result says why, and the rest is measured.
+    explained, `saliency_error` gives the reason, and the rest is measured.
 
     Args:
         classifier: A run, a Classifier, or a module in evaluation mode. Robustness and features are
             measured in its precision, maps in fp32. Without class names it has those of `data`.
         data: Its test split is diagnosed; all splits are searched for near-duplicates.
         predictions: Predictions of the test split; predicted if None.
-        full: Explain every error rather than at most 2,000, of many confusions.
+        full: Explain every error. Otherwise at most 2,000, spread over the confusions.
         quiet: Show no progress.
 
     Raises:
@@ -151,13 +151,13 @@ def diagnose(
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:
-    """The most confident errors in a slice, (E,) int64."""
+    """Indices of the most confident errors in a slice, (E,) int64."""
     order = most_confident_errors(predictions)
     return order[torch.isin(order, weak_slice.members)][:MAX_SLICE_EXAMPLES]
 
 
 def least_confident_examples(predictions: Predictions) -> Tensor:
-    """The least confident correct predictions to show, (E,) int64, by class."""
+    """Indices of the least confident correct predictions to show, (E,) int64, by class."""
     per_class = max(1, LEAST_CONFIDENT // len(predictions.classes))
     return least_confident_correct(predictions, per_class)
 

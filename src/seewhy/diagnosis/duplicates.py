@@ -1,4 +1,4 @@
-"""Near-duplicates: images that occur twice, also re-encoded, brightened, mirrored, or shifted."""
+"""Near-duplicates: copies of images, possibly re-encoded, brightened, mirrored, or shifted."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,17 @@ from seewhy.data.dataset import Split
 from seewhy.data.statistics import exact_duplicates
 from seewhy.errors import SeewhyError
 
-MAX_PAIRS = (
-    8  # of an image with one other split: an image with a hundred copies would swamp the rest
-)
+MAX_PAIRS = 8  # per image and other split: an image with a hundred copies would swamp the rest
 
-_SIDE = 8  # of a sketch, in area means
-_MIN_COSINE = 0.7  # of two sketches, from which the images themselves are compared
-_MIN_CONTRAST = 0.01  # standard deviation of a sketch in [0, 1], below which it is noise
-_EDGE_SIDE = 64  # pixels of the longer side at which edges are compared, or up to twice as many
+_SIDE = 8  # size of a sketch, in area means
+_MIN_COSINE = 0.7  # of two sketches; images below it are not compared
+_MIN_CONTRAST = 0.01  # standard deviation of a sketch in [0, 1]; below it is noise
+_EDGE_SIDE = 64  # longer side at which edges are compared, or up to twice as much
 _MAX_DIFFERENCE = (
-    0.15  # mean absolute; a brightened copy is below, equal shapes in other colors above
+    0.15  # mean absolute; below it brightened copies, above it equal shapes in other colors
 )
-_MIN_SIDE = 16  # pixels of the shorter side; different images below it look alike
-_ROWS, _COLUMNS = 1000, 4000  # of the cosine matrix held at once
+_MIN_SIDE = 16  # of the shorter side, in pixels; smaller images are too similar
+_ROWS, _COLUMNS = 1000, 4000  # of the cosine matrix in memory at once
 _BLOCK_VALUES = 2**24  # pixel values held as floats at once
 
 
@@ -94,7 +92,7 @@ class _Sketch:
 def _sketch(images: Tensor) -> _Sketch:
     """Cosine coefficients of 8x8 area means, weighted by frequency, as natural images have 1/f.
 
-    So the mean of each channel plays no part, and unrelated images have a cosine of about 0.
+    So the mean of each channel is ignored, and unrelated images have a cosine of about 0.
     """
     waves = torch.arange(_SIDE, dtype=torch.float32)
     basis = torch.cos(math.pi / _SIDE * waves[:, None] * (waves + 0.5))
@@ -126,7 +124,7 @@ def _candidates(one: _Sketch, other: _Sketch, within: bool = False) -> Tensor:
         scores, columns = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
         for left in range(0, top + _ROWS if within else len(one.even), _COLUMNS):
             block = slice(left, left + _COLUMNS)
-            # mirrored or not, whichever fits better
+            # mirrored or not, whichever is more similar
             cosines = (other.odd[rows] @ one.odd[block].T).abs_()
             cosines.addmm_(other.even[rows], one.even[block].T)
             if within:
@@ -182,7 +180,8 @@ def _edge_correlation(first: Tensor, second: Tensor) -> Tensor:  # (P,) float32 
 def _edges(images: Tensor, step: int) -> Tensor:  # (P, 2 C, h, w)
     """Differences of area means over 2 `step` pixels, which average out noise and encoding.
 
-    Their signed square root: otherwise a horizon or a frame, as many images have, would dominate.
+    Returns their signed square root. Otherwise a strong edge such as a horizon or a frame would
+    dominate.
     """
     means = F.avg_pool2d(images, 2 * step, stride=1)
     corner = means[:, :, step:, step:]
@@ -219,7 +218,7 @@ def _equal_flat_images(
     for group in exact_duplicates(splits).groups:
         name, index = group[0]
         if not sketches[name].flat[index]:
-            continue  # found by its structure
+            continue  # has structure: found by `_candidates`
         members = {name: [index for split, index in group if split == name] for name in splits}
         for one, other in combinations(splits, 2):
             pairs = [(i, j) for j in members[other] for i in members[one][:MAX_PAIRS]]

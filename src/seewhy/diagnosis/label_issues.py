@@ -1,4 +1,4 @@
-"""Suspected label errors by confident learning, from predictions of images not trained on."""
+"""Suspected label errors by confident learning, from predictions of held-out images."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from seewhy.diagnosis.predictions import Predictions, check_predictions
 
-_TOLERANCE = 1e-9  # of a threshold: rounding must not exclude an image that equals the mean
-_MAX_NAME = 30  # characters of a class name in a sentence
+_TOLERANCE = 1e-9  # of a threshold, so that rounding does not exclude an image equal to the mean
+_MAX_NAME = 30  # maximum length of a class name in a sentence
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class LabelIssue:
 def find_label_issues(predictions: Predictions) -> tuple[LabelIssue, ...]:
     """Find suspected label errors by confident learning (Northcutt et al. 2021, arXiv 1911.00068).
 
-    An image counts as confidently of a class if that class is at least as probable as it is on
-    average over the images labeled with it (eqs. 1 and 2). A label is suspected if the image is
-    confidently of another class, and that class is more probable than the given one.
+    An image confidently belongs to a class if the class probability reaches its mean over the
+    images labeled with this class (eqs. 1 and 2). A label is suspected if the image confidently
+    belongs to another class, and this class is more probable than the label.
 
     Args:
-        predictions: Predictions of images that the model was not trained on; it would have
-            memorized the labels of training images.
+        predictions: Predictions of images that the model was not trained on. A model may memorize
+            the labels of its training images.
 
     Returns:
         Issues by increasing normalized margin, the probability of the given label minus that of the
@@ -65,8 +65,8 @@ def find_label_issues(predictions: Predictions) -> tuple[LabelIssue, ...]:
 def confident_joint(predictions: Predictions) -> Tensor:
     """Count images by given label and confident class (Northcutt et al. 2021, eq. 1).
 
-    An image that reaches the thresholds of several classes counts for the most probable of them; an
-    image that reaches none does not count.
+    An image that reaches the thresholds of several classes counts for the most probable one. An
+    image that reaches none is not counted.
 
     Args:
         predictions: Predictions of images that the model was not trained on.
@@ -122,7 +122,7 @@ def _reason(
 
 
 def _equals(probability: float) -> str:
-    """Two decimals; one digit for small probabilities, as they occur with many classes."""
+    """Probability with two decimals, or one significant digit if small."""
     if probability >= 0.01 or probability == 0:
         return f"= {probability:.2f}"
     return f"= {probability:.1g}" if probability >= 0.001 else "< 0.001"

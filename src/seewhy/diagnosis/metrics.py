@@ -12,15 +12,15 @@ from seewhy.errors import SeewhyError
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Recall, precision and F1 of one class; shares are in [0, 1], intervals are of 95%."""
+    """Recall, precision and F1 of one class, in [0, 1], with 95% intervals."""
 
     name: str
     images: int
-    accuracy: float  # share of its images predicted correctly, the recall; nan without images
+    accuracy: float  # recall; nan without images
     interval: tuple[float, float]  # of the accuracy
-    precision: float  # share of correct ones among its predictions; nan if it is never predicted
+    precision: float  # nan if the class is never predicted
     precision_interval: tuple[float, float]
-    f1: float  # harmonic mean of precision and recall; nan if it neither occurs nor is predicted
+    f1: float  # nan if the class neither occurs nor is predicted
     predicted: int  # number of images predicted as this class
     confused_with: str  # class its images are most often wrongly predicted as; "" if never
     confusions: int  # number of its images predicted as that class
@@ -39,7 +39,7 @@ class Confusion:
 def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
     """Recall, precision and F1 with 95% intervals (Wilson 1927) of every class, in their order.
 
-    If a class is confused equally often with several others, the first of them is named.
+    If a class is confused equally often with several others, `confused_with` is the first of them.
 
     Raises:
         SeewhyError: If there are no predictions, logits are not finite, or labels are no classes.
@@ -117,13 +117,13 @@ def balanced_accuracy(predictions: Predictions) -> float:
 
 
 def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
-    """Share of images whose true class is among the `k` highest logits, in [0, 1].
+    """Fraction of images whose true class is among the `k` highest logits, in [0, 1].
 
     Of equal logits the first class ranks higher, as in `Predictions.predicted`.
 
     Args:
         predictions: Predictions of N images.
-        k: Number of classes; the result is 1 if there are no more classes than that.
+        k: Number of classes; the result is 1 if the model has at most `k` classes.
 
     Raises:
         SeewhyError: For a `k` below 1, and for predictions that cannot be measured.
@@ -140,5 +140,5 @@ def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
 
 
 def _interval(hits: int, images: int) -> tuple[float, float]:
-    """95% interval of a share; nan for a share of nothing."""
+    """95% interval of a fraction; nan without images."""
     return wilson_interval(hits, images) if images else (math.nan, math.nan)

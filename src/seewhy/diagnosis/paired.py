@@ -48,7 +48,8 @@ def compare_predictions(before: Predictions, after: Predictions) -> PairedCompar
         after: Predictions of the second model, on the same images.
 
     Raises:
-        SeewhyError: If numbers of images, classes, or labels differ, or there are no images.
+        SeewhyError: If the numbers of images, the classes, or the labels differ, or there are no
+        images.
     """
     _check_same_images(before, after)
     labels, was, now = before.labels.cpu(), before.correct.cpu(), after.correct.cpu()
@@ -105,7 +106,7 @@ def _check_same_images(before: Predictions, after: Predictions) -> None:
     remedy = "compare two runs that were evaluated on the same test split"
     if len(before.labels) != len(after.labels):
         raise SeewhyError(
-            f"the predictions are of {len(before.labels):,} and {len(after.labels):,} images; "
+            f"the two predictions have {len(before.labels):,} and {len(after.labels):,} images; "
             f"{remedy}"
         )
     if len(before.labels) == 0:

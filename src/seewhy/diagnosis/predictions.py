@@ -1,4 +1,4 @@
-"""A classifier's predictions on a split: accuracy, confusion matrix, and images worth a look."""
+"""A classifier's predictions on a split: accuracy, confusion matrix, and images to inspect."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -58,7 +58,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of correctly classified images, in [0, 1]."""
+        """Fraction of correctly classified images, in [0, 1]."""
         return self.correct.float().mean().item()
 
     @property
@@ -82,7 +82,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Share of the images of one class that are classified correctly."""
+    """Fraction of the images of one class that are classified correctly."""
 
     name: str
     images: int
@@ -91,7 +91,7 @@ class ClassAccuracy:
 
 
 def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
-    """Predict every image of a split, in evaluation mode, and restore the model's modes.
+    """Predict every image of a split in evaluation mode; the model's modes are restored afterwards.
 
     Args:
         classifier: A run, a Classifier, or a module. Its precision and test-time augmentation
@@ -163,10 +163,10 @@ def most_confident_errors(predictions: Predictions, count: int | None = None) ->
 
 
 def diverse_errors(predictions: Predictions, count: int) -> Tensor:
-    """Choose misclassified images of many confusions, a pair of true and predicted class each.
+    """Choose misclassified images from as many confusions as possible.
 
-    The most confident error of every confusion comes in first, then the second one of every
-    confusion, and so on, until there are `count`.
+    A confusion is a pair of true and predicted class. The most confident error of every confusion
+    is chosen first, then the second one of every confusion, and so on, up to `count`.
 
     Args:
         predictions: Predictions of N images.

@@ -17,7 +17,7 @@ from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import check_labels
 
-_BATCH_SIZE = 100  # feature maps of 100 small images fit in a CPU's cache: three times as fast
+_BATCH_SIZE = 100  # feature maps of 100 small images fit in a CPU's cache: three times faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class RobustnessCurve:
 
 @dataclass(frozen=True, eq=False)
 class AdversarialExamples:
-    """S correctly classified images and the adversarial images made of them."""
+    """S correctly classified images and their adversarial images."""
 
-    index: Tensor  # (S,) int64, of each image among the attacked ones
+    index: Tensor  # (S,) int64, indices into the attacked images
     epsilon: float  # largest change of a value, for pixels in [0, 1]
     clean: Tensor  # (S, C, H, W) uint8
     adversarial: Tensor  # (S, C, H, W) uint8
@@ -57,13 +57,13 @@ def attack_curves(
 ) -> tuple[RobustnessCurve, ...]:
     """Measure accuracy against epsilon, the bound on the change of every pixel.
 
-    An image counts as correct at an epsilon if no attack so far has fooled the model within it:
-    neither the same attack at a smaller epsilon nor an attack before it in the list. So no curve
-    rises, and by default the curve of PGD is that of the stronger of PGD and FGSM.
+    An image counts as wrong at an epsilon if this attack succeeded at this or a smaller epsilon, or
+    if an earlier attack in the list did. So no curve rises, and by default the curve of PGD is the
+    worst case of FGSM and PGD.
 
     Args:
-        classifier: A run, a Classifier, or a module in evaluation mode. Attacks, gradients
-            included, run in its precision, without test-time augmentation.
+        classifier: A run, a Classifier, or a module in evaluation mode. Attacks and their gradients
+            run in its precision, without test-time augmentation.
         images: (N, C, H, W) uint8.
         labels: (N,) int64, the true classes.
         attacks: Entries of ATTACKS that have an epsilon, one curve each.
@@ -153,16 +153,16 @@ def adversarial_examples(
 ) -> AdversarialExamples:
     """Find images that are classified correctly until PGD changes them by at most `epsilon`.
 
-    Images are attacked in order until there are enough. Those with different pairs of true and
-    wrong class come first. Changes are in whole steps of 1/255, and both predictions are those of
-    the returned pixels.
+    Images are attacked in order until there are enough. Different pairs of true and wrong class are
+    preferred. Changes are in whole steps of 1/255, and both predictions are those of the returned
+    pixels.
 
     Args:
         classifier: A run, a Classifier, or a module in evaluation mode. The attack runs in its
             precision, without test-time augmentation.
         images: (N, C, H, W) uint8.
         labels: (N,) int64, the true classes.
-        count: Largest number of examples.
+        count: Maximum number of examples.
         epsilon: Bound on the change of every value, from 1/255 to 1 for pixels in [0, 1].
         steps: Number of steps of PGD.
 
@@ -219,7 +219,7 @@ def _fool(
 
 
 def _with_steps(name: str, steps: int) -> Callable[..., Attack]:
-    """The entry of ATTACKS, which must have an `epsilon`; its `steps` are set if it has them."""
+    """The entry of ATTACKS with `steps` set if it has the parameter; it must have an `epsilon`."""
     function = lookup(ATTACKS, name, "attack")
     parameters = inspect.signature(function).parameters
     if "epsilon" not in parameters:

@@ -1,4 +1,4 @@
-"""Saliency: attribution maps of errors for the predicted and the true class, and their measures."""
+"""Saliency: attribution maps of errors for the predicted and the true class, and their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,22 +17,22 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 
-SALIENCY_METHODS = ("grad-cam", "hires-cam", "layer-cam")  # they share their passes
+SALIENCY_METHODS = ("grad-cam", "hires-cam", "layer-cam")  # share one forward and one backward pass
 TARGETS = ("predicted", "true")  # the class of the first and of the second map of an error
-MAX_MAP_SIDE = 12  # larger maps are averaged down to it, hardly visible at the size of a page
-MIN_MAP_SIDE = 7  # of a map to show first: coarser ones locate little, however faithful
+MAX_MAP_SIDE = 12  # larger maps are downsized to it, hardly visible in a report
+MIN_MAP_SIDE = 7  # of a default map: coarser maps localize poorly, even if faithful
 ATTRIBUTION_SIDE = 32  # largest side of the mean maps per class
 TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
 
-_PIXELS = 2**18  # of the images whose activations are held at once
+_PIXELS = 2**18  # pixels per batch
 
 
 @dataclass(frozen=True, eq=False)
 class LayerMaps:
-    """Signed maps of M images by method, target, and layer, as whole numbers.
+    """Signed maps of M images by method, target, and layer, as int8.
 
-    In them 127 is the largest magnitude in the two maps of an image by one method at one layer, so
-    that the two can be compared and subtracted.
+    The two maps of an image by one method at one layer share a scale, with 127 as the largest
+    magnitude, so that they can be compared and subtracted.
     """
 
     methods: tuple[str, ...]
@@ -47,11 +47,11 @@ class LayerMaps:
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """Maps of errors, and what was measured about such maps."""
+    """Maps of errors, trust scores, and mean maps per class."""
 
-    scores: tuple[TrustScore, ...]  # of each method at each layer, the most trusted first
-    images: int  # that the scores were measured on
-    best: TrustScore  # of the default maps: the most faithful trusted ones that are not too coarse
+    scores: tuple[TrustScore, ...]  # per method and layer, the most trusted first
+    images: int  # number of images behind the scores
+    best: TrustScore  # of the default maps: the most faithful, trusted, and not too coarse
     maps: LayerMaps  # of the errors
     class_attribution: ClassAttribution  # over correctly classified images
 
@@ -71,7 +71,7 @@ def layer_maps(
         split: Images with their true classes.
         index: (M,) int64, the images to explain.
         predicted: (M,) int64, the predicted class of each.
-        methods: Layer methods, as "grad-cam".
+        methods: Methods that need a layer, such as "grad-cam".
         layers: Names of layers.
     """
     if not len(index):  # the sizes are those of a map of any image
@@ -101,7 +101,7 @@ def layer_maps(
 def measure_saliency(
     classifier: ClassifierLike, test: Split, predictions: Predictions, errors: Tensor
 ) -> Saliency:
-    """Measure which maps to trust, and compute the maps of errors.
+    """Measure trust scores, and compute the maps of errors.
 
     Args:
         classifier: A run, a Classifier, or a module in evaluation mode.
@@ -137,7 +137,7 @@ def measure_saliency(
 
 
 def sample_indices(total: int, count: int) -> Tensor:
-    """Draw `count` of `total` indices, the same each time; sorted, as images may lie on disk."""
+    """Draw `count` of `total` indices with a fixed seed; sorted, for images on disk."""
     generator = torch.Generator().manual_seed(0)
     return torch.randperm(total, generator=generator)[:count].sort().values
 

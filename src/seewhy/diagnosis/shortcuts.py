@@ -1,4 +1,4 @@
-"""Shortcuts: the mean attribution of each class, and regions that one class relies on alone."""
+"""Shortcuts: mean attribution per class, and regions that only one class relies on."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from seewhy.models.inspection import check_labels
 
 _CHUNK = 250  # full-size maps held at once
 _PEAK_SIDE = 1 / 8  # of the map's height and width
-_MIN_IMAGES = 10  # of a class; the mean over fewer is too noisy to judge
-_MIN_SPREAD = 0.02  # of a share: without it, tiny differences between equal classes would stand out
-# regions as top, bottom, left, and right, in shares of the height and the width
+_MIN_IMAGES = 10  # per class; a mean over fewer images is too noisy
+_MIN_SPREAD = 0.02  # without it, tiny differences between similar classes would be suspected
+# regions as top, bottom, left, and right, as fractions of the height and the width
 _INSIDE_BORDER = (1 / 8, 7 / 8, 1 / 8, 7 / 8)
 _BOXES = {
     "center": (1 / 4, 3 / 4, 1 / 4, 3 / 4),
@@ -28,9 +28,9 @@ _BOXES = {
 
 @dataclass(frozen=True)
 class Peak:
-    """The box, an eighth of each side, where a class exceeds the median of the others most."""
+    """The box, an eighth of each side, where a class most exceeds the median of the others."""
 
-    top: int  # in pixels, as the following
+    top: int  # in pixels; the next three as well
     left: int
     height: int
     width: int
@@ -40,7 +40,7 @@ class Peak:
 
 @dataclass(frozen=True, eq=False)
 class ClassAttribution:
-    """Mean attribution of each of K classes over its images, and its share in R regions."""
+    """Mean attribution of each of K classes over its images, and its fraction in R regions."""
 
     classes: tuple[str, ...]
     images: Tensor  # (K,) int64, images with any positive attribution
@@ -117,7 +117,7 @@ def suspected_shortcuts(
 
     The spread is the largest of that between the other classes (1.4826 times the median absolute
     deviation), the standard error for these numbers of images, and 0.02. The center is left out,
-    because objects are expected there. A suspected shortcut is a question: ships do have water
+    because objects are expected there. A suspected shortcut may be legitimate: ships do have water
     below them.
 
     Args:
@@ -150,7 +150,7 @@ def _compare(attribution: ClassAttribution, index: int, others: list[int]) -> tu
     between = 1.4826 * (shares[others] - medians).abs().quantile(0.5, dim=0)
     variances = attribution.spreads.double().square()  # over the images of a class
     mean_variance = variances[others].mean(0)
-    # the larger one: a few images may agree by chance
+    # the larger one: few images may agree by chance
     variance = variances[index].maximum(mean_variance)
     standard_error = (
         variance / images[index] + mean_variance / images[others].quantile(0.5)
@@ -160,7 +160,7 @@ def _compare(attribution: ClassAttribution, index: int, others: list[int]) -> tu
 
 
 def _by_class(values: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Number (K,), mean and standard deviation (K, R) of values (M, R) per class; 0 if none."""
+    """Count (K,), mean and standard deviation (K, R) of values (M, R) per class; 0 if none."""
     counts = labels.bincount(minlength=num_classes)
     empty = values.new_zeros(num_classes, values.shape[1])
     means = empty.index_add(0, labels, values) / counts.clamp_min(1)[:, None]
@@ -198,7 +198,7 @@ def _median_of_others(values: Tensor) -> Tensor:  # (K, ...)
 
 
 def _regions(size: Sequence[int]) -> dict[str, Tensor]:  # each (H, W) float64
-    """Share of each pixel in each region: in a small map a region ends inside a pixel."""
+    """Fraction of each pixel inside each region; in a small map a region ends inside a pixel."""
     border = {"border": 1 - _box(_INSIDE_BORDER, size)}
     return border | {name: _box(box, size) for name, box in _BOXES.items()}
 
@@ -209,6 +209,6 @@ def _box(box: tuple[float, float, float, float], size: Sequence[int]) -> Tensor:
 
 
 def _coverage(start: float, end: float, count: int) -> Tensor:  # (count,) float64
-    """Share of each of `count` pixels that lies between `start` and `end`, in shares of the row."""
+    """Fraction of each of `count` pixels between `start` and `end`, as fractions of the row."""
     edges = torch.arange(count, dtype=torch.float64)
     return ((edges + 1).clamp_max(end * count) - edges.clamp_min(start * count)).clamp_min(0)

@@ -18,14 +18,14 @@ from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import evaluating, inspecting, unwrap_model
 
 MIN_IMAGES = 20  # of a slice
-TAIL = 0.1  # share of the images at either end of an attribute
-COMPONENTS = 32  # principal components of the features, in which images are clustered
+TAIL = 0.1  # fraction of the images at either end of an attribute
+COMPONENTS = 32  # principal components of the features, used for clustering
 
 _BLOCK_VALUES = 2**24  # pixel values held as floats at once
 _IMAGES_PER_CLUSTER, _MIN_CLUSTERS, _MAX_CLUSTERS = 150, 8, 60
-_MIN_DEVIATION = 0.2  # of a cluster's median rank from 0.5, from which its description names it
+_MIN_DEVIATION = 0.2  # of a cluster's median rank from 0.5, for an attribute in its description
 
-# per attribute: comparatives and superlatives of less and more of it
+# per attribute: comparative and superlative for low and high values
 _WORDS = {
     "brightness": ("darker", "brighter", "darkest", "brightest"),
     "contrast": ("lower in contrast", "higher in contrast", "lowest-contrast", "highest-contrast"),
@@ -38,8 +38,8 @@ _WORDS = {
 def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int = 500) -> Tensor:
     """Compute the input of the last linear or convolutional layer, averaged over positions.
 
-    A model without such a layer gives its last output with positions instead, or else its logits.
-    The model's modes are restored afterwards.
+    For a model without such a layer: its last spatial output, or else its logits. The model's modes
+    are restored afterwards.
 
     Args:
         classifier: A run, a Classifier, or a module; computes in its precision.
@@ -131,12 +131,12 @@ class Slice:
     accuracy: float
     interval: tuple[float, float]  # 95%, of the accuracy
     rest_accuracy: float  # of all other images
-    p_value: float  # of at least as many errors by chance, corrected for all groups tested
+    p_value: float  # one-sided Fisher test, corrected for all groups tested
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Images with something in common, formed without looking at errors."""
+    """Similar images, grouped without using the errors."""
 
     description: str
     kind: str
@@ -150,23 +150,23 @@ def weak_slices(
     significance: float = 0.05,
     seed: int = 0,
 ) -> tuple[Slice, ...]:
-    """Find groups of similar images, and ends of attributes, with significantly many errors.
+    """Find groups of similar images and extremes of attributes with significantly more errors.
 
-    Similar images are k-means clusters of the whitened principal components of the features. An
-    end of an attribute is the tenth of the images with the lowest or highest values. Groups are
-    formed without looking at errors, so the tests are valid: one-sided Fisher tests (Fisher 1935),
-    corrected for the number of groups (Holm 1979).
+    Similar images are k-means clusters of the whitened principal components of the features. The
+    extremes of an attribute are the 10% of images with the lowest and the highest values. Groups
+    are formed without using the errors, so the tests are valid: one-sided Fisher tests (Fisher
+    1935), corrected for the number of groups (Holm 1979).
 
     Args:
         predictions: Predictions of N images.
         features: (N, D) float, as from `extract_features`.
         attributes: Values (N,) float by name, as from `image_attributes`.
-        significance: Largest corrected p-value of a slice, between 0 and 1.
+        significance: Maximum corrected p-value of a slice, between 0 and 1.
         seed: Seed of k-means.
 
     Returns:
-        Slices of at least 20 images, the one with most excess errors first. A slice that shares
-        more than half of its images with one before it is left out.
+        Slices of at least 20 images, the one with the most excess errors first. A slice that shares
+        more than half of its images with an earlier one is left out.
 
     Raises:
         SeewhyError: For wrong shapes, values that are not finite, and a significance out of range.
@@ -245,7 +245,7 @@ def _whiten(features: Tensor) -> Tensor:  # (N, at most 32) float32
 
 
 def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[_Group]:
-    """The tenths with the lowest and highest values, unless ties make them much larger."""
+    """The 10% with the lowest and highest values, unless ties make them much larger."""
     groups = []
     for name, values in attributes.items():
         count = round(TAIL * len(values))
@@ -265,7 +265,7 @@ def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[_Group]:
 
 
 def _describe_classes(labels: Tensor, classes: tuple[str, ...]) -> str:
-    """The one or two classes with most of the images, with their shares."""
+    """The one or two most frequent classes, with their percentages."""
     shares, order = (labels.bincount(minlength=len(classes)).double() / len(labels)).sort(
         descending=True, stable=True
     )
@@ -278,7 +278,7 @@ def _describe_classes(labels: Tensor, classes: tuple[str, ...]) -> str:
 
 
 def _describe_attribute(members: Tensor, ranks: Mapping[str, Tensor]) -> str:
-    """The attribute whose median rank in the group is furthest from the middle, if it is far."""
+    """The attribute with the median rank furthest from 0.5 in the group, if it is far enough."""
     medians = {name: values[members].quantile(0.5).item() for name, values in ranks.items()}
     if not medians:
         return ""
@@ -291,7 +291,7 @@ def _describe_attribute(members: Tensor, ranks: Mapping[str, Tensor]) -> str:
 
 
 def _ranks(values: Tensor) -> Tensor:  # (N,) float64 in [0, 1]
-    """Share of the images with a lower value, ties counted by half."""
+    """Fraction of images with a lower value; ties count half."""
     from scipy.stats import rankdata
 
     return (torch.from_numpy(rankdata(values.numpy())) - 0.5) / len(values)

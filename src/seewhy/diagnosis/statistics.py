@@ -1,4 +1,4 @@
-"""Confidence intervals and tests of proportions, and the correction of many p-values."""
+"""Confidence intervals and tests of proportions, and the correction for multiple tests."""
 
 import math
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def paired_interval(both: int, fixed: int, broken: int, neither: int) -> tuple[f
 
     Args:
         both: Number of images that both models classify correctly.
-        fixed: Number that only the second one does.
-        broken: Number that only the first one does.
-        neither: Number that neither does.
+        fixed: Number that only the second model classifies correctly.
+        broken: Number that only the first model classifies correctly.
+        neither: Number that neither classifies correctly.
     """
     images = both + fixed + broken + neither
     before, after = (both + broken) / images, (both + fixed) / images
@@ -49,7 +49,7 @@ def paired_interval(both: int, fixed: int, broken: int, neither: int) -> tuple[f
 
 
 def _combine(one: float, other: float, correlation: float) -> float:
-    """Deviation of the difference of two correlated quantities with these deviations."""
+    """Standard deviation of the difference of two correlated quantities."""
     return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
 
 
@@ -92,7 +92,7 @@ def hypergeometric_tail(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the same order (Holm 1979).
+    """p-values corrected for multiple tests, in the same order (Holm 1979).
 
     If every null hypothesis is true, the probability that any corrected p-value is below α is at
     most α.

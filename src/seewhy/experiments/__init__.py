@@ -1,4 +1,4 @@
-"""Experiments: recipes trained side by side over several seeds, and tests of their differences."""
+"""Experiments: recipes compared over several seeds, and tests of their differences."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""An experiment and its trials, as their directories show them."""
+"""An experiment and its trials, read from their directories."""
 
 import json
 import re
@@ -34,7 +34,7 @@ NOT_STARTED = "not started"
 class Trial:
     """A run of one recipe of an experiment with one seed."""
 
-    recipe: str  # its name in the experiment
+    recipe: str  # name in the experiment
     seed: int
     directory: Path  # run directory; missing until the trial starts
     history: tuple[EpochStats, ...] = ()
@@ -48,11 +48,11 @@ class Experiment:
 
     directory: Path
     data: DataOrigin
-    recipes: Mapping[str, Recipe]  # by name; the lr is "find" until it has been found
+    recipes: Mapping[str, Recipe]  # by name; lr is "find" until the range test
     seeds: tuple[int, ...]
     seconds: float | None  # training time of each trial; None if the recipes set the epochs
-    trials: tuple[Trial, ...]  # for each recipe, for each seed
-    range_tests: Mapping[str, LRRangeTest]  # that found the lr, by recipe name
+    trials: tuple[Trial, ...]  # by recipe, then by seed
+    range_tests: Mapping[str, LRRangeTest]  # which chose the lr, by recipe name
 
     @property
     def finished(self) -> tuple[Trial, ...]:
@@ -79,14 +79,14 @@ def open_experiment(directory: str | Path) -> Experiment:
         The experiment with all trials, also those that have not started.
 
     Raises:
-        SeewhyError: The directory is not that of an experiment, or its experiment.json is damaged.
+        SeewhyError: `directory` is not an experiment, or its experiment.json is damaged.
     """
     directory = Path(directory)
     path = directory / FILE
     if not path.is_file():
-        reason = "no such directory" if not directory.exists() else f"it has no {FILE}"
+        reason = "no such directory" if not directory.exists() else f"it contains no {FILE}"
         raise SeewhyError(
-            f"{directory} is not an experiment ({reason}); `seewhy compare` makes one"
+            f"{directory} is not an experiment ({reason}); create one with `seewhy compare`"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def read_trial(recipe: str, seed: int, directory: Path) -> Trial:
 
 
 def _unfinished_reason(directory: Path) -> str:
-    # the parent has a status if the recipe could not be prepared, so that no trial could start
+    # the parent has a status if preparing the recipe failed, so that no trial started
     for path in (directory, directory.parent):
         status, detail = read_status(path)
         if status == "running":
@@ -141,7 +141,7 @@ def _unfinished_reason(directory: Path) -> str:
 
 
 def write_experiment(experiment: Experiment) -> None:
-    """Write experiment.json, which has everything but the trials."""
+    """Write experiment.json, with everything except the trials."""
     values: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "data": asdict(experiment.data),
@@ -153,11 +153,11 @@ def write_experiment(experiment: Experiment) -> None:
 
 
 def recipe_directories(directory: Path, recipes: Mapping[str, Recipe]) -> dict[str, Path]:
-    """The directory of each recipe: its number, and its name in the characters of file names."""
+    """The directory of each recipe: its number, and its name in safe characters."""
     safe = {name: re.sub(r"[^\w.+-]+", "-", name).strip("-")[:80] for name in recipes}
     return {name: directory / f"{number:02}-{safe[name]}" for number, name in enumerate(recipes, 1)}
 
 
 def trial_name(seed: int) -> str:
-    """The name of a trial's directory in that of its recipe."""
+    """The name of a trial's directory, inside that of its recipe."""
     return f"seed-{seed}"

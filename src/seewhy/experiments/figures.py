@@ -31,9 +31,9 @@ _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "black", SKY, "#767676")
 _DASHES = ((1, 1.2), (6, 1.5), (4, 1.2, 1, 1.2, 1, 1.2), (2, 1))
 _LINES = ("-", "--", "-.", *((0, dashes) for dashes in _DASHES), "-")
 _MARKERS = "os^DvPXp"
-MOST_RECIPES = len(_COLORS)  # with lines that can be distinguished
-MOST_ROWS = 30  # recipes in seeds_figure
-_LOG_RATIO = 20.0  # of the largest to the smallest loss, for a logarithmic axis
+MOST_RECIPES = len(_COLORS)  # more lines would be hard to distinguish
+MOST_ROWS = 30  # of seeds_figure
+_LOG_RATIO = 20.0  # largest to smallest loss for a logarithmic axis
 _NAME_WIDTH = 1.15  # inches, for a name at the end of its line
 _GRAY = "0.35"
 _BUTT = {"solid_capstyle": "butt"}
@@ -44,7 +44,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity of each epoch, with its texts in figures."""
+    """A quantity by epoch, with its labels in figures."""
 
     title: str  # {} is replaced by the evaluated split
     label: str
@@ -176,7 +176,8 @@ def shown_recipes(experiment: Experiment) -> tuple[str, ...]:
 def band(curves: Sequence[Points]) -> Band:
     """Mean and range of curves of (x, y) in ascending x, at every x within all of them.
 
-    If no x is common to them, as for a single epoch, a band of one point: the means of their ends.
+    If they have no x in common, as with a single epoch, the band is one point: the means of their
+    ends.
     """
     arrays = [np.array(curve, dtype=np.float64) for curve in curves]
     start, end = max(array[0, 0] for array in arrays), min(array[-1, 0] for array in arrays)
@@ -205,10 +206,7 @@ def bands(experiment: Experiment, shown: Sequence[str], metric: str, by: str) ->
 
 def _check_finished(experiment: Experiment) -> None:
     if not experiment.finished:
-        raise SeewhyError(
-            f"no trial of {experiment.directory} has finished, so there is nothing to draw; "
-            "resume it"
-        )
+        raise SeewhyError(f"no trial of {experiment.directory} has finished; resume it first")
 
 
 def _plot(
@@ -239,7 +237,7 @@ def _plot(
 
 
 def _scale_y(axes: Axes, curves: Sequence[Band], metric: str) -> None:
-    """A loss starts at 0, or has a logarithmic axis if it falls far."""
+    """Start the axis of a loss at 0, or make it logarithmic for a wide range."""
     if not metric.endswith("loss") or not curves:
         return
     low, high = min(curve.low.min() for curve in curves), max(curve.high.max() for curve in curves)
@@ -261,7 +259,7 @@ def _title(experiment: Experiment, metric: str, by: str) -> str:
 
 
 def _coverage(experiment: Experiment, shown: Sequence[str]) -> str:
-    """What lines and bands are, and which recipes are shown if not all finished ones are."""
+    """The meaning of lines and bands, and the selection of recipes if not all are shown."""
     seeds = max(len(experiment.finished_of(name)) for name in shown)
     text = "one seed" if seeds == 1 else f"mean and range of {seeds} seeds"
     finished = sum(bool(experiment.finished_of(name)) for name in experiment.recipes)
@@ -271,7 +269,7 @@ def _coverage(experiment: Experiment, shown: Sequence[str]) -> str:
 
 
 def _label_lines(figure: Figure, axes: Axes, lines: Mapping[str, Line2D]) -> bool:
-    """Write the names at the ends of the lines; False, and nothing written, if they do not fit."""
+    """Write names at the ends of the lines; if they do not fit, write nothing and return False."""
     ends = {name: line.get_xydata()[-1] for name, line in lines.items()}
     right = 0.9 * axes.get_xlim()[1]
     if any(text_width(name) > _NAME_WIDTH or end[0] < right for name, end in ends.items()):
@@ -315,7 +313,7 @@ def _add_legend(figure: Figure, lines: Mapping[str, Line2D]) -> None:
 
 
 def _x_limits(rows: Sequence[MetricSummary], about: Metric) -> tuple[float, float]:
-    """Limits for all recipes, without those so far off that the others would look equal."""
+    """Limits of the axis, without outliers that would make the other recipes look equal."""
 
     def extent(subset: Sequence[MetricSummary]) -> tuple[float, float]:
         values = [about.scale * x for row in subset for x in (*row.values, *row.interval)]

@@ -1,4 +1,4 @@
-"""Grids of recipes: every combination of some values of some fields."""
+"""Grids of recipes: every combination of values of fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -19,11 +19,11 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
     recipe.
 
     Args:
-        recipe: Sets the fields that do not vary.
+        recipe: Recipe with the values of all other fields.
         vary: Values of each field that varies, by its name. A field with a single value is set.
 
     Returns:
-        Recipes by a name made of the values that vary, in the order of nested loops.
+        Recipes by name, in the order of nested loops. The names consist of the varied values.
 
     Raises:
         SeewhyError: A field does not exist or cannot vary, a value does not fit it, or two recipes
@@ -42,7 +42,7 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
         parts = [_name_value(field, getattr(changed, field)) for field in varied]
         name = " · ".join(parts) or recipe.name
         if name in recipes:
-            raise SeewhyError(f"{name} is given twice; give each value once")
+            raise SeewhyError(f"{name} is listed twice; list each value once")
         check_recipe(changed)
         recipes[name] = changed
     return recipes

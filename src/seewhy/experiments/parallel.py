@@ -46,11 +46,11 @@ class WorkerDied(Exception):
 
 
 class _Interrupted:
-    """What a task returns after an interrupt."""
+    """The result of an interrupted task."""
 
 
 def number_of_jobs(parallel: Parallel, tasks: int) -> int:
-    """Processes to start for a number of tasks; -1 on a cluster, which has its own workers."""
+    """Number of processes to start for `tasks`; -1 on a cluster, which has its own workers."""
     if parallel.backend != "processes":
         return -1
     import joblib
@@ -150,7 +150,9 @@ def _stoppable() -> Iterator[threading.Event]:
             with suppress(OSError, TypeError):
                 os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
 
-    if threading.current_thread() is not threading.main_thread():  # it may not set handlers
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may set handlers
         yield stopping
         return
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -182,8 +184,8 @@ def _connected(backend: Backend) -> Iterator[str]:
     except OSError as error:
         address = os.environ.get("DASK_SCHEDULER_ADDRESS", "this machine")
         raise SeewhyError(
-            f"no Dask scheduler answers at {address} ({error}); "
-            "start one, or set DASK_SCHEDULER_ADDRESS"
+            f"no Dask scheduler responds at {address} ({error}); start one, or set "
+            "DASK_SCHEDULER_ADDRESS"
         ) from error
     with client:
         yield "dask"

@@ -74,8 +74,8 @@ def run_experiment(
     A trial that fails does not stop the others. An interrupted experiment can be resumed.
 
     Args:
-        recipes: Recipes by a name for each (see `seewhy.experiments.recipe_grid`). An lr of "find"
-            is found once and shared by all seeds.
+        recipes: Recipes by name (see `seewhy.experiments.recipe_grid`). With an lr of "find", one
+            range test chooses the lr for all seeds.
         data: Data to train and test on.
         directory: Directory to write; must be empty or missing. Each trial has a run directory in
             it.
@@ -141,7 +141,7 @@ def resume_experiment(
 
 
 def _with_valid_load_args(data: Dataset) -> Dataset:
-    """The data; without its load_args if it has been changed since it was loaded."""
+    """The data, without its load_args if it was changed after loading."""
     if not data.load_args:
         return data
     loaded = load(**data.load_args, quiet=True)
@@ -157,7 +157,7 @@ def _check(
 ) -> None:
     """Raise SeewhyError if the recipes cannot be trained in an experiment."""
     if not recipes:
-        raise SeewhyError("no recipes to train; give at least one")
+        raise SeewhyError("no recipes to train; pass at least one")
     if not isinstance(seeds, int) or seeds < 1:
         raise SeewhyError(f"seeds must be at least 1, found {seeds}")
     if seconds is not None and not seconds > 0:
@@ -174,8 +174,8 @@ def _check(
             )
         if any(callable(step) for step in recipe.augment):
             raise SeewhyError(
-                f"{name}: an experiment writes recipes as text; "
-                "add the augmentation function to AUGMENTATIONS and use its name"
+                f"{name}: an experiment saves recipes as text, which is not possible for a "
+                "function; add it to AUGMENTATIONS and use its name"
             )
         replace(recipe, seed=recipe.seed + seeds - 1)  # the largest seed must be valid
         check_recipe(recipe)
@@ -192,15 +192,15 @@ class _Shared:
     """What all tasks share, sent to the workers."""
 
     origin: DataOrigin
-    data: Dataset | None  # None if it can be loaded: from the cache, so that memory is shared
+    data: Dataset | None  # None if it can be loaded from the cache, so that memory is shared
     device: str
     seconds: float | None
     additions: Sequence[
         Mapping[str, Any]
-    ]  # to each of _TABLES; a new process has the built-in ones
+    ]  # added to each of _TABLES; a new process has only the built-in entries
 
     def load_data(self) -> Dataset:
-        """The data, after the additions to the tables."""
+        """Add the entries to the tables, and load the data."""
         for table, added in zip(_TABLES, self.additions, strict=True):
             table.update(added)
         return reload_data(self.origin, self.data)
@@ -216,7 +216,7 @@ def _run(experiment: Experiment, data: Dataset, parallel: Parallel, quiet: bool)
         _table_additions(),
     )
     unfinished = len(experiment.trials) - len(experiment.finished)
-    # also for the preparation, which must measure the speed that trials will have
+    # also for the preparation, so that it measures the speed of parallel trials
     jobs = number_of_jobs(parallel, unfinished)
     try:
         experiment = _prepare_recipes(experiment, shared, parallel, jobs, quiet)
@@ -259,7 +259,7 @@ def _absolute_directories(experiment: Experiment) -> dict[str, Path]:
 def _prepare_recipes(
     experiment: Experiment, shared: _Shared, parallel: Parallel, jobs: int, quiet: bool
 ) -> Experiment:
-    """Find the learning rate and the epochs of the recipes that lack them."""
+    """Set the learning rate and the epochs of recipes without them."""
     directories = _absolute_directories(experiment)
     recipes, range_tests = dict(experiment.recipes), dict(experiment.range_tests)
     tasks = [
@@ -296,7 +296,7 @@ def _prepare(name: str, recipe: Recipe, directory: Path, shared: _Shared) -> str
 
 
 def _complete(recipe: Recipe, directory: Path, shared: _Shared) -> Recipe:
-    """The recipe with its learning rate found, and with epochs for the training time."""
+    """The recipe with its learning rate from a range test, and epochs for the training time."""
     if recipe.needs_lr:
         recipe, test = resolve_lr(recipe, shared.load_data(), shared.device)
         assert test is not None
@@ -325,7 +325,7 @@ def _run_trials(
             tasks.append((trial.recipe, recipe, path / trial_name(trial.seed)))
         elif trial.result is None:  # the preparation has failed
             trials[trial.recipe, trial.seed] = read_trial(trial.recipe, trial.seed, trial.directory)
-    # seed by seed, so that an interruption leaves as many seeds of each recipe
+    # seed by seed, so that after an interruption recipes have equally many seeds
     tasks.sort(key=lambda task: task[1].seed)
     for done, trial in enumerate(
         run_parallel(_run_trial, tasks, shared, parallel.backend, jobs), 1
@@ -378,9 +378,7 @@ def _record_failure(directory: Path, work: Callable[[], None]) -> None:
         with _ONE_AT_A_TIME:
             work()
         (directory / TRACEBACK).unlink(missing_ok=True)
-    except (
-        DirectoryLocked
-    ) as error:  # by a worker of a killed experiment, which runs on for a while
+    except DirectoryLocked as error:  # by a worker of a killed experiment that is still running
         note(str(error), quiet=False)
     except Exception as error:
         make_directory(directory)

@@ -13,18 +13,18 @@ from seewhy.errors import lookup
 from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.runs.result import RunResult
 
-LEVEL = 0.05  # of significance, for all pairs of a metric together
-MOST_NAMED = 3  # recipes in a sentence
+LEVEL = 0.05  # significance level for all pairs of a metric
+MOST_NAMED = 3  # maximum number of recipes in a sentence
 # Fields that change the training loss itself, so that its values are not comparable.
 LOSS_FIELDS = ("augment", "class_weights", "l1", "label_smoothing", "resolution")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a finished trial has."""
+    """A metric of a finished trial."""
 
     title: str
-    measure: Callable[[Trial, RunResult], float]  # of a trial and its result
+    measure: Callable[[Trial, RunResult], float]  # value from a trial and its result
     higher_is_better: bool = False
     unit: str = ""  # appended to a number: "%", " s"
     scale: float = 1.0  # factor from the number to its unit
@@ -32,7 +32,7 @@ class Metric:
     resolution: Callable[[RunResult], float] = lambda result: 0.0  # smallest possible difference
 
     def format(self, value: float, sign: str = "") -> str:
-        """A value in the unit, which is left out; `sign` "+" shows the sign of positive values."""
+        """A value as text, without the unit; `sign` "+" shows the sign of positive values."""
         return f"{self.scale * value:{sign},.{self.digits}f}"
 
 
@@ -74,7 +74,7 @@ def metric_summary(experiment: Experiment, name: str, metric: str) -> MetricSumm
         metric: An entry of METRICS.
 
     Returns:
-        The summary; nan where too few trials have finished.
+        The summary; nan if too few trials have finished.
     """
     values = tuple(_values(experiment, name, metric).values())
     mean = fmean(values) if values else math.nan
@@ -97,8 +97,9 @@ def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
 
     Trials of the same seed have the same initial weights and the same order of images, so the
     t-test is paired by seed. Its p-values are corrected for the number of pairs (Holm 1979). For
-    fewer than two common seeds p is 1. The spread of the differences is at least that of rounding
-    to the resolution of the metric, because equal differences of a rounded value prove nothing.
+    fewer than two common seeds p is 1. The standard deviation of the differences is at least that
+    of the metric's rounding error, because equal differences of rounded values do not imply zero
+    variance.
 
     Args:
         experiment: The experiment.
@@ -115,7 +116,7 @@ def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
     for better, worse in combinations(ranked, 2):
         common = [seed for seed in values[better] if seed in values[worse]]
         gaps = [values[better][seed] - values[worse][seed] for seed in common]
-        if sign * sum(gaps) < 0:  # the better mean of all seeds is the worse on common seeds
+        if sign * sum(gaps) < 0:  # the better recipe over all seeds is worse on the common seeds
             better, worse, gaps = worse, better, [-gap for gap in gaps]
         rows.append((better, worse, gaps, *_paired_t(gaps, resolution)))
     adjusted = holm([row[-1] for row in rows])

@@ -10,7 +10,7 @@ from seewhy.figures.style import BLUE, STYLE, VERMILION
 
 SIZE = (4.4, 3.1)  # inches
 GRAY = "0.45"  # of reference lines
-MIN_IMAGES = 20  # with fewer, the accuracy of a bin says little
+MIN_IMAGES = 20  # with fewer, the accuracy of a bin is unreliable
 
 
 def reliability_figure(before: Calibration, after: Calibration | None = None) -> Figure:
@@ -54,7 +54,7 @@ def reliability_figure(before: Calibration, after: Calibration | None = None) ->
 
 
 def risk_coverage_figure(curve: RiskCoverageCurve) -> Figure:
-    """Plot selective accuracy against coverage, beside the ideal ranking.
+    """Plot selective accuracy against coverage, with the ideal ranking.
 
     The axis on top is the confidence threshold for each coverage.
     """

@@ -1,4 +1,4 @@
-"""Captions of explanations; create them within `STYLE`, for its font."""
+"""Captions of explanations; create them inside `STYLE`, for its font."""
 
 from collections.abc import Sequence
 
@@ -67,6 +67,6 @@ def corner(explanation: Explanation) -> str:
 
 
 def _fit(prefix: str, name: str, suffix: str = "", width: float = MAX_LABEL) -> str:
-    """A line of text in which the class name is shortened and the rest is not."""
+    """A line of text with a shortened class name."""
     room = width - text_width(prefix + "|") - text_width("|" + suffix)
     return prefix + truncate(name, room) + suffix

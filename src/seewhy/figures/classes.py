@@ -67,7 +67,7 @@ def class_figure(scores: Sequence[ClassScore]) -> Figure:
 
 
 def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
-    """Show the confusion matrix: errors in color, as shares of the true class.
+    """Show the confusion matrix, with errors in color as a fraction of the true class.
 
     Counts are written into the cells of up to 20 classes. Of more than 100 classes those with the
     most errors are shown.

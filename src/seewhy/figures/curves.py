@@ -119,7 +119,7 @@ def _add_seconds(axes: Axes, history: Sequence[EpochStats]) -> None:
     if pace <= 0 or (np.diff(seconds) <= 0).any():
         return  # faster than the clock's resolution
 
-    # beyond the ends at the mean pace
+    # extrapolated at the mean pace
     def to_seconds(epoch: np.ndarray) -> Any:
         inside = np.interp(epoch, epochs, seconds)
         return inside + pace * (np.maximum(epoch - epochs[-1], 0) + np.minimum(epoch, 0))

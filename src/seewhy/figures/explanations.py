@@ -1,4 +1,4 @@
-"""Figures of explanations: heat on images, by method and layer, and under attack."""
+"""Figures of explanations: heat maps by method and layer, and under attack."""
 
 from collections.abc import Iterable, Sequence
 
@@ -37,18 +37,18 @@ from seewhy.figures.text import text_width, wrap
 from seewhy.models.inspection import check_images
 
 OPACITY = 0.5
-MAX_ROWS = 50  # images below each other
-MAX_COLUMNS, MAX_BLOCKS = 12, 4  # maps beside each other; blocks of columns below each other
-SIDE = 160  # pixels of an image's longer side; small images are enlarged by a whole number near it
+MAX_ROWS = 50  # images per column
+MAX_COLUMNS, MAX_BLOCKS = 12, 4  # maps per row; further maps are in blocks below
+SIDE = 160  # longer side in pixels; small images are enlarged by an integer factor near it
 LEGEND_HEIGHT = 0.32  # inches
-# by which a difference may be amplified
+# possible amplifications of a difference
 FACTORS = tuple(digit * 10**power for power in range(4) for digit in (1, 2, 5))
 
 Key = tuple[str, str]  # layer, method
 
 
 def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:
-    """Paint attribution maps over images as heat.
+    """Overlay attribution maps on images as heat maps.
 
     Heat is the positive part of a map divided by its maximum; it is 0 if no value is positive. Its
     opacity rises in proportion to the heat up to half of the maximum and is `opacity` above.
@@ -95,7 +95,7 @@ def explanation_figure(
 ) -> Figure:
     """Show each image in a row with its true and predicted class and an overlay for each map.
 
-    A map without positive evidence says why. Maps beyond the twelfth go below.
+    An empty map is labeled with the reason. Maps after the twelfth go below.
 
     Args:
         images: The explained images (N, C, H, W), uint8 or float in [0, 1].
@@ -165,7 +165,7 @@ def methods_figure(
         title = prediction_label(explanation, rows[0])
         labels = [Label(tuple(wrap(method, 0.6 * MAX_LABEL).split("\n"))) for method in methods]
         grid = ImageGrid(layers, labels, cells, header_lines=len(title.lines))
-        # the image is as high as two rows
+        # the image is two rows high
         height = min(2, len(cells)) * grid.tiles.pitch[0] - grid.tiles.gap[0]
         large = _enlarge(image, round(height * max(enlarged.shape[2:]) / enlarged.shape[2]))
         tiles = Tiles(large[None], height * PIXEL / large.shape[2])
@@ -239,12 +239,12 @@ def attack_figure(
 def _rows(
     images: Tensor, explanation: Explanation, index: Sequence[int] | Tensor | None
 ) -> list[int]:
-    """Numbers of the images to show, after checking the arguments."""
+    """Check the arguments, and return the indices of the images to show."""
     count, num_classes = len(explanation.logits), len(explanation.classes)
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != count:
         raise SeewhyError(
-            f"the explanation is of {count} images, so it needs images ({count}, C, H, W), "
-            f"found {describe_value(images)}"
+            f"an explanation of {count} images needs images ({count}, C, H, W), found "
+            f"{describe_value(images)}"
         )
     labels = explanation.labels
     if labels is not None and not ((labels >= 0) & (labels < num_classes)).all():
@@ -255,7 +255,7 @@ def _rows(
     if numbers.dtype == torch.bool and numbers.shape == (count,):
         numbers = numbers.nonzero().flatten()
     if numbers.numel() == 0:
-        raise SeewhyError("index selects no image, so there is nothing to show")
+        raise SeewhyError("index selects no image; select at least one")
     integers = numbers.dtype != torch.bool and not numbers.is_floating_point()
     if numbers.ndim != 1 or not integers or not ((numbers >= 0) & (numbers < count)).all():
         raise SeewhyError(
@@ -284,10 +284,10 @@ def _enlarge(images: Tensor, side: int = SIDE) -> Tensor:
 def _heat_cells(
     enlarged: Tensor, explanation: Explanation, key: Key, rows: Sequence[int], opacity: float
 ) -> list[Cell]:
-    """A column of overlays, with the status of the map if nothing is to be seen."""
+    """A column of overlays, with the status of empty maps."""
     maps = explanation.maps[key][rows]
     finite = maps.isfinite().all(2).all(1)
-    maps = maps.where(finite[:, None, None], 0)  # the note says that they are not
+    maps = maps.where(finite[:, None, None], 0)  # a note marks maps that are not finite
     overlays = overlay(enlarged, maps, opacity).permute(0, 3, 1, 2)
     cells = []
     for image, peak, row in zip(overlays, maps.amax((1, 2)).tolist(), rows, strict=True):
@@ -338,7 +338,7 @@ def _join(keys: Iterable[Key]) -> str:
 
 
 def _with_legend(figure: Figure) -> Figure:
-    """Add the color scale of heat at the lower left, on gray."""
+    """Add the color scale of the heat maps at the lower left, on gray."""
     height, width = round(0.1 / PIXEL), round(0.8 / PIXEL)
     gray = torch.full((1, 3, height, width), 127, dtype=torch.uint8)
     bar = overlay(gray, torch.linspace(0, 1, width).expand(1, height, width), 1).permute(0, 3, 1, 2)

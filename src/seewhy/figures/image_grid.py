@@ -1,7 +1,7 @@
-"""Images in rows and columns of a figure, placed so that a saved figure does not resample them.
+"""Images in rows and columns of a figure, aligned to pixels, so that saving does not resample them.
 
-Matplotlib's layout engines fit axes into a figure of a given size. Here it is the other way round:
-a pixel of an image is a pixel of the file, and the figure is as large as its images and text need.
+Matplotlib's layout engines fit axes into a figure of a given size. Here the figure is sized to fit
+its images and text, so that each pixel of an image is a whole number of pixels in the file.
 """
 
 import math
@@ -23,10 +23,10 @@ from seewhy.figures.text import text_height, text_width, truncate, wrap
 
 PIXEL: float = 1 / STYLE["savefig.dpi"]  # inches
 MARGIN = 0.08  # inches, around the figure and between a label and its images
-MIN_PITCH = 0.7  # inches from column to column, so that there is room for a header
+MIN_PITCH = 0.7  # inches from column to column, to leave room for a header
 MAX_LABEL = 2.3  # inches
-MIN_WIDTH = 3.1  # inches of a figure, so that there is room for a line of text below
-NOTE_SCALE = 7 / 9  # font size of a note relative to other text
+MIN_WIDTH = 3.1  # inches of a figure, to leave room for a line of text below
+NOTE_SCALE = 7 / 9  # font size of notes, relative to other text
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def draw_tiles(
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay out the figure once: with images, each layout would move it by a fraction of a pixel."""
+    """Lay out the figure once: another layout would move the images by a fraction of a pixel."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
@@ -130,7 +130,7 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class ImageGrid:
-    """Cells in rows and columns with labels. Create and draw it within `STYLE`, for its font."""
+    """Cells in rows and columns with labels. Create and draw it inside `STYLE`, for its font."""
 
     headers: Sequence[str]  # one per column
     labels: Sequence[Label]  # one per row
@@ -140,7 +140,7 @@ class ImageGrid:
 
     @cached_property
     def tiles(self) -> Tiles:
-        """The images, as far apart as the text between them needs."""
+        """The images, with gaps for the text between them."""
         present = [cell for row in self.cells for cell in row if cell]
         white = torch.full_like(present[0].image, 255)
         images = torch.stack(
@@ -158,7 +158,7 @@ class ImageGrid:
 
     @property
     def label_height(self) -> float:
-        """Height of the highest label in inches."""
+        """Height of the tallest label in inches."""
         return text_height(max(len(label.lines) for label in self.labels))
 
     @property

@@ -137,7 +137,7 @@ def corruption_samples_figure(image: Tensor, seed: int = 0) -> Figure:
 
 def _check(curves: Sequence[RobustnessCurve]) -> None:
     if not curves:
-        raise SeewhyError("there is nothing to draw: give at least one curve")
+        raise SeewhyError("no curves to draw; pass at least one")
 
 
 def _images(curve: RobustnessCurve) -> str:
@@ -154,9 +154,9 @@ def _thin_out(levels: Sequence[float]) -> list[float]:
 
 
 def _text_color(background: tuple[float, ...]) -> str:
-    """Black or white, whichever has more contrast (relative luminance of WCAG 2).
+    """Black or white, whichever has the higher contrast (relative luminance of WCAG 2).
 
-    Not quite black: black is the default, which a dark page replaces by a light color.
+    Not exactly black: a dark page replaces black, the default text color, with a light color.
     """
     linear = [
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4

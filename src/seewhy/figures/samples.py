@@ -34,7 +34,7 @@ def samples_figure(
         seed: Seed of the selection.
     """
     if per_class < 1:
-        raise SeewhyError(f"per_class must be 1 or more, found {per_class}")
+        raise SeewhyError(f"per_class must be at least 1, found {per_class}")
     count = min(len(classes), MAX_CLASSES)
     indices = np.linspace(0, len(classes) - 1, count).round().astype(int).tolist()
     images = downscale(_sample(split, indices, per_class, seed))
@@ -104,7 +104,7 @@ def augmentations_figure(
 
 
 def _sample(split: Split, classes: Sequence[int], per_class: int, seed: int) -> Tensor:
-    """Random images (classes * per_class, C, H, W) uint8 of each class; white if too few."""
+    """Random images (classes * per_class, C, H, W) uint8 of each class, padded with white."""
     images = torch.full((len(classes), per_class, *split.images.shape[1:]), 255, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
     for row, index in enumerate(classes):
@@ -115,7 +115,7 @@ def _sample(split: Split, classes: Sequence[int], per_class: int, seed: int) -> 
 
 
 def _random_batch(split: Split, seed: int) -> Batch:
-    """64 random images, more than are shown, so that mixing has partners to choose from."""
+    """64 random images; more than shown, as partners for mixing augmentations."""
     indices = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:64]
     images = split.images[indices.to(split.images.device)].cpu()
     labels = split.labels.cpu()

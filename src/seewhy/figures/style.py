@@ -1,4 +1,4 @@
-"""Style of all figures: Okabe–Ito colors, which color-blind readers can tell apart."""
+"""Style of all figures, with the color-blind safe palette of Okabe and Ito."""
 
 import warnings
 from pathlib import Path
@@ -14,13 +14,12 @@ from seewhy.files import make_directory, write_atomically
 BLUE, VERMILION = "#0072B2", "#D55E00"
 ORANGE, SKY, GREEN, YELLOW, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"
 
-# color map of heat: perceptually uniform, rising in lightness, readable with any color vision;
-# unlike cividis, whose dull blues and yellows get lost on grass, sky, and fur, it has colors that
-# are rare in photographs
+# color map of heat: perceptually uniform, of increasing lightness, color-blind safe. Its colors are
+# rare in photographs, unlike the blues and yellows of cividis.
 HEAT = "inferno"
 
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # keep text as text in SVG
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -29,7 +28,7 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.25,
     "figure.dpi": 110,
     "savefig.dpi": 160,
-    # dark on white, also within a user's dark style
+    # dark on white, even inside a user's dark style
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "white"),
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "black"

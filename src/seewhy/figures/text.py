@@ -1,4 +1,4 @@
-"""Text that is measured, wrapped, or shortened, in the font of matplotlib's settings."""
+"""Measure, wrap, and shorten text in matplotlib's current font."""
 
 import re
 import warnings
@@ -39,7 +39,7 @@ def truncate(text: str, width: float) -> str:
 def wrap(text: str, width: float, separators: str = " ,:-") -> str:
     """`text` in lines of at most `width` inches, broken after `separators`, but not before a digit.
 
-    A part without a separator that is too long is shortened.
+    A part that is too long and has no separator is shortened.
     """
     lines = [""]
     for part in re.split(rf"(?<=[{re.escape(separators)}])(?!\d)", text):

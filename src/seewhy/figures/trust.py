@@ -9,7 +9,7 @@ from seewhy.attribution.scores import TrustScore
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from seewhy.figures.text import text_width, truncate
 
-# of coprime lengths: 56 methods can be told apart
+# of coprime lengths: 56 distinct combinations
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "black")
 _MARKERS = "osD^vPX*"
 _LAYER_WIDTH = 1.3  # inches
@@ -69,7 +69,7 @@ def _style(index: int) -> tuple[str, str]:
 
 
 def _truncate_start(layer: str) -> str:
-    """A layer name, shortened at its start: the end distinguishes it from its neighbors."""
+    """A layer name, shortened at its start, because the ends of names differ."""
     if text_width(layer) <= _LAYER_WIDTH:
         return truncate(layer, _LAYER_WIDTH)
     return "…" + truncate(layer[::-1], _LAYER_WIDTH)[::-1].lstrip(".…")

@@ -1,4 +1,4 @@
-"""One offline HTML file that says where a model fails and why."""
+"""Reports: one offline HTML file that shows where a model fails and why."""
 
 import lazy_loader
 

@@ -27,14 +27,14 @@ FILE = "diagnosis.npz"  # in the run directory
 
 @dataclass(frozen=True, eq=False)
 class ReportContext:
-    """What the sections of a report are made of."""
+    """The data of a report, shared by its sections."""
 
     run: Run
     result: RunResult
     predictions: Predictions  # of the test split
     diagnosis: Diagnosis
-    full: bool = False  # show all errors, even if the file becomes large
-    paths: bool = False  # name images with their directories
+    full: bool = False  # show all errors, regardless of the file size
+    paths: bool = False  # show image paths with their directories
     baseline: "ReportContext | None" = None  # the run to compare with
 
     @property
@@ -77,12 +77,12 @@ def make_context(
     """The context of the report of a run.
 
     The diagnosis is read from the run directory. If there is none, the run is diagnosed, and the
-    diagnosis is kept there.
+    diagnosis is saved there.
 
     Args:
         run: A finished run.
         against: A run on the same test images to compare with.
-        data: The data of the run; by default they are loaded again. Needed only to diagnose.
+        data: The data set of the run; loaded again by default. Only needed to diagnose.
         full: Explain and show all errors.
         fresh: Diagnose again even if there is a diagnosis.
         quiet: Show no progress.
@@ -92,7 +92,9 @@ def make_context(
     """
     result, predictions = _finished(run)
     if against is not None:
-        compare_predictions(_finished(against)[1], predictions)  # fails before minutes of work
+        compare_predictions(
+            _finished(against)[1], predictions
+        )  # fails early, before minutes of work
     diagnosis = None if fresh else _read_diagnosis(run, full, quiet)
     if diagnosis is None:
         diagnosis = _diagnose(run, data, full, quiet)
@@ -107,12 +109,12 @@ def _finished(run: Run) -> tuple[RunResult, Predictions]:
     """Result and predictions of a finished run."""
     if run.predictions is None or run.result is None:
         name = run.directory or "this run"
-        raise SeewhyError(f"{name} has not finished; resume it with `seewhy resume`, then report")
+        raise SeewhyError(f"{name} has not finished; resume it with `seewhy resume` first")
     return run.result, run.predictions
 
 
 def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
-    """The diagnosis in the run directory, if there is one that holds all that is needed."""
+    """The diagnosis in the run directory; None if it is missing or incomplete."""
     if run.directory is None or not (run.directory / FILE).exists():
         return None
     try:
@@ -127,7 +129,7 @@ def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
 
 
 def _diagnose(run: Run, data: Dataset | None, full: bool, quiet: bool) -> Diagnosis:
-    """Diagnose a run on its data, and keep the diagnosis in its directory."""
+    """Diagnose a run on its data, and save the diagnosis in its directory."""
     _, predictions = _finished(run)
     data = reload_data(run.data_origin, data)
     diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet)

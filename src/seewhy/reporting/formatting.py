@@ -1,4 +1,4 @@
-"""Numbers and names as the report writes them."""
+"""Formatting of numbers and names in reports."""
 
 import math
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from seewhy.diagnosis.predictions import Predictions
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] as `90.9%`; a dash for nan."""
+    """A fraction in [0, 1] as `90.9%`; a dash for nan."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}%"
 
 
 def percent_interval(interval: Sequence[float], digits: int = 1) -> str:
-    """An interval of shares as `90.3–91.4%`."""
+    """An interval of fractions as `90.3–91.4%`."""
     low, high = interval
     return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}%"
 
 
 def signed_points(share: float, digits: int = 1) -> str:
-    """A difference of shares in percentage points, as `+1.2`."""
+    """A difference of fractions in percentage points, as `+1.2`."""
     return f"{100 * share:+.{digits}f}".replace("-", "−")
 
 
@@ -63,9 +63,9 @@ def prediction_label(predictions: Predictions, index: int) -> str:
 
 
 def layer_labels(layers: Sequence[str]) -> dict[str, str]:
-    """Each of the layers, ordered by depth, by its name: `early (layer1)`, …, `late (layer4)`."""
+    """Labels of layers ordered by depth, by layer name: `early (layer1)`, …, `late (layer4)`."""
     between = len(layers) - 2
-    middle = [f"middle {place}" if between > 1 else "middle" for place in range(1, between + 1)]
+    middle = [f"middle {number}" if between > 1 else "middle" for number in range(1, between + 1)]
     depths = ["early", *middle, "late"] if len(layers) > 1 else ["last"] * len(layers)
     return {layer: f"{depth} ({layer})" for layer, depth in zip(layers, depths, strict=True)}
 

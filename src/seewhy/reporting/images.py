@@ -51,7 +51,7 @@ def _average_maps(context: ReportContext) -> Images:
 
 
 def _adversarial_examples(context: ReportContext) -> Images:
-    """Each example before and after, with heat maps, and the perturbation, amplified."""
+    """Clean and adversarial images, their heat maps, and the amplified perturbation."""
     examples, maps = context.diagnosis.adversarial, context.diagnosis.adversarial_maps
     change = examples.adversarial.float() - examples.clean.float()
     amplified = 127.5 + 127.5 * change / change.abs().amax((1, 2, 3), keepdim=True).clamp_min(1)

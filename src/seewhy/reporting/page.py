@@ -1,4 +1,4 @@
-"""The report as one HTML file that loads nothing from a network."""
+"""The report as one HTML file that works offline."""
 
 import base64
 import hashlib
@@ -32,8 +32,8 @@ from seewhy.runs.run import Run
 
 FILE = "report.html"  # in the directory of a run or an experiment
 BUDGET = 2_000_000  # bytes of the file
-FEWEST_ERRORS = 48  # that are shown even above the budget
-GALLERY = "errors"  # the section that shrinks to fit the budget
+FEWEST_ERRORS = 48  # errors shown even above the budget
+GALLERY = "errors"  # the section that is shortened to fit the budget
 SCRIPTS = ("state", "maps", "gallery", "viewer", "matrix", "main")  # in assets/, in order of use
 
 
@@ -50,17 +50,17 @@ def report(
 ) -> Path:
     """Write the report of a finished run and return its path.
 
-    The first report of a run diagnoses it, which takes a minute or more. The diagnosis is kept in
-    the run directory, so that later reports need neither the data nor the time.
+    The first report of a run diagnoses it, which takes a minute or more. The diagnosis is saved in
+    the run directory, so that later reports are fast and do not need the data.
 
     Args:
         run: A finished run.
         against: A run on the same test images to compare with.
         path: The file to write; by default report.html in the run directory.
-        data: The data of the run; by default they are loaded again. Needed only to diagnose.
+        data: The data set of the run; loaded again by default. Only needed to diagnose.
         full: Show all errors; otherwise as many as fit into 2 MB.
         fresh: Diagnose again even if there is a diagnosis.
-        paths: Name images with their directories.
+        paths: Show image paths with their directories.
         quiet: Show no progress.
 
     Raises:
@@ -70,7 +70,7 @@ def report(
     if path is None:
         if run.directory is None:
             raise SeewhyError(
-                "this run has no directory; name the file, as in report(run, path='report.html')"
+                "this run has no directory; pass a path, as in report(run, path='report.html')"
             )
         path = run.directory / FILE
     context = make_context(run, against, data, full=full, fresh=fresh, quiet=quiet)
@@ -105,13 +105,14 @@ class Page:
 
     html: str
     figures: Mapping[str, Figure] = field(default_factory=dict)  # of all sections, by file name
-    bytes_per_error: float = 0.0  # that an image of the gallery adds to the page
+    bytes_per_error: float = 0.0  # per image of the gallery
 
 
 def render_page(context: ReportContext) -> Page:
     """The report of a run, within the budget unless the context is `full`.
 
-    Each section is rendered once; only the gallery of errors is rendered again until it fits.
+    Each section is rendered once, except for the gallery of errors, which is rendered again until
+    it fits.
     """
     sprites = Sprites(report_images(context))
     sections = {
@@ -156,10 +157,10 @@ def render_document(
     sheets: Sequence[SpriteSheet] = (),
     viewer: str = "",
 ) -> str:
-    """The HTML of a page with the sections, by their anchors.
+    """The HTML of a page with sections, keyed by anchor.
 
-    `source` says in the footer what the page was generated from. `viewer` is the HTML of the
-    dialogs; without it the page has no scripts.
+    `source` is the origin of the page, shown in the footer. `viewer` is the HTML of the dialogs;
+    without it the page has no scripts.
     """
     style, script = _asset("report.css"), _script() if viewer else ""
     return render(
@@ -187,7 +188,7 @@ def script_json(value: object) -> Markup:
 
 
 def limit_errors(context: ReportContext, number: int) -> ReportContext:
-    """The context with `number` diverse errors, and those that another section links to."""
+    """The context with `number` diverse errors, and the errors that other sections link to."""
     diagnosis, predictions = context.diagnosis, context.predictions
     examples = [slice_examples(weak, predictions) for weak in diagnosis.slices]
     kept = torch.cat([diverse_errors(predictions, number), *examples])
@@ -202,7 +203,7 @@ def limit_errors(context: ReportContext, number: int) -> ReportContext:
 def _with_gallery(
     context: ReportContext, others: Mapping[str, Section | None], sprites: Sprites
 ) -> Page:
-    """The page with the gallery of errors among the other sections, which are rendered already."""
+    """The page with the gallery of errors added to the other, rendered sections."""
     sprites = sprites.copy()
     gallery = SECTIONS[GALLERY](context, sprites) if GALLERY in SECTIONS else None
     rendered = {key: gallery if key == GALLERY else others[key] for key in SECTIONS}

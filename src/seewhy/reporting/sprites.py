@@ -1,4 +1,4 @@
-"""The images of a page as sprites: each image once, in sheets of 64."""
+"""The images of a page as sprites: every image once, in sheets of 64."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ LOSSLESS = 64  # pixels of the longer side; larger images are thumbnails, and co
 
 @dataclass(frozen=True)
 class Sprite:
-    """The position of an image: its sheet, and the pixels from the sheet's corner."""
+    """The position of an image: its sheet, and its offset in pixels."""
 
     sheet: int
     left: int
@@ -31,21 +31,21 @@ class SpriteSheet:
 
     width: int
     height: int
-    url: str  # WebP as a data URL; small images are lossless, as an attack changes the last bits
+    url: str  # WebP as a data URL; small images are lossless, to preserve adversarial perturbations
 
 
 class Sprites:
-    """The images that a page may show; an image gets a sprite when it is first looked up."""
+    """The images that a page may show; an image gets a sprite at its first lookup."""
 
     def __init__(self, images: Mapping[Hashable, Tensor]) -> None:
-        """`images` are (C, h, w) uint8; sprites of images of unlike sizes are padded with white."""
+        """`images` are (C, h, w) uint8; images of different sizes are padded with white."""
         self.images = images
         self.height = max((image.shape[1] for image in images.values()), default=1)
         self.width = max((image.shape[2] for image in images.values()), default=1)
         self.used: dict[Hashable, Sprite] = {}
 
     def __getitem__(self, key: Hashable) -> Sprite | None:
-        """The sprite of the image of that key; None if there is no such image."""
+        """The sprite of an image; None if there is no image with this key."""
         if key in self.images and key not in self.used:
             sheet, index = divmod(len(self.used), ROWS * COLUMNS)
             row, column = divmod(index, COLUMNS)

@@ -82,7 +82,7 @@ def _simplify(element: Element, name: str, used: set[str]) -> None:
 
 
 def _inherit_marker_colors(root: Element) -> None:
-    """Remove the stroke of markers whose uses have one: a style sheet reaches only the uses."""
+    """Remove the stroke of markers if their uses have one: a style sheet reaches only the uses."""
     colored = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" in use.attrib}
     plain = {use.get("href", "")[1:] for use in root.iter("use") if "stroke" not in use.attrib}
     for path in root.iter("path"):

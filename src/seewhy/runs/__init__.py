@@ -1,4 +1,4 @@
-"""Runs: training a recipe, the run directory, and what a finished run is used for."""
+"""Runs: training a recipe, the run directory, and the use of a finished run."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a run, in files that end with a checksum.
+"""Checkpoints: the complete state of a run, in files with a checksum.
 
 torch is imported inside functions, because the command line imports `CheckpointPolicy`.
 """
@@ -28,7 +28,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size  # at the end of a file, after the b
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """When to write checkpoints, besides after the best epoch and at the end."""
+    """When to write checkpoints, in addition to the best epoch and the end."""
 
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints; with several processes, they are written only between epochs."""
@@ -69,7 +69,8 @@ def write_checkpoint(directory: Path, content: dict[str, Any], names: Sequence[s
             file.write(hashlib.sha256(buffer.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())
-        # before last.pt: a best.pt newer than last.pt is detected on resuming, an older one is not
+        # before last.pt: resuming detects a best.pt that is newer than last.pt, but not an older
+        # one
         for name in names:
             _link(temporary, directory / name)
 
@@ -79,7 +80,7 @@ def write_checkpoint(directory: Path, content: dict[str, Any], names: Sequence[s
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, with tensors on the CPU.
 
-    Raises SeewhyError if the file is missing, damaged, or no checkpoint.
+    Raises SeewhyError if the file is missing, damaged, or not a checkpoint.
     """
     import torch
 
@@ -95,7 +96,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError) as error:
-        raise SeewhyError(f"{path} is no checkpoint ({error})") from error
+        raise SeewhyError(f"{path} is not a checkpoint ({error})") from error
     if values.get("format") != FORMAT:
         raise SeewhyError(f"{path} has format {values.get('format')}; this version reads {FORMAT}")
     return values
@@ -113,7 +114,7 @@ def newest_checkpoint(directory: Path) -> LoadedCheckpoint:
 
 
 def best_weights(directory: Path, step: int) -> "dict[str, Tensor] | None":
-    """The weights in best.pt; None if it is later than `step`, because that epoch is run again.
+    """The weights in best.pt; None if they are newer than `step`, as that epoch is repeated.
 
     Raises SeewhyError if the file is missing or damaged.
     """
@@ -123,7 +124,7 @@ def best_weights(directory: Path, step: int) -> "dict[str, Tensor] | None":
 
 
 def _link(path: Path, name: Path) -> None:
-    """Give a file a second name, replacing any file of that name; a copy without hard links."""
+    """Hard-link a file to a second name and replace any file there; a copy without hard links."""
     temporary = name.with_name(f".{name.stem}-{os.getpid()}{name.suffix}")
     try:
         try:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from seewhy.train.loop import EpochStats, Event, StepStats
 
-REFRESH_SECONDS = 0.25  # the training thread draws the live line itself, so it must be rare
+REFRESH_SECONDS = 0.25  # long, because the training thread draws the live line
 MIN_BAR_WIDTH = 72  # of the terminal
 NOT_EVALUATED = "–"
 
@@ -23,7 +23,7 @@ def live_table(
     """Yield a function that shows the events of `train`.
 
     On a terminal a live line is redrawn below the finished epochs; elsewhere only epochs are
-    printed. `held_out` heads the columns of the evaluation: "test" or "valid".
+    printed. `held_out` is in the headers of the evaluation columns: "test" or "valid".
     """
     console = console or Console(highlight=False)
     if quiet:
@@ -83,7 +83,7 @@ def clock(seconds: float) -> str:
 
 
 def percent(share: float | None, decimals: int = 2) -> str:
-    """A share in [0, 1] in percent, without the sign, such as `95.30`; a dash for None."""
+    """A fraction in [0, 1] in percent, without the sign, such as `95.30`; a dash for None."""
     return NOT_EVALUATED if share is None else f"{100 * share:.{decimals}f}"
 
 
@@ -96,7 +96,7 @@ class Column(NamedTuple):
 
 
 def fitting_columns(width: int, held_out: str) -> list[Column]:
-    """The columns of the table of epochs that fit a terminal; the least important go first."""
+    """The columns of the table of epochs that fit a terminal; the least important are left out."""
     eval_loss, eval_accuracy = f"{held_out} loss", f"{held_out} %"
     columns = [
         Column("epoch", 6, lambda row: _epoch_text(row.epoch)),

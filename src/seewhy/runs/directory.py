@@ -51,7 +51,7 @@ TENSORBOARD = "tensorboard"
 
 # Directories
 
-AUTOMATIC_NAME = re.compile(r"\d{8}-\d{4}-")  # start of the names that new_directory makes
+AUTOMATIC_NAME = re.compile(r"\d{8}-\d{4}-")  # start of names from new_directory
 
 
 def new_directory(name: str, root: str | Path = "runs") -> Path:
@@ -66,14 +66,16 @@ def new_directory(name: str, root: str | Path = "runs") -> Path:
         except OSError as error:
             raise write_error(path, error) from error
         return path
-    raise SeewhyError(f"{root} already holds 10,000 runs of this minute; name a directory")
+    raise SeewhyError(
+        f"{root} already contains 10,000 runs of this minute; pass an output directory"
+    )
 
 
 @contextmanager
 def run_directory(
     name: str, output: Path | None = None, root: str | Path = "runs"
 ) -> Iterator[Path]:
-    """`output` if it is empty or missing, else a new directory; one that stays empty is removed."""
+    """Yield `output`, or a new directory in `root`; a new directory that stays empty is removed."""
     if output is not None:
         check_empty(output)
         yield output
@@ -88,21 +90,20 @@ def run_directory(
 
 
 def check_empty(directory: Path) -> None:
-    """Raise SeewhyError if `directory` holds anything: a run directory is never reused silently."""
+    """Raise SeewhyError unless `directory` is empty: a run directory is never overwritten."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SeewhyError(
-            f"{directory} exists and is not empty (nothing was changed); "
-            "name another directory, or remove it"
+            f"{directory} is not empty; nothing was written; choose another directory, or remove it"
         )
 
 
 class DirectoryLocked(SeewhyError):
-    """Another process trains in the directory."""
+    """Another process is training in the directory."""
 
 
 @contextmanager
 def lock_directory(directory: Path | None) -> Iterator[None]:
-    """Keep other processes from training in `directory`. Locks may be nested.
+    """Prevent other processes from training in `directory`. Locks may be nested.
 
     Raises DirectoryLocked if another process holds the lock.
     """
@@ -117,7 +118,7 @@ def lock_directory(directory: Path | None) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise DirectoryLocked(
-            f"another process is still training {directory}; wait for it or end it, then resume"
+            f"another process is training in {directory}; wait for it or stop it, then resume"
         ) from None
     except OSError as error:
         raise write_error(path, error) from error
@@ -131,7 +132,7 @@ def lock_directory(directory: Path | None) -> Iterator[None]:
 
 
 def link_latest(directory: Path) -> None:
-    """Point the link `latest` to a run with an automatic name, where the file system has links."""
+    """Point the symbolic link `latest` to a run with an automatic name, if links are supported."""
     latest, temporary = directory.parent / "latest", directory.parent / f".latest-{os.getpid()}"
     replaceable = not latest.exists() or (
         latest.is_symlink() and AUTOMATIC_NAME.match(latest.readlink().name)
@@ -146,9 +147,9 @@ def link_latest(directory: Path) -> None:
 
 
 def check_run_directory(directory: Path) -> None:
-    """Raise SeewhyError if `directory` is not that of a run."""
+    """Raise SeewhyError if `directory` is not a run directory."""
     if not (directory / RECIPE).is_file():
-        reason = "no such directory" if not directory.exists() else f"it holds no {RECIPE}"
+        reason = "no such directory" if not directory.exists() else f"it contains no {RECIPE}"
         raise SeewhyError(
             f"{directory} is not a run directory ({reason}); "
             "runs are below runs/, the newest is runs/latest"
@@ -169,7 +170,7 @@ def write_recipe(directory: Path, recipe: Recipe) -> None:
 
 
 def read_recipe(directory: Path) -> Recipe:
-    """The recipe as written; its names need not mean anything here."""
+    """The recipe as written; its names may be unknown in this process."""
     return find_recipe(directory / RECIPE)
 
 
@@ -177,7 +178,7 @@ def read_recipe(directory: Path) -> Recipe:
 
 
 def write_command(directory: Path) -> None:
-    """Write the command line of this process, unless the run was resumed and has one already."""
+    """Write the command line of this process, unless a resumed run already has one."""
     path = directory / COMMAND
     if path.exists():
         return
@@ -195,7 +196,7 @@ def write_environment(directory: Path, environment: Environment, data: DataOrigi
 
 
 def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
-    """The environment and the data of a run. Raises SeewhyError if it is no run directory."""
+    """The environment and the data of a run. Raises SeewhyError if it is not a run directory."""
     check_run_directory(directory)
     with _reading(directory / ENVIRONMENT) as path:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -208,10 +209,10 @@ def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
 
 
 class RunStatus(NamedTuple):
-    """How far a run has come."""
+    """Status of a run."""
 
     status: str  # "running", "finished", "interrupted", "failed", or "" if it has not started
-    detail: str  # the reason it was interrupted or failed
+    detail: str  # why it was interrupted or failed
 
 
 def write_status(directory: Path, status: str, detail: str = "") -> None:
@@ -221,7 +222,7 @@ def write_status(directory: Path, status: str, detail: str = "") -> None:
 
 
 def read_status(directory: Path) -> RunStatus:
-    """The status of a run; empty if it has not started."""
+    """Status of a run; empty if it has not started."""
     with _reading(directory / STATUS) as path:
         if not path.exists():
             return RunStatus("", "")
@@ -257,7 +258,7 @@ def _json_line(row: EpochStats) -> str:
     return json.dumps(asdict(row)) + "\n"
 
 
-# lr_range_test.json: the range test that found the learning rate, if there was one
+# lr_range_test.json: the range test that chose the learning rate, if any
 
 
 def write_lr_range_test(directory: Path, test: LRRangeTest) -> None:
@@ -336,7 +337,7 @@ def read_result(directory: Path) -> RunResult:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
-    """Turn whatever goes wrong with reading a file into a SeewhyError."""
+    """Turn any error in reading a file into a SeewhyError."""
     try:
         yield path
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:

@@ -20,7 +20,7 @@ PACKAGES = ("torch", "numpy", "datasets", "pillow")
 class Resumption:
     """Where and when an interrupted run was resumed."""
 
-    step: int  # batches done before
+    step: int  # completed batches
     device: str
     time: str  # ISO 8601, local
 
@@ -33,8 +33,8 @@ class Environment:
     platform: str
     packages: Mapping[str, str]  # version by name
     processor: str
-    cores: int | None  # that the process may use
-    threads: int  # of torch on the CPU
+    cores: int | None  # available to the process
+    threads: int  # threads of torch on the CPU
     device: str  # "cpu", "cuda:0", "mps"
     accelerator: str | None  # name of the GPU
     precision: str  # fp32, bf16 or fp16
@@ -64,7 +64,7 @@ def current_environment(device: torch.device, precision: str) -> Environment:
 
 
 def _processor_name() -> str:
-    """The processor's marketing name where the system has it."""
+    """The marketing name of the processor, if available."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

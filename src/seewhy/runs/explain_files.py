@@ -36,7 +36,7 @@ from seewhy.progress import note, progress
 from seewhy.runs.prediction import check_image_shape, read_image
 from seewhy.runs.run import Run
 
-BATCH_SIZE = 64  # images that are decoded and explained together
+BATCH_SIZE = 64  # images decoded and explained together
 GRID_ROWS = MAX_ROWS  # images in the grid
 
 
@@ -68,7 +68,7 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
 
     Args:
         run: A finished run, whose data can be loaded again.
-        count: Number of images, at most.
+        count: Maximum number of images.
 
     Returns:
         The images with their true classes, the most confident error first.
@@ -79,13 +79,13 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
     predictions = run.predictions
     if predictions is None:
         raise SeewhyError(
-            f"{run.directory} has not finished, so its errors are unknown; name image files"
+            f"{run.directory} has not finished, so its errors are unknown; pass image files"
         )
     split = reload_data(run.data_origin).test
     indices = most_confident_errors(predictions, count).tolist()
     if not indices:
         raise SeewhyError(
-            f"the model has no errors on the {len(split)} test images; name image files to explain"
+            f"the model has no errors on the {len(split)} test images; pass image files"
         )
     return [
         ImageFile(
@@ -107,21 +107,21 @@ def write_explanations(
     """Explain images of any size and write grid.svg, grid.png, maps.npz and overlays/.
 
     The grid shows the first 50 images; an overlay has the size of its image. Images that cannot be
-    read are reported and left out.
+    read are reported and skipped.
 
     Args:
         classifier: A run, or a Classifier with an image shape.
         images: Images to explain; labels are used if all of them have one.
         options: Methods, layers, target, smoothing and opacity.
-        directory: Directory to write; it is made.
-        quiet: Show no progress, and report nothing.
+        directory: Directory to write to; created if missing.
+        quiet: Show no progress and no warnings.
 
     Returns:
         The explanation of all images that could be read.
 
     Raises:
-        SeewhyError: If no image can be read, or there are more maps than a grid holds. Nothing is
-            written then.
+        SeewhyError: If no image can be read, or there are too many maps for a grid. Nothing is
+        written in this case.
     """
     classifier = as_classifier(classifier)
     check_image_shape(classifier)
@@ -157,7 +157,7 @@ def write_explanations(
     figure = explanation_figure(torch.cat(grid), whole.take(slice(GRID_ROWS)), options.opacity)
     save_figure(figure, directory / "grid")
     for failure in failures:
-        note(f"left out: {failure}", quiet)
+        note(f"skipped: {failure}", quiet)
     return whole
 
 
@@ -186,9 +186,7 @@ def trust_of_run(
         SeewhyError: If `count` is too small, a name is unknown, or the data of the run has changed.
     """
     if count < 2:
-        raise SeewhyError(
-            f"trust compares means over images, so it needs at least 2, found {count}"
-        )
+        raise SeewhyError(f"trust needs at least 2 images for its intervals, found {count}")
     bound = bind_methods(methods)
     test = reload_data(run.data_origin).test
     indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
@@ -214,7 +212,7 @@ def trust_of_run(
 class _LoadedImage:
     file: ImageFile
     stem: str  # of the names of its overlays
-    pixels: Tensor  # (C, H, W) uint8, as the classifier takes it
+    pixels: Tensor  # (C, H, W) uint8, input of the classifier
 
 
 def _load(
@@ -247,17 +245,17 @@ def _explain(
 
 
 def _layer_choice(layers: Sequence[str]) -> str | list[str]:
-    """`layers` as `explain` takes them."""
+    """`layers` in the form that `explain` expects."""
     return "auto" if list(layers) == ["auto"] else list(layers)
 
 
 def _check_grid(explanation: Explanation) -> None:
-    """Raise SeewhyError if there are more maps than a grid holds."""
+    """Raise SeewhyError if there are too many maps for a grid."""
     limit = MAX_COLUMNS * MAX_BLOCKS
     if len(explanation.maps) > limit:
         raise SeewhyError(
-            f"a grid holds {limit} maps of an image, found {len(explanation.maps)}; "
-            "name fewer layers or methods"
+            f"a grid has room for {limit} maps of an image, found {len(explanation.maps)}; choose "
+            "fewer layers or methods"
         )
 
 
@@ -281,7 +279,7 @@ def _write_overlays(
             heat[:, top:bottom, left:right] = resize_maps(maps, (bottom - top, right - left))
         overlaid = Image.fromarray(overlay(pixels[None], heat, opacity)[0].numpy())
         path = directory / f"{image.stem}-{_file_name(layer)}-{_file_name(method)}.png"
-        # level 1: photos become a tenth larger, several times as fast
+        # level 1: photos become 10% larger, but encoding is several times faster
         write_atomically(path, partial(overlaid.save, compress_level=1))
 
 
@@ -310,7 +308,7 @@ def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> N
 
 
 def _unique_stems(names: Sequence[str]) -> list[str]:
-    """Short file names made from `names`; a number makes them unique, whatever their case."""
+    """Short file names made from `names`; a number makes them unique, ignoring case."""
     used: set[str] = set()
     stems = []
     for name in names:

@@ -27,12 +27,12 @@ def find_lr(
     beta: float = 0.98,
     device: str = "auto",
 ) -> LRRangeTest:
-    """Run a learning-rate range test on a new model, with the weights that `fit` starts from.
+    """Run a learning rate range test on a new model, with the initial weights of `fit`.
 
     The caller's random state is restored.
 
     Args:
-        recipe: The recipe; its `lr` does not matter.
+        recipe: The recipe; its `lr` is ignored.
         data: Data to train on.
         start: First learning rate.
         end: Last learning rate.
@@ -44,8 +44,8 @@ def find_lr(
         The range test; train at its `suggestion`.
 
     Raises:
-        SeewhyError: If the recipe does not fit the data or the machine, for a range that is not
-            possible, and if fewer than 10 updates are left.
+        SeewhyError: If the recipe does not fit the data or the machine, the range is invalid, or
+        fewer than 10 updates have a finite loss.
     """
     if recipe.needs_lr:
         recipe = replace(recipe, lr=1.0)
@@ -63,7 +63,7 @@ def resolve_lr(
         The recipe, and the range test if there was one.
 
     Raises:
-        SeewhyError: As `find_lr`, and if the loss fell at no learning rate.
+        SeewhyError: As `find_lr`, and if the loss did not decrease at any learning rate.
     """
     if not recipe.needs_lr:
         return recipe, None
@@ -107,7 +107,7 @@ def images_per_second(
 
 
 def _endless(plan: TrainingPlan) -> TrainingPlan:
-    """`plan` without evaluations and end, at the image size with the mean area of the run."""
+    """`plan` without evaluations and without an end, at the run's mean image area."""
     side = fmean(plan.resolution_schedule(percent / 100, ()) ** 2 for percent in range(100)) ** 0.5
     return replace(
         plan,
@@ -118,7 +118,7 @@ def _endless(plan: TrainingPlan) -> TrainingPlan:
 
 
 def _seconds_when_done(state: TrainState) -> float:
-    """Training time until the device has finished all steps so far."""
+    """Training time, after all steps so far have finished on the device."""
     start = time.perf_counter()
     state.totals.device_sums.tolist()
     return state.seconds + state.epoch_seconds + time.perf_counter() - start

@@ -43,10 +43,10 @@ def evaluate(
 
     Args:
         classifier: A run, a Classifier or a module.
-        data: Dataset, or what `load` takes; its images are then resized to the classifier's. By
-            default the data of the run is loaded again. Classes are matched by name, so their order
-            may differ and some may be missing.
-        split: "train", "test", "validation" or "all"; "all" suits a folder of new images without
+        data: Dataset, or a source for `load`, with images resized for the classifier. By default
+            the data of the run is loaded again. Classes are matched by name, so their order may
+            differ and some may be missing.
+        split: "train", "test", "validation" or "all"; "all" is for a folder of new images without
             splits.
 
     Returns:
@@ -129,7 +129,7 @@ def predict(
 
 
 def read_image(classifier: Classifier, source: Encoded) -> Tensor:  # (C, H, W) uint8
-    """Decode an image, resized and cropped as the classifier's preprocessing says."""
+    """Decode, resize and crop an image with the classifier's preprocessing."""
     channels, height, width = check_image_shape(classifier)
     return decode_image(source, (height, width), channels, classifier.preprocessing)
 
@@ -138,14 +138,14 @@ def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
     """The image shape (C, H, W) of the classifier. Raises SeewhyError if it has none."""
     if classifier.image_shape is None:
         raise SeewhyError(
-            "image files are resized to the classifier's image shape, and it has none; "
-            "pass Classifier(model, classes, image_shape=(3, 224, 224))"
+            "the classifier has no image shape to resize image files to; pass Classifier(model, "
+            "classes, image_shape=(3, 224, 224))"
         )
     return classifier.image_shape
 
 
 def _square_side(classifier: Classifier) -> int | None:
-    """The side of the classifier's images, if they are square."""
+    """Side of the classifier's images; they must be square."""
     if classifier.image_shape is None:
         return None
     _, height, width = classifier.image_shape
@@ -159,8 +159,8 @@ def _relabeled(split: Split, data: Dataset, classes: tuple[str, ...]) -> Split:
     unknown = [name for name in data.classes if name not in classes]
     if unknown:
         raise SeewhyError(
-            f"{data.name} has classes that the model does not have: {', '.join(unknown)}; "
-            f"it has {', '.join(classes)}"
+            f"{data.name} has classes unknown to the model: {', '.join(unknown)}; the model has "
+            f"{', '.join(classes)}"
         )
     index = torch.tensor([classes.index(name) for name in data.classes])
     return replace(split, labels=index[split.labels])

@@ -1,4 +1,4 @@
-"""The recorder of a run: when which file of its directory is written."""
+"""The recorder of a run, which writes the files of its directory during training."""
 
 import math
 import sys
@@ -40,31 +40,31 @@ from seewhy.train.state import TrainState, state_dict
 
 @dataclass(frozen=True, eq=False)
 class ResumeState:
-    """What a run has before its first step: nothing, or what it had when it was interrupted."""
+    """The state of a run before its first step: empty, or restored after an interruption."""
 
     history: Sequence[EpochStats] = ()
     best: Weights | None = None  # of the best epoch on the validation split
-    range_test: LRRangeTest | None = None  # that found the learning rate
+    range_test: LRRangeTest | None = None  # which chose the learning rate
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """A training session: everything besides the state that a run is trained with."""
+    """A training session: everything that a run needs besides its state."""
 
     plan: TrainingPlan
     environment: Environment
-    directory: Path | None = None  # None: this process writes nothing
+    directory: Path | None = None  # None if this process writes nothing
     start: ResumeState = field(default_factory=ResumeState)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     quiet: bool = False  # show nothing
 
 
 class Recorder:
-    """Keeps the history and the best weights of a run, and writes its directory.
+    """Record the history and the best weights of a run, and write its directory.
 
-    A context manager: status.json says how the block ended, and an interruption keeps the weights.
-    Checkpoints are written after the first event, at intervals, at each new best epoch, and by
-    `checkpoint`.
+    A context manager: at the end of the block it writes status.json; on an interruption also the
+    weights. Checkpoints are written after the first event, at intervals, at each new best epoch,
+    and by `checkpoint`.
     """
 
     def __init__(self, state: TrainState, session: Session) -> None:
@@ -73,7 +73,7 @@ class Recorder:
         self.history, self.best = list(session.start.history), session.start.best
         self.best_row = None if self.best is None else best_epoch(self.history)
         self._tensorboard: SummaryWriter | None = None
-        self._last_checkpoint = -math.inf  # so that the first event is followed by one
+        self._last_checkpoint = -math.inf  # so that the first event writes one
 
     def __enter__(self) -> Self:
         if self.directory is not None:
@@ -106,12 +106,12 @@ class Recorder:
         ended = isinstance(event, EpochStats)
         names = self._record_epoch(event) if isinstance(event, EpochStats) else []
         due = time.monotonic() - self._last_checkpoint >= self.session.checkpoint.checkpoint_seconds
-        # within an epoch each of several processes holds a part of the state
+        # within an epoch, each of several processes has only a part of the state
         if names or (due and (ended or self.plan.world.size == 1)):
             self.checkpoint(*names)
 
     def checkpoint(self, *names: str) -> None:
-        """Write last.pt, also as `names`. A state that is not finite is skipped: it will fail."""
+        """Write last.pt, also as `names`. A state that is not finite is skipped: the run fails."""
         if self.directory is None or not self.state.totals.all_finite():
             return
         content = {
@@ -123,7 +123,7 @@ class Recorder:
         self._last_checkpoint = time.monotonic()
 
     def keep_weights(self) -> None:
-        """Load the weights of the best epoch into the model, else the averaged ones; write them."""
+        """Load the weights of the best epoch, or the averaged ones, into the model; write them."""
         model, weights = self.state.model, self.best or self.state.averaged
         if weights is not None:
             model.load_state_dict(weights)
@@ -185,13 +185,13 @@ class Recorder:
 
 
 def best_epoch(history: Sequence[EpochStats]) -> EpochStats | None:
-    """The first row of the highest evaluated accuracy."""
+    """The first row with the highest evaluated accuracy."""
     evaluated = [row for row in history if row.eval_accuracy is not None]
     return max(evaluated, key=lambda row: row.eval_accuracy or 0.0, default=None)
 
 
 def _try_tensorboard(write: Callable[[], object]) -> None:
-    """A failure to write TensorBoard's files must not end a run: metrics.jsonl has the numbers."""
+    """Call `write`; an error in TensorBoard must not end a run: metrics.jsonl has the numbers."""
     try:
         write()
     except OSError as error:

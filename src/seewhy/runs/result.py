@@ -1,4 +1,4 @@
-"""The outcome of a finished run in numbers."""
+"""Metrics of a finished run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from seewhy.train.state import TrainState
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outcome of a finished run; summary.json has the same names."""
+    """Metrics of a finished run; summary.json has the same names."""
 
     accuracy: float  # of the test split, in [0, 1], with the recipe's test-time augmentation
     plain_accuracy: float  # without test-time augmentation
@@ -28,7 +28,7 @@ class RunResult:
     train_seconds: float  # without evaluation
     images_per_second: float  # training images
     parameters: int
-    optimizer_bytes: int  # size of the optimizer state, such as momentum
+    optimizer_bytes: int  # size of the optimizer state (such as momentum)
 
 
 def make_result(
@@ -39,7 +39,7 @@ def make_result(
     state: TrainState,
     plan: TrainingPlan,
 ) -> RunResult:
-    """The result of a run that has ended.
+    """The result of a finished run.
 
     `plain` are the predictions without test-time augmentation, `selected` is the best epoch on a
     validation split.

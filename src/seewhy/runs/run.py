@@ -43,7 +43,7 @@ class Run:
     environment: Environment
     data_origin: DataOrigin
     directory: Path | None  # None if nothing was written
-    range_test: LRRangeTest | None = None  # that found the learning rate, if one did
+    range_test: LRRangeTest | None = None  # which chose the learning rate, if any
 
     @property
     def model(self) -> nn.Module:
@@ -81,7 +81,7 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
         device: Device for the model.
 
     Raises:
-        SeewhyError: If `directory` is no run directory, or a file is missing or damaged.
+        SeewhyError: If `directory` is not a run directory, or a file is missing or damaged.
     """
     directory, device = Path(directory), torch.device(device)
     environment, data_origin = read_environment(directory)
@@ -120,13 +120,14 @@ def open_classifier(
         return pretrained_classifier(name, device, image_size)
     if image_size is not None:
         raise SeewhyError(
-            f"image_size is for published weights; {name} takes the size it was trained on"
+            f"image_size is for published weights; leave it out for {name}, which uses its "
+            "training size"
         )
     return open_run(name, device)
 
 
 def _precision_on(device: torch.device, environment: Environment) -> str:
-    """The precision that the run was trained in, which repeats its result, if `device` has it."""
+    """The precision of training, for identical results, if `device` supports it."""
     precision = environment.precision
     if precision == "fp16" and environment.device.startswith(device.type):
         return precision

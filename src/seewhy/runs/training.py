@@ -67,10 +67,10 @@ def fit(
 ) -> Run:
     """Train a new model and predict the test split.
 
-    With a validation split, the weights of its best epoch are kept and the test split is read
-    once, at the end; without one, the last epoch is the result. A run that ends early keeps the
-    files written so far and can be resumed. Under torchrun all processes train one model; the first
-    one shows and writes. The caller's random state is restored.
+    With a validation split, the weights of its best epoch are kept, and the test split is evaluated
+    once, at the end. Without one, the weights of the last epoch are kept. A run that ends early
+    keeps the files written so far and can be resumed. Under torchrun all processes train one model;
+    the first one shows progress and writes files. The caller's random state is restored.
 
     Args:
         recipe: What to train and how. With `lr="find"` a range test comes first, and the recipe of
@@ -129,8 +129,8 @@ def resume(
 ) -> Run:
     """Resume an interrupted run from its last checkpoint, in its directory.
 
-    On the same device and number of processes the result is the same, to the last bit, as without
-    the interruption. A damaged checkpoint is reported, and the previous one used.
+    With the same device and number of processes, the result is bit-identical to that of an
+    uninterrupted run. If a checkpoint is damaged, it is reported, and the previous one is used.
 
     Args:
         directory: Directory of the run.
@@ -152,7 +152,7 @@ def resume(
     environment, origin = read_environment(path)
     if has_finished(path):
         raise SeewhyError(
-            f"{path} has finished, so there is nothing to resume; `seewhy evaluate {path}` uses it"
+            f"{path} has already finished; use it, for example with `seewhy evaluate {path}`"
         )
     recipe = _recipe_of(path, recipe)
     data = reload_data(origin, data)
@@ -223,7 +223,7 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
 
 
 def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Run:
-    """Predict the test split and put the run together."""
+    """Predict the test split and build the run."""
     recipe, data, model = session.plan.recipe, session.plan.data, state.model.eval()
     history, precision = tuple(recorder.history), session.environment.precision
     classifier = Classifier(model, data.classes, data.image_shape, precision, recipe.tta)
@@ -251,10 +251,10 @@ def _interrupted_text(state: TrainState, directory: Path | None) -> str:
 
 @contextmanager
 def stoppable(world: World) -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
-    """Yield a function that returns what to raise if Ctrl-C or SIGTERM was received, else None.
+    """Yield a function that returns the exception to raise after Ctrl-C or SIGTERM, else None.
 
-    The first one lets the current step finish; the second one interrupts at once. With several
-    processes the first one does too, because none can wait for the others.
+    After the first signal the current step finishes; a second one interrupts at once. With several
+    processes the first one interrupts at once, because no process can wait for the others.
     """
     received: type[KeyboardInterrupt] | None = None
 
@@ -312,9 +312,9 @@ def _newest_checkpoint(directory: Path, recipe: Recipe) -> LoadedCheckpoint | No
 
 
 def _set_damaged_aside(loaded: LoadedCheckpoint) -> None:
-    """Report and rename damaged checkpoints, so that none becomes previous.pt; remove fragments."""
+    """Report and rename damaged checkpoints, lest they become previous.pt; remove fragments."""
     for path, error_text in loaded.damaged.items():
-        print(f"seewhy: {error_text}; resuming from {loaded.path.name} instead", file=sys.stderr)
+        print(f"seewhy: {error_text}; resuming from {loaded.path.name}", file=sys.stderr)
         try:
             if path.exists():
                 path.replace(path.with_suffix(".damaged"))
@@ -334,5 +334,5 @@ def _best_weights(
         return best_weights(directory, step)
     except SeewhyError as error:
         if world.is_first:
-            print(f"seewhy: {error}; the best of the remaining epochs is kept", file=sys.stderr)
+            print(f"seewhy: {error}; keeping the best of the remaining epochs", file=sys.stderr)
         return None

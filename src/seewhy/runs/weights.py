@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors whose metadata say which classifier they belong to."""
+"""Weights on disk: safetensors with the classifier in the metadata."""
 
 import errno
 import json
@@ -20,11 +20,11 @@ METADATA = "seewhy"  # key of the safetensors metadata
 
 
 def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
-    """Write the weights of a classifier, whose model `spec` builds with MODELS.
+    """Write the weights of a classifier; `spec` builds its model with MODELS.
 
-    Precision and test-time augmentation are not kept: they belong to the run.
+    Precision and test-time augmentation are not saved; they are part of the run.
     """
-    # copied: safetensors refuses tensors that share memory, as tied weights do
+    # copied: safetensors rejects tensors that share memory, such as tied weights
     tensors = {
         key: tensor.detach().to("cpu", copy=True).contiguous()
         for key, tensor in classifier.model.state_dict().items()
@@ -40,7 +40,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
     def write(temporary: Path) -> None:
         try:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # reports a full disk in words only
+        except SafetensorError as error:  # a full disk is only reported in the message
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
@@ -48,11 +48,11 @@ def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
-    """Read a file of `save_classifier`; the model is in evaluation mode on `device`.
+    """Read a file written by `save_classifier`; the model is in evaluation mode on `device`.
 
     Raises:
-        SeewhyError: If the file is missing, damaged or of another program, or its weights do not
-            fit the model that it names.
+        SeewhyError: If the file is missing, damaged or from another program, or its weights do not
+        fit its model.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,7 +65,7 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise SeewhyError(
-            f"{path} is damaged or no safetensors file ({error}); restore it, or train again"
+            f"{path} is damaged or not a safetensors file ({error}); restore it, or train again"
         ) from error
     try:
         values = json.loads(metadata[METADATA])
@@ -74,8 +74,7 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         preprocessing = Preprocessing(**values["preprocessing"])
     except (KeyError, ValueError, TypeError):
         raise SeewhyError(
-            f"{path} does not name its model, so seewhy did not write it; "
-            "pass the model.safetensors of a run"
+            f"{path} has no metadata of seewhy; pass the model.safetensors of a run"
         ) from None
     with torch.random.fork_rng(devices=[]):
         model = build_model(

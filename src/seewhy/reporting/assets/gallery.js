@@ -2,13 +2,13 @@
 
 const gallery = document.getElementById("gallery"); // null if there are no errors
 const cards = gallery === null ? [] : /** @type {HTMLElement[]} */ ([...gallery.children]);
-const rowOf = new Map(cards.map((card, row) => [card, row])); // row of the errors, whatever the order of the cards
+const rowOf = new Map(cards.map((card, row) => [card, row])); // row of the errors, independent of the order of the cards
 const CARD_PIXELS = 64; // of a heat map
 
 /** @type {number[]} rows of the errors that pass the filter, in order */
 let order = cards.map((_, row) => row);
 
-const BATCH = 200; // cards that are shown at first, and that each click adds
+const BATCH = 200; // cards shown at first, and added by each click
 let limit = BATCH;
 let lastFilter = "";
 

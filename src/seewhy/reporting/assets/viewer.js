@@ -129,8 +129,8 @@ function closeImage() {
   pushed = false;
 }
 
-/** @param {string} text @param {string} what */
-async function copy(text, what) {
+/** @param {string} text @param {string} name of the text */
+async function copy(text, name) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -141,7 +141,7 @@ async function copy(text, what) {
     document.execCommand("copy");
     area.remove();
   }
-  element("viewer-status", HTMLElement).textContent = `${what} copied`;
+  element("viewer-status", HTMLElement).textContent = `${name} copied`;
 }
 
 /** Wire the buttons of the dialogs. */

@@ -70,7 +70,7 @@ def _most_confused(counts: Tensor) -> Tensor:  # at most (MOST_CLASSES,) int64, 
 
 
 def _cells(counts: Tensor) -> list[list[tuple[int, int]]]:
-    """Count and shade of each cell; the shade of an error follows its share of the row."""
+    """Count and shade of each cell; the shade of an error is its fraction of the row."""
     shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).fill_diagonal_(0)
     shades = (SHADES * (shares / shares.max().clamp_min(1e-9)).sqrt()).ceil().long()
     return [

@@ -33,9 +33,7 @@ def comparison_section(context: ReportContext, sprites: Sprites) -> Section | No
     figures = {"comparison": paired_figure(comparison)}
     html = render(
         "sections/comparison.html",
-        figure=figure_html(
-            figures["comparison"], "comparison", "Change of the accuracy of each class"
-        ),
+        figure=figure_html(figures["comparison"], "comparison", "Change in accuracy by class"),
         comparison=comparison,
         before=_name(context.baseline),
         after=_name(context),
@@ -49,10 +47,10 @@ def comparison_section(context: ReportContext, sprites: Sprites) -> Section | No
 def _finding(comparison: PairedComparison, baseline: str) -> str:
     low, high = (signed_points(bound, 2) for bound in comparison.interval)
     if comparison.p_value >= SIGNIFICANCE:
-        verdict = f"Accuracy does not differ significantly from {baseline}"
+        verdict = f"Accuracy is not significantly different from {baseline}"
     else:
         direction = "higher" if comparison.change > 0 else "lower"
-        verdict = f"Accuracy is significantly {direction} than that of {baseline}"
+        verdict = f"Accuracy is significantly {direction} than {baseline}"
     return (
         f"{verdict}: {signed_points(comparison.change, 2)} points (95% CI {low} to {high}, "
         f"{p_value(comparison.p_value)}); {count(len(comparison.fixed), 'error')} fixed, "

@@ -18,8 +18,10 @@ from seewhy.reporting.sprites import Sprites, data_url
 
 LEVELS = 15  # magnitudes of a heat map that the page can show
 SPACING = 8  # gray values between two levels
-FULLY_EXPLAINED = 100  # errors with maps of all methods; the others of Grad-CAM and the best one
-COLUMNS = 16  # images in a row of a sheet of maps, or more where it would become too tall
+FULLY_EXPLAINED = (
+    100  # errors with maps of all methods; the others have those of Grad-CAM and the best one
+)
+COLUMNS = 16  # images in a row of a sheet of maps; more if it would become too tall
 TALLEST = 16_000  # pixels of a sheet; WebP allows 16,383
 CONFUSIONS = 1000  # in the table
 TOP = 5  # most probable classes of an image
@@ -44,7 +46,7 @@ def errors_section(context: ReportContext, sprites: Sprites) -> Section:
     predictions, diagnosis = context.predictions, context.diagnosis
     saliency = diagnosis.saliency
     cards = [_card(predictions, index, context.name(index)) for index in diagnosis.errors.tolist()]
-    images: dict[tuple[int, int], list[int]] = {}  # that are shown, by confusion
+    images: dict[tuple[int, int], list[int]] = {}  # shown errors by confusion
     for card in cards:
         images.setdefault(card.confusion, []).append(card.index)
     html = render(
@@ -94,7 +96,7 @@ def _card(predictions: Predictions, index: int, name: str) -> Card:
 
 
 def _data(context: ReportContext, cards: list[Card]) -> dict[str, Any]:
-    """What the scripts need, an entry for each card; the type ErrorsData in state.js."""
+    """Data for the scripts, one entry per card; the type ErrorsData in state.js."""
     predictions, errors = context.predictions, context.diagnosis.errors
     saliency = context.diagnosis.saliency
     top = predictions.probabilities[errors].topk(min(TOP, len(predictions.classes)))
@@ -119,9 +121,9 @@ def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> d
     """Heat maps for the scripts: a gray sheet for each method and layer.
 
     The two maps of an image, for the predicted and the true class, are side by side. All images
-    have maps of the methods up to the best one, `fully_explained` of them those of the others too.
-    Lossless WebP is a quarter smaller than deflated bytes. The gray values of two levels are far
-    apart, so that the noise that some browsers add against fingerprinting does no harm.
+    have maps of the methods up to the best one; the first `fully_explained` images also have those
+    of the other methods. Lossless WebP is a quarter smaller than deflated bytes. Levels are several
+    gray values apart, so that they survive the noise that some browsers add against fingerprinting.
     """
     data: dict[str, Any] = {
         "methods": [],
@@ -154,12 +156,12 @@ def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> d
 
 
 def _shared_methods(saliency: Saliency) -> int:
-    """The number of methods that all errors have maps of."""
+    """Number of methods with maps of all errors."""
     return 1 + saliency.maps.methods.index(saliency.best.method)
 
 
 def _other_methods(context: ReportContext, cards: int) -> tuple[str, ...]:
-    """The methods that only the most confident errors have maps of."""
+    """Methods with maps of only the most confident errors."""
     saliency = context.diagnosis.saliency
     if saliency is None or context.full or cards <= FULLY_EXPLAINED:
         return ()

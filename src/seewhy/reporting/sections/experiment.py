@@ -37,7 +37,7 @@ HEADERS_OF_TESTS = ("#95% CI", "#p", "#adjusted p", "significant")
 
 
 def experiment_section(context: ReportContext, sprites: Sprites) -> Section | None:
-    """The experiment that a run is a trial of; None for any other run."""
+    """The experiment of a run; None for a run that is not a trial."""
     if context.run.directory is None:
         return None
     directory = context.run.directory.resolve()
@@ -55,10 +55,10 @@ def experiment_section(context: ReportContext, sprites: Sprites) -> Section | No
 def recipes_section(
     experiment: Experiment, trial: Trial | None = None, links_from: Path | None = None
 ) -> Section:
-    """Curves, a table, and tests of the differences of the recipes, and the unfinished trials.
+    """Curves, a table, significance tests of the differences, and unfinished trials.
 
-    `trial` is the one whose report has this section. A page in the directory `links_from` links
-    to the reports of the trials.
+    `trial` is the trial of the report with this section. `links_from` is the directory of a page
+    that links to the reports of the trials.
     """
     figures = _figures(experiment) if experiment.finished else {}
     html = render(
@@ -106,7 +106,7 @@ def _panels(experiment: Experiment, figures: dict[str, Figure]) -> list[tuple[Ma
         ),
         "recipes-accuracy-by-second": (
             "Accuracy of each recipe by training time",
-            "Up to the end of the fastest seed of a recipe.",
+            "Curves end with the fastest seed of each recipe.",
         ),
         "recipes-loss-by-epoch": (
             "Training loss of each recipe by epoch",
@@ -145,7 +145,7 @@ def _row(experiment: Experiment, name: str, links_from: Path | None) -> list[str
     if name in experiment.range_tests:
         lr = Markup("{}<br><small>LR finder</small>").format(lr)
     return [
-        Markup(",<wbr>").join(name.split(",")),  # where a long name may break
+        Markup(",<wbr>").join(name.split(",")),  # allows line breaks in long names
         lr,
         f"{recipe.epochs:.4g}",
         *(_metric_cell(experiment, name, metric) for metric in COLUMNS),
@@ -243,7 +243,7 @@ def _trials_csv(experiment: Experiment) -> str:
 
 
 def _range_tests(experiment: Experiment) -> list[tuple[Markup, str]]:
-    """The first learning rate range tests, with the names of their recipes."""
+    """The first learning rate range tests with their recipe names."""
     tests = list(experiment.range_tests.items())[:MOST_RANGE_TESTS]
     return [
         (
@@ -259,7 +259,7 @@ def _range_tests(experiment: Experiment) -> list[tuple[Markup, str]]:
 
 
 def _unfinished(experiment: Experiment) -> list[tuple[str, str, str]]:
-    """Recipe, seeds and reason of the trials without a result."""
+    """Recipe, seeds and reason of unfinished trials."""
     trials = [trial for trial in experiment.trials if trial.result is None]
     groups = groupby(trials, key=lambda trial: (trial.recipe, trial.unfinished_reason))
     return [

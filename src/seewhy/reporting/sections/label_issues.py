@@ -48,7 +48,7 @@ def _issues_finding(context: ReportContext) -> str:
 
 
 def _leaks_finding(context: ReportContext) -> str:
-    """The number of test images with a near-duplicate in training, and the accuracy without."""
+    """Number of test images with a near-duplicate in training, and the accuracy on the others."""
     correct = context.predictions.correct
     pairs = [dict((pair.first, pair.second)) for pair in context.diagnosis.duplicates]
     leaked = sorted({pair["test"] for pair in pairs if pair.keys() == {"test", "train"}})

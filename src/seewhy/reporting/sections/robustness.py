@@ -19,7 +19,7 @@ from seewhy.reporting.sprites import Sprites
 
 @dataclass(frozen=True)
 class SmallestAttack:
-    """Accuracy under the strongest attack at the smallest change that 8-bit images can store."""
+    """Accuracy under the strongest attack at the smallest ε."""
 
     name: str
     epsilon: str  # such as 1/255
@@ -40,7 +40,7 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
     epsilons = [f"{255 * level:g}/255" for level in attacks[0].levels.tolist()[1:]]
     html = render(
         "sections/robustness.html",
-        attack_figure=figure_html(figures["attacks"], "attacks", "Accuracy by size of the attack"),
+        attack_figure=figure_html(figures["attacks"], "attacks", "Accuracy by ε"),
         corruption_figure=figure_html(
             figures["corruptions"], "corruptions", "Accuracy by corruption and strength"
         ),
@@ -110,7 +110,7 @@ def _rows(curves: tuple[RobustnessCurve, ...]) -> list[tuple[str, ...]]:
 def _examples(
     examples: AdversarialExamples, classes: tuple[str, ...]
 ) -> list[tuple[int, str, str]]:
-    """Row, and prediction before and after, of each adversarial example."""
+    """Row of each adversarial example, and its predictions before and after the attack."""
     columns = (
         [
             f"{classes[predicted]} ({confidence:.2f})"

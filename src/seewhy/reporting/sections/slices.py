@@ -16,7 +16,7 @@ from seewhy.reporting.formatting import (
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
-Example = tuple[int, str, bool]  # test image, text alternative, whether the gallery has it
+Example = tuple[int, str, bool]  # test image, text alternative, whether it is in the gallery
 
 
 def slices_section(context: ReportContext, sprites: Sprites) -> Section:
@@ -70,7 +70,7 @@ def _row(weak: Slice, context: ReportContext) -> tuple[Slice, str, list[Example]
 
 
 def _average_maps(saliency: Saliency, classes: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Index and name of each class whose average heat map is shown."""
+    """Index and name of each class with an average heat map."""
     return [(index, classes[index]) for index in shown_classes(saliency.class_attribution).tolist()]
 
 
@@ -79,7 +79,7 @@ def _map_name(saliency: Saliency) -> str:
 
 
 def _question(shortcut: Shortcut, saliency: Saliency, context: ReportContext) -> str:
-    """What is unusual about a class, and where to look in its images."""
+    """A suspected shortcut, with the region to check."""
     peak = shortcut.peak
     rows, columns = (
         side / cells
@@ -90,8 +90,8 @@ def _question(shortcut: Shortcut, saliency: Saliency, context: ReportContext) ->
     top, bottom = (round(rows * row) for row in (peak.top, peak.top + peak.height))
     left, right = (round(columns * column) for column in (peak.left, peak.left + peak.width))
     return (
-        f"{shortcut.name}: {percent(shortcut.share, 0)} of the relevance is at the "
-        f"{shortcut.region}, for the other classes {percent(shortcut.median_of_others, 0)}. "
-        f"Check rows {top}–{bottom} and columns {left}–{right} of its images: "
-        "do they show the object or its background?"
+        f"{shortcut.name}: {percent(shortcut.share, 0)} of the relevance is in the "
+        f"{shortcut.region}, against {percent(shortcut.median_of_others, 0)} for the other "
+        f"classes. Check rows {top}–{bottom} and columns {left}–{right} of its images: is this "
+        "the object or the background?"
     )

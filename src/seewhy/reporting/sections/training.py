@@ -88,7 +88,7 @@ def _row(stats: EpochStats) -> tuple[str, ...]:
 
 
 def _facts(context: ReportContext) -> list[tuple[str, str]]:
-    """Names and values of what the run depends on."""
+    """Names and values of the environment table."""
     run, result = context.run, context.result
     images = [count(number, f"{split} image") for split, number in run.data_origin.images.items()]
     packages = run.environment.packages
