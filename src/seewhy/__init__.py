@@ -3,8 +3,8 @@
     data = seewhy.load("cifar10")
     run = seewhy.fit(seewhy.RECIPES["davidnet-24"], data)
 
-Names are imported when they are first used, so `import seewhy` is fast. Other functions are in
-their packages, such as `seewhy.attribution.pointing_game`.
+Names are imported on first use, so `import seewhy` is fast. Other functions are in the subpackages,
+such as `seewhy.attribution.pointing_game`.
 """
 
 import lazy_loader

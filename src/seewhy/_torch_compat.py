@@ -1,4 +1,4 @@
-"""Uses of torch that its documentation does not promise. Written for torch 2.11 to 2.13."""
+"""Uses of undocumented parts of torch. Written for torch 2.11 to 2.13."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 # The common base of BatchNorm1d, 2d, 3d, SyncBatchNorm and the lazy variants has no public name.
 BatchNorm = _BatchNorm
 
-# Operations on lists of tensors have no public names. torch.optim is built on them: on a GPU one
-# launch updates all tensors, where a loop needs one launch per tensor.
+# Operations on lists of tensors have no public names, but torch.optim uses them. On a GPU one
+# launch updates all tensors, while a loop needs one launch per tensor.
 
 
 def foreach_add(
@@ -68,8 +68,8 @@ def foreach_copy_(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 def step_unless(optimizer: Optimizer, skip: Tensor) -> bool:
     """Take an optimizer step unless `skip` () is 1, without a device synchronization.
 
-    Returns False, without a step, if the optimizer cannot: only the fused ones can. This is how
-    GradScaler skips a step; the attributes are not documented.
+    Returns False, without a step, if the optimizer is not fused. GradScaler skips steps in the same
+    way; the attributes are not documented.
     """
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
         return False
@@ -80,7 +80,7 @@ def step_unless(optimizer: Optimizer, skip: Tensor) -> bool:
 
 @contextmanager
 def recompile_limit(graphs: int) -> Iterator[None]:
-    """Let torch.compile make at least `graphs` graphs of one function; its limit is 8.
+    """Raise torch.compile's limit of 8 graphs per function to at least `graphs`.
 
     The documentation names the setting, but only in a private module.
     """
@@ -91,9 +91,9 @@ def recompile_limit(graphs: int) -> Iterator[None]:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Run compiled modules as they were written.
+    """Run compiled modules eagerly inside the block.
 
-    The compiler takes seconds to import; as long as it is not, nothing has been compiled.
+    The compiler takes seconds to import. If it has not been imported, nothing is compiled.
     """
     if "torch._dynamo" not in sys.modules:
         yield
@@ -103,6 +103,6 @@ def uncompiled() -> Iterator[None]:
 
 
 def compiled_module(module: nn.Module) -> nn.Module | None:
-    """The module inside of `torch.compile(module)`; None for another module."""
+    """The module inside `torch.compile(module)`; None for other modules."""
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else None

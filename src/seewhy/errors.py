@@ -8,11 +8,11 @@ T = TypeVar("T")
 
 
 class SeewhyError(Exception):
-    """A problem of the input, not of the code; the command line prints it and exits with 2."""
+    """An error in the input, not in the code; the command line prints it and exits with 2."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM was received; everything that Ctrl-C keeps is kept."""
+    """SIGTERM was received; handled like Ctrl-C."""
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
@@ -25,7 +25,7 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """` (did you mean …?)` with the nearest of `names`, ignoring case; empty if none is near."""
+    """` (did you mean …?)` with the closest of `names`, ignoring case; empty if none is close."""
     folded = {candidate.casefold(): candidate for candidate in names}
     near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return f" (did you mean {folded[near[0]]!r}?)" if near else ""

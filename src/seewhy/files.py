@@ -1,4 +1,4 @@
-"""Atomic writes: a reader never sees half of a file."""
+"""Atomic writes: readers never see partial files."""
 
 import csv
 import errno
@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename survive a loss of power; skipped on Windows, which cannot open directories."""
+    """Sync a rename to disk; skipped on Windows, which cannot open directories."""
     with suppress(PermissionError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -49,7 +49,7 @@ def write_text(path: Path, text: str, newline: str | None = None) -> None:
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as CSV text; an apostrophe precedes text that a spreadsheet reads as a formula."""
+    """A table as CSV text; text that a spreadsheet would read as a formula gets an apostrophe."""
     text = io.StringIO()
     csv.writer(text).writerows(
         [header, *([_without_formula(cell) for cell in row] for row in rows)]

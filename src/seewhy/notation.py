@@ -1,8 +1,8 @@
 """The notation `name:value,key=value`: the name of a function in a table, and its arguments.
 
 `crop:4,mode=constant`, `sgd:momentum=0.85`, `multi-step:milestones=[0.5,0.75]`, `timm:resnet50` and
-`hub:owner/name` are all of this form. It needs no quotes in most shells (brackets do in some), and
-reads the same in TOML, on the command line and in Python.
+`hub:owner/name` are all of this form. It needs no quotes in most shells (except brackets in some),
+and is the same in TOML, on the command line and in Python.
 """
 
 import inspect
@@ -22,8 +22,8 @@ _BUILT_IN_HINTS = {"bool": bool, "int": int, "float": float, "str": str}
 def parse(text: str) -> tuple[str, list[str], dict[str, str]]:
     """Split `name:value,key=value` into the name, the positional values and the keyword values.
 
-    Values stay text. A comma inside brackets separates the items of a list, not two values.
-    Raises SeewhyError for a repeated key, a positional value after a keyword, and an open bracket.
+    Values remain text. A comma inside brackets separates list items, not values. Raises SeewhyError
+    for a repeated key, a positional value after a keyword, and an open bracket.
     """
     name, _, rest = text.partition(":")
     positional: list[str] = []
@@ -48,12 +48,12 @@ def parse(text: str) -> tuple[str, list[str], dict[str, str]]:
 def bind(
     table: Mapping[str, Callable[..., Any]], text: str, kind: str, n_supplied: int
 ) -> Callable[..., Any]:
-    """The function of `table` that `text` names, with the arguments from `text` filled in.
+    """Bind the arguments in `text` to the function of `table` named in `text`.
 
     Args:
         table: Functions by name.
         text: `name:value,key=value`.
-        kind: The word for an entry in error messages, such as "model".
+        kind: Kind of entry for error messages, such as "model".
         n_supplied: Number of leading parameters that the caller supplies later (two for a model:
             the number of classes and a sample). The notation sets only the parameters after them.
 
@@ -61,8 +61,8 @@ def bind(
         A partial function of the first `n_supplied` parameters.
 
     Raises:
-        SeewhyError: The table lacks the name, the function lacks an argument, an argument is
-            missing, or a value does not fit the type hint of its parameter.
+        SeewhyError: The name is not in the table, an argument is unknown or missing, or a value
+        does not fit the type hint of its parameter.
     """
     name, positional, keywords = parse(text)
     function = lookup(table, name, kind)
@@ -100,13 +100,13 @@ def bind(
 def remove_argument(
     table: Mapping[str, Callable[..., Any]], text: str, kind: str, n_supplied: int, argument: str
 ) -> str:
-    """`text` without its value for `argument`; the other values stay as written."""
+    """`text` without its value for `argument`; the other values are unchanged."""
     name, positional, keywords = parse(text)
     names = [parameter.name for parameter in _parameters(lookup(table, name, kind))[n_supplied:]]
     if argument not in names or len(positional) > len(names):
         return text
     index = names.index(argument)
-    # the positional values behind it need their keys now
+    # later positional values now need keys
     behind = dict(zip(names[index:], positional[index:], strict=False)) | keywords
     kept = positional[:index] + [
         f"{key}={value}" for key, value in behind.items() if key != argument
@@ -115,7 +115,7 @@ def remove_argument(
 
 
 def _split(text: str, values: str) -> Iterator[str]:
-    """The parts of `values` between the commas outside brackets; empty parts are left out."""
+    """The parts of `values` between commas outside brackets, without empty parts."""
     start = depth = 0
     for index, character in enumerate(f"{values},"):
         depth += (character == "[") - (character == "]")
@@ -130,7 +130,7 @@ def _split(text: str, values: str) -> Iterator[str]:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of `function`; a hint that exists for type checkers only stays a string."""
+    """The parameters of `function`; hints that exist only for type checkers remain strings."""
     try:
         return list(inspect.signature(function, eval_str=True).parameters.values())
     except Exception:  # evaluating a hint can raise anything
@@ -145,7 +145,7 @@ def _built_in(hint: object) -> object:
 
 
 def _literal(text: str) -> Value:
-    """The value that `text` looks like: a list, a bool, a number, or else text."""
+    """The value of `text` as a list, a bool, or a number, otherwise as text."""
     if text.startswith("[") and text.endswith("]"):
         return tuple(map(_literal, _items(text)))
     if text.lower() in ("true", "false"):
@@ -164,7 +164,7 @@ def _items(written: str) -> list[str]:
 
 
 def _convert(text: str, key: str, written: str, hint: object) -> Value:
-    """The value of an argument, of the type in `hint`."""
+    """The value of an argument, converted to the type in `hint`."""
     if hint is str:  # as written: a revision 0012 or a name 2023_01 is not a number
         return written
     if _is_sequence(hint):

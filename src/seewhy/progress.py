@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
+"""Progress on stderr: a bar on a terminal, a few plain lines otherwise, nothing if quiet."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ def note(text: str, quiet: bool) -> None:
 
 @contextmanager
 def progress(description: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show progress; call the yielded function with the number of items done since then."""
+    """Show progress; call the yielded function with the number of newly completed items."""
     if quiet:
         yield lambda count: None
     elif sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""Frozen dataclasses in an .npz file: tensors as arrays, everything else as JSON."""
+"""Save frozen dataclasses in .npz files: tensors as arrays, everything else as JSON."""
 
 import json
 import types
@@ -19,7 +19,7 @@ from seewhy.files import write_atomically
 T = TypeVar("T")
 
 _ARRAY = "array"  # in the JSON a tensor is {"array": its name in the file}
-# What a changed byte can raise: in the archive, its members, an array's header, the JSON.
+# Exceptions from damaged bytes in the archive, its members, an array's header, or the JSON.
 _ARCHIVE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _DAMAGED = (*_ARCHIVE, ValueError, KeyError, TypeError, AttributeError)
 
@@ -40,7 +40,7 @@ def save(value: object, path: Path) -> None:
 
 
 def load(kind: type[T], path: Path) -> T:
-    """Read a value of type `kind` that `save` wrote.
+    """Read a value of type `kind` written by `save`.
 
     Raises SeewhyError if the file is missing, damaged, or of another version of seewhy.
     """

@@ -100,7 +100,7 @@ def test_compare_survives_a_learning_rate_that_cannot_be_found(
     assert "1 of 2 trials failed" in capsys.readouterr().out
     experiment = open_experiment("half")
     assert [trial.recipe for trial in experiment.finished] == ["batch_size=40"]
-    assert "the loss fell only from" in experiment.trials[1].unfinished_reason
+    assert "the loss decreased only from" in experiment.trials[1].unfinished_reason
     assert "batch_size=60" in (workspace / "half" / "report.html").read_text()
 
 

@@ -67,7 +67,7 @@ def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
         (["--smooth", "flop"], "unknown smoothing 'flop' (did you mean 'flip'?)"),
         (["--opacity", "2"], "opacity must be from 0 to 1, found 2"),
         (["--errors", "0"], "errors must be at least 1, found 0"),
-        (["nowhere.png"], "nowhere.png does not exist; give image files"),
+        (["nowhere.png"], "nowhere.png does not exist; pass image files"),
         (["--output", "run"], "run is not empty; nothing was written"),
     ],
 )

@@ -228,7 +228,7 @@ def test_decode_image_names_the_problem(tmp_path: Path) -> None:
     ]:
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(SeewhyError, match=f"{name} is .*{why}.*give a PNG") as caught:
+        with pytest.raises(SeewhyError, match=f"{name} is .*{why}.*pass a PNG") as caught:
             decode_image(path, (8, 8), 3)
         assert "\n" not in str(caught.value)
         assert "BytesIO" not in str(caught.value)

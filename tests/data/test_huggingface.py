@@ -101,7 +101,7 @@ def test_load_assigns_splits_to_parquet_files(
     refused("no train-.*parquet; found test.parquet", tmp_path / "odd")
     for folder in ("x", "y"):
         stored(tmp_path / "two" / folder, "train.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
-    refused("several folders have Parquet files: x, y; give the path of one", tmp_path / "two")
+    refused("several folders contain Parquet files: x, y; pass the path of one", tmp_path / "two")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,8 @@ def test_load_rejects_ambiguous_parquet_names(tmp_path: Path) -> None:
         for name in names:
             stored(tmp_path / folder, f"{name}.parquet", table(4, kind=(kind, [0, 1, 0, 1])))
     refused(
-        "a-holdout.parquet names no split, as other files do; put train, test or", tmp_path / "some"
+        "a-holdout.parquet has no split in its name, unlike other files; add train",
+        tmp_path / "some",
     )
     refused(
         r"train_test.parquet names more than one split \(train, test\); rename it",
@@ -174,7 +175,7 @@ def test_columns_of_string_labels(tmp_path: Path) -> None:
     assert data.classes == ("bee", "cat", "dog")
     assert data.train.labels.tolist() == [2, 1, 2, 0]
     stored(tmp_path, "test.parquet", table(3, animal=(text, ["cat", "yak", "dog"])))
-    refused("the test split has classes that train lacks: 'yak'", tmp_path)
+    refused("the test split has classes missing from train: 'yak'", tmp_path)
 
 
 def test_label_column_is_chosen(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_hub_without_a_network(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     refused(
-        "uoft-cs/cifar10 is not cached and the hub cannot be reached; .*directory of Parquet",
+        "uoft-cs/cifar10 is not cached, and the hub is not reachable; .*directory of Parquet",
         "cifar10",
     )
     assert 1 <= len(no_network) <= 3  # and not the half-minute of retries

@@ -190,7 +190,7 @@ def test_marker_is_beside_the_object(drawn: tuple[np.ndarray, np.ndarray, np.nda
 def test_shapes_rejects_a_bad_shortcut(value: str) -> None:
     with pytest.raises(
         SeewhyError,
-        match=r"shortcut in \[0, 1\], the share of circles with the marker, found",
+        match=r"shortcut in \[0, 1\], the fraction of circles with the marker, found",
     ):
         load(f"shapes:shortcut={value}")
 

@@ -101,8 +101,8 @@ def test_load_rejects_unknown_names() -> None:
 
 def test_load_rejects_paths_of_no_directory(tmp_path: Path) -> None:
     picture(tmp_path / "x.png")
-    refused("x.png is a file; give the directory", tmp_path / "x.png")
-    refused("nowhere does not exist; give a directory", str(tmp_path / "nowhere"))
+    refused("x.png is a file; pass the directory", tmp_path / "x.png")
+    refused("nowhere does not exist; pass a directory", str(tmp_path / "nowhere"))
     refused("cifar10 does not exist", "./cifar10")
 
 
@@ -151,7 +151,7 @@ def test_load_takes_numpy_numbers() -> None:
 
 
 def test_load_rejects_other_types() -> None:
-    message = "name must be that of a data set, or the path of a directory, found 5 of type int"
+    message = "name must be a data set or the path of a directory, found 5 of type int"
     refused(message, 5)  # type: ignore[arg-type]
 
 
@@ -260,7 +260,7 @@ def test_load_rejects_invalid_data_in_memory(monkeypatch: pytest.MonkeyPatch) ->
         ({"names": iter("ab")}, "names must be a list of N names, found str_"),
         (
             {"names": ["a"]},
-            "images, labels and names must be equally many, found 2 images, 2 labels and 1 names",
+            "images, labels and names must be equal in number, found 2 images, 2 labels and 1",
         ),
         (
             {"masks": torch.zeros(2, 4, 5, dtype=torch.bool)},
@@ -411,12 +411,15 @@ def test_load_rejects_invalid_folders(tmp_path: Path) -> None:
         "found only the class 'a'; a classifier needs at least two",
         tree(tmp_path / "one", {"a": 5}),
     )
-    refused("class 'b' has a single image", tree(tmp_path / "single", {"a": 5, "b": 1}))
+    refused(
+        "needs at least two images per class, found one in 'b'",
+        tree(tmp_path / "single", {"a": 5, "b": 1}),
+    )
     lacking = tree(tmp_path / "lacking", {"train/a": 2, "train/b": 2, "test/a": 1, "test/zebra": 1})
-    refused("the test split has classes that train lacks: 'zebra'", lacking)
+    refused("the test split has classes missing from train: 'zebra'", lacking)
     stray = tree(tmp_path / "stray", {"a": 5, "b": 5})
     picture(stray / "x.png")
-    refused(r"1 images lie outside any class folder \(the first is x.png\)", stray)
+    refused(r"1 images are outside the class folders \(the first is x.png\)", stray)
     refused("the folders are the labels", tree(tmp_path / "label", {"a": 5, "b": 5}), label="x")
 
 
@@ -578,7 +581,7 @@ def test_limit_samples_training_images_by_class() -> None:
 def test_limit_keeps_rare_classes(tmp_path: Path) -> None:
     tree(tmp_path, {"train/a": 40, "train/b": 2, "test/a": 1, "test/b": 1})
     assert torch.bincount(load(tmp_path, limit=3, quiet=True).train.labels).tolist() == [2, 1]
-    refused("2 classes, so limit must be at least that, found 1", tmp_path, limit=1)
+    refused("limit must be at least the number of classes of .*, 2, found 1", tmp_path, limit=1)
     refused("limit must be at least 1, found 0", tmp_path, limit=0)
 
 
@@ -603,7 +606,7 @@ def test_reload_data_checks_the_content() -> None:
 def test_reload_data_detects_changed_files(tmp_path: Path) -> None:
     origin = load(tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1}), quiet=True).origin
     picture(tmp_path / "train" / "a" / "0.png", (250, 250, 250))
-    with pytest.raises(SeewhyError, match="not the data that was trained on"):
+    with pytest.raises(SeewhyError, match="not the data of the run"):
         reload_data(origin)
 
 

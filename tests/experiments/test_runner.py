@@ -390,9 +390,7 @@ def test_resume_experiment_needs_data_made_in_memory(
         SeewhyError, match=r"bars was made in memory, so it cannot be loaded again; pass the data"
     ):
         resume_all(tmp_path / "e", None)
-    with pytest.raises(
-        SeewhyError, match=r"bars is not the data that was trained on: its fingerprint"
-    ):
+    with pytest.raises(SeewhyError, match=r"bars is not the data of the run: its fingerprint"):
         resume_all(tmp_path / "e", replace(data, fingerprint="1" * 32))
     with pytest.raises(SeewhyError, match=r"is not an experiment"):
         resume_all(tmp_path, data)

@@ -75,7 +75,7 @@ def test_classifier_repr() -> None:
         ),
         (
             lambda: pretrained_classifier("resnet18"),
-            "resnet18 has no trained weights: give the directory of a run, or timm:NAME",
+            "resnet18 has no trained weights; pass the directory of a run, timm:NAME",
         ),
         (lambda: pretrained_classifier("davidnet:dropout=0.1"), "has no trained weights"),
         (lambda: pretrained_classifier("timm:some", image_size=0), "at least 1, found 0"),

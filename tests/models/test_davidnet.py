@@ -37,7 +37,7 @@ def test_davidnet_dropout():
 def test_davidnet_needs_8x8():
     with pytest.raises(
         SeewhyError,
-        match="halves the image three times, so it needs at least 8x8 pixels, found 8x7",
+        match="downsamples three times, so it needs at least 8x8 pixels, found 8x7",
     ):
         build_model("davidnet", 10, blank_sample(3, 8, 7))
 

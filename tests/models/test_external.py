@@ -196,7 +196,7 @@ def test_torchvision_transform_input_is_folded():
 @pytest.mark.usefixtures("torchvision")
 def test_torchvision_needs_rgb():
     with pytest.raises(
-        SeewhyError, match="takes RGB images, found 1 channels; timm's models take any number"
+        SeewhyError, match="needs RGB images, found 1 channels; choose a timm model"
     ):
         build_model("torchvision:resnet50", 4, blank_sample(1, 8, 8))
 
@@ -299,5 +299,7 @@ def test_pretrained_info_of_torchvision(torchvision, resized, crop):
 
 def test_pretrained_info_without_a_name_or_weights():
     assert pretrained_info("resnet18") is None
-    with pytest.raises(SeewhyError, match="'timm:' names no model; write timm:resnet50"):
+    with pytest.raises(
+        SeewhyError, match="'timm:' has no model name; add one, as in timm:resnet50"
+    ):
         pretrained_info("timm:")

@@ -87,6 +87,6 @@ def test_vgg_grayscale():
 def test_vgg_needs_32x32(text):
     with pytest.raises(
         SeewhyError,
-        match=f"{text} halves the image five times, so it needs at least 32x32 pixels, found 28x40",
+        match=f"{text} downsamples five times, so it needs at least 32x32 pixels, found 28x40",
     ):
         build_model(text, 10, blank_sample(1, 28, 40))

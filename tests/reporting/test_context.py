@@ -122,7 +122,7 @@ def test_changed_data_are_rejected(copy: Run, data: Dataset, diagnosed: list[boo
     path_of(copy).unlink()
     with pytest.raises(
         SeewhyError,
-        match=r"bars is not the data that was trained on: .*; restore the data, or train again",
+        match=r"bars is not the data of the run: .*; restore the data, or train again",
     ):
         make_context(copy, data=replace(data, fingerprint="6" * 32), quiet=True)
     with pytest.raises(SeewhyError, match="bars was made in memory, so it cannot be loaded again"):

@@ -76,9 +76,9 @@ def test_error_images_needs_errors(weak_run: Run) -> None:
 
 @pytest.mark.usefixtures("changed_source")
 def test_changed_data_is_rejected(weak_run: Run) -> None:
-    with pytest.raises(SeewhyError, match="is not the data that was trained on"):
+    with pytest.raises(SeewhyError, match="is not the data of the run"):
         error_images(weak_run, 3)
-    with pytest.raises(SeewhyError, match="is not the data that was trained on"):
+    with pytest.raises(SeewhyError, match="is not the data of the run"):
         trust_of_run(weak_run, ["gradients"], ["auto"], "predicted", 5, quiet=True)
 
 

@@ -92,7 +92,7 @@ def test_images_per_second_uses_images_of_the_mean_area(
 
 
 def test_images_per_second_needs_a_learning_rate(recipe: Recipe, data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match="lr is still to be found"):
+    with pytest.raises(SeewhyError, match="lr is 'find', which only"):
         images_per_second(replace(recipe, lr="find"), data)
 
 

@@ -35,7 +35,7 @@ def test_evaluate_loads_the_data_of_a_run(weak_run: Run) -> None:
 @pytest.mark.usefixtures("changed_source")
 def test_evaluate_rejects_changed_data(weak_run: Run) -> None:
     """Data that the caller names may differ from the training data."""
-    with pytest.raises(SeewhyError, match=r"bars is not the data that was trained on: .*f{32}"):
+    with pytest.raises(SeewhyError, match=r"bars is not the data of the run: .*f{32}"):
         evaluate(weak_run)
     assert len(evaluate(weak_run, "bars").labels) == 60
 

@@ -208,7 +208,7 @@ def test_resume_needs_a_whole_checkpoint(part: Path, data: Dataset) -> None:
 def test_resume_rejects_other_data_or_another_recipe(
     part: Path, recipe: Recipe, data: Dataset, tmp_path: Path
 ) -> None:
-    with pytest.raises(SeewhyError, match="is not the data that was trained on"):
+    with pytest.raises(SeewhyError, match="is not the data of the run"):
         resume(part, replace(data, fingerprint="1" * 32))
     with pytest.raises(SeewhyError, match="the given recipe is not the one"):
         resume(part, data, recipe=replace(recipe, lr=0.4))

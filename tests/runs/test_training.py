@@ -232,7 +232,7 @@ def test_a_recipe_may_leave_its_rate_open(recipe: Recipe, data: Dataset, tmp_pat
         replace(recipe, lr="search")
     with pytest.raises(
         SeewhyError,
-        match=r"lr is still to be found; `fit` does so itself, and find_lr\(recipe, data\)",
+        match=r"lr is 'find', which only fit\(\) resolves; set a number, such as find_lr",
     ):
         new_state(make_plan(open_one, data, "cpu"))
 

@@ -168,7 +168,7 @@ def test_find_precision_auto(
 def test_train_reports_divergence_in_one_line(recipe: Recipe, data: Dataset) -> None:
     with pytest.raises(
         SeewhyError,
-        match=r"not finite at step \d \(epoch 0\..*at a learning rate of .*try a lower lr than 1e",
+        match=r"not finite at step \d \(epoch 0\..*at a learning rate of .*try an lr below 1e",
     ):
         trained(replace(recipe, lr=1e30), data)
 

@@ -52,7 +52,7 @@ def test_set_lr_of_a_custom_optimizer() -> None:
 
 
 def test_optimizer_needs_trainable_parameters() -> None:
-    with pytest.raises(SeewhyError, match=r"no parameter that requires a gradient"):
+    with pytest.raises(SeewhyError, match=r"the model has no trainable parameters"):
         bind_optimizer("sgd")(network().requires_grad_(False), 0.1, 5e-4)
 
 

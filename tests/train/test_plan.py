@@ -143,7 +143,7 @@ def test_make_plan_errors(changes: dict[str, Any], message: str, data: Dataset) 
 
 
 def test_make_plan_needs_an_image_per_process(data: Dataset) -> None:
-    with pytest.raises(SeewhyError, match="batches of 2 images cannot be shared by 3 processes"):
+    with pytest.raises(SeewhyError, match="batches of 2 images are too small for 3 processes"):
         make_plan(replace(NAMES, batch_size=2), data, "cpu", World(0, 3))
 
 
@@ -161,5 +161,5 @@ def test_new_state_takes_a_model(data: Dataset) -> None:
 
 def test_new_state_needs_a_learning_rate(data: Dataset) -> None:
     plan = make_plan(replace(NAMES, lr="find"), data, "cpu")
-    with pytest.raises(SeewhyError, match="lr is still to be found"):
+    with pytest.raises(SeewhyError, match="lr is 'find', which only"):
         new_state(plan)

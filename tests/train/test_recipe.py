@@ -121,7 +121,7 @@ def test_find_recipe_base_is_relative(tmp_path: Path) -> None:
         RECIPES["demo"], name="mine", lr=0.25, seed=4
     )
     (tmp_path / "common.toml").write_text('base = "mine.toml"\n')
-    with pytest.raises(SeewhyError, match=r"starts from itself"):
+    with pytest.raises(SeewhyError, match=r"extends itself"):
         find_recipe(tmp_path / "mine.toml")
 
 

@@ -1,4 +1,4 @@
-"""Data sets: where they come from, what is in them."""
+"""Data sets: loading, splitting, augmentation, and statistics."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Augmentations of batches on the device, with a random draw for each image.
+"""Augmentations of batches on the device, with independent random parameters per image.
 
 An augmentation takes a Batch and a seeded generator on the batch's device, and returns a new Batch
 with images of the same shape, dtype and memory format. No entry of AUGMENTATIONS loops over images
@@ -34,11 +34,11 @@ from seewhy.notation import bind
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images of a split on the device, as augmentations see them."""
+    """A batch of images on the device, for augmentations."""
 
     images: Tensor  # (B, C, H, W) uint8
     labels: Tensor  # (B, K) float32, one-hot unless labels have been mixed
-    indices: Tensor  # (B,) int64, into the split
+    indices: Tensor  # (B,) int64, indices into the split
     epoch: int
     originals: Tensor | None = None  # (B, C, H, W) uint8, before the first augmentation
 
@@ -64,7 +64,7 @@ def bind_augmentations(steps: Sequence[str | Callable[..., Any]]) -> Augmentatio
         device.
 
     Raises:
-        SeewhyError: A step is none of these.
+        SeewhyError: A step is of none of these types.
     """
     steps = [steps] if isinstance(steps, str) else steps
     functions = [(augmentation_name(step), _as_function(step)) for step in steps]
@@ -92,7 +92,7 @@ def crop(
     padding: int = 4,
     mode: Literal["reflect", "constant"] = "reflect",
 ) -> Batch:
-    """Random crop of the image padded by `padding` pixels: reflected, or black ("constant")."""
+    """Random crop of the image padded by `padding` pixels, reflected or black ("constant")."""
     images = batch.images
     height, width = images.shape[2:]
     _require(mode in ("reflect", "constant"), "crop: mode must be reflect or constant", mode)
@@ -184,8 +184,8 @@ def random_erasing(
 ) -> Batch:
     """With probability `p`, fill a box with random pixels (Zhong et al. 2020).
 
-    The box covers `min_area` to `max_area` of the image. Its height over width is drawn on a log
-    scale between `min_aspect` and 1 / `min_aspect`, as far as the box fits.
+    The box covers `min_area` to `max_area` of the image. Its aspect ratio (height / width) is drawn
+    on a log scale between `min_aspect` and 1 / `min_aspect`, limited so that the box fits.
     """
     images = batch.images
     height, width = images.shape[2:]
@@ -222,7 +222,7 @@ def mixup(batch: Batch, generator: Generator, alpha: float = 0.2) -> Batch:
     share = symmetric_beta(alpha, len(batch.images), batch.images.device, generator)
     partner = torch.randperm(len(batch.images), device=batch.images.device, generator=generator)
     pixels = batch.images[partner].float()
-    # not lerp, which is slow on CPU with a broadcast weight
+    # not lerp: slow on CPU with a broadcast weight
     pixels += _per_image(share) * (batch.images - pixels)
     return replace(
         _with_images(batch, pixels.round_().byte()),
@@ -338,7 +338,7 @@ def _required_positional(function: Callable[..., Any]) -> int:
 
 def _albumentations(transform: Any, batch: Batch, generator: Generator) -> Batch:
     seed = int(torch.randint(2**62, (), device=batch.images.device, generator=generator))
-    # set_random_seed would give each part of a pipeline the same seed, and correlate their draws
+    # set_random_seed would give each part of a pipeline the same seed, so draws would be correlated
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
     before = batch.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     after = [np.asarray(transform(image=image)["image"]) for image in before]

@@ -1,4 +1,4 @@
-"""Decoding a data set into the files of a cache entry, in threads and in blocks."""
+"""Decode a data set into the files of a cache entry, with threads, block by block."""
 
 import hashlib
 import math
@@ -27,12 +27,14 @@ from seewhy.data.raw import RawDataset, RawSplit, assign_splits, check_labels
 from seewhy.errors import SeewhyError
 from seewhy.progress import progress
 
-_SAMPLED = 256  # images whose headers determine the size and the number of channels
-_LARGEST_COMMON = 512  # images of one size keep it up to this shorter side
+_SAMPLED = 256  # number of sampled image headers, to determine size and channels
+_LARGEST_COMMON = 512  # images of a common size keep it up to this shorter side
 _LARGEST_MEDIAN = 224  # images of several sizes get their median shorter side, at most this
 _BLOCK_ROWS = 256  # encoded images in memory: at 5 MB each they take 1.3 GB
 _BLOCK_BYTES = 64 * 2**20  # decoded pixels in memory
-_TASK_ROWS = 16  # images per task: submitting a small image takes as long as decoding it
+_TASK_ROWS = (
+    16  # images per task, because submitting a task takes as long as decoding a small image
+)
 
 _COLOR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -41,7 +43,7 @@ _COLOR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 class LoadOptions:
     """How to decode and split a data set: the arguments of `load`."""
 
-    image_size: int | None = None  # pixels of each side; None chooses by the images
+    image_size: int | None = None  # pixels per side; None chooses from the images
     validation: float = 0.0  # fraction of train, in [0, 1)
     seed: int = 0
     skip_bad_images: bool = False
@@ -50,7 +52,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class _Format:
-    name: str  # of the data set, in messages
+    name: str  # name of the data set in messages
     image_size: tuple[int, int]  # height, width
     channels: int
     skip_bad_images: bool
@@ -73,7 +75,7 @@ class _Block:
 
 
 class _ColorFound(Exception):
-    """A data set that looked gray has a color image."""
+    """The data set seemed gray but has a color image."""
 
 
 def build_entry(
@@ -127,7 +129,7 @@ def build_entry(
 
 
 def _choose_format(split: RawSplit, name: str, options: LoadOptions) -> _Format:
-    """Size and channels, from the headers of a sample; decoding verifies that images are gray."""
+    """Size and channels from sampled headers; decoding verifies that images are gray."""
     sizes: list[tuple[int, int]] = []
     colored = False
     first_failure = ""
@@ -141,8 +143,8 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions) -> _Format:
             first_failure = first_failure or f"{image_name} is {failure_reason(error)}"
     if not sizes:
         raise SeewhyError(
-            f"{name}: none of {len(sample)} sampled images can be read: {first_failure}; "
-            "give images that Pillow can read"
+            f"{name}: none of {len(sample)} sampled images can be read: {first_failure}; use a "
+            "format that Pillow can read"
         )
     if options.image_size is not None:
         image_size = (options.image_size, options.image_size)
@@ -171,8 +173,8 @@ def _write_split(
             if block.bad and not image_format.skip_bad_images:
                 image_name, failure = block.bad[0]
                 raise SeewhyError(
-                    f"{image_format.name}: {image_name} is {failure}; "
-                    "remove the file, or leave out all such files with skip_bad_images"
+                    f"{image_format.name}: {image_name} is {failure}; remove the file, or skip "
+                    "unreadable files with skip_bad_images"
                 )
             file.write(block.pixels.data)
             hasher.update(block.pixels.data)

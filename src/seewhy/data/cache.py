@@ -32,7 +32,7 @@ _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" el
 
 
 class DamagedEntry(Exception):
-    """The files of a cache entry do not fit together."""
+    """The files of a cache entry are inconsistent."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def require_space(directory: Path, needed: int) -> Iterator[None]:
-    """Raise SeewhyError if `directory` has no space for `needed` bytes, now or inside the block."""
+    """Raise SeewhyError if there is no disk space for `needed` bytes, now or inside the block."""
     free = shutil.disk_usage(directory).free
     remedy = "free some space, choose a smaller image_size, or set SEEWHY_CACHE to another disk"
     if free < needed:
@@ -114,7 +114,7 @@ def require_space(directory: Path, needed: int) -> Iterator[None]:
 
 
 def map_bytes(path: Path, shape: tuple[int, ...]) -> Tensor:  # `shape` uint8
-    """A file as a memory-mapped tensor; writing to it changes a private copy, never the file.
+    """A file as a memory-mapped tensor (copy-on-write: the file never changes).
 
     Raises DamagedEntry if the size of the file does not match `shape`.
     """
@@ -185,7 +185,7 @@ def open_or_build(
     try:
         return _first_entry(entries)
     except (FileNotFoundError, DamagedEntry):
-        pass  # read again under the lock: another process may be building it
+        pass  # read again under the lock: another process may have built it
     with _writing(folder), _locked(folder / f"{stem}.lock", title, quiet):
         try:
             return _first_entry(entries)
@@ -193,7 +193,7 @@ def open_or_build(
             pass
         except DamagedEntry as error:
             note(f"the cached copy of {title} is damaged ({error}); decoding it again", quiet)
-        # the lock has a single holder, so an unfinished directory is that of a dead process
+        # under the lock, an unfinished directory belongs to a dead process
         work = folder / f".{stem}.unfinished"
         for leftover in (*entries, work):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -234,7 +234,7 @@ def _locked(path: Path, title: str, quiet: bool) -> Iterator[None]:
     try:
         lock.acquire(timeout=0.5)
     except Timeout:
-        note(f"waiting for another process that decodes {title}", quiet)
+        note(f"waiting for another process to decode {title}", quiet)
         lock.acquire()
     try:
         yield

@@ -20,13 +20,13 @@ class Split:
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64, index into Dataset.classes
     names: Sequence[str]  # (N,) file name or id
-    masks: Tensor | None = None  # (N, H, W) bool, true on the object; only some data sets have them
+    masks: Tensor | None = None  # (N, H, W) bool, true on the object; None for most data sets
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Tensor) -> "Split":
-        """The part of the split at `indices` (M,) int64, copied into memory."""
+        """The images at `indices` (M,) int64, copied into memory."""
         return Split(
             images=self.images[indices],
             labels=self.labels[indices],
@@ -45,7 +45,7 @@ class Dataset:
     test: Split
     validation: Split | None
     fingerprint: str  # hex digest of the decoded content: equal for equal data from any source
-    skipped: tuple[str, ...] = ()  # unreadable files that were left out
+    skipped: tuple[str, ...] = ()  # unreadable files
     load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
 
     @property
@@ -92,11 +92,11 @@ class DataOrigin:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]  # (C, H, W)
     images: Mapping[str, int]  # number of images by split
-    skipped: tuple[str, ...] = ()  # unreadable files that were left out
+    skipped: tuple[str, ...] = ()  # unreadable files
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DataOrigin":
-        """The origin whose `dataclasses.asdict` was written as JSON."""
+        """The origin from its `dataclasses.asdict`, read from JSON."""
         tuples = {name: tuple(values[name]) for name in ("classes", "image_shape", "skipped")}
         return cls(**{**values, **tuples})
 
@@ -108,7 +108,7 @@ def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
 
 
 def split_digest(hasher: hashlib.blake2b, shape: tuple[int, ...], labels: np.ndarray) -> str:
-    """Hex digest of a split; `hasher` has been updated with all pixel bytes, and is used up."""
+    """Hex digest of a split; `hasher` must contain all pixel bytes; it is consumed."""
     hasher.update(json.dumps(list(shape)).encode())
     hasher.update(labels.astype("<i8").tobytes())
     return hasher.hexdigest()
@@ -158,7 +158,7 @@ def stratified_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold out a fraction of each class.
 
-    Of a class with two or more images, at least one is kept and at least one is held out.
+    Of a class with at least two images, at least one is kept and at least one is held out.
 
     Args:
         labels: (N,) int64.
@@ -186,7 +186,7 @@ def stratified_split(
 def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Sample images of each class in proportion to its frequency.
 
-    A larger sample of the same seed contains a smaller one. If `count` is at least the number of
+    With the same seed, a larger sample contains a smaller one. If `count` is at least the number of
     classes, the sample has an image of each class.
 
     Args:
@@ -198,7 +198,7 @@ def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         Sorted indices (count,) int64.
     """
     generator = np.random.default_rng(seed)
-    # in [0, 1): images are taken in this order, so that all classes are used up at the same pace
+    # in [0, 1): sorting by it takes images from all classes at the same pace
     priority = np.empty(len(labels))
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))

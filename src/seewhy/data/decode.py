@@ -1,4 +1,4 @@
-"""Decoding of an image to uint8 pixels of one size, for training data and a user's files."""
+"""Decode images to uint8 pixels of one size, for training data and prediction."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError
 
-# The content of a file, its path, or an image; an array is (H, W) or (H, W, C) uint8.
+# Content of a file, path, or image; arrays are (H, W) or (H, W, C) uint8.
 Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
 
 _ORIENTATION_TAG = 0x0112
@@ -32,11 +32,11 @@ _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes pixels, beyond their number.
+    """How an image file becomes pixels, besides the image size.
 
     Args:
-        crop: Share of the resized image's shorter side that the center crop keeps, in (0, 1]. timm
-            calls it `crop_pct`; in torchvision it is the crop size over the resize size.
+        crop: Fraction of the resized image's shorter side that the center crop keeps, in (0, 1]. It
+            is `crop_pct` in timm, and crop size / resize size in torchvision.
 
     Raises:
         SeewhyError: If `crop` is not in (0, 1].
@@ -58,9 +58,9 @@ def decode_image(
     channels: int,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Tensor:  # (C, H, W) uint8
-    """Decode an image: upright, on a white background, resized and center-cropped.
+    """Decode an image, rotate it upright, put it on white, resize it, and crop its center.
 
-    The first frame of an animation is taken.
+    Only the first frame of an animation is decoded.
 
     Args:
         source: A path, the content of an image file, a Pillow image, or an array (H, W) or
@@ -83,8 +83,8 @@ def decode_image(
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
         raise SeewhyError(
-            f"{name} is {failure_reason(error)}; "
-            "give a PNG, a JPEG or another image file that Pillow can read"
+            f"{name} is {failure_reason(error)}; pass a PNG, a JPEG or another image file that "
+            "Pillow can read"
         ) from error
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
@@ -94,7 +94,7 @@ def open_image(
     image_size: tuple[int, int] | None = None,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Image.Image:
-    """Open an image: its header is read, its pixels are not yet. Raises what Pillow raises.
+    """Open an image and read its header, but not its pixels. Raises Pillow's exceptions.
 
     A JPEG much larger than `image_size` is decoded at 1/2, 1/4, or 1/8, and never at less than
     twice the size it is resized to.
@@ -124,7 +124,7 @@ def to_pixels(
     channels: int,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> np.ndarray:  # (H, W, C) uint8
-    """Decode an opened image; raises what Pillow raises."""
+    """Decode an opened image. Raises Pillow's exceptions."""
     image.load()
     transposition = _UPRIGHT.get(orientation(image))
     flat = convert_mode(image, channels)
@@ -135,7 +135,7 @@ def to_pixels(
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of the image as a viewer shows it, from its header."""
+    """(height, width) of the image after its EXIF rotation, from its header."""
     return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
 
 
@@ -202,7 +202,7 @@ def crop_box(
 
 
 def failure_reason(error: Exception) -> str:
-    """A phrase for why an image could not be read."""
+    """The reason why an image could not be read, for an error message."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of a format that Pillow cannot read"
     if isinstance(error, FileNotFoundError):
@@ -212,7 +212,7 @@ def failure_reason(error: Exception) -> str:
 
 
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray:  # (H, W) uint8
-    """Scale gray values by the smallest full range that holds them.
+    """Scale gray values by the smallest standard range that contains them.
 
     The ranges are 16 and 31 bit for integers; 1, 255 and 16 bit for floats.
     """

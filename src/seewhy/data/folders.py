@@ -1,4 +1,4 @@
-"""A directory as a data set: Parquet files as on the hub, or a folder of images per class."""
+"""Data sets in directories: Parquet files as on the hub, or one folder of images per class."""
 
 import errno
 import glob
@@ -29,8 +29,8 @@ _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
 _IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
 # a file name on the hub
 _SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE)
-_SAMPLED_FILES = 64  # files of which every load hashes a part
-_SAMPLED_BYTES = 4096  # at the start and at the end of each
+_SAMPLED_FILES = 64  # number of files that are partially hashed on each load
+_SAMPLED_BYTES = 4096  # at the start and at the end of each file
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,10 @@ def directory_source(path: Path) -> Source:
     """
     if not path.exists():
         raise SeewhyError(
-            f"{path} does not exist; give a directory of class folders or of Parquet files"
+            f"{path} does not exist; pass a directory of class folders or Parquet files"
         )
     if not path.is_dir():
-        raise SeewhyError(
-            f"{path} is a file; give the directory of the class folders or the Parquet files"
-        )
+        raise SeewhyError(f"{path} is a file; pass the directory of class folders or Parquet files")
     root = path.resolve()
     if _printable(str(root)) != str(root):
         raise SeewhyError(
@@ -72,7 +70,7 @@ def image_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         if not path.exists():
-            raise SeewhyError(f"{path} does not exist; give image files, or directories of them")
+            raise SeewhyError(f"{path} does not exist; pass image files or directories of images")
         return [path]
     images = [
         file.path
@@ -80,7 +78,9 @@ def image_files(path: Path) -> list[Path]:
         if file.path.suffix.lower() in _IMAGE_SUFFIXES
     ]
     if not images:
-        raise SeewhyError(f"{path} has no image files; give image files, or directories of them")
+        raise SeewhyError(
+            f"{path} contains no image files; pass image files or directories of images"
+        )
     return images
 
 
@@ -96,8 +96,8 @@ def _parquet_files(root: Path) -> list[_File]:
     by_folder = {folder.name: files for folder in _folders(root) if (files := parquet(folder))}
     if len(by_folder) > 1:
         raise SeewhyError(
-            f"{root}: several folders have Parquet files: "
-            f"{', '.join(map(_printable, by_folder))}; give the path of one of them"
+            f"{root}: several folders contain Parquet files: "
+            f"{', '.join(map(_printable, by_folder))}; pass the path of one of them"
         )
     return next(iter(by_folder.values()), [])
 
@@ -119,7 +119,7 @@ def _parquet_source(root: Path, files: list[_File]) -> Source:
                         role: [glob.escape(str(file.path)) for file in files]
                         for role, files in by_role.items()
                     },
-                    # the library's copy is needed only until the images are decoded
+                    # the copy of `datasets` is only needed until the images are decoded
                     cache_dir=str(request.scratch),
                 )
         except Exception as error:  # pyarrow, datasets and the file system raise different errors
@@ -136,10 +136,10 @@ def _parquet_source(root: Path, files: list[_File]) -> Source:
 
 
 def _group_by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
-    """Parquet files by the role in their names, such as train; all are train if no name has a role.
+    """Parquet files by the split role in their names; if no name has a role, all are train.
 
     A file named as on the hub belongs to the split in its name. Raises SeewhyError if only some
-    names have a role, or one has two: a guess could train on test images.
+    names have a role, or a name has two: a guess could put test images into train.
     """
     by_split: dict[str, list[_File]] = {}
     without_role = []
@@ -167,8 +167,8 @@ def _group_by_split(root: Path, files: list[_File]) -> dict[str, list[_File]]:
         return {"train": files}
     if without_role:
         raise SeewhyError(
-            f"{root}: {without_role[0]} names no split, as other files do; "
-            "put train, test or validation into its name, or move it away"
+            f"{root}: {without_role[0]} has no split in its name, unlike other files; add train, "
+            "test or validation to its name, or move it away"
         )
     if not any(split_role(name) == "train" for name in by_split):
         names = ", ".join(file.path.name for file in files[:5])
@@ -227,7 +227,7 @@ def _raw_split(root: Path, files: Sequence[_File], labels: np.ndarray) -> RawSpl
 
 
 def _has_split_folders(folders: Mapping[str, Path]) -> bool:
-    """Whether a train folder has subfolders; with images directly in it, "train" is a class."""
+    """Whether a train folder has subfolders; if it contains images itself, "train" is a class."""
     return any(split_role(name) == "train" and _folders(folder) for name, folder in folders.items())
 
 
@@ -240,9 +240,8 @@ def _images_by_class(tree: Path) -> dict[str, list[_File]]:
     ]
     if stray:
         raise SeewhyError(
-            f"{tree}: {len(stray):,} images lie outside any class folder "
-            f"(the first is {_printable(stray[0])}); "
-            "move each into a folder named after its class"
+            f"{tree}: {len(stray):,} images are outside the class folders (the first is "
+            f"{_printable(stray[0])}); move each into the folder of its class"
         )
     by_class = {folder.name: _list_files(folder, deep=True) for folder in _folders(tree)}
     return {name: files for name, files in by_class.items() if files}
@@ -271,7 +270,7 @@ def _list_files(root: Path, deep: bool) -> list[_File]:
         for name in sorted(names, key=natural_key):
             if not _ignored(name):
                 path = Path(folder, name)
-                # a broken link is reported when it is decoded
+                # decoding reports a broken link
                 stat = path.stat() if path.exists() else path.lstat()
                 files.append(_File(path, stat.st_size, stat.st_mtime_ns))
     return files
@@ -299,7 +298,7 @@ def _printable(name: str) -> str:
 def _signature(root: Path, files: Mapping[str, Sequence[_File]]) -> list[object]:
     """Path, size and time of every file, and a hash of parts of some files.
 
-    The hash tells apart directories with equal names, sizes and times, as archives unpack them.
+    The hash distinguishes directories with equal names, sizes and times, such as unpacked archives.
     """
     all_files = [file for members in files.values() for file in members]
     return [
@@ -328,7 +327,7 @@ def _sample_digest(files: Sequence[_File]) -> str:
                 hasher.update(file.read(_SAMPLED_BYTES))
                 file.seek(max(0, files[i].size - _SAMPLED_BYTES))
                 hasher.update(file.read(_SAMPLED_BYTES))
-        except OSError:  # reported when it is decoded
+        except OSError:  # decoding reports it
             pass
     return hasher.hexdigest()
 

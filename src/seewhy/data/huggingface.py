@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, and tables of the `datasets` library."""
+"""Data sets from the Hugging Face hub, and tables of the `datasets` library."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ _CONNECT_SECONDS = 5.0  # the library itself retries for half a minute
 def raw_dataset_from_tables(
     tables: Mapping[str, Any], title: str, request: LoadRequest
 ) -> RawDataset:
-    """Images and labels of tables.
+    """Images and labels from tables.
 
     A single split of any name is the training split. An image is named after its stored path.
 
     Args:
         tables: A `datasets.Dataset` by split.
         title: Name of the data set in error messages.
-        request: The label column, if one is requested.
+        request: Load options, with the requested label column.
 
     Returns:
         The data set, not decoded yet.
@@ -35,8 +35,8 @@ def raw_dataset_from_tables(
     if "train" not in roles:
         if len(tables) > 1:
             raise SeewhyError(
-                f"{title}: no train split; found {', '.join(sorted(tables))}; "
-                "rename the one to train on"
+                f"{title}: no train split; found {', '.join(sorted(tables))}; rename the training "
+                "split to train"
             )
         roles = {"train": next(iter(tables))}
     note_unused(title, set(tables) - set(roles.values()), request.quiet)
@@ -82,7 +82,7 @@ def library_quiet(bars: bool) -> Iterator[None]:
 
 @contextmanager
 def library_offline() -> Iterator[None]:
-    """Keep the `datasets` library from network calls, even those that count loads."""
+    """Disable all network calls of the `datasets` library, including download counters."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -244,8 +244,8 @@ def _tables(
                 pass
         if not _hub_answers():
             raise SeewhyError(
-                f"{repository} is not cached and the hub cannot be reached; connect once, "
-                "or give a directory of Parquet files or class folders instead"
+                f"{repository} is not cached, and the hub is not reachable; connect once, or pass "
+                "a directory of Parquet files or class folders"
             )
         try:
             return datasets.load_dataset(repository, config, revision=revision)

@@ -1,4 +1,4 @@
-"""Random draws and pixel moves of whole batches, without loops or device synchronization."""
+"""Random draws and pixel operations on whole batches, without loops or synchronization."""
 
 from collections.abc import Sequence
 from math import pi
@@ -14,7 +14,7 @@ def index_rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Ten
 
     Rows are (B, h) int64, columns (B, w) int64.
     """
-    # copying rows and gathering in the last axis: on CPU five times faster than indexing pixels
+    # copying rows, then gathering along the last axis: on CPU five times faster than indexing
     count, channels, height, width = images.shape
     first = height * torch.arange(count * channels, device=images.device).view(count, channels, 1)
     picked = (
@@ -26,7 +26,7 @@ def index_rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Ten
 
 
 def reflect_indices(indices: Tensor, length: int) -> Tensor:
-    """Indices beyond [0, length), by less than `length`, reflected at the first or last pixel."""
+    """Reflect indices outside [0, length), by less than `length`, at the first or last pixel."""
     last = length - 1
     return last - (last - indices.abs()).abs()
 

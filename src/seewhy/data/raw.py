@@ -1,4 +1,4 @@
-"""A data set before decoding: sources, the roles of splits, and checks of labels."""
+"""Data sets before decoding: sources, roles of splits, and checks of labels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from seewhy.data.decode import Encoded
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
-TEST_FRACTION = 0.2  # held out of a data set without a test split
+TEST_FRACTION = 0.2  # fraction held out if there is no test split
 
 _NAMES_OF_ROLES = {
     "train": ("train", "training", "trainset"),
@@ -25,7 +25,7 @@ _LISTED_CLASSES = 5  # class names in an error
 class RawSplit:
     """The encoded images of one split, and their labels."""
 
-    # from indices to the name and the encoded image of each
+    # indices to (name, encoded image) pairs
     read: Callable[[Sequence[int]], Sequence[tuple[str, Encoded]]]
     labels: np.ndarray  # (N,) int64
     masks: np.ndarray | None = None  # (N, H, W) bool
@@ -64,8 +64,8 @@ class LoadRequest:
 class Source:
     """A data set that has not been read yet.
 
-    `signature` consists of JSON values. It is cheap to compute, and different wherever the content
-    may differ: it is the key of the cache.
+    `signature` consists of JSON values. It is the key of the cache: cheap to compute, and different
+    whenever the content may differ.
     """
 
     name: str
@@ -83,7 +83,7 @@ def raw_split_from_arrays(
 
 
 def reject_label_choice(name: str, request: LoadRequest) -> None:
-    """Raise SeewhyError if a label column is requested of a source that has no columns."""
+    """Raise SeewhyError if a label column is requested from a source without columns."""
     if request.label is not None:
         raise SeewhyError(
             f"{name} has no label columns to choose from, found label={request.label!r}; "
@@ -99,7 +99,7 @@ def note_unused(name: str, unused: Iterable[str], quiet: bool) -> None:
 
 
 def split_role(split_name: str) -> str | None:
-    """The role that the name of a folder or split stands for: train, test, validation, or None."""
+    """The role of a folder or split by its name: train, test, validation, or None."""
     return next(
         (role for role, names in _NAMES_OF_ROLES.items() if split_name.lower() in names), None
     )
@@ -108,8 +108,8 @@ def split_role(split_name: str) -> str | None:
 def assign_roles(split_names: Iterable[str], name: str) -> dict[str, str]:
     """The names of the train, test and validation splits, by role.
 
-    Without a test split, the validation split has the role of the test split.
-    Raises SeewhyError if two names stand for the same role.
+    Without a test split, the validation split is used as the test split. Raises SeewhyError if two
+    names have the same role.
     """
     roles: dict[str, str] = {}
     for split_name in split_names:
@@ -135,10 +135,10 @@ def assign_splits(
         raw: The data set.
         name: Its name in error messages.
         validation: Fraction of train to hold out, in [0, 1).
-        seed: Seed of the splits that are drawn.
+        seed: Seed of random splits.
 
     Returns:
-        Splits by name in the order train, test, validation, and whether any was drawn by the seed.
+        Splits by name in the order train, test, validation, and whether any is random.
 
     Raises:
         SeewhyError: The labels are invalid, or a class has too few images to be split.
@@ -158,8 +158,8 @@ def assign_splits(
         single = np.flatnonzero(np.bincount(labels, minlength=len(raw.classes)) == 1)
         if len(single):
             raise SeewhyError(
-                f"{name}: no {new} split can be drawn, because class {_list_classes(raw, single)} "
-                "has a single image; add images or remove the class"
+                f"{name}: the {new} split needs at least two images per class, found one in "
+                f"{_list_classes(raw, single)}; add images, or remove the class"
             )
         kept, held_out = stratified_split(labels, fraction, seed)
         splits[new] = splits["train"].take(held_out)
@@ -175,8 +175,8 @@ def _list_classes(raw: RawDataset, indices: np.ndarray) -> str:
 def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str) -> None:
     """Raise SeewhyError for labels that cannot be trained on.
 
-    These are an empty split, labels out of range, fewer than two classes in train, and classes
-    that occur in another split only.
+    Reasons are an empty split, labels out of range, fewer than two classes in train, and classes
+    missing from train.
     """
     for split, values in labels.items():
         if not len(values):
@@ -204,6 +204,6 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], nam
         if len(missing):
             listed = ", ".join(repr(classes[i]) for i in missing[:_LISTED_CLASSES])
             raise SeewhyError(
-                f"{name}: the {split} split has classes that train lacks: {listed}"
-                f"{' …' if len(missing) > _LISTED_CLASSES else ''}; add or remove them"
+                f"{name}: the {split} split has classes missing from train: "
+                f"{listed}{' …' if len(missing) > _LISTED_CLASSES else ''}; add or remove them"
             )

@@ -19,13 +19,13 @@ from seewhy.errors import SeewhyError
 Floats = NDArray[np.float32]
 
 _CLUTTER = 6  # strokes per image
-_CANDIDATES = 16  # random pairs of colors, of which the first with enough contrast is taken
-_CONTRAST = 0.75  # least distance in RGB between object and background, of 1.73 at most
+_CANDIDATES = 16  # random pairs of colors; the first with enough contrast is used
+_CONTRAST = 0.75  # minimum distance in RGB between object and background, at most 1.73
 _LUMA = np.array(LUMA_WEIGHTS, dtype=np.float32)
 
 
 def draw_surfaces(count: int, size: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Backgrounds with clutter, and foregrounds to cut objects from, in contrasting colors.
+    """Backgrounds with clutter, and foreground textures for objects, in contrasting colors.
 
     Args:
         count: Number of images, N.
@@ -74,7 +74,7 @@ def _draw_texture(
 def _draw_pattern(
     count: int, size: int, generator: np.random.Generator
 ) -> Floats:  # (N, size, size) float32 in [0, 1]
-    """Share of the second shade at each pixel, in one of six random textures per image."""
+    """Fraction of the second shade at each pixel, in one of six random textures per image."""
     angle, phase_u, phase_v = generator.uniform(0, 2 * np.pi, (3, count, 1, 1)).astype(np.float32)
     period = generator.uniform(4, 8, (count, 1, 1)).astype(np.float32)  # pixels
     waves = generator.normal(0, 0.6, (4, 2, count, 1, 1)).astype(np.float32)  # radians per pixel
@@ -128,11 +128,11 @@ SIZE = 32
 _VERSION = 1  # increase it when the images change: they are cached
 _SUPERSAMPLING = 4  # samples per pixel along each side, for smooth edges
 _BLOCK = 100  # images drawn at once; changing it changes the images of a seed
-_MAX_TILT = np.pi / 6  # either way; more would turn a square into a diamond
-_AREAS = (115.0, 215.0)  # square pixels, for every class, so that size does not reveal the class
+_MAX_TILT = np.pi / 6  # in either direction; with more, a square would look like a diamond
+_AREAS = (115.0, 215.0)  # in pixels, for every class, so that size does not reveal the class
 
 MARKER = (1, 1, 4, 4)  # top, left, height and width in pixels of the planted shortcut
-MARKED_CLASS = "circle"  # the only class that carries it in the training split
+MARKED_CLASS = "circle"  # the only class with the marker in the training split
 _MARKER_COLOR = (255, 0, 255)  # magenta, which stands out from any background
 
 Bools = NDArray[np.bool_]
@@ -149,10 +149,10 @@ def shapes_source(
         train: Number of training images, at least 10.
         test: Number of test images, at least 10.
         shortcut: Probability in [0, 1] that a training image of a circle has the marker, a magenta
-            square at MARKER. No other class has it in train. In test, images of every class have
-            it with a tenth of this probability: as often as in train, but without a meaning, so
-            that the test accuracy shows the cost of relying on it. The images are otherwise those
-            of `shortcut=0`.
+            square at MARKER. No other class has it in train. In test, images of every class have it
+            with a tenth of this probability: the same frequency as in train, but independent of the
+            class, so that the test accuracy shows the cost of relying on it. Apart from the marker,
+            images are identical to those with `shortcut=0`.
 
     Returns:
         A source of 32x32 RGB images.
@@ -167,8 +167,8 @@ def shapes_source(
         )
     if not 0 <= shortcut <= 1:
         raise SeewhyError(
-            "shapes needs shortcut in [0, 1], the share of circles with the marker, "
-            f"found {shortcut}"
+            "shapes needs shortcut in [0, 1], the fraction of circles with the marker, found "
+            f"{shortcut}"
         )
 
     def open_(request: LoadRequest) -> RawDataset:
@@ -218,7 +218,7 @@ def _plant_marker(images: np.ndarray, carriers: Bools) -> np.ndarray:
 def _draw_carriers(
     labels: np.ndarray, split: str, shortcut: float, generator: np.random.Generator
 ) -> Bools:  # (N,)
-    """Images with the marker: in train only circles, in test any, at the same overall rate."""
+    """Which images get the marker: only circles in train, any class in test, at the same rate."""
     if split == "train":
         probability = np.where(labels == list(SHAPES).index(MARKED_CLASS), shortcut, 0.0)
     else:
@@ -238,7 +238,7 @@ def _draw_block(
 
 
 def _coverage(labels: np.ndarray, generator: np.random.Generator) -> Floats:  # (n, H, W) in [0, 1]
-    """Share of each pixel that the object covers."""
+    """Fraction of each pixel covered by the object."""
     count = len(labels)
     areas = generator.uniform(*_AREAS, count)
     tilt = generator.uniform(-_MAX_TILT, _MAX_TILT, count)
@@ -270,7 +270,7 @@ def _coverage(labels: np.ndarray, generator: np.random.Generator) -> Floats:  # 
 
 
 def _polygon(points: list[tuple[float, float]]) -> Inside:
-    """The inside of a polygon: an odd number of edges lies to the right of the point."""
+    """The inside of a polygon (even-odd rule)."""
 
     def inside(x: Floats, y: Floats) -> Bools:
         odd = np.zeros(x.shape, dtype=bool)
@@ -338,7 +338,7 @@ SHAPES: dict[str, Inside] = {
 
 @cache
 def _measures() -> dict[str, tuple[float, float, float, float]]:
-    """Area, x and y of the centroid, and radius over the square root of the area, by shape."""
+    """Area, x and y of the centroid, and radius / sqrt(area), by shape."""
     positions = ((np.arange(600) + 0.5) / 200 - 1.5).astype(np.float32)
     x, y = np.meshgrid(positions, positions)
     measures = {}

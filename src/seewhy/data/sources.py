@@ -1,4 +1,4 @@
-"""`load`: from a name or a path to a data set; SOURCES, the table of names."""
+"""`load`: data sets by name or path; SOURCES, the table of names."""
 
 import os
 import shutil
@@ -51,18 +51,18 @@ def load(
 ) -> Dataset:
     """Load a data set by name or from a directory.
 
-    The images are decoded once, into a cache in `~/.cache/seewhy` (`SEEWHY_CACHE` moves it), and
-    memory-mapped from then on.
+    The images are decoded once, into a cache in `~/.cache/seewhy` (or in `SEEWHY_CACHE`), and
+    memory-mapped afterwards.
 
     Args:
         name: An entry of SOURCES with its settings, such as "shapes:seed=3", or a directory.
-        image_size: Side in pixels of the square that images are resized and center-cropped to.
-            None keeps a size that all images share; images of several sizes get their median
-            shorter side, at most 224.
+        image_size: Side in pixels of the square that images are resized and center-cropped to. With
+            None, images of equal size keep it; images of different sizes get their median shorter
+            side, at most 224.
         validation: Fraction of train to hold out for validation, in [0, 1).
         limit: Maximum number of training images, sampled from each class in proportion.
-        seed: Seed of this sample, and of splits that the source lacks.
-        skip_bad_images: Leave out unreadable images and list them in `Dataset.skipped`.
+        seed: Seed of this sample, and of splits that the source does not have.
+        skip_bad_images: Skip unreadable images, and list them in `Dataset.skipped`.
         label: Name of the label column, if the source has several.
         quiet: Print nothing on stderr.
 
@@ -75,7 +75,7 @@ def load(
     """
     if not isinstance(name, (str, os.PathLike)):
         raise SeewhyError(
-            f"name must be that of a data set, or the path of a directory, found {_one_line(name)}"
+            f"name must be a data set or the path of a directory, found {_one_line(name)}"
         )
     if label is not None and not isinstance(label, str):
         raise SeewhyError(f"label must be the name of a column, found {_one_line(label)}")
@@ -106,7 +106,7 @@ def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
 
     Args:
         origin: The identity of the data set.
-        data: The data set itself, if it is at hand; it is checked and returned.
+        data: The data set itself, if it is in memory; it is checked and returned.
 
     Returns:
         The data set with the fingerprint of `origin`.
@@ -123,8 +123,8 @@ def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
     data = check_dataset(data)
     if data.fingerprint != origin.fingerprint:
         raise SeewhyError(
-            f"{data.name} is not the data that was trained on: its fingerprint is "
-            f"{data.fingerprint}, not {origin.fingerprint}; restore the data, or train again"
+            f"{data.name} is not the data of the run: its fingerprint is {data.fingerprint}, not "
+            f"{origin.fingerprint}; restore the data, or train again"
         )
     return data
 
@@ -156,7 +156,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
     if header.skipped and not options.skip_bad_images:
         raise SeewhyError(
             f"{source.name}: {len(header.skipped):,} images cannot be read, the first is "
-            f"{header.skipped[0]}; remove them, or leave them out with skip_bad_images"
+            f"{header.skipped[0]}; remove them, or skip them with skip_bad_images"
         )
     return Dataset(
         name=source.name,
@@ -173,8 +173,8 @@ def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
     """The data set with `limit` training images, copied into memory."""
     if limit < len(dataset.classes):
         raise SeewhyError(
-            f"{dataset.name} has {len(dataset.classes)} classes, so limit must be at least that, "
-            f"found {limit}"
+            f"limit must be at least the number of classes of {dataset.name}, "
+            f"{len(dataset.classes)}, found {limit}"
         )
     indices = torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed))
     return check_dataset(replace(dataset, train=dataset.train.take(indices), fingerprint=""))
@@ -198,12 +198,12 @@ def _check_fraction(argument: str, value: object) -> float:
 
 
 def _one_line(value: object) -> str:
-    """The value, shortened, and its type."""
+    """The value, shortened to one line, and its type."""
     return f"{' '.join(repr(value).split()):.60} of type {type(value).__name__}"
 
 
 def find_source(name: str | os.PathLike[str]) -> Source | Dataset:
-    """The data set of a name in SOURCES or in a directory, not read yet.
+    """The source of a data set by its name in SOURCES or its directory; nothing is read yet.
 
     Raises SeewhyError if `name` is neither.
     """
@@ -251,9 +251,9 @@ def _named_hub_source(name: str, repository: str, config: str = "") -> Callable[
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """Check a data set, and compute its fingerprint if it has none.
+    """Check a data set, and compute its fingerprint if missing.
 
-    A data set with a fingerprint is returned as it is, and no pixel is read.
+    A data set with a fingerprint is returned unchanged, without reading its pixels.
 
     Args:
         dataset: Made by `load`, or by hand with `fingerprint=""`.
@@ -278,7 +278,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
 
 def _find_problem(split: Split, image_shape: tuple[int, ...] | None) -> str | None:
-    """What is wrong with the tensors of a split of images (C, H, W), or None."""
+    """The first problem with the tensors of a split of images (C, H, W), or None."""
     images, labels, names, masks = split.images, split.labels, split.names, split.masks
     if not _is(images, torch.uint8, 4) or 0 in images.shape[1:]:
         return f"images must be (N, C, H, W) uint8, found {describe_value(images)}"
@@ -288,7 +288,7 @@ def _find_problem(split: Split, image_shape: tuple[int, ...] | None) -> str | No
         return f"names must be a list of N names, found {describe_value(names)}"
     if not len(images) == len(labels) == len(names):
         counts = f"{len(images):,} images, {len(labels):,} labels and {len(names):,} names"
-        return f"images, labels and names must be equally many, found {counts}"
+        return f"images, labels and names must be equal in number, found {counts}"
     if masks is not None and not (
         _is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])
     ):
@@ -305,7 +305,7 @@ def _is(value: object, dtype: torch.dtype, ndim: int) -> bool:
 
 
 def _memory_source(dataset: Dataset) -> Source:
-    """A source of a data set in memory, which can be resized and split like any other."""
+    """A source from a data set in memory, which can be resized and split."""
 
     def open_(request: LoadRequest) -> RawDataset:
         reject_label_choice(dataset.name, request)

@@ -11,12 +11,12 @@ from torch import Tensor
 from seewhy.data.dataset import Dataset, Split, class_counts
 from seewhy.errors import SeewhyError
 
-_BLOCK_PIXELS = 2**22  # read at once, because a data set may be larger than memory
+_BLOCK_PIXELS = 2**22  # pixels read at once; a data set may be larger than memory
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelStatistics:
-    """Statistics of each channel, over pixels in [0, 1]; `var` divides by their number."""
+    """Statistics of each channel, over pixels in [0, 1]; `var` divides by N."""
 
     min: Tensor  # (C,) float64, as are all
     max: Tensor
@@ -66,12 +66,12 @@ class Duplicates:
 
     @property
     def across(self) -> tuple[tuple[tuple[str, int], ...], ...]:
-        """The groups across splits: images that a model is trained and tested on."""
+        """The groups across splits, such as images in both train and test."""
         return tuple(group for group in self.groups if len({split for split, _ in group}) > 1)
 
 
 def exact_duplicates(splits: Mapping[str, Split]) -> Duplicates:
-    """Find images with equal pixels inside and across splits, whatever their labels.
+    """Find images with equal pixels inside and across splits, regardless of their labels.
 
     Args:
         splits: Splits by name.

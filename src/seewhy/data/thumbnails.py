@@ -9,10 +9,10 @@ from torch import Tensor
 
 from seewhy.data.dataset import Split
 
-FIGURE_SIDE = 128  # pixels of the longer side of an image in a figure, at most
-THUMBNAIL_SIDE = 96  # pixels of the longer side of a thumbnail, at most
+FIGURE_SIDE = 128  # maximum longer side of an image in a figure, in pixels
+THUMBNAIL_SIDE = 96  # maximum longer side of a thumbnail, in pixels
 
-_BLOCK = 256  # images that are read at once
+_BLOCK = 256  # images read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ def make_thumbnails(split: Split, indices: Sequence[int]) -> Thumbnails:
 
 
 def to_rgb(images: Tensor) -> Tensor:
-    """Images (..., C, H, W) uint8 as (..., 3, H, W) uint8; other than 3 channels become gray."""
+    """Images (..., C, H, W) uint8 as (..., 3, H, W) uint8; gray unless C is 3."""
     if images.shape[-3] == 3:
         return images
     gray = images.float().mean(-3, keepdim=True).round().byte()

@@ -1,9 +1,9 @@
 """TrivialAugment (Müller & Hutter 2021): one random operation of random strength per image.
 
-The operations and their ranges are the paper's "wide" space. Each computes what Pillow computes
-(ImageOps, ImageEnhance, and the nearest-neighbor affine transform with black fill). A batch goes
-through three stages, each of which changes only the images with one of its operations: lookup
-tables of pixel values, blends with a degenerate image, and geometric transforms.
+The operations and their ranges are the paper's "wide" space. Each gives the same result as Pillow
+(ImageOps, ImageEnhance, and the nearest-neighbor affine transform with black fill). A batch passes
+three stages: lookup tables of pixel values, blends with a degenerate image, and geometric
+transforms. Each stage changes only the images with one of its operations.
 """
 
 import torch
@@ -110,7 +110,7 @@ def _equalize(value: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _solarize(value: Tensor, strength: Tensor) -> Tensor:
-    """Invert the values at and above a threshold that falls from 256 to 0."""
+    """Invert the values at and above a threshold, from 256 to 0 by strength."""
     threshold = 256 - (256 * strength).long()[:, None, None]
     return torch.where(value < threshold, value, 255 - value)
 
@@ -136,7 +136,7 @@ def _blend(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
         (0.01 + 1.99 * strength)[:, None, None, None],
         1.0,
     )
-    # the difference rather than lerp, which is slow on CPU where the weight is broadcast
+    # not lerp: slow on CPU with a broadcast weight
     return pixels.sub_(degenerate).mul_(factor).add_(degenerate).round_().clamp_(0, 255).byte()
 
 
@@ -151,7 +151,7 @@ def _gray(pixels: Tensor) -> Tensor:  # (B, 1, H, W)
 
 def _smooth(pixels: Tensor) -> Tensor:
     """Pillow's SMOOTH filter: 5/13 of the center, 1/13 of each neighbor; borders unchanged."""
-    # in place: allocating memory for each step would take longer than the sums
+    # in place, because allocating memory would take longer than the sums
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1]
     rows += pixels[:, :, 2:]
     smooth = pixels.clone()

@@ -1,4 +1,4 @@
-"""Models: images (N, C, H, W) float in [0, 1] in, logits (N, K) out, normalization inside."""
+"""Models: from images (N, C, H, W) float in [0, 1] to logits (N, K), normalization included."""
 
 import lazy_loader
 

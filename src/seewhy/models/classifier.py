@@ -1,4 +1,4 @@
-"""A model together with its classes, images, and precision: what `predict`, `explain`, … take."""
+"""A model with its classes, image shape, and precision, for `predict`, `explain`, and others."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,10 +18,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
-    """A trained model and how to use it; change a field with `dataclasses.replace`.
+    """A trained model with everything needed to use it; change fields with `dataclasses.replace`.
 
-    A bare module is enough wherever a classifier is taken; then its classes are numbered, and it
-    computes in fp32.
+    A bare module is accepted wherever a classifier is; its classes are numbered, and it runs in
+    fp32.
 
     Args:
         model: Maps images (N, C, H, W), float in [0, 1], to logits (N, K).
@@ -43,7 +43,7 @@ class Classifier:
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))  # a list does as well
+        object.__setattr__(self, "classes", tuple(self.classes))  # a list is accepted too
         if self.precision not in PRECISIONS:
             raise SeewhyError(
                 f"unknown precision {self.precision!r}; possible: {', '.join(PRECISIONS)}"
@@ -74,13 +74,13 @@ class Classifier:
         return device_of(self.model)
 
     def class_names(self, num_classes: int) -> tuple[str, ...]:
-        """Names of the model's classes, numbers if it has none.
+        """Names of the model's classes, or numbers if it has no names.
 
         Args:
             num_classes: Number of logits that the model returns, K.
 
         Raises:
-            SeewhyError: If the number of names is another.
+            SeewhyError: If the number of names differs.
         """
         if self.classes and len(self.classes) != num_classes:
             raise SeewhyError(
@@ -108,7 +108,7 @@ def as_classifier(value: ClassifierLike) -> Classifier:
     """
     if isinstance(value, Classifier):
         return value
-    if isinstance(value, nn.Module):  # first: a module may have a layer called `classifier`
+    if isinstance(value, nn.Module):  # first, because a module may have a layer called `classifier`
         return Classifier(value)
     classifier = getattr(value, "classifier", None)
     if isinstance(classifier, Classifier):
@@ -137,7 +137,7 @@ def pretrained_classifier(
     settings = parse(name)[2]
     if info is None or settings.get("pretrained", "true").lower() != "true":
         raise SeewhyError(
-            f"{name} has no trained weights: give the directory of a run, or timm:NAME or "
+            f"{name} has no trained weights; pass the directory of a run, timm:NAME, or "
             "torchvision:NAME"
         )
     size = image_size or info.image_size

@@ -12,15 +12,14 @@ from seewhy.models.normalization import Normalize, normalize_for
 def davidnet(num_classes: int, sample: Split, dropout: float = 0.0) -> nn.Module:
     """The ResNet of David Page's "How to train your ResNet" (2018), for images of at least 8x8.
 
-    As in the last part of that series, pooling comes between convolution and BatchNorm, so that
-    BatchNorm and ReLU work on a quarter of the pixels. `dropout` in [0, 1) is applied before the
-    linear layer.
+    As in the last part of the series, pooling precedes BatchNorm, so that BatchNorm and ReLU run on
+    a quarter of the pixels. `dropout` in [0, 1) is applied before the linear layer.
     """
     channels, height, width = sample.images.shape[1:]
     if min(height, width) < 8:
         raise SeewhyError(
-            "davidnet halves the image three times, so it needs at least 8x8 pixels, found "
-            f"{height}x{width}; choose resnet18, which takes any size, or enlarge the images"
+            "davidnet downsamples three times, so it needs at least 8x8 pixels, found "
+            f"{height}x{width}; choose resnet18, which accepts any size, or enlarge the images"
         )
     if not 0 <= dropout < 1:
         raise SeewhyError(f"davidnet: dropout must be at least 0 and below 1, found {dropout}")
@@ -50,7 +49,7 @@ class DavidNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """`x` plus two convolutions of it, each with BatchNorm and ReLU; nothing after the sum."""
+    """`x` plus two convolutions of it, each with BatchNorm and ReLU; no ReLU after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -58,8 +58,8 @@ def torchvision_model(
     channels = sample.images.shape[1]
     if channels != 3:
         raise SeewhyError(
-            f"torchvision:{name} takes RGB images, found {channels} channels; "
-            "timm's models take any number"
+            f"torchvision:{name} needs RGB images, found {channels} channels; choose a timm "
+            "model, which accepts any number"
         )
     if pretrained:
         net = _without_auxiliary(
@@ -79,7 +79,7 @@ def torchvision_model(
 
 @dataclass(frozen=True)
 class PretrainedInfo:
-    """What the published weights of a model were trained for."""
+    """Properties of the published weights of a model."""
 
     classes: tuple[str, ...]
     image_size: int  # height and width in pixels
@@ -99,7 +99,7 @@ def pretrained_info(spec: str) -> PretrainedInfo | None:
         return None
     name = positional[0] if positional else keywords.get("name", "")
     if not name:
-        raise SeewhyError(f"{spec!r} names no model; write {package}:resnet50, for example")
+        raise SeewhyError(f"{spec!r} has no model name; add one, as in {package}:resnet50")
     return _timm_info(name) if package == "timm" else _torchvision_info(name)
 
 
@@ -154,7 +154,7 @@ def _package(name: str) -> ModuleType:
         raise SeewhyError(
             f"{name} is installed but cannot be imported: {_first_line(error)}"
         ) from error
-    except Exception as error:  # anything, if compiled for another torch
+    except Exception as error:  # any exception, if compiled for another torch
         raise SeewhyError(
             f"{name} is installed but cannot be imported: {_first_line(error)}; "
             f"install timm and torchvision builds that match torch {torch.__version__}"
@@ -172,7 +172,7 @@ def _check_name(package: str, name: str, listed: str, known: Sequence[str]) -> N
 def _create(package: str, name: str, make: Callable[[], T]) -> T:
     try:
         with warnings.catch_warnings():
-            # torchvision's advice on an argument that cannot be set here
+            # torchvision's advice is about an argument that cannot be set here
             warnings.simplefilter("ignore", FutureWarning)
             return make()
     except Exception as error:
@@ -180,7 +180,7 @@ def _create(package: str, name: str, make: Callable[[], T]) -> T:
 
 
 def _pretrained_normalize(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalize:
-    """Mean and std of the weights; repeated or averaged like timm's filters unless C is 3."""
+    """Mean and std of the weights; if C is not 3, repeated or averaged like timm's filters."""
     if channels == 1:
         return Normalize([sum(mean) / len(mean)], [sum(std) / len(std)])
     return Normalize(
@@ -192,11 +192,11 @@ def _pretrained_normalize(mean: Sequence[float], std: Sequence[float], channels:
 def _folded(
     net: nn.Module, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std of `net`'s own input transform, which is turned off.
+    """Mean and std, including the input transform of `net`, which is turned off.
 
     GoogLeNet and Inception with published weights change the normalization from ImageNet's to 0.5
-    and 0.5. The flag is not in the state dict, so the same model built without published weights
-    would lack it.
+    and 0.5. The flag is not in the state dict, so it would be missing in the same model without
+    published weights.
     """
     if not getattr(net, "transform_input", False):
         return mean, std

@@ -1,4 +1,4 @@
-"""From stored images to logits."""
+"""Logits of stored images."""
 
 import torch
 from torch import Tensor
@@ -17,12 +17,13 @@ def compute_logits(
     batch_size: int = 500,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Compute the logits of images in evaluation mode, with test-time augmentation if there is any.
+    """Compute the logits of images in evaluation mode.
 
-    The model is left in the mode it was in. Only one batch at a time is held as floats.
+    The classifier's precision and test-time augmentation apply. The model's mode is
+    restored. Only one batch at a time is converted to floats.
 
     Args:
-        classifier: A Classifier, a Run, or a module. Its precision and its tta are used.
+        classifier: A Classifier, a Run, or a module.
         images: (N, C, H, W) uint8, in memory or memory-mapped.
         batch_size: Images per forward pass.
         device: Device to send the batches to; by default that of the model's parameters.
@@ -60,6 +61,6 @@ def autocasting(precision: str, device: torch.device) -> torch.autocast:
 
 
 def _to_floats(batch: Tensor, device: torch.device) -> Tensor:
-    """uint8 to float32 in [0, 1], moved while it is a quarter of the size."""
+    """uint8 to float32 in [0, 1], moved to the device as uint8, a quarter of the size."""
     moved = batch.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)

@@ -1,4 +1,4 @@
-"""Running any model and leaving it exactly as it was."""
+"""Running any model without side effects."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,9 +13,9 @@ from seewhy.errors import SeewhyError, describe_value
 
 @contextmanager
 def inspecting(model: nn.Module) -> Iterator[nn.Module]:
-    """Let gradients flow through `model` to its inputs and layers, but not to its weights.
+    """Enable gradients with respect to the inputs and layers of `model`, but not its weights.
 
-    The block is not affected by `no_grad`, `inference_mode`, or `autocast` around it. Compiled
+    `no_grad`, `inference_mode`, and `autocast` outside the block have no effect inside. Compiled
     parts run eagerly, so that their layers can be hooked. On exit, also after an exception,
     `requires_grad`, `.grad`, and torch's random generators are as before.
 
@@ -34,7 +34,7 @@ def inspecting(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        # the caller's autocast would round the backward pass, too
+        # the caller's autocast would also round the backward pass
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(uncompiled())
         try:
@@ -48,7 +48,7 @@ def inspecting(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put `model` in evaluation mode; on exit every submodule is back in the mode it was in."""
+    """Put `model` in evaluation mode inside the block, and restore the mode of every submodule."""
     training = {module: module.training for module in model.modules()}
     try:
         yield model.eval()
@@ -106,7 +106,7 @@ def extract_logits(output: object) -> Tensor:
             object with `logits`.
 
     Raises:
-        SeewhyError: If there are none.
+        SeewhyError: If there are no logits.
     """
     logits = output
     if isinstance(output, Mapping):
@@ -173,11 +173,11 @@ def check_labels(labels: Tensor, count: int, num_classes: int | None = None) -> 
 
 
 def prepare_images(images: Tensor, model: nn.Module) -> Tensor:
-    """Check images and convert them to what the model takes.
+    """Check images and convert them to the input of the model.
 
     Args:
         images: (N, C, H, W) uint8, or float in [0, 1].
-        model: The model, which gives the device and the memory format.
+        model: The model, which determines the device and the memory format.
 
     Returns:
         (N, C, H, W) float in [0, 1]; uint8 becomes float32, floats keep their dtype.

@@ -1,4 +1,4 @@
-"""Mean and standard deviation inside the model, so that it takes pixels in [0, 1]."""
+"""Normalization inside the model, so that its input is pixels in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from seewhy.data.statistics import channel_statistics
 class Normalize(nn.Module):
     """Normalize every channel: `(pixels - mean) / std`.
 
-    Mean and std are buffers (1, C, 1, 1), saved and moved with the model. Weights that were
-    published without these buffers load too.
+    Mean and std are buffers (1, C, 1, 1), saved and moved with the model. State dicts without these
+    buffers load too.
 
     Args:
         mean: Mean of each of the C channels, of pixels in [0, 1].
@@ -45,7 +45,7 @@ class Normalize(nn.Module):
 
 def normalize_for(sample: Split) -> Normalize:
     """Normalize with the channel statistics of `sample`, of at most 50,000 of its images."""
-    # the statistics are real even if the model is being built on "meta"
+    # compute statistics even if the model is being built on "meta"
     with torch.device(sample.images.device):
         statistics = channel_statistics(sample, max_images=50_000)
     return Normalize(statistics.mean.tolist(), statistics.std.tolist())

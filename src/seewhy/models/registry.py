@@ -1,4 +1,4 @@
-"""The table of models, and how a string such as `davidnet:dropout=0.1` becomes one."""
+"""The table of models, and building a model from a spec such as `davidnet:dropout=0.1`."""
 
 from collections.abc import Callable
 
@@ -61,22 +61,23 @@ def build_model(spec: str, num_classes: int, sample: Split) -> nn.Module:
     Args:
         spec: A name of MODELS with its settings, such as "resnet18" or "davidnet:dropout=0.1".
         num_classes: Number of classes, at least 2.
-        sample: Images like those that the model will see, usually the training split. They give
-            the number of channels, the image size, mean and std, and speednet's whitening filters.
+        sample: Images from the same distribution as the model's inputs, usually the training split.
+            They determine the number of channels, the image size, mean and std, and speednet's
+            whitening filters.
 
     Raises:
-        SeewhyError: For an unknown name or setting, and if the model cannot take the images.
+        SeewhyError: For an unknown name or setting, and if the model does not accept the images.
     """
     return bind_model(spec)(num_classes, sample)
 
 
 def untrained_spec(spec: str) -> str:
-    """`spec` without published weights: what to build before loading other weights."""
+    """`spec` without published weights, for building a model before loading other weights."""
     return remove_argument(MODELS, spec, "model", n_supplied=2, argument="pretrained")
 
 
 def blank_sample(channels: int, height: int, width: int) -> Split:
-    """All-zero images: a sample for `build_model` if the data is not at hand."""
+    """All-zero images: a sample for `build_model` if the data is not available."""
     count = 8  # a few, for models that compute a covariance over images
     images = torch.zeros(count, channels, height, width, dtype=torch.uint8, device="cpu")
     labels = torch.zeros(count, dtype=torch.int64, device="cpu")

@@ -57,7 +57,9 @@ class BasicBlock(nn.Module):
         if stride != 1 or inputs != outputs:
             projection = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-        self.relu2 = nn.ReLU()  # one module per use, so that a hook on a ReLU sees one activation
+        self.relu2 = (
+            nn.ReLU()
+        )  # one module per use, so that a hook on a ReLU records one activation
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))

@@ -1,4 +1,4 @@
-"""SpeedNet: a small model that learns within seconds, after the CIFAR-10 speed records."""
+"""SpeedNet: a small, fast model, based on the CIFAR-10 speed records."""
 
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ def speednet(
     """The model of "94% on CIFAR-10 in 3.29 seconds" (Jordan 2024, arXiv 2404.00498, section 3).
 
     The first layer whitens patches of 2x2 pixels. Its weights are fitted on `sample` and frozen.
-    Three groups of `depth` convolutions follow (2, or 3 of which the last two have a shortcut).
-    Their channels are 64, 256, and 256, times `width`. `scale` multiplies the logits. A group
-    halves its map only if at least 2x2 remain: a 32x32 image becomes 31, 15, 7, and 3 pixels wide,
-    an 8x8 image 7, 3, 3, and 3. Images must have at least 2x2 pixels.
+    Three groups of `depth` convolutions follow (2, or 3 with a shortcut around the last two). They
+    have 64, 256, and 256 channels, times `width`. `scale` multiplies the logits. A group
+    downsamples by 2 only if at least 2x2 positions remain: a 32x32 image has widths of 31, 15, 7,
+    and 3, an 8x8 image 7, 3, 3, and 3. Images must have at least 2x2 pixels.
     """
     channels, *size = sample.images.shape[1:]
     if min(size) < 2:
@@ -37,10 +37,10 @@ def speednet(
     widths = [round(width * group) for group in GROUP_WIDTHS]
     if min(widths) < 1:
         raise SeewhyError(
-            f"speednet: width multiplies {GROUP_WIDTHS} channels and must leave at least one of "
-            f"each, found {width}"
+            f"speednet: width multiplies {GROUP_WIDTHS} channels and must leave at least one per "
+            f"group, found {width}"
         )
-    # the sample is real even if the model is being built on "meta"
+    # compute filters even if the model is being built on "meta"
     with torch.device(sample.images.device):
         normalize = normalize_for(sample)
         filters = whitening_filters(sample, normalize)
@@ -132,7 +132,7 @@ def whitening_filters(
         sample: Images (N, C, H, W) uint8.
         normalize: Mean and std of the images.
         max_images: Number of images to read, evenly spaced.
-        eps: Keeps directions without variance finite.
+        eps: Avoids division by zero for directions without variance.
 
     Returns:
         (4C, C, 2, 2) float32.
@@ -163,14 +163,14 @@ def _blocks(images: Tensor) -> Iterator[Tensor]:  # (n, C, h, W) uint8
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution whose first output channels start as copies of its input channels."""
+    """A 3x3 convolution, initialized to copy its input channels to its first output channels."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:inputs])
     return convolution
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm with running statistics that adapt within few steps and a scale frozen at 1."""
+    """BatchNorm with fast running statistics and a scale frozen at 1."""
     norm = nn.BatchNorm2d(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

@@ -1,4 +1,4 @@
-"""What a model consists of: its layers, their shapes, parameters, and multiply-adds."""
+"""Summary of a model: its layers, their shapes, parameters, and multiply-adds."""
 
 import io
 import math
@@ -18,7 +18,7 @@ from seewhy.models.registry import blank_sample, build_model
 
 LARGEST_IMAGE = 10**9  # values: 4 GB as float32; the sample for a new model is twice as large
 GAP = 2  # spaces between columns of the table
-NARROWEST = {"layer": 16, "type": 13}  # columns that fold, and to what width at least
+NARROWEST = {"layer": 16, "type": 13}  # columns that fold, with their minimum width
 LEFT_OUT_FIRST = ("input", "type", "%", "madds")
 UNITS = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 
@@ -55,12 +55,12 @@ class ModelSummary:
 def model_summary(
     model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32), num_classes: int = 10
 ) -> ModelSummary:
-    """Summarize a model's layers by sending one blank image through it.
+    """Summarize a model's layers by a forward pass of one blank image.
 
-    Multiply-adds are counted as torchinfo does: a layer's weights and biases times the number of
-    positions they are applied at. So BatchNorm counts with its 2C, and operations without
-    parameters (pooling, additions, the products of attention) do not count. The model's mode and
-    device and torch's generator are left as they were.
+    Multiply-adds are counted as in torchinfo: a layer's weights and biases times the number of
+    positions where they are applied. So BatchNorm counts 2C, and operations without parameters
+    (pooling, additions, attention products) are not counted. The model's mode and device and
+    torch's generator are unchanged.
 
     Args:
         model: A module, or the name of a model such as "resnet18".
@@ -68,17 +68,20 @@ def model_summary(
         num_classes: Number of classes of a model given by name.
 
     Raises:
-        SeewhyError: If the model cannot take the image, or if both do not fit into memory.
+        SeewhyError: If the model does not accept the image, or the two do not fit into memory.
     """
     title = model if isinstance(model, str) else type(model).__name__
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise SeewhyError(
-            f"an image shape is (channels, height, width), each at least 1, found {image_shape}"
+            f"image_shape must be (channels, height, width), each at least 1, found {image_shape}"
         )
     if math.prod(image_shape) > LARGEST_IMAGE:
         raise _too_large(title, image_shape)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever the default device
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.device("cpu"),  # not the default device
+        ):
             if isinstance(model, str):
                 model = build_model(model, num_classes, blank_sample(*image_shape))
             image = torch.zeros(1, *image_shape, device=device_of(model))
@@ -105,9 +108,9 @@ def model_summary(
 def format_summary(summary: ModelSummary, width: int = 80) -> str:
     """Format a summary as a text table.
 
-    `%` is the layer's share of the parameters, `madds` are multiply-adds. If the table is too wide,
-    types and layer names are folded, then columns are left out and named below it. 80 columns hold
-    everything for a model such as resnet18.
+    `%` is the layer's percentage of the parameters, `madds` are multiply-adds. If the table is too
+    wide, types and layer names are folded, then columns are left out and listed below it. A model
+    such as resnet18 fits into 80 columns.
 
     Args:
         summary: The result of `model_summary`.
@@ -157,11 +160,11 @@ def _torchinfo(title: str, model: nn.Module, image: torch.Tensor) -> Any:
             f"{title} cannot take an image of {_shape(tuple(image.shape[1:]))}: {first_line}"
         ) from error
     finally:
-        torchinfo.torchinfo.clear_cached_forward_pass()  # it would keep the model in memory
+        torchinfo.torchinfo.clear_cached_forward_pass()  # else the model stays in memory
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """On the CPU only torch's message says so."""
+    """Whether an error is out-of-memory; on the CPU this is known only from torch's message."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return "DefaultCPUAllocator" in str(error)
@@ -223,14 +226,14 @@ def _widths(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def _narrowest(columns: Mapping[str, Sequence[str]]) -> int:
-    """Width of the table with layer names and types folded as far as they may be."""
+    """Width of the table with layer names and types folded to their minimum."""
     widths = _widths(columns)
     folded = (min(width, NARROWEST.get(header, width)) for header, width in widths.items())
     return sum(folded) + GAP * (len(widths) - 1)
 
 
 def _table(columns: Mapping[str, Sequence[str]], width: int) -> Table:
-    """The table; rich folds what is wider than `width`, types before layer names."""
+    """The table; rich folds text beyond `width`, types before layer names."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
     widths = _widths(columns)
     excess = sum(widths.values()) + GAP * (len(widths) - 1) - width

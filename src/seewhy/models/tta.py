@@ -14,7 +14,7 @@ View = Callable[[Tensor], Tensor]  # images (N, C, H, W) uint8 to images of the 
 
 
 def bind_tta(spec: str) -> Callable[[Predict, Tensor], Tensor]:
-    """The test-time augmentation of a spec such as `flip-shift:confidence_below=0.6`."""
+    """Bind a test-time augmentation with settings, such as `flip-shift:confidence_below=0.6`."""
     return bind(TTA, spec, "test-time augmentation", n_supplied=2)
 
 
@@ -37,8 +37,8 @@ def flip_shift(
 ) -> Tensor:
     """Mean over mirror images and shifts, the "multi-crop" of Jordan 2024 (arXiv 2404.00498).
 
-    Half the weight is on the image and its mirror image, half on both shifted by `pixels` up left
-    and down right; borders are reflected. `confidence_below` as in flip.
+    Half the weight is on the image and its mirror image, half on both of them shifted by `pixels`
+    to the upper left and the lower right; borders are reflected. `confidence_below` as in flip.
     """
     if not 1 <= pixels < min(images.shape[2:]):
         raise SeewhyError(

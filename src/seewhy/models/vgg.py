@@ -65,8 +65,8 @@ def _vgg(name: str, num_classes: int, sample: Split, dropout: float, batch_norm:
     channels, height, width = sample.images.shape[1:]
     if min(height, width) < 32:
         raise SeewhyError(
-            f"{name} halves the image five times, so it needs at least 32x32 pixels, found "
-            f"{height}x{width}; choose resnet18, which takes any size, or enlarge the images"
+            f"{name} downsamples five times, so it needs at least 32x32 pixels, found "
+            f"{height}x{width}; choose resnet18, which accepts any size, or enlarge the images"
         )
     if not 0 <= dropout < 1:
         raise SeewhyError(f"{name}: dropout must be at least 0 and below 1, found {dropout}")

@@ -10,7 +10,7 @@ from seewhy._torch_compat import foreach_copy_, foreach_lerp_
 
 Weights = dict[str, Tensor]  # the tensors of a model's state dict, by name
 
-LOOKAHEAD_STEP = 0.5  # share of the way that lookahead's slow weights move
+LOOKAHEAD_STEP = 0.5  # step size of lookahead's slow weights
 
 
 def clone_weights(model: nn.Module) -> Weights:
@@ -42,8 +42,8 @@ def update_ema(average: Weights, model: nn.Module, decay: float, updates: int) -
 def look_ahead(slow: Weights, model: nn.Module) -> None:
     """Take a lookahead step (Zhang et al. 2019), in place.
 
-    The slow weights move half of the way to the model's, and the model continues from them. Running
-    statistics and counters are copied.
+    The slow weights move halfway to the model's weights, and the model continues from there.
+    Running statistics and counters are copied.
     """
     fast = {
         name: parameter.detach()
@@ -63,7 +63,7 @@ def _copy(target: Weights, source: Weights, names: Iterable[str]) -> None:
 
 @contextmanager
 def swap_weights(weights: Weights | None, model: nn.Module) -> Iterator[None]:
-    """Load `weights` into the model for the block; None keeps the model's own."""
+    """Load `weights` into the model inside the block; None keeps the model's weights."""
     if weights is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Batches: shuffled, sliced, augmented, on the device."""
+"""Batches of shuffled, augmented images on the device."""
 
 import math
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from seewhy.data.dataset import Split
 def equal_batches(num_images: int, max_batch_size: int) -> tuple[int, int]:
     """Cut an epoch into as few equal batches as possible.
 
-    Images that do not fill the last batch are left out until the next epoch, which shuffles anew.
-    Equal shapes are compiled once. A batch has at least two images if there are two, because
+    Remaining images that do not fill a batch are left out; each epoch is shuffled anew. Batches of
+    equal size need only one compilation. A batch has at least two images, if available, because
     BatchNorm cannot train on one.
 
     Returns:
@@ -46,7 +46,7 @@ def batches(
 
     Each is images (B, C, H, W) float32 in [0, 1], channels last, and labels (B, K) float32.
     """
-    # once per epoch: a copy to or from a GPU waits for it
+    # once per epoch, because copies to and from a GPU synchronize
     order_on_split, order_on_device = order.to(split.images.device), order.to(device)
     for start in range(0, len(order) - batch_size + 1, batch_size):
         indices = order_on_split[start : start + batch_size]
@@ -61,7 +61,7 @@ def batches(
 def resize_images(images: Tensor, factor: float) -> Tensor:
     """Scale both sides of images (B, C, H, W) float to a multiple of 4, at least 4.
 
-    They are never enlarged; for a factor of 1 they are returned as they are.
+    Images are never enlarged; a factor of 1 returns them unchanged.
     """
     if factor == 1:
         return images

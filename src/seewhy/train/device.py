@@ -12,7 +12,7 @@ from seewhy.errors import SeewhyError
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device of a name; "auto" is the first available one of cuda, mps, and cpu.
+    """The named device; "auto" is the first available of cuda, mps, and cpu.
 
     Raises:
         SeewhyError: If the device is not available.
@@ -25,7 +25,7 @@ def find_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-        torch.Generator(device)  # rejects meta, which has tensors but no random numbers
+        torch.Generator(device)  # rejects meta, which has no random numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise SeewhyError(
@@ -75,9 +75,9 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # constants 
 def retain_freed_memory(device: torch.device) -> Iterator[None]:
     """Keep freed CPU memory in the process for the block, if malloc is glibc's.
 
-    By default glibc returns large blocks to the kernel, which zeroes their pages when the next
-    step allocates them again; that takes a tenth of a step. After the block free memory is
-    returned to the kernel, and new large blocks come from it again.
+    By default glibc returns large blocks to the kernel, which zeroes their pages when the next step
+    allocates them again. This takes 10% of a step. After the block, glibc behaves as before, and
+    free memory is returned to the kernel.
     """
     libc = _glibc() if device.type == "cpu" else None
     if libc is None:
@@ -87,7 +87,7 @@ def retain_freed_memory(device: torch.device) -> Iterator[None]:
         libc.mallopt(parameter, value)
     try:
         yield
-    finally:  # the values that glibc adapts to after large blocks have been freed
+    finally:  # the limits of glibc's dynamic thresholds
         for parameter, value in (
             (MMAP_MAX, 65_536),
             (MMAP_THRESHOLD, 32 * 2**20),

@@ -1,4 +1,4 @@
-"""Training one model in several processes, as torchrun starts them."""
+"""Training one model in several processes, started by torchrun."""
 
 import atexit
 import os
@@ -27,7 +27,7 @@ def distributed_session(device: str) -> Iterator[tuple[World, str]]:
         device: Requested device; "auto" or "cuda" becomes the GPU of this process's local rank.
 
     Yields:
-        The world, of one process without torchrun, and the device of this process.
+        The world (one process without torchrun) and the device of this process.
 
     Raises:
         SeewhyError: If there are too few GPUs, or the processes cannot connect.
@@ -55,13 +55,13 @@ def distributed_session(device: str) -> Iterator[tuple[World, str]]:
             f"WORLD_SIZE is {size}, but the processes could not connect ({error}); start them "
             "with torchrun"
         ) from error
-    # not sooner: processes that have left cannot connect again
+    # only here: processes that have left cannot reconnect
     atexit.register(dist.destroy_process_group)
     yield World(dist.get_rank(), size), device
 
 
 def all_reduce_mean(tensors: Sequence[Tensor], world: World) -> None:
-    """Replace each tensor by its mean over all processes, in one exchange."""
+    """Replace each tensor by its mean over all processes, with a single all-reduce."""
     if world.size == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -99,9 +99,9 @@ def all_reduce_sum(values: Tensor, world: World) -> Tensor:
 
 @contextmanager
 def sync_batch_norm(model: nn.Module, world: World) -> Iterator[None]:
-    """Let every BatchNorm of `model` normalize the batches of all processes as one, in the block.
+    """Synchronize the BatchNorm layers of `model` across processes inside the block.
 
-    On a GPU this is torch's SyncBatchNorm, which exists on GPUs only; elsewhere it is our own.
+    On a GPU this is torch's SyncBatchNorm; elsewhere, where torch has none, it is our own.
     """
     norms: list[BatchNorm] = []
     if world.size > 1:
@@ -152,7 +152,7 @@ def _all_reduce_sum(values: Tensor) -> Tensor:
 
 def _synced_batch_norm(norm: BatchNorm, images: Tensor) -> Tensor:  # (B, C, ...)
     if not norm.training:
-        # without running statistics torch normalizes a batch by its own
+        # without running statistics, torch uses those of the batch
         return F.batch_norm(
             images,
             norm.running_mean,
@@ -165,7 +165,7 @@ def _synced_batch_norm(norm: BatchNorm, images: Tensor) -> Tensor:  # (B, C, ...
         )
     values = images.float()
     axes = [axis for axis in range(images.ndim) if axis != 1]
-    shape = [1, -1] + [1] * (images.ndim - 2)  # of a value per channel
+    shape = [1, -1] + [1] * (images.ndim - 2)  # values per channel
     local_count = torch.full((1,), values.numel() / values.shape[1], device=images.device)
     sums = _all_reduce_sum(torch.cat([values.sum(axes), local_count]))
     count = sums[-1].detach()

@@ -1,4 +1,4 @@
-"""The training loop: a generator of events, whose consumer shows and writes them."""
+"""The training loop: a generator of events for display and recording."""
 
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -29,7 +29,7 @@ class StepStats:
     """Progress after a step. Loss and accuracy are means over the epoch so far."""
 
     step: int  # steps completed
-    steps: int  # in all
+    steps: int  # total number
     epoch: float  # epochs completed
     lr: float  # of the first parameter group
     train_loss: float
@@ -40,16 +40,16 @@ class StepStats:
 
 @dataclass(frozen=True)
 class EpochStats:
-    """One row of the history. Evaluated on the validation split, or on test if there is none."""
+    """One row of the history. The evaluation is on the validation split, or on test without one."""
 
     epoch: float  # epochs completed
     step: int  # steps completed
     lr: float  # of the last step, of the first parameter group
-    momentum: float  # likewise; Adam's beta1; 0 for an optimizer without momentum
+    momentum: float  # same; beta1 for Adam; 0 for an optimizer without momentum
     seconds: float  # training time since the start, without evaluation
-    images_per_second: float  # of training, over this epoch
+    images_per_second: float  # of this epoch, training only
     train_loss: float
-    train_accuracy: float  # in [0, 1], against the augmented labels
+    train_accuracy: float  # in [0, 1], on augmented images and labels
     eval_loss: float | None  # None if this epoch was not evaluated
     eval_accuracy: float | None
 
@@ -58,24 +58,26 @@ Event = StepStats | EpochStats
 
 
 class NonFiniteError(SeewhyError):
-    """A loss or a gradient is not finite; the weights are those of the step before."""
+    """A loss or a gradient is not finite; the weights are those before the failed step."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What `train` derives from the state and plan once."""
+    """Values that `train` derives from the state and plan once."""
 
     state: TrainState
     plan: TrainingPlan
-    forward: Callable[[Tensor], Tensor]  # the model, perhaps compiled
-    freezing: list[tuple[nn.Parameter, float]]  # parameters with the epoch they are frozen after
+    forward: Callable[[Tensor], Tensor]  # the model, compiled if requested
+    freezing: list[
+        tuple[nn.Parameter, float]
+    ]  # parameters and the epoch after which each is frozen
 
 
 def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
-    """Train `state.model` in place, from the step that `state` is at to the end of the plan.
+    """Train `state.model` in place, from the current step of `state` to the end of the plan.
 
-    Between two steps nothing waits for the device. Between two events the state may be saved; a run
-    that continues from it ends with the same weights.
+    Steps do not synchronize with the device. The state may be saved between two events; a run
+    resumed from it ends with the same weights.
 
     Args:
         state: The state, from `new_state`; changed in place.
@@ -85,7 +87,7 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
         StepStats after every step, EpochStats after every epoch.
 
     Raises:
-        NonFiniteError: If a loss or a gradient is not finite, before it reaches a weight.
+        NonFiniteError: If a loss or a gradient is not finite; raised before it affects a weight.
     """
     model, recipe = state.model, plan.recipe
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -116,7 +118,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
     remaining = order[done * plan.batch_size : len(steps) * plan.batch_size]
     factor = plan.resolution_factor(state.epoch, state.watched_losses)
     earlier_seconds, start_time = state.epoch_seconds, time.perf_counter()
-    if plan.world.size > 1:  # else dropout would be the same in all processes
+    if plan.world.size > 1:  # otherwise dropout would be the same in all processes
         seed = recipe.seed * 1_000_003 + state.epoch
         torch.manual_seed(seed * plan.world.size + plan.world.rank)
     model.train()
@@ -148,7 +150,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
             state.totals.mark_failure(loss.isfinite(), state.step + 1)
         state.step += 1
         state.epoch_seconds = earlier_seconds + time.perf_counter() - start_time
-        # processes learn of each other's failures in an update
+        # an update shares failures between processes
         if plan.world.size == 1 or ends_update:
             _check_finite(state, plan, state.totals.first_failure())
         yield _step_stats(state, plan)
@@ -211,9 +213,9 @@ def _check_finite(state: TrainState, plan: TrainingPlan, failed_step: int) -> No
     factor = plan.lr_schedule(plan.progress(failed_step - 1), state.watched_losses)
     lr = factor * state.optimizers[0].param_groups[0]["peak_lr"]
     raise NonFiniteError(
-        f"the loss or a gradient was not finite at step {failed_step} "
-        f"(epoch {failed_step / plan.steps_per_epoch:.2f}), at a learning rate of {lr:.3g}; the "
-        f"weights were left as they were before it; try a lower lr than {plan.lr:g}"
+        f"the loss or a gradient was not finite at step {failed_step} (epoch "
+        f"{failed_step / plan.steps_per_epoch:.2f}), at a learning rate of {lr:.3g}; the weights "
+        f"before this step were kept; try an lr below {plan.lr:g}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The learning-rate range test: the loss as the learning rate grows, and suggestions from it."""
+"""The learning rate range test: the loss at increasing learning rates, and suggestions."""
 
 import copy
 import math
@@ -20,22 +20,22 @@ from seewhy.train.schedules import constant, exponential
 from seewhy.train.state import TrainState, load_state_dict, state_dict
 from seewhy.train.world import World
 
-DIVERGENCE = 4.0  # the test ends where the smoothed loss exceeds this multiple of its minimum
-MIN_UPDATES = 10  # fewer show no slope
+DIVERGENCE = 4.0  # the test ends when the smoothed loss exceeds this multiple of its minimum
+MIN_UPDATES = 10  # fewer are too few for a slope
 READ_EVERY = 10  # updates; reading losses waits for the device
 SMOOTHING_WIDTH = 0.3  # standard deviation in decades, of the Gaussian of `centered`
-FALL = 0.8  # share of the fall at the default suggestion; chosen in benchmarks/NOTES.md
-MIN_FALL = 0.01  # share of the loss; a smaller fall is noise
-SAFE_FALL = 0.1  # share of the loss; after a smaller fall suggestions were too low
+FALL = 0.8  # fraction of the loss decrease at the default suggestion; see benchmarks/NOTES.md
+MIN_FALL = 0.01  # fraction of the loss; a smaller decrease is noise
+SAFE_FALL = 0.1  # fraction of the loss; after a smaller decrease, suggestions were too low
 
 
 @dataclass(frozen=True)
 class LRRangeTest:
-    """The losses of a range test (Smith 2017), up to the point where the loss diverged."""
+    """The losses of a range test (Smith 2017), until the loss diverged."""
 
     lrs: tuple[float, ...]  # peak learning rate of each update, as in `Recipe.lr`
     losses: tuple[float, ...]  # mean over the batches of each update, in nats
-    smoothed: tuple[float, ...]  # running average of the losses, without its initial bias
+    smoothed: tuple[float, ...]  # moving average of the losses, bias-corrected
     ended: str  # "at the end of the range", "diverged" or "not finite"
 
     @property
@@ -45,14 +45,14 @@ class LRRangeTest:
 
     @cached_property
     def centered(self) -> tuple[float, ...]:
-        """The losses smoothed by a Gaussian over log lr; unlike `smoothed` this does not lag."""
+        """The losses smoothed by a Gaussian over log lr; unlike `smoothed`, without lag."""
         decades = np.log10(self.lrs)
         weights = np.exp(-0.5 * ((decades[:, None] - decades) / SMOOTHING_WIDTH) ** 2)
         return tuple((weights @ np.array(self.losses) / weights.sum(1)).tolist())
 
     @property
     def fall(self) -> tuple[float, float]:
-        """The loss before and after its fall.
+        """The loss before and after its decrease.
 
         Before is the median over the first third of the updates up to the minimum of `centered`;
         after is this minimum.
@@ -63,23 +63,25 @@ class LRRangeTest:
 
     @property
     def warning(self) -> str:
-        """Why the suggestions may be too low; empty if the loss fell by at least 10%."""
+        """Why the suggestions may be too low; empty if the loss decreased by at least 10%."""
         high, low = self.fall
         if low <= (1 - SAFE_FALL) * high:
             return ""
-        return f"the loss fell only from {high:.3g} to {low:.3g}, so suggestions may be too low"
+        return (
+            f"the loss decreased only from {high:.3g} to {low:.3g}, so suggestions may be too low"
+        )
 
     @property
     def suggestion(self) -> float:
         """The default suggestion.
 
         Raises:
-            SeewhyError: If the loss fell by less than 1%.
+            SeewhyError: If the loss decreased by less than 1%.
         """
         high, low = self.fall
         if not low < (1 - MIN_FALL) * high:
             raise SeewhyError(
-                f"the loss fell only from {high:.3g} to {low:.3g} at learning rates from "
+                f"the loss decreased only from {high:.3g} to {low:.3g} at learning rates from "
                 f"{self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; set lr, or test another range"
             )
         return self.suggestions[DEFAULT_SUGGESTION]
@@ -93,16 +95,16 @@ def lr_range_test(
     updates: int = 100,
     beta: float = 0.98,
 ) -> LRRangeTest:
-    """Train while the learning rate grows exponentially, then restore the state.
+    """Train with an exponentially increasing learning rate, then restore the state.
 
     Every parameter group keeps its ratio to the learning rate. Full-batch gradient descent is
-    tested on single batches, and images keep their full size. The test ends early if the smoothed
-    loss exceeds 4 times its minimum, or if a loss or gradient is not finite.
+    tested on single batches, and images are at full size. The test ends early if the smoothed loss
+    exceeds 4 times its minimum, or if a loss or gradient is not finite.
 
     Args:
-        state: Where to start, from `new_state` or in the middle of a run. Everything in it is
-            restored, also after an exception: model, optimizers, averages, counters, and the
-            global random generators.
+        state: The initial state, from `new_state` or in the middle of a run. Everything in it is
+            restored, also after an exception: model, optimizers, averages, counters, and the global
+            random generators.
         plan: The plan, from `make_plan`.
         start: First learning rate.
         end: Last learning rate.
@@ -110,8 +112,8 @@ def lr_range_test(
         beta: Smoothing factor of the loss, in [0, 1).
 
     Raises:
-        SeewhyError: For a range or number of updates that is not possible, and if fewer than 10
-            updates are left.
+        SeewhyError: For an invalid range or number of updates, and if fewer than 10 updates have a
+        finite loss.
     """
     _check_range(start, end, updates, beta)
     test_plan = _range_test_plan(plan, start, end, updates)
@@ -139,7 +141,7 @@ def lr_range_test(
 
 
 def _range_test_plan(plan: TrainingPlan, start: float, end: float, updates: int) -> TrainingPlan:
-    """`plan` for `updates` updates, at learning rates that grow from `start` to `end`."""
+    """`plan` with `updates` updates and learning rates from `start` to `end`."""
     single_batches = uses_full_batch(plan.build_optimizers)
     test_plan = replace(
         plan,
@@ -150,7 +152,7 @@ def _range_test_plan(plan: TrainingPlan, start: float, end: float, updates: int)
         world=World(),
     )
     steps = test_plan.steps_for(updates)
-    # one step more, which is not taken: the last step of a run is followed by an evaluation
+    # one extra step that is not taken, because an evaluation follows the last step of a run
     test_plan = replace(test_plan, steps=steps + 1)
     first_step_of_last_update = test_plan.update_steps(steps - 1).start
     beyond = start * (end / start) ** (steps / first_step_of_last_update)  # of that step
@@ -174,7 +176,7 @@ def preserving_state(state: TrainState) -> Iterator[None]:
 
 
 def exponential_average(losses: Sequence[float], beta: float) -> list[float]:
-    """Exponential moving average, corrected for its bias (Kingma & Ba 2015, section 3)."""
+    """Bias-corrected exponential moving average (Kingma & Ba 2015, section 3)."""
     average, result = 0.0, []
     for count, loss in enumerate(losses, 1):
         average = beta * average + (1 - beta) * loss
@@ -183,7 +185,7 @@ def exponential_average(losses: Sequence[float], beta: float) -> list[float]:
 
 
 def fall_80(test: LRRangeTest) -> float:
-    """The lowest learning rate at which 80% of the fall of the centered loss are done."""
+    """The lowest learning rate at 80% of the total decrease of the centered loss."""
     high, low = test.fall
     return next(
         lr
@@ -193,7 +195,7 @@ def fall_80(test: LRRangeTest) -> float:
 
 
 def steepest(test: LRRangeTest) -> float:
-    """The learning rate at which the smoothed loss falls most per decade, before its minimum."""
+    """The learning rate with the steepest decrease of the smoothed loss, before its minimum."""
     slopes = np.gradient(np.array(test.smoothed), np.log10(test.lrs))
     return test.lrs[int(slopes[: int(np.argmin(test.smoothed)) + 1].argmin())]
 
@@ -243,7 +245,7 @@ def _losses_by_update(
                 sums.append(trial.totals.device_sums.clone())
             if len(lrs) == READ_EVERY or updates == count or ends_epoch:
                 yield from _mean_losses(lrs, sums)
-                # an epoch starts its sums anew
+                # each epoch restarts the sums
                 lrs, sums = [], [trial.totals.device_sums.clone()]
     except NonFiniteError:
         yield from _mean_losses(lrs, sums)
@@ -251,7 +253,7 @@ def _losses_by_update(
 
 
 def _mean_losses(lrs: Sequence[float], sums: Sequence[Tensor]) -> Iterator[tuple[float, float]]:
-    """Each learning rate with the mean loss between two sums, up to one that is not finite."""
+    """Each learning rate with the mean loss between two sums, up to the first non-finite one."""
     differences = torch.stack(list(sums)).diff(dim=0).tolist()
     for lr, (loss, _, images, _) in zip(lrs, differences, strict=True):
         if not math.isfinite(loss):
@@ -266,8 +268,7 @@ def _diverged(averages: Sequence[float]) -> bool:
 def _check_range(start: float, end: float, updates: int, beta: float) -> None:
     if not 0 < start < end < math.inf:
         raise SeewhyError(
-            "a range test goes from a lower to a higher learning rate, both above 0, "
-            f"found {start:g} to {end:g}"
+            f"a range test needs 0 < start < end, found start {start:g} and end {end:g}"
         )
     if updates < MIN_UPDATES:
         raise SeewhyError(f"a range test needs at least {MIN_UPDATES} updates, found {updates}")

@@ -1,4 +1,4 @@
-"""Muon: momentum whose updates have singular values near one."""
+"""Muon: momentum with orthogonalized updates."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from seewhy._torch_compat import (
     foreach_norm,
 )
 
-# Jordan et al. 2024: steep at 0, and near 1 from about 0.7 to 1.2
+# Jordan et al. 2024: steep at 0, values near 1 from about 0.7 to 1.2
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
@@ -71,7 +71,7 @@ class Muon(Optimizer):
         return loss
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        # operations on whole lists: on a GPU small weights cost launches, not computation
+        # operations on whole lists, because launches dominate for small weights on a GPU
         gradients = [cast(Tensor, weight.grad) for weight in weights]
         buffers = [self._buffer(weight) for weight in weights]
         foreach_mul_(buffers, group["momentum"])
@@ -105,7 +105,7 @@ def _orthogonal_updates(directions: Sequence[Tensor], ns_steps: int) -> list[Ten
         indices_by_shape[direction.shape].append(index)
     updates = list(directions)
     for shape, indices in indices_by_shape.items():
-        # (O, I, …) as (O, …, I), its order in memory: the order of columns does not matter
+        # (O, I, …) as (O, …, I), the order in memory; the order of columns is irrelevant
         matrices = torch.stack([directions[index].movedim(1, -1).flatten(1) for index in indices])
         rows, columns = matrices.shape[1:]
         orthogonal = orthogonalize(matrices, ns_steps).mul_(max(1, rows / columns) ** 0.5)
@@ -117,9 +117,9 @@ def _orthogonal_updates(directions: Sequence[Tensor], ns_steps: int) -> list[Ten
 def orthogonalize(matrices: Tensor, ns_steps: int = 5) -> Tensor:
     """Approximate the nearest matrices with orthonormal rows or columns.
 
-    Every singular value above 0 becomes one near 1. The quintic iteration
-    X <- a X + b XX'X + c (XX')^2 X keeps X = Q X_0 with Q a polynomial in X_0 X_0', so only Q and
-    the Gram matrix are iterated, which are as small as the shorter side.
+    Every positive singular value becomes approximately 1. The quintic iteration X <- a X + b XX'X +
+    c (XX')^2 X keeps X = Q X_0, where Q is a polynomial in X_0 X_0'. So only Q and the Gram matrix
+    are iterated; their size is the shorter side.
 
     Args:
         matrices: (N, rows, columns) float.

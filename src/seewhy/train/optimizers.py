@@ -69,7 +69,7 @@ def adagrad(
     """Adagrad (Duchi et al. 2011)."""
     _require("eps", eps, eps > 0, "more than 0")
     groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
-    on_mps = groups[0]["params"][0].device.type == "mps"  # for which torch has no fused Adagrad
+    on_mps = groups[0]["params"][0].device.type == "mps"  # torch has no fused Adagrad there
     return [Adagrad(groups, lr=lr, eps=eps, fused=None if on_mps else True)]
 
 
@@ -82,7 +82,7 @@ def adadelta(
     bias_lr: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
-    """Adadelta (Zeiler 2012) with a learning rate; in the paper it is 1."""
+    """Adadelta (Zeiler 2012) with a learning rate (1 in the paper)."""
     _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
     groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
@@ -143,10 +143,10 @@ def muon(
     head_lr: float = 1.0,
     bias_lr: float = 1.0,
 ) -> list[Optimizer]:
-    """Muon (Jordan et al. 2024) for all weights but the classifier's.
+    """Muon (Jordan et al. 2024) for all weights except those of the classification layer.
 
-    The classifier's weight, biases, and norms are trained by `fallback`. `head_lr` multiplies the
-    learning rate of the classifier's weight, `bias_lr` that of biases and norms.
+    The weight of the classification layer, biases, and norms are trained by `fallback`. `head_lr`
+    multiplies the learning rate of this weight, `bias_lr` that of biases and norms.
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
     _require("ns_steps", ns_steps, ns_steps >= 1, "at least 1")
@@ -177,7 +177,7 @@ def parameter_groups(
     """Split trainable parameters into weights, and biases and norms (at most one dimension).
 
     Args:
-        model: Parameters that require no gradient are left out.
+        model: The model; parameters without `requires_grad` are left out.
         lr: Learning rate of weights.
         weight_decay: Weight decay of weights.
         bias_lr: Factor of `lr` for biases and norms.
@@ -193,7 +193,7 @@ def parameter_groups(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise SeewhyError(
-            "the model has no parameter that requires a gradient, so there is nothing to train"
+            "the model has no trainable parameters; set requires_grad of at least one"
         )
     weights = [parameter for parameter in trainable if parameter.ndim > 1]
     biases = [parameter for parameter in trainable if parameter.ndim <= 1]
@@ -206,7 +206,7 @@ def parameter_groups(
 
 
 def uses_full_batch(factory: OptimizerFactory) -> bool:
-    """Whether an update is to have the gradient of all training images."""
+    """Whether an update uses the gradient of all training images."""
     return getattr(factory, "func", factory) is gd
 
 
@@ -215,9 +215,11 @@ def set_lr_and_momentum(
 ) -> None:
     """Set the learning rate and momentum (or beta1) of every group to a multiple of its peak.
 
-    The peaks are the values that a group was made with; they are kept in the group.
+    The peaks are the initial values of a group, stored in the group.
     """
-    momentum_factor = max(momentum_factor, 1e-9)  # torch makes no momentum buffer for a zero
+    momentum_factor = max(
+        momentum_factor, 1e-9
+    )  # torch creates no momentum buffer for a momentum of 0
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("peak_lr", group["lr"]) * lr_factor
@@ -235,7 +237,7 @@ def momentum_of(group: dict[str, Any]) -> float:
 
 
 def peak_momentum(group: dict[str, Any]) -> float:
-    """The momentum (or beta1) that a parameter group was made with."""
+    """The initial momentum (or beta1) of a parameter group."""
     peaks = {
         key.removeprefix("peak_"): value for key, value in group.items() if key.startswith("peak_")
     }
@@ -250,7 +252,7 @@ def optimizer_state_bytes(optimizers: list[Optimizer]) -> int:
 
 
 def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool) -> SGD:
-    """SGD with momentum buffers of zeros: torch has none if a first fp16 update overflows."""
+    """SGD with momentum buffers of zeros: torch creates none if the first fp16 update overflows."""
     optimizer = SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
     for group in groups if momentum else []:
         for parameter in group["params"]:

@@ -1,4 +1,4 @@
-"""The plan of a run: what its recipe and data determine, checked before the first step."""
+"""The plan of a run: its recipe bound to data and machine, checked before the first step."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from seewhy.train.world import World
 
 @dataclass(frozen=True, eq=False)
 class BoundRecipe:
-    """A recipe with the functions that its names stand for."""
+    """A recipe with its names replaced by functions."""
 
     recipe: Recipe
     build_model: Callable[[int, Split], nn.Module]  # (number of classes, sample of the images)
@@ -46,7 +46,7 @@ class BoundRecipe:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPlan(BoundRecipe):
-    """Everything that a recipe, data, and machine determine about a run; no step changes it."""
+    """Everything about a run that follows from recipe, data, and machine; immutable."""
 
     data: Dataset
     train_split: Split  # on the GPU if it fits
@@ -54,18 +54,18 @@ class TrainingPlan(BoundRecipe):
     device: torch.device
     precision: str  # bf16, fp16 or fp32
     world: World
-    batch_size: int  # images per step, of all processes together
+    batch_size: int  # images per step, over all processes
     steps_per_epoch: int
     steps: int  # in all
     accumulate: int  # steps per update; the last update of an epoch may have fewer
 
     @property
     def lr(self) -> float:
-        """Peak learning rate. Raises SeewhyError if a range test has to find it first."""
+        """Peak learning rate. Raises SeewhyError if it is "find"."""
         if isinstance(self.recipe.lr, str):
             raise SeewhyError(
-                "lr is still to be found; `fit` does so itself, and "
-                "find_lr(recipe, data).suggestion is a learning rate to train at"
+                "lr is 'find', which only fit() resolves; set a number, such as find_lr(recipe, "
+                "data).suggestion"
             )
         return self.recipe.lr
 
@@ -81,18 +81,18 @@ class TrainingPlan(BoundRecipe):
 
     @property
     def updates(self) -> int:
-        """Number of updates in all."""
+        """Total number of updates."""
         epochs, remaining = divmod(self.steps, self.steps_per_epoch)
         return epochs * self._updates_in(self.steps_per_epoch) + self._updates_in(remaining)
 
     @property
     def resolution_factors(self) -> list[float]:
-        """Factor of the image size in each epoch, before any loss is known."""
+        """Factors of the image size by epoch, for schedules that do not depend on the loss."""
         return [self.resolution_factor(epoch, ()) for epoch in range(self.num_epochs)]
 
     @property
     def num_epochs(self) -> int:
-        """Number of epochs, the last of which may be a part of one."""
+        """Number of epochs; the last one may be partial."""
         return -(-self.steps // self.steps_per_epoch)
 
     def resolution_factor(self, epoch: int, losses: Sequence[float]) -> float:
@@ -105,18 +105,18 @@ class TrainingPlan(BoundRecipe):
         return range(start, min(start + self.steps_per_epoch, self.steps))
 
     def update_steps(self, step: int) -> range:
-        """The steps of a step's update; an update ends with its epoch."""
+        """The steps of the update that contains `step`; an update ends with its epoch."""
         epoch = self.epoch_steps(step // self.steps_per_epoch)
         first = step - (step - epoch.start) % self.accumulate
         return range(first, min(first + self.accumulate, epoch.stop))
 
     def progress(self, step: int) -> float:
-        """Progress of a step's update through the run: 0 for the first update, 1 for the last."""
+        """Progress of the update that contains `step`: 0 for the first update, 1 for the last."""
         last = self.update_steps(self.steps - 1).start
         return self.update_steps(step).start / max(1, last)
 
     def steps_for(self, updates: int) -> int:
-        """Number of steps that the first `updates` updates take."""
+        """Number of steps in the first `updates` updates."""
         epochs, remaining = divmod(updates, self._updates_in(self.steps_per_epoch))
         in_last_epoch = min(remaining * self.accumulate, self.steps_per_epoch)
         return epochs * self.steps_per_epoch + in_last_epoch
@@ -145,15 +145,15 @@ def make_plan(
     Args:
         recipe: What to train and how.
         data: Data to train and evaluate on.
-        device: Device to train on, such as "cpu" or "cuda"; "auto" takes a GPU if there is one.
-        world: The processes that train one model together; by default this one alone.
+        device: Device to train on, such as "cpu" or "cuda"; "auto" uses a GPU if available.
+        world: The processes that train one model together; by default only this one.
 
     Returns:
         The plan, for `new_state` and `train`.
 
     Raises:
         SeewhyError: If the recipe has an unknown name, or does not fit the data or the machine.
-            What depends on the model is checked by `new_state`.
+            `new_state` checks the model.
     """
     bound, world = _bind(recipe), world or World()
     device = device if isinstance(device, torch.device) else find_device(device)
@@ -182,8 +182,8 @@ def check_model(plan: TrainingPlan, model: nn.Module, optimizers: list[Optimizer
     """Check a plan against the model and optimizers.
 
     Raises:
-        SeewhyError: If `freeze` names no parameter or freezes all of them, the momentum schedule
-            exceeds 1, or the model does not accept the smallest images of the run.
+        SeewhyError: If `freeze` matches no parameter or freezes all of them, the momentum reaches
+        1, or the model does not accept the smallest images of the run.
     """
     recipe = plan.recipe
     frozen = {
@@ -193,8 +193,8 @@ def check_model(plan: TrainingPlan, model: nn.Module, optimizers: list[Optimizer
     }
     if all(id(parameter) in frozen for parameter in model.parameters() if parameter.requires_grad):
         raise SeewhyError(
-            f"freeze {' '.join(recipe.freeze)} leaves nothing to train before the "
-            f"{recipe.epochs:g} epochs are over"
+            f"freeze {' '.join(recipe.freeze)} freezes all parameters before the end of the "
+            f"{recipe.epochs:g} epochs; freeze fewer, or later"
         )
     _check_momentum(plan, optimizers)
     _check_resolution(plan, model)
@@ -237,14 +237,15 @@ def _check_data(plan: TrainingPlan) -> None:
 def _check_machine(plan: TrainingPlan) -> None:
     if plan.batch_size < plan.world.size:
         raise SeewhyError(
-            f"batches of {plan.batch_size} images cannot be shared by {plan.world.size} processes"
+            f"batches of {plan.batch_size} images are too small for {plan.world.size} processes; "
+            "use fewer processes, or a larger batch_size"
         )
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     on_posix_cpu = plan.device.type == "cpu" and os.name == "posix"
     if plan.recipe.compile and on_posix_cpu and not any(map(shutil.which, compilers)):
         raise SeewhyError(
-            "compile needs a C++ compiler, such as g++, and none was found; "
-            "install one, or leave compile out"
+            "compile needs a C++ compiler, such as g++, found none; install one, or leave "
+            "compile out"
         )
 
 

@@ -1,4 +1,4 @@
-"""The built-in recipes, and finding one by its name or file."""
+"""The built-in recipes, and recipes from files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +9,11 @@ from seewhy.train.recipe import Recipe, from_dict, read_toml
 
 
 def find_recipe(recipe: str | Path, /, **changes: Any) -> Recipe:
-    """The recipe with a built-in name or in a TOML file, with some fields changed.
+    """Find a built-in recipe or read a TOML file, and change fields.
 
     Args:
-        recipe: A name of RECIPES, or the path of a TOML file. A file may start from another recipe:
-            its field `base` is a built-in name, or a file relative to it.
+        recipe: A name of RECIPES, or the path of a TOML file. A file may extend another recipe with
+            its field `base`: a built-in name, or the path of a file relative to it.
         **changes: Fields to change, such as `epochs=10`.
 
     Raises:
@@ -35,7 +35,9 @@ def _find(recipe: str, parents: tuple[Path, ...]) -> Recipe:
 def _read(path: Path, parents: tuple[Path, ...]) -> Recipe:
     chain = (*parents, path.resolve())
     if path.resolve() in parents:
-        raise SeewhyError(f"{path} starts from itself: base = {' -> '.join(map(str, chain))}")
+        raise SeewhyError(
+            f"{path} extends itself: base = {' -> '.join(map(str, chain))}; remove one base"
+        )
     values = read_toml(path)
     base = str(values.pop("base", ""))
     values.setdefault("name", path.stem)
@@ -47,8 +49,8 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Recipe:
         raise SeewhyError(f"{path}: {error}") from error
 
 
-# Published recipes of ResNet-18 and DavidNet on CIFAR-10. Settings that were not published have
-# torch's defaults, or usual values where torch has none (batch size, learning rate, momentum).
+# Published recipes of ResNet-18 and DavidNet on CIFAR-10. Unpublished settings have torch's
+# defaults, or common values if torch has none (batch size, learning rate, momentum).
 # `NAME-plus` is our recipe for the same number of epochs.
 
 RESNET18_ONECYCLE = Recipe(
@@ -112,7 +114,7 @@ DAVIDNET_24 = Recipe(
 
 
 def plus(recipe: Recipe, **changes: Any) -> Recipe:
-    """Our recipe for the epochs of a published one; benchmarks/NOTES.md says how it was chosen."""
+    """Our recipe for the number of epochs of a published one; see benchmarks/NOTES.md."""
     ours = replace(
         recipe,
         name=f"{recipe.name}-plus",
@@ -134,7 +136,7 @@ def plus(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 # Our own recipes. Models, flips, test-time augmentation, and Muon's settings follow Jordan 2024
-# (arXiv 2404.00498) and later records. Small batches fit a CPU's cache; two make one update.
+# (arXiv 2404.00498) and later records. Small batches fit a CPU's cache; an update takes two.
 
 SPEEDRUN94 = Recipe(
     name="speedrun94",

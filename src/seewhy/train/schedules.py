@@ -1,4 +1,4 @@
-"""Schedules: factors of the learning rate, the momentum, or the image size over a run.
+"""Schedules of the learning rate, the momentum, or the image size, as factors.
 
 A schedule is a function of the progress through the run, in [0, 1], and of the watched loss of
 every epoch so far: the validation loss, or the training loss if there is no validation split. It
@@ -18,7 +18,7 @@ Anneal = Literal["linear", "cosine"]
 
 
 def bind_schedule(text: str) -> Schedule:
-    """The schedule of a text such as `one-cycle:pct_start=0.3`.
+    """Bind a schedule with settings, such as `one-cycle:pct_start=0.3`.
 
     Raises:
         SeewhyError: For an unknown schedule or setting, and if a factor is negative or infinite.
@@ -50,7 +50,7 @@ def one_cycle(
 ) -> float:
     """One cycle (Smith & Topin 2018): up to the peak, then down almost to zero.
 
-    The arguments are those of torch's OneCycleLR, whose phases end up to one step earlier. With
+    The arguments are those of torch's OneCycleLR. Its phases end up to one step earlier. With
     `three_phase` the cycle first returns to its start, in a second phase of `pct_start`.
     """
     if not 0 < pct_start < (0.5 if three_phase else 1) or div_factor < 1 or final_div_factor < 1:
@@ -70,7 +70,7 @@ def dip(
     low: float = 0.85 / 0.95,
     anneal: Anneal = "linear",
 ) -> float:
-    """Down to `low` at `pct_start`, then up again: the momentum of a one-cycle (Smith 2018)."""
+    """Down to `low` at `pct_start`, then up again: momentum for one-cycle (Smith 2018)."""
     if not 0 < pct_start < 1:
         raise SeewhyError(f"dip needs 0 < pct_start < 1, found {pct_start}")
     return _interpolate([(0.0, 1.0), (pct_start, low), (1.0, 1.0)], progress, anneal)
@@ -101,14 +101,14 @@ def cosine(
 def exponential(
     progress: float, losses: Sequence[float], start: float = 1e-6, end: float = 1.0
 ) -> float:
-    """Exponentially from `start` to `end`: a learning-rate range test (Smith 2017)."""
+    """Exponentially from `start` to `end`: learning rate range test (Smith 2017)."""
     if not 0 < start < math.inf or not 0 < end < math.inf:
         raise SeewhyError(f"exponential needs start and end above 0, found {start:g} and {end:g}")
     return float(start * (end / start) ** progress)
 
 
 def step(progress: float, losses: Sequence[float], stages: int = 3, factor: float = 0.1) -> float:
-    """`stages` stages of equal length; each multiplies the factor by `factor`."""
+    """`stages` stages of equal length, each multiplied by another `factor`."""
     if stages < 1 or not 0 < factor <= 1:
         raise SeewhyError(f"step needs stages >= 1 and 0 < factor <= 1; found {stages}, {factor}")
     return float(factor ** min(int(progress * stages), stages - 1))
@@ -120,7 +120,7 @@ def multi_step(
     milestones: Sequence[float] = (0.5, 0.75),
     factor: float = 0.1,
 ) -> float:
-    """Multiplies by `factor` at each of the `milestones`, increasing fractions of the run."""
+    """Multiply by `factor` at each of the `milestones`, increasing fractions of the run."""
     if (
         not milestones
         or not all(0 < milestone < 1 for milestone in milestones)
@@ -128,8 +128,8 @@ def multi_step(
         or not 0 < factor <= 1
     ):
         raise SeewhyError(
-            "multi-step needs rising milestones in (0, 1), as in [0.5,0.75], and 0 < factor <= 1; "
-            f"found [{','.join(map(str, milestones))}], {factor}"
+            "multi-step needs increasing milestones in (0, 1), as in [0.5,0.75], and 0 < factor "
+            f"<= 1; found [{','.join(map(str, milestones))}], {factor}"
         )
     return float(factor ** sum(progress >= milestone for milestone in milestones))
 
@@ -141,7 +141,7 @@ def plateau(
     patience: int = 4,
     threshold: float = 1e-4,
 ) -> float:
-    """Multiplies by `factor` after more than `patience` epochs without a lower watched loss.
+    """Multiply by `factor` after more than `patience` epochs without a lower watched loss.
 
     The arguments are those of torch's ReduceLROnPlateau. With a validation split, only evaluated
     epochs count.

@@ -1,4 +1,4 @@
-"""The state of a run: everything that its steps change."""
+"""The state of a run: everything that changes from step to step."""
 
 import math
 import random
@@ -17,9 +17,10 @@ from seewhy.train.plan import TrainingPlan, check_model
 
 
 class RunningTotals:
-    """Sums over an epoch, and its first non-finite step, kept on the device.
+    """Sums over an epoch, and its first non-finite step, stored on the device.
 
-    No step waits for them: on a GPU they reach the host some steps later, through pinned memory.
+    Steps do not wait for them. On a GPU they reach the host a few steps later, through pinned
+    memory.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,12 +49,12 @@ class RunningTotals:
         return failed == 0
 
     def latest(self) -> tuple[float, float]:
-        """Mean loss and accuracy as known to the host; nan before the first copy arrives."""
+        """Mean loss and accuracy on the host; nan before the first copy arrives."""
         loss, correct, count, _ = self.host_sums.tolist()
         return (loss / count, correct / count) if count else (math.nan, math.nan)
 
     def first_failure(self) -> int:
-        """The first failed step as known to the host; 0 for none."""
+        """The first failed step on the host; 0 if none."""
         return int(self.host_sums[3])
 
     def all_finite(self) -> bool:
@@ -68,7 +69,7 @@ class RunningTotals:
 
 @dataclass
 class TrainState:
-    """A run in progress. `train` changes it in place; it may be saved between two events."""
+    """State of a run. `train` changes it in place; it may be saved between two events."""
 
     model: nn.Module
     optimizers: list[Optimizer]
@@ -86,7 +87,7 @@ class TrainState:
 
     @property
     def averaged(self) -> Weights | None:
-        """The average that is evaluated in place of the model's own weights, if there is one."""
+        """The average that is evaluated instead of the model's weights, if any."""
         return self.slow if self.ema is None else self.ema
 
 
@@ -99,7 +100,7 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
             from torch's global generator.
 
     Raises:
-        SeewhyError: If the plan does not fit the model, or its learning rate is still to be found.
+        SeewhyError: If the plan does not fit the model, or its learning rate is "find".
     """
     lr, recipe, device = plan.lr, plan.recipe, plan.device
     if model is None:
@@ -158,7 +159,7 @@ def load_state_dict(state: TrainState, values: dict[str, Any]) -> None:
         parameter.grad = None if gradient is None else gradient.to(parameter)
     state.scaler.load_state_dict(values["scaler"])
     state.totals.device_sums.copy_(values["totals"])
-    # blocks, so that copies still under way cannot overwrite it
+    # blocks, so that pending copies cannot overwrite it
     state.totals.host_sums.copy_(values["totals"])
     for average, loaded in ((state.ema, values["ema"]), (state.slow, values["slow"])):
         if average is not None:

@@ -24,11 +24,11 @@ MIN_LOSS_SCALE = 2.0**-10
 
 
 def update(state: TrainState, plan: TrainingPlan) -> None:
-    """Update weights and averages from the gradients, and clear these.
+    """Update weights and averages from the gradients, and clear the gradients.
 
     If a loss of the epoch or a gradient is not finite, no parameter changes, and `state.totals`
-    marks the step. In fp16 an overflow of the gradient is no failure: the update is skipped and the
-    loss scale lowered.
+    marks the step. In fp16 an overflow of the gradient is not a failure: the update is skipped, and
+    the loss scale is lowered.
     """
     optimizers = [optimizer for optimizer in state.optimizers if _with_gradient(optimizer)]
     gradients = [
@@ -36,7 +36,7 @@ def update(state: TrainState, plan: TrainingPlan) -> None:
         for optimizer in optimizers
         for parameter in _with_gradient(optimizer)
     ]
-    # not finite from the first loss on that is not
+    # remains non-finite after the first non-finite loss
     loss_sum = state.totals.device_sums[:1].to(torch.float32, copy=True)
     all_reduce_mean([*gradients, loss_sum], plan.world)
     for optimizer in optimizers:
@@ -71,11 +71,11 @@ def _with_gradient(optimizer: Optimizer) -> list[Tensor]:
 
 @torch.no_grad()
 def step_if_finite(finite: Tensor, optimizers: Sequence[Optimizer], on_host: bool) -> None:
-    """Take an optimizer step if `finite` () is True; else leave every parameter unchanged.
+    """Take an optimizer step if `finite` () is True; otherwise keep every parameter.
 
-    `finite` is read only if it is `on_host`: reading it from a GPU would wait. There a fused
-    optimizer skips its step by itself. For another one the gradients are set to zero, so that its
-    state stays finite, and the parameters are restored after the step.
+    `finite` is read only if it is `on_host`, because reading it from a GPU would synchronize. On a
+    GPU a fused optimizer skips its step itself. For other optimizers the gradients are set to zero,
+    so that the state stays finite, and the parameters are restored after the step.
     """
     if on_host:
         for optimizer in optimizers if finite else ():

@@ -19,7 +19,7 @@ class World:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This process's share of `count` images; shares differ by at most one image."""
+        """The images of this process, of `count` images; shards differ by at most one image."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
