@@ -107,11 +107,11 @@ def remove_argument(
         return text
     index = names.index(argument)
     # later positional values now need keys
-    behind = dict(zip(names[index:], positional[index:], strict=False)) | keywords
-    kept = positional[:index] + [
-        f"{key}={value}" for key, value in behind.items() if key != argument
+    later = dict(zip(names[index:], positional[index:], strict=False)) | keywords
+    remaining = positional[:index] + [
+        f"{key}={value}" for key, value in later.items() if key != argument
     ]
-    return f"{name}:{','.join(kept)}" if kept else name
+    return f"{name}:{','.join(remaining)}" if remaining else name
 
 
 def _split(text: str, values: str) -> Iterator[str]:

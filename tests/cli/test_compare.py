@@ -153,6 +153,6 @@ def test_find_lr_prints_suggestions(workspace: Path, capsys: Capture, error_of: 
     assert all(f"\n{name} " in out for name in (*LR_SUGGESTIONS, "recipe tiny"))
     assert (workspace / "figures" / "range.svg").exists()
     assert not (workspace / "runs").exists()
-    assert "from a lower to a higher learning rate" in error_of(
+    assert "a range test needs 0 < start < end" in error_of(
         *command, "--start", "1", "--end", "0.1"
     )

@@ -440,7 +440,7 @@ def test_resume_experiment_loads_data_again(recipe: Recipe, tmp_path: Path) -> N
     shutil.move(directory, tmp_path / "kept")
     assert len(resume_all(tmp_path / "e", None).finished) == 2
     assert_same_weights(directory, tmp_path / "kept")
-    assert open_run(directory).data.images["train"] == 150
+    assert open_run(directory).data_origin.images["train"] == 150
 
 
 @pytest.mark.train

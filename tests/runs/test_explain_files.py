@@ -195,7 +195,7 @@ def test_trust_of_run_measures_test_images(weak_run: Run) -> None:
 
 
 def test_trust_of_run_needs_two_images(weak_run: Run) -> None:
-    with pytest.raises(SeewhyError, match="at least 2, found -5"):
+    with pytest.raises(SeewhyError, match="at least 2 images for its intervals, found -5"):
         trust_of_run(weak_run, ["gradients"], ["auto"], "predicted", -5, quiet=True)
 
 

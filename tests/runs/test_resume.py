@@ -118,7 +118,7 @@ def test_resume_continues_in_the_directory(run: Run, part: Path, data: Dataset) 
     environment, _ = read_environment(part)
     assert environment == resumed.environment
     assert [resumption.step for resumption in environment.resumed] == [14]
-    with pytest.raises(SeewhyError, match="has finished"):
+    with pytest.raises(SeewhyError, match="has already finished"):
         resume(part, data)
 
 

@@ -152,7 +152,7 @@ def test_open_classifier_needs_weights(directory: Path) -> None:
             open_classifier(name)
     with pytest.raises(SeewhyError, match="nothing is not a run directory"):
         open_classifier("nothing")
-    with pytest.raises(SeewhyError, match="takes the size it was trained on"):
+    with pytest.raises(SeewhyError, match="image_size is for published weights; leave it out for"):
         open_classifier(str(directory), image_size=64)
 
 

@@ -287,8 +287,10 @@ def _signed_maps(methods: Sequence[BoundMethod], forward: ForwardPass, captures:
 
 def _check_result(maps: object, method: BoundMethod, count: int) -> None:
     if not isinstance(maps, Tensor) or maps.ndim != 3 or len(maps) != count:
-        found = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise SeewhyError(f"method {method.text!r} must return maps ({count}, h, w), found {found}")
+        result = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise SeewhyError(
+            f"method {method.text!r} must return maps ({count}, h, w), found {result}"
+        )
 
 
 def _explanation(

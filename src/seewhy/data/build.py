@@ -165,7 +165,7 @@ def _write_split(
     advance: Callable[[int], None],
 ) -> _WrittenSplit:
     names: list[str] = []
-    kept: list[int] = []
+    readable: list[int] = []
     skipped: list[str] = []
     hasher = hashlib.blake2b(digest_size=16)
     with durable(directory / f"{split_name}.images") as file:
@@ -179,18 +179,18 @@ def _write_split(
             file.write(block.pixels.data)
             hasher.update(block.pixels.data)
             names += block.names
-            kept += block.rows
+            readable += block.rows
             skipped += [image_name for image_name, _ in block.bad]
             advance(len(block.rows) + len(block.bad))
-    labels = split.labels[kept]
+    labels = split.labels[readable]
     with durable(directory / f"{split_name}.labels") as file:
         file.write(labels.astype("<i8").tobytes())
     if split.masks is not None:
         with durable(directory / f"{split_name}.masks") as file:
-            for row in kept:
+            for row in readable:
                 file.write(_fit_mask(split.masks[row], image_format.image_size).tobytes())
     write_names(directory, split_name, names)
-    shape = (len(kept), image_format.channels, *image_format.image_size)
+    shape = (len(readable), image_format.channels, *image_format.image_size)
     return _WrittenSplit(
         SplitHeader(shape, split.masks is not None),
         labels,
@@ -213,14 +213,14 @@ def _decode_blocks(
                 pool.map(lambda task: [_decode(image, image_format) for _, image in task], tasks)
             )
         )
-        good = [i for i, result in enumerate(results) if isinstance(result, np.ndarray)]
-        stacked = np.array([results[i] for i in good], dtype=np.uint8).reshape(
-            len(good), *image_format.image_size, image_format.channels
+        readable = [i for i, result in enumerate(results) if isinstance(result, np.ndarray)]
+        stacked = np.array([results[i] for i in readable], dtype=np.uint8).reshape(
+            len(readable), *image_format.image_size, image_format.channels
         )
         yield _Block(
             pixels=np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)),
-            rows=[rows[i] for i in good],
-            names=[encoded[i][0] for i in good],
+            rows=[rows[i] for i in readable],
+            names=[encoded[i][0] for i in readable],
             bad=[
                 (encoded[i][0], result)
                 for i, result in enumerate(results)

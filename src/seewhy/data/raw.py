@@ -161,9 +161,9 @@ def assign_splits(
                 f"{name}: the {new} split needs at least two images per class, found one in "
                 f"{_list_classes(raw, single)}; add images, or remove the class"
             )
-        kept, held_out = stratified_split(labels, fraction, seed)
+        remaining, held_out = stratified_split(labels, fraction, seed)
         splits[new] = splits["train"].take(held_out)
-        splits["train"] = splits["train"].take(kept)
+        splits["train"] = splits["train"].take(remaining)
         seed_used = True
     return {key: splits[key] for key in ("train", "test", "validation") if key in splits}, seed_used
 

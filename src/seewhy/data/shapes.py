@@ -50,8 +50,8 @@ def _draw_colors(count: int, generator: np.random.Generator) -> tuple[Floats, Fl
     pairs = generator.uniform(0, 1, (2, count, _CANDIDATES, 3)).astype(np.float32)
     difference = pairs[0] - pairs[1]
     distance = np.linalg.norm(difference, axis=-1)
-    enough = (distance > _CONTRAST) & (np.abs(difference @ _LUMA) > _CONTRAST / 3)
-    chosen = np.where(enough.any(1), enough.argmax(1), distance.argmax(1))
+    contrasting = (distance > _CONTRAST) & (np.abs(difference @ _LUMA) > _CONTRAST / 3)
+    chosen = np.where(contrasting.any(1), contrasting.argmax(1), distance.argmax(1))
     first, second = pairs[:, np.arange(count), chosen]
     return first, second
 

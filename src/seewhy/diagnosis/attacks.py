@@ -302,12 +302,12 @@ def _in_batches(
             raise SeewhyError(f"an attack needs logits of at least 2 classes, found {num_classes}")
         check_labels(labels, len(images), num_classes)
         # clone: labels made in inference mode cannot enter a graph
-        goals = labels.to(device_of(model), torch.int64).clone()
-        for part, goal in zip(
-            torch.split(images, batch_size), torch.split(goals, batch_size), strict=True
+        targets = labels.to(device_of(model), torch.int64).clone()
+        for part, target in zip(
+            torch.split(images, batch_size), torch.split(targets, batch_size), strict=True
         ):
             pixels = prepare_images(part, model)
-            batch = _Batch(model, pixels, _logits(model, pixels), goal, targeted)
+            batch = _Batch(model, pixels, _logits(model, pixels), target, targeted)
             moved, logits, steps = move(batch)
             columns = moved, batch.logits, logits, batch.changed(logits), steps
             batches.append([column.to(images.device) for column in columns])

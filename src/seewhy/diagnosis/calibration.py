@@ -184,17 +184,17 @@ def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
     Raises:
         SeewhyError: For no images, and for logits that are not finite.
     """
-    confidence, kept, correct = _by_confidence(predictions)
-    images = int(kept[-1])
+    confidence, accepted, correct = _by_confidence(predictions)
+    images = int(accepted[-1])
     counts = np.arange(1, images + 1)
     # expected number of correct images: linear within equal confidence
-    expected = np.interp(counts, F.pad(kept, (1, 0)), F.pad(correct, (1, 0)))
+    expected = np.interp(counts, F.pad(accepted, (1, 0)), F.pad(correct, (1, 0)))
     points = min(images, MAX_POINTS)
     targets = (torch.arange(1, points + 1, dtype=torch.float64) * images / points).ceil()
-    chosen = torch.unique(torch.searchsorted(kept, targets))
+    chosen = torch.unique(torch.searchsorted(accepted, targets))
     return RiskCoverageCurve(
-        coverage=kept[chosen] / images,
-        accuracy=correct[chosen] / kept[chosen],
+        coverage=accepted[chosen] / images,
+        accuracy=correct[chosen] / accepted[chosen],
         confidence=confidence[chosen],
         aurc=float((1 - expected / counts).mean()),
     )
@@ -217,12 +217,12 @@ def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[flo
     if not 0 <= accuracy <= 1:
         hint = f"; did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else ""
         raise SeewhyError(f"accuracy must be from 0 to 1, found {accuracy:g}{hint}")
-    confidence, kept, correct = _by_confidence(predictions)
-    enough = (correct / kept >= accuracy).nonzero()
-    if len(enough) == 0:
+    confidence, accepted, correct = _by_confidence(predictions)
+    reached = (correct / accepted >= accuracy).nonzero()
+    if len(reached) == 0:
         return None
-    last = int(enough[-1])
-    return float(kept[last] / kept[-1]), float(confidence[last])
+    last = int(reached[-1])
+    return float(accepted[last] / accepted[-1]), float(confidence[last])
 
 
 def _slope(margins: Tensor, inverse: float) -> float:
@@ -249,8 +249,8 @@ def _by_confidence(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         predictions.confidence.cpu(), return_inverse=True, return_counts=True
     )
     correct = torch.bincount(inverse, predictions.correct.cpu().double(), minlength=len(images))
-    kept = images.double().flip(0).cumsum(0)
-    return confidence.flip(0).double(), kept, correct.flip(0).cumsum(0)
+    accepted = images.double().flip(0).cumsum(0)
+    return confidence.flip(0).double(), accepted, correct.flip(0).cumsum(0)
 
 
 def _list_classes(predictions: Predictions) -> str:

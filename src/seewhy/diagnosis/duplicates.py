@@ -63,9 +63,9 @@ def near_duplicates(
         raise SeewhyError(f"threshold must be a correlation above 0 and up to 1, found {threshold}")
     shapes = {name: tuple(split.images.shape[1:]) for name, split in splits.items() if len(split)}
     if len(set(shapes.values())) > 1:
-        found = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
         raise SeewhyError(
-            f"near-duplicates need images of one shape, found {found}; load both with one size"
+            f"near-duplicates need images of one shape, found {sizes}; load both with one size"
         )
     sketches = {name: _sketch(splits[name].images) for name in shapes}
     pairs: list[DuplicatePair] = []
@@ -157,8 +157,8 @@ def _verify(
         flipped = mirrored > upright
         aligned = torch.where(flipped[:, None, None, None], second.flip(3), second)
         differences = _difference(first, aligned)
-        kept = (torch.maximum(upright, mirrored) >= threshold) & (differences <= _MAX_DIFFERENCE)
-        columns = (column[kept].tolist() for column in (indices, differences, flipped, same))
+        similar = (torch.maximum(upright, mirrored) >= threshold) & (differences <= _MAX_DIFFERENCE)
+        columns = (column[similar].tolist() for column in (indices, differences, flipped, same))
         for (left, right), difference, flip, agree in zip(*columns, strict=True):
             yield DuplicatePair((one, left), (other, right), difference, flip, agree)
 

@@ -57,7 +57,7 @@ def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
     hits, images, predicted = (
         values.tolist() for values in (counts.diagonal(), counts.sum(1), counts.sum(0))
     )
-    most, most_index = counts.fill_diagonal_(0).max(1)
+    confusions, confused_with = counts.fill_diagonal_(0).max(1)
     return tuple(
         ClassScore(
             name=name,
@@ -68,8 +68,10 @@ def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
             precision_interval=_interval(hits[index], predicted[index]),
             f1=float(f1[index]),
             predicted=predicted[index],
-            confused_with=predictions.classes[int(most_index[index])] if most[index] else "",
-            confusions=int(most[index]),
+            confused_with=predictions.classes[int(confused_with[index])]
+            if confusions[index]
+            else "",
+            confusions=int(confusions[index]),
         )
         for index, name in enumerate(predictions.classes)
     )

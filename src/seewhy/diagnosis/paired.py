@@ -52,12 +52,16 @@ def compare_predictions(before: Predictions, after: Predictions) -> PairedCompar
         images.
     """
     _check_same_images(before, after)
-    labels, was, now = before.labels.cpu(), before.correct.cpu(), after.correct.cpu()
-    fixed, broken = (now & ~was).nonzero()[:, 0], (was & ~now).nonzero()[:, 0]
+    labels = before.labels.cpu()
+    correct_before, correct_after = before.correct.cpu(), after.correct.cpu()
+    fixed, broken = (
+        (correct_after & ~correct_before).nonzero()[:, 0],
+        (correct_before & ~correct_after).nonzero()[:, 0],
+    )
     p_value = mcnemar(len(fixed), len(broken))
-    overall = _change("all", was, now)
+    overall = _change("all", correct_before, correct_after)
     classes = tuple(
-        _change(name, was[labels == index], now[labels == index])
+        _change(name, correct_before[labels == index], correct_after[labels == index])
         for index, name in enumerate(before.classes)
         if (labels == index).any()
     )
@@ -67,7 +71,7 @@ def compare_predictions(before: Predictions, after: Predictions) -> PairedCompar
         after=overall.after,
         fixed=fixed,
         broken=broken,
-        both_wrong=int((~was & ~now).sum()),
+        both_wrong=int((~correct_before & ~correct_after).sum()),
         change=overall.change,
         interval=overall.interval,
         p_value=p_value,
@@ -76,9 +80,9 @@ def compare_predictions(before: Predictions, after: Predictions) -> PairedCompar
     )
 
 
-def _change(name: str, was: Tensor, now: Tensor) -> ClassChange:
-    images, before, after = len(was), int(was.sum()), int(now.sum())
-    both = int((was & now).sum())
+def _change(name: str, correct_before: Tensor, correct_after: Tensor) -> ClassChange:
+    images, before, after = len(correct_before), int(correct_before.sum()), int(correct_after.sum())
+    both = int((correct_before & correct_after).sum())
     interval = paired_interval(both, after - both, before - both, images - before - after + both)
     return ClassChange(
         name, images, before / images, after / images, (after - before) / images, interval
@@ -116,10 +120,12 @@ def _check_same_images(before: Predictions, after: Predictions) -> None:
     differing = (before.labels.cpu() != after.labels.cpu()).nonzero()[:, 0]
     if len(differing):
         index = int(differing[0])
-        was, now = (each.classes[int(each.labels[index])] for each in (before, after))
+        label_before, label_after = (
+            each.classes[int(each.labels[index])] for each in (before, after)
+        )
         raise SeewhyError(
             f"the labels of {len(differing):,} of {len(before.labels):,} images differ, first of "
-            f"image {index}: {was!r} and {now!r}; {remedy}"
+            f"image {index}: {label_before!r} and {label_after!r}; {remedy}"
         )
 
 
@@ -127,5 +133,10 @@ def _class_difference(before: tuple[str, ...], after: tuple[str, ...]) -> str:
     if len(before) != len(after):
         return f"the models have {len(before)} and {len(after)} classes"
     names = enumerate(zip(before, after, strict=True))
-    index, (was, now) = next((index, pair) for index, pair in names if pair[0] != pair[1])
-    return f"the classes of the models differ, first class {index}: {was!r} and {now!r}"
+    index, (class_before, class_after) = next(
+        (index, pair) for index, pair in names if pair[0] != pair[1]
+    )
+    return (
+        f"the classes of the models differ, first class {index}: {class_before!r} and "
+        f"{class_after!r}"
+    )

@@ -86,7 +86,7 @@ def mean_attribution_by_class(
     size = maps.shape[1:] if size is None else size
     weights = _regions(size)
     region_weights = torch.stack(list(weights.values())).flatten(1)  # (R, H*W)
-    kept, parts = [], []
+    nonzero_labels, parts = [], []
     sums = torch.zeros(len(classes), math.prod(size), dtype=torch.float64)
     for chunk, chunk_labels in zip(
         torch.split(maps.detach(), _CHUNK), torch.split(labels.cpu().long(), _CHUNK), strict=True
@@ -95,9 +95,9 @@ def mean_attribution_by_class(
         nonzero = positive.sum(1) > 0
         normalized = positive[nonzero] / positive[nonzero].sum(1, keepdim=True)
         sums.index_add_(0, chunk_labels[nonzero], normalized)
-        kept.append(chunk_labels[nonzero])
+        nonzero_labels.append(chunk_labels[nonzero])
         parts.append(normalized @ region_weights.T)
-    counts, shares, spreads = _by_class(torch.cat(parts), torch.cat(kept), len(classes))
+    counts, shares, spreads = _by_class(torch.cat(parts), torch.cat(nonzero_labels), len(classes))
     mean_maps = (sums / counts.clamp_min(1)[:, None]).reshape(-1, *size)
     return ClassAttribution(
         classes=tuple(classes),

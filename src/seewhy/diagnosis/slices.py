@@ -298,12 +298,12 @@ def _ranks(values: Tensor) -> Tensor:  # (N,) float64 in [0, 1]
 
 
 def _without_overlap(slices: list[Slice]) -> tuple[Slice, ...]:
-    kept: list[Slice] = []
-    for each in slices:
-        shared = (int(torch.isin(each.members, better.members).sum()) for better in kept)
-        if all(2 * count <= each.images for count in shared):
-            kept.append(each)
-    return tuple(kept)
+    distinct: list[Slice] = []
+    for candidate in slices:
+        shared = (int(torch.isin(candidate.members, better.members).sum()) for better in distinct)
+        if all(2 * count <= candidate.images for count in shared):
+            distinct.append(candidate)
+    return tuple(distinct)
 
 
 def _check(
@@ -327,7 +327,8 @@ def _check(
     for name, values in attributes.items():
         if values.shape != (images,) or not values.isfinite().all():
             wrong_shape = values.shape != (images,)
-            found = describe_value(values) if wrong_shape else "values that are not finite"
+            problem = describe_value(values) if wrong_shape else "values that are not finite"
             raise SeewhyError(
-                f"attribute {name!r} must be ({images},), one finite value per image, found {found}"
+                f"attribute {name!r} must be ({images},), one finite value per image, found "
+                f"{problem}"
             )

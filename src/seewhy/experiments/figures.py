@@ -137,7 +137,7 @@ def seeds_figure(experiment: Experiment, metric: str = "accuracy") -> Figure:
     Raises:
         SeewhyError: No trial has finished, or `metric` is unknown.
     """
-    about = lookup(METRICS, metric, "metric")
+    info = lookup(METRICS, metric, "metric")
     _check_finished(experiment)
     ranked = rank_recipes(experiment, metric)
     rows, best = ranked[:MOST_ROWS], ranked[0].recipe
@@ -146,14 +146,14 @@ def seeds_figure(experiment: Experiment, metric: str = "accuracy") -> Figure:
     with mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 9.5}):
         figure = Figure(figsize=(4.4, 1.15 + 0.36 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        axes.set_xlim(*_x_limits(rows, about))
+        axes.set_xlim(*_x_limits(rows, info))
         for y, row in enumerate(rows):
-            _plot_seeds(axes, y, row, about, row.recipe not in worse)
+            _plot_seeds(axes, y, row, info, row.recipe not in worse)
         axes.set_ylim(len(rows) - 0.55, -0.75)
         axes.set_yticks([])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"{about.title}{f' [{about.unit.strip()}]' if about.unit else ''}")
+        axes.set_xlabel(f"{info.title}{f' [{info.unit.strip()}]' if info.unit else ''}")
         several = any(len(row.values) > 1 for row in rows)
         title = "Every seed, the mean and its 95% interval" if several else "One seed per recipe"
         if len(rows) < len(ranked):
@@ -312,34 +312,34 @@ def _add_legend(figure: Figure, lines: Mapping[str, Line2D]) -> None:
     )
 
 
-def _x_limits(rows: Sequence[MetricSummary], about: Metric) -> tuple[float, float]:
+def _x_limits(rows: Sequence[MetricSummary], info: Metric) -> tuple[float, float]:
     """Limits of the axis, without outliers that would make the other recipes look equal."""
 
     def extent(subset: Sequence[MetricSummary]) -> tuple[float, float]:
-        values = [about.scale * x for row in subset for x in (*row.values, *row.interval)]
+        values = [info.scale * x for row in subset for x in (*row.values, *row.interval)]
         values = [x for x in values if not math.isnan(x)]
         return min(values), max(values)
 
     low, high = extent(rows[: max(2, math.ceil(len(rows) / 2))])
     reach = 1.5 * (high - low)
-    near = extent([row for row in rows if low - reach <= about.scale * row.mean <= high + reach])
+    near = extent([row for row in rows if low - reach <= info.scale * row.mean <= high + reach])
     low, high = extent(rows)
     if 0 < 2.5 * (near[1] - near[0]) < high - low:
         low, high = near
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    top = 100 + margin / 2 if about.unit == "%" else math.inf
+    top = 100 + margin / 2 if info.unit == "%" else math.inf
     return max(low - margin, -margin / 2), min(high + margin, top)
 
 
-def _plot_seeds(axes: Axes, y: int, row: MetricSummary, about: Metric, is_best: bool) -> None:
+def _plot_seeds(axes: Axes, y: int, row: MetricSummary, info: Metric, is_best: bool) -> None:
     """Name, seeds (or an arrow toward them), mean and spread of a recipe."""
     color = BLUE if is_best else _GRAY
-    values, mean = [about.scale * value for value in row.values], about.scale * row.mean
+    values, mean = [info.scale * value for value in row.values], info.scale * row.mean
     transform = axes.get_yaxis_transform()
     left, right = axes.get_xlim()
     if left <= mean <= right:
         if len(values) > 1:
-            interval = [about.scale * end for end in row.interval]
+            interval = [info.scale * end for end in row.interval]
             axes.plot(interval, [y, y], color=color, linewidth=5, alpha=0.3, **_BUTT)
         axes.plot([mean, mean], [y - 0.17, y + 0.17], color=color, linewidth=1.8, **_BUTT)
         face = color if is_best else "none"
@@ -352,8 +352,8 @@ def _plot_seeds(axes: Axes, y: int, row: MetricSummary, about: Metric, is_best: 
     weight = "bold" if y == 0 else None
     name = truncate(row.recipe, 3.2)
     axes.text(0, y - 0.24, name, transform=transform, va="bottom", weight=weight)
-    spread = "" if math.isnan(row.std) else f" ± {about.format(row.std)}"
-    text = f"{about.format(row.mean)}{spread}"
+    spread = "" if math.isnan(row.std) else f" ± {info.format(row.std)}"
+    text = f"{info.format(row.mean)}{spread}"
     axes.text(1.03, y, text, transform=transform, va="center")
 
 

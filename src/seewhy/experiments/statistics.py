@@ -131,13 +131,13 @@ def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
 
 def summarize(experiment: Experiment, metric: str) -> str:
     """Sentences on the best recipe by a metric of METRICS, and on its significant differences."""
-    ranked, about = rank_recipes(experiment, metric), lookup(METRICS, metric, "metric")
+    ranked, info = rank_recipes(experiment, metric), lookup(METRICS, metric, "metric")
     if not ranked:
         return "No trial has finished yet."
     best = ranked[0]
-    spread = "" if math.isnan(best.std) else f" ± {about.format(best.std)}"
-    text = f"{best.recipe} has the {'highest' if about.higher_is_better else 'lowest'} "
-    text += f"{about.title}: {about.format(best.mean)}{spread}{about.unit}"
+    spread = "" if math.isnan(best.std) else f" ± {info.format(best.std)}"
+    text = f"{best.recipe} has the {'highest' if info.higher_is_better else 'lowest'} "
+    text += f"{info.title}: {info.format(best.mean)}{spread}{info.unit}"
     if len(best.values) < len(experiment.seeds):
         text += f" ({len(best.values)} of {len(experiment.seeds)} seeds)"
     if len(ranked) == 1:
@@ -153,7 +153,7 @@ def summarize(experiment: Experiment, metric: str) -> str:
         clauses = [
             *([f"significantly better than {_join(better_than)}"] if better_than else []),
             *(
-                [f"not significantly different from {_list_gaps(best.recipe, others, about)}"]
+                [f"not significantly different from {_list_gaps(best.recipe, others, info)}"]
                 if others
                 else []
             ),
@@ -179,22 +179,22 @@ def _loss_caveat(experiment: Experiment, metric: str) -> str:
     return f" Training losses are not comparable: the recipes differ in {_join(fields)}."
 
 
-def _list_gaps(best: str, tests: Sequence[PairwiseTest], about: Metric) -> str:
+def _list_gaps(best: str, tests: Sequence[PairwiseTest], info: Metric) -> str:
     """The closest recipes with their differences, and the number of the others."""
     ordered = sorted(
         tests, key=lambda t: math.inf if math.isnan(t.difference) else abs(t.difference)
     )
-    closest = [_format_gap(best, test, about) for test in ordered[:MOST_NAMED]]
+    closest = [_format_gap(best, test, info) for test in ordered[:MOST_NAMED]]
     rest = len(ordered) - len(closest)
     return _join(closest + [f"{rest} other{'s' * (rest > 1)}"] * (rest > 0))
 
 
-def _format_gap(best: str, test: PairwiseTest, about: Metric) -> str:
+def _format_gap(best: str, test: PairwiseTest, info: Metric) -> str:
     is_better = test.better == best
     other, gap = (test.worse, test.difference) if is_better else (test.better, -test.difference)
     if math.isnan(gap):
         return f"{other} (no common seed)"
-    return f"{other} ({about.format(gap, '+')}, p = {test.adjusted_p_value:.2g})"
+    return f"{other} ({info.format(gap, '+')}, p = {test.adjusted_p_value:.2g})"
 
 
 def _join(names: Sequence[str]) -> str:

@@ -146,11 +146,11 @@ def _images(curve: RobustnessCurve) -> str:
 
 def _thin_out(levels: Sequence[float]) -> list[float]:
     """The sorted levels that have room for a tick label."""
-    kept: list[float] = []
+    labeled: list[float] = []
     for level in levels:
-        if not kept or level - kept[-1] >= 0.05 * levels[-1]:
-            kept.append(level)
-    return kept
+        if not labeled or level - labeled[-1] >= 0.05 * levels[-1]:
+            labeled.append(level)
+    return labeled
 
 
 def _text_color(background: tuple[float, ...]) -> str:

@@ -116,10 +116,10 @@ def extract_logits(output: object) -> Tensor:
     elif isinstance(output, tuple | list):
         logits = next((part for part in output if isinstance(part, Tensor)), None)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = describe_value(logits if isinstance(logits, Tensor) else output)
+        description = describe_value(logits if isinstance(logits, Tensor) else output)
         raise SeewhyError(
             "the model must return logits (N, K), or a tuple, dict, or object with them, "
-            f"found {found}"
+            f"found {description}"
         )
     return logits
 
@@ -127,9 +127,11 @@ def extract_logits(output: object) -> Tensor:
 def check_images(images: Tensor) -> None:
     """Raise SeewhyError unless `images` are (N, C, H, W) uint8, or float in [0, 1]."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.numel() == 0:
-        found = describe_value(images) if isinstance(images, Tensor) else type(images).__name__
+        description = (
+            describe_value(images) if isinstance(images, Tensor) else type(images).__name__
+        )
         raise SeewhyError(
-            f"images must be a tensor (N, C, H, W) with N of at least 1, found {found}"
+            f"images must be a tensor (N, C, H, W) with N of at least 1, found {description}"
         )
     if images.dtype == torch.uint8:
         return

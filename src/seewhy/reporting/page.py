@@ -191,8 +191,8 @@ def limit_errors(context: ReportContext, number: int) -> ReportContext:
     """The context with `number` diverse errors, and the errors that other sections link to."""
     diagnosis, predictions = context.diagnosis, context.predictions
     examples = [slice_examples(weak, predictions) for weak in diagnosis.slices]
-    kept = torch.cat([diverse_errors(predictions, number), *examples])
-    rows = torch.isin(diagnosis.errors, kept).nonzero().flatten()
+    shown = torch.cat([diverse_errors(predictions, number), *examples])
+    rows = torch.isin(diagnosis.errors, shown).nonzero().flatten()
     saliency = diagnosis.saliency
     if saliency is not None:
         saliency = replace(saliency, maps=saliency.maps.take(rows))

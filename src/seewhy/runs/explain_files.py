@@ -152,13 +152,13 @@ def write_explanations(
             explained += [image.file for image in loaded]
     if not explanations:
         raise SeewhyError(f"none of the {len(images)} images can be read: {failures[0]}")
-    whole = concatenate(explanations)
-    _write_maps(directory / "maps.npz", whole, [image.name for image in explained])
-    figure = explanation_figure(torch.cat(grid), whole.take(slice(GRID_ROWS)), options.opacity)
+    combined = concatenate(explanations)
+    _write_maps(directory / "maps.npz", combined, [image.name for image in explained])
+    figure = explanation_figure(torch.cat(grid), combined.take(slice(GRID_ROWS)), options.opacity)
     save_figure(figure, directory / "grid")
     for failure in failures:
         note(f"skipped: {failure}", quiet)
-    return whole
+    return combined
 
 
 def trust_of_run(

@@ -65,10 +65,10 @@ def evaluate(
     elif not isinstance(data, Dataset):
         data = load(data, image_size=_square_side(classifier))
     if classifier.image_shape not in (None, data.image_shape):
-        found, expected = (
+        size, expected_size = (
             "x".join(map(str, shape)) for shape in (data.image_shape, classifier.image_shape or ())
         )
-        raise SeewhyError(f"{data.name} has images of {found}, but the model takes {expected}")
+        raise SeewhyError(f"{data.name} has images of {size}, but the model takes {expected_size}")
     splits = {name: [part] for name, part in data.splits.items()}
     splits["all"] = list(data.splits.values())
     classes = classifier.classes or data.classes

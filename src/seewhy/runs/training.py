@@ -176,8 +176,8 @@ def resume(
             best = None
             if data.validation is not None:
                 best = _best_weights(path / CHECKPOINTS, history, state.step, world)
-            now = datetime.now().isoformat("T", "seconds")
-            resumption = Resumption(state.step, str(plan.device), now)
+            timestamp = datetime.now().isoformat("T", "seconds")
+            resumption = Resumption(state.step, str(plan.device), timestamp)
             session = Session(
                 plan,
                 replace(environment, resumed=(*environment.resumed, resumption)),

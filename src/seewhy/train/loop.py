@@ -171,12 +171,12 @@ def _loss(run: _Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     with autocasting(plan.precision, images.device):
         outputs = run.forward(images)
     if not isinstance(outputs, Tensor) or outputs.shape != labels.shape:
-        found = (
+        result = (
             tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         )
         raise SeewhyError(
             f"{plan.recipe.model} must map images (N, C, H, W) to logits (N, {plan.num_classes}), "
-            f"one per class; {len(images)} images gave {found}"
+            f"one per class; {len(images)} images gave {result}"
         )
     loss = F.cross_entropy(
         outputs.float(),

@@ -72,8 +72,10 @@ def _short_name(context: ReportContext) -> str:
 def _label(before: Predictions, after: Predictions, index: int) -> str:
     """The true class of an image and both predictions."""
     names = after.classes
-    was, is_now = (
+    prediction_before, prediction_after = (
         f"{names[predictions.predicted[index]]} ({predictions.confidence[index]:.2f})"
         for predictions in (before, after)
     )
-    return f"true {names[after.labels[index]]}, before {was}, after {is_now}"
+    return (
+        f"true {names[after.labels[index]]}, before {prediction_before}, after {prediction_after}"
+    )

@@ -190,12 +190,12 @@ def _report_link(trial: Trial, links_from: Path) -> Markup:
 
 def _tests(experiment: Experiment, metric: str) -> dict[str, object]:
     """The differences of a metric: a sentence, and a row for each pair of recipes."""
-    about, pairs = METRICS[metric], pairwise_tests(experiment, metric)
+    info, pairs = METRICS[metric], pairwise_tests(experiment, metric)
     rows = [
         [
             f"{pair.better} vs. {pair.worse}",
             str(pair.seeds),
-            *_difference_cells(about.format, pair.difference, pair.interval),
+            *_difference_cells(info.format, pair.difference, pair.interval),
             f"{pair.p_value:.2g}",
             f"{pair.adjusted_p_value:.2g}",
             "yes" if pair.significant else "no",
@@ -203,13 +203,13 @@ def _tests(experiment: Experiment, metric: str) -> dict[str, object]:
         for pair in pairs[:MOST_PAIRS]
     ]
     significant = sum(pair.significant for pair in pairs)
-    unit = ", points" if about.unit.strip() == "%" else ""
-    summary = f"{about.title.capitalize()}: {significant} of {count(len(pairs), 'difference')} "
+    unit = ", points" if info.unit.strip() == "%" else ""
+    summary = f"{info.title.capitalize()}: {significant} of {count(len(pairs), 'difference')} "
     summary += "significant"
     if len(pairs) > MOST_PAIRS:
         summary += f" (first {MOST_PAIRS} shown)"
     return {
-        "title": about.title,
+        "title": info.title,
         "finding": summarize(experiment, metric),
         "headers": ["recipes", "#seeds", f"#difference{unit}", *HEADERS_OF_TESTS],
         "rows": rows,
@@ -234,7 +234,7 @@ def _trials_csv(experiment: Experiment) -> str:
         [
             trial.recipe,
             trial.seed,
-            *(about.measure(trial, trial.result) for about in METRICS.values()),
+            *(info.measure(trial, trial.result) for info in METRICS.values()),
         ]
         for trial in experiment.finished
         if trial.result is not None
