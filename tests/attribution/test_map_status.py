@@ -268,7 +268,7 @@ def test_warnings_of_saturation():
     result = status_warnings(statuses_of(early=["ok", "ok"], late=["saturated", "ok"]))
     assert result == (
         "grad-cam at late: saturated for 1 of 2 images: the model returns probabilities near 0 or "
-        "1, whose gradient is rounding noise; explain its logits instead",
+        "1, with a gradient of rounding noise; use a model that returns logits",
     )
 
 

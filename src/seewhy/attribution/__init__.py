@@ -1,4 +1,4 @@
-"""Attribution maps of what a model uses in an image, and measures of how far to trust them."""
+"""Attribution maps, and measures of how far to trust them."""
 
 import lazy_loader
 

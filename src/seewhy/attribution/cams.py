@@ -58,7 +58,7 @@ def xgrad_cam(capture: Capture, eigen: bool = False) -> Tensor:  # (N, h, w)
     """
     total, size = capture.activation.sum((2, 3)), capture.activation.abs().sum((2, 3))
     products = (capture.gradient * capture.activation).sum((2, 3))
-    # A sum that is zero up to rounding would make the weight huge.
+    # A sum near zero would make the weight huge.
     zero = total.abs() <= torch.finfo(size.dtype).eps * size
     return weighted_sum(torch.where(zero, 0, products / total), capture.activation, eigen)
 
@@ -225,7 +225,7 @@ def hessian_product(capture: Capture) -> Tensor:  # (N, C, h, w)
             output, score = outputs[capture.layer], (logits * batch.weights).sum()
             (gradient,) = torch.autograd.grad(score, output, create_graph=True)
             product = None
-            if gradient.requires_grad:  # otherwise constant, as after the last ReLU
+            if gradient.requires_grad:  # otherwise the gradient is constant, as after the last ReLU
                 (product,) = torch.autograd.grad(
                     gradient, output, output.detach(), allow_unused=True
                 )

@@ -41,8 +41,8 @@ REASONS = {
     ALL_ZERO: "nothing in the layer contributes to the score",
     NO_GRADIENT: "the score does not depend on the layer's spatial positions, as after the last "
     "attention to a class token",
-    SATURATED: "the model returns probabilities near 0 or 1, whose gradient is rounding noise; "
-    "explain its logits instead",
+    SATURATED: "the model returns probabilities near 0 or 1, with a gradient of rounding noise; "
+    "use a model that returns logits",
 }
 
 

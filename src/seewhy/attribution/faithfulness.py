@@ -63,7 +63,7 @@ class PerturbationCurve:
 
     @property
     def auc(self) -> Tensor:
-        """Area under the curve (N,) over the share of pixels, by the trapezoidal rule."""
+        """Area under the curve (N,) over the fraction of pixels, by the trapezoidal rule."""
         return torch.trapezoid(self.scores, dx=1 / (self.scores.shape[1] - 1), dim=1)
 
 

@@ -18,7 +18,8 @@ def record_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
 
     The graph begins at the first of them. Each recorded tensor is a separate graph node between the
     layer and the next one. It shares no memory with them, so an in-place ReLU cannot overwrite it.
-    For an identity layer, it is not the layer's input, whose gradient would include other paths.
+    It is also distinct from the input of an identity layer, because the gradient of this input
+    includes other paths.
     """
     outputs: dict[str, Tensor] = {}
 
@@ -89,7 +90,7 @@ def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
 
 
 def gradients_at(score: Tensor, outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Gradients of a score () at recorded outputs; None where it does not depend on one."""
+    """Gradients of a score () at recorded outputs; None for outputs that it does not use."""
     try:
         return torch.autograd.grad(score, outputs, allow_unused=True)
     except torch.OutOfMemoryError:

@@ -330,7 +330,7 @@ def _last_layer(stage: LayerRecords) -> str:
 
 
 def _innermost_stage(name: str, records: LayerRecords) -> str:
-    """Name of the last stage inside a Sequential of several stages, whose output it is."""
+    """Name of the last stage inside a Sequential of several stages; both have the same output."""
     parts = [other for other in records if other.rpartition(".")[0] == name]
     grids = {records[part].layout.grid for part in parts if not records[part].is_leaf}
     if records[name].type == "Sequential" and len(grids) > 1:

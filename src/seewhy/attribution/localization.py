@@ -11,7 +11,7 @@ _ROUNDING = 1e-6  # fraction of a map's range below which values are equal
 
 
 def pointing_game(maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
-    """Whether the maximum of each map lies on the object (Zhang et al. 2016).
+    """Whether the maximum of each map is on the object (Zhang et al. 2016).
 
     Maps are resized to the masks first. If several pixels tie for the maximum, at least half must
     hit. A constant map and an empty mask count as a miss.
@@ -36,7 +36,7 @@ def pointing_game(maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
 
 
 def relevance_mass_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
-    """Fraction of each map's positive attribution that lies on the object.
+    """Fraction of each map's positive attribution on the object.
 
     Relevance mass accuracy in Quantus, the energy-based pointing game of Wang et al. 2020. Maps are
     resized to the masks first.

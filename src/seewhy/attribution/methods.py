@@ -17,8 +17,8 @@ class Method:
 
     Args:
         paper: Authors and year.
-        passes: Passes of one image through the model, F forward and B backward. Methods whose
-            passes are "shared" share one forward and one backward pass.
+        passes: Passes of one image through the model, F forward and B backward. "Shared" methods
+            share one forward and one backward pass.
         discriminative: Maps of two classes differ by more than a factor.
         rectified: The last step of the paper is a ReLU.
         differentiates: Uses the gradient at the image itself, which may be missing or noise.

@@ -52,7 +52,7 @@ def mean_of_neighbors(images: Tensor, removed: Tensor) -> Tensor:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient; 0 where the denominator is 0, as for an image that is already solved."""
+    """The quotient; 0 where the denominator is 0, such as in an image that has converged."""
     return torch.where(denominator > 0, numerator / denominator, 0)
 
 

@@ -60,7 +60,7 @@ class TargetSpec:
         return replace(self, target=target, labels=labels)
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Weights of the logits whose sum is the explained score.
+        """Weights of the logits in the explained score, their weighted sum.
 
         Args:
             logits: (N, K) float.
@@ -110,7 +110,7 @@ class TargetSpec:
 def _runner_up(logits: Tensor) -> Tensor:  # (N,) int64
     if logits.shape[1] < 2:
         raise SeewhyError("target 'runner-up' needs a model with at least two classes, found one")
-    # Not topk, whose second of two equal logits may be the predicted class.
+    # Not topk: of two equal logits, its second may be the predicted class.
     return logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf).argmax(1)
 
 
@@ -186,7 +186,7 @@ def prepare(
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """The model's logits for some images, and the weighted sum of logits that is explained.
+    """The logits of images, and the explained score, a weighted sum of the logits.
 
     Args:
         model: In evaluation mode, without the wrappers of torch.compile or DDP.

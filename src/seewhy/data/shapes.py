@@ -133,7 +133,7 @@ _AREAS = (115.0, 215.0)  # in pixels, for every class, so that size does not rev
 
 MARKER = (1, 1, 4, 4)  # top, left, height and width in pixels of the planted shortcut
 MARKED_CLASS = "circle"  # the only class with the marker in the training split
-_MARKER_COLOR = (255, 0, 255)  # magenta, which stands out from any background
+_MARKER_COLOR = (255, 0, 255)  # magenta, distinct from any background
 
 Bools = NDArray[np.bool_]
 Inside = Callable[[Floats, Floats], Bools]  # x to the right and y down -> bool of the same shape

@@ -85,18 +85,18 @@ def blur(images: Tensor, strength: int, generator: Generator) -> Tensor:
 
 
 def brightness(images: Tensor, strength: int, generator: Generator) -> Tensor:
-    """Overexposure: every value raised by what BRIGHTNESS says, and clipped."""
+    """Overexposure: BRIGHTNESS is added to every value, which is then clipped."""
     return (images + BRIGHTNESS[strength - 1]).clamp(0, 1)
 
 
 def contrast(images: Tensor, strength: int, generator: Generator) -> Tensor:
-    """Flat light: every value moved towards the mean of its channel; CONTRAST has the factors."""
+    """Low contrast: every value moved toward the mean of its channel; CONTRAST has the factors."""
     mean = images.mean((2, 3), keepdim=True)
     return (mean + CONTRAST[strength - 1] * (images - mean)).clamp(0, 1)
 
 
 def jpeg(images: Tensor, strength: int, generator: Generator) -> Tensor:
-    """JPEG compression, of each channel alone unless there are one or three; JPEG has qualities."""
+    """JPEG compression, per channel unless there are one or three; JPEG has the qualities."""
     color = images.shape[1] == 3
     pixels = _to_uint8(images).permute(0, 2, 3, 1) if color else _to_uint8(images).flatten(0, 1)
     decoded = torch.stack([_compress(image, JPEG[strength - 1]) for image in pixels.cpu()])
@@ -105,7 +105,7 @@ def jpeg(images: Tensor, strength: int, generator: Generator) -> Tensor:
 
 
 def pixelate(images: Tensor, strength: int, generator: Generator) -> Tensor:
-    """Low resolution: every block of pixels has its mean; PIXELATE has the numbers of blocks."""
+    """Low resolution: blocks of pixels replaced by their mean; PIXELATE has the block counts."""
 
     def weights(side: int) -> Tensor:  # (side, side), weights of the input pixels
         blocks = max(1, round(PIXELATE[strength - 1] * side / _unit(images)))

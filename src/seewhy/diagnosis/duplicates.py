@@ -90,7 +90,7 @@ class _Sketch:
 
 
 def _sketch(images: Tensor) -> _Sketch:
-    """Cosine coefficients of 8x8 area means, weighted by frequency, as natural images have 1/f.
+    """Cosine coefficients of 8x8 area means, weighted by frequency against natural images' 1/f.
 
     So the mean of each channel is ignored, and unrelated images have a cosine of about 0.
     """
@@ -141,7 +141,7 @@ def _candidates(one: _Sketch, other: _Sketch, within: bool = False) -> Tensor:
 def _verify(
     splits: Mapping[str, Split], one: str, other: str, candidates: Tensor, threshold: float
 ) -> Iterator[DuplicatePair]:
-    """The candidates (P, 2) whose edges correlate and whose pixels are close."""
+    """The candidates (P, 2) with correlated edges and similar pixels."""
     labels, other_labels = splits[one].labels.cpu(), splits[other].labels.cpu()
     labels_agree = labels[candidates[:, 0]] == other_labels[candidates[:, 1]]
     chunk = max(1, _images_per_block(splits[one].images) // 4)

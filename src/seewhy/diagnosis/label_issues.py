@@ -13,7 +13,7 @@ _MAX_NAME = 30  # maximum length of a class name in a sentence
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image whose label is suspected to be wrong. Labels are class indices."""
+    """An image with a suspected label error. Labels are class indices."""
 
     index: int
     given_label: int
@@ -105,7 +105,7 @@ def _thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:  # (K,) float6
 
 
 def _confident_class(probabilities: Tensor, thresholds: Tensor) -> Tensor:  # (N,) int64
-    """Most probable class among those whose threshold an image reaches; -1 if it reaches none."""
+    """Most probable of the classes with a threshold that the image reaches; -1 if none."""
     reached = probabilities >= thresholds - _TOLERANCE
     return torch.where(reached.any(1), probabilities.where(reached, -1).argmax(1), -1)
 

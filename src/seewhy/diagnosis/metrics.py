@@ -119,7 +119,7 @@ def balanced_accuracy(predictions: Predictions) -> float:
 
 
 def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
-    """Fraction of images whose true class is among the `k` highest logits, in [0, 1].
+    """Fraction of images with the true class among the `k` highest logits, in [0, 1].
 
     Of equal logits the first class ranks higher, as in `Predictions.predicted`.
 

@@ -46,7 +46,7 @@ class ClassAttribution:
     images: Tensor  # (K,) int64, images with any positive attribution
     mean_maps: Tensor  # (K, H, W) float32, each with sum 1; zero for a class without images
     regions: tuple[str, ...]  # R names; regions overlap, so shares do not sum to 1
-    shares: Tensor  # (K, R) float32 in [0, 1], mean share of the attribution in each region
+    shares: Tensor  # (K, R) float32 in [0, 1], mean fraction of the attribution in each region
     spreads: Tensor  # (K, R) float32, standard deviation of that share over the images
     peaks: tuple[Peak | None, ...]  # of each class; None for a class without images
 

@@ -38,7 +38,12 @@ def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: 
 
 
 def loss_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure:
-    """Plot the loss by epoch, with training time on top."""
+    """Plot the loss by epoch, with training time on top.
+
+    Args:
+        history: One entry per epoch.
+        held_out: Name of the held-out split.
+    """
     with mpl.rc_context(STYLE):
         figure, axes = _panel()
         _plot_loss(axes, history, held_out)
@@ -47,7 +52,12 @@ def loss_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure
 
 
 def accuracy_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure:
-    """Plot the accuracy by epoch, with training time on top."""
+    """Plot the accuracy by epoch, with training time on top.
+
+    Args:
+        history: One entry per epoch.
+        held_out: Name of the held-out split.
+    """
     with mpl.rc_context(STYLE):
         figure, axes = _panel()
         _plot_accuracy(axes, history, held_out)

@@ -194,8 +194,8 @@ def _folded(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std, including the input transform of `net`, which is turned off.
 
-    GoogLeNet and Inception with published weights change the normalization from ImageNet's to 0.5
-    and 0.5. The flag is not in the state dict, so it would be missing in the same model without
+    With published weights, GoogLeNet and Inception change ImageNet's normalization to a mean and
+    std of 0.5. The flag is not in the state dict, so it would be missing in the same model without
     published weights.
     """
     if not getattr(net, "transform_input", False):

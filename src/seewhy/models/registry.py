@@ -27,7 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def bind_model(spec: str) -> Callable[[int, Split], nn.Module]:
-    """The builder of a model: a function (num_classes, sample) -> model, as `build_model`.
+    """Bind a model with settings: returns a function (num_classes, sample) -> model.
 
     Args:
         spec: A name of MODELS with its settings, such as "resnet18" or "davidnet:dropout=0.1".

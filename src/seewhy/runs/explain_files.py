@@ -67,7 +67,7 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
     an image correctly without it.
 
     Args:
-        run: A finished run, whose data can be loaded again.
+        run: A finished run with data that can be loaded again.
         count: Maximum number of images.
 
     Returns:
@@ -172,7 +172,7 @@ def trust_of_run(
     """`trust` on random test images of a run, the same every time.
 
     Args:
-        run: A run whose data can be loaded again; masks of its data are used.
+        run: A run with data that can be loaded again; masks of the data are used.
         methods: Names of attribution methods, with settings.
         layers: Names of layers, or ("auto",).
         target: What to explain, see `explain`.
@@ -275,7 +275,7 @@ def _write_overlays(
     left, top, right, bottom = map(round, box)
     for (layer, method), maps in explanation.maps.items():
         heat = torch.zeros(1, *size)
-        if maps.isfinite().all():  # otherwise its status says so
+        if maps.isfinite().all():  # otherwise the status is "not finite"
             heat[:, top:bottom, left:right] = resize_maps(maps, (bottom - top, right - left))
         overlaid = Image.fromarray(overlay(pixels[None], heat, opacity)[0].numpy())
         path = directory / f"{image.stem}-{_file_name(layer)}-{_file_name(method)}.png"

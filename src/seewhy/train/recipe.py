@@ -1,4 +1,4 @@
-"""A recipe: what to train and how, as one flat, frozen value that reads and writes as TOML."""
+"""A recipe: what to train and how, as a flat, frozen dataclass that is saved as TOML."""
 
 import json
 import math
