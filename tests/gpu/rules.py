@@ -292,28 +292,15 @@ def test_find_lr_equals_the_cpu(recipe: Recipe, data: Dataset) -> None:
 
 
 def test_commands_from_train_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = str(tmp_path / "run")
+    run, gpu = str(tmp_path / "run"), ["--device", "cuda"]
+    small = ["--model", "speednet:width=0.1", "--epochs", "1"]
     assert (
-        main(
-            [
-                "train",
-                "demo",
-                "--data",
-                "digits",
-                "--limit",
-                "200",
-                "--epochs",
-                "1",
-                "--device",
-                "cuda",
-                "--output",
-                run,
-            ]
-        )
+        main(["train", "demo", "--data", "shapes:train=60,test=24", *small, *gpu, "--output", run])
         == 0
     )
     assert "in bf16 on cuda" in capsys.readouterr().out
     assert (tmp_path / "run/report.html").stat().st_size > 100_000
-    assert main(["trust", run, "--device", "cuda"]) == 0
-    assert main(["explain", run, "--device", "cuda", "--output", str(tmp_path / "maps")]) == 0
-    assert main(["evaluate", run, "--device", "cuda"]) == 0
+    few = ["--methods", "grad-cam", "gradients", "--images", "8"]
+    assert main(["trust", run, *few, *gpu]) == 0
+    assert main(["explain", run, *gpu, "--output", str(tmp_path / "maps")]) == 0
+    assert main(["evaluate", run, *gpu]) == 0

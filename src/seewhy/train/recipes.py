@@ -163,8 +163,8 @@ RECIPES: dict[str, Recipe] = {
         plus(DAVIDNET_24),
         Recipe(
             name="demo",
-            model="speednet",
-            epochs=20,
+            model="speednet:width=0.5",
+            epochs=12,
             batch_size=128,
             lr=1.0,
             optimizer="sgd:momentum=0.85,nesterov=true,bias_lr=8",
