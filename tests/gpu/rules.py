@@ -23,6 +23,7 @@ from seewhy.models.registry import build_model
 from seewhy.models.tta import TTA
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.training import fit
+from seewhy.train.device import find_precision
 from seewhy.train.loop import train
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.plan import TrainingPlan, make_plan
@@ -40,6 +41,11 @@ SETTINGS = [
 ]
 # momentum is nesterov with another flag of one torch optimizer; adam is adamw likewise
 DISTINCT_OPTIMIZERS = [name for name in OPTIMIZERS if name not in ("momentum", "adam")]
+SMALL = {  # fewer passes
+    "rise": "rise:masks=8",
+    "smooth-grad": "smooth-grad:samples=3",
+    "integrated-gradients": "integrated-gradients:steps=4",
+}
 NAMES = ["plain", "accumulated", "averaged", "resized", "plateau"]
 
 
@@ -206,7 +212,7 @@ def test_step_launches_few_extra_kernels(optimizer: str, most: int, data: Datase
     recipe = Recipe(
         model="resnet18",
         epochs=2,
-        batch_size=40,
+        batch_size=4,
         lr=0.01,
         optimizer=optimizer,
         augment=(),
@@ -220,8 +226,8 @@ def test_step_launches_few_extra_kernels(optimizer: str, most: int, data: Datase
         next(events)
     bare, _ = begin(recipe, data)
     images, labels = (
-        torch.rand(40, 3, 8, 8, device="cuda"),
-        torch.zeros(40, dtype=torch.long, device="cuda"),
+        torch.rand(4, 3, 8, 8, device="cuda"),
+        torch.zeros(4, dtype=torch.long, device="cuda"),
     )
     for _ in range(2):
         with pretended.launches() as theirs:
@@ -237,12 +243,8 @@ def test_step_launches_few_extra_kernels(optimizer: str, most: int, data: Datase
 def test_explain_equals_the_cpu(data: Dataset) -> None:
     torch.manual_seed(0)
     model = build_model("resnet18", 3, data.train).eval()
-    images = F.interpolate(data.test.images[:3].float(), scale_factor=4).to(torch.uint8)
-    methods = [
-        {"rise": "rise:masks=20"}.get(name, name)
-        for name in METHODS
-        if name not in ("score-cam", "cam")
-    ]
+    images = F.interpolate(data.test.images[:3].float(), scale_factor=2).to(torch.uint8)
+    methods = [SMALL.get(name, name) for name in METHODS if name not in ("score-cam", "cam")]
     asked = {
         "methods": methods,
         "layers": ["layer2"],
@@ -285,6 +287,10 @@ def test_compute_logits_equals_the_cpu(tta: str, data: Dataset) -> None:
     torch.testing.assert_close(here, there)
 
 
+def test_auto_precision_is_bf16() -> None:
+    assert find_precision("auto", torch.device("cuda")) == "bf16"
+
+
 def test_find_lr_equals_the_cpu(recipe: Recipe, data: Dataset) -> None:
     recipe = replace(recipe, precision="fp32")
     here, there = (find_lr(recipe, data, updates=20, device=device) for device in ("cpu", "cuda"))
@@ -293,14 +299,14 @@ def test_find_lr_equals_the_cpu(recipe: Recipe, data: Dataset) -> None:
 
 def test_commands_from_train_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, gpu = str(tmp_path / "run"), ["--device", "cuda"]
-    small = ["--model", "speednet:width=0.1", "--epochs", "1"]
+    small = ["--model", "speednet:width=0.1", "--epochs", "1", "--precision", "fp32"]
     assert (
         main(["train", "demo", "--data", "shapes:train=60,test=24", *small, *gpu, "--output", run])
         == 0
     )
-    assert "in bf16 on cuda" in capsys.readouterr().out
+    assert "in fp32 on cuda" in capsys.readouterr().out
     assert (tmp_path / "run/report.html").stat().st_size > 100_000
-    few = ["--methods", "grad-cam", "gradients", "--images", "8"]
+    few = ["--methods", "grad-cam", "--layers", "group3", "--images", "4"]
     assert main(["trust", run, *few, *gpu]) == 0
     assert main(["explain", run, *gpu, "--output", str(tmp_path / "maps")]) == 0
     assert main(["evaluate", run, *gpu]) == 0
