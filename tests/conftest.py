@@ -4,9 +4,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from seewhy.data.dataset import DataOrigin, Dataset, Split
 from seewhy.experiments.experiment import Experiment, Trial
@@ -73,6 +75,23 @@ def end_workers() -> Iterator[None]:
 
     if reusable_executor._executor is not None:
         reusable_executor._executor.shutdown(wait=True, kill_workers=True)
+
+
+BLANK_SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" />'
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved figures are blank: drawing them takes longer than training a tiny model."""
+
+    def savefig(figure: Figure, target: Path | IO[str], **options: Any) -> None:
+        if isinstance(target, Path):
+            target.write_text(BLANK_SVG)
+        else:
+            target.write(BLANK_SVG)
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    monkeypatch.setattr("seewhy.runs.training.curves_figure", lambda *arguments: Figure())
 
 
 def bars(count: int, seed: int) -> Split:

@@ -19,6 +19,8 @@ ErrorOf = Callable[..., str]
 COMPARE = ["compare", "tiny.toml", "--data", "bars", "--jobs", "1", "--device", "cpu", "--quiet"]
 RESUME = ["--jobs", "1", "--device", "cpu", "--quiet"]
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.slow
 @pytest.mark.train
@@ -26,8 +28,8 @@ def test_compare_trains_each_recipe_with_each_seed(
     workspace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, error_of: ErrorOf
 ) -> None:
     optimizers = ["sgd:momentum=0.9,nesterov=true", "adam"]
-    options = ["--vary", "optimizer", *optimizers, "--seeds", "2", "--output", "both"]
-    assert main.main([*COMPARE, *options]) == 0
+    options = ["--vary", "optimizer", *optimizers, "--seeds", "2", "--epochs", "1"]
+    assert main.main([*COMPARE, *options, "--output", "both"]) == 0
     out = capsys.readouterr().out
     assert "sgd:momentum=0.9,nesterov=true" in out
     assert " has the highest test accuracy: " in out

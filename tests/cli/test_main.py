@@ -19,6 +19,7 @@ from seewhy.errors import SeewhyError, Terminated
 Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
 SEEWHY = [sys.executable, "-m", "seewhy"]
+TINY = ["demo", "--data", "digits", "--limit", "100", "--model", "speednet:width=0.05"]
 
 
 def seewhy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -172,8 +173,8 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 def test_a_signal_ends_training_and_keeps_the_weights(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    options = ["--epochs", "1000", "--checkpoint-seconds", "0", "--output", "out"]
-    process = start([*SEEWHY, "train", "demo", "--data", "digits", *options], tmp_path)
+    options = ["--epochs", "100000", "--checkpoint-seconds", "0", "--output", "out"]
+    process = start([*SEEWHY, "train", *TINY, *options], tmp_path)
     try:
         metrics = tmp_path / "out" / "metrics.jsonl"
         wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
@@ -193,9 +194,9 @@ def test_a_signal_ends_training_and_keeps_the_weights(
 @pytest.mark.train
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_ends_an_experiment_and_keeps_checkpoints(tmp_path: Path) -> None:
-    options = ["--vary", "lr", "0.5", "1.0", "--epochs", "500", "--seeds", "1", "--jobs", "2"]
-    command = [*SEEWHY, "compare", "demo", "--data", "digits", *options, "--output", "c"]
-    process = start([*command, "--device", "cpu"], tmp_path)
+    options = ["--vary", "lr", "0.5", "1.0", "--epochs", "100000", "--seeds", "1", "--jobs", "2"]
+    command = [*SEEWHY, "compare", *TINY, *options, "--output", "c", "--device", "cpu"]
+    process = start(command, tmp_path)
     try:
         checkpoints = "c/*/seed-0/checkpoints/last.pt"
         wait_for(lambda: len(list(tmp_path.glob(checkpoints))) == 2, process)

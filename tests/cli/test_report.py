@@ -12,6 +12,8 @@ from seewhy.data.sources import SOURCES
 Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.slow
 def test_report_needs_the_data_once(

@@ -13,6 +13,8 @@ Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
 QUIET = ["--quiet", "--no-report"]
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.slow
 @pytest.mark.train
@@ -51,11 +53,10 @@ def test_train_applies_options_to_the_recipe(workspace: Path) -> None:
     } <= set(written)
 
 
-@pytest.mark.slow
 @pytest.mark.train
 def test_split_seed_draws_the_splits_and_seed_does_not(workspace: Path) -> None:
     def fingerprint(*options: str) -> str:
-        command = ["train", "demo", "--data", "digits", "--epochs", "0.1", *QUIET, *options]
+        command = ["train", "tiny.toml", "--data", "digits", "--epochs", "0.01", *QUIET, *options]
         name = "".join(options).strip("-")
         assert main.main([*command, "--output", name]) == 0
         environment = json.loads((workspace / name / "env.json").read_text())

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from seewhy.data.sources import load
+from seewhy.cli.main import main
 from seewhy.errors import SeewhyError
 from seewhy.runs.run import open_run
 from seewhy.train.distributed import _torch_sync_batch_norm, broadcast_from_rank0
@@ -38,32 +39,17 @@ def test_is_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
         is_first_process()
 
 
-def together(
-    arguments: list[str], directory: Path, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run Python with `arguments` in two processes that torchrun starts."""
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        *arguments,
-    ]
-    variables = os.environ | {"OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
-        launcher, cwd=directory, env=variables, capture_output=True, text=True, check=False
-    )
-
-
-EXCHANGE = """
+COMMANDS = """
 import os
+import sys
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+import seewhy.reporting.page
+import seewhy.runs.training
+from seewhy.cli.main import main
 from seewhy.data import load
 from seewhy.errors import SeewhyError
 from seewhy.runs.training import fit
@@ -130,27 +116,65 @@ assert broadcast_from_rank0(value, world) == {"lr": 0.1}  # the processes are st
 assert calls == (["0"] * 3 if world.is_first else [])
 print("broadcast done")
 
+for module in (seewhy.runs.training, seewhy.reporting.page):
+    module.save_figure = lambda figure, stem: None  # drawing takes longer than all the rest
 recipe = replace(
     RECIPES["demo"], lr="find", model="speednet:width=0.05", epochs=0.5, precision="fp32"
 )
 run = fit(recipe, load("digits", quiet=True), "run", "cpu")
 print(f"trained at {run.recipe.lr!r}")
+
+print("exit code", main(["train", *sys.argv[1:], "--output", "two"]))
+broadcast_from_rank0(lambda: None, world)  # torchrun ends all processes when the first one fails
+sys.exit(main(["train", "demo", "--data", "digits", "--model", "nosuch"]))
 """
+# an odd batch size, label mixing, clipping, averaging, and two optimizers
+OPTIONS = (
+    "demo --data digits --limit 400 --model speednet:width=0.05 --epochs 1.5 --batch-size 97 "
+    "--lr 0.05 --optimizer muon:bias_lr=4 --augment crop:1 mixup --clip 5 --ema 0.9 "
+    "--accumulate 2 --precision fp32"
+).split()
+
+
+@dataclass(frozen=True)
+class TwoProcesses:
+    """What two processes printed that ran COMMANDS in a directory."""
+
+    directory: Path
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
+    """Two processes that torchrun starts; the start takes longer than what they do."""
+    directory = tmp_path_factory.mktemp("two-processes")
+    (directory / "commands.py").write_text(COMMANDS)
+    launcher = "torch.distributed.run --standalone --nproc-per-node 2 commands.py".split()
+    completed = subprocess.run(
+        [sys.executable, "-m", *launcher, *OPTIONS],
+        cwd=directory,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "SEEWHY_CACHE": str(tmp_path_factory.getbasetemp() / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return TwoProcesses(directory, completed.stdout, completed.stderr, completed.returncode)
 
 
 @pytest.mark.slow
 @pytest.mark.train
-def test_exchange_between_two_processes(tmp_path: Path) -> None:
+def test_exchange_between_two_processes(two_processes: TwoProcesses) -> None:
     """BatchNorm, gradients, broadcasts, and a learning rate that the first process finds."""
-    load("digits", quiet=True)
-    (tmp_path / "exchange.py").write_text(EXCHANGE)
-    done = together(["exchange.py"], tmp_path)
-    assert done.stdout.count("batch norm done") == 2, done.stderr
-    assert done.stdout.count("broadcast done") == 2, done.stderr
-    lr = open_run(tmp_path / "run").recipe.lr
-    assert done.stdout.count(f"trained at {lr!r}\n") == 2, done.stderr
-    assert done.stderr.count("by a range test") == 1
-    assert "Warning" not in done.stderr
+    stdout, stderr = two_processes.stdout, two_processes.stderr
+    assert stdout.count("batch norm done") == 2, stderr
+    assert stdout.count("broadcast done") == 2, stderr
+    lr = open_run(two_processes.directory / "run").recipe.lr
+    assert stdout.count(f"trained at {lr!r}\n") == 2, stderr
+    assert stderr.count("by a range test") == 1
+    assert "Warning" not in stderr
 
 
 def test_sync_batch_norm_on_a_gpu_shares_its_tensors() -> None:
@@ -177,50 +201,15 @@ def test_broadcast_from_rank0_in_one_process() -> None:
 
 @pytest.mark.slow
 @pytest.mark.train
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    """With an odd batch size, label mixing, clipping, averaging, and two optimizers."""
-    load("digits", quiet=True)
-    options = [
-        "demo",
-        "--data",
-        "digits",
-        "--limit",
-        "400",
-        "--epochs",
-        "1.5",
-        "--lr",
-        "0.05",
-        "--optimizer",
-        "muon:bias_lr=4",
-        "--precision",
-        "fp32",
-    ]
-    options += [
-        "--batch-size",
-        "97",
-        "--augment",
-        "crop:1",
-        "mixup",
-        "--clip",
-        "5",
-        "--ema",
-        "0.9",
-        "--accumulate",
-        "2",
-    ]
-    alone = [sys.executable, "-m", "seewhy", "train", *options, "--output", "one", "--no-report"]
-    subprocess.run(
-        alone,
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-    )
-    done = together(["-m", "seewhy", "train", *options, "--output", "two"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "two" / "report.html").exists()
-    assert done.stdout.count("test images correct") == 1  # only the first process speaks
-    one, two = open_run(tmp_path / "one"), open_run(tmp_path / "two")
+@pytest.mark.usefixtures("blank_figures")
+def test_two_processes_train_like_one(two_processes: TwoProcesses, tmp_path: Path) -> None:
+    """Also with an odd batch size, label mixing, clipping, averaging, and two optimizers."""
+    directory, stdout = two_processes.directory, two_processes.stdout
+    assert stdout.count("exit code 0\n") == 2, two_processes.stderr
+    assert (directory / "two" / "report.html").exists()
+    assert stdout.count("test images correct") == 1  # only the first process speaks
+    assert main(["train", *OPTIONS, "--output", str(tmp_path / "one"), "--no-report"]) == 0
+    one, two = open_run(tmp_path / "one"), open_run(directory / "two")
     assert one.predictions is not None
     assert two.predictions is not None
     assert len(two.history) == len(one.history) == 2
@@ -235,10 +224,9 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_error_of_two_processes_is_one_line(tmp_path: Path) -> None:
-    done = together(
-        ["-m", "seewhy", "train", "demo", "--data", "digits", "--model", "nosuch"], tmp_path
-    )
-    assert done.returncode != 0
-    assert "seewhy: unknown model 'nosuch'" in done.stderr
-    assert "Traceback" not in done.stderr.split("torch")[0]
+@pytest.mark.train
+def test_error_of_two_processes_is_one_line(two_processes: TwoProcesses) -> None:
+    """The last command of both processes fails."""
+    assert two_processes.returncode != 0
+    assert "\nseewhy: unknown model 'nosuch'" in two_processes.stderr
+    assert "Traceback" not in two_processes.stderr.partition("torch/distributed/elastic")[0]

@@ -104,11 +104,12 @@ def _resume_experiment(options: Resume) -> int:
 def _finish(run: "Run", data: "Dataset | None", no_report: bool, quiet: bool) -> int:
     """Write the report and print the result; the result also if there is no report."""
     from seewhy.cli import tables
-    from seewhy.reporting.page import report
 
     code = 0
     try:
         if not no_report:
+            from seewhy.reporting.page import report
+
             report(run, data=data, quiet=quiet)
     except SeewhyError as error:  # the run has finished and is kept
         print(f"seewhy: no report was written: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from seewhy.diagnosis.statistics import holm
 from seewhy.errors import lookup
@@ -81,7 +81,7 @@ def metric_summary(experiment: Experiment, name: str, metric: str) -> MetricSumm
     if len(values) < 2:
         return MetricSummary(name, values, mean, math.nan, (math.nan, math.nan))
     std = stdev(values)
-    half = float(student.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
     return MetricSummary(name, values, mean, std, (mean - half, mean + half))
 
 
@@ -224,10 +224,10 @@ def _paired_t(gaps: Sequence[float], resolution: float) -> tuple[tuple[float, fl
     mean, freedom = fmean(gaps), len(gaps) - 1
     rounding = resolution / math.sqrt(6)  # standard deviation of a difference of rounded values
     error = max(stdev(gaps), rounding) / math.sqrt(len(gaps))
-    half = float(student.ppf(0.975, freedom)) * error
+    half = float(stdtrit(freedom, 0.975)) * error
     if error == 0:
         return (mean, mean), 1.0 if mean == 0 else 0.0
-    return (mean - half, mean + half), 2 * float(student.sf(abs(mean) / error, freedom))
+    return (mean - half, mean + half), 2 * float(stdtr(freedom, -abs(mean) / error))
 
 
 METRICS: dict[str, Metric] = {
