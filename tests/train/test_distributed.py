@@ -1,6 +1,7 @@
 """Two processes on this machine train as one: on the CPU, through gloo."""
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -129,11 +130,11 @@ broadcast_from_rank0(lambda: None, world)  # torchrun ends all processes when th
 sys.exit(main(["train", "demo", "--data", "digits", "--model", "nosuch"]))
 """
 # an odd batch size, label mixing, clipping, averaging, and two optimizers
-OPTIONS = (
+OPTIONS = shlex.split(
     "demo --data digits --limit 400 --model speednet:width=0.05 --epochs 1.5 --batch-size 97 "
     "--lr 0.05 --optimizer muon:bias_lr=4 --augment crop:1 mixup --clip 5 --ema 0.9 "
     "--accumulate 2 --precision fp32"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
     """Two processes that torchrun starts; the start takes longer than what they do."""
     directory = tmp_path_factory.mktemp("two-processes")
     (directory / "commands.py").write_text(COMMANDS)
-    launcher = "torch.distributed.run --standalone --nproc-per-node 2 commands.py".split()
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "commands.py"]
     completed = subprocess.run(
         [sys.executable, "-m", *launcher, *OPTIONS],
         cwd=directory,
