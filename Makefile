@@ -10,7 +10,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 # One thread to each worker: processes that each take all cores spend their time waiting for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 15
+# Bytecode is written even where the environment forbids it, as many containers do: each worker would compile all tests.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 15
 ZOO := .venv-zoo/bin
 
 NODE := tests/browser/node_modules/.package-lock.json

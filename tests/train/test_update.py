@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo import config
 
 from seewhy.data.dataset import Dataset, Split, class_weights
 from seewhy.errors import SeewhyError
@@ -513,6 +512,8 @@ def test_train_raises_the_recompile_limit(data: Dataset, monkeypatch: pytest.Mon
     recipe = replace(PLAIN, epochs=12, resolution="linear:start=0.5,warmup=0.9", compile=True)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     events = train(*begin(recipe, data, model))
+    from torch._dynamo import config  # takes seconds
+
     before = config.recompile_limit
     next(events)
     assert before < 24 <= config.recompile_limit  # twelve sizes, each before and after a freeze
