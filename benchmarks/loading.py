@@ -1,4 +1,4 @@
-"""Time of the first and the second load of a data set; the second must not import `datasets`."""
+"""Time of the first and the second load of a dataset; the second must not import `datasets`."""
 
 import os
 import subprocess

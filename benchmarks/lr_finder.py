@@ -1,6 +1,6 @@
 """Compare training at each suggested learning rate with training at every rate of a grid.
 
-`python -m benchmarks.lr_finder PATH` with the path of CIFAR-10. Four data sets, three optimizers,
+`python -m benchmarks.lr_finder PATH` with the path of CIFAR-10. Four datasets, three optimizers,
 three seeds, a small model.
 """
 

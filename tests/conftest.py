@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny data set, a recipe that learns it in a second, a cache."""
+"""Shared fixtures: a tiny dataset, a recipe that learns it in a second, a cache."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A working directory with a recipe and a data set, and a finished run in it."""
+"""A working directory with a recipe and a dataset, and a finished run in it."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 def workspace(
     tmp_path: Path, recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A working directory with tiny.toml; the bars are the data set `bars`."""
+    """A working directory with tiny.toml; the bars are the dataset `bars`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SOURCES, "bars", lambda: data)
     monkeypatch.setenv("COLUMNS", "100")

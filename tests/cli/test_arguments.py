@@ -39,7 +39,7 @@ TRAIN = "train tiny.toml --data bars"
         (f"{TRAIN} --validation 2", "validation"),
         ("train davidnet-42 --data bars", "unknown recipe 'davidnet-42' (did you mean"),
         ("find-lr davidnet-42 --data bars", "unknown recipe 'davidnet-42' (did you mean"),
-        ("train tiny.toml --data bras", "unknown data set 'bras' (did you mean 'bars'?)"),
+        ("train tiny.toml --data bras", "unknown dataset 'bras' (did you mean 'bars'?)"),
         ("compare tiny.toml --data bars --backend dusk", "--backend must be one of processes, da"),
         ("resume", "resume needs RUN|EXPERIMENT (see `seewhy resume --help`)"),
         ("resume nowhere", "nowhere is not a run directory (no such directory)"),

@@ -33,7 +33,7 @@ def test_report_needs_the_data_once(
     assert Path("mine.html").read_text() == first
     assert main.main(["report", "run", "--against", "run", "--full"]) == 0
     assert "0 errors fixed, 0 new" in (trained / "report.html").read_text()
-    assert "unknown data set 'bars'" in error_of("report", "run", "--fresh")
+    assert "unknown dataset 'bars'" in error_of("report", "run", "--fresh")
 
 
 @pytest.mark.parametrize(

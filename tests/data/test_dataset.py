@@ -1,4 +1,4 @@
-"""Data sets: class counts and weights, stratified splits, fingerprints."""
+"""Datasets: class counts and weights, stratified splits, fingerprints."""
 
 import numpy as np
 import pytest

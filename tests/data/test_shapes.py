@@ -1,4 +1,4 @@
-"""The generated data set: determined by its seed, exact masks, no hints but the shape."""
+"""The generated dataset: determined by its seed, exact masks, no hints but the shape."""
 
 import numpy as np
 import pytest

@@ -90,11 +90,11 @@ def test_load_digits() -> None:
 
 def test_load_rejects_unknown_names() -> None:
     refused(
-        r"unknown data set 'digit' \(did you mean 'digits'\?\); possible: cifar10, .*svhn, "
+        r"unknown dataset 'digit' \(did you mean 'digits'\?\); possible: cifar10, .*svhn, "
         "a directory's path, or hub:owner/name",
         "digit",
     )
-    refused("unknown data set ''", "")
+    refused("unknown dataset ''", "")
     refused(r"shapes has no argument 'sed' \(did you mean 'seed'\?\)", "shapes:sed=3")
     refused("hub needs repository", "hub")
 
@@ -151,7 +151,7 @@ def test_load_takes_numpy_numbers() -> None:
 
 
 def test_load_rejects_other_types() -> None:
-    message = "name must be a data set or the path of a directory, found 5 of type int"
+    message = "name must be a dataset or the path of a directory, found 5 of type int"
     refused(message, 5)  # type: ignore[arg-type]
 
 

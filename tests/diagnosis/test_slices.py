@@ -107,7 +107,7 @@ def test_weak_slices_find_an_end_of_an_attribute() -> None:
 
 @pytest.mark.slow
 def test_weak_slices_without_a_weakness_are_rare() -> None:
-    """At 5% in all, one of 20 data sets may have a slice by chance."""
+    """At 5% in all, one of 20 datasets may have a slice by chance."""
     findings = sum(
         bool(weak_slices(*planted(seed, images=1500, weak=0.9, usual=0.9)[:3]))
         for seed in range(20)

@@ -44,19 +44,19 @@ class DataOptions:
     split_seed: int = 0
     """Seed for splits and subsampling."""
     label: OptionalText = None
-    """Label column, if the data set has several."""
+    """Label column, if the dataset has several."""
     skip_bad_images: Flag = False
     """Skip images that cannot be read, and list them."""
 
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """Options of a command that trains a recipe on a data set."""
+    """Options of a command that trains a recipe on a dataset."""
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE|FILE.toml")]
     """Built-in recipe (see `seewhy recipes`) or TOML file."""
     data: DataName
-    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    """Dataset: a name, hub:owner/name, or a directory of class folders or Parquet files."""
     loading: Annotated[OmitArgPrefixes[DataOptions], arg(name="data")] = field(
         default_factory=DataOptions
     )
@@ -182,7 +182,7 @@ def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec
 
 
 def load_data(name: str, options: DataOptions) -> "Dataset":
-    """Load a data set with the options."""
+    """Load a dataset with the options."""
     from seewhy.data.sources import load
 
     values = {each.name: getattr(options, each.name) for each in fields(options)}

@@ -12,10 +12,10 @@ from seewhy.cli.arguments import DataOptions, OptionalText, load_data
 
 @dataclass(frozen=True)
 class Data:
-    """Describe a data set: statistics, class counts, duplicates."""
+    """Describe a dataset: statistics, class counts, duplicates."""
 
     name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
-    """Data set: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    """Dataset: a name, hub:owner/name, or a directory of class folders or Parquet files."""
     loading: Annotated[OmitArgPrefixes[DataOptions], arg(name="data")] = field(
         default_factory=DataOptions
     )
@@ -27,7 +27,7 @@ class Data:
 
 
 def data(options: Data) -> None:
-    """Print statistics of a data set, and draw samples of it."""
+    """Print statistics of a dataset, and draw samples of it."""
     from seewhy.cli import tables
     from seewhy.data.statistics import describe
     from seewhy.figures.samples import augmentations_figure, samples_figure

@@ -13,12 +13,12 @@ from seewhy.errors import SeewhyError
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure accuracy on a data set, overall and per class."""
+    """Measure accuracy on a dataset, overall and per class."""
 
     run: RunPath
     """Run directory, such as runs/latest."""
     data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
-    """Data set (default: the one the run was trained on)."""
+    """Dataset (default: the one the run was trained on)."""
     split: str = "test"
     """train, test, validation, or all (for a folder of new images without splits)."""
     json: Flag = False

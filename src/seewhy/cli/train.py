@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train(RecipeOptions):
-    """Train a model on a data set."""
+    """Train a model on a dataset."""
 
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
     """How often to write a checkpoint."""

@@ -1,4 +1,4 @@
-"""Data sets: loading, splitting, augmentation, and statistics."""
+"""Datasets: loading, splitting, augmentation, and statistics."""
 
 import lazy_loader
 

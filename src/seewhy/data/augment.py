@@ -139,7 +139,7 @@ def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str
     """Fill a random square of `size` pixels, clipped at the borders (DeVries & Taylor 2017).
 
     `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over the batch before any
-    augmentation, an estimate of the mean of the data set.
+    augmentation, an estimate of the mean of the dataset.
     """
     images = batch.images
     _require(size >= 1, "cutout: size must be 1 or more", size)

@@ -1,4 +1,4 @@
-"""Decode a data set into the files of a cache entry, with threads, block by block."""
+"""Decode a dataset into the files of a cache entry, with threads, block by block."""
 
 import hashlib
 import math
@@ -41,7 +41,7 @@ _COLOR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to decode and split a data set: the arguments of `load`."""
+    """How to decode and split a dataset: the arguments of `load`."""
 
     image_size: int | None = None  # pixels per side; None chooses from the images
     validation: float = 0.0  # fraction of train, in [0, 1)
@@ -52,7 +52,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class _Format:
-    name: str  # name of the data set in messages
+    name: str  # name of the dataset in messages
     image_size: tuple[int, int]  # height, width
     channels: int
     skip_bad_images: bool
@@ -75,16 +75,16 @@ class _Block:
 
 
 class _ColorFound(Exception):
-    """The data set seemed gray but has a color image."""
+    """The dataset seemed gray but has a color image."""
 
 
 def build_entry(
     raw: RawDataset, name: str, options: LoadOptions, directory: Path, quiet: bool
 ) -> bool:
-    """Decode a data set into the files of a cache entry.
+    """Decode a dataset into the files of a cache entry.
 
     Args:
-        raw: The data set.
+        raw: The dataset.
         name: Its name in messages.
         options: Image size and splits.
         directory: An empty directory, which becomes the entry.

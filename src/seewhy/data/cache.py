@@ -1,4 +1,4 @@
-"""The cache of decoded data sets: a JSON header, and pixels, labels and names of each split."""
+"""The cache of decoded datasets: a JSON header, and pixels, labels and names of each split."""
 
 import contextlib
 import errno
@@ -165,7 +165,7 @@ def open_or_build(
     """Open the cache entry of `key`, or build it.
 
     Args:
-        title: Name of the data set, for messages and the name of the entry.
+        title: Name of the dataset, for messages and the name of the entry.
         key: JSON values that determine the content, apart from the seed.
         seed: Seed of the splits. Entries that do not depend on it are stored once.
         build: Writes an entry into an empty directory; returns whether it depends on the seed.

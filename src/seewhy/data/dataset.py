@@ -20,7 +20,7 @@ class Split:
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64, index into Dataset.classes
     names: Sequence[str]  # (N,) file name or id
-    masks: Tensor | None = None  # (N, H, W) bool, true on the object; None for most data sets
+    masks: Tensor | None = None  # (N, H, W) bool, true on the object; None for most datasets
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The splits of a data set, its classes and its fingerprint."""
+    """The splits of a dataset, its classes and its fingerprint."""
 
     name: str
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Dataset:
 
     @property
     def origin(self) -> "DataOrigin":
-        """The identity of the data set, as plain values."""
+        """The identity of the dataset, as plain values."""
         return DataOrigin(
             self.name,
             self.fingerprint,
@@ -84,7 +84,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """The identity of a data set, and how to load it again (see `reload_data`)."""
+    """The identity of a dataset, and how to load it again (see `reload_data`)."""
 
     name: str
     fingerprint: str
@@ -102,7 +102,7 @@ class DataOrigin:
 
 
 def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
-    """Hex digest of a data set, from its classes and the digests of its splits."""
+    """Hex digest of a dataset, from its classes and the digests of its splits."""
     content = json.dumps([list(classes), sorted(digests.items())]).encode()
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Data sets in directories: Parquet files as on the hub, or one folder of images per class."""
+"""Datasets in directories: Parquet files as on the hub, or one folder of images per class."""
 
 import errno
 import glob
@@ -41,7 +41,7 @@ class _File:
 
 
 def directory_source(path: Path) -> Source:
-    """The data set in the directory `path`.
+    """The dataset in the directory `path`.
 
     Raises SeewhyError if it has neither Parquet files nor class folders.
     """

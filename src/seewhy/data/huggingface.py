@@ -1,4 +1,4 @@
-"""Data sets from the Hugging Face hub, and tables of the `datasets` library."""
+"""Datasets from the Hugging Face hub, and tables of the `datasets` library."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ def raw_dataset_from_tables(
 
     Args:
         tables: A `datasets.Dataset` by split.
-        title: Name of the data set in error messages.
+        title: Name of the dataset in error messages.
         request: Load options, with the requested label column.
 
     Returns:
-        The data set, not decoded yet.
+        The dataset, not decoded yet.
 
     Raises:
         SeewhyError: There is no image column, no label column, or several possible label columns.
@@ -215,7 +215,7 @@ def _name_and_image(cell: dict[str, Any] | None, default_name: str) -> tuple[str
 
 
 def hub_source(repository: str, config: str = "", revision: str = "") -> Source:
-    """The data set `repository` ("owner/name") of the hub, in a configuration and a revision."""
+    """The dataset `repository` ("owner/name") of the hub, in a configuration and a revision."""
     name = (
         f"hub:{repository}"
         + (f",config={config}" if config else "")

@@ -1,4 +1,4 @@
-"""Data sets before decoding: sources, roles of splits, and checks of labels."""
+"""Datasets before decoding: sources, roles of splits, and checks of labels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class LoadRequest:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set that has not been read yet.
+    """A dataset that has not been read yet.
 
     `signature` consists of JSON values. It is the key of the cache: cheap to compute, and different
     whenever the content may differ.
@@ -92,7 +92,7 @@ def reject_label_choice(name: str, request: LoadRequest) -> None:
 
 
 def note_unused(name: str, unused: Iterable[str], quiet: bool) -> None:
-    """Print which folders or splits of a data set are not used."""
+    """Print which folders or splits of a dataset are not used."""
     names = sorted(unused)
     if names:
         note(f"{name}: not used: {', '.join(names)}", quiet)
@@ -132,7 +132,7 @@ def assign_splits(
     """Hold out the test split if it is missing, and a fraction of train for validation.
 
     Args:
-        raw: The data set.
+        raw: The dataset.
         name: Its name in error messages.
         validation: Fraction of train to hold out, in [0, 1).
         seed: Seed of random splits.

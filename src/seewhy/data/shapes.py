@@ -1,4 +1,4 @@
-"""The generated data set `shapes`: textured objects on textured backgrounds with clutter."""
+"""The generated dataset `shapes`: textured objects on textured backgrounds with clutter."""
 
 from collections.abc import Callable
 from functools import cache

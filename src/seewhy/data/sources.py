@@ -1,4 +1,4 @@
-"""`load`: data sets by name or path; SOURCES, the table of names."""
+"""`load`: datasets by name or path; SOURCES, the table of names."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def load(
     label: str | None = None,
     quiet: bool = False,
 ) -> Dataset:
-    """Load a data set by name or from a directory.
+    """Load a dataset by name or from a directory.
 
     The images are decoded once, into a cache in `~/.cache/seewhy` (or in `SEEWHY_CACHE`), and
     memory-mapped afterwards.
@@ -67,7 +67,7 @@ def load(
         quiet: Print nothing on stderr.
 
     Returns:
-        The data set, images (N, C, H, W) uint8, labels (N,) int64.
+        The dataset, images (N, C, H, W) uint8, labels (N,) int64.
 
     Raises:
         SeewhyError: The name is unknown, an argument is out of range, or the data cannot be
@@ -75,7 +75,7 @@ def load(
     """
     if not isinstance(name, (str, os.PathLike)):
         raise SeewhyError(
-            f"name must be a data set or the path of a directory, found {_one_line(name)}"
+            f"name must be a dataset or the path of a directory, found {_one_line(name)}"
         )
     if label is not None and not isinstance(label, str):
         raise SeewhyError(f"label must be the name of a column, found {_one_line(label)}")
@@ -102,14 +102,14 @@ def load(
 
 
 def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
-    """Load the data set of a run again.
+    """Load the dataset of a run again.
 
     Args:
-        origin: The identity of the data set.
-        data: The data set itself, if it is in memory; it is checked and returned.
+        origin: The identity of the dataset.
+        data: The dataset itself, if it is in memory; it is checked and returned.
 
     Returns:
-        The data set with the fingerprint of `origin`.
+        The dataset with the fingerprint of `origin`.
 
     Raises:
         SeewhyError: The data was made in memory and `data` is None, or its content has changed.
@@ -117,7 +117,7 @@ def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
     if data is None:
         if not origin.load_args:
             raise SeewhyError(
-                f"{origin.name} was made in memory, so it cannot be loaded again; pass the data set"
+                f"{origin.name} was made in memory, so it cannot be loaded again; pass the dataset"
             )
         data = load(**origin.load_args)
     data = check_dataset(data)
@@ -170,7 +170,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
 
 
 def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
-    """The data set with `limit` training images, copied into memory."""
+    """The dataset with `limit` training images, copied into memory."""
     if limit < len(dataset.classes):
         raise SeewhyError(
             f"limit must be at least the number of classes of {dataset.name}, "
@@ -203,7 +203,7 @@ def _one_line(value: object) -> str:
 
 
 def find_source(name: str | os.PathLike[str]) -> Source | Dataset:
-    """The source of a data set by its name in SOURCES or its directory; nothing is read yet.
+    """The source of a dataset by its name in SOURCES or its directory; nothing is read yet.
 
     Raises SeewhyError if `name` is neither.
     """
@@ -211,10 +211,10 @@ def find_source(name: str | os.PathLike[str]) -> Source | Dataset:
         return directory_source(Path(name).expanduser())
     base = name.partition(":")[0].strip()
     if base in SOURCES:
-        source = bind(SOURCES, name, "data set", n_supplied=0)()
+        source = bind(SOURCES, name, "dataset", n_supplied=0)()
         if not isinstance(source, (Source, Dataset)):
             raise SeewhyError(
-                f"data set {name!r}: its function must return a Dataset or a Source, "
+                f"dataset {name!r}: its function must return a Dataset or a Source, "
                 f"found {type(source).__name__}"
             )
         return source
@@ -222,7 +222,7 @@ def find_source(name: str | os.PathLike[str]) -> Source | Dataset:
     if name and (path.exists() or name.startswith((".", "~")) or "/" in name or os.sep in name):
         return directory_source(path)
     raise SeewhyError(
-        f"unknown data set {name!r}{did_you_mean(base, SOURCES)}; "
+        f"unknown dataset {name!r}{did_you_mean(base, SOURCES)}; "
         f"possible: {', '.join(sorted(SOURCES))}, a directory's path, or hub:owner/name"
     )
 
@@ -251,15 +251,15 @@ def _named_hub_source(name: str, repository: str, config: str = "") -> Callable[
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """Check a data set, and compute its fingerprint if missing.
+    """Check a dataset, and compute its fingerprint if missing.
 
-    A data set with a fingerprint is returned unchanged, without reading its pixels.
+    A dataset with a fingerprint is returned unchanged, without reading its pixels.
 
     Args:
         dataset: Made by `load`, or by hand with `fingerprint=""`.
 
     Returns:
-        The data set with a fingerprint.
+        The dataset with a fingerprint.
 
     Raises:
         SeewhyError: A tensor has the wrong shape or type, the splits do not match, or the labels
@@ -305,7 +305,7 @@ def _is(value: object, dtype: torch.dtype, ndim: int) -> bool:
 
 
 def _memory_source(dataset: Dataset) -> Source:
-    """A source from a data set in memory, which can be resized and split."""
+    """A source from a dataset in memory, which can be resized and split."""
 
     def open_(request: LoadRequest) -> RawDataset:
         reject_label_choice(dataset.name, request)

@@ -1,4 +1,4 @@
-"""Statistics of a data set: pixel values by channel, class counts, exact duplicates."""
+"""Statistics of a dataset: pixel values by channel, class counts, exact duplicates."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy.data.dataset import Dataset, Split, class_counts
 from seewhy.errors import SeewhyError
 
-_BLOCK_PIXELS = 2**22  # pixels read at once; a data set may be larger than memory
+_BLOCK_PIXELS = 2**22  # pixels read at once; a dataset may be larger than memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def exact_duplicates(splits: Mapping[str, Split]) -> Duplicates:
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """Statistics of a data set; the keys of the dictionaries are split names."""
+    """Statistics of a dataset; the keys of the dictionaries are split names."""
 
     name: str
     classes: tuple[str, ...]
@@ -105,7 +105,7 @@ class Description:
 
 
 def describe(data: Dataset) -> Description:
-    """Pixel statistics, class counts and exact duplicates of a data set; reads every image."""
+    """Pixel statistics, class counts and exact duplicates of a dataset; reads every image."""
     splits = data.splits
     return Description(
         name=data.name,

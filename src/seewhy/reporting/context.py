@@ -39,7 +39,7 @@ class ReportContext:
 
     @property
     def title(self) -> str:
-        """Recipe and data set, as `resnet18 on cifar10`."""
+        """Recipe and dataset, as `resnet18 on cifar10`."""
         return f"{self.run.recipe.name} on {self.run.data_origin.name}"
 
     @cached_property
@@ -82,7 +82,7 @@ def make_context(
     Args:
         run: A finished run.
         against: A run on the same test images to compare with.
-        data: The data set of the run; loaded again by default. Only needed to diagnose.
+        data: The dataset of the run; loaded again by default. Only needed to diagnose.
         full: Explain and show all errors.
         fresh: Diagnose again even if there is a diagnosis.
         quiet: Show no progress.

@@ -57,7 +57,7 @@ def report(
         run: A finished run.
         against: A run on the same test images to compare with.
         path: The file to write; by default report.html in the run directory.
-        data: The data set of the run; loaded again by default. Only needed to diagnose.
+        data: The dataset of the run; loaded again by default. Only needed to diagnose.
         full: Show all errors; otherwise as many as fit into 2 MB.
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
