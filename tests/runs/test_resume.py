@@ -32,6 +32,8 @@ from seewhy.train.state import TrainState
 
 EVERY_STEP = CheckpointPolicy(checkpoint_seconds=0)
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 class Stop(Exception):
     """Stands for the death of the process."""
@@ -341,7 +343,9 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from seewhy.cli.main import main
 from seewhy.data.augment import AUGMENTATIONS
+from seewhy.runs import training
 
+training.save_figure = lambda figure, stem: None  # drawing takes longer than training
 signals = [int(number) for number in os.environ["SIGNALS"].split()]
 
 def interrupt(batch, generator):
