@@ -28,7 +28,7 @@ from seewhy.diagnosis.corruptions import CORRUPTIONS
 from seewhy.experiments.statistics import METRICS
 from seewhy.models.registry import MODELS
 from seewhy.models.tta import TTA
-from seewhy.reporting.sections.table import SECTIONS
+from seewhy.reporting.sections import SECTIONS
 from seewhy.train.lr_finder import LR_SUGGESTIONS
 from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.recipes import find_recipe

@@ -30,8 +30,8 @@ from seewhy.experiments.statistics import summarize
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.page import render_experiment_page, report_experiment
 from seewhy.reporting.section import Section
+from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import experiment_section, recipes_section
-from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.run import Run
 from seewhy.train.lr_finder import LRRangeTest

@@ -23,7 +23,7 @@ from seewhy.reporting import page as module
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.page import Page, limit_errors, render_page, report
 from seewhy.reporting.section import Section, sprite_html
-from seewhy.reporting.sections.table import SECTIONS
+from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.run import Run
 

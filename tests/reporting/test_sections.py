@@ -13,10 +13,10 @@ from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.images import report_images
 from seewhy.reporting.page import render_page
 from seewhy.reporting.section import Section
+from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.calibration import calibration_section, helpful_scaling
 from seewhy.reporting.sections.overview import overview_section
 from seewhy.reporting.sections.robustness import attack_summary, smallest_attack, worst_corruption
-from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.run import Run
 from seewhy.train.lr_finder import LRRangeTest

@@ -284,7 +284,7 @@ def a_test(rates: np.ndarray, losses: np.ndarray) -> LRRangeTest:
 
 
 @pytest.mark.parametrize("steps", [100, 400])
-def test_fall_80_is_robust_to_noise(steps: int) -> None:
+def test_drop_80_is_robust_to_noise(steps: int) -> None:
     rates = np.logspace(-6, 1, steps)
     decades = np.log10(rates)
     losses = (

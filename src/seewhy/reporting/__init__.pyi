@@ -6,5 +6,5 @@ from .section import Section as Section
 from .section import csv_link as csv_link
 from .section import figure_html as figure_html
 from .section import sprite_html as sprite_html
-from .sections.table import SECTIONS as SECTIONS
+from .sections import SECTIONS as SECTIONS
 from .sprites import Sprites as Sprites

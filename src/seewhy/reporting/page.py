@@ -25,8 +25,8 @@ from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.images import report_images
 from seewhy.reporting.section import Section, render
+from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
-from seewhy.reporting.sections.table import SECTIONS
 from seewhy.reporting.sprites import Sprites, SpriteSheet
 from seewhy.runs.run import Run
 

@@ -24,9 +24,9 @@ DIVERGENCE = 4.0  # the test ends when the smoothed loss exceeds this multiple o
 MIN_UPDATES = 10  # fewer are too few for a slope
 READ_EVERY = 10  # updates; reading losses waits for the device
 SMOOTHING_WIDTH = 0.3  # standard deviation in decades, of the Gaussian of `centered`
-FALL = 0.8  # fraction of the loss decrease at the default suggestion; see benchmarks/NOTES.md
-MIN_FALL = 0.01  # fraction of the loss; a smaller decrease is noise
-SAFE_FALL = 0.1  # fraction of the loss; after a smaller decrease, suggestions were too low
+DROP = 0.8  # fraction of the loss decrease at the default suggestion; see benchmarks/NOTES.md
+MIN_DECREASE = 0.01  # fraction of the loss; a smaller decrease is noise
+SAFE_DECREASE = 0.1  # fraction of the loss; after a smaller decrease, suggestions were too low
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LRRangeTest:
         return tuple((weights @ np.array(self.losses) / weights.sum(1)).tolist())
 
     @property
-    def fall(self) -> tuple[float, float]:
+    def decrease(self) -> tuple[float, float]:
         """The loss before and after its decrease.
 
         Before is the median over the first third of the updates up to the minimum of `centered`;
@@ -64,8 +64,8 @@ class LRRangeTest:
     @property
     def warning(self) -> str:
         """Why the suggestions may be too low; empty if the loss decreased by at least 10%."""
-        high, low = self.fall
-        if low <= (1 - SAFE_FALL) * high:
+        high, low = self.decrease
+        if low <= (1 - SAFE_DECREASE) * high:
             return ""
         return (
             f"the loss decreased only from {high:.3g} to {low:.3g}, so suggestions may be too low"
@@ -78,8 +78,8 @@ class LRRangeTest:
         Raises:
             SeewhyError: If the loss decreased by less than 1%.
         """
-        high, low = self.fall
-        if not low < (1 - MIN_FALL) * high:
+        high, low = self.decrease
+        if not low < (1 - MIN_DECREASE) * high:
             raise SeewhyError(
                 f"the loss decreased only from {high:.3g} to {low:.3g} at learning rates from "
                 f"{self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; set lr, or test another range"
@@ -184,13 +184,13 @@ def exponential_average(losses: Sequence[float], beta: float) -> list[float]:
     return result
 
 
-def fall_80(test: LRRangeTest) -> float:
+def drop_80(test: LRRangeTest) -> float:
     """The lowest learning rate at 80% of the total decrease of the centered loss."""
-    high, low = test.fall
+    high, low = test.decrease
     return next(
         lr
         for lr, loss in zip(test.lrs, test.centered, strict=True)
-        if loss <= high - FALL * (high - low)
+        if loss <= high - DROP * (high - low)
     )
 
 
@@ -220,9 +220,9 @@ def valley(test: LRRangeTest) -> float:
     return test.lrs[first + round(2 / 3 * (last - first))]
 
 
-DEFAULT_SUGGESTION = "fall-80"
+DEFAULT_SUGGESTION = "drop-80"
 LR_SUGGESTIONS: dict[str, Callable[[LRRangeTest], float]] = {
-    DEFAULT_SUGGESTION: fall_80,
+    DEFAULT_SUGGESTION: drop_80,
     "steepest": steepest,
     "minimum-10": minimum_10,
     "valley": valley,

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from seewhy.reporting.sections.table import SECTIONS
+from seewhy.reporting.sections import SECTIONS
 
 WAYS = {"light": {}, "dark": {"dark": True}, "phone": {"viewport": (390, 844), "touch": True}}
 FIGURES = ".figures svg:not(.tile) text"

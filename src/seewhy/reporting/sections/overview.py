@@ -1,10 +1,10 @@
 """The overview: the main results in a few sentences."""
 
-from seewhy.diagnosis.metrics import worst_confusions
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, duration, percent, percent_interval
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections.calibration import confidence_summary, helpful_scaling
+from seewhy.reporting.sections.classes import confusion_summary
 from seewhy.reporting.sections.robustness import (
     attack_summary,
     corruption_summary,
@@ -24,7 +24,7 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     )
     diagnosis = context.diagnosis
     items = [
-        ("classes", "Classes", _confusion(context)),
+        ("classes", "Classes", confusion_summary(context.predictions)),
         ("calibration", "Calibration", _calibration(context)),
         (
             "robustness",
@@ -39,18 +39,6 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
         numbers=_numbers(context),
     )
     return Section("Overview", finding, html)
-
-
-def _confusion(context: ReportContext) -> str:
-    pairs = worst_confusions(context.predictions, 1)
-    if not pairs:
-        return "No test image is misclassified."
-    [pair] = pairs
-    true, predicted = (context.predictions.classes[index] for index in (pair.true, pair.predicted))
-    return (
-        f"The most frequent confusion is {true} predicted as {predicted}: "
-        f"{count(pair.images, 'image')}, {percent(pair.share)} of all errors."
-    )
 
 
 def _calibration(context: ReportContext) -> str:
