@@ -19,6 +19,7 @@ PACKAGES = (
     {"diagnosis"},
     {"figures"},
     {"runs"},
+    {"exporting"},
     {"experiments"},
     {"reporting"},
     {"cli"},
@@ -34,6 +35,7 @@ HEAVY = {
     "safetensors",
     "joblib",
     "scipy",
+    "onnxruntime",
 }
 
 

@@ -18,6 +18,7 @@ PACKAGES = (
     "data",
     "diagnosis",
     "experiments",
+    "exporting",
     "figures",
     "models",
     "reporting",

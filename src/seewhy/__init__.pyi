@@ -2,6 +2,7 @@ from . import attribution as attribution
 from . import data as data
 from . import diagnosis as diagnosis
 from . import experiments as experiments
+from . import exporting as exporting
 from . import figures as figures
 from . import models as models
 from . import reporting as reporting
@@ -26,6 +27,7 @@ from .errors import SeewhyError as SeewhyError
 from .experiments.experiment import open_experiment as open_experiment
 from .experiments.runner import run_experiment as run_experiment
 from .experiments.statistics import METRICS as METRICS
+from .exporting.exporter import export as export
 from .models.classifier import Classifier as Classifier
 from .models.registry import MODELS as MODELS
 from .models.tta import TTA as TTA

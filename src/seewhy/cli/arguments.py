@@ -26,6 +26,7 @@ OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=
 OptionalText = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 RunPath = Annotated[Positional[Path], arg(metavar="RUN")]
+RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx")]
 
 HELP = ("-h", "--help")
 _NO_RECIPE = "?"  # default of the recipe while its name is looked for

@@ -16,6 +16,7 @@ from seewhy import __version__
 from seewhy.cli.arguments import parse
 from seewhy.cli.compare import Compare, compare
 from seewhy.cli.explain import Explain, Layers, Methods, Trust, explain, layers, methods, trust
+from seewhy.cli.export import Export, export
 from seewhy.cli.find_lr import FindLr, find_lr
 from seewhy.cli.info import Data, Models, Recipes, Summary, data, models, recipes, summary
 from seewhy.cli.predict import Evaluate, Predict, evaluate, predict
@@ -42,6 +43,7 @@ COMMANDS = {
     "compare": Command(Compare, compare),
     "evaluate": Command(Evaluate, evaluate),
     "predict": Command(Predict, predict),
+    "export": Command(Export, export),
     "report": Command(Report, report),
     "explain": Command(Explain, explain),
     "trust": Command(Trust, trust),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, RunPath
+from seewhy.cli.arguments import Flag, RunOrFile
 from seewhy.errors import SeewhyError
 
 
@@ -15,28 +15,30 @@ from seewhy.errors import SeewhyError
 class Evaluate:
     """Measure accuracy on a dataset, overall and per class."""
 
-    run: RunPath
-    """Run directory, such as runs/latest."""
+    model: RunOrFile
+    """Run directory, such as runs/latest, or a file of `seewhy export`."""
     data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
-    """Dataset (default: the one the run was trained on)."""
+    """Dataset (default: the one the run was trained on; required for a file)."""
     split: str = "test"
     """train, test, validation, or all (for a folder of new images without splits)."""
     json: Flag = False
     """Print JSON."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 
 
 def evaluate(options: Evaluate) -> None:
-    """Print the accuracy of a run with 95% intervals."""
+    """Print the accuracy with 95% intervals."""
     from seewhy.cli import tables
     from seewhy.diagnosis.predictions import accuracies
-    from seewhy.runs.prediction import evaluate as evaluate_run
-    from seewhy.runs.run import open_run
+    from seewhy.runs.prediction import evaluate as evaluate_classifier
+    from seewhy.runs.run import Run, open_classifier
     from seewhy.train.device import find_device
 
-    run = open_run(options.run, find_device(options.device))
-    predictions = evaluate_run(run, options.data, options.split)
+    classifier = open_classifier(options.model, find_device(options.device))
+    if options.data is None and not isinstance(classifier, Run):
+        raise SeewhyError(f"{options.model} is not a run; add its data, as in --data cifar10")
+    predictions = evaluate_classifier(classifier, options.data, options.split)
     if options.json:
         print(json.dumps(accuracies(predictions)))
     else:
@@ -47,8 +49,8 @@ def evaluate(options: Evaluate) -> None:
 class Predict:
     """Predict the classes of image files."""
 
-    run: RunPath
-    """Run directory, such as runs/latest."""
+    model: RunOrFile
+    """Run directory, such as runs/latest, or a file of `seewhy export`."""
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="IMAGE …", help_behavior_hint="(required)")
     ]
@@ -58,22 +60,22 @@ class Predict:
     json: Flag = False
     """Print JSON."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 
 
 def predict(options: Predict) -> None:
     """Print the most probable classes of image files."""
     from seewhy.cli import tables
     from seewhy.runs.prediction import predict as predict_images
-    from seewhy.runs.run import open_run
+    from seewhy.runs.run import open_classifier
     from seewhy.train.device import find_device
 
     if not options.images:
         raise SeewhyError(
             "predict needs at least one image file, as in `seewhy predict runs/latest photo.jpg`"
         )
-    run = open_run(options.run, find_device(options.device))
-    predictions = predict_images(run, options.images, options.top)
+    classifier = open_classifier(options.model, find_device(options.device))
+    predictions = predict_images(classifier, options.images, options.top)
     if options.json:
         print(json.dumps([asdict(prediction) for prediction in predictions]))
     else:

@@ -8,6 +8,7 @@ from .inspection import device_of as device_of
 from .inspection import evaluating as evaluating
 from .normalization import Normalize as Normalize
 from .normalization import normalize_for as normalize_for
+from .onnx_file import onnx_classifier as onnx_classifier
 from .registry import MODELS as MODELS
 from .registry import blank_sample as blank_sample
 from .registry import build_model as build_model

@@ -10,6 +10,7 @@ from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, pretrained_classifier
+from seewhy.models.onnx_file import SUFFIX, onnx_classifier
 from seewhy.models.registry import MODELS
 from seewhy.notation import parse
 from seewhy.runs.directory import (
@@ -105,24 +106,28 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
 def open_classifier(
     name: str, device: str | torch.device = "cpu", image_size: int | None = None
 ) -> Run | Classifier:
-    """Open a run, or a model with published weights.
+    """Open a run, an ONNX file, or a model with published weights.
 
     Args:
-        name: Directory of a run, `timm:NAME` or `torchvision:NAME`.
-        device: Device for the model.
+        name: Directory of a run, an ONNX file of `seewhy export`, `timm:NAME` or
+            `torchvision:NAME`.
+        device: Device for the model; an ONNX file is run on the CPU.
         image_size: Height and width of the images for published weights; by default those that the
             weights were trained on.
 
     Raises:
-        SeewhyError: If `name` is neither, or a model without published weights.
+        SeewhyError: If `name` is none of these, or a model without published weights.
     """
-    if parse(name)[0] in MODELS and not Path(name).is_dir():
+    is_file = Path(name).suffix == SUFFIX
+    if not is_file and parse(name)[0] in MODELS and not Path(name).is_dir():
         return pretrained_classifier(name, device, image_size)
     if image_size is not None:
         raise SeewhyError(
             f"image_size is for published weights; leave it out for {name}, which uses its "
             "training size"
         )
+    if is_file:
+        return onnx_classifier(name)
     return open_run(name, device)
 
 

@@ -1,0 +1,66 @@
+"""Comparing an exported file with the model that it was made from."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
+
+TOLERANCE = 1e-3  # largest difference of probabilities that passes
+TIE = 1e-5  # classes whose probabilities differ by less are tied: rounding decides
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """An exported file compared with its model in fp32, without test-time augmentation.
+
+    Both ran on the CPU with the same number of threads.
+    """
+
+    path: Path
+    images: int
+    source: str  # of the images: "test images of cifar10", or "random images"
+    same_class: int  # images whose predicted class is the same
+    largest_difference: float  # of two probabilities, in [0, 1]
+    model_speed: float  # images/s
+    file_speed: float  # images/s
+
+
+def check_file(
+    path: Path, exported: Classifier, original: Classifier, images: Tensor, source: str
+) -> ExportCheck:
+    """Run the exported and the original classifier on `images` (N, C, H, W) uint8.
+
+    Raises SeewhyError if a predicted class differs, or a probability by more than TOLERANCE.
+    """
+    expected, model_speed = _timed_probabilities(original, images)
+    found, file_speed = _timed_probabilities(exported, images)
+    of_same_class = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
+    same_class = int((expected.amax(1) - of_same_class < TIE).sum())
+    difference = (expected - found).abs().amax().item()
+    if same_class < len(images) or not difference <= TOLERANCE:  # also true for NaN
+        raise SeewhyError(
+            f"the exported file does not compute what the model does: {len(images) - same_class:,} "
+            f"of {len(images):,} {source} get another class, and probabilities differ by up to "
+            f"{difference:.2g}; {path} was not written; try the other format"
+        )
+    return ExportCheck(path, len(images), source, same_class, difference, model_speed, file_speed)
+
+
+def _timed_probabilities(classifier: Classifier, images: Tensor) -> tuple[Tensor, float]:
+    """Probabilities (N, K), and images/s."""
+    compute_logits(classifier, images[:500])  # the first batch allocates memory
+    began = time.perf_counter()
+    probabilities = compute_logits(classifier, images).softmax(1)
+    return probabilities, len(images) / (time.perf_counter() - began)
+
+
+def random_images(image_shape: tuple[int, int, int], count: int = 64) -> Tensor:
+    """Images (N, C, H, W) uint8 of independent random pixels."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, *image_shape), generator=generator, dtype=torch.uint8)
