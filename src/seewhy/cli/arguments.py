@@ -36,6 +36,8 @@ _NO_RECIPE = "?"  # default of the recipe while its name is looked for
 class DataOptions:
     """Options of `seewhy.load`."""
 
+    root: OptionalPath = None
+    """Directory or archive with the published files of the named dataset."""
     image_size: OptionalInt = None
     """Resize and crop images to this side (default: the size that all share, or their median)."""
     validation: float = 0.0
@@ -57,7 +59,7 @@ class RecipeOptions:
     recipe: Annotated[Positional[str], arg(metavar="RECIPE|FILE.toml")]
     """Built-in recipe (see `seewhy recipes`) or TOML file."""
     data: DataName
-    """Dataset: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    """Dataset: a name, hub:owner/name, or the path of a directory or an archive."""
     loading: Annotated[OmitArgPrefixes[DataOptions], arg(name="data")] = field(
         default_factory=DataOptions
     )

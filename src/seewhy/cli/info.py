@@ -15,7 +15,7 @@ class Data:
     """Describe a dataset: statistics, class counts, duplicates."""
 
     name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
-    """Dataset: a name, hub:owner/name, or a directory of class folders or Parquet files."""
+    """Dataset: a name, hub:owner/name, or the path of a directory or an archive."""
     loading: Annotated[OmitArgPrefixes[DataOptions], arg(name="data")] = field(
         default_factory=DataOptions
     )

@@ -74,12 +74,17 @@ class Source:
 
 
 def raw_split_from_arrays(
-    images: np.ndarray, labels: np.ndarray, prefix: str, masks: np.ndarray | None = None
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: str | Sequence[str],
+    masks: np.ndarray | None = None,
 ) -> RawSplit:
-    """A split of `images` (N, H, W) or (N, H, W, C) uint8, named prefix-00000 and so on."""
-    return RawSplit(
-        lambda indices: [(f"{prefix}-{i:05d}", images[i]) for i in indices], labels, masks
-    )
+    """A split of `images` (N, H, W) or (N, H, W, C) uint8, with names, or NAME-00000 and so on."""
+
+    def name(index: int) -> str:
+        return f"{names}-{index:05d}" if isinstance(names, str) else names[index]
+
+    return RawSplit(lambda indices: [(name(i), images[i]) for i in indices], labels, masks)
 
 
 def reject_label_choice(name: str, request: LoadRequest) -> None:

@@ -24,6 +24,7 @@ from seewhy.data.dataset import (
 from seewhy.data.decode import Encoded
 from seewhy.data.folders import directory_source
 from seewhy.data.huggingface import hub_source
+from seewhy.data.layouts import LAYOUT_NAMES, files_source
 from seewhy.data.raw import (
     LoadRequest,
     RawDataset,
@@ -41,6 +42,7 @@ from seewhy.notation import bind
 def load(
     name: str | os.PathLike[str],
     *,
+    root: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
     validation: float = 0.0,
     limit: int | None = None,
@@ -49,13 +51,16 @@ def load(
     label: str | None = None,
     quiet: bool = False,
 ) -> Dataset:
-    """Load a dataset by name or from a directory.
+    """Load a dataset by name, or from a directory or an archive.
 
     The images are decoded once, into a cache in `~/.cache/seewhy` (or in `SEEWHY_CACHE`), and
     memory-mapped afterwards.
 
     Args:
-        name: An entry of SOURCES with its settings, such as "shapes:seed=3", or a directory.
+        name: An entry of SOURCES with its settings, such as "shapes:seed=3", or the path of a
+            directory, an archive, or an .npz file.
+        root: Directory or archive with the published files of the dataset `name`, such as the
+            `root` of torchvision's datasets; by default it comes from the Hugging Face hub.
         image_size: Side in pixels of the square that images are resized and center-cropped to. With
             None, images of equal size keep it; images of different sizes get their median shorter
             side, at most 224.
@@ -77,6 +82,8 @@ def load(
         raise SeewhyError(
             f"name must be a dataset or the path of a directory, found {_one_line(name)}"
         )
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise SeewhyError(f"root must be a path, found {_one_line(root)}")
     if label is not None and not isinstance(label, str):
         raise SeewhyError(f"label must be the name of a column, found {_one_line(label)}")
     options = LoadOptions(
@@ -91,14 +98,19 @@ def load(
     limit = None if limit is None else _check_integer("limit", limit, minimum=1)
     is_source = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
     load_args = {
-        "name": str(name) if is_source else str(Path(name).expanduser().resolve()),
+        "name": str(name) if is_source or root is not None else _absolute(name),
+        **({} if root is None else {"root": _absolute(root)}),
         **asdict(options),
     }
-    dataset = _load_source(find_source(name), options, quiet)
+    dataset = _load_source(find_source(name, root), options, quiet)
     if limit is not None and limit < len(dataset.train):
         dataset = _limit_training_images(dataset, limit, options.seed)
         load_args["limit"] = limit
     return replace(dataset, load_args=load_args)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
@@ -202,11 +214,15 @@ def _one_line(value: object) -> str:
     return f"{' '.join(repr(value).split()):.60} of type {type(value).__name__}"
 
 
-def find_source(name: str | os.PathLike[str]) -> Source | Dataset:
-    """The source of a dataset by its name in SOURCES or its directory; nothing is read yet.
+def find_source(
+    name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> Source | Dataset:
+    """The source of a dataset by its name in SOURCES or its path; nothing is read yet.
 
-    Raises SeewhyError if `name` is neither.
+    With `root`, it is the dataset `name` in the files there. Raises SeewhyError if there is none.
     """
+    if root is not None:
+        return _source_in(root, name)
     if not isinstance(name, str):
         return directory_source(Path(name).expanduser())
     base = name.partition(":")[0].strip()
@@ -221,10 +237,35 @@ def find_source(name: str | os.PathLike[str]) -> Source | Dataset:
     path = Path(name).expanduser()
     if name and (path.exists() or name.startswith((".", "~")) or "/" in name or os.sep in name):
         return directory_source(path)
+    if base in LAYOUT_NAMES:
+        raise SeewhyError(
+            f"{base} is read from its published files: pass their directory, as in "
+            f"load({base!r}, root='data')"
+        )
     raise SeewhyError(
         f"unknown dataset {name!r}{did_you_mean(base, SOURCES)}; "
         f"possible: {', '.join(sorted(SOURCES))}, a directory's path, or hub:owner/name"
     )
+
+
+def _source_in(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Source:
+    """The dataset `name` in the published files below `root`."""
+    if name not in LAYOUT_NAMES:
+        raise SeewhyError(
+            f"root is for the files of a published dataset, found {os.fspath(name)!r}"
+            f"{did_you_mean(os.fspath(name), LAYOUT_NAMES)}; possible: {', '.join(LAYOUT_NAMES)}; "
+            "for other data, pass the directory itself"
+        )
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise SeewhyError(f"root {path} does not exist; pass the directory with {name}'s files")
+    source = files_source(path, os.fspath(name))
+    if source is None:
+        raise SeewhyError(
+            f"{name} is not in {path}; pass as root the directory or the archive of its published "
+            "files"
+        )
+    return source
 
 
 def digits_source() -> Source:
