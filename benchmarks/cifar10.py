@@ -21,7 +21,7 @@ def main(path: str, name: str = "speedrun94", seeds: str = "3") -> None:
     """Measure and save; `path` is the first argument of `seewhy.load`."""
     runs, walls = zip(*(_run(path, name, seed) for seed in range(int(seeds))), strict=True)
     results = [run.result for run in runs if run.result is not None]
-    images = runs[0].data.images
+    images = runs[0].data_origin.images
     which = "seed 0" if len(runs) == 1 else f"seeds 0 to {len(runs) - 1}"
     how = (
         f"`benchmarks/cifar10.py`, {images['train']:,} training and "

@@ -1,24 +1,32 @@
 """Shared fixtures: a tiny dataset, a recipe that learns it in a second, a cache."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
-import torch
-from matplotlib.figure import Figure
 
-from seewhy.data.dataset import DataOrigin, Dataset, Split
-from seewhy.experiments.experiment import Experiment, Trial
-from seewhy.runs.result import RunResult
-from seewhy.train.loop import EpochStats
-from seewhy.train.recipe import Recipe
+# Not imported at once: pytest-xdist's controller reads this file and runs no test.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from seewhy.data.dataset import Dataset, Split
+    from seewhy.experiments.experiment import Experiment, Trial
+    from seewhy.train.recipe import Recipe
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
-pytest_plugins = ["diagnosis_cases"]  # of tests/plugins
+
+LONG = ("test_gpu.py", "test_docs.py")  # up to minutes a test
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest tests: no worker should run one while the others have none left."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +91,7 @@ BLANK_SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" />'
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved figures are blank: drawing them takes longer than training a tiny model."""
+    from matplotlib.figure import Figure
 
     def savefig(figure: Figure, target: Path | IO[str], **options: Any) -> None:
         if isinstance(target, Path):
@@ -96,6 +105,10 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bars(count: int, seed: int) -> Split:
     """Noisy 8x8 RGB images with a bright bar: upright (class 0), level (1) or slanting (2)."""
+    import torch
+
+    from seewhy.data.dataset import Split
+
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     images = torch.randint(0, 90, (count, 3, 8, 8), generator=generator)
@@ -115,6 +128,8 @@ def bars(count: int, seed: int) -> Split:
 @pytest.fixture(scope="session")
 def data() -> Dataset:
     """Three classes of bars, 240 for training and 60 for testing."""
+    from seewhy.data.dataset import Dataset
+
     return Dataset(
         "bars", ("upright", "level", "slanting"), bars(240, 0), bars(60, 1), None, "0" * 32
     )
@@ -123,6 +138,8 @@ def data() -> Dataset:
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """Learns the bars in a second."""
+    from seewhy.train.recipe import Recipe
+
     return Recipe(
         name="tiny",
         model="speednet:width=0.125",
@@ -149,6 +166,11 @@ def experiment_of() -> Callable[..., Experiment]:
     A string is the reason why a trial has no result. The accuracy of a trial is that of its last
     epoch; its directory is `directory`/RECIPE/seed-SEED.
     """
+    from seewhy.data.dataset import DataOrigin
+    from seewhy.experiments.experiment import Experiment, Trial
+    from seewhy.runs.result import RunResult
+    from seewhy.train.loop import EpochStats
+    from seewhy.train.recipe import Recipe
 
     def trial(
         directory: Path,

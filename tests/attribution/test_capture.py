@@ -691,6 +691,7 @@ def compiled(model, graphs):
     return torch.compile(model, backend=backend)
 
 
+@pytest.mark.slow
 def test_capture_of_compiled_model():
     model, images, graphs = net_of(), images_of(), []
     expected = capture_layers(model, images, ["stem", "layer1.1"])

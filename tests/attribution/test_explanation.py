@@ -105,6 +105,7 @@ def test_explain_has_map_for_each_method_and_layer(everything):
     torch.testing.assert_close(everything.logits, network()(images_of()).detach().float())
 
 
+@pytest.mark.slow
 def test_explain_in_batches(everything, monkeypatch):
     at_once(2, monkeypatch)
     labels = torch.tensor([1, 1, 0, 2, 2])
@@ -142,6 +143,7 @@ def test_smooth_flip_is_mean_of_two_views():
         torch.testing.assert_close(result.statuses["middle", name].clipped, share.float())
 
 
+@pytest.mark.slow
 def test_smooth_flip_scale_is_mean_of_six_views():
     model, images = network(), images_of()
     total = dict.fromkeys(signed(model, images, TARGET), 0)
@@ -364,6 +366,7 @@ def speednet():
     return build_model("speednet:width=0.125", 5, blank_sample(3, 16, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "layers"), [(stages, 4), (speednet, 3)])
 def test_explain_with_many_methods_is_finite(make, layers):
     """An untrained model, with a black and a white image: nothing is divided by zero."""
@@ -435,6 +438,7 @@ def trained():
     return model.eval()
 
 
+@pytest.mark.slow
 def test_heat_is_on_object(trained):
     """The maximum lies on the square that makes the class, for nearly all images."""
     images, labels, masks = planted(60, 1)

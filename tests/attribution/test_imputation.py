@@ -60,6 +60,7 @@ def masks(height=40, width=33):
     return result | {"all but a corner": one, "all but an edge": edge, "corridors": corridors}
 
 
+@pytest.mark.slow
 def test_noisy_linear_matches_sparse_solver():
     removed = np.stack(list(masks().values()))
     images = images_of(len(removed))
@@ -70,6 +71,7 @@ def test_noisy_linear_matches_sparse_solver():
     np.testing.assert_allclose(result.numpy(), expected, atol=NEAR)
 
 
+@pytest.mark.slow
 def test_eight_iterations_are_enough(monkeypatch):
     removed = masks(80, 75)["blobs 0.9"]
     image = images_of(1, 80, 75, channels=1)

@@ -25,6 +25,7 @@ def test_explain_draws_the_most_confident_errors(trained: Path, capsys: Capture)
     assert written == {"grid.png", "grid.svg", "maps.npz", "overlays"}
 
 
+@pytest.mark.slow
 def test_explain_takes_files_and_directories(trained: Path, capsys: Capture) -> None:
     workspace = trained.parent
     (workspace / "photos").mkdir()
@@ -80,6 +81,7 @@ def test_explain_errors_write_nothing(
     assert not (trained.parent / "explanations").exists()
 
 
+@pytest.mark.slow
 def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
     options = ["--methods", "hires-cam", "gradients", "--layers", "group3", "--images", "12"]
     assert main.main(["trust", "run", *options, "--json"]) == 0

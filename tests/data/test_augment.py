@@ -40,6 +40,7 @@ def same(left, right):
 # --- each augmentation against an independent computation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 9, 7), (1, 8, 8)])
 @pytest.mark.parametrize(
     ("mode", "padding"), [("reflect", 3), ("constant", 3), ("constant", 10), ("reflect", 0)]

@@ -112,6 +112,7 @@ def test_mapped_tensors_do_not_write_to_the_file() -> None:
     assert not again.train.masks.all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc/self/smaps")
 def test_mapped_pixels_are_not_copied(own_cache: Path) -> None:
     data = load("shapes:train=600,test=10", quiet=True)
@@ -190,6 +191,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_is_rebuilt(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = load(NAME, quiet=True).fingerprint
     for file, damage in DAMAGES:

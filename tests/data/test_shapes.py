@@ -145,6 +145,7 @@ def test_shortcut_marks_circles_in_train_and_all_classes_in_test() -> None:
     assert stats.chisquare(by_class).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_shortcut_adds_only_the_marker() -> None:
     clean, data = (
         load(name, quiet=True)

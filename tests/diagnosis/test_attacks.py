@@ -418,6 +418,7 @@ def test_pgd_starts_are_uniform_in_the_ball(norm: str) -> None:
 # --- the model is left as it was
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm"])
 def test_attack_restores_the_model(around: type, method: str) -> None:

@@ -148,6 +148,7 @@ def transmission(images: Tensor, strength: int, seed: int = 0) -> Tensor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_fog_transmission_follows_its_thickness(strength: int) -> None:
     images, density = pixels(5, 3, 32, 48).clamp_min(0.05), (0.3, 0.6, 1.0, 1.4, 1.9)[strength - 1]

@@ -113,6 +113,7 @@ def test_band_of_curves_without_common_x() -> None:
     )
 
 
+@pytest.mark.slow
 def test_recipes_figure_has_distinct_and_constant_styles(
     experiment_of: Make,
 ) -> None:
@@ -167,6 +168,7 @@ def test_recipes_figure_labels_lines_at_their_ends(experiment_of: Make) -> None:
         assert axes.get_window_extent().x1 <= box.x0 < box.x1 <= figure.bbox.width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accuracies", "pace"),
     [
@@ -188,6 +190,7 @@ def test_recipes_figure_has_a_legend_if_labels_do_not_fit(
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(accuracies)
 
 
+@pytest.mark.slow
 def test_recipes_figure_shows_the_eight_most_accurate(experiment_of: Make) -> None:
     order = np.random.default_rng(0).permutation(12)
     made = experiment_of(recipes({f"r{place}": (0.5 + 0.01 * place,) for place in order}))
@@ -213,6 +216,7 @@ def test_recipes_figure_names_the_evaluated_split(
     assert f"{split} accuracy by epoch" in texts(experiment_figure(made))
 
 
+@pytest.mark.slow
 def test_experiment_figure(experiment_of: Make) -> None:
     made = experiment_of(
         recipes({name: (0.9 - 0.01 * place,) for place, name in enumerate(LONG)})

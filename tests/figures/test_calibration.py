@@ -134,6 +134,7 @@ def test_risk_coverage_figure_threshold_digits(confidence: float, text: str) -> 
     assert [label.get_text() for label in above.get_xticklabels()] == [text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "classes"), [(3, 3), (3000, 100)])
 def test_calibration_figures_fit(images: int, classes: int) -> None:
     result = predictions(images, classes)
@@ -142,6 +143,7 @@ def test_calibration_figures_fit(images: int, classes: int) -> None:
     assert_nothing_is_cut_off(risk_coverage_figure(risk_coverage_curve(result)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", [True, False])
 def test_calibration_figures_of_an_extreme_model(right: bool) -> None:
     labels = torch.arange(20) % 2

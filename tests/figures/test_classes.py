@@ -114,11 +114,13 @@ def test_confusion_figure_cells() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
 
 
+@pytest.mark.slow
 def test_confusion_figure_counts_up_to_20_classes() -> None:
     few, many = (confusion_figure(torch.ones(size, size).long(), [""] * size) for size in (20, 21))
     assert (len(few.axes[0].texts), len(many.axes[0].texts)) == (400, 0)
 
 
+@pytest.mark.slow
 def test_confusion_figure_of_many_classes() -> None:
     counts = torch.eye(130, dtype=torch.int64) * 10
     counts[torch.arange(30, 130), torch.arange(30, 130).roll(1)] = 5

@@ -208,6 +208,7 @@ def test_corruption_samples_figure_images(channels: int) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 8), (32, 20), (150, 300)])
 def test_corruption_samples_figure_does_not_overlap(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch

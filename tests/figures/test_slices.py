@@ -94,6 +94,7 @@ def test_class_attribution_figure_maps() -> None:
     assert [name[:10] for name in names] == [rf"class \${index}\$"[:10] for index in (0, 2, 3)]
 
 
+@pytest.mark.slow
 def test_class_attribution_figure_of_many_classes() -> None:
     figure = drawn(class_attribution_figure(evidence_of([10] * 5 + [50] * 20 + [9] * 10)))
     assert len(tiles(figure)) == 20

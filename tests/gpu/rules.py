@@ -301,7 +301,7 @@ def test_commands_from_train_to_report(tmp_path: Path, capsys: pytest.CaptureFix
     run, gpu = str(tmp_path / "run"), ["--device", "cuda"]
     small = ["--model", "speednet:width=0.1", "--epochs", "1", "--precision", "fp32"]
     assert (
-        main(["train", "demo", "--data", "shapes:train=60,test=24", *small, *gpu, "--output", run])
+        main(["train", "demo", "--data", "shapes:train=20,test=10", *small, *gpu, "--output", run])
         == 0
     )
     assert "in fp32 on cuda" in capsys.readouterr().out

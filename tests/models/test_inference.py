@@ -39,6 +39,7 @@ def test_compute_logits_scale_and_order():
     assert model.seen == [((n, 3, 8, 8), torch.float32, False, False) for n in (4, 4, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_compute_logits_in_batches(batch_size):
     torch.manual_seed(0)

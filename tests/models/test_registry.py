@@ -50,6 +50,7 @@ def test_build_model_finite_logits_and_gradients(text, shape):
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", MODEL_SPECS)
 def test_build_model_from_weights_and_blank_sample(text):
     images = torch.randint(
@@ -63,6 +64,7 @@ def test_build_model_from_weights_and_blank_sample(text):
         assert torch.equal(rebuilt(images / 255), trained(images / 255))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", MODEL_SPECS)
 def test_build_model_seed_and_copies(text):
     torch.manual_seed(3)

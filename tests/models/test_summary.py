@@ -305,6 +305,7 @@ def test_model_summary_passes_on_bugs(monkeypatch):
         model_summary("broken")
 
 
+@pytest.mark.slow
 def test_numbers_of_the_documentation():
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     rows = [

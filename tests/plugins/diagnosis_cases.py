@@ -140,7 +140,13 @@ def make_case() -> Callable[[str], DiagnosisCase]:
 )
 def diagnosed_case(request: pytest.FixtureRequest) -> DiagnosedCase:
     """Each case with its diagnosis."""
-    model, data, predictions = case(request.param)
+    return diagnosed(request.param)
+
+
+@cache
+def diagnosed(name: str) -> DiagnosedCase:
+    """The case of that name with its diagnosis."""
+    model, data, predictions = case(name)
     return DiagnosedCase(model, data, predictions, diagnose(model, data, predictions, quiet=True))
 
 

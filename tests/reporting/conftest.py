@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diagnosis_cases import CLASSES, DiagnosedCase, bars
+from diagnosis_cases import (
+    CLASSES,
+    DiagnosedCase,
+    bars,
+    diagnosed_case,
+    make_case,
+    same_fixture,
+)
 from torch import nn
 
 from seewhy.data.dataset import Dataset
@@ -18,6 +25,8 @@ from seewhy.runs.run import Run
 from seewhy.runs.training import fit
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe
+
+__all__ = ["diagnosed_case", "make_case", "same_fixture"]  # fixtures of both packages
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ def noise(count: int, *shape: int) -> Tensor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 7, 5), (3, 64, 64), (1, 8, 8)])
 def test_small_images_are_lossless(shape: tuple[int, int, int]) -> None:
     images = noise(70, *shape)
