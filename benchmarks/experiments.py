@@ -16,11 +16,11 @@ COLUMNS = (
     "learning rate",
     "test accuracy (%)",
     "training loss",
-    "test loss",
+    "test NLL",
     "calibration error (%)",
     "optimizer state (MB)",
 )
-SHOWN = ("accuracy", "train_loss", "test_loss", "calibration_error")
+SHOWN = ("accuracy", "train_loss", "test_nll", "calibration_error")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Measured:
     lr: str
     accuracy: str
     train_loss: str
-    test_loss: str
+    test_nll: str
     calibration_error: str
     memory: str
 

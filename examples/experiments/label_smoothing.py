@@ -12,5 +12,5 @@ if __name__ == "__main__":
         lambda data: seewhy.experiments.recipe_grid(
             with_found_lr(BASE, data), {"label_smoothing": SMOOTHINGS}
         ),
-        ("accuracy", "calibration_error", "test_loss"),
+        ("accuracy", "calibration_error", "test_nll"),
     )

@@ -114,6 +114,16 @@ def remove_argument(
     return f"{name}:{','.join(remaining)}" if remaining else name
 
 
+def take_argument(text: str, key: str) -> tuple[str, str | None]:
+    """`text` without its keyword argument `key`, and the value as text; None if it is not set."""
+    name, positional, keywords = parse(text)
+    if key not in keywords:
+        return text, None
+    value = keywords.pop(key)
+    remaining = positional + [f"{other}={setting}" for other, setting in keywords.items()]
+    return (f"{name}:{','.join(remaining)}" if remaining else name), value
+
+
 def _split(text: str, values: str) -> Iterator[str]:
     """The parts of `values` between commas outside brackets, without empty parts."""
     start = depth = 0

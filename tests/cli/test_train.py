@@ -75,7 +75,7 @@ def test_the_recipe_of_a_run_trains_it_again(trained: Path) -> None:
         json.loads((path / "summary.json").read_text())
         for path in (trained, trained.parent / "again")
     )
-    assert first["test_loss"] == again["test_loss"]
+    assert first["test_nll"] == again["test_nll"]
 
 
 def test_an_existing_run_directory_is_not_changed(trained: Path, error_of: ErrorOf) -> None:
@@ -127,7 +127,7 @@ def test_resume_continues_an_interrupted_run(
     whole, resumed = (
         json.loads((workspace / name / "summary.json").read_text()) for name in ("run", "part")
     )
-    assert whole["test_loss"] == resumed["test_loss"]
+    assert whole["test_nll"] == resumed["test_nll"]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,51 @@ def test_cutout_covers_a_uniform_clipped_square(size):
         assert stats.chisquare(list(counts.values()), frequencies).pvalue > 0.001
 
 
+@pytest.mark.parametrize(("size", "padding"), [(3, 0), (3, 2), (4, 5)])
+def test_cutout_anywhere_is_uniform_over_positions_in_the_padded_image(size, padding):
+    height, width, count = 5, 6, 6000
+    step = f"cutout:{size},fill=7,where=anywhere,padding={padding}"
+    images = torch.full((count, 2, height, width), 200, dtype=torch.uint8)
+    covered = (apply(step, images).images == 7).numpy()
+    assert (covered[:, 0] == covered[:, 1]).all()
+    padded, expected = (height + 2 * padding, width + 2 * padding), {}
+    positions = list(product(range(padded[0] - size + 1), range(padded[1] - size + 1)))
+    for y, x in positions:
+        square = np.zeros(padded, bool)
+        square[y : y + size, x : x + size] = True
+        inner = square[padding : padding + height, padding : padding + width].tobytes()
+        expected[inner] = expected.get(inner, 0) + 1
+    counts = dict.fromkeys(expected, 0)
+    for mask in covered[:, 0]:
+        counts[mask.tobytes()] += 1  # a KeyError is a shape that no position gives
+    frequencies = count * np.array(list(expected.values())) / len(positions)
+    assert stats.chisquare(list(counts.values()), frequencies).pvalue > 0.001
+
+
+def test_cutout_draws_sides_from_min_size_to_size():
+    step = "cutout:5,fill=0,where=anywhere,min_size=2"
+    images = torch.full((4000, 1, 12, 12), 200, dtype=torch.uint8)
+    hole = apply(step, images).images[:, 0] == 0
+    heights, widths = hole.any(2).sum(1), hole.any(1).sum(1)
+    assert torch.equal(hole.sum((1, 2)), heights * widths)
+    sides = (4 * (heights - 2) + widths - 2).bincount(minlength=16)
+    assert stats.chisquare(sides.numpy()).pvalue > 0.001  # all 16 pairs are equally likely
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("cutout:4,min_size=5", "min_size must be between 0 and size, found 5"),
+        ("cutout:4,padding=2", "padding needs where=anywhere, found 2"),
+        ("cutout:4,where=anywhere,padding=-1", "padding must be 0 or more, found -1"),
+        ("cutout:4,where=middle", "unknown where 'middle'"),
+    ],
+)
+def test_cutout_rejects_settings_out_of_range(step, message):
+    with pytest.raises(SeewhyError, match=message):
+        apply(step, noise(2, 3, 8, 8))
+
+
 def test_cutout_fills_with_the_mean_of_each_channel():
     images = noise(300, 3, 8, 8) // torch.tensor([1, 2, 4], dtype=torch.uint8)[:, None, None]
     after = apply("cutout:3", images).images

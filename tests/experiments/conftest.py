@@ -17,7 +17,7 @@ RESULT = RunResult(
     plain_accuracy=0.9,
     interval=(0.88, 0.92),
     test_images=1000,
-    test_loss=0.3,
+    test_nll=0.3,
     calibration_error=0.05,
     selected_on="last epoch",
     selected_epoch=2.0,
@@ -51,7 +51,7 @@ def make(tmp_path: Path) -> Make:
 
     def made(
         values: Mapping[str, Mapping[int, float | None]],
-        metric: str = "test_loss",
+        metric: str = "test_nll",
         images: int = 1000,
     ) -> Experiment:
         def trial(name: str, seed: int, value: float | None) -> Trial:

@@ -295,7 +295,7 @@ def test_write_tables_has_all_numbers(make: Make, tmp_path: Path) -> None:
             assert found == pytest.approx(
                 [expected.mean, expected.std, *expected.interval], nan_ok=True
             )
-    assert float(rows[0]["test_loss_mean"]) == pytest.approx(np.mean(list(values["a"].values())))
+    assert float(rows[0]["test_nll_mean"]) == pytest.approx(np.mean(list(values["a"].values())))
 
     found = table(tmp_path / "differences.csv")
     expected_rows = [

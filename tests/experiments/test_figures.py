@@ -222,20 +222,46 @@ def test_experiment_figure(experiment_of: Make) -> None:
         recipes({name: (0.9 - 0.01 * place,) for place, name in enumerate(LONG)})
         | {"bad": ["not finite"]}
     )
+    for by, unit in (("epoch", "epoch"), ("seconds", "second")):
+        figure = drawn(experiment_figure(made, by))
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert titles == [
+            f"Training loss by {unit}",
+            f"Test loss by {unit}",
+            f"Training accuracy by {unit}",
+            f"Test accuracy by {unit}",
+        ]
+        assert [len(axes.lines) for axes in figure.axes] == [8] * 4
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ["".join(label.split()) for label in labels] == [
+            "".join(name.replace("$", r"\$").split()) for name in LONG
+        ]
+        assert "8 recipes on digits, one seed" in texts(figure)
+
+
+def test_experiment_figure_has_its_legend_beside_fitting_panels(experiment_of: Make) -> None:
+    made = experiment_of(
+        {
+            name: [[(1, 2.0 + gap, 0.80 + gap), (2, 1.9 + gap, 0.85 + gap)]]
+            for name, gap in (("adam", 0.0), ("sgd", 0.01))
+        }
+    )
     figure = drawn(experiment_figure(made))
-    assert figure.get_size_inches().tolist() == [10, 6.4]
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == [
-        "Training loss by epoch",
-        "Training loss by second",
-        "Test accuracy by epoch",
-        "Test accuracy by second",
-    ]
-    assert [len(axes.lines) for axes in figure.axes] == [8] * 4
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        name.replace("$", r"\$") for name in LONG
-    ]
-    assert "8 recipes on digits, one seed" in texts(figure)
+    box = figure.legends[0].get_window_extent()
+    for axes in figure.axes:
+        assert axes.get_window_extent().x1 <= box.x0
+        low, high = axes.get_ylim()
+        values = np.concatenate([points(line)[:, 1] for line in axes.lines])
+        assert low <= values.min() <= values.max() <= high
+        spread = values.max() - values.min()
+        assert high - low <= 1.3 * spread or spread == 0  # the curves fill their panel
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_seeds_figure_says_that_one_seed_allows_no_test(experiment_of: Make) -> None:
+    figure = drawn(seeds_figure(experiment_of(recipes({"adam": (0.9,), "sgd": (0.8,)}))))
+    keys = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert keys == ["one seed allows no test"]
 
 
 def test_seeds_figure_marks_significance(experiment_of: Make) -> None:

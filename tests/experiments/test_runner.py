@@ -146,9 +146,9 @@ def test_run_experiment_equals_single_runs(recipe: Recipe, tmp_path: Path) -> No
         assert run.recipe == alone.recipe
         assert alone.result is not None
         assert trial.result is not None
-        assert (trial.result.accuracy, trial.result.test_loss) == (
+        assert (trial.result.accuracy, trial.result.test_nll) == (
             alone.result.accuracy,
-            alone.result.test_loss,
+            alone.result.test_nll,
         )
         assert trial.result.steps == 6  # 200 images in batches of at most 35
         assert all(
@@ -161,10 +161,10 @@ def test_run_experiment_equals_single_runs(recipe: Recipe, tmp_path: Path) -> No
     with (tmp_path / "e" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["recipe"], row["seeds"]) for row in rows] == [("sgd · flip", "2"), ("adam", "2")]
-    means = [float(row["test_loss_mean"]) for row in rows]
+    means = [float(row["test_nll_mean"]) for row in rows]
     assert means == pytest.approx(
         [
-            sum(t.result.test_loss for t in experiment.finished_of(name) if t.result) / 2
+            sum(t.result.test_nll for t in experiment.finished_of(name) if t.result) / 2
             for name in recipes
         ],
         rel=1e-6,

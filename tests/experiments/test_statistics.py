@@ -71,7 +71,7 @@ def test_holm_of_none_and_of_one() -> None:
 
 def test_metric_summary_equals_scipy(make: Make) -> None:
     values = drawn(np.random.default_rng(0), 1, 6)["r0"]
-    found = metric_summary(make({"a": values}), "a", "test_loss")
+    found = metric_summary(make({"a": values}), "a", "test_nll")
     low, high = stats.t.interval(
         0.95, 5, loc=np.mean(column(values)), scale=stats.sem(column(values))
     )
@@ -85,8 +85,8 @@ def test_metric_summary_equals_scipy(make: Make) -> None:
 def test_metric_summary_of_one_value_and_of_none(make: Make) -> None:
     experiment = make({"a": {0: 0.4}, "b": {0: None}})
     one, none = (
-        metric_summary(experiment, "a", "test_loss"),
-        metric_summary(experiment, "b", "test_loss"),
+        metric_summary(experiment, "a", "test_nll"),
+        metric_summary(experiment, "b", "test_nll"),
     )
     assert one.mean == 0.4
     assert all(map(math.isnan, (one.std, *one.interval, none.mean, none.std, *none.interval)))
@@ -95,7 +95,7 @@ def test_metric_summary_of_one_value_and_of_none(make: Make) -> None:
 
 def test_pairwise_tests_equal_scipy(make: Make) -> None:
     values = drawn(np.random.default_rng(1), 4, 5)
-    found = pairwise_tests(make(values), "test_loss")
+    found = pairwise_tests(make(values), "test_nll")
     assert {frozenset((row.better, row.worse)) for row in found} == set(
         map(frozenset, combinations(values, 2))
     )
@@ -137,7 +137,7 @@ def test_pairwise_tests_pair_common_seeds(make: Make) -> None:
         "a": {0: 9.0, 1: 0.10, 2: 0.12, 3: 0.11, 4: None},
         "b": {0: None, 1: 0.20, 2: 0.23, 3: 0.22, 4: 0.9},
     }
-    (row,) = pairwise_tests(make(values), "test_loss")
+    (row,) = pairwise_tests(make(values), "test_nll")
     ours, theirs = ([values[name][seed] for seed in (1, 2, 3)] for name in (row.better, row.worse))
     assert row.seeds == 3
     assert row.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
@@ -167,16 +167,16 @@ def test_pairwise_tests_ignore_nan(make: Make) -> None:
         "b": {0: 0.2, 1: 0.211, 2: 0.22},
         "c": {0: math.nan, 1: math.nan, 2: math.nan},
     }
-    (row,) = pairwise_tests(make(values), "test_loss")
+    (row,) = pairwise_tests(make(values), "test_nll")
     assert (row.better, row.worse, row.significant) == ("a", "b", True)
-    assert [each.recipe for each in rank_recipes(make(values), "test_loss")] == ["a", "b"]
+    assert [each.recipe for each in rank_recipes(make(values), "test_nll")] == ["a", "b"]
 
 
 def test_summarize_recipes_without_a_common_seed(make: Make) -> None:
-    said = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_loss")
+    said = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_nll")
     assert (
-        said == "a has the lowest test loss: 0.100 (1 of 2 seeds). "
-        "It is not significantly different from b (no common seed)."
+        said == "a has the lowest test NLL: 0.100 (1 of 2 seeds). "
+        "It is not tested against b (no common seed)."
     )
 
 
@@ -197,13 +197,10 @@ def test_pairwise_tests_need_two_common_seeds(shared: int, make: Make) -> None:
     experiment = make(
         {"a": {0: 0.1, 1: 0.1, 2: None}, "b": {0: 0.9 if shared else None, 1: None, 2: 0.9}}
     )
-    (row,) = pairwise_tests(experiment, "test_loss")
-    assert (row.seeds, row.p_value, row.adjusted_p_value, row.significant) == (
-        shared,
-        1.0,
-        1.0,
-        False,
-    )
+    (row,) = pairwise_tests(experiment, "test_nll")
+    assert (row.seeds, row.tested, row.significant) == (shared, False, False)
+    assert math.isnan(row.p_value)
+    assert math.isnan(row.adjusted_p_value)
     assert all(map(math.isnan, row.interval))
     assert math.isnan(row.difference) if shared == 0 else row.difference == pytest.approx(-0.8)
 
@@ -249,7 +246,7 @@ def test_pairwise_tests_control_the_error_rate(make: Make) -> None:
     """Of 300 experiments with 6 equal recipes, at most 5% have a significant difference."""
     rng = np.random.default_rng(0)
     fooled = sum(
-        any(row.significant for row in pairwise_tests(make(drawn(rng, 6, 5)), "test_loss"))
+        any(row.significant for row in pairwise_tests(make(drawn(rng, 6, 5)), "test_nll"))
         for _ in range(300)
     )
     assert fooled <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
@@ -257,7 +254,7 @@ def test_pairwise_tests_control_the_error_rate(make: Make) -> None:
         0
     )  # what the same experiments show where pairs are not corrected for
     uncorrected = sum(
-        any(row.p_value < 0.05 for row in pairwise_tests(make(drawn(naive, 6, 5)), "test_loss"))
+        any(row.p_value < 0.05 for row in pairwise_tests(make(drawn(naive, 6, 5)), "test_nll"))
         for _ in range(100)
     )
     assert uncorrected > 20
@@ -271,7 +268,7 @@ def test_pairwise_tests_find_a_large_difference(make: Make) -> None:
         values["r3"] = {seed: value - 0.2 for seed, value in values["r3"].items()}
         found += sum(
             row.significant
-            for row in pairwise_tests(make(values), "test_loss")
+            for row in pairwise_tests(make(values), "test_nll")
             if row.better == "r3"
         )
     assert found == 20 * 5
@@ -355,6 +352,26 @@ def test_summarize(values: dict[str, dict[int, Any]], expected: str, make: Make)
     assert summarize(make(values, "accuracy", images=100_000), "accuracy") == expected
 
 
+def test_summarize_says_that_one_seed_allows_no_test(make: Make) -> None:
+    values = {"a": {0: 0.9}, "b": {0: 0.85}, "c": {0: 0.8}}
+    said = summarize(make(values, "accuracy"), "accuracy")
+    assert said == (
+        "a has the highest test accuracy: 90.00%. It is not tested against b (+5.00) and "
+        "c (+10.00): one seed allows no test."
+    )
+
+
+def test_pairwise_tests_correct_for_tested_pairs_only(make: Make) -> None:
+    values = {"a": around(0.9), "b": around(0.85, (1, 0, 2)), "c": {0: 0.5, 1: None, 2: None}}
+    experiment = make(values, "accuracy", images=100_000)
+    first, *others = pairwise_tests(experiment, "accuracy")
+    assert {first.better, first.worse} == {"a", "b"}
+    assert first.adjusted_p_value == first.p_value
+    assert [test.tested for test in others] == [False, False]
+    said = summarize(experiment, "accuracy")
+    assert said.endswith("than b, but not tested against c (+39.00).")
+
+
 def test_summarize_names_the_closest(make: Make) -> None:
     orders = ((0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1), (2, 1, 0), (1, 0, 2))
     values = {
@@ -369,8 +386,8 @@ def test_summarize_names_the_closest(make: Make) -> None:
 
 def test_summarize_a_loss(make: Make) -> None:
     far = around(0.8, (1, 0, 2))
-    said = summarize(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_loss")
+    said = summarize(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_nll")
     assert said.startswith(
-        "a has the lowest test loss: 0.100 ± 0.010. It is significantly better than b, "
+        "a has the lowest test NLL: 0.100 ± 0.010. It is significantly better than b, "
         "but not significantly different from c (-0.010,"
     )

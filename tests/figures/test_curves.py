@@ -1,10 +1,17 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from seewhy.figures.curves import curves_figure
+from seewhy.figures.curves import (
+    accuracy_figure,
+    curves_figure,
+    loss_figure,
+    lr_schedule_figure,
+)
 from seewhy.figures.style import save_figure
 from seewhy.train.loop import EpochStats
 
@@ -34,7 +41,7 @@ def test_save_figure_keeps_text_in_svg(tmp_path: Path) -> None:
     for words in (
         "my recipe: 3 epochs, training time 15 s",
         "valid, last 75.12%",
-        "Cross entropy",
+        "Loss",
         "Learning rate",
     ):
         assert words in text
@@ -47,3 +54,17 @@ def test_curves_figure_of_one_epoch() -> None:
     curves_figure([EpochStats(0.5, 5, 0.1, 0.9, 1.0, 1.0, 1.0, 0.5, 1.0, 0.5)])
     figure = curves_figure(HISTORY[1:2])
     assert len(figure.axes[0].lines) == 1
+
+
+@pytest.mark.parametrize(
+    "make", [curves_figure, loss_figure, accuracy_figure, lambda rows, _: lr_schedule_figure(rows)]
+)
+def test_legends_never_cover_a_curve(make: Callable[..., Figure]) -> None:
+    figure = make(HISTORY, "test")
+    figure.draw_without_rendering()
+    [legend] = figure.legends
+    box = legend.get_window_extent()
+    assert not any(axes.get_legend() for axes in figure.axes)
+    assert all(box.y1 <= axes.get_window_extent().y0 for axes in figure.axes)
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0

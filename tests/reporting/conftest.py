@@ -106,7 +106,7 @@ def run_of(model: nn.Module, data: Dataset, predictions: Predictions) -> Run:
         plain_accuracy=predictions.accuracy,
         interval=predictions.interval,
         test_images=len(predictions.labels),
-        test_loss=1.0,
+        test_nll=1.0,
         calibration_error=0.1,
         selected_on="last epoch",
         selected_epoch=1.0,

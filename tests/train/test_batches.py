@@ -5,7 +5,7 @@ import torch
 
 from seewhy.data.augment import bind_augmentations
 from seewhy.data.dataset import Split
-from seewhy.train.batches import batches, epoch_order, equal_batches
+from seewhy.train.batches import batches, epoch_order, equal_batches, full_batches
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,8 @@ def test_batches_yield_every_image_once() -> None:
     split, order = numbered(23), epoch_order(23, seed=3, epoch=0)
     steps, size = equal_batches(23, 5)
     assert (steps, size) == (5, 4)
-    result = list(batches(split, 2, size, order, 0, bind_augmentations(()), torch.Generator(), CPU))
+    whole = order[: steps * size]
+    result = list(batches(split, 2, size, whole, 0, bind_augmentations(()), torch.Generator(), CPU))
     assert [len(images) for images, _ in result] == [4] * 5
     seen = torch.cat([images[:, 0, 0, 0] for images, _ in result]).mul(255).round().long()
     labels = torch.cat([labels for _, labels in result])
@@ -36,12 +37,24 @@ def test_equal_batches_hold_nearly_all_images(images: int, most: int) -> None:
     steps, size = equal_batches(images, most)
     assert 2 <= size <= max(most, 3)
     assert images - steps * size < min(size, math.ceil(images / size))
-    assert len(range(0, images - size + 1, size)) == steps
+    assert len(range(0, steps * size, size)) == steps
 
 
 def test_equal_batches_of_published_recipes() -> None:
     assert equal_batches(50_000, 512) == (98, 510)
     assert equal_batches(50_000, 500) == (100, 500)
+
+
+def test_full_batches_end_with_a_smaller_one() -> None:
+    assert full_batches(50_000, 32) == (1563, 32)
+    assert full_batches(50_000, 512) == (98, 512)
+    assert full_batches(100, 50) == (2, 50)
+    assert full_batches(3, 512) == (1, 3)
+    split, order = numbered(23), epoch_order(23, seed=3, epoch=0)
+    result = list(batches(split, 2, 5, order, 0, bind_augmentations(()), torch.Generator(), CPU))
+    assert [len(images) for images, _ in result] == [5, 5, 5, 5, 3]
+    seen = torch.cat([images[:, 0, 0, 0] for images, _ in result]).mul(255).round().long()
+    assert torch.equal(seen, order)
 
 
 def test_batches_are_floats_and_channels_last() -> None:

@@ -172,7 +172,13 @@ def test_published_adam_cycles_momentum_as_torch() -> None:
     (ours,) = bind_optimizer(recipe.optimizer)(model, recipe.lr, recipe.weight_decay)
     theirs = torch.optim.Adam(model.parameters())
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        theirs, 5.09e-3, total_steps=1001, pct_start=0.25, anneal_strategy="linear"
+        theirs,
+        0.00509413801481895,
+        total_steps=1001,
+        pct_start=0.25,
+        anneal_strategy="linear",
+        div_factor=100,
+        final_div_factor=100,
     )
     lr_schedule = bind_schedule(recipe.schedule)
     momentum_schedule = bind_schedule(recipe.momentum_schedule)

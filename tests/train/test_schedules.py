@@ -1,11 +1,15 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
+from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
+from seewhy.train.plan import make_plan
+from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import SCHEDULES, bind_schedule
 
 
@@ -163,3 +167,58 @@ def test_exponential_grows_by_one_factor() -> None:
     )
     with pytest.raises(SeewhyError, match="start and end above 0"):
         bind_schedule("exponential:start=0")
+
+
+@pytest.mark.parametrize("epochs", [1, 4, 24])
+def test_per_epoch_equals_torch_stepped_once_an_epoch(epochs: int, data: Dataset) -> None:
+    recipe = Recipe(
+        model="speednet:width=0.125",
+        epochs=epochs,
+        batch_size=60,
+        lr=0.3,
+        schedule="cosine:per_epoch=true",
+        momentum_schedule="constant",
+    )
+    plan = make_plan(recipe, data, "cpu")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    theirs = CosineAnnealingLR(optimizer, T_max=epochs)
+    for epoch in range(epochs):
+        steps = plan.epoch_steps(epoch)
+        assert len(steps) == 4
+        for step in steps:
+            assert 0.3 * plan.lr_factor(step, ()) == pytest.approx(theirs.get_last_lr()[0])
+            assert plan.momentum_factor(step, ()) == 1.0
+        optimizer.step()
+        theirs.step()
+
+
+def test_per_epoch_is_a_setting_of_every_schedule() -> None:
+    for name in SCHEDULES:
+        assert bind_schedule(f"{name}:per_epoch=true").per_epoch
+        assert not bind_schedule(name).per_epoch
+    assert not bind_schedule("one-cycle:0.3,per_epoch=false,anneal=cosine").per_epoch
+    assert bind_schedule("one-cycle:0.3,per_epoch=true,anneal=cosine")(0.3, ()) == 1.0
+    with pytest.raises(SeewhyError, match="per_epoch must be true or false, found 'yes'"):
+        bind_schedule("linear:per_epoch=yes")
+
+
+def test_plateau_watches_the_split_of_its_setting(data: Dataset) -> None:
+    validated = replace(data, validation=data.test)
+
+    def watched(data: Dataset, on: str = "", **changes: object) -> str:
+        schedule = f"plateau{on and f':on={on}'}"
+        recipe = Recipe(model="speednet:width=0.125", schedule=schedule, **changes)  # type: ignore[arg-type]
+        return make_plan(recipe, data, "cpu").watched_split
+
+    assert [watched(data, on) for on in ("", "train", "test")] == ["train", "train", "test"]
+    assert [watched(validated, on) for on in ("", "train", "test", "validation")] == [
+        *("validation", "train", "test", "validation")
+    ]
+    with pytest.raises(SeewhyError, match="on=validation needs a validation split"):
+        watched(data, "validation")
+    with pytest.raises(SeewhyError, match="on=test needs evaluations, but eval_every is 0"):
+        watched(data, "test", eval_every=0)
+    with pytest.raises(SeewhyError, match=r"watch different losses \(test, train\)"):
+        watched(data, "test", resolution="plateau:on=train")
+    with pytest.raises(SeewhyError, match="unknown on 'tset'"):
+        watched(data, "tset")

@@ -22,6 +22,7 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.models.summary import ModelSummary, format_summary
 from seewhy.runs.console import clock
 from seewhy.runs.prediction import ImagePrediction
+from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run
 from seewhy.train.recipe import Recipe, as_dict
 
@@ -102,6 +103,8 @@ def print_run(run: Run) -> None:
             out.print(f"{plain} without test-time augmentation ({run.recipe.tta})")
         if result.selected_on == "validation":
             out.print(f"best validation epoch: {result.selected_epoch:g}")
+        if result.test_used_by:
+            out.print(describe_test_use(result.test_used_by), style="yellow")
         environment = run.environment
         out.print(
             f"training time {clock(result.train_seconds)}, "

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from seewhy.data.pixels import (
     box_mask,
+    boxes_anywhere,
+    centered_boxes,
     hash32,
     index_rows_and_columns,
     random_pixels,
@@ -135,14 +137,28 @@ def alternating_flip(batch: Batch, generator: Generator) -> Batch:
     return _flip(batch, (coin + batch.epoch) % 2 == 1)
 
 
-def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str = "mean") -> Batch:
-    """Fill a random square of `size` pixels, clipped at the borders (DeVries & Taylor 2017).
+def cutout(
+    batch: Batch,
+    generator: Generator,
+    size: int = 16,
+    fill: float | str = "mean",
+    where: Literal["centered", "anywhere"] = "centered",
+    padding: int = 0,
+    min_size: int = 0,
+) -> Batch:
+    """Fill a random square of `size` pixels (DeVries & Taylor 2017).
 
     `fill` is a pixel value from 0 to 255, or "mean": each channel's mean over the batch before any
-    augmentation, an estimate of the mean of the dataset.
+    augmentation, an estimate of the mean of the dataset. `where` is "centered", around any pixel of
+    the image and clipped at its borders; or "anywhere", any position inside the image padded by
+    `padding` pixels, whose padding is cropped afterwards. With `min_size` the sides have random
+    lengths from `min_size` to `size`, so that the square becomes a rectangle.
     """
     images = batch.images
     _require(size >= 1, "cutout: size must be 1 or more", size)
+    _require(0 <= min_size <= size, "cutout: min_size must be between 0 and size", min_size)
+    _require(padding >= 0, "cutout: padding must be 0 or more", padding)
+    _require(where == "anywhere" or padding == 0, "cutout: padding needs where=anywhere", padding)
     if isinstance(fill, str):
         _require(fill == "mean", "cutout: fill must be mean or a number from 0 to 255", fill)
         originals = images if batch.originals is None else batch.originals
@@ -150,9 +166,13 @@ def cutout(batch: Batch, generator: Generator, size: int = 16, fill: float | str
     else:
         _require(0 <= fill <= 255, "cutout: fill must be mean or a number from 0 to 255", fill)
         color = torch.full((), round(fill), dtype=torch.uint8, device=images.device)
-    covered = _centered_box(
-        batch, generator, torch.full((2, len(images)), size, device=images.device)
-    )
+    lengths = torch.full((2, len(images)), size, device=images.device)
+    if min_size:
+        lengths.random_(min_size, size + 1, generator=generator)
+    if where == "centered":
+        covered = centered_boxes(lengths, images.shape[2:], generator)
+    else:
+        covered = boxes_anywhere(lengths, images.shape[2:], padding, generator)
     return _with_images(batch, where_uint8(covered, color, images))
 
 
@@ -240,9 +260,8 @@ def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
     images = batch.images
     side = symmetric_beta(alpha, len(images), images.device, generator).sqrt()
     partner = torch.randperm(len(images), device=images.device, generator=generator)
-    pasted = _centered_box(
-        batch, generator, torch.stack([(side * length).long() for length in images.shape[2:]])
-    )
+    lengths = torch.stack([(side * length).long() for length in images.shape[2:]])
+    pasted = centered_boxes(lengths, images.shape[2:], generator)
     share = pasted.flatten(1).float().mean(1, keepdim=True)
     mixed = where_uint8(pasted, images[partner], images)
     return replace(
@@ -290,17 +309,6 @@ def _flip(batch: Batch, mask: Tensor) -> Batch:
     return _with_images(
         batch, index_rows_and_columns(batch.images, rows.expand(len(mask), -1), columns)
     )
-
-
-def _centered_box(batch: Batch, generator: Generator, lengths: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64 at random centers, clipped at borders."""
-    count, _, *image_size = batch.images.shape
-    device = batch.images.device
-    centers = (
-        torch.randint(length, (count,), device=device, generator=generator) for length in image_size
-    )
-    top, left = (center - length // 2 for center, length in zip(centers, lengths, strict=True))
-    return box_mask(top, lengths[0], left, lengths[1], image_size)
 
 
 def augmentation_name(step: object) -> str:

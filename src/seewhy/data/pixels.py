@@ -49,6 +49,28 @@ def box_mask(
     return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
 
 
+def centered_boxes(lengths: Tensor, image_size: Sequence[int], generator: Generator) -> Tensor:
+    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64 at random centers, clipped at borders."""
+    device, count = lengths.device, lengths.shape[1]
+    centers = (
+        torch.randint(length, (count,), device=device, generator=generator) for length in image_size
+    )
+    top, left = (center - length // 2 for center, length in zip(centers, lengths, strict=True))
+    return box_mask(top, lengths[0], left, lengths[1], image_size)
+
+
+def boxes_anywhere(
+    lengths: Tensor, image_size: Sequence[int], padding: int, generator: Generator
+) -> Tensor:
+    """(B, 1, H, W) bool: boxes of `lengths` (2, B) int64 anywhere in the padded images."""
+    corners = []
+    for each, side in zip(lengths, image_size, strict=True):
+        positions = (side + 2 * padding - each + 1).clamp(min=1)
+        draw = torch.rand(len(each), device=each.device, generator=generator)
+        corners.append((draw * positions).long() - padding)
+    return box_mask(corners[0], lengths[0], corners[1], lengths[1], image_size)
+
+
 def random_pixels(like: Tensor, generator: Generator) -> Tensor:
     """Uniform uint8 values of the shape of `like`."""
     # eight pixels from each 64-bit draw: on CPU six times faster than a draw per pixel

@@ -24,7 +24,7 @@ from seewhy.experiments.statistics import (
     rank_recipes,
 )
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
-from seewhy.figures.text import text_height, text_width, truncate
+from seewhy.figures.text import text_height, text_width, truncate, wrap
 
 # yellow would be invisible on white
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "black", SKY, "#767676")
@@ -35,7 +35,9 @@ MOST_RECIPES = len(_COLORS)  # more lines would be hard to distinguish
 MOST_ROWS = 30  # of seeds_figure
 _LOG_RATIO = 20.0  # largest to smallest loss for a logarithmic axis
 _NAME_WIDTH = 1.15  # inches, for a name at the end of its line
+_LEGEND_WIDTH = 1.9  # inches, for the names in the legend beside the panels
 _GRAY = "0.35"
+_BEST_KEY = "best, or not significantly different from the best"
 _BUTT = {"solid_capstyle": "butt"}
 
 Array = NDArray[np.float64]
@@ -52,9 +54,9 @@ class Curve:
 
 
 CURVES: dict[str, Curve] = {
-    "train_loss": Curve("Training loss", "cross entropy"),
+    "train_loss": Curve("Training loss", "loss"),
+    "eval_loss": Curve("{} loss", "loss"),
     "train_accuracy": Curve("Training accuracy", "accuracy [%]", 100),
-    "eval_loss": Curve("{} loss", "cross entropy"),
     "eval_accuracy": Curve("{} accuracy", "accuracy [%]", 100),
 }
 X_AXES = {"epoch": "epoch", "seconds": "seconds of training"}
@@ -99,24 +101,33 @@ def recipes_figure(experiment: Experiment, metric: str = "train_loss", by: str =
     return figure
 
 
-def experiment_figure(experiment: Experiment) -> Figure:
-    """Training loss and evaluation accuracy of each recipe, by epoch and by second.
+def experiment_figure(experiment: Experiment, by: str = "epoch") -> Figure:
+    """Loss and accuracy of each recipe on the training images and on the evaluated ones.
 
-    Lines and bands are those of `recipes_figure`. Raises SeewhyError if no trial has finished.
+    Lines and bands are those of `recipes_figure`.
+
+    Args:
+        experiment: The experiment.
+        by: "epoch" or "seconds", the x axis.
+
+    Returns:
+        The figure, with a legend beside its four panels.
+
+    Raises:
+        SeewhyError: No trial has finished, or `by` is unknown.
     """
     shown = shown_recipes(experiment)
     with mpl.rc_context({**STYLE, "axes.titlesize": 10}):
-        figure = Figure(figsize=(10, 6.4), layout="constrained")
-        grid = figure.subplots(2, 2, sharey="row")
-        for row, metric in zip(grid, ("train_loss", "eval_accuracy"), strict=True):
-            for axes, by in zip(row, X_AXES, strict=True):
-                lines = _plot(axes, experiment, shown, metric, by)
-                axes.set_title(_title(experiment, metric, by), loc="left")
-            row[1].set_ylabel("")
+        figure = Figure(figsize=(10, 6.0), layout="constrained")
+        for axes, metric in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
+            lines = _plot(axes, experiment, shown, metric, by)
+            axes.set_title(_title(experiment, metric, by), loc="left")
         recipes = "1 recipe" if len(shown) == 1 else f"{len(shown)} recipes"
         heading = f"{recipes} on {experiment.data.name}, {_coverage(experiment, shown)}"
         figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
-        _add_legend(figure, lines)
+        style = {"frameon": False, "handlelength": 3.4, "labelspacing": 0.8}
+        names = [wrap(name, _LEGEND_WIDTH) for name in lines]
+        figure.legend(list(lines.values()), names, loc="outside right upper", **style)
     return figure
 
 
@@ -159,7 +170,9 @@ def seeds_figure(experiment: Experiment, metric: str = "accuracy") -> Figure:
         if len(rows) < len(ranked):
             title += f"\nthe {len(rows)} best of {len(ranked)} recipes"
         axes.set_title(title, loc="left")
-        keys = [_key("best, or not significantly different from the best", True)]
+        untested = not any(test.tested for test in tests)
+        best_key = "one seed allows no test" if untested else _BEST_KEY
+        keys = [_key(best_key, True)]
         keys += [_key("significantly worse than the best", False)] if worse else []
         if len(ranked) > 1:
             figure.legend(handles=keys, loc="outside lower left", frameon=False, ncols=1)
@@ -237,7 +250,7 @@ def _plot(
 
 
 def _scale_y(axes: Axes, curves: Sequence[Band], metric: str) -> None:
-    """Start the axis of a loss at 0, or make it logarithmic for a wide range."""
+    """Fit the axis to the curves; make that of a loss logarithmic for a wide range."""
     if not metric.endswith("loss") or not curves:
         return
     low, high = min(curve.low.min() for curve in curves), max(curve.high.max() for curve in curves)
@@ -247,7 +260,7 @@ def _scale_y(axes: Axes, curves: Sequence[Band], metric: str) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         return
-    axes.set_ylim(0, 1.05 * high)
+    axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))
 
 
 def _title(experiment: Experiment, metric: str, by: str) -> str:

@@ -56,8 +56,13 @@ class PairwiseTest:
     seeds: int
     difference: float  # mean of better minus worse; negative if lower is better; nan for no seeds
     interval: tuple[float, float]  # 95%, not corrected for the number of pairs
-    p_value: float  # of a two-sided paired t-test
-    adjusted_p_value: float  # corrected for all pairs of the metric (Holm 1979)
+    p_value: float  # of a two-sided paired t-test; nan for fewer than two seeds
+    adjusted_p_value: float  # corrected for all tested pairs of the metric (Holm 1979)
+
+    @property
+    def tested(self) -> bool:
+        """Whether both recipes finished at least two common seeds."""
+        return not math.isnan(self.p_value)
 
     @property
     def significant(self) -> bool:
@@ -96,10 +101,10 @@ def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
     """Test the difference of each pair of recipes.
 
     Trials of the same seed have the same initial weights and the same order of images, so the
-    t-test is paired by seed. Its p-values are corrected for the number of pairs (Holm 1979). For
-    fewer than two common seeds p is 1. The standard deviation of the differences is at least that
-    of the metric's rounding error, because equal differences of rounded values do not imply zero
-    variance.
+    t-test is paired by seed. Its p-values are corrected for the number of pairs (Holm 1979).
+    Fewer than two common seeds allow no test: p is nan. The standard deviation of the differences
+    is at least that of the metric's rounding error, because equal differences of rounded values do
+    not imply zero variance.
 
     Args:
         experiment: The experiment.
@@ -119,14 +124,14 @@ def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
         if sign * sum(gaps) < 0:  # the better recipe over all seeds is worse on the common seeds
             better, worse, gaps = worse, better, [-gap for gap in gaps]
         rows.append((better, worse, gaps, *_paired_t(gaps, resolution)))
-    adjusted = holm([row[-1] for row in rows])
+    adjusted = _holm_of_tested([row[-1] for row in rows])
     tests = [
         PairwiseTest(
             better, worse, len(gaps), fmean(gaps) if gaps else math.nan, interval, p, adjusted_p
         )
         for (better, worse, gaps, interval, p), adjusted_p in zip(rows, adjusted, strict=True)
     ]
-    return sorted(tests, key=lambda test: test.p_value)
+    return sorted(tests, key=lambda test: (not test.tested, test.p_value if test.tested else 0.0))
 
 
 def summarize(experiment: Experiment, metric: str) -> str:
@@ -145,16 +150,17 @@ def summarize(experiment: Experiment, metric: str) -> str:
     tests = [t for t in pairwise_tests(experiment, metric) if best.recipe in (t.better, t.worse)]
     better_than = [t.worse for t in tests if t.significant and t.better == best.recipe]
     worse_than = [t.better for t in tests if t.significant and t.worse == best.recipe]
-    others = [t for t in tests if not t.significant]
-    if better_than and not others and not worse_than:
+    similar = [t for t in tests if t.tested and not t.significant]
+    untested = [t for t in tests if not t.tested]
+    if better_than and not similar and not untested and not worse_than:
         names = "all others" if len(better_than) > 1 else better_than[0]
         clauses = [f"significantly better than {names}"]
     else:
         clauses = [
             *([f"significantly better than {_join(better_than)}"] if better_than else []),
             *(
-                [f"not significantly different from {_list_gaps(best.recipe, others, info)}"]
-                if others
+                [f"not significantly different from {_list_gaps(best.recipe, similar, info)}"]
+                if similar
                 else []
             ),
             *(
@@ -162,8 +168,21 @@ def summarize(experiment: Experiment, metric: str) -> str:
                 if worse_than
                 else []
             ),
+            *(
+                [f"not tested against {_list_gaps(best.recipe, untested, info)}"]
+                if untested
+                else []
+            ),
         ]
+    if len(experiment.seeds) == 1:
+        clauses[-1] += ": one seed allows no test"
     return f"{text}. It is {', but '.join(clauses)}.{_loss_caveat(experiment, metric)}"
+
+
+def _holm_of_tested(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for the number of tested pairs; nan remains nan."""
+    adjusted = iter(holm([p for p in p_values if not math.isnan(p)]))
+    return [p if math.isnan(p) else next(adjusted) for p in p_values]
 
 
 def _loss_caveat(experiment: Experiment, metric: str) -> str:
@@ -194,7 +213,8 @@ def _format_gap(best: str, test: PairwiseTest, info: Metric) -> str:
     other, gap = (test.worse, test.difference) if is_better else (test.better, -test.difference)
     if math.isnan(gap):
         return f"{other} (no common seed)"
-    return f"{other} ({info.format(gap, '+')}, p = {test.adjusted_p_value:.2g})"
+    p = f", p = {test.adjusted_p_value:.2g}" if test.tested else ""
+    return f"{other} ({info.format(gap, '+')}{p})"
 
 
 def _join(names: Sequence[str]) -> str:
@@ -218,9 +238,9 @@ def _resolution(experiment: Experiment, metric: str) -> float:
 
 
 def _paired_t(gaps: Sequence[float], resolution: float) -> tuple[tuple[float, float], float]:
-    """95% interval of the mean gap, and the two-sided p-value of a mean of 0."""
+    """95% interval of the mean gap, and the two-sided p-value of a mean of 0; nan if untested."""
     if len(gaps) < 2:
-        return (math.nan, math.nan), 1.0
+        return (math.nan, math.nan), math.nan
     mean, freedom = fmean(gaps), len(gaps) - 1
     rounding = resolution / math.sqrt(6)  # standard deviation of a difference of rounded values
     error = max(stdev(gaps), rounding) / math.sqrt(len(gaps))
@@ -240,7 +260,7 @@ METRICS: dict[str, Metric] = {
         digits=2,
         resolution=lambda result: 1 / result.test_images,
     ),
-    "test_loss": Metric("test loss", lambda trial, result: result.test_loss),
+    "test_nll": Metric("test NLL", lambda trial, result: result.test_nll),
     "train_loss": Metric("training loss", lambda trial, result: trial.history[-1].train_loss),
     "calibration_error": Metric(
         title="calibration error",

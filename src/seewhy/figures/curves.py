@@ -13,12 +13,16 @@ from seewhy.train.loop import EpochStats
 
 Points = list[tuple[float, float]]
 
+# below the axes, so that a legend never covers a curve
+_BELOW: dict[str, Any] = {"loc": "outside lower left", "frameon": False, "ncols": 2}
+
 
 def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: str = "") -> Figure:
     """Plot loss, accuracy, and learning rate by epoch, for training (dashed) and held-out images.
 
-    Training loss and accuracy are measured during the epoch, on augmented images and smoothed
-    labels, so they may be worse than those of the held-out split.
+    Both losses are the criterion that the training minimizes, with smoothed labels and class
+    weights if the recipe has them. Those of training are measured during the epoch, on augmented
+    images.
 
     Args:
         history: One entry per epoch.
@@ -31,6 +35,7 @@ def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: 
         _plot_loss(loss, history, held_out)
         _plot_accuracy(accuracy, history, held_out)
         _plot_lr(lr, history)
+        _add_legend(figure, accuracy)
         summary = f"{history[-1].epoch:g} epochs, training time {history[-1].seconds:,.0f} s"
         heading = f"{title}: {summary}" if title else summary
         figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
@@ -48,6 +53,7 @@ def loss_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure
         figure, axes = _panel()
         _plot_loss(axes, history, held_out)
         _add_seconds(axes, history)
+        _add_legend(figure, axes)
     return figure
 
 
@@ -62,6 +68,7 @@ def accuracy_figure(history: Sequence[EpochStats], held_out: str = "test") -> Fi
         figure, axes = _panel()
         _plot_accuracy(axes, history, held_out)
         _add_seconds(axes, history)
+        _add_legend(figure, axes)
     return figure
 
 
@@ -78,7 +85,7 @@ def lr_schedule_figure(history: Sequence[EpochStats]) -> Figure:
         axes.set_title("Learning rate and momentum", loc="left")
         lines = [*axes.lines, *right.lines]
         labels = ["learning rate (left)", "momentum (right)"]
-        axes.legend(lines, labels, frameon=False, loc="lower center")
+        figure.legend(lines, labels, **_BELOW)
     return figure
 
 
@@ -92,9 +99,7 @@ def _plot_loss(axes: Axes, history: Sequence[EpochStats], held_out: str) -> None
     evaluated = [(row.epoch, row.eval_loss) for row in history if row.eval_loss is not None]
     _plot(axes, training, BLUE, "--", "train, augmented")
     _plot(axes, evaluated, VERMILION, "-", held_out)
-    _label_epochs(axes, "Cross entropy", history)
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, loc="upper right")
+    _label_epochs(axes, "Loss", history)
 
 
 def _plot_accuracy(axes: Axes, history: Sequence[EpochStats], held_out: str) -> None:
@@ -106,7 +111,10 @@ def _plot_accuracy(axes: Axes, history: Sequence[EpochStats], held_out: str) -> 
     label = f"{held_out}, last {evaluated[-1][1]:.2f}%" if evaluated else held_out
     _plot(axes, evaluated, VERMILION, "-", label)
     _label_epochs(axes, "Accuracy [%]", history)
-    axes.legend(frameon=False, loc="lower right")
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), **_BELOW)
 
 
 def _plot_lr(axes: Axes, history: Sequence[EpochStats]) -> None:

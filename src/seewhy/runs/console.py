@@ -1,35 +1,47 @@
-"""The progress of a run on the console: a table of epochs, and on a terminal a live line."""
+"""The progress of a run on the console: its settings, a table of epochs, and a live line."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
 
+from seewhy.data.augment import augmentation_name
 from seewhy.train.loop import EpochStats, Event, StepStats
+from seewhy.train.plan import TrainingPlan
 
 REFRESH_SECONDS = 0.25  # long, because the training thread draws the live line
 MIN_BAR_WIDTH = 72  # of the terminal
 NOT_EVALUATED = "–"
+SMALL_LR = 1e-4  # below, six decimals would have few digits
 
 
 @contextmanager
 def live_table(
-    held_out: str, quiet: bool = False, console: Console | None = None
+    plan: TrainingPlan,
+    history: Sequence[EpochStats] = (),
+    quiet: bool = False,
+    console: Console | None = None,
 ) -> Iterator[Callable[[Event], None]]:
     """Yield a function that shows the events of `train`.
 
-    On a terminal a live line is redrawn below the finished epochs; elsewhere only epochs are
-    printed. `held_out` is in the headers of the evaluation columns: "test" or "valid".
+    The settings of the run come first, and the best epoch seen at the end. On a terminal a live
+    line is redrawn below the finished epochs; elsewhere only epochs are printed. `history` are the
+    earlier epochs of a resumed run.
     """
     console = console or Console(highlight=False)
     if quiet:
         yield lambda event: None
         return
-    columns = fitting_columns(console.width, held_out)
+    console.print(_settings_table(plan), end="\n\n")
+    held_out, images = evaluated_split(plan), len(plan.eval_split)
+    columns = fitting_columns(console.width, held_out, images)
+    rows = list(history)
     heading = " ".join(column.heading.rjust(column.width) for column in columns)
     console.print(heading, style="bold")
     live = Progress(
@@ -47,7 +59,9 @@ def live_table(
     def show(event: Event) -> None:
         nonlocal last_refresh
         if isinstance(event, EpochStats):
-            console.print(" ".join(column.cell(event).rjust(column.width) for column in columns))
+            row = Row(event, event.seconds - (rows[-1].seconds if rows else 0.0))
+            rows.append(event)
+            console.print(" ".join(column.cell(row).rjust(column.width) for column in columns))
         elif console.is_terminal and time.monotonic() - last_refresh >= REFRESH_SECONDS:
             last_refresh = time.monotonic()
             live.update(
@@ -59,11 +73,10 @@ def live_table(
             )
             live.refresh()
 
-    if not console.is_terminal:
+    with live if console.is_terminal else nullcontext():
         yield show
-        return
-    with live:
-        yield show
+    if best := best_seen_text(rows, held_out):
+        console.print(best)
 
 
 def live_state(event: StepStats) -> str:
@@ -87,32 +100,103 @@ def percent(share: float | None, decimals: int = 2) -> str:
     return NOT_EVALUATED if share is None else f"{100 * share:.{decimals}f}"
 
 
+def settings(plan: TrainingPlan) -> dict[str, str]:
+    """The settings of a run that its table of epochs does not show, by their names."""
+    recipe = plan.recipe
+    regularization = {
+        "weight decay": recipe.weight_decay,
+        "label smoothing": recipe.label_smoothing,
+        "L1": recipe.l1,
+        "clip": recipe.clip,
+        "EMA": recipe.ema,
+    }
+    parts = [f"{name} {value:g}" for name, value in regularization.items() if value]
+    batch = f"{plan.batch_size} images, {plan.steps_per_epoch:,} per epoch"
+    if plan.accumulate > 1:
+        batch += f", {plan.accumulate} per update"
+    return {
+        "device": f"{plan.device}, {plan.precision}",
+        "optimizer": recipe.optimizer,
+        "learning rate": f"{lr_text(plan.lr)}, {recipe.schedule}",
+        "batch": batch,
+        "regularization": ", ".join(parts) or "none",
+        "augmentation": " ".join(map(augmentation_name, recipe.augment)) or "none",
+    }
+
+
+def _settings_table(plan: TrainingPlan) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in settings(plan).items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    return table
+
+
+def evaluated_split(plan: TrainingPlan) -> str:
+    """The name of the evaluated split in headers: "valid", or "test" without one."""
+    return "test" if plan.data.validation is None else "valid"
+
+
+def best_seen_text(history: Sequence[EpochStats], held_out: str) -> str:
+    """The epoch with the highest evaluated accuracy, and whether it is selected."""
+    evaluated = [row for row in history if row.eval_accuracy is not None]
+    if len(evaluated) < 2:
+        return ""
+    best = max(evaluated, key=lambda row: row.eval_accuracy or 0.0)
+    accuracy, epoch = percent(best.eval_accuracy), _epoch_text(best.epoch)
+    if held_out == "test":
+        return f"best epoch seen: {epoch}, {accuracy}% (not selected: the last epoch is kept)"
+    return f"best epoch: {epoch}, {accuracy}% (selected on the validation split)"
+
+
+class Row(NamedTuple):
+    """A row of the table of epochs."""
+
+    stats: EpochStats
+    seconds: float  # training time of this epoch alone
+
+
 class Column(NamedTuple):
     """A column of the table of epochs."""
 
     heading: str
     width: int
-    cell: Callable[[EpochStats], str]
+    cell: Callable[[Row], str]
 
 
-def fitting_columns(width: int, held_out: str) -> list[Column]:
-    """The columns of the table of epochs that fit a terminal; the least important are left out."""
-    eval_loss, eval_accuracy = f"{held_out} loss", f"{held_out} %"
+def fitting_columns(width: int, held_out: str, images: int) -> list[Column]:
+    """The columns of the table of epochs that fit a terminal; the least important are left out.
+
+    `held_out` is the name of the evaluated split, and `images` its number of images.
+    """
+    loss, accuracy, correct = f"{held_out} loss", f"{held_out} %", "correct"
     columns = [
-        Column("epoch", 6, lambda row: _epoch_text(row.epoch)),
-        Column("lr", 9, lambda row: f"{row.lr:.3g}"),
+        Column("epoch", 6, lambda row: _epoch_text(row.stats.epoch)),
+        Column("lr", 9, lambda row: lr_text(row.stats.lr)),
         Column("time", 7, lambda row: clock(row.seconds)),
-        Column("img/s", 7, lambda row: f"{row.images_per_second:,.0f}"),
-        Column("train loss", 10, lambda row: f"{row.train_loss:.4f}"),
-        Column("train %", 8, lambda row: percent(row.train_accuracy)),
-        Column(eval_loss, 6 + len(held_out), lambda row: _loss_text(row.eval_loss)),
-        Column(eval_accuracy, max(7, 2 + len(held_out)), lambda row: percent(row.eval_accuracy)),
+        Column("total", 7, lambda row: clock(row.stats.seconds)),
+        Column("img/s", 7, lambda row: f"{row.stats.images_per_second:,.0f}"),
+        Column("train loss", 10, lambda row: f"{row.stats.train_loss:.4f}"),
+        Column("train %", 7, lambda row: percent(row.stats.train_accuracy)),
+        Column(loss, len(loss), lambda row: _loss_text(row.stats.eval_loss)),
+        Column(accuracy, len(accuracy), lambda row: percent(row.stats.eval_accuracy)),
+        Column(
+            correct,
+            max(len(correct), 2 * len(str(images)) + 1),
+            lambda row: _correct_text(row.stats.eval_accuracy, images),
+        ),
     ]
-    for optional in ("img/s", "lr", eval_loss, "train loss", "time"):
+    for optional in ("img/s", "lr", loss, "train loss", "total", correct, "time"):
         if sum(column.width + 1 for column in columns) - 1 <= width:
             break
         columns = [column for column in columns if column.heading != optional]
     return columns
+
+
+def lr_text(lr: float) -> str:
+    """A learning rate with six decimals, or in scientific notation if it is smaller than 1e-4."""
+    return f"{lr:.3e}" if 0 < lr < SMALL_LR else f"{lr:.6f}"
 
 
 def _epoch_text(epoch: float) -> str:
@@ -121,3 +205,7 @@ def _epoch_text(epoch: float) -> str:
 
 def _loss_text(loss: float | None) -> str:
     return NOT_EVALUATED if loss is None else f"{loss:.4f}"
+
+
+def _correct_text(accuracy: float | None, images: int) -> str:
+    return NOT_EVALUATED if accuracy is None else f"{round(accuracy * images)}/{images}"

@@ -12,7 +12,7 @@ from seewhy.train.loop import train
 from seewhy.train.lr_finder import LRRangeTest, lr_range_test
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe
-from seewhy.train.schedules import exponential
+from seewhy.train.schedules import Schedule, exponential
 from seewhy.train.state import TrainState, new_state
 
 WARM_UP_STEPS = 3  # not timed: they allocate and compile
@@ -102,7 +102,7 @@ def images_per_second(
                 first_step, start = state.step, _seconds_when_done(state)
             elif first_step and state.step > first_step and elapsed >= seconds:
                 break
-        images = (state.step - first_step) * plan.batch_size
+        images = plan.images_before(state.step) - plan.images_before(first_step)
         return images / (_seconds_when_done(state) - start)
 
 
@@ -113,7 +113,7 @@ def _endless(plan: TrainingPlan) -> TrainingPlan:
         plan,
         recipe=replace(plan.recipe, eval_every=0),
         steps=10**6 * plan.steps_per_epoch,
-        resolution_schedule=partial(exponential, start=side, end=side),
+        resolution_schedule=Schedule(partial(exponential, start=side, end=side)),
     )
 
 

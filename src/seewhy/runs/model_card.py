@@ -1,5 +1,6 @@
 """The model card of a run: README.md in its directory."""
 
+from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
 
@@ -12,7 +13,10 @@ def model_card(run: Run) -> str:
     data = run.data_origin
     low, high = (100 * bound for bound in result.interval)
     channels, height, width = run.image_shape
-    if result.selected_on == "last epoch":
+    if result.test_used_by:
+        selection = f"{describe_test_use(result.test_used_by)} "
+        selection += f"Epoch {result.selected_epoch:g} was kept."
+    elif result.selected_on == "last epoch":
         selection = (
             "This is the last epoch; the test images were evaluated during training, "
             "but nothing was selected on them."

@@ -19,7 +19,7 @@ class RunResult:
     plain_accuracy: float  # without test-time augmentation
     interval: tuple[float, float]  # 95% confidence interval of the accuracy
     test_images: int
-    test_loss: float  # mean cross entropy in nats
+    test_nll: float  # mean negative log-likelihood in nats
     calibration_error: float  # expected calibration error of the test split, in [0, 1]
     selected_on: str  # "validation", or "last epoch" without a validation split
     selected_epoch: float
@@ -29,6 +29,7 @@ class RunResult:
     images_per_second: float  # training images
     parameters: int
     optimizer_bytes: int  # size of the optimizer state (such as momentum)
+    test_used_by: str = ""  # setting that read the test loss during training; empty for none
 
 
 def make_result(
@@ -50,16 +51,17 @@ def make_result(
         plain_accuracy=plain.accuracy,
         interval=predictions.interval,
         test_images=len(predictions.labels),
-        test_loss=predictions.losses.mean().item(),
+        test_nll=predictions.losses.mean().item(),
         calibration_error=_calibration_error(predictions),
         selected_on="last epoch" if plan.data.validation is None else "validation",
         selected_epoch=(selected or last).epoch,
         epochs=last.epoch,
         steps=last.step,
         train_seconds=last.seconds,
-        images_per_second=last.step * plan.batch_size / last.seconds,
+        images_per_second=plan.images_before(last.step) / last.seconds,
         parameters=sum(parameter.numel() for parameter in state.model.parameters()),
         optimizer_bytes=optimizer_state_bytes(state.optimizers),
+        test_used_by=plan.test_used_by,
     )
 
 
@@ -68,3 +70,11 @@ def _calibration_error(predictions: Predictions) -> float:
     if not predictions.logits.isfinite().all():
         return float("nan")
     return measure_calibration(predictions).ece
+
+
+def describe_test_use(test_used_by: str) -> str:
+    """A sentence for a run whose `test_used_by` is not empty."""
+    return (
+        f"The test set was used in training: {test_used_by} watched the test loss, "
+        "so the accuracy may be too high."
+    )

@@ -198,7 +198,10 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
     # before anything is written: a recipe that does not fit the data fails at the first step
     first = next(events, None)
     with lock_directory(directory), Recorder(state, session) as recorder:
-        with live_table(held_out, session.quiet) as show, stoppable(plan.world) as stopping:
+        with (
+            live_table(plan, session.start.history, session.quiet) as show,
+            stoppable(plan.world) as stopping,
+        ):
             for event in chain([] if first is None else [first], events):
                 show(event)
                 recorder.record(event)

@@ -1,6 +1,7 @@
 from .loop import EpochStats as EpochStats
 from .loop import StepStats as StepStats
 from .loop import train as train
+from .loss_scale import LOSS_SCALES as LOSS_SCALES
 from .lr_finder import LR_SUGGESTIONS as LR_SUGGESTIONS
 from .lr_finder import LRRangeTest as LRRangeTest
 from .lr_finder import lr_range_test as lr_range_test

@@ -26,6 +26,16 @@ def equal_batches(num_images: int, max_batch_size: int) -> tuple[int, int]:
     return num_images // batch_size, batch_size
 
 
+def full_batches(num_images: int, batch_size: int) -> tuple[int, int]:
+    """Cut an epoch into batches of `batch_size` images; the last one may be smaller.
+
+    Returns:
+        Number of batches, and images per batch.
+    """
+    batch_size = min(batch_size, num_images)
+    return math.ceil(num_images / batch_size), batch_size
+
+
 def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     """The order of the images in an epoch, (N,) int64; it depends only on the arguments."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -42,13 +52,13 @@ def batches(
     generator: torch.Generator,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the whole batches of `order`, augmented.
+    """Yield the batches of `order`, augmented; the last one may be smaller.
 
     Each is images (B, C, H, W) float32 in [0, 1], channels last, and labels (B, K) float32.
     """
     # once per epoch, because copies to and from a GPU synchronize
     order_on_split, order_on_device = order.to(split.images.device), order.to(device)
-    for start in range(0, len(order) - batch_size + 1, batch_size):
+    for start in range(0, len(order), batch_size):
         indices = order_on_split[start : start + batch_size]
         images = split.images[indices].to(device, non_blocking=True)
         labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)

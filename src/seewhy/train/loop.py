@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy._torch_compat import recompile_limit
+from seewhy.data.augment import one_hot
+from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inference import autocasting, compute_logits
@@ -48,10 +51,13 @@ class EpochStats:
     momentum: float  # same; beta1 for Adam; 0 for an optimizer without momentum
     seconds: float  # training time since the start, without evaluation
     images_per_second: float  # of this epoch, training only
-    train_loss: float
+    train_loss: float  # the criterion: cross entropy of smoothed and weighted labels, in nats
     train_accuracy: float  # in [0, 1], on augmented images and labels
-    eval_loss: float | None  # None if this epoch was not evaluated
+    eval_loss: float | None  # the same criterion; None if this epoch was not evaluated
     eval_accuracy: float | None
+    eval_nll: float | None = None  # negative log-likelihood of the labels, in nats
+    loss_scale: float | None = None  # at the end of the epoch; None unless in fp16
+    skipped_updates: int | None = None  # of this epoch, because of an overflow in fp16
 
 
 Event = StepStats | EpochStats
@@ -93,8 +99,8 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     forward = torch.compile(model, dynamic=False) if recipe.compile else model
     run = _Run(state, plan, forward, freezable(model, plan.frozen_after))
-    # one graph per image size, and another one after a freeze
-    graphs = 2 * len(set(plan.resolution_factors)) if recipe.compile else 0
+    # one graph per image size and batch size, and another one after a freeze
+    graphs = 4 * len(set(plan.resolution_factors)) if recipe.compile else 0
     try:
         with (
             sync_batch_norm(model, plan.world),
@@ -139,7 +145,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         loss, outputs = _loss(run, resize_images(images[shard], factor), labels[shard])
         update_steps = plan.update_steps(state.step)
         # the gradient is averaged over the images of all processes and steps of an update
-        weight = len(outputs) * plan.world.size / (len(images) * len(update_steps))
+        weight = len(outputs) * plan.world.size / _images_in(update_steps, plan)
         penalty = _l1_penalty(model, recipe.l1) / len(update_steps)
         state.scaler.scale(loss * weight + penalty).backward()  # type: ignore[no-untyped-call]
         state.totals.add(loss, outputs, labels[shard])
@@ -158,11 +164,15 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
 
 def _factors(state: TrainState, plan: TrainingPlan) -> tuple[float, float]:
     """Factors of learning rate and momentum in the next step."""
-    progress = plan.progress(state.step)
     return (
-        plan.lr_schedule(progress, state.watched_losses),
-        plan.momentum_schedule(progress, state.watched_losses),
+        plan.lr_factor(state.step, state.watched_losses),
+        plan.momentum_factor(state.step, state.watched_losses),
     )
+
+
+def _images_in(steps: range, plan: TrainingPlan) -> int:
+    """Number of images in consecutive steps, over all processes."""
+    return plan.images_before(steps.stop) - plan.images_before(steps.start)
 
 
 def _loss(run: _Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,13 +188,21 @@ def _loss(run: _Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"{plan.recipe.model} must map images (N, C, H, W) to logits (N, {plan.num_classes}), "
             f"one per class; {len(images)} images gave {result}"
         )
-    loss = F.cross_entropy(
-        outputs.float(),
+    return _criterion(outputs.float(), labels, plan), outputs
+
+
+def _criterion(
+    outputs: Tensor, labels: Tensor, plan: TrainingPlan, reduction: str = "mean"
+) -> Tensor:
+    """The loss () that the training minimizes, of outputs (B, K) and labels (B, K)."""
+    weights = plan.class_weights
+    return F.cross_entropy(
+        outputs,
         labels,
-        weight=plan.class_weights,
+        weight=None if weights is None else weights.to(outputs.device),
         label_smoothing=plan.recipe.label_smoothing,
+        reduction=reduction,
     )
-    return loss, outputs
 
 
 def _l1_penalty(model: nn.Module, l1: float) -> Tensor | float:
@@ -210,7 +228,7 @@ def _check_finite(state: TrainState, plan: TrainingPlan, failed_step: int) -> No
     """Raise NonFiniteError if a step has failed; 0 is none."""
     if failed_step == 0:
         return
-    factor = plan.lr_schedule(plan.progress(failed_step - 1), state.watched_losses)
+    factor = plan.lr_factor(failed_step - 1, state.watched_losses)
     lr = factor * state.optimizers[0].param_groups[0]["peak_lr"]
     raise NonFiniteError(
         f"the loss or a gradient was not finite at step {failed_step} (epoch "
@@ -221,7 +239,7 @@ def _check_finite(state: TrainState, plan: TrainingPlan, failed_step: int) -> No
 
 def _step_stats(state: TrainState, plan: TrainingPlan) -> StepStats:
     seconds = state.seconds + state.epoch_seconds
-    steps_in_epoch = state.step - plan.epoch_steps(state.epoch).start
+    images = _images_in(range(plan.epoch_steps(state.epoch).start, state.step), plan)
     train_loss, train_accuracy = state.totals.latest()
     return StepStats(
         step=state.step,
@@ -230,7 +248,7 @@ def _step_stats(state: TrainState, plan: TrainingPlan) -> StepStats:
         lr=state.optimizers[0].param_groups[0]["lr"],
         train_loss=train_loss,
         train_accuracy=train_accuracy,
-        images_per_second=steps_in_epoch * plan.batch_size / state.epoch_seconds,
+        images_per_second=images / state.epoch_seconds,
         seconds_left=seconds / state.step * (plan.steps - state.step),
     )
 
@@ -239,20 +257,22 @@ def _end_epoch(state: TrainState, plan: TrainingPlan) -> EpochStats:
     """Check and evaluate an epoch, and prepare the next one."""
     start_time = time.perf_counter()
     sums = all_reduce_sum(state.totals.device_sums, plan.world)
-    loss, correct, count, failed_step = sums.tolist()  # waits for the device
+    loss, correct, count, failed_step, skipped = sums.tolist()  # waits for the device
     state.epoch_seconds += time.perf_counter() - start_time
     _check_finite(state, plan, int(failed_step) // plan.world.size)
-    if state.scaler.is_enabled() and state.scaler.get_scale() < MIN_LOSS_SCALE:
+    in_fp16 = state.scaler.is_enabled()
+    loss_scale = state.scaler.get_scale() if in_fp16 else None
+    if loss_scale is not None and loss_scale < MIN_LOSS_SCALE:
         _check_finite(state, plan, state.step)
-    steps_in_epoch = state.step - plan.epoch_steps(state.epoch).start
-    images_per_second = steps_in_epoch * plan.batch_size / state.epoch_seconds
+    images = _images_in(range(plan.epoch_steps(state.epoch).start, state.step), plan)
+    images_per_second = images / state.epoch_seconds
     state.epoch += 1
     state.seconds += state.epoch_seconds
     state.epoch_seconds = 0.0
     state.totals.reset()
     every = plan.recipe.eval_every
     evaluated = state.step == plan.steps or (every > 0 and state.epoch % every == 0)
-    eval_loss, eval_accuracy = _evaluate(state, plan) if evaluated else (None, None)
+    measured = _evaluate(state, plan, plan.eval_split) if evaluated else None
     group = state.optimizers[0].param_groups[0]
     row = EpochStats(
         epoch=state.step / plan.steps_per_epoch,
@@ -263,27 +283,47 @@ def _end_epoch(state: TrainState, plan: TrainingPlan) -> EpochStats:
         images_per_second=images_per_second,
         train_loss=loss / count,
         train_accuracy=correct / count,
-        eval_loss=eval_loss,
-        eval_accuracy=eval_accuracy,
+        eval_loss=None if measured is None else measured.loss,
+        eval_accuracy=None if measured is None else measured.accuracy,
+        eval_nll=None if measured is None else measured.nll,
+        loss_scale=loss_scale,
+        skipped_updates=int(skipped) // plan.world.size if in_fp16 else None,
     )
-    # never the test loss: nothing may be selected by it
-    watched = row.train_loss if plan.data.validation is None else eval_loss
+    watched = _watched_loss(state, plan, row)
     if watched is not None:
         state.watched_losses.append(watched)
     return row
 
 
-def _evaluate(state: TrainState, plan: TrainingPlan) -> tuple[float, float]:
-    """Mean cross entropy and accuracy on the evaluation split; each process evaluates a shard."""
-    split = plan.eval_split
+def _watched_loss(state: TrainState, plan: TrainingPlan, row: EpochStats) -> float | None:
+    """The loss of an epoch that schedules watch; never the test loss unless one asks for it."""
+    if plan.watched_split == "train":
+        return row.train_loss
+    evaluated, validated = row.eval_loss is not None, plan.data.validation is not None
+    if plan.watched_split == "test" and evaluated and validated:
+        return _evaluate(state, plan, plan.data.test).loss
+    return row.eval_loss
+
+
+class _Evaluation(NamedTuple):
+    """Means over a split."""
+
+    loss: float  # the criterion of the training
+    nll: float
+    accuracy: float
+
+
+def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluation:
+    """Evaluate a split; each process evaluates a shard."""
     shard = plan.world.shard(len(split))
     images, labels = split.images[shard], split.labels[shard]
-    sums = torch.zeros(2, dtype=state.totals.device_sums.dtype)
+    sums = torch.zeros(3, dtype=state.totals.device_sums.dtype)
     if len(images):
         with swap_weights(state.averaged, state.model):
             classifier = Classifier(state.model, precision=plan.precision)
             logits = compute_logits(classifier, images)
-        losses = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([losses, (logits.argmax(1) == labels).sum()])
-    loss, correct = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
-    return loss / len(split), correct / len(split)
+        criterion = _criterion(logits, one_hot(labels, plan.num_classes), plan, "sum")
+        nll = F.cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([criterion, nll, (logits.argmax(1) == labels).sum()])
+    loss, nll, correct = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
+    return _Evaluation(loss / len(split), nll / len(split), correct / len(split))

@@ -16,7 +16,7 @@ from seewhy.errors import SeewhyError
 from seewhy.train.loop import EpochStats, NonFiniteError, train
 from seewhy.train.optimizers import uses_full_batch
 from seewhy.train.plan import TrainingPlan
-from seewhy.train.schedules import constant, exponential
+from seewhy.train.schedules import Schedule, constant, exponential
 from seewhy.train.state import TrainState, load_state_dict, state_dict
 from seewhy.train.world import World
 
@@ -146,8 +146,8 @@ def _range_test_plan(plan: TrainingPlan, start: float, end: float, updates: int)
     test_plan = replace(
         plan,
         recipe=replace(plan.recipe, eval_every=0),
-        momentum_schedule=constant,
-        resolution_schedule=constant,  # the loss depends on the image size
+        momentum_schedule=Schedule(constant),
+        resolution_schedule=Schedule(constant),  # the loss depends on the image size
         accumulate=1 if single_batches else plan.accumulate,
         world=World(),
     )
@@ -158,7 +158,7 @@ def _range_test_plan(plan: TrainingPlan, start: float, end: float, updates: int)
     beyond = start * (end / start) ** (steps / first_step_of_last_update)  # of that step
     return replace(
         test_plan,
-        lr_schedule=partial(exponential, start=start / plan.lr, end=beyond / plan.lr),
+        lr_schedule=Schedule(partial(exponential, start=start / plan.lr, end=beyond / plan.lr)),
     )
 
 
@@ -255,7 +255,7 @@ def _losses_by_update(
 def _mean_losses(lrs: Sequence[float], sums: Sequence[Tensor]) -> Iterator[tuple[float, float]]:
     """Each learning rate with the mean loss between two sums, up to the first non-finite one."""
     differences = torch.stack(list(sums)).diff(dim=0).tolist()
-    for lr, (loss, _, images, _) in zip(lrs, differences, strict=True):
+    for lr, (loss, _, images, *_) in zip(lrs, differences, strict=True):
         if not math.isfinite(loss):
             return
         yield lr, loss / images

@@ -15,9 +15,10 @@ from seewhy.errors import SeewhyError
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import bind_model
 from seewhy.models.tta import Predict, bind_tta
-from seewhy.train.batches import equal_batches, move_to_gpu, resize_images
+from seewhy.train.batches import equal_batches, full_batches, move_to_gpu, resize_images
 from seewhy.train.device import find_device, find_precision
 from seewhy.train.freezing import freezable, frozen_after
+from seewhy.train.loss_scale import ScalerFactory, bind_loss_scale
 from seewhy.train.optimizers import (
     OptimizerFactory,
     bind_optimizer,
@@ -40,6 +41,7 @@ class BoundRecipe:
     momentum_schedule: Schedule
     resolution_schedule: Schedule
     augment: Augmentation
+    build_scaler: ScalerFactory
     frozen_after: dict[str, float]  # epoch by name of a parameter or module
     tta: Callable[[Predict, Tensor], Tensor]
 
@@ -54,7 +56,8 @@ class TrainingPlan(BoundRecipe):
     device: torch.device
     precision: str  # bf16, fp16 or fp32
     world: World
-    batch_size: int  # images per step, over all processes
+    batch_size: int  # images per step, over all processes; the last of an epoch may have fewer
+    images_per_epoch: int
     steps_per_epoch: int
     steps: int  # in all
     accumulate: int  # steps per update; the last update of an epoch may have fewer
@@ -80,6 +83,24 @@ class TrainingPlan(BoundRecipe):
         return self.data.test if self.data.validation is None else self.data.validation
 
     @property
+    def watched_split(self) -> str:
+        """The split whose loss the schedules watch: "validation", "train" or "test"."""
+        chosen = {schedule.on for schedule in self.schedules} - {"auto"}
+        if chosen:
+            return min(chosen)  # _check_data allows only one
+        return "train" if self.data.validation is None else "validation"
+
+    @property
+    def test_used_by(self) -> str:
+        """The settings that read the test loss during training; empty if there are none."""
+        names = ("schedule", "momentum_schedule", "resolution")
+        return ", ".join(
+            f"{name} {getattr(self.recipe, name)}"
+            for name, schedule in zip(names, self.schedules, strict=True)
+            if schedule.on == "test"
+        )
+
+    @property
     def updates(self) -> int:
         """Total number of updates."""
         epochs, remaining = divmod(self.steps, self.steps_per_epoch)
@@ -95,9 +116,27 @@ class TrainingPlan(BoundRecipe):
         """Number of epochs; the last one may be partial."""
         return -(-self.steps // self.steps_per_epoch)
 
+    def images_before(self, step: int) -> int:
+        """Number of images in the first `step` steps, over all processes."""
+        epochs, remaining = divmod(step, self.steps_per_epoch)
+        in_last_epoch = min(remaining * self.batch_size, self.images_per_epoch)
+        return epochs * self.images_per_epoch + in_last_epoch
+
+    def lr_factor(self, step: int, losses: Sequence[float]) -> float:
+        """Factor of the learning rate in a step (from 0), given the watched losses so far."""
+        return self.lr_schedule(self._progress_of(self.lr_schedule, step), losses)
+
+    def momentum_factor(self, step: int, losses: Sequence[float]) -> float:
+        """Factor of the momentum in a step (from 0), given the watched losses so far."""
+        return self.momentum_schedule(self._progress_of(self.momentum_schedule, step), losses)
+
     def resolution_factor(self, epoch: int, losses: Sequence[float]) -> float:
         """Factor of the image size in an epoch (from 0), given the watched losses so far."""
-        return self.resolution_schedule(epoch * self.steps_per_epoch / self.steps, losses)
+        return self.resolution_schedule(self.epoch_progress(epoch), losses)
+
+    def epoch_progress(self, epoch: int) -> float:
+        """Progress at the start of an epoch (from 0): fraction of the run."""
+        return epoch * self.steps_per_epoch / self.steps
 
     def epoch_steps(self, epoch: int) -> range:
         """The steps (from 0) of an epoch (from 0)."""
@@ -120,6 +159,16 @@ class TrainingPlan(BoundRecipe):
         epochs, remaining = divmod(updates, self._updates_in(self.steps_per_epoch))
         in_last_epoch = min(remaining * self.accumulate, self.steps_per_epoch)
         return epochs * self.steps_per_epoch + in_last_epoch
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """The schedules of learning rate, momentum, and image size."""
+        return self.lr_schedule, self.momentum_schedule, self.resolution_schedule
+
+    def _progress_of(self, schedule: Schedule, step: int) -> float:
+        if schedule.per_epoch:
+            return self.epoch_progress(step // self.steps_per_epoch)
+        return self.progress(step)
 
     def _updates_in(self, steps: int) -> int:
         return -(-steps // self.accumulate)
@@ -157,7 +206,8 @@ def make_plan(
     """
     bound, world = _bind(recipe), world or World()
     device = device if isinstance(device, torch.device) else find_device(device)
-    steps_per_epoch, batch_size = equal_batches(len(data.train), recipe.batch_size)
+    cut = equal_batches if recipe.drop_last else full_batches
+    steps_per_epoch, batch_size = cut(len(data.train), recipe.batch_size)
     weights = class_weights(data.train, len(data.classes)) if recipe.class_weights else None
     full_batch = uses_full_batch(bound.build_optimizers)
     plan = TrainingPlan(
@@ -169,6 +219,7 @@ def make_plan(
         precision=find_precision(recipe.precision, device),
         world=world,
         batch_size=batch_size,
+        images_per_epoch=min(steps_per_epoch * batch_size, len(data.train)),
         steps_per_epoch=steps_per_epoch,
         steps=max(1, round(recipe.epochs * steps_per_epoch)),
         accumulate=steps_per_epoch if full_batch else recipe.accumulate,
@@ -210,6 +261,7 @@ def _bind(recipe: Recipe) -> BoundRecipe:
         momentum_schedule=bind_schedule(recipe.momentum_schedule),
         resolution_schedule=bind_schedule(recipe.resolution),
         augment=bind_augmentations(recipe.augment),
+        build_scaler=bind_loss_scale(recipe.loss_scale),
         frozen_after=frozen_after(recipe.freeze),
         tta=bind_tta(recipe.tta),
     )
@@ -228,13 +280,41 @@ def _check_data(plan: TrainingPlan) -> None:
             f"patience {recipe.patience} needs a validation split, such as "
             "load(..., validation=0.1); the test split must not be used for selection"
         )
+    _check_watched(plan)
     if recipe.lookahead > plan.updates:
         raise SeewhyError(
             f"lookahead {recipe.lookahead} is more than the {plan.updates} updates of this run"
         )
 
 
+def _check_watched(plan: TrainingPlan) -> None:
+    """Check that the loss that the schedules watch is measured."""
+    chosen = sorted({schedule.on for schedule in plan.schedules} - {"auto"})
+    if len(chosen) > 1:
+        raise SeewhyError(
+            f"the schedules watch different losses ({', '.join(chosen)}); give all the same `on`"
+        )
+    if chosen == ["validation"] and plan.data.validation is None:
+        raise SeewhyError(
+            "a schedule with on=validation needs a validation split, such as "
+            "load(..., validation=0.1), or use on=train"
+        )
+    if chosen and chosen != ["train"] and plan.recipe.eval_every == 0:
+        raise SeewhyError(
+            f"a schedule with on={chosen[0]} needs evaluations, but eval_every is 0; "
+            "set it to 1 to evaluate after every epoch"
+        )
+
+
 def _check_machine(plan: TrainingPlan) -> None:
+    smallest = plan.images_per_epoch - (plan.steps_per_epoch - 1) * plan.batch_size
+    if smallest < max(2, plan.world.size) and smallest < plan.batch_size:
+        too_small_for = "BatchNorm" if smallest == 1 else f"{plan.world.size} processes"
+        raise SeewhyError(
+            f"drop_last=false leaves a last batch of {smallest} of {plan.images_per_epoch} images, "
+            f"too small for {too_small_for}; "
+            "use another batch_size, or drop_last=true"
+        )
     if plan.batch_size < plan.world.size:
         raise SeewhyError(
             f"batches of {plan.batch_size} images are too small for {plan.world.size} processes; "

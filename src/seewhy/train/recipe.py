@@ -27,10 +27,11 @@ PRECISIONS = {
 class Recipe:
     """A training recipe; change a field with `dataclasses.replace`.
 
-    `model`, `optimizer`, the schedules, `tta`, and each entry of `augment` are written
-    `name:value,key=value`, with a name from MODELS, OPTIMIZERS, SCHEDULES, TTA, or AUGMENTATIONS.
-    From Python, `augment` also takes functions. A recipe checks types and ranges; names are looked
-    up when it is trained, so that a recipe can be read where its names are not registered.
+    The model, the optimizer, the schedules, the loss scale, the test-time augmentation, and each
+    augmentation are written `name:value,key=value`, with a name from MODELS, OPTIMIZERS, SCHEDULES,
+    LOSS_SCALES, TTA, or AUGMENTATIONS. From Python, `augment` also takes functions. A recipe checks
+    types and ranges; names are looked up when it is trained, so that a recipe can be read where its
+    names are not registered.
 
     Raises:
         SeewhyError: If a value has the wrong type or is out of range.
@@ -44,6 +45,8 @@ class Recipe:
     """Passes over the training images; can be fractional."""
     batch_size: int = 512
     """Maximum batch size; each epoch is split into batches of equal size."""
+    drop_last: bool = True
+    """Drop images that do not fill a batch; false keeps them as a smaller last batch."""
     lr: LearningRate = 0.1
     """Peak learning rate; find runs a range test first and uses its suggestion."""
     optimizer: str = "sgd:momentum=0.9"
@@ -80,6 +83,8 @@ class Recipe:
     """Test-time augmentation, such as flip or flip-shift:confidence_below=0.6."""
     precision: str = "auto"
     """auto, bf16, fp16 or fp32."""
+    loss_scale: str = "dynamic"
+    """Loss scaling in fp16, such as dynamic:init_scale=65536,growth_interval=2000."""
     compile: bool = False
     """Compile the model with torch.compile, once per image size."""
     eval_every: int = 1

@@ -50,14 +50,15 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Recipe:
 
 
 # Published recipes of ResNet-18 and DavidNet on CIFAR-10. Unpublished settings have torch's
-# defaults, or common values if torch has none (batch size, learning rate, momentum).
-# `NAME-plus` is our recipe for the same number of epochs.
+# defaults, or common values if torch has none (batch size, learning rate, momentum). Epochs end
+# with a smaller batch. `NAME-plus` is our recipe for the same number of epochs.
 
 RESNET18_ONECYCLE = Recipe(
     name="resnet18-onecycle",
     model="resnet18",
     epochs=20,
     batch_size=512,
+    drop_last=False,
     lr=0.1,
     optimizer="sgd:momentum=0.95,decay_all=true",
     weight_decay=5e-4,
@@ -70,10 +71,11 @@ RESNET18_PLATEAU = Recipe(
     model="resnet18",
     epochs=20,
     batch_size=128,
+    drop_last=False,
     lr=0.01,
     optimizer="sgd:momentum=0.9",
     weight_decay=0.0,
-    schedule="plateau:factor=0.1,patience=4,threshold=0.1",
+    schedule="plateau:factor=0.1,patience=4,threshold=0.1,on=test",
     augment=("crop:4,mode=constant", "cutout:16"),
 )
 RESNET18_ADAM_ONECYCLE = Recipe(
@@ -81,18 +83,21 @@ RESNET18_ADAM_ONECYCLE = Recipe(
     model="resnet18",
     epochs=20,
     batch_size=32,
-    lr=5.09e-3,
+    drop_last=False,
+    lr=0.00509413801481895,
     optimizer="adam:beta1=0.95",
     weight_decay=0.0,
-    schedule="one-cycle:pct_start=0.25",
-    momentum_schedule="dip:pct_start=0.25",
-    augment=("crop:4,mode=constant", "flip", "cutout:16"),
+    # torch's OneCycleLR with pct_start=5/20: the peak is step 7,814 of 31,259
+    schedule="one-cycle:pct_start=0.249976,div_factor=100,final_div_factor=100",
+    momentum_schedule="dip:pct_start=0.249976",
+    augment=("flip", "crop:4", "cutout:16,where=anywhere,padding=16"),
 )
 RESNET18_STEPLR = Recipe(
     name="resnet18-steplr",
     model="resnet18",
     epochs=150,
     batch_size=128,
+    drop_last=False,
     lr=0.1,
     optimizer="sgd:momentum=0.9,decay_all=true",
     weight_decay=5e-4,
@@ -104,12 +109,14 @@ DAVIDNET_24 = Recipe(
     model="davidnet",
     epochs=24,
     batch_size=512,
+    drop_last=False,
     lr=0.45,
     optimizer="sgd:momentum=0.9,nesterov=true,decay_all=true",
     weight_decay=5e-4,
-    schedule="one-cycle:pct_start=0.3333",
+    # torch's OneCycleLR over 25 steps with pct_start=8/25: the peak is step 7 of 24
+    schedule=("one-cycle:pct_start=0.2916666667,div_factor=10,final_div_factor=40,per_epoch=true"),
     augment=("crop:4", "flip", "cutout:8"),
-    label_smoothing=0.1,
+    label_smoothing=0.2,
 )
 
 
@@ -119,6 +126,7 @@ def plus(recipe: Recipe, **changes: Any) -> Recipe:
         recipe,
         name=f"{recipe.name}-plus",
         batch_size=512,
+        drop_last=True,
         lr=0.08,
         optimizer=(
             "muon:momentum=0.9,ns_steps=3,normalize_rows=true,"

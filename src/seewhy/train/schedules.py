@@ -1,29 +1,49 @@
 """Schedules of the learning rate, the momentum, or the image size, as factors.
 
 A schedule is a function of the progress through the run, in [0, 1], and of the watched loss of
-every epoch so far: the validation loss, or the training loss if there is no validation split. It
-keeps no state, so a run can resume anywhere.
+every epoch so far. It keeps no state, so a run can resume anywhere. Every schedule also takes
+`per_epoch=true`: its factor then changes only between epochs.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from seewhy.errors import SeewhyError
-from seewhy.notation import bind
+from seewhy.notation import bind, take_argument
 
-Schedule = Callable[[float, Sequence[float]], float]
+Factor = Callable[..., float]  # (progress, losses) -> factor
 Anneal = Literal["linear", "cosine"]
+Watched = Literal["auto", "validation", "train", "test"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule with its settings; a function of progress and watched losses."""
+
+    factor: Factor
+    per_epoch: bool = False  # the factor changes only between epochs
+    on: str = "auto"  # split of the watched loss: "validation", "train" or "test"
+
+    def __call__(self, progress: float, losses: Sequence[float]) -> float:
+        """The factor at `progress`."""
+        return float(self.factor(progress, losses))
 
 
 def bind_schedule(text: str) -> Schedule:
-    """Bind a schedule with settings, such as `one-cycle:pct_start=0.3`.
+    """Bind a schedule with settings, such as `one-cycle:pct_start=0.3,per_epoch=true`.
 
     Raises:
         SeewhyError: For an unknown schedule or setting, and if a factor is negative or infinite.
     """
-    schedule: Schedule = bind(SCHEDULES, text, "schedule", n_supplied=2)
+    settings, per_epoch = take_argument(text, "per_epoch")
+    if per_epoch not in (None, "true", "false"):
+        raise SeewhyError(f"{text!r}: per_epoch must be true or false, found {per_epoch!r}")
+    factor_at = bind(SCHEDULES, settings, "schedule", n_supplied=2)
+    on = getattr(factor_at, "keywords", {}).get("on", "auto")
+    schedule = Schedule(factor_at, per_epoch == "true", on)
     for percent in range(101):
         factor = schedule(percent / 100, ())
         if not 0 <= factor < math.inf:
@@ -140,11 +160,13 @@ def plateau(
     factor: float = 0.1,
     patience: int = 4,
     threshold: float = 1e-4,
+    on: Watched = "auto",
 ) -> float:
     """Multiply by `factor` after more than `patience` epochs without a lower watched loss.
 
-    The arguments are those of torch's ReduceLROnPlateau. With a validation split, only evaluated
-    epochs count.
+    The arguments are those of torch's ReduceLROnPlateau. `on` is the split of the watched loss:
+    "validation", "train" or "test"; "auto" is validation, or train without a validation split. On
+    "validation" and "test", only evaluated epochs count.
     """
     if not 0 < factor < 1 or patience < 0 or not 0 <= threshold < 1:
         raise SeewhyError(

@@ -25,11 +25,11 @@ class RunningTotals:
 
     def __init__(self, device: torch.device) -> None:
         dtype = torch.float64 if device.type != "mps" else torch.float32
-        # summed loss, correct predictions, images, first non-finite step
-        self.device_sums = torch.zeros(4, dtype=dtype, device=device)
+        # summed loss, correct predictions, images, first non-finite step, skipped updates
+        self.device_sums = torch.zeros(5, dtype=dtype, device=device)
         self.host_sums = self.device_sums
         if device.type == "cuda":
-            self.host_sums = torch.zeros(4, dtype=dtype, pin_memory=True)
+            self.host_sums = torch.zeros(5, dtype=dtype, pin_memory=True)
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Add a batch: its mean loss (), outputs (B, K), and labels (B, K)."""
@@ -48,9 +48,13 @@ class RunningTotals:
         failed.copy_(torch.where((failed == 0) & ~finite, step, failed))
         return failed == 0
 
+    def count_skipped(self, overflow: Tensor) -> None:
+        """Count an update as skipped if its gradient overflows: `overflow` () bool."""
+        self.device_sums[4].add_(overflow)
+
     def latest(self) -> tuple[float, float]:
         """Mean loss and accuracy on the host; nan before the first copy arrives."""
-        loss, correct, count, _ = self.host_sums.tolist()
+        loss, correct, count, *_ = self.host_sums.tolist()
         return (loss / count, correct / count) if count else (math.nan, math.nan)
 
     def first_failure(self) -> int:
@@ -112,7 +116,7 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
     return TrainState(
         model,
         optimizers,
-        GradScaler(device.type, enabled=plan.precision == "fp16"),
+        plan.build_scaler(device, plan.precision == "fp16"),
         Generator(device).manual_seed(recipe.seed),
         RunningTotals(device),
         clone_weights(model) if recipe.ema else None,

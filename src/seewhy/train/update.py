@@ -47,6 +47,8 @@ def update(state: TrainState, plan: TrainingPlan) -> None:
         foreach_mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
     overflow = ~norm.isfinite()
     finite = loss_sum.isfinite().all() & (~overflow | state.scaler.is_enabled())
+    if state.scaler.is_enabled():
+        state.totals.count_skipped(overflow)
     succeeded = state.totals.mark_failure(finite, state.step + 1) & ~overflow
     step_if_finite(succeeded, optimizers, on_host=succeeded.device.type == "cpu")
     state.scaler.update()

@@ -29,7 +29,7 @@ from seewhy.reporting.section import Section, csv_link, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
 TESTED = ("accuracy", "train_loss")  # metrics with a table of pairwise tests
-COLUMNS = ("accuracy", "train_loss", "test_loss", "calibration_error", "seconds")
+COLUMNS = ("accuracy", "train_loss", "test_nll", "calibration_error", "seconds")
 MOST_PAIRS = 100  # in a table
 MOST_RANGE_TESTS = 12
 REPORT = "report.html"  # of a trial
@@ -196,16 +196,16 @@ def _tests(experiment: Experiment, metric: str) -> dict[str, object]:
             f"{pair.better} vs. {pair.worse}",
             str(pair.seeds),
             *_difference_cells(info.format, pair.difference, pair.interval),
-            f"{pair.p_value:.2g}",
-            f"{pair.adjusted_p_value:.2g}",
-            "yes" if pair.significant else "no",
+            f"{pair.p_value:.2g}" if pair.tested else "–",
+            f"{pair.adjusted_p_value:.2g}" if pair.tested else "–",
+            ("yes" if pair.significant else "no") if pair.tested else "no test",
         ]
         for pair in pairs[:MOST_PAIRS]
     ]
     significant = sum(pair.significant for pair in pairs)
     unit = ", points" if info.unit.strip() == "%" else ""
     summary = f"{info.title.capitalize()}: {significant} of {count(len(pairs), 'difference')} "
-    summary += "significant"
+    summary += "significant" if any(pair.tested for pair in pairs) else "significant: no test"
     if len(pairs) > MOST_PAIRS:
         summary += f" (first {MOST_PAIRS} shown)"
     return {

@@ -11,6 +11,7 @@ from seewhy.reporting.sections.robustness import (
     smallest_attack,
 )
 from seewhy.reporting.sprites import Sprites
+from seewhy.runs.result import describe_test_use
 
 Item = tuple[str, str, str]  # key and title of a section, and its main result
 
@@ -22,6 +23,8 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
         f"Test accuracy is {percent(result.accuracy, 2)} "
         f"(95% CI {percent_interval(result.interval, 2)}, {count(result.test_images, 'image')})."
     )
+    if result.test_used_by:
+        finding += f" {describe_test_use(result.test_used_by)}"
     diagnosis = context.diagnosis
     items = [
         ("classes", "Classes", confusion_summary(context.predictions)),

@@ -6,6 +6,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.runs.result import describe_test_use
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import to_toml
 
@@ -19,6 +20,8 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
         f"on {run.environment.hardware} ({result.images_per_second:,.0f} images/s); "
         f"final training loss {run.history[-1].train_loss:.3f}."
     )
+    if result.test_used_by:
+        finding += f" {describe_test_use(result.test_used_by)}"
     figures = {
         "loss": loss_figure(run.history, split),
         "accuracy": accuracy_figure(run.history, split),
@@ -27,7 +30,9 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
     panels = [
         (
             figure_html(figures["loss"], "loss", "Loss by epoch"),
-            "Training loss and accuracy are measured on augmented images.",
+            "The criterion of the training on both splits: cross entropy, with label smoothing and "
+            "class weights if set. Training images are augmented. NLL: plain negative "
+            "log-likelihood.",
         ),
         (
             figure_html(figures["accuracy"], "accuracy", "Accuracy by epoch"),
@@ -57,6 +62,7 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
             "#training loss",
             "#training accuracy",
             f"#{split} loss",
+            f"#{split} NLL",
             f"#{split} accuracy",
             "#learning rate",
             "#momentum",
@@ -81,6 +87,7 @@ def _row(stats: EpochStats) -> tuple[str, ...]:
         f"{stats.train_loss:.4f}",
         percent(stats.train_accuracy, 2),
         f"{stats.eval_loss:.4f}" if evaluated else "–",
+        "–" if stats.eval_nll is None else f"{stats.eval_nll:.4f}",
         percent(stats.eval_accuracy or 0, 2) if evaluated else "–",
         f"{stats.lr:.4g}",
         f"{stats.momentum:.4g}",
@@ -100,4 +107,5 @@ def _facts(context: ReportContext) -> list[tuple[str, str]]:
         ("precision", run.classifier.precision),
         ("versions", ", ".join(f"{name} {version}" for name, version in packages.items())),
         ("checkpoint", result.selected_on),
+        *([("test set used by", result.test_used_by)] if result.test_used_by else []),
     ]
