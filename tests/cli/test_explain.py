@@ -1,12 +1,15 @@
 """`seewhy explain` and `seewhy trust`."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from published_weights import resnet_weights
 
 from seewhy.cli import main
 
@@ -22,7 +25,7 @@ def test_explain_draws_the_most_confident_errors(trained: Path, capsys: Capture)
     assert "1 image, 3 maps per image" in out  # the run has one error; two layers and the pixels
     assert "written to: why\n" in out
     written = {path.name for path in (trained.parent / "why").iterdir()}
-    assert written == {"grid.png", "grid.svg", "maps.npz", "overlays"}
+    assert written == {"grid.png", "grid.svg", "maps.npz", "predictions.csv", "overlays"}
 
 
 @pytest.mark.slow
@@ -93,3 +96,50 @@ def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
     assert main.main(["trust", "run", *options, "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "most faithful: " in out or "no method passes" in out
+
+
+@pytest.mark.slow
+def test_explain_a_photograph_with_published_weights(
+    workspace: Path, capsys: Capture, error_of: ErrorOf
+) -> None:
+    torch.manual_seed(0)
+    torch.save(resnet_weights((2, 2, 2, 2), num_classes=6), "resnet18.pth")
+    Image.effect_noise((90, 70), 80).convert("RGB").save("photo.jpg")
+    Path("names.txt").write_text("ant\nbee\ncat\ndog\neel\nfox\n")
+    spec = "resnet18:weights=resnet18.pth"
+    maps = ["--methods", "grad-cam", "grad-cam++", "--layers", "layer4", "--output", "why"]
+    options = ["--classes", "names.txt", "--image-size", "64", *maps]
+    assert main.main(["explain", spec, "photo.jpg", *options]) == 0
+    out = capsys.readouterr().out
+    with np.load("why/maps.npz") as arrays:
+        logits = torch.from_numpy(arrays["logits"])[0]
+        assert arrays["layer4/grad-cam"].shape == arrays["layer4/grad-cam++"].shape == (1, 2, 2)
+    probabilities, order = logits.softmax(0).sort(descending=True)
+    names = ["ant", "bee", "cat", "dog", "eel", "fox"]
+    top = [f"{100 * value:.2f}% {names[i]}" for value, i in zip(probabilities, order, strict=True)][
+        :5
+    ]
+    printed = [" ".join(line.split()) for line in out.splitlines()]
+    start = printed.index("photo.jpg")
+    assert printed[start + 1 : start + 6] == top
+    rows = Path("why/predictions.csv").read_text().splitlines()
+    assert rows[0] == "image,rank,class,probability"
+    assert [row.split(",")[2] for row in rows[1:]] == [names[i] for i in order[:5]]
+    assert main.main(["layers", spec, "--image-size", "64"]) == 0
+    assert "layer4" in capsys.readouterr().out
+    assert main.main(["predict", spec, "photo.jpg"]) == 0
+    Path("names.txt").write_text("ant\nbee\n")
+    message = error_of("explain", spec, "photo.jpg", "--classes", "names.txt")
+    assert "the model has 6 classes, but the classifier has 2 class names" in message
+    message = error_of("explain", "vgg16:weights=resnet18.pth", "photo.jpg")
+    assert "missing: features.0.weight" in message
+    assert "unexpected: conv1.weight" in message
+    shutil.rmtree("why")
+
+
+def test_explain_a_run_has_no_options_of_published_weights(
+    trained: Path, error_of: ErrorOf
+) -> None:
+    assert "mean is for published weights" in error_of("explain", "run", "--mean", "0.5")
+    Path("names.txt").write_text("ant\n")
+    assert "classes is for published" in error_of("explain", "run", "--classes", "names.txt")

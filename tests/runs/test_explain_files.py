@@ -88,7 +88,7 @@ def test_write_explanations_writes_grid_maps_and_overlays(weak_run: Run, tmp_pat
         weak_run, images, ExplainOptions(methods), tmp_path / "out", quiet=True
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"grid.png", "grid.svg", "maps.npz", "overlays"}
+    assert names == {"grid.png", "grid.svg", "maps.npz", "predictions.csv", "overlays"}
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 3 * len(written.maps)
     arrays = [torch.from_numpy(np.asarray(image.source)).permute(2, 0, 1) for image in images]
     expected = explain(weak_run, torch.stack(arrays), methods, warn=False)

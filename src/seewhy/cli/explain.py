@@ -7,7 +7,14 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, RunPath
+from seewhy.cli.arguments import (
+    Flag,
+    OptionalFloat,
+    OptionalInt,
+    OptionalNumbers,
+    OptionalPath,
+    RunPath,
+)
 from seewhy.errors import SeewhyError
 
 MethodWords = Annotated[tuple[str, ...], arg(metavar="METHOD …")]
@@ -19,8 +26,9 @@ TargetWords = Annotated[tuple[str, ...], arg(metavar="TARGET [TARGET]")]
 class Explain:
     """Draw attribution maps of images, or of a run's errors."""
 
-    model: Annotated[Positional[str], arg(metavar="RUN|timm:NAME|torchvision:NAME")]
-    """Run directory, such as runs/latest, or a pretrained model of timm or torchvision."""
+    model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
+    """Run directory, such as runs/latest, or a model with published weights: timm:NAME,
+    torchvision:NAME, or a file, as in vgg16:weights=vgg16.pth."""
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
@@ -38,7 +46,15 @@ class Explain:
     opacity: float = 0.5
     """Maximum opacity of the overlay, from 0 to 1."""
     image_size: OptionalInt = None
-    """Image size for pretrained models (default: that of the weights)."""
+    """Image size for published weights (default: that of the weights)."""
+    crop: OptionalFloat = None
+    """Fraction of the shorter side to keep, for published weights (default: theirs)."""
+    mean: OptionalNumbers = None
+    """Mean of each channel, in [0, 1], for weights in a file (default: that of ImageNet)."""
+    std: OptionalNumbers = None
+    """Standard deviation of each channel, likewise."""
+    classes: OptionalPath = None
+    """Text file with a class name per line, for published weights."""
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
     device: str = "auto"
@@ -53,11 +69,13 @@ def explain(options: Explain) -> int:
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
     from seewhy.models.classifier import as_classifier
+    from seewhy.models.weights_file import read_class_names
     from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.explain_files import (
         ExplainOptions,
         ImageFile,
         error_images,
+        read_top_predictions,
         write_explanations,
     )
     from seewhy.runs.run import Run, open_classifier
@@ -75,7 +93,15 @@ def explain(options: Explain) -> int:
     if options.output is not None:
         check_empty(options.output)
     files = [file for path in options.images for file in image_files(path)]
-    opened = open_classifier(options.model, find_device(options.device), options.image_size)
+    opened = open_classifier(
+        options.model,
+        find_device(options.device),
+        options.image_size,
+        classes=() if options.classes is None else read_class_names(options.classes),
+        crop=options.crop,
+        mean=options.mean,
+        std=options.std,
+    )
     if files:
         images = [ImageFile(str(file), file) for file in files]
     elif isinstance(opened, Run):
@@ -89,6 +115,8 @@ def explain(options: Explain) -> int:
         classifier = replace(as_classifier(opened), precision="fp32")
         explanation = write_explanations(classifier, images, requested, directory, options.quiet)
     if not options.quiet:
+        if files:
+            tables.print_predictions(read_top_predictions(directory))
         tables.print_explanation(explanation, directory)
     return int(len(explanation.logits) < len(images))
 
@@ -174,12 +202,18 @@ def layers(options: Layers) -> None:
 
     from seewhy.attribution.layers import list_layers
     from seewhy.cli import tables
+    from seewhy.models.classifier import pretrained_classifier
     from seewhy.models.external import pretrained_info
     from seewhy.models.registry import MODELS, blank_sample, build_model
+    from seewhy.models.weights_file import weights_path
     from seewhy.notation import parse
+    from seewhy.runs.prediction import check_image_shape
     from seewhy.runs.run import open_run
 
-    if parse(options.model)[0] in MODELS and not Path(options.model).is_dir():
+    if weights_path(options.model) is not None:
+        classifier = pretrained_classifier(options.model, image_size=options.image_size)
+        model, shape = classifier.model, check_image_shape(classifier)
+    elif parse(options.model)[0] in MODELS and not Path(options.model).is_dir():
         pretrained = pretrained_info(options.model)
         side = options.image_size or (pretrained.image_size if pretrained else 32)
         shape = (options.channels, side, side)

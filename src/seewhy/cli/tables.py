@@ -236,7 +236,7 @@ def print_explanation(explanation: Explanation, directory: Path) -> None:
         out.print(f"\nwarning: {sentence}")
     out.print()
     print_path("written to", directory)
-    out.print("grid.svg, grid.png, maps.npz, overlays/")
+    out.print("grid.svg, grid.png, maps.npz, predictions.csv, overlays/")
 
 
 def print_trust(scores: Sequence[TrustScore]) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, lookup
 
 # Content of a file, path, or image; arrays are (H, W) or (H, W, C) uint8.
 Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
@@ -27,6 +27,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -37,14 +38,17 @@ class Preprocessing:
     Args:
         crop: Fraction of the resized image's shorter side that the center crop keeps, in (0, 1]. It
             is `crop_pct` in timm, and crop size / resize size in torchvision.
+        interpolation: "bicubic" or "bilinear", Pillow's filters, which prevent aliasing.
 
     Raises:
-        SeewhyError: If `crop` is not in (0, 1].
+        SeewhyError: If `crop` is not in (0, 1], or the interpolation is unknown.
     """
 
     crop: float = 1.0
+    interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
+        lookup(_FILTERS, self.interpolation, "interpolation")
         if not 0 < self.crop <= 1:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
 
@@ -177,10 +181,10 @@ def resize_and_crop(
     height, width = image_size
     if image.size == (width, height) and preprocessing.crop == 1:
         return image
-    # Pillow's bicubic filter widens when it shrinks, which prevents aliasing of fine patterns
+    # Pillow's filters widen when they shrink, which prevents aliasing of fine patterns
     return image.resize(
         (width, height),
-        Image.Resampling.BICUBIC,
+        _FILTERS[preprocessing.interpolation],
         box=crop_box((image.height, image.width), image_size, preprocessing),
     )
 

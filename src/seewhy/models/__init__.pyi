@@ -18,3 +18,4 @@ from .summary import ModelSummary as ModelSummary
 from .summary import format_summary as format_summary
 from .summary import model_summary as model_summary
 from .tta import TTA as TTA
+from .weights_file import read_class_names as read_class_names

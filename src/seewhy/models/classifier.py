@@ -1,6 +1,7 @@
 """A model with its classes, image shape, and precision, for `predict`, `explain`, and others."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.external import pretrained_info
 from seewhy.models.inspection import device_of
 from seewhy.models.registry import blank_sample, build_model
+from seewhy.models.weights_file import published_model, weights_path
 from seewhy.notation import parse
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -119,33 +121,70 @@ def as_classifier(value: ClassifierLike) -> Classifier:
 
 
 def pretrained_classifier(
-    name: str, device: torch.device | str = "cpu", image_size: int | None = None
+    name: str,
+    device: torch.device | str = "cpu",
+    image_size: int | None = None,
+    *,
+    classes: Sequence[str] = (),
+    crop: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Classifier:
     """A model with published weights, in evaluation mode.
 
     Args:
-        name: `timm:NAME` or `torchvision:NAME`, such as "timm:resnet50"; needs the extra `zoo`.
+        name: `timm:NAME` or `torchvision:NAME`, such as "timm:resnet50", which need the extra
+            `zoo`; or a file of published weights for `vgg16`, `vgg16-bn`, `resnet18` or `resnet34`
+            in torchvision's layout, such as "vgg16:weights=vgg16.pth".
         device: Device to put the model on.
         image_size: Height and width of its images; by default those of the weights.
+        classes: Class names; by default those of the package, or numbers.
+        crop: Fraction of an image's shorter side to keep, in (0, 1]; by default that of the
+            weights.
+        mean: Mean of each channel of pixels in [0, 1], for weights in a file; by default
+            ImageNet's.
+        std: Standard deviation of each channel, likewise.
 
     Raises:
-        SeewhyError: For a model without published weights, and if the package is missing.
+        SeewhyError: For a model without published weights, if the package is missing, and if a
+            file does not have the published layout.
     """
     if image_size is not None and image_size < 1:
         raise SeewhyError(f"image_size must be at least 1, found {image_size}")
+    if weights_path(name) is not None:
+        published = published_model(name, image_size, mean, std)
+        classifier = Classifier(
+            published.model.to(device),
+            (),
+            published.image_shape,
+            preprocessing=published.preprocessing,
+        )
+        named = replace(classifier, classes=tuple(classes)) if classes else classifier
+        named.class_names(published.num_classes)
+        return _with_crop(named, crop)
+    if mean is not None or std is not None:
+        raise SeewhyError(f"mean and std are for weights in a file; leave them out for {name}")
     info = pretrained_info(name)
     settings = parse(name)[2]
     if info is None or settings.get("pretrained", "true").lower() != "true":
         raise SeewhyError(
-            f"{name} has no trained weights; pass the directory of a run, timm:NAME, or "
-            "torchvision:NAME"
+            f"{name} has no trained weights; pass the directory of a run, timm:NAME, "
+            "torchvision:NAME, or a file, as in vgg16:weights=vgg16.pth"
         )
     size = image_size or info.image_size
     spec = name if "pretrained" in settings else f"{name},pretrained=true"
     model = build_model(spec, len(info.classes), blank_sample(3, size, size))
-    return Classifier(
+    classifier = Classifier(
         model.to(device).eval(),
-        info.classes,
+        tuple(classes) or info.classes,
         (3, size, size),
         preprocessing=info.preprocessing,
     )
+    classifier.class_names(len(info.classes))
+    return _with_crop(classifier, crop)
+
+
+def _with_crop(classifier: Classifier, crop: float | None) -> Classifier:
+    if crop is None:
+        return classifier
+    return replace(classifier, preprocessing=replace(classifier.preprocessing, crop=crop))

@@ -1,34 +1,50 @@
-"""ResNets in their CIFAR form: a 3x3 stem without max-pooling, then four stages of basic blocks."""
+"""ResNets of basic blocks, with a 3x3 stem for small images or ImageNet's 7x7 stem."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
 from seewhy.models.normalization import Normalize, normalize_for
 
-
-def resnet18(num_classes: int, sample: Split) -> nn.Module:
-    """ResNet-18 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size."""
-    return ResNet((2, 2, 2, 2), num_classes, sample.images.shape[1], normalize_for(sample))
+Stem = Literal["cifar", "imagenet"]
 
 
-def resnet34(num_classes: int, sample: Split) -> nn.Module:
-    """ResNet-34 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size."""
-    return ResNet((3, 4, 6, 3), num_classes, sample.images.shape[1], normalize_for(sample))
+def resnet18(num_classes: int, sample: Split, stem: Stem = "cifar") -> nn.Module:
+    """ResNet-18 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size.
+
+    With `stem=imagenet`, a strided 7x7 convolution and max-pooling, for large images.
+    """
+    return ResNet((2, 2, 2, 2), num_classes, sample.images.shape[1], normalize_for(sample), stem)
+
+
+def resnet34(num_classes: int, sample: Split, stem: Stem = "cifar") -> nn.Module:
+    """ResNet-34 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size.
+
+    With `stem=imagenet`, a strided 7x7 convolution and max-pooling, for large images.
+    """
+    return ResNet((3, 4, 6, 3), num_classes, sample.images.shape[1], normalize_for(sample), stem)
 
 
 class ResNet(nn.Module):
     """Images (N, C, H, W) float in [0, 1] to logits (N, K), with `blocks[i]` blocks in stage i."""
 
     def __init__(
-        self, blocks: Sequence[int], num_classes: int, channels: int, normalize: Normalize
+        self,
+        blocks: Sequence[int],
+        num_classes: int,
+        channels: int,
+        normalize: Normalize,
+        stem: Stem,
     ) -> None:
         super().__init__()
         self.normalize = normalize
-        self.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = nn.Conv2d(channels, 64, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else None
         self.layer1 = _stage(64, 64, blocks[0], stride=1)
         self.layer2 = _stage(64, 128, blocks[1], stride=2)
         self.layer3 = _stage(128, 256, blocks[2], stride=2)
@@ -38,6 +54,8 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(self.normalize(pixels))))
+        if self.maxpool is not None:
+            x = self.maxpool(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
         return logits

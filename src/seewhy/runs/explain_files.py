@@ -1,5 +1,6 @@
 """Explain image files or a run's errors, and write an image grid, overlays and the maps."""
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,14 +31,22 @@ from seewhy.figures.explanations import (
     overlay,
 )
 from seewhy.figures.style import save_figure
-from seewhy.files import make_directory, write_atomically
+from seewhy.files import csv_text, make_directory, write_atomically, write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import note, progress
-from seewhy.runs.prediction import check_image_shape, read_image
+from seewhy.runs.prediction import (
+    ClassProbability,
+    ImagePrediction,
+    check_image_shape,
+    read_image,
+    top_predictions,
+)
 from seewhy.runs.run import Run
 
 BATCH_SIZE = 64  # images decoded and explained together
 GRID_ROWS = MAX_ROWS  # images in the grid
+PREDICTIONS = "predictions.csv"
+TOP = 5  # classes of each image in it
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def write_explanations(
     directory: Path,
     quiet: bool = False,
 ) -> Explanation:
-    """Explain images of any size and write grid.svg, grid.png, maps.npz and overlays/.
+    """Explain images of any size and write a grid, overlays, maps and the predictions.
 
     The grid shows the first 50 images; an overlay has the size of its image. Images that cannot be
     read are reported and skipped.
@@ -154,6 +163,7 @@ def write_explanations(
         raise SeewhyError(f"none of the {len(images)} images can be read: {failures[0]}")
     combined = concatenate(explanations)
     _write_maps(directory / "maps.npz", combined, [image.name for image in explained])
+    _write_top_predictions(directory / PREDICTIONS, combined, [image.name for image in explained])
     figure = explanation_figure(torch.cat(grid), combined.take(slice(GRID_ROWS)), options.opacity)
     save_figure(figure, directory / "grid")
     for failure in failures:
@@ -305,6 +315,34 @@ def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> N
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     write_atomically(path, write)
+
+
+def _write_top_predictions(path: Path, explanation: Explanation, names: Sequence[str]) -> None:
+    """Write the five most probable classes of each image, one per row."""
+    rows = [
+        [prediction.image, rank, row.name, f"{row.probability:.6f}"]
+        for prediction in top_predictions(explanation.logits, explanation.classes, names, TOP)
+        for rank, row in enumerate(prediction.top, 1)
+    ]
+    text = csv_text(["image", "rank", "class", "probability"], rows)
+    write_text(path, text, newline="")
+
+
+def read_top_predictions(directory: Path) -> list[ImagePrediction]:
+    """The five most probable classes of each image, as `write_explanations` wrote them."""
+    with (directory / PREDICTIONS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    starts = [index for index, row in enumerate(rows) if row["rank"] == "1"]
+    return [
+        ImagePrediction(
+            rows[start]["image"],
+            tuple(
+                ClassProbability(row["class"], float(row["probability"]))
+                for row in rows[start:stop]
+            ),
+        )
+        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True)
+    ]
 
 
 def _unique_stems(names: Sequence[str]) -> list[str]:

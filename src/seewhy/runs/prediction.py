@@ -111,19 +111,32 @@ def predict(
     if not sources:
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
     pixels = torch.stack([read_image(classifier, source) for source in sources])
-    probabilities = compute_logits(classifier, pixels).softmax(1)
-    names = classifier.class_names(probabilities.shape[1])
-    best = probabilities.topk(min(top, len(names)))
+    logits = compute_logits(classifier, pixels)
+    names = [
+        f"image {number}" if isinstance(source, Image.Image) else str(source)
+        for number, source in enumerate(sources)
+    ]
+    return top_predictions(logits, classifier.class_names(logits.shape[1]), names, top)
+
+
+def top_predictions(
+    logits: Tensor,  # (N, K)
+    classes: Sequence[str],
+    images: Sequence[str],
+    top: int,
+) -> list[ImagePrediction]:
+    """The most probable classes of the images with these names, best first."""
+    best = logits.softmax(1).topk(min(top, len(classes)))
     return [
         ImagePrediction(
-            f"image {number}" if isinstance(source, Image.Image) else str(source),
+            image,
             tuple(
-                ClassProbability(names[index], value)
+                ClassProbability(classes[index], value)
                 for value, index in zip(values, indices, strict=True)
             ),
         )
-        for number, (source, values, indices) in enumerate(
-            zip(sources, best.values.tolist(), best.indices.tolist(), strict=True)
+        for image, values, indices in zip(
+            images, best.values.tolist(), best.indices.tolist(), strict=True
         )
     ]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,28 +105,33 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
 
 
 def open_classifier(
-    name: str, device: str | torch.device = "cpu", image_size: int | None = None
+    name: str,
+    device: str | torch.device = "cpu",
+    image_size: int | None = None,
+    **options: Any,
 ) -> Run | Classifier:
     """Open a run, an ONNX file, or a model with published weights.
 
     Args:
-        name: Directory of a run, an ONNX file of `seewhy export`, `timm:NAME` or
-            `torchvision:NAME`.
+        name: Directory of a run, an ONNX file of `seewhy export`, `timm:NAME`, `torchvision:NAME`,
+            or `NAME:weights=FILE`.
         device: Device for the model; an ONNX file is run on the CPU.
         image_size: Height and width of the images for published weights; by default those that the
             weights were trained on.
+        options: Others of `pretrained_classifier`, for published weights: classes, crop, mean, std.
 
     Raises:
         SeewhyError: If `name` is none of these, or a model without published weights.
     """
     is_file = Path(name).suffix == SUFFIX
     if not is_file and parse(name)[0] in MODELS and not Path(name).is_dir():
-        return pretrained_classifier(name, device, image_size)
-    if image_size is not None:
-        raise SeewhyError(
-            f"image_size is for published weights; leave it out for {name}, which uses its "
-            "training size"
-        )
+        return pretrained_classifier(name, device, image_size, **options)
+    for option, value in {"image_size": image_size, **options}.items():
+        if value not in (None, ()):
+            raise SeewhyError(
+                f"{option} is for published weights; leave it out for {name}, which keeps that of "
+                "its training"
+            )
     if is_file:
         return onnx_classifier(name)
     return open_run(name, device)
