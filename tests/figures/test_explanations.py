@@ -263,6 +263,21 @@ def test_explanation_figure_labels():
     ]
 
 
+@pytest.mark.parametrize("size", [(8, 8), (8, 40)])
+def test_explanation_figure_of_the_most_probable_classes(size):
+    explanation = explanation_of(2, classes=("cat", "dog", "frog", "newt"))
+    explanation.logits[:] = torch.tensor([[0.0, 3, 1, 2], [1, 0, 3, -1]])
+    probabilities = [np.exp(3 - i) / np.exp([0, 1, 2, 3]).sum() for i in range(4)]
+    figure = explanation_figure(noise(2, 3, *size), explanation, top=3)
+    first, _ = rows_of(figure.axes[0])
+    values = [f"{value:.2f}" for value in probabilities]
+    lines = [f"predicted: dog {values[0]}", f"newt {values[1]}", f"frog {values[2]}"]
+    assert first.split("\n")[:3] == lines
+    assert_nothing_is_cut_off_or_overlaps(figure)
+    (every, _) = rows_of(explanation_figure(noise(2), explanation, top=9).axes[0])
+    assert every.split("\n")[3] == f"cat {values[3]}"
+
+
 @pytest.mark.parametrize(
     ("weights", "line"),
     [

@@ -8,12 +8,13 @@ from seewhy.figures.style import VERMILION
 from seewhy.figures.text import text_width, truncate
 
 
-def prediction_label(explanation: Explanation, row: int) -> Label:
-    """True class, predicted class, and target; colored if the prediction is wrong."""
+def prediction_label(explanation: Explanation, row: int, top: int = 1) -> Label:
+    """True class, `top` most probable classes, and target; colored if the prediction is wrong."""
     wrong = explanation.labels is not None and explanation.labels[row] != explanation.predicted[row]
     lines = (
         *true_class(explanation, row),
         predicted_class(explanation, row, prefix="predicted: "),
+        *_further_classes(explanation, row, top),
         *target(explanation, row),
     )
     return Label(lines, VERMILION if wrong else "black")
@@ -36,6 +37,13 @@ def predicted_class(
         mark = " ✓" if int(explanation.labels[row]) == predicted else " ✗"
     suffix = f" {explanation.confidence[row]:.2f}{mark}"
     return _fit(prefix, explanation.classes[predicted], suffix, width)
+
+
+def _further_classes(explanation: Explanation, row: int, top: int) -> list[str]:
+    """The most probable classes after the predicted one, with their probabilities."""
+    best = explanation.logits[row].softmax(0).topk(min(top, len(explanation.classes)))
+    pairs = list(zip(best.values.tolist(), best.indices.tolist(), strict=True))[1:]
+    return [_fit("", explanation.classes[index], f" {value:.2f}") for value, index in pairs]
 
 
 def target(explanation: Explanation, row: int, width: float = MAX_LABEL) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ def explanation_figure(
     explanation: Explanation,
     opacity: float = OPACITY,
     index: Sequence[int] | Tensor | None = None,
+    top: int = 1,
 ) -> Figure:
     """Show each image in a row with its true and predicted class and an overlay for each map.
 
@@ -103,6 +104,7 @@ def explanation_figure(
         opacity: Opacity of heat, in [0, 1].
         index: Images to show: numbers, or a mask (N,) bool such as
             `explanation.predicted != explanation.labels`; by default all.
+        top: Number of most probable classes to list for each image.
 
     Raises:
         SeewhyError: For more than 50 images or 48 maps, and if the arguments do not match.
@@ -119,7 +121,7 @@ def explanation_figure(
     enlarged = _enlarge(_to_rgb_bytes(images[rows]))
     columns_per_block = -(-count // blocks)
     with mpl.rc_context(STYLE):
-        labels = [prediction_label(explanation, row) for row in rows]
+        labels = [prediction_label(explanation, row, top) for row in rows]
         grids = []
         for start in range(0, count, columns_per_block):
             block = keys[start : start + columns_per_block]

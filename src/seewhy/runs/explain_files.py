@@ -164,7 +164,9 @@ def write_explanations(
     combined = concatenate(explanations)
     _write_maps(directory / "maps.npz", combined, [image.name for image in explained])
     _write_top_predictions(directory / PREDICTIONS, combined, [image.name for image in explained])
-    figure = explanation_figure(torch.cat(grid), combined.take(slice(GRID_ROWS)), options.opacity)
+    top = TOP if combined.labels is None else 1  # of a photograph, what else it may be
+    shown = combined.take(slice(GRID_ROWS))
+    figure = explanation_figure(torch.cat(grid), shown, options.opacity, top=top)
     save_figure(figure, directory / "grid")
     for failure in failures:
         note(f"skipped: {failure}", quiet)
