@@ -5,9 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 from seewhy.cli import main
 from seewhy.data.dataset import Dataset
+from seewhy.models.registry import MODELS
 from seewhy.train.recipes import RECIPES
 
 Capture = pytest.CaptureFixture[str]
@@ -31,10 +33,48 @@ def test_data_prints_statistics_and_draws_samples(
 
 
 def test_summary(capsys: Capture) -> None:
-    assert main.main(["summary", "resnet18"]) == 0
+    assert main.main(["summary", "resnet18", "--batch-size", "32"]) == 0
     out = capsys.readouterr().out
     assert "11,173,962" in out
-    assert "555.43" in out
+    assert "17.77 G" in out
+
+
+def test_summary_draws_the_model(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["summary", "davidnet", "--figure", "net.svg"]) == 0
+    assert capsys.readouterr().out.endswith("figure: net.svg\n")
+    assert "layer3.1" in Path("net.svg").read_text(encoding="utf-8")
+    assert main.main(["summary", "davidnet", "--figure", "net.txt"]) == 2
+    output = capsys.readouterr()
+    assert "possible: .svg, .png, .pdf" in output.err
+    assert not output.out
+
+
+class Decides(nn.Module):
+    """Its control flow depends on the values of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.flatten(1) if x.sum() > 0 else -x.flatten(1))
+        return logits
+
+
+def test_summary_of_a_model_that_cannot_be_drawn(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "decides", lambda num_classes, sample: Decides())
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["summary", "decides", "--image-size", "4", "--figure", "net.svg"]) == 2
+    output = capsys.readouterr()
+    assert "parameters     490" in output.out
+    (line,) = output.err.splitlines()
+    assert "decides cannot be drawn, because torch.export cannot trace it: " in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_models(capsys: Capture) -> None:

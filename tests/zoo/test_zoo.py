@@ -6,7 +6,11 @@ from torch import nn
 
 from seewhy.attribution.explanation import explain
 from seewhy.attribution.layers import list_layers
+from seewhy.figures.model import model_figure
+from seewhy.figures.model_layout import layout_model
+from seewhy.models.graph import model_graph
 from seewhy.models.registry import blank_sample, build_model
+from seewhy.models.summary import model_summary
 
 pytestmark = pytest.mark.zoo
 
@@ -132,3 +136,24 @@ def test_transformers(name: str) -> None:
     config = getattr(transformers, f"{name}Config")(**TRANSFORMERS[name], num_labels=5)
     model = getattr(transformers, f"{name}ForImageClassification")(config)
     assert_explained(model.eval(), 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [
+        ("timm:vit_tiny_patch16_224", {"net.blocks.0–11": 12}),
+        ("timm:resnet50", {"net.layer1.1–2": 2, "net.layer3.1–5": 5}),
+        ("timm:convnext_atto", {"net.stages.2.blocks.0–5": 6}),
+        ("torchvision:vit_b_16", {}),
+    ],
+)
+def test_drawing(name: str, folded: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 5, blank_sample(3, 224, 224)).eval()
+    graph = model_graph(model, (3, 224, 224))
+    summary = model_summary(model, (3, 224, 224))
+    assert graph.multiply_adds == pytest.approx(summary.multiply_adds, rel=0.001)
+    assert sum(step.parameters for step in graph.steps) == summary.parameters
+    frames = {frame.name: frame.count for frame in layout_model(graph).frames}
+    assert frames.items() >= folded.items()
+    assert len(model_figure(graph).axes[0].texts) > 30

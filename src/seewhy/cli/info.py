@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import DataOptions, OptionalText, load_data
+from seewhy.cli.arguments import DataOptions, OptionalPath, OptionalText, load_data
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def data(options: Data) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """Print a model's layers, parameters and multiply-adds."""
+    """Print a model's layers, parameters and multiply-adds, and draw it."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """Model, such as resnet18, davidnet:dropout=0.1 or timm:resnet50 (see `seewhy models`)."""
@@ -60,15 +60,27 @@ class Summary:
     """1 for grayscale, 3 for color."""
     num_classes: int = 10
     """Number of classes."""
+    batch_size: int = 1
+    """Images that multiply-adds and memory are counted for."""
+    figure: OptionalPath = None
+    """Also draw the model, to this .svg, .png or .pdf file."""
 
 
 def summary(options: Summary) -> None:
-    """Print the layer table of a model."""
+    """Print the layer table of a model, and draw it."""
     from seewhy.cli import tables
+    from seewhy.figures.model import model_figure
+    from seewhy.figures.style import check_figure_path, write_figure
     from seewhy.models.summary import model_summary
 
+    if options.figure is not None:
+        check_figure_path(options.figure)
     shape = (options.channels, options.image_size, options.image_size)
-    tables.print_summary(model_summary(options.model, shape, options.num_classes))
+    classes = options.num_classes
+    tables.print_summary(model_summary(options.model, shape, classes, options.batch_size))
+    if options.figure is not None:
+        write_figure(model_figure(options.model, shape, classes), options.figure)
+        tables.print_path("figure", options.figure)
 
 
 @dataclass(frozen=True)

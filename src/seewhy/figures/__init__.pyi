@@ -11,6 +11,7 @@ from .explanations import explanation_figure as explanation_figure
 from .explanations import methods_figure as methods_figure
 from .explanations import overlay as overlay
 from .lr_finder import lr_finder_figure as lr_finder_figure
+from .model import model_figure as model_figure
 from .paired import paired_figure as paired_figure
 from .robustness import attack_curves_figure as attack_curves_figure
 from .robustness import corruption_figure as corruption_figure

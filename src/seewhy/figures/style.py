@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from seewhy.errors import SeewhyError
 from seewhy.files import make_directory, write_atomically
 
 # Okabe & Ito 2008, "Color Universal Design"
@@ -17,6 +18,8 @@ ORANGE, SKY, GREEN, YELLOW, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#F0E442",
 # color map of heat: perceptually uniform, of increasing lightness, color-blind safe. Its colors are
 # rare in photographs, unlike the blues and yellows of cividis.
 HEAT = "inferno"
+
+SUFFIXES = (".svg", ".png", ".pdf")  # of files that hold a figure
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # keep text as text in SVG
@@ -39,14 +42,29 @@ STYLE: dict[str, Any] = {
 
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Save a figure as `stem`.svg and `stem`.png and return both paths."""
-    make_directory(stem.parent)
     paths = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+    for path in paths:
+        write_figure(figure, path)
+    return paths
+
+
+def check_figure_path(path: Path) -> None:
+    """Raise SeewhyError unless a figure can be written in the format that the suffix names."""
+    if path.suffix not in SUFFIXES:
+        raise SeewhyError(
+            f"{path} has the suffix {path.suffix!r}, which is no format of a figure; "
+            f"possible: {', '.join(SUFFIXES)}"
+        )
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the suffix of `path` names (.svg, .png, .pdf)."""
+    check_figure_path(path)
+    make_directory(path.parent)
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # text is text in the SVG
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        for path in paths:
-            write_atomically(path, figure.savefig)
-    return paths
+        write_atomically(path, figure.savefig)
 
 
 def heat_colors(steps: int) -> bytes:

@@ -3,6 +3,8 @@ from .classifier import as_classifier as as_classifier
 from .classifier import pretrained_classifier as pretrained_classifier
 from .external import PretrainedInfo as PretrainedInfo
 from .external import pretrained_info as pretrained_info
+from .graph import ModelGraph as ModelGraph
+from .graph import model_graph as model_graph
 from .inference import compute_logits as compute_logits
 from .inspection import device_of as device_of
 from .inspection import evaluating as evaluating
@@ -15,7 +17,7 @@ from .registry import build_model as build_model
 from .registry import untrained_spec as untrained_spec
 from .summary import LayerSummary as LayerSummary
 from .summary import ModelSummary as ModelSummary
-from .summary import format_summary as format_summary
 from .summary import model_summary as model_summary
+from .summary_table import format_summary as format_summary
 from .tta import TTA as TTA
 from .weights_file import read_class_names as read_class_names

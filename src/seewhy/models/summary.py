@@ -1,34 +1,42 @@
 """Summary of a model: its layers, their shapes, parameters, and multiply-adds."""
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
+from seewhy._torch_compat import uncompiled
 from seewhy.errors import SeewhyError
-from seewhy.models.inspection import device_of, evaluating
+from seewhy.models.inspection import device_of, evaluating, unwrap_model
 from seewhy.models.registry import blank_sample, build_model
 
 LARGEST_IMAGE = 10**9  # values: 4 GB as float32; the sample for a new model is twice as large
-GAP = 2  # spaces between columns of the table
-NARROWEST = {"layer": 16, "type": 13}  # columns that fold, with their minimum width
-LEFT_OUT_FIRST = ("input", "type", "%", "madds")
-UNITS = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+ROOT = "(model)"  # name of the row of the whole model
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer, in the order of the forward pass; shapes are those of one image."""
+    """One module, in the order of the forward pass; shapes are those of one image.
 
-    name: str  # path in the model, such as layer1.0.conv1
+    A module with others inside is a block. Its numbers are the sums of its layers.
+    """
+
+    name: str  # path in the model, such as layer1.0.conv1; "(model)" for the model itself
     type: str  # class name, such as Conv2d
+    depth: int  # 0 for the model itself, 1 for its parts
+    is_block: bool
     kernel: tuple[int, ...]  # empty for a layer without a kernel
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -39,36 +47,97 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """Layers and totals of a model for one image in float32; 1 MB is 10^6 bytes."""
+    """Layers and totals of a model for a batch of images in float32.
+
+    Megabytes are those of torchinfo: 1 MB is 10^6 bytes, and activations are the outputs of the
+    layers with parameters, counted twice, because training holds their gradients too.
+    """
 
     title: str
     image_shape: tuple[int, int, int]  # (C, H, W)
-    layers: tuple[LayerSummary, ...]
+    batch_size: int
+    layers: tuple[LayerSummary, ...]  # the first one is the model itself
     parameters: int
     trainable: int  # parameters that require a gradient
     multiply_adds: int
     parameters_mb: float
-    activations_mb: float  # outputs of layers with parameters, and their gradients
+    activations_mb: float
     input_mb: float
+
+    @property
+    def total_mb(self) -> float:
+        """Parameters, activations with their gradients, and input."""
+        return self.parameters_mb + self.activations_mb + self.input_mb
+
+
+@dataclass
+class _Call:
+    """A module that the forward pass ran, or that only holds some that ran."""
+
+    name: str
+    module: nn.Module
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    output_bytes: int = 0
+    multiply_adds: int = 0
+    again: bool = False  # whether the module ran before
 
 
 def model_summary(
-    model: str | nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32), num_classes: int = 10
+    model: str | nn.Module,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
+    num_classes: int = 10,
+    batch_size: int = 1,
 ) -> ModelSummary:
     """Summarize a model's layers by a forward pass of one blank image.
 
-    Multiply-adds are counted as in torchinfo: a layer's weights and biases times the number of
-    positions where they are applied. So BatchNorm counts 2C, and operations without parameters
-    (pooling, additions, attention products) are not counted. The model's mode and device and
-    torch's generator are unchanged.
+    Multiply-adds of a convolution or a linear layer are its weights and biases, times the number
+    of positions or tokens where they are applied; other layers count their weights and biases once
+    per image. So BatchNorm counts 2C, and operations without parameters (pooling, additions,
+    attention products) are not counted. For convolutional models, this is the number of torchinfo.
+    The model's mode and device and torch's generator are unchanged.
 
     Args:
         model: A module, or the name of a model such as "resnet18".
         image_shape: (C, H, W) of the image.
         num_classes: Number of classes of a model given by name.
+        batch_size: Number of images that multiply-adds, activations, and input are counted for.
 
     Raises:
         SeewhyError: If the model does not accept the image, or the two do not fit into memory.
+    """
+    if batch_size < 1:
+        raise SeewhyError(f"batch_size must be at least 1, found {batch_size}")
+    title = model if isinstance(model, str) else type(model).__name__
+    with prepared(model, image_shape, num_classes) as (module, image):
+        calls = _forward(title, module, image)
+        parameters = list(module.parameters())
+        owned = _owned_parameters(module, calls)
+        total = sum(parameter.numel() for parameter in parameters)
+        layers = _layers(calls, owned, total, batch_size)
+        leaves = [call for call, row in zip(calls, layers, strict=True) if not row.is_block]
+        activations = sum(call.output_bytes for call in leaves if owned[call.name])
+        return ModelSummary(
+            title=title,
+            image_shape=image_shape,
+            batch_size=batch_size,
+            layers=layers,
+            parameters=total,
+            trainable=sum(each.numel() for each in parameters if each.requires_grad),
+            multiply_adds=layers[0].multiply_adds,
+            parameters_mb=sum(parameter.nbytes for parameter in parameters) / 1e6,
+            activations_mb=2 * activations * batch_size / 1e6,
+            input_mb=image.nbytes * batch_size / 1e6,
+        )
+
+
+@contextmanager
+def prepared(
+    model: str | nn.Module, image_shape: tuple[int, int, int], num_classes: int
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """A model in evaluation mode, built if it is a name, and a blank image (1, C, H, W) for it.
+
+    Raises SeewhyError for an impossible image shape, and if memory runs out inside the block.
     """
     title = model if isinstance(model, str) else type(model).__name__
     if len(image_shape) != 3 or min(image_shape) < 1:
@@ -78,89 +147,164 @@ def model_summary(
     if math.prod(image_shape) > LARGEST_IMAGE:
         raise _too_large(title, image_shape)
     try:
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.device("cpu"),  # not the default device
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            stack.enter_context(torch.device("cpu"))  # not the default device
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(uncompiled())
             if isinstance(model, str):
                 model = build_model(model, num_classes, blank_sample(*image_shape))
-            image = torch.zeros(1, *image_shape, device=device_of(model))
-            statistics = _torchinfo(title, model, image)
+            model = stack.enter_context(evaluating(unwrap_model(model)))
+            yield model, torch.zeros(1, *image_shape, device=device_of(model))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         raise _too_large(title, image_shape) from error
-    parameters = list(model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    return ModelSummary(
-        title=title,
-        image_shape=image_shape,
-        layers=_layers(model, statistics.summary_list, total),
-        parameters=total,
-        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        multiply_adds=statistics.total_mult_adds,
-        parameters_mb=sum(parameter.nbytes for parameter in parameters) / 1e6,
-        activations_mb=statistics.total_output_bytes / 1e6,
-        input_mb=image.nbytes / 1e6,
-    )
 
 
-def format_summary(summary: ModelSummary, width: int = 80) -> str:
-    """Format a summary as a text table.
+def first_tensor(value: object) -> Tensor | None:
+    """A tensor, or the first one in a tuple, list or dict."""
+    if isinstance(value, Tensor):
+        return value
+    parts: object = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | tuple | list):
+        return None
+    tensors = (first_tensor(part) for part in parts)  # type: ignore[attr-defined]
+    return next((tensor for tensor in tensors if tensor is not None), None)
 
-    `%` is the layer's percentage of the parameters, `madds` are multiply-adds. If the table is too
-    wide, types and layer names are folded, then columns are left out and listed below it. A model
-    such as resnet18 fits into 80 columns.
 
-    Args:
-        summary: The result of `model_summary`.
-        width: Maximum characters per line, at least 40.
-    """
-    columns = _columns(summary)
-    needed = _narrowest(columns)
-    left_out = []
-    for header in LEFT_OUT_FIRST:
-        if _narrowest(columns) > width:
-            left_out.append(header)
-            del columns[header]
-    output = io.StringIO()
-    console = Console(
-        file=output,
-        width=width,
-        color_system=None,
-        force_jupyter=False,
-        legacy_windows=False,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    console.print(f"{summary.title}, image {_shape(summary.image_shape)}\n", overflow="fold")
-    console.print(_table(columns, width))
-    console.print("", *_totals(summary), sep="\n")
-    if left_out:
-        console.print(
-            f"\nleft out to fit {width} columns: {', '.join(left_out)}; "
-            f"{needed} columns show everything"
+def shape_text(shape: tuple[int, ...], empty: str = "-") -> str:
+    """A shape as in 64x32x32."""
+    return "x".join(map(str, shape)) or empty
+
+
+def _forward(title: str, model: nn.Module, image: Tensor) -> list[_Call]:
+    """Run the model and return the modules that ran, in the order in which they began."""
+    calls: list[_Call] = []
+    running: list[_Call] = []
+    seen: set[nn.Module] = set()
+
+    def begin(name: str, module: nn.Module) -> None:
+        call = _Call(name, module, again=module in seen)
+        seen.add(module)
+        calls.append(call)
+        running.append(call)
+
+    def end(module: nn.Module, inputs: object, output: object) -> None:
+        call = running.pop()
+        given, made = first_tensor(inputs), first_tensor(output)
+        call.input_shape = () if given is None else tuple(given.shape[1:])
+        if made is not None:
+            call.output_shape, call.output_bytes = tuple(made.shape[1:]), made.nbytes
+            call.multiply_adds = _multiply_adds(module, made)
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            hooks = (
+                module.register_forward_pre_hook(lambda module, _, name=name: begin(name, module)),
+                module.register_forward_hook(
+                    lambda module, args, kwargs, output: end(module, [args, kwargs], output),
+                    with_kwargs=True,
+                ),
+            )
+            for hook in hooks:
+                stack.callback(hook.remove)
+        try:
+            model(image)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+            shape = shape_text(tuple(image.shape[1:]))
+            raise SeewhyError(f"{title} cannot take an image of {shape}: {first_line}") from error
+    return _with_containers(model, calls)
+
+
+def _with_containers(model: nn.Module, calls: list[_Call]) -> list[_Call]:
+    """Add modules that did not run themselves, such as a ModuleList, before what ran inside."""
+    complete: list[_Call] = []
+    ran, listed = {call.name for call in calls}, set()
+    path: list[str] = []  # of the call before
+    for call in calls:
+        parents = [call.name[:end] for end, sign in enumerate(call.name) if sign == "."]
+        for parent in parents:
+            if parent not in ran and parent not in path:
+                module, again = model.get_submodule(parent), parent in listed
+                complete.append(_Call(parent, module, again=again))
+                listed.add(parent)
+        complete.append(call)
+        path = [*parents, call.name]
+    return complete
+
+
+def _owned_parameters(model: nn.Module, calls: list[_Call]) -> Counter[str]:
+    """Parameters of each module that are not in a module inside it that ran, by name."""
+    names = {call.name for call in calls}
+    owned: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        while owner not in names:
+            owner = owner.rpartition(".")[0]
+        owned[owner] += parameter.numel()
+    return owned
+
+
+def _layers(
+    calls: list[_Call], owned: Mapping[str, int], total: int, batch_size: int
+) -> tuple[LayerSummary, ...]:
+    """The rows of the summary; a block's numbers are the sums of the deeper rows after it."""
+    depths = [call.name.count(".") + 1 if call.name else 0 for call in calls]
+    rows: list[LayerSummary] = []
+    loose: list[LayerSummary] = []  # rows that no block has taken yet, the next one last
+    for call, depth in zip(reversed(calls), reversed(depths), strict=True):
+        inside = []
+        while loose and loose[-1].depth > depth:
+            inside.append(loose.pop())
+        parameters = 0 if call.again else owned[call.name]
+        parameters += sum(row.parameters for row in inside)
+        multiply_adds = call.multiply_adds * batch_size
+        multiply_adds += sum(row.multiply_adds for row in inside)
+        row = LayerSummary(
+            name=call.name or ROOT,
+            type=type(call.module).__name__,
+            depth=depth,
+            is_block=bool(inside),
+            kernel=_kernel(call.module),
+            input_shape=call.input_shape,
+            output_shape=call.output_shape,
+            parameters=parameters,
+            share=parameters / total if total else 0.0,
+            multiply_adds=multiply_adds,
         )
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+        rows.append(row)
+        loose.append(row)
+    return tuple(reversed(rows))
 
 
-def _torchinfo(title: str, model: nn.Module, image: torch.Tensor) -> Any:
-    import torchinfo
+def _multiply_adds(module: nn.Module, output: Tensor) -> int:
+    """Multiply-adds of a layer for one image, as `model_summary` defines them."""
+    if isinstance(module, CONVOLUTIONS):
+        weights, width = _named_weights(module), module.out_channels
+    elif isinstance(module, nn.Linear):
+        weights, width = _named_weights(module), module.out_features
+    elif isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        weights = sum(parameter.numel() for parameter in module.parameters())
+        width = output.shape[-1]
+    else:
+        return _named_weights(module)
+    return weights * (output.numel() // width)
 
-    try:
-        with evaluating(model):  # torchinfo resets the mode of the model, not of each submodule
-            return torchinfo.summary(model, input_data=image, verbose=0)
-    except RuntimeError as error:
-        cause = error.__cause__ or error
-        if _is_out_of_memory(cause):
-            raise _too_large(title, tuple(image.shape[1:])) from error
-        first_line = str(cause).strip().partition("\n")[0]
-        raise SeewhyError(
-            f"{title} cannot take an image of {_shape(tuple(image.shape[1:]))}: {first_line}"
-        ) from error
-    finally:
-        torchinfo.torchinfo.clear_cached_forward_pass()  # else the model stays in memory
+
+def _named_weights(module: nn.Module) -> int:
+    tensors = (getattr(module, name, None) for name in ("weight", "bias"))
+    return sum(each.numel() for each in tensors if isinstance(each, Tensor))
+
+
+def _kernel(module: nn.Module) -> tuple[int, ...]:
+    size = getattr(module, "kernel_size", None)
+    if isinstance(size, int):
+        return (size, size)
+    return tuple(size) if isinstance(size, tuple | list) else ()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -172,103 +316,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _too_large(title: str, image_shape: tuple[int, ...]) -> SeewhyError:
     return SeewhyError(
-        f"{title} and an image of {_shape(image_shape)} do not fit into memory; "
+        f"{title} and an image of {shape_text(image_shape)} do not fit into memory; "
         "choose a smaller image or model"
     )
-
-
-def _layers(model: nn.Module, infos: Sequence[Any], total: int) -> tuple[LayerSummary, ...]:
-    """Modules without children, and modules with parameters outside their children."""
-    paths = {id(module): name for name, module in model.named_modules()}
-    rows = []
-    for info in infos:
-        direct = info.num_params if info.is_leaf_layer else info.leftover_params()
-        if not info.is_leaf_layer and direct <= 0:
-            continue
-        parameters = 0 if info.is_recursive else direct
-        rows.append(
-            LayerSummary(
-                name=paths[info.layer_id] or "(model)",
-                type=info.class_name,
-                kernel=_kernel(info.kernel_size),
-                input_shape=tuple(info.input_size[1:]),
-                output_shape=tuple(info.output_size[1:]),
-                parameters=parameters,
-                share=parameters / total if total else 0.0,
-                multiply_adds=info.macs if info.is_leaf_layer else 0,
-            )
-        )
-    return tuple(rows)
-
-
-def _kernel(size: int | list[int] | None) -> tuple[int, ...]:
-    if size is None:
-        return ()
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _columns(summary: ModelSummary) -> dict[str, list[str]]:
-    """The cells of each column, by header."""
-    layers = summary.layers
-    return {
-        "layer": [layer.name for layer in layers],
-        "type": [f"{layer.type} {_shape(layer.kernel, '')}".rstrip() for layer in layers],
-        "input": [_shape(layer.input_shape) for layer in layers],
-        "output": [_shape(layer.output_shape) for layer in layers],
-        "params": [f"{layer.parameters:,}" if layer.parameters else "-" for layer in layers],
-        "%": [f"{100 * layer.share:.1f}" if layer.parameters else "-" for layer in layers],
-        "madds": [_three_digits(layer.multiply_adds) for layer in layers],
-    }
-
-
-def _widths(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    return {header: max(map(len, [header, *cells])) for header, cells in columns.items()}
-
-
-def _narrowest(columns: Mapping[str, Sequence[str]]) -> int:
-    """Width of the table with layer names and types folded to their minimum."""
-    widths = _widths(columns)
-    folded = (min(width, NARROWEST.get(header, width)) for header, width in widths.items())
-    return sum(folded) + GAP * (len(widths) - 1)
-
-
-def _table(columns: Mapping[str, Sequence[str]], width: int) -> Table:
-    """The table; rich folds text beyond `width`, types before layer names."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
-    widths = _widths(columns)
-    excess = sum(widths.values()) + GAP * (len(widths) - 1) - width
-    for header in columns:
-        if header not in NARROWEST:
-            table.add_column(header, justify="right", no_wrap=True)
-        elif header == "type":
-            room = max(widths[header] - max(excess, 0), NARROWEST[header])
-            table.add_column(header, overflow="fold", max_width=room)
-        else:
-            table.add_column(header, overflow="fold")
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _totals(summary: ModelSummary) -> list[str]:
-    return [
-        f"parameters     {summary.parameters:,}",
-        f"  trainable    {summary.trainable:,}",
-        f"multiply-adds  {summary.multiply_adds / 1e6:,.2f} M",
-        f"memory, MB     {summary.parameters_mb:,.2f} parameters",
-        f"               {summary.activations_mb:,.2f} activations",
-        f"               {summary.input_mb:,.2f} input",
-    ]
-
-
-def _three_digits(count: int) -> str:
-    """A count in at most five characters: 128, 5.13k, 37.7M, 1.16G."""
-    if count < 1000:
-        return str(count or "-")
-    size, unit = next(((size, unit) for size, unit in UNITS if count < 999.5 * size), UNITS[-1])
-    value = count / size
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
-
-
-def _shape(shape: Sequence[int], empty: str = "-") -> str:
-    return "x".join(map(str, shape)) or empty
