@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model as ONNX or as a torch.export program, and check the file."""
+    """Write a model as ONNX or a torch.export program."""
 
     model: Annotated[Positional[str], arg(metavar="RUN|timm:NAME|torchvision:NAME")]
     """Run directory, such as runs/latest, or a pretrained model of timm or torchvision."""
