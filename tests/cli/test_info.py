@@ -2,6 +2,7 @@
 
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,39 @@ def test_data_prints_statistics_and_draws_samples(
     assert f"{mean:.4f}" in out
     assert f"{variance:.4f}" in out
     assert "0 duplicate images, 0 shared across splits" in out
+    assert main.main(["data", "bars", "--samples", "5", "--decimals", "6"]) == 0
+    out += (exact := capsys.readouterr().out)
+    assert f"{mean:.6f}" in exact
+    assert (workspace / "figures" / "bars-normalized.svg").is_file()
     for name in ("bars-samples.png", "bars-samples.svg", "bars-tiny-augmentations.png"):
         assert (workspace / "figures" / name).is_file()
         assert name in out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workspace", "blank_figures")
+@pytest.mark.parametrize("decimals", ["4", "6"])
+def test_statistics_fit_60_columns(
+    decimals: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    options = ["--validation", "0.2", "--decimals", decimals, "--output", "f"]
+    assert main.main(["data", "bars", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("split"))
+    rows = lines[start : start + 11]  # a head, a rule, and three channels of three splits
+    assert max(map(len, rows)) <= 60
+    numbers = [row.split()[-5:] for row in rows[2:]]
+    assert all(len(value.partition(".")[2]) == int(decimals) for row in numbers for value in row)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_data_errors(error_of: Callable[..., str]) -> None:
+    assert "number of samples must be at least 1, found 0" in error_of(
+        "data", "bars", "--samples=0"
+    )
+    assert "decimals must be from 0 to 15, found 16" in error_of("data", "bars", "--decimals", "16")
+    assert not Path("figures").exists()
 
 
 def test_summary(capsys: Capture) -> None:

@@ -103,6 +103,17 @@ def test_samples_figure_of_a_small_class():
     assert len(figure.axes[0].collections[0].get_paths()) == 6
 
 
+@pytest.mark.parametrize(
+    ("count", "rows"), [(20, [5, 5, 5, 5]), (7, [2, 2, 2, 1]), (4, [1] * 4), (2, [1, 1])]
+)
+def test_samples_figure_count(count, rows):
+    figure = samples_figure(split_of(torch.arange(120) % 4), "abcd", count=count)
+    found = [sum((image != 255).any() for image in row) for row in cells(pictures(figure)[0])]
+    assert found == rows
+    with pytest.raises(SeewhyError, match="number of samples must be at least 1, found 0"):
+        samples_figure(split_of([0, 1]), "ab", count=0)
+
+
 def test_samples_figure_of_many_classes():
     split = split_of(torch.arange(100))
     figure = samples_figure(split, [f"class {index}" for index in range(100)], per_class=2)
@@ -166,7 +177,8 @@ def test_augmentations_figure_columns():
     split = noisy_split(50)
     figure = augmentations_figure(split, ["flip:1", lambda images: 255 - images])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["original", "1. flip:1", "2. <lambda>", "all together"]
+    assert labels[:4] == ["original", "1. flip:1", "2. <lambda>", "all together"]
+    assert labels[4].split() == ["normalized,", *labels[4].split()[1:]]
     flipped, originals = shown_after(figure, 1, split)
     assert len(originals) == 5
     assert np.array_equal(flipped, originals[:, :, ::-1])
@@ -176,10 +188,34 @@ def test_augmentations_figure_columns():
 
 @pytest.mark.parametrize(
     ("steps", "columns"),
-    [([], 1), (["crop:2"], 2), ("crop:2", 2), (["crop:2", "flip", "cutout:3"], 5)],
+    [([], 2), (["crop:2"], 3), ("crop:2", 3), (["crop:2", "flip", "cutout:3"], 6)],
 )
 def test_augmentations_figure_column_count(steps, columns):
     assert len(augmentations_figure(noisy_split(20), steps).axes[0].get_xticklabels()) == columns
+
+
+@pytest.mark.parametrize("steps", [[], ["flip:1"], ["flip:1", "crop:2"]])
+def test_augmentations_figure_shows_what_a_model_sees(steps):
+    """Independently: (x - mean) / std by channel, scaled to the range that the header states."""
+    split = noisy_split(50)
+    split.images[:, 1] //= 3
+    figure = augmentations_figure(split, steps)
+    column = len(figure.axes[0].get_xticklabels()) - 1
+    seen, _ = shown_after(figure, column, split)
+    given, _ = shown_after(figure, column - 1, split)
+    pixels = split.images.double().numpy() / 255
+    values = (given / 255 - pixels.mean((0, 2, 3))) / pixels.std((0, 2, 3))
+    expected = 255 * (values - values.min()) / (values.max() - values.min())
+    np.testing.assert_allclose(seen, expected, atol=0.51)
+    header = figure.axes[0].get_xticklabels()[-1].get_text()
+    assert " ".join(header.split()) == f"normalized, {values.min():.1f} to {values.max():.1f}"
+
+
+def test_augmentations_figure_of_constant_images():
+    split = split_of([0] * 8)
+    split.images[:] = 7
+    seen, _ = shown_after(augmentations_figure(split, []), 1, split)
+    assert (seen == 0).all()
 
 
 def test_augmentations_figure_of_mixup():

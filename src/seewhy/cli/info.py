@@ -7,7 +7,8 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import DataOptions, OptionalPath, OptionalText, load_data
+from seewhy.cli.arguments import DataOptions, OptionalInt, OptionalPath, OptionalText, load_data
+from seewhy.errors import SeewhyError
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,11 @@ class Data:
     )
     """How to load the data."""
     recipe: OptionalText = None
-    """Also draw each augmentation of this recipe."""
+    """Draw each augmentation of this recipe before normalization."""
+    samples: OptionalInt = None
+    """Number of images to draw, spread evenly over the classes (default: 8 of each class)."""
+    decimals: int = 4
+    """Decimal places of the statistics, from 0 to 15."""
     output: Path = Path("figures")
     """Directory for the figures."""
 
@@ -34,16 +39,20 @@ def data(options: Data) -> None:
     from seewhy.figures.style import save_figure
     from seewhy.train.recipes import find_recipe
 
+    if not 0 <= options.decimals <= 15:
+        raise SeewhyError(f"decimals must be from 0 to 15, found {options.decimals}")
     recipe = None if options.recipe is None else find_recipe(options.recipe)
     dataset = load_data(options.name, options.loading)
-    tables.print_description(describe(dataset))
+    samples = samples_figure(dataset.train, dataset.classes, count=options.samples)
+    tables.print_description(describe(dataset), options.decimals)
     stem = re.sub(r"[^\w.-]+", "-", dataset.name)  # hub:owner/name would be a path
-    samples = samples_figure(dataset.train, dataset.classes)
-    written = [*save_figure(samples, options.output / f"{stem}-samples")]
-    if recipe is not None:
-        augmentations = augmentations_figure(dataset.train, recipe.augment)
-        path = options.output / f"{stem}-{recipe.name}-augmentations"
-        written += save_figure(augmentations, path)
+    steps, name = ((), "normalized") if recipe is None else (recipe.augment, recipe.name)
+    seen = augmentations_figure(dataset.train, steps)  # by a model
+    suffix = "-augmentations" if recipe is not None else ""
+    written = [
+        *save_figure(samples, options.output / f"{stem}-samples"),
+        *save_figure(seen, options.output / f"{stem}-{name}{suffix}"),
+    ]
     for path in written:
         tables.print_path("figure", path)
 

@@ -153,14 +153,14 @@ def print_predictions(predictions: Sequence[ImagePrediction]) -> None:
             out.print(f"  {percent(row.probability):>7}  {row.name}")
 
 
-def print_description(description: Description) -> None:
+def print_description(description: Description, decimals: int) -> None:
     """Sizes, pixel statistics of each channel, class counts, duplicates."""
     out = console()
     shape = "x".join(map(str, description.image_shape))
     sizes = ", ".join(f"{count:,} {name}" for name, count in description.images.items())
     classes = len(description.classes)
     out.print(f"{description.name}: {sizes} images, {classes} classes, {shape}\n", style="bold")
-    out.print(_pixel_table(description))
+    out.print(_pixel_table(description, decimals))
     out.print()
     counts = table("class", *description.counts)
     for index, name in enumerate(description.classes):
@@ -180,8 +180,11 @@ def print_description(description: Description) -> None:
             out.print(f"  {name}", soft_wrap=True)
 
 
-def _pixel_table(description: Description) -> Table:
+def _pixel_table(description: Description, decimals: int) -> Table:
     rows = table("split", "", "min", "max", "mean", "std", "var", left=2)
+    long = decimals > 4
+    if long:  # six decimals fit 60 columns
+        rows.padding = (0, 1, 0, 0)
     channels = "RGB" if description.image_shape[0] == 3 else "L"
     for split, statistics in description.pixels.items():
         for index, channel in enumerate(channels):
@@ -192,8 +195,9 @@ def _pixel_table(description: Description) -> Table:
                 statistics.std,
                 statistics.var,
             )
-            numbers = [f"{values[index]:.4f}" for values in of_channels]
-            rows.add_row(split if index == 0 else "", channel, *numbers)
+            numbers = [f"{values[index]:.{decimals}f}" for values in of_channels]
+            name = split[:5] if long else split
+            rows.add_row(name if index == 0 else "", channel, *numbers)
     return rows
 
 

@@ -16,6 +16,8 @@ from .paired import paired_figure as paired_figure
 from .robustness import attack_curves_figure as attack_curves_figure
 from .robustness import corruption_figure as corruption_figure
 from .robustness import corruption_samples_figure as corruption_samples_figure
+from .samples import augmentations_figure as augmentations_figure
+from .samples import samples_figure as samples_figure
 from .slices import class_attribution_figure as class_attribution_figure
 from .slices import slices_figure as slices_figure
 from .trust import trust_figure as trust_figure

@@ -1,4 +1,4 @@
-"""Labeled samples of a dataset, and the effect of a recipe's augmentations."""
+"""Labeled samples of a dataset, and what augmentations and normalization make of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +16,7 @@ from seewhy.errors import SeewhyError
 from seewhy.figures.image_grid import MARGIN, Tiles, place_tiles
 from seewhy.figures.style import STYLE
 from seewhy.figures.text import text_height, text_width, truncate, wrap
+from seewhy.models.normalization import normalize_for
 
 MAX_CLASSES = 20
 AUGMENTED_ROWS = 5
@@ -23,7 +24,12 @@ TITLE_HEIGHT = 0.35  # inches
 
 
 def samples_figure(
-    split: Split, classes: Sequence[str], per_class: int = 8, seed: int = 0
+    split: Split,
+    classes: Sequence[str],
+    per_class: int = 8,
+    seed: int = 0,
+    *,
+    count: int | None = None,
 ) -> Figure:
     """Show random images of each class in a row; of more than 20 classes, 20 evenly spaced ones.
 
@@ -32,15 +38,23 @@ def samples_figure(
         classes: Class names.
         per_class: Images per class, at least 1.
         seed: Seed of the selection.
+        count: Images in all, spread evenly over the classes, instead of `per_class` of each.
+
+    Raises:
+        SeewhyError: If `per_class` or `count` is less than 1.
     """
     if per_class < 1:
         raise SeewhyError(f"per_class must be at least 1, found {per_class}")
-    count = min(len(classes), MAX_CLASSES)
-    indices = np.linspace(0, len(classes) - 1, count).round().astype(int).tolist()
-    images = downscale(_sample(split, indices, per_class, seed))
-    images = images.view(count, per_class, *images.shape[1:])
-    blocks = 2 if count > MAX_CLASSES // 2 else 1
-    rows = -(-count // blocks)
+    if count is not None and count < 1:
+        raise SeewhyError(f"the number of samples must be at least 1, found {count}")
+    shown = min(len(classes), MAX_CLASSES, count or MAX_CLASSES)
+    indices = np.linspace(0, len(classes) - 1, shown).round().astype(int).tolist()
+    total = shown * per_class if count is None else count
+    counts = [total // shown + (row < total % shown) for row in range(shown)]
+    images = downscale(_sample(split, indices, counts, seed))
+    images = images.view(shown, max(counts), *images.shape[1:])
+    blocks = 2 if shown > MAX_CLASSES // 2 else 1
+    rows = -(-shown // blocks)
     scale = 0.72 / max(images.shape[-2:])
     with mpl.rc_context(STYLE):
         names = [truncate(classes[index], 1.8) for index in indices]
@@ -53,8 +67,8 @@ def samples_figure(
             tiles = Tiles(images[part], scale)
             axes = place_tiles(figure, tiles, left + block * pitch, TITLE_HEIGHT)
             axes.set_yticks(tiles.centers(0), names[part])
-        total = f"{len(classes)} class{'es' * (len(classes) != 1)}"
-        of = f"{count} of {total}" if count < len(classes) else total
+        every = f"{len(classes)} class{'es' * (len(classes) != 1)}"
+        of = f"{shown} of {every}" if shown < len(classes) else every
         figure.text(
             MARGIN / figure.get_figwidth(),
             1 - 0.5 * TITLE_HEIGHT / figure.get_figheight(),
@@ -69,7 +83,10 @@ def samples_figure(
 def augmentations_figure(
     split: Split, steps: Sequence[str | Callable[..., Any]], seed: int = 0
 ) -> Figure:
-    """Show five random images unchanged, after each augmentation alone, and after all of them.
+    """Show five random images unchanged, augmented by each step alone and by all, and normalized.
+
+    The last column is what a model sees in training: the augmented images, normalized with the mean
+    and std of the split, from the smallest value in black to the largest in white.
 
     Args:
         split: The images and labels.
@@ -88,10 +105,13 @@ def augmentations_figure(
         generator = torch.Generator().manual_seed(seed)
         images = bind_augmentations(column)(batch, generator).images
         augmented.append(downscale(images[:AUGMENTED_ROWS]))
+    normalized, low, high = _normalized(split, augmented[-1])
+    augmented.append(normalized)
+    names = [*columns, f"normalized, {low:.1f} to {high:.1f}"]
     images = torch.stack(augmented, dim=1)  # (rows, columns, C, H, W)
     tiles = Tiles(images, scale=1.2 / max(images.shape[-2:]))
     with mpl.rc_context(STYLE):
-        headers = [wrap(name, 0.97 * images.shape[-1] * tiles.scale) for name in columns]
+        headers = [wrap(name, 0.97 * images.shape[-1] * tiles.scale) for name in names]
         lines = 1 + max(header.count("\n") for header in headers)
         top = 2 * MARGIN + text_height(lines)
         height, width = tiles.extent
@@ -103,13 +123,22 @@ def augmentations_figure(
     return figure
 
 
-def _sample(split: Split, classes: Sequence[int], per_class: int, seed: int) -> Tensor:
-    """Random images (classes * per_class, C, H, W) uint8 of each class, padded with white."""
-    images = torch.full((len(classes), per_class, *split.images.shape[1:]), 255, dtype=torch.uint8)
+def _normalized(split: Split, images: Tensor) -> tuple[Tensor, float, float]:
+    """Images (N, C, H, W) uint8 after normalization, as uint8, and the range of their values."""
+    values = normalize_for(split).cpu()(images / 255)
+    low, high = values.min().item(), values.max().item()
+    scaled = (values - low) / ((high - low) or 1)
+    return (255 * scaled).round().to(torch.uint8), low, high
+
+
+def _sample(split: Split, classes: Sequence[int], counts: Sequence[int], seed: int) -> Tensor:
+    """Random images (classes * max(counts), C, H, W) uint8 of each class, padded with white."""
+    shape = (len(classes), max(counts), *split.images.shape[1:])
+    images = torch.full(shape, 255, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
-    for row, index in enumerate(classes):
+    for row, (index, count) in enumerate(zip(classes, counts, strict=True)):
         members = (split.labels.cpu() == index).nonzero().flatten()
-        chosen = members[torch.randperm(len(members), generator=generator)[:per_class]]
+        chosen = members[torch.randperm(len(members), generator=generator)[:count]]
         images[row, : len(chosen)] = split.images[chosen.to(split.images.device)].cpu()
     return images.flatten(0, 1)
 
