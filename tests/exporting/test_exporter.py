@@ -127,7 +127,8 @@ def test_every_registered_model(
     torch.manual_seed(0)
     side = 32 if name.startswith("vgg") else 8
     model = small_model(name, side, monkeypatch)
-    check = export(Classifier(model, image_shape=(3, side, side)), tmp_path / "model.onnx")
+    classifier = Classifier(model, image_shape=(3, side, side))
+    check = export(classifier, tmp_path / "model.onnx", quiet=True)
     assert check.same_class == check.images == 64
     assert check.source == "random images"
     assert check.largest_difference < 1e-4

@@ -29,6 +29,8 @@ class Export:
     """Take pixels from 0 to 255 as uint8 instead of 0 to 1 as float32."""
     probabilities: Flag = False
     """Return probabilities instead of logits."""
+    quiet: Flag = False
+    """Print only errors."""
 
 
 def export(options: Export) -> None:
@@ -53,8 +55,10 @@ def export(options: Export) -> None:
         data=options.data,
         uint8=options.uint8,
         probabilities=options.probabilities,
+        quiet=options.quiet,
     )
-    _print_check(check, format_.runtime)
+    if not options.quiet:
+        _print_check(check, format_.runtime)
 
 
 def _print_check(check: "ExportCheck", runtime: str) -> None:

@@ -1,6 +1,7 @@
 """Comparing an exported file with the model that it was made from."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import Tensor
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inference import compute_logits
+from seewhy.progress import progress
 
 TOLERANCE = 1e-3  # largest difference of probabilities that passes
+BATCH = 500  # images per forward pass
 TIE = 1e-5  # classes whose probabilities differ by less are tied: rounding decides
 
 
@@ -32,14 +35,20 @@ class ExportCheck:
 
 
 def check_file(
-    path: Path, exported: Classifier, original: Classifier, images: Tensor, source: str
+    path: Path,
+    exported: Classifier,
+    original: Classifier,
+    images: Tensor,
+    source: str,
+    quiet: bool = False,
 ) -> ExportCheck:
     """Run the exported and the original classifier on `images` (N, C, H, W) uint8.
 
     Raises SeewhyError if a predicted class differs, or a probability by more than TOLERANCE.
     """
-    expected, model_speed = _timed_probabilities(original, images)
-    found, file_speed = _timed_probabilities(exported, images)
+    with progress("comparing", 2 * len(images), quiet) as advance:
+        expected, model_speed = _timed_probabilities(original, images, advance)
+        found, file_speed = _timed_probabilities(exported, images, advance)
     of_same_class = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
     same_class = int((expected.amax(1) - of_same_class < TIE).sum())
     difference = (expected - found).abs().amax().item()
@@ -52,12 +61,18 @@ def check_file(
     return ExportCheck(path, len(images), source, same_class, difference, model_speed, file_speed)
 
 
-def _timed_probabilities(classifier: Classifier, images: Tensor) -> tuple[Tensor, float]:
+def _timed_probabilities(
+    classifier: Classifier, images: Tensor, advance: Callable[[int], None]
+) -> tuple[Tensor, float]:
     """Probabilities (N, K), and images/s."""
-    compute_logits(classifier, images[:500])  # the first batch allocates memory
+    compute_logits(classifier, images[:BATCH])  # the first batch allocates memory
     began = time.perf_counter()
-    probabilities = compute_logits(classifier, images).softmax(1)
-    return probabilities, len(images) / (time.perf_counter() - began)
+    batches = []
+    for batch in torch.split(images, BATCH):
+        batches.append(compute_logits(classifier, batch))
+        advance(len(batch))
+    speed = len(images) / (time.perf_counter() - began)
+    return torch.cat(batches).softmax(1), speed
 
 
 def random_images(image_shape: tuple[int, int, int], count: int = 64) -> Tensor:

@@ -31,6 +31,7 @@ def export(
     data: Dataset | str | Path | None = None,
     uint8: bool = False,
     probabilities: bool = False,
+    quiet: bool = False,
 ) -> ExportCheck:
     """Write a trained model to a file that runs without its code, and check the file.
 
@@ -49,6 +50,7 @@ def export(
             that of the run is loaded again; for a Classifier or module, random images are used.
         uint8: Take pixels as uint8 from 0 to 255 instead of float32 from 0 to 1.
         probabilities: Return probabilities instead of logits.
+        quiet: Show no progress.
 
     Returns:
         The comparison of the file with the model.
@@ -88,7 +90,7 @@ def export(
     def write(temporary: Path) -> None:
         format_.save(program, temporary, metadata)
         exported = replace(original, model=format_.open(temporary, metadata))
-        checks.append(check_file(path, exported, original, images, source))
+        checks.append(check_file(path, exported, original, images, source, quiet))
 
     write_atomically(path, write)
     return checks[0]
