@@ -6,6 +6,7 @@ from html import unescape
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.paired import compare_predictions
@@ -191,6 +192,27 @@ def test_training_shows_the_range_test(
     assert "range_test" in section.figures
     assert "Learning rate range test." in section.html
     assert "range_test" not in sections["training"].figures
+
+
+def test_training_draws_the_model(context: ReportContext) -> None:
+    html = SECTIONS["training"](context, Sprites({})).html
+    drawing = html[html.index("<summary>Model</summary>") : html.index("<summary>Recipe</summary>")]
+    for text in (context.run.recipe.model, "group1", "Conv 3×3", "whiten"):
+        assert text in drawing
+    unknown = replace(context.run, classifier=replace(context.run.classifier, image_shape=None))
+    section = SECTIONS["training"](replace(context, run=unknown), Sprites({}))
+    assert "<summary>Model</summary>" not in section.html
+
+
+def test_training_says_why_a_model_is_not_drawn(context: ReportContext) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+    classifier = replace(context.run.classifier, model=Decides().eval())
+    run = replace(context.run, classifier=classifier)
+    section = SECTIONS["training"](replace(context, run=run), Sprites({}))
+    assert "its control flow depends on the values of the image" in section.html
 
 
 def test_training_reports_time_recipe_and_data(
