@@ -1,7 +1,7 @@
 """Compare training at each suggested learning rate with training at every rate of a grid.
 
 `python -m benchmarks.lr_finder PATH` with the path of CIFAR-10. Four datasets, three optimizers,
-three seeds, a small model.
+three seeds, a small model; and Adam on a short range, with small batches and narrow models.
 """
 
 import sys
@@ -10,17 +10,23 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from statistics import fmean, variance
+from typing import Any
 
 import joblib
 import torch
+from torch import nn
 
 from benchmarks.results import Row, keep
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import check_dataset, load
+from seewhy.models.normalization import normalize_for
+from seewhy.models.registry import MODELS
+from seewhy.models.resnet import ResNet, _stage
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.training import fit
 from seewhy.train.lr_finder import LR_SUGGESTIONS
 from seewhy.train.recipe import Recipe
+from seewhy.train.recipes import RECIPES
 
 Accuracies = dict[tuple[str, str], dict[str, list[float]]]  # by data and optimizer; by lr or rule
 
@@ -33,21 +39,34 @@ BASE = Recipe(
     augment=(),
     eval_every=0,
 )
+# 90 updates from 1e-6 to 1 on batches of 32 images: few and noisy losses per decade
+SHORT = replace(
+    RECIPES["resnet18-adam-onecycle"],
+    model="narrow-resnet18",
+    epochs=3,
+    augment=(),
+    eval_every=0,
+)
+SHORT_MODELS = {"short range, ResNet-18": SHORT.model, "short range, SpeedNet": BASE.model}
 EPOCHS = {"digits": 10.0}  # of 1,438 small images
 GRIDS = {
     "momentum": range(-6, 2),
     "adam": range(-8, 0),
     "muon:fallback=adamw": range(-6, 2),
+    SHORT.optimizer: range(-8, 0),
 }  # half decades
+CELLS = [
+    *product(("digits", "shapes", "cifar10", "rotations"), list(GRIDS)[:3]),
+    *product(SHORT_MODELS, [SHORT.optimizer]),
+]
 CLOSE = 0.02  # to the best accuracy: the runs whose spread over seeds measures the noise
 
 
 def main(path: str) -> None:
     """Train and save."""
-    cells = list(product(("digits", "shapes", "cifar10", "rotations"), GRIDS))
     tasks = [
         (path, *cell, exponent, seed)
-        for cell in cells
+        for cell in CELLS
         for exponent in (*GRIDS[cell[1]], None)
         for seed in SEEDS
     ]
@@ -65,7 +84,9 @@ def main(path: str) -> None:
         "range test. Within noise means: below the best of the grid by at most twice the standard "
         "error of a difference. `speednet:width=0.25,scale=0.3` trains on 3,000 images (digits: "
         "1,438) for 5 epochs (digits: 10) in batches of 100. The task of `rotations` is to predict "
-        "the rotation of a CIFAR-10 image by 0, 90, 180 or 270 degrees. The default rule was "
+        "the rotation of a CIFAR-10 image by 0, 90, 180 or 270 degrees. Short ranges have 90 "
+        "updates from 1e-6 to 1 on batches of 32 images; the training is the one-cycle of "
+        "`resnet18-adam-onecycle` in three epochs, without augmentation. The default rule was "
         "chosen on runs with another logit scale, other seeds, optimizers and batch sizes."
     )
     keep("lr_finder", "Learning-rate finder: training at its suggestions", rows, note=note)
@@ -77,11 +98,31 @@ def _accuracies(
     """The accuracy at one learning rate of the grid, or at every suggestion."""
     torch.set_num_threads(1)
     dataset = _load(path, data)
+    MODELS[SHORT.model] = NarrowResNet18
+    span: dict[str, Any] = {}
     recipe = replace(BASE, optimizer=optimizer, seed=seed, epochs=EPOCHS.get(data, BASE.epochs))
+    if data in SHORT_MODELS:
+        recipe = replace(SHORT, model=SHORT_MODELS[data], seed=seed)
+        span = {"start": 1e-6, "end": 1.0, "updates": 90}
     if exponent is not None:
         return {f"grid {exponent}": _trained(replace(recipe, lr=10 ** (exponent / 2)), dataset)}
-    suggested = find_lr(recipe, dataset).suggestions
+    suggested = find_lr(recipe, dataset, **span).suggestions
     return {rule: _trained(replace(recipe, lr=lr), dataset) for rule, lr in suggested.items()}
+
+
+class NarrowResNet18(ResNet):
+    """ResNet-18 with an eighth of the channels."""
+
+    def __init__(self, num_classes: int, sample: Split) -> None:
+        nn.Module.__init__(self)
+        self.normalize = normalize_for(sample)
+        self.conv1 = nn.Conv2d(sample.images.shape[1], 8, kernel_size=3, padding=1, bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(8), nn.ReLU()
+        self.layer1 = _stage(8, 8, 2, stride=1)
+        self.layer2 = _stage(8, 16, 2, stride=2)
+        self.layer3 = _stage(16, 32, 2, stride=2)
+        self.layer4 = _stage(32, 64, 2, stride=2)
+        self.pool, self.linear = nn.AdaptiveAvgPool2d(1), nn.Linear(64, num_classes)
 
 
 def _trained(recipe: Recipe, data: Dataset) -> float:
@@ -96,7 +137,7 @@ def _load(path: str, name: str) -> Dataset:
         return load("digits", seed=1, quiet=True)
     if name == "shapes":
         return load("shapes:seed=1,train=3000,test=2000", quiet=True)
-    if name == "cifar10":
+    if name == "cifar10" or name in SHORT_MODELS:
         whole = load(path, limit=3000, seed=1, quiet=True)
         return Dataset(
             "cifar10", whole.classes, whole.train, whole.test.take(torch.arange(2000)), None, ""

@@ -19,6 +19,7 @@ from seewhy.reporting.sections.calibration import calibration_section, helpful_s
 from seewhy.reporting.sections.overview import overview_section
 from seewhy.reporting.sections.robustness import attack_summary, smallest_attack, worst_corruption
 from seewhy.reporting.sprites import Sprites
+from seewhy.runs.model_card import model_card
 from seewhy.runs.run import Run
 from seewhy.train.lr_finder import LRRangeTest
 
@@ -213,6 +214,20 @@ def test_training_says_why_a_model_is_not_drawn(context: ReportContext) -> None:
     run = replace(context.run, classifier=classifier)
     section = SECTIONS["training"](replace(context, run=run), Sprites({}))
     assert "its control flow depends on the values of the image" in section.html
+
+
+def test_report_says_that_the_test_set_was_used(context: ReportContext) -> None:
+    used = "schedule plateau:on=test"
+    result = replace(context.result, test_used_by=used)
+    text = f"The test set was used in training: {used} watched the test loss"
+    for name in ("overview", "training"):
+        section = SECTIONS[name](replace(context, result=result), Sprites({}))
+        assert section is not None
+        assert text in section.finding
+    card = model_card(replace(context.run, result=result))
+    assert text in card
+    assert "nothing was selected" not in card
+    assert "test set was used" not in model_card(context.run)
 
 
 def test_training_reports_time_recipe_and_data(

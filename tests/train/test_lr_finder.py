@@ -318,6 +318,18 @@ def test_steepest_and_minimum_10() -> None:
     assert minimum_10(a_test(rates, losses)) == pytest.approx(rates[losses.argmin()] / 10)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_steepest_ignores_the_noise_of_the_first_updates(seed: int) -> None:
+    """90 updates from 1e-6 to 1 with the noise of batches of 32 images, as Adam has it."""
+    rates = np.logspace(-6, 0, 90)
+    decades = np.log10(rates)
+    losses = 2.4 - 0.3 / (1 + np.exp(-4 * (decades + 3))) + np.maximum(decades + 2, 0) ** 2
+    noisy = losses + 0.08 * np.random.default_rng(seed).standard_normal(90)
+    test = a_test(rates, noisy)
+    averaged = replace(test, smoothed=tuple(exponential_average(noisy.tolist(), 0.98)))
+    assert math.log10(steepest(averaged)) == pytest.approx(-3, abs=1)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_valley_is_the_longest_descent(seed: int) -> None:
     losses = torch.rand(11, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -24,6 +24,7 @@ DIVERGENCE = 4.0  # the test ends when the smoothed loss exceeds this multiple o
 MIN_UPDATES = 10  # fewer are too few for a slope
 READ_EVERY = 10  # updates; reading losses waits for the device
 SMOOTHING_WIDTH = 0.3  # standard deviation in decades, of the Gaussian of `centered`
+SLOPE_WIDTH = 0.5  # standard deviation in decades, of the Gaussian of `steepest`
 DROP = 0.8  # fraction of the loss decrease at the default suggestion; see benchmarks/NOTES.md
 MIN_DECREASE = 0.01  # fraction of the loss; a smaller decrease is noise
 SAFE_DECREASE = 0.1  # fraction of the loss; after a smaller decrease, suggestions were too low
@@ -195,9 +196,17 @@ def drop_80(test: LRRangeTest) -> float:
 
 
 def steepest(test: LRRangeTest) -> float:
-    """The learning rate with the steepest decrease of the smoothed loss, before its minimum."""
-    slopes = np.gradient(np.array(test.smoothed), np.log10(test.lrs))
-    return test.lrs[int(slopes[: int(np.argmin(test.smoothed)) + 1].argmin())]
+    """The learning rate with the steepest decrease of the loss, before its minimum.
+
+    The slopes are those of lines fitted to the losses by weighted least squares, with a Gaussian
+    over log lr. The moving average has its steepest slope in the noise of its first updates.
+    """
+    x, y = np.log10(test.lrs), np.array(test.losses)
+    weights = np.exp(-0.5 * ((x[:, None] - x) / SLOPE_WIDTH) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    mean_x, mean_y = weights @ x, weights @ y
+    slopes = (weights @ (x * y) - mean_x * mean_y) / (weights @ x**2 - mean_x**2)
+    return test.lrs[int(slopes[: int(np.argmin(test.centered)) + 1].argmin())]
 
 
 def minimum_10(test: LRRangeTest) -> float:
