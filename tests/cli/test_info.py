@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from published_files import random_images, write_idx
 from torch import Tensor, nn
 
 from seewhy.cli import main
@@ -52,6 +53,19 @@ def test_statistics_fit_60_columns(
     assert max(map(len, rows)) <= 60
     numbers = [row.split()[-5:] for row in rows[2:]]
     assert all(len(value.partition(".")[2]) == int(decimals) for row in numbers for value in row)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workspace", "blank_figures")
+def test_data_finds_published_files(capsys: Capture, error_of: Callable[..., str]) -> None:
+    train, test = random_images(13, 10, 28, 1), random_images(11, 10, 28, 1, seed=1)
+    write_idx(Path("data/MNIST/raw"), train, test)
+    for arguments in (["mnist", "--root", "data"], ["./data"]):
+        assert main.main(["data", *arguments, "--output", "f"]) == 0
+        assert "mnist: 13 train, 11 test images, 10 classes, 1x28x28" in capsys.readouterr().out
+    write_idx(Path("data/FashionMNIST/raw"), train, test)
+    assert "holds several datasets: mnist (MNIST/raw), fashion" in error_of("data", "./data")
+    assert "or `mnist --root …`" in error_of("data", "./data")
 
 
 @pytest.mark.usefixtures("workspace")

@@ -276,25 +276,30 @@ def test_pretrained_info_of_timm(timm):
     module.data = SimpleNamespace(
         ImageNetInfo=lambda: SimpleNamespace(index_to_description=lambda index: f"class {index}")
     )
-    config = SimpleNamespace(num_classes=1000, input_size=(3, 32, 48), crop_pct=0.875)
+    config = SimpleNamespace(
+        num_classes=1000, input_size=(3, 32, 48), crop_pct=0.875, interpolation="bilinear"
+    )
     module.get_pretrained_cfg = lambda name, allow_unregistered: config
     info = pretrained_info("timm:resnet50.a1_in1k")
     assert (len(info.classes), info.classes[999]) == (1000, "class 999")
-    assert (info.image_size, info.preprocessing) == (48, Preprocessing(crop=0.875))
-    config.num_classes = 3
+    assert (info.image_size, info.preprocessing) == (48, Preprocessing(0.875, "bilinear"))
+    config.num_classes, config.interpolation = 3, "bicubic"
     assert pretrained_info("timm:name=vit_tiny,pretrained=true").classes == ("0", "1", "2")
+    assert pretrained_info("timm:vit_tiny").preprocessing.interpolation == "bicubic"
 
 
 @pytest.mark.parametrize(("resized", "crop"), [(256, 0.875), (224, 1.0), (200, 1.0)])
 def test_pretrained_info_of_torchvision(torchvision, resized, crop):
     weights = SimpleNamespace(
         meta={"categories": ["cat", "dog"]},
-        transforms=lambda: SimpleNamespace(crop_size=[224], resize_size=[resized]),
+        transforms=lambda: SimpleNamespace(
+            crop_size=[224], resize_size=[resized], interpolation=SimpleNamespace(value="bilinear")
+        ),
     )
     models = sys.modules["torchvision"].models
     models.get_model_weights = lambda name: SimpleNamespace(DEFAULT=weights)
     info = pretrained_info("torchvision:resnet50")
-    assert info == PretrainedInfo(("cat", "dog"), 224, Preprocessing(crop))
+    assert info == PretrainedInfo(("cat", "dog"), 224, Preprocessing(crop, "bilinear"))
 
 
 def test_pretrained_info_without_a_name_or_weights():

@@ -231,18 +231,22 @@ def _decode_blocks(
 
 def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
     """(H, W, C) uint8, or the reason why the image is unreadable."""
+    if isinstance(encoded, np.ndarray) and encoded.dtype == np.uint8:
+        pixels = encoded[:, :, None] if encoded.ndim == 2 else encoded
+        if pixels.shape == (*image_format.image_size, image_format.channels):
+            return pixels  # a hundred times faster than by way of Pillow
     try:
         image = open_image(encoded, image_format.image_size)
         image.load()
         colored = image_format.channels == 1 and not is_gray(image)
-        pixels = (
+        decoded = (
             None if colored else to_pixels(image, image_format.image_size, image_format.channels)
         )
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more
         return failure_reason(error)
-    if pixels is None:
+    if decoded is None:
         raise _ColorFound
-    return pixels
+    return decoded
 
 
 def _fit_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:  # (H, W) bool

@@ -245,7 +245,7 @@ def _tables(
         if not _hub_answers():
             raise SeewhyError(
                 f"{repository} is not cached, and the hub is not reachable; connect once, or pass "
-                "a directory of Parquet files or class folders"
+                "a directory of Parquet files, class folders, or the published files"
             )
         try:
             return datasets.load_dataset(repository, config, revision=revision)

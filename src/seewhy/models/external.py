@@ -114,7 +114,8 @@ def _timm_info(name: str) -> PretrainedInfo:
         classes = tuple(imagenet.index_to_description(index) for index in range(1000))
     else:
         classes = tuple(map(str, range(config.num_classes)))
-    return PretrainedInfo(classes, config.input_size[-1], Preprocessing(crop=config.crop_pct))
+    preprocessing = Preprocessing(config.crop_pct, _interpolation(config.interpolation))
+    return PretrainedInfo(classes, config.input_size[-1], preprocessing)
 
 
 def _torchvision_info(name: str) -> PretrainedInfo:
@@ -126,8 +127,13 @@ def _torchvision_info(name: str) -> PretrainedInfo:
     return PretrainedInfo(
         tuple(weights.meta["categories"]),
         image_size,
-        Preprocessing(crop=min(1.0, image_size / resized)),
+        Preprocessing(min(1.0, image_size / resized), _interpolation(preset.interpolation.value)),
     )
+
+
+def _interpolation(name: str) -> str:
+    """The filter that the weights were published with; bicubic for one that is not supported."""
+    return name if name == "bilinear" else "bicubic"
 
 
 class External(nn.Module):
