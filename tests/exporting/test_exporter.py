@@ -57,6 +57,14 @@ def run_file(path: Path, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {"pixels": pixels})[0])
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a torch.export program."""
+    extra = {"seewhy.json": ""}
+    torch.export.load(path, extra_files=extra)
+    values: dict[str, str] = json.loads(extra["seewhy.json"])
+    return values
+
+
 def images(count: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, *SHAPE), generator=generator, dtype=torch.uint8)
@@ -114,7 +122,7 @@ def small_model(name: str, side: int, monkeypatch: pytest.MonkeyPatch) -> nn.Mod
     spec = "speednet:width=0.125,depth=3" if name == "speednet" else name
     model = build_model(spec, 3, blank_sample(3, side, side)).eval()
     if name.startswith("resnet"):
-        for stage in ("layer2", "layer3", "layer4"):
+        for stage in ("layer1", "layer2", "layer3", "layer4"):
             setattr(model, stage, getattr(model, stage)[:1])
     return model
 
@@ -157,9 +165,7 @@ def test_a_run_exports_with_its_facts(
         assert (opened.classes, opened.image_shape) == (data.classes, data.image_shape)
         assert not list(opened.model.children())  # the model's code is not used
     else:
-        extra = {"seewhy.json": ""}
-        torch.export.load(tmp_path / name, extra_files=extra)
-        metadata = json.loads(extra["seewhy.json"])
+        metadata = read_metadata(tmp_path / name)
     assert json.loads(metadata["classes"]) == ["upright", "level", "slanting"]
     assert metadata["recipe"] == to_toml(run.recipe)
     assert metadata["data_fingerprint"] == data.fingerprint == "0" * 32
@@ -230,9 +236,11 @@ def test_export_leaves_the_model_and_the_random_state(tmp_path: Path) -> None:
 
 
 def test_a_bare_module_takes_classes_and_shape_from_the_data(data: Dataset, tmp_path: Path) -> None:
-    export(Ours(), tmp_path / "model.onnx", data=data)
-    opened = onnx_classifier(tmp_path / "model.onnx")
-    assert (opened.classes, opened.image_shape) == (data.classes, data.image_shape)
+    check = export(Ours(), tmp_path / "model.pt2", data=data)
+    assert (check.images, check.source) == (60, "test images of bars")
+    metadata = read_metadata(tmp_path / "model.pt2")
+    assert json.loads(metadata["classes"]) == ["upright", "level", "slanting"]
+    assert json.loads(metadata["image_shape"]) == [3, 8, 8]
 
 
 class Branching(nn.Module):
