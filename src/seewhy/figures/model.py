@@ -1,9 +1,8 @@
 """A drawing of a model: its blocks and layers, the paths between them, and what they cost.
 
-Drawn with matplotlib alone. The index has no layout library that fits: graphviz, pygraphviz and
-pydot need a system program; grandalf and networkx place nodes, but know no frames around blocks and
-no rows of numbers beside them. A model is nearly a chain, so one row per step and a few lanes for
-the paths beside it are enough.
+Drawn with matplotlib alone: graphviz, pygraphviz and pydot need a system program, and grandalf and
+networkx place nodes, but know neither frames around blocks nor rows of numbers beside them. A model
+is nearly a chain, so one row per step and a few lanes for the paths beside it are enough.
 """
 
 from collections.abc import Sequence
