@@ -66,7 +66,7 @@ def _print_check(check: "ExportCheck", runtime: str) -> None:
     from seewhy.cli import tables
 
     out = tables.console()
-    out.print(f"{runtime} and torch on {check.images:,} {check.source}, CPU, fp32\n")
+    out.print(f"{check.images:,} {check.source}, fp32 on the CPU\n")
     rows = tables.table("", "")
     rows.show_header = False
     rows.add_row("same predicted class", f"{check.same_class:,} of {check.images:,}")
