@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ from seewhy.runs.directory import (
     link_latest,
     lock_directory,
     new_directory,
+    read_history,
     read_status,
     run_directory,
     write_status,
 )
 from seewhy.runs.run import Run
+from seewhy.runs.training import fit
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import Recipe, to_toml
 from seewhy.train.recipes import find_recipe
@@ -182,6 +185,20 @@ def test_errors_are_listed_most_confident_first(weak_run: Run, data: Dataset) ->
         assert row["true"] == data.classes[data.test.labels[index]] != row["predicted"]
         loss = weak_run.predictions.losses[index].item()
         assert float(row["loss"]) == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.train
+def test_tensorboard_has_the_loss_scale(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    spec = "dynamic:init_scale=1152921504606846976"
+    small = replace(recipe, precision="fp16", loss_scale=spec, epochs=0.5)
+    run = fit(small, data, tmp_path / "run", quiet=True)
+    (row,) = run.history
+    assert row.skipped_updates
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    for tag, value in (("loss/scale", row.loss_scale), ("skipped/updates", row.skipped_updates)):
+        assert [event.value for event in events.Scalars(tag)] == [value]
+    assert read_history(tmp_path / "run") == run.history
 
 
 @pytest.mark.train
