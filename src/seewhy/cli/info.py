@@ -59,7 +59,7 @@ def data(options: Data) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """Print a model's layers, parameters and multiply-adds, and draw it."""
+    """Print the layers of a model and their costs, and draw it."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """Model, such as resnet18, davidnet:dropout=0.1 or timm:resnet50 (see `seewhy models`)."""
