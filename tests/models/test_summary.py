@@ -250,6 +250,7 @@ def test_model_summary_passes_on_bugs(monkeypatch):
 @pytest.mark.slow
 def test_numbers_of_the_documentation():
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    page = page.split("\n## ")[0]  # its first table
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in page.splitlines()

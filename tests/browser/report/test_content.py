@@ -33,9 +33,8 @@ def path(request, reports):
 def test_report_opens_quickly_and_loads_nothing(read, visit, path):
     started = time.perf_counter()
     reader = read(path)
-    assert (
-        time.perf_counter() - started < 3
-    )  # a third of a second here, but other tests may run beside
+    seconds = time.perf_counter() - started
+    assert seconds < 10  # a third of a second on an idle machine
     assert {url for url in visit.records.requests if not url.startswith(("data:", "blob:"))} == {
         path.resolve().as_uri()
     }
