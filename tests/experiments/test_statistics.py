@@ -173,9 +173,9 @@ def test_pairwise_tests_ignore_nan(make: Make) -> None:
 
 
 def test_summarize_recipes_without_a_common_seed(make: Make) -> None:
-    said = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_nll")
+    sentence = summarize(make({"a": {0: 0.1, 1: None}, "b": {0: None, 1: 0.9}}), "test_nll")
     assert (
-        said == "a has the lowest test NLL: 0.100 (1 of 2 seeds). "
+        sentence == "a has the lowest test NLL: 0.100 (1 of 2 seeds). "
         "It is not tested against b (no common seed)."
     )
 
@@ -186,8 +186,8 @@ def test_summarize_warns_of_different_training_losses(make: Make) -> None:
         "a": experiment.recipes["a"],
         "b": replace(experiment.recipes["b"], label_smoothing=0.1),
     }
-    said = summarize(replace(experiment, recipes=recipes), "train_loss")
-    assert said.endswith(
+    sentence = summarize(replace(experiment, recipes=recipes), "train_loss")
+    assert sentence.endswith(
         "than b. Training losses are not comparable: the recipes differ in label_smoothing."
     )
 
@@ -292,7 +292,7 @@ FIVE = {
 }
 
 
-def said(values: Mapping[str, Mapping[int, float]], other: str) -> str:
+def p_value_text(values: Mapping[str, Mapping[int, float]], other: str) -> str:
     """The adjusted p-value of a against another recipe, as `summarize` writes it."""
     pairs = list(combinations(sorted(values), 2))
     p_values = [
@@ -322,19 +322,21 @@ def some(names: str) -> dict[str, dict[int, float]]:
         ),
         (
             some("ba"),
-            f"{BEST} It is not significantly different from b (+1.00, {said(some('ba'), 'b')}).",
+            f"{BEST} It is not significantly different from "
+            f"b (+1.00, {p_value_text(some('ba'), 'b')}).",
         ),
         (
             some("bca"),
             f"{BEST} It is significantly better than c, "
             "but not significantly different from "
-            f"b (+1.00, {said(some('bca'), 'b')}).",
+            f"b (+1.00, {p_value_text(some('bca'), 'b')}).",
         ),
         (
             FIVE,
             f"{BEST} It is significantly better than d and c, "
             "but not significantly different from "
-            f"b (+1.00, {said(FIVE, 'b')}) and e (+1.50, {said(FIVE, 'e')}).",
+            "b (+1.00, "
+            f"{p_value_text(FIVE, 'b')}) and e (+1.50, {p_value_text(FIVE, 'e')}).",
         ),
     ],
     ids=[
@@ -354,8 +356,8 @@ def test_summarize(values: dict[str, dict[int, Any]], expected: str, make: Make)
 
 def test_summarize_says_that_one_seed_allows_no_test(make: Make) -> None:
     values = {"a": {0: 0.9}, "b": {0: 0.85}, "c": {0: 0.8}}
-    said = summarize(make(values, "accuracy"), "accuracy")
-    assert said == (
+    sentence = summarize(make(values, "accuracy"), "accuracy")
+    assert sentence == (
         "a has the highest test accuracy: 90.00%. It is not tested against b (+5.00) and "
         "c (+10.00): one seed allows no test."
     )
@@ -368,8 +370,8 @@ def test_pairwise_tests_correct_for_tested_pairs_only(make: Make) -> None:
     assert {first.better, first.worse} == {"a", "b"}
     assert first.adjusted_p_value == first.p_value
     assert [test.tested for test in others] == [False, False]
-    said = summarize(experiment, "accuracy")
-    assert said.endswith("than b, but not tested against c (+39.00).")
+    sentence = summarize(experiment, "accuracy")
+    assert sentence.endswith("than b, but not tested against c (+39.00).")
 
 
 def test_summarize_names_the_closest(make: Make) -> None:
@@ -386,8 +388,10 @@ def test_summarize_names_the_closest(make: Make) -> None:
 
 def test_summarize_a_loss(make: Make) -> None:
     far = around(0.8, (1, 0, 2))
-    said = summarize(make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_nll")
-    assert said.startswith(
+    sentence = summarize(
+        make({"a": around(0.1), "b": far, "c": around(0.11, (2, 0, 1))}), "test_nll"
+    )
+    assert sentence.startswith(
         "a has the lowest test NLL: 0.100 ± 0.010. It is significantly better than b, "
         "but not significantly different from c (-0.010,"
     )

@@ -32,19 +32,22 @@ def noisy_split(count, channels=3, height=8, width=8):
     return Split(images.byte(), torch.arange(count) % 3, [""] * count)
 
 
-def pictures(figure):
+def axes_images(figure):
     return [axes.images[0].get_array() for axes in figure.axes]
 
 
-def cells(picture, height=8, width=8, gap=1):
-    """The images in a figure's picture, by row and column."""
+def cells(axes_image, height=8, width=8, gap=1):
+    """The images in a figure's axes_image, by row and column."""
     rows, columns = (
         (length + gap) // (side + gap)
-        for length, side in zip(picture.shape[:2], (height, width), strict=True)
+        for length, side in zip(axes_image.shape[:2], (height, width), strict=True)
     )
     tall, wide = height + gap, width + gap
     return [
-        [picture[r * tall : r * tall + height, c * wide : c * wide + width] for c in range(columns)]
+        [
+            axes_image[r * tall : r * tall + height, c * wide : c * wide + width]
+            for c in range(columns)
+        ]
         for r in range(rows)
     ]
 
@@ -79,8 +82,8 @@ def test_samples_figure_rows(channels):
     figure = samples_figure(split, ["a", "b", "c", "d"], per_class=6)
     assert isinstance(figure, Figure)
     assert row_names(figure) == ["a", "b", "c", "d"]
-    (picture,) = pictures(figure)
-    for row, images in enumerate(cells(picture)):
+    (axes_image,) = axes_images(figure)
+    for row, images in enumerate(cells(axes_image)):
         assert all((image == image[0, 0, 0]).all() for image in images)
         shown = [int(image[0, 0, 0]) // 2 for image in images]
         assert len(set(shown)) == 6
@@ -90,7 +93,7 @@ def test_samples_figure_rows(channels):
 def test_samples_figure_seed():
     split = split_of(torch.arange(120) % 4)
     one, again, other = (
-        pictures(samples_figure(split, "abcd", seed=seed))[0] for seed in (0, 0, 1)
+        axes_images(samples_figure(split, "abcd", seed=seed))[0] for seed in (0, 0, 1)
     )
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
@@ -98,7 +101,7 @@ def test_samples_figure_seed():
 
 def test_samples_figure_of_a_small_class():
     figure = samples_figure(split_of([0, 0, 0, 0, 1, 1]), ["four", "two", "none"], per_class=4)
-    rows = cells(pictures(figure)[0])
+    rows = cells(axes_images(figure)[0])
     assert [sum((image != 255).any() for image in row) for row in rows] == [4, 2, 0]
     assert len(figure.axes[0].collections[0].get_paths()) == 6
 
@@ -108,8 +111,8 @@ def test_samples_figure_of_a_small_class():
 )
 def test_samples_figure_count(count, rows):
     figure = samples_figure(split_of(torch.arange(120) % 4), "abcd", count=count)
-    found = [sum((image != 255).any() for image in row) for row in cells(pictures(figure)[0])]
-    assert found == rows
+    visible = [sum((image != 255).any() for image in row) for row in cells(axes_images(figure)[0])]
+    assert visible == rows
     with pytest.raises(SeewhyError, match="number of samples must be at least 1, found 0"):
         samples_figure(split_of([0, 1]), "ab", count=0)
 
@@ -121,7 +124,9 @@ def test_samples_figure_of_many_classes():
     assert len(names) == 20
     assert (names[0], names[-1]) == ("class 0", "class 99")
     assert "20 of 100 classes" in figure.texts[0].get_text()
-    shown = [int(row[0][0, 0, 0]) // 2 for picture in pictures(figure) for row in cells(picture)]
+    shown = [
+        int(row[0][0, 0, 0]) // 2 for axes_image in axes_images(figure) for row in cells(axes_image)
+    ]
     assert names == [f"class {index}" for index in shown]
     assert "of" not in samples_figure(split_of([0, 1]), ["a", "b"]).texts[0].get_text()
 
@@ -153,7 +158,7 @@ def test_samples_figure_pixels_are_square():
 def test_samples_figure_of_large_images():
     figure = samples_figure(noisy_split(6, 3, 300, 150), ["a", "b", "c"], per_class=2)
     gap = round(0.05 * 128)
-    assert pictures(figure)[0].shape == (3 * 128 + 2 * gap, 2 * 64 + gap, 3)
+    assert axes_images(figure)[0].shape == (3 * 128 + 2 * gap, 2 * 64 + gap, 3)
 
 
 def test_samples_figure_per_class_error():
@@ -163,7 +168,7 @@ def test_samples_figure_per_class_error():
 
 def shown_after(figure, column, split):
     """The five images of a column, and the images of the split that the rows start from."""
-    rows = cells(pictures(figure)[0])
+    rows = cells(axes_images(figure)[0])
     originals = [row[0] for row in rows]
     candidates = split.images.permute(0, 2, 3, 1).numpy()
     places = [
@@ -228,7 +233,7 @@ def test_augmentations_figure_of_mixup():
 
 def test_augmentations_figure_of_few_gray_images():
     figure = augmentations_figure(noisy_split(2, channels=1), ["trivial-augment", "cutmix"])
-    assert len(cells(pictures(figure)[0])) == 2
+    assert len(cells(axes_images(figure)[0])) == 2
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 

@@ -117,9 +117,9 @@ def _cifar_split(batches: Sequence[NamedFile], labels_key: str) -> RawSplit:
             labels.append(np.array(stored, dtype=np.int64).reshape(len(data)))
         except (TypeError, ValueError) as error:
             raise file.damaged(f"{labels_key!r} must be whole numbers") from error
-        given = batch.get("filenames")
-        if isinstance(given, list) and len(given) == len(data):
-            names += map(_text, given)
+        file_names = batch.get("filenames")
+        if isinstance(file_names, list) and len(file_names) == len(data):
+            names += map(_text, file_names)
         else:
             stem = file.name.rpartition("/")[2]
             names += [f"{stem}-{i:05d}" for i in range(len(data))]

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import time
 from itertools import groupby
 
 import numpy as np
@@ -31,15 +30,23 @@ def path(request, reports):
 
 
 def test_report_opens_quickly_and_loads_nothing(read, visit, path):
-    started = time.perf_counter()
     reader = read(path)
-    seconds = time.perf_counter() - started
-    assert seconds < 10  # a third of a second on an idle machine
+    assert processor_seconds(reader.page) < 3  # however busy the machine is
     assert {url for url in visit.records.requests if not url.startswith(("data:", "blob:"))} == {
         path.resolve().as_uri()
     }
     assert not visit.records.warnings
     assert reader.page.title()
+
+
+def processor_seconds(page):
+    """Processor time of the page's renderer process, which lays the page out and runs scripts."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    (seconds,) = [metric["value"] for metric in metrics if metric["name"] == "ProcessTime"]
+    assert seconds > 0
+    return seconds
 
 
 def test_links_resolve_and_ids_are_unique(read, path):
