@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from seewhy.train.recipe import Recipe
 
 os.environ.setdefault("MPLBACKEND", "agg")
+
+
+# What is collected lives as long as the session: the garbage collector need not walk it.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 LONG = ("test_gpu.py", "test_docs.py")  # up to minutes a test

@@ -393,6 +393,7 @@ class Checkpointed(Net):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [["layer1"], ["stem", "layer1", "layer2.0"]])
 def test_capture_of_checkpointed_model(layers):
     model, images, checkpointed = net_of(), images_of(), Checkpointed().double().eval()
@@ -706,6 +707,7 @@ def test_capture_of_compiled_model():
     assert len(graphs) == count
 
 
+@pytest.mark.slow
 def test_capture_of_compiled_parts():
     model, images, graphs = net_of(), images_of(), []
     expected = capture_layers(model, images, ["layer1", "layer1.1", "layer2.0"])

@@ -471,6 +471,7 @@ def test_auto_without_gradient(make):
     assert len(chosen(model, images_of(32))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_auto_for_compiled_blocks(whole):
     model = seeded(ViT, 16)

@@ -84,6 +84,7 @@ def test_summary(capsys: Capture) -> None:
     assert "17.77 G" in out
 
 
+@pytest.mark.slow
 def test_summary_draws_the_model(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +141,7 @@ def test_recipes(capsys: Capture) -> None:
     assert tomllib.loads(capsys.readouterr().out)["lr"] == RECIPES["davidnet-24"].lr
 
 
+@pytest.mark.slow
 def test_layers_of_a_run_and_of_a_model(trained: Path, capsys: Capture) -> None:
     assert main.main(["layers", "run"]) == 0
     rows = capsys.readouterr().out.splitlines()

@@ -164,11 +164,13 @@ def test_fog_transmission_follows_its_thickness(strength: int) -> None:
     assert 0.8 < thickness.mean() < 1.2
 
 
+@pytest.mark.slow
 def test_fog_keeps_pixels_of_its_own_gray() -> None:
     gray = torch.full((2, 3, 20, 20), 0.9, dtype=torch.float64)
     torch.testing.assert_close(apply("fog", gray, 5), gray)
 
 
+@pytest.mark.slow
 def test_fog_clouds_depend_on_the_image_only() -> None:
     images = pixels(4, 3, 32, 32).clamp_min(0.05)
     mild, heavy = transmission(images, 1).log(), transmission(images, 5).log()

@@ -45,6 +45,7 @@ def places(pairs: tuple[DuplicatePair, ...]) -> list[tuple[tuple[str, int], tupl
     return sorted((pair.first, pair.second) for pair in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "count"), [(32, 600), pytest.param(140, 60, marks=pytest.mark.slow)]
 )

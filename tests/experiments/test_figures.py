@@ -72,6 +72,7 @@ def bounds(axes: Axes) -> list[np.ndarray]:
     ]
 
 
+@pytest.mark.slow
 def test_recipes_figure_has_means_and_ranges(experiment_of: Make) -> None:
     seeds = [
         [(1, 2.0, 0.5), (2, 1.0, None), (3, 0.5, 0.75)],
@@ -239,6 +240,7 @@ def test_experiment_figure(experiment_of: Make) -> None:
         assert "8 recipes on digits, one seed" in texts(figure)
 
 
+@pytest.mark.slow
 def test_experiment_figure_has_its_legend_beside_fitting_panels(experiment_of: Make) -> None:
     made = experiment_of(
         {
@@ -324,6 +326,7 @@ def test_seeds_figure_puts_the_lowest_loss_on_top(experiment_of: Make) -> None:
     assert dots == [[[0.25, 0]], [[0.5, 1]]]
 
 
+@pytest.mark.slow
 def test_seeds_figure_shows_thirty_recipes(experiment_of: Make) -> None:
     figure = drawn(
         seeds_figure(
@@ -351,6 +354,7 @@ ODD = {
 FAST = ("one of everything", "a failure", "a name from elsewhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ODD]
 )
@@ -362,6 +366,7 @@ def test_figures_of_odd_experiments(name: str, experiment_of: Make) -> None:
     drawn(seeds_figure(made, "train_loss"))
 
 
+@pytest.mark.slow
 def test_recipes_figure_has_a_logarithmic_axis_for_steep_losses(experiment_of: Make) -> None:
     scales = [
         recipes_figure(experiment_of(recipes({"adam": (0.9,)}, loss=loss))).axes[0].get_yscale()

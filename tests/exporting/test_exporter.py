@@ -26,6 +26,7 @@ from seewhy.train.recipe import Recipe, to_toml
 
 onnxruntime = pytest.importorskip("onnxruntime")
 SHAPE = (3, 8, 8)
+pytestmark = pytest.mark.slow
 
 
 class Ours(nn.Module):
@@ -127,7 +128,6 @@ def small_model(name: str, side: int, monkeypatch: pytest.MonkeyPatch) -> nn.Mod
     return model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS.keys() - {"timm", "torchvision"}))
 def test_every_registered_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -141,6 +141,7 @@ def test_class_names_are_not_formulas() -> None:
         assert sorted(names(figure)) == [r"\$0\$ and \$", r"\$1\$ and \$"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "classes"),
     [

@@ -33,6 +33,7 @@ def test_curves_figure_lines() -> None:
     assert rate.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.0]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_save_figure_keeps_text_in_svg(tmp_path: Path) -> None:
     svg, png = save_figure(
         curves_figure(HISTORY, "valid", "my recipe"), tmp_path / "figures" / "curves"

@@ -342,6 +342,7 @@ def test_explanation_figure_index():
     assert all(label.endswith("✗") for label in rows_of(mistakes.axes[0]))
 
 
+@pytest.mark.slow
 def test_explanation_figure_of_many_maps():
     keys = [(f"layer{number}", "grad-cam") for number in range(15)]
     images, explanation = noise(2), explanation_of(2, keys)
@@ -419,6 +420,7 @@ def test_explanation_figures_text_does_not_overlap(channels, size):
     assert r"\$5\$" in rows_of(explanation_figure(images, explanation).axes[0])[1]
 
 
+@pytest.mark.slow
 def test_explanation_figure_shortens_class_names():
     (label,) = rows_of(
         explanation_figure(

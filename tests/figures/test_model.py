@@ -1,5 +1,6 @@
 """The drawing of a model: what it shows, and that nothing overlaps."""
 
+import functools
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def inception() -> nn.Module:
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
 
 
+@functools.cache
 def graph_of(name: str) -> ModelGraph:
     if name == "inception":
         return model_graph(inception(), (3, 8, 8))
@@ -46,17 +48,13 @@ def graph_of(name: str) -> ModelGraph:
 NAMES = ("davidnet", "resnet18", "vgg16", "speednet", "speednet:depth=3", "inception")
 
 
-@pytest.fixture(scope="module")
-def graphs() -> dict[str, ModelGraph]:
-    return {name: graph_of(name) for name in NAMES}
-
-
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_layout_folds_equal_blocks(graphs: dict[str, ModelGraph]) -> None:
-    layout = layout_model(graphs["resnet18"])
+@pytest.mark.slow
+def test_layout_folds_equal_blocks() -> None:
+    layout = layout_model(graph_of("resnet18"))
     assert [(frame.name, frame.count) for frame in layout.frames] == [
         ("layer1.0–1", 2),
         *((f"layer{stage}.{block}", 1) for stage in (2, 3, 4) for block in (0, 1)),
@@ -64,7 +62,7 @@ def test_layout_folds_equal_blocks(graphs: dict[str, ModelGraph]) -> None:
     assert layout.frames[0].parameters == 4 * (64 * 64 * 9 + 128)
     rows = [row for row in layout.rows if row.count > 1]
     assert not rows
-    vgg = layout_model(graphs["vgg16"])
+    vgg = layout_model(graph_of("vgg16"))
     (row,) = [row for row in vgg.rows if row.count > 1]
     assert (row.operations, row.count) == (("Conv 3×3", "ReLU"), 2)
     assert row.parameters == 2 * (512 * 512 * 9 + 512)
@@ -72,8 +70,8 @@ def test_layout_folds_equal_blocks(graphs: dict[str, ModelGraph]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layout_counts_everything(name: str, graphs: dict[str, ModelGraph]) -> None:
-    graph, layout = graphs[name], layout_model(graphs[name])
+def test_layout_counts_everything(name: str) -> None:
+    graph, layout = graph_of(name), layout_model(graph_of(name))
     outside = [
         row for row in layout.rows if not any(f.top < row.y < f.bottom for f in layout.frames)
     ]
@@ -83,8 +81,8 @@ def test_layout_counts_everything(name: str, graphs: dict[str, ModelGraph]) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layout_has_no_overlaps(name: str, graphs: dict[str, ModelGraph]) -> None:
-    layout = layout_model(graphs[name])
+def test_layout_has_no_overlaps(name: str) -> None:
+    layout = layout_model(graph_of(name))
     for above, below in pairwise(layout.rows):
         assert above.bottom + 0.08 < below.top
     for one, other in combinations(layout.frames, 2):
@@ -110,9 +108,9 @@ def assert_no_wire_through_a_box(layout: Layout) -> None:
                 assert apart, (wire, row)
 
 
-def test_layout_shows_the_shortcut(graphs: dict[str, ModelGraph]) -> None:
+def test_layout_shows_the_shortcut() -> None:
     """A wire leaves the main lane above the first convolution and ends in the addition."""
-    layout = layout_model(graphs["davidnet"])
+    layout = layout_model(graph_of("davidnet"))
     frame = layout.frames[0]
     first, _, join = (row for row in layout.rows if frame.top < row.y < frame.bottom)
     assert join.is_join
@@ -122,8 +120,8 @@ def test_layout_shows_the_shortcut(graphs: dict[str, ModelGraph]) -> None:
     assert shortcut.points[1][0] < first.left
 
 
-def test_layout_of_parallel_branches(graphs: dict[str, ModelGraph]) -> None:
-    layout = layout_model(graphs["inception"])
+def test_layout_of_parallel_branches() -> None:
+    layout = layout_model(graph_of("inception"))
     assert [(frame.name, frame.count) for frame in layout.frames] == [("0", 1), ("1–2", 2)]
     block = [row for row in layout.rows if layout.frames[0].top < row.y < layout.frames[0].bottom]
     lanes = [row.x for row in block]
@@ -159,6 +157,7 @@ class Widening(nn.Module):
         return self.conv(x).relu() + self.shortcut(x)
 
 
+@pytest.mark.slow
 def test_layout_of_a_large_model_shows_blocks_as_boxes() -> None:
     graph = model_graph(Deep(), (3, 4, 4))
     layout = layout_model(graph)
@@ -169,8 +168,8 @@ def test_layout_of_a_large_model_shows_blocks_as_boxes() -> None:
     assert sum(row.parameters for row in layout.rows) == graph.parameters
 
 
-def test_model_figure_texts(graphs: dict[str, ModelGraph]) -> None:
-    shown = texts(model_figure(graphs["davidnet"]))
+def test_model_figure_texts() -> None:
+    shown = texts(model_figure(graph_of("davidnet")))
     for text in (
         "6,573,130 parameters, 379.27 M multiply-adds per image",
         "Conv 3×3 · MaxPool 2×2 · BatchNorm · ReLU",
@@ -185,9 +184,10 @@ def test_model_figure_texts(graphs: dict[str, ModelGraph]) -> None:
         assert text in shown, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["davidnet", "inception"])
-def test_model_figure_fits(name: str, graphs: dict[str, ModelGraph]) -> None:
-    figure = model_figure(graphs[name])
+def test_model_figure_fits(name: str) -> None:
+    figure = model_figure(graph_of(name))
     figure.canvas.draw()
     width, height = figure.bbox.width, figure.bbox.height
     boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
@@ -198,8 +198,8 @@ def test_model_figure_fits(name: str, graphs: dict[str, ModelGraph]) -> None:
         assert not one.overlaps(other)
 
 
-def test_write_figure(tmp_path: Path, graphs: dict[str, ModelGraph]) -> None:
-    figure = model_figure(graphs["davidnet"])
+def test_write_figure(tmp_path: Path) -> None:
+    figure = model_figure(graph_of("davidnet"))
     write_figure(figure, tmp_path / "new" / "net.svg")
     assert "BatchNorm" in (tmp_path / "new" / "net.svg").read_text(encoding="utf-8")
     with pytest.raises(SeewhyError, match=r"suffix '.gif', .*possible: .svg, .png, .pdf"):

@@ -54,6 +54,7 @@ def test_paired_figure_rows() -> None:
     assert figure.get_size_inches().tolist() == [4.4, 3.1]
 
 
+@pytest.mark.slow
 def test_paired_figure_of_many_classes() -> None:
     figure = drawn(paired_figure(comparison_of([(index - 40) / 1000 for index in range(100)])))
     shown = [change for change, _, _ in dots(figure)]

@@ -65,6 +65,7 @@ def test_slices_figure_rows() -> None:
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
 
 
+@pytest.mark.slow
 def test_slices_figure_of_many_slices() -> None:
     long = (
         "mostly a class with a name without an end (55%) and another such class (21%), "

@@ -67,6 +67,7 @@ def test_trust_figure_markers() -> None:
     assert figure.get_size_inches().tolist() == [4.4, 3.1]
 
 
+@pytest.mark.slow
 def test_trust_figure_of_many_methods() -> None:
     verdicts = [
         verdict_of(f"network.backbone.stages.{i}.blocks.{i}", f"method-{j}", i / 9 + j / 99)

@@ -48,6 +48,7 @@ def test_model_graph_blocks(davidnet: ModelGraph) -> None:
     assert [step.block for step in davidnet.steps[2:6]] == ["", *3 * ["layer1.1"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["davidnet", "speednet:depth=3", "resnet18"])
 def test_model_graph_costs_are_those_of_the_summary(name: str) -> None:
     """The graph counts in the trace, the summary with hooks."""
@@ -136,6 +137,7 @@ def test_model_graph_of_a_model_that_cannot_be_traced() -> None:
     assert model_summary(model, (1, 2, 2)).multiply_adds == 10
 
 
+@pytest.mark.slow
 def test_model_graph_leaves_no_trace() -> None:
     model = build_model("davidnet:dropout=0.5", 10, blank_sample(3, 8, 8)).train()
     model.layer1.eval()

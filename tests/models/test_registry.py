@@ -22,6 +22,7 @@ MODEL_SPECS = [
 SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (4, 17, 24)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shape"),
     [

@@ -15,6 +15,7 @@ def test_resnet_parameter_count(name, parameters):
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "blocks"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))]
 )

@@ -59,6 +59,7 @@ def test_vgg16_in_a_file(tmp_path: Path, batch_norm: bool) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [RESNET18, RESNET34], ids=["resnet18", "resnet34"])
 def test_resnet_in_a_file(tmp_path: Path, blocks: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -111,6 +112,7 @@ def test_weights_in_other_forms(
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_options_of_weights_in_a_file(resnet18: tuple[Path, dict[str, torch.Tensor]]) -> None:
     path, _ = resnet18
     spec = f"resnet18:weights={path}"
@@ -128,6 +130,7 @@ def test_options_of_weights_in_a_file(resnet18: tuple[Path, dict[str, torch.Tens
     refused("mean and std are for weights in a file", "timm:resnet50", mean=[0.5] * 3)
 
 
+@pytest.mark.slow
 def test_preprocessing_as_published(tmp_path: Path) -> None:
     """torchvision: the shorter side resized to 256, bilinear and antialiased, then a 224 crop."""
     generator = np.random.default_rng(0)

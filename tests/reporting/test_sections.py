@@ -39,6 +39,7 @@ def text_of(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_svg")
 def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
     sections = make_sections(odd)

@@ -104,6 +104,7 @@ def hidden_share(step: str, count: int) -> Tensor:
     return (after.images == 0).double().mean((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_resnet18_adam_onecycle_hides_as_many_pixels_as_published() -> None:
     """A hole of 16 in an image padded from 32 to 64: 10.5% on average, not 19.1%."""
     step = RECIPES["resnet18-adam-onecycle"].augment[-1]
