@@ -129,11 +129,11 @@ print("exit code", main(["train", *sys.argv[1:], "--output", "two"]))
 broadcast_from_rank0(lambda: None, world)  # torchrun ends all processes when the first one fails
 sys.exit(main(["train", "demo", "--data", "digits", "--model", "nosuch"]))
 """
-# an odd batch size, label mixing, clipping, averaging, and two optimizers
+# an odd batch size, label mixing, clipping, averaging, weighted classes, and two optimizers
 OPTIONS = shlex.split(
     "demo --data digits --limit 400 --model speednet:width=0.05 --epochs 1.5 --batch-size 97 "
     "--lr 0.05 --optimizer muon:bias_lr=4 --augment crop:1 mixup --clip 5 --ema 0.9 "
-    "--accumulate 2 --precision fp32"
+    "--accumulate 2 --class-weights --l1 1e-4 --precision fp32"
 )
 
 

@@ -108,6 +108,18 @@ def test_range_test_averages_the_batches_of_an_update(data: Dataset) -> None:
     assert result == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
 
 
+def test_range_test_within_an_update_forgets_its_weights(data: Dataset) -> None:
+    """The first batch of an unfinished update has no share in the gradients of the test."""
+    uneven = replace(data, train=data.train.take(torch.arange(240)[data.train.labels > 0][4:]))
+    recipe = replace(RECIPE, augment=(), accumulate=2, class_weights=True, optimizer="sgd")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+    plan = make_plan(recipe, uneven, "cpu")
+    expected = lr_range_test(new_state(plan, copy.deepcopy(model)), plan, 1e-3, 1, 10).losses
+    state = new_state(plan, model)
+    next(loop.train(state, plan))
+    assert lr_range_test(state, plan, 1e-3, 1, 10).losses == expected
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.train
 def test_range_test_lrs_do_not_depend_on_accumulation(data: Dataset, optimizer: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from linear_training import (
     PLAIN,
     assert_equal,
@@ -20,7 +19,7 @@ from linear_training import (
 )
 from torch import Tensor, nn
 
-from seewhy.data.dataset import Dataset, Split, class_weights
+from seewhy.data.dataset import Dataset, Split
 from seewhy.errors import SeewhyError
 from seewhy.models.registry import MODELS
 from seewhy.runs.checkpoint import CheckpointPolicy, read_checkpoint
@@ -64,18 +63,6 @@ def test_l1_penalizes_weights_only(data: Dataset) -> None:
     assert events[0].train_loss == pytest.approx(
         entropy(linear(), *batch(data, 0, 40)).item(), rel=1e-5
     )  # without the penalty
-
-
-def test_class_weights(data: Dataset) -> None:
-    labels = torch.tensor([0] * 160 + [1] * 60 + [2] * 20)
-    uneven = replace(data, train=Split(data.train.images, labels, data.train.names))
-    weights = class_weights(uneven.train, 3)
-
-    def loss(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return (weights[labels] * F.cross_entropy(net(images), labels, reduction="none")).mean()
-
-    state, _ = trained(replace(PLAIN, class_weights=True), uneven)
-    assert_equal(state.model, by_hand(uneven, loss, [*range(0, 241, 40)]))
 
 
 @pytest.mark.train

@@ -142,13 +142,13 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         lr_factor, momentum_factor = _factors(state, plan)
         set_lr_and_momentum(state.optimizers, lr_factor, momentum_factor)
         shard = plan.world.shard(len(images))
-        loss, outputs = _loss(run, resize_images(images[shard], factor), labels[shard])
+        outputs = _forward(run, resize_images(images[shard], factor), labels[shard])
+        loss, weight = _criterion(outputs.float(), labels[shard], plan)
         update_steps = plan.update_steps(state.step)
-        # the gradient is averaged over the images of all processes and steps of an update
-        weight = len(outputs) * plan.world.size / _images_in(update_steps, plan)
-        penalty = _l1_penalty(model, recipe.l1) / len(update_steps)
-        state.scaler.scale(loss * weight + penalty).backward()  # type: ignore[no-untyped-call]
-        state.totals.add(loss, outputs, labels[shard])
+        # `update` divides by the mean weight, which is known when all images of it are drawn
+        per_image = plan.world.size / plan.images_in(update_steps)
+        state.scaler.scale(loss * per_image).backward()  # type: ignore[no-untyped-call]
+        state.totals.add(loss, weight, outputs, labels[shard])
         ends_update = state.step == update_steps[-1]
         if ends_update:
             update(state, plan)
@@ -170,13 +170,8 @@ def _factors(state: TrainState, plan: TrainingPlan) -> tuple[float, float]:
     )
 
 
-def _images_in(steps: range, plan: TrainingPlan) -> int:
-    """Number of images in consecutive steps, over all processes."""
-    return plan.images_before(steps.stop) - plan.images_before(steps.start)
-
-
-def _loss(run: _Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean loss () of a batch, and the outputs (B, K)."""
+def _forward(run: _Run, images: Tensor, labels: Tensor) -> Tensor:
+    """The outputs (B, K) for a batch."""
     plan = run.plan
     with autocasting(plan.precision, images.device):
         outputs = run.forward(images)
@@ -188,33 +183,27 @@ def _loss(run: _Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"{plan.recipe.model} must map images (N, C, H, W) to logits (N, {plan.num_classes}), "
             f"one per class; {len(images)} images gave {result}"
         )
-    return _criterion(outputs.float(), labels, plan), outputs
+    return outputs
 
 
-def _criterion(
-    outputs: Tensor, labels: Tensor, plan: TrainingPlan, reduction: str = "mean"
-) -> Tensor:
-    """The loss () that the training minimizes, of outputs (B, K) and labels (B, K)."""
-    weights = plan.class_weights
-    return F.cross_entropy(
-        outputs,
-        labels,
-        weight=None if weights is None else weights.to(outputs.device),
-        label_smoothing=plan.recipe.label_smoothing,
-        reduction=reduction,
-    )
+def _criterion(outputs: Tensor, labels: Tensor, plan: TrainingPlan) -> tuple[Tensor, Tensor]:
+    """Sums over a batch of weight times cross entropy (), and of the weights ().
 
+    The loss of a batch, an update, or an epoch is the quotient. The weight of an image is that of
+    its class, or the mean over its mixed classes. Smoothing does not change it: F.cross_entropy
+    weights each class of a smoothed label, which lets a rare class dominate every image.
 
-def _l1_penalty(model: nn.Module, l1: float) -> Tensor | float:
-    """`l1` times the sum of the absolute weights."""
-    if l1 == 0:
-        return 0.0
-    weights = [
-        weight.abs().sum()
-        for weight in model.parameters()
-        if weight.requires_grad and weight.ndim > 1
-    ]
-    return l1 * torch.stack(weights).sum() if weights else 0.0
+    Args:
+        outputs: Logits (B, K) float32.
+        labels: Shares of the classes (B, K) float32, before smoothing.
+        plan: The plan, with class weights and smoothing.
+    """
+    smoothing, weights = plan.recipe.label_smoothing, plan.class_weights
+    losses = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
+    if weights is None:
+        return losses.sum(), torch.full_like(losses[0], len(losses))
+    image_weights = (labels * weights.to(labels.device)).sum(1)
+    return (image_weights * losses).sum(), image_weights.sum()
 
 
 def _freeze(freezing: list[tuple[nn.Parameter, float]], epoch: float) -> None:
@@ -239,7 +228,7 @@ def _check_finite(state: TrainState, plan: TrainingPlan, failed_step: int) -> No
 
 def _step_stats(state: TrainState, plan: TrainingPlan) -> StepStats:
     seconds = state.seconds + state.epoch_seconds
-    images = _images_in(range(plan.epoch_steps(state.epoch).start, state.step), plan)
+    images = plan.images_in(range(plan.epoch_steps(state.epoch).start, state.step))
     train_loss, train_accuracy = state.totals.latest()
     return StepStats(
         step=state.step,
@@ -257,14 +246,14 @@ def _end_epoch(state: TrainState, plan: TrainingPlan) -> EpochStats:
     """Check and evaluate an epoch, and prepare the next one."""
     start_time = time.perf_counter()
     sums = all_reduce_sum(state.totals.device_sums, plan.world)
-    loss, correct, count, failed_step, skipped = sums.tolist()  # waits for the device
+    loss, weight, correct, count, failed_step, skipped, _ = sums.tolist()  # waits for the device
     state.epoch_seconds += time.perf_counter() - start_time
     _check_finite(state, plan, int(failed_step) // plan.world.size)
     in_fp16 = state.scaler.is_enabled()
     loss_scale = state.scaler.get_scale() if in_fp16 else None
     if loss_scale is not None and loss_scale < MIN_LOSS_SCALE:
         _check_finite(state, plan, state.step)
-    images = _images_in(range(plan.epoch_steps(state.epoch).start, state.step), plan)
+    images = plan.images_in(range(plan.epoch_steps(state.epoch).start, state.step))
     images_per_second = images / state.epoch_seconds
     state.epoch += 1
     state.seconds += state.epoch_seconds
@@ -281,7 +270,7 @@ def _end_epoch(state: TrainState, plan: TrainingPlan) -> EpochStats:
         momentum=momentum_of(group),
         seconds=state.seconds,
         images_per_second=images_per_second,
-        train_loss=loss / count,
+        train_loss=loss / weight,
         train_accuracy=correct / count,
         eval_loss=None if measured is None else measured.loss,
         eval_accuracy=None if measured is None else measured.accuracy,
@@ -317,13 +306,13 @@ def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluatio
     """Evaluate a split; each process evaluates a shard."""
     shard = plan.world.shard(len(split))
     images, labels = split.images[shard], split.labels[shard]
-    sums = torch.zeros(3, dtype=state.totals.device_sums.dtype)
+    sums = torch.zeros(4, dtype=state.totals.device_sums.dtype)
     if len(images):
         with swap_weights(state.averaged, state.model):
             classifier = Classifier(state.model, precision=plan.precision)
             logits = compute_logits(classifier, images)
-        criterion = _criterion(logits, one_hot(labels, plan.num_classes), plan, "sum")
+        loss, weight = _criterion(logits, one_hot(labels, plan.num_classes), plan)
         nll = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([criterion, nll, (logits.argmax(1) == labels).sum()])
-    loss, nll, correct = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
-    return _Evaluation(loss / len(split), nll / len(split), correct / len(split))
+        sums += torch.stack([loss, weight, nll, (logits.argmax(1) == labels).sum()])
+    total, weights, nll_sum, correct = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
+    return _Evaluation(total / weights, nll_sum / len(split), correct / len(split))

@@ -123,6 +123,7 @@ def lr_range_test(
     ended = "at the end of the range"
     with preserving_state(state):
         state.model.zero_grad(set_to_none=True)  # of an unfinished update
+        state.totals.reset()
         trial = replace(state, step=0, updates=0, epoch=0, epoch_seconds=0.0)
         try:
             for lr, loss in islice(_losses_by_update(trial, test_plan, updates), updates):
@@ -264,10 +265,10 @@ def _losses_by_update(
 def _mean_losses(lrs: Sequence[float], sums: Sequence[Tensor]) -> Iterator[tuple[float, float]]:
     """Each learning rate with the mean loss between two sums, up to the first non-finite one."""
     differences = torch.stack(list(sums)).diff(dim=0).tolist()
-    for lr, (loss, _, images, *_) in zip(lrs, differences, strict=True):
+    for lr, (loss, weight, *_) in zip(lrs, differences, strict=True):
         if not math.isfinite(loss):
             return
-        yield lr, loss / images
+        yield lr, loss / weight
 
 
 def _diverged(averages: Sequence[float]) -> bool:

@@ -122,6 +122,10 @@ class TrainingPlan(BoundRecipe):
         in_last_epoch = min(remaining * self.batch_size, self.images_per_epoch)
         return epochs * self.images_per_epoch + in_last_epoch
 
+    def images_in(self, steps: range) -> int:
+        """Number of images in consecutive steps, over all processes."""
+        return self.images_before(steps.stop) - self.images_before(steps.start)
+
     def lr_factor(self, step: int, losses: Sequence[float]) -> float:
         """Factor of the learning rate in a step (from 0), given the watched losses so far."""
         return self.lr_schedule(self._progress_of(self.lr_schedule, step), losses)

@@ -17,7 +17,7 @@ from seewhy.train.plan import TrainingPlan, check_model
 
 
 class RunningTotals:
-    """Sums over an epoch, and its first non-finite step, stored on the device.
+    """Sums over an epoch and over an update, and the first non-finite step, on the device.
 
     Steps do not wait for them. On a GPU they reach the host a few steps later, through pinned
     memory.
@@ -25,17 +25,19 @@ class RunningTotals:
 
     def __init__(self, device: torch.device) -> None:
         dtype = torch.float64 if device.type != "mps" else torch.float32
-        # summed loss, correct predictions, images, first non-finite step, skipped updates
-        self.device_sums = torch.zeros(5, dtype=dtype, device=device)
+        # of the epoch: losses times weights, weights, correct predictions, images; first non-finite
+        # step; skipped updates; weights of the unfinished update
+        self.device_sums = torch.zeros(7, dtype=dtype, device=device)
         self.host_sums = self.device_sums
         if device.type == "cuda":
-            self.host_sums = torch.zeros(5, dtype=dtype, pin_memory=True)
+            self.host_sums = torch.zeros(7, dtype=dtype, pin_memory=True)
 
-    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Add a batch: its mean loss (), outputs (B, K), and labels (B, K)."""
-        count = torch.full_like(loss, len(outputs))
+    def add(self, loss: Tensor, weight: Tensor, outputs: Tensor, labels: Tensor) -> None:
+        """Add a batch: sums of its weighted losses () and weights (), outputs and labels (B, K)."""
         correct = (outputs.argmax(1) == labels.argmax(1)).sum()
-        self.device_sums[:3] += torch.stack([loss.detach() * count, correct, count])
+        count = torch.full_like(loss, len(outputs))
+        self.device_sums[:4] += torch.stack([loss.detach(), weight, correct, count])
+        self.device_sums[6] += weight
         if self.host_sums is not self.device_sums:
             self.host_sums.copy_(self.device_sums, non_blocking=True)
 
@@ -44,26 +46,32 @@ class RunningTotals:
 
         Returns whether no step has failed, as a tensor () bool.
         """
-        failed = self.device_sums[3]
+        failed = self.device_sums[4]
         failed.copy_(torch.where((failed == 0) & ~finite, step, failed))
         return failed == 0
 
     def count_skipped(self, overflow: Tensor) -> None:
         """Count an update as skipped if its gradient overflows: `overflow` () bool."""
-        self.device_sums[4].add_(overflow)
+        self.device_sums[5].add_(overflow)
+
+    def take_update_weight(self) -> Tensor:
+        """The sum of the weights () since the last call, for the update that ends."""
+        weight = self.device_sums[6].clone()
+        self.device_sums[6].zero_()
+        return weight
 
     def latest(self) -> tuple[float, float]:
         """Mean loss and accuracy on the host; nan before the first copy arrives."""
-        loss, correct, count, *_ = self.host_sums.tolist()
-        return (loss / count, correct / count) if count else (math.nan, math.nan)
+        loss, weight, correct, count, *_ = self.host_sums.tolist()
+        return (loss / weight, correct / count) if count else (math.nan, math.nan)
 
     def first_failure(self) -> int:
         """The first failed step on the host; 0 if none."""
-        return int(self.host_sums[3])
+        return int(self.host_sums[4])
 
     def all_finite(self) -> bool:
         """Whether no step has failed; waits for the device."""
-        return bool(self.device_sums.isfinite().all()) and int(self.device_sums[3]) == 0
+        return bool(self.device_sums.isfinite().all()) and int(self.device_sums[4]) == 0
 
     def reset(self) -> None:
         """Start a new epoch."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from seewhy._torch_compat import (
+    foreach_add_,
     foreach_clone,
     foreach_copy_,
     foreach_mul_,
@@ -36,11 +37,16 @@ def update(state: TrainState, plan: TrainingPlan) -> None:
         for optimizer in optimizers
         for parameter in _with_gradient(optimizer)
     ]
-    # remains non-finite after the first non-finite loss
-    loss_sum = state.totals.device_sums[:1].to(torch.float32, copy=True)
-    all_reduce_mean([*gradients, loss_sum], plan.world)
+    # the sum remains non-finite after the first non-finite loss
+    loss_sum, weight = state.totals.device_sums[:1].float(), state.totals.take_update_weight()
+    mean_weight = weight.float() * plan.world.size / plan.images_in(plan.update_steps(state.step))
+    all_reduce_mean([*gradients, loss_sum, mean_weight], plan.world)
     for optimizer in optimizers:
         state.scaler.unscale_(optimizer)  # in fp16 only
+    if plan.class_weights is not None:
+        foreach_mul_(gradients, 1 / mean_weight)
+    if plan.recipe.l1:
+        _add_l1_gradient(optimizers, plan.recipe.l1)
     norm = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
     if plan.recipe.clip:
         factor = (plan.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
@@ -59,6 +65,14 @@ def update(state: TrainState, plan: TrainingPlan) -> None:
         look_ahead(state.slow, state.model)
     if state.ema is not None:
         update_ema(state.ema, state.model, plan.recipe.ema, state.updates)
+
+
+@torch.no_grad()
+def _add_l1_gradient(optimizers: Sequence[Optimizer], l1: float) -> None:
+    """Add the gradient of `l1` times the sum of absolute weights, without biases and norms."""
+    parameters = [p for optimizer in optimizers for p in _with_gradient(optimizer) if p.ndim > 1]
+    signs = [parameter.sign() for parameter in parameters]
+    foreach_add_([cast(Tensor, parameter.grad) for parameter in parameters], signs, alpha=l1)
 
 
 def _with_gradient(optimizer: Optimizer) -> list[Tensor]:
