@@ -1,14 +1,40 @@
-"""Atomic writes: readers never see partial files."""
+"""Atomic writes, whose readers never see partial files, and what a path is."""
 
 import csv
 import errno
 import io
 import os
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from seewhy.errors import SeewhyError
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def problem_of_file(path: Path) -> str:
+    """Why `path` is not a regular file, as in "a named pipe, not a regular file"; empty if it is.
+
+    Reading anything else could block forever, or never end. Raises OSError if it cannot be looked
+    up.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"a link to {os.readlink(path)}, which does not exist"
+        return "missing"
+    if stat.S_ISREG(mode):
+        return ""
+    return f"{_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

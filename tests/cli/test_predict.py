@@ -47,6 +47,17 @@ def test_predict(trained: Path, data: Dataset, capsys: Capture) -> None:
     assert "level" not in out
 
 
+def test_predict_takes_directories(trained: Path, capsys: Capture, error_of: ErrorOf) -> None:
+    Path("photos").mkdir()
+    for name in ("10.png", "2.png"):
+        Image.new("RGB", (8, 8)).save(Path("photos", name))
+    assert main.main(["predict", "run", "photos", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [row["image"] for row in values] == [str(Path("photos", n)) for n in ("2.png", "10.png")]
+    error = error_of("predict", "run", "photos", "--max-pixels", "63")
+    assert "larger than max_pixels=63 (8x8 is 64 pixels)" in error
+
+
 def test_predict_names_a_file_that_is_no_image(trained: Path, error_of: ErrorOf) -> None:
     Path("notes.png").write_text("no image")
     assert "notes.png" in error_of("predict", "run", "notes.png")

@@ -167,6 +167,72 @@ def test_columns_of_structs_and_integers(tmp_path: Path) -> None:
     assert data.train.images[:, 0, 0, 0].tolist() == list(range(6))
 
 
+@pytest.mark.parametrize("form", ["absolute", "relative", "link"])
+def test_load_reads_no_file_outside_the_directory(tmp_path: Path, form: str) -> None:
+    """The path in a row was chosen by whoever made the table."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "passport.png").write_bytes(png(9, 9, 9))
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "link").symlink_to(private)
+    path = {
+        "absolute": str(private / "passport.png"),
+        "relative": "../private/passport.png",
+        "link": "link/passport.png",
+    }[form]
+    write_rows(root, [{"bytes": png(i, 0, 0), "path": None} for i in range(3)], path)
+    refused(r"the image train-00003 is the file '.*passport.png' outside .*set, which is", root)
+    refused("which is not read; store the content", root, skip_bad_images=True)
+
+
+def test_load_reads_files_below_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(png(7, 0, 0))
+    write_rows(tmp_path, [{"bytes": png(i, 0, 0), "path": None} for i in range(3)], "images/0.png")
+    data = load(tmp_path, quiet=True)
+    assert data.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 7]
+    assert data.train.names[3] == "images/0.png"
+
+
+def test_hub_rows_name_only_files_of_their_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "downloads")
+    inside = cache / "datasets--me--pets" / "snapshots" / "1" / "0.png"
+    for path in (inside, cache / "datasets--me--secret" / "0.png"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png(7, 0, 0))
+    feature = {"image": datasets.Image(), "label": class_label("a", "b")}
+
+    def tables(path: Path) -> datasets.DatasetDict:
+        rows = [{"bytes": png(i, 0, 0), "path": None} for i in range(3)]
+        cells = [*rows, {"bytes": None, "path": str(path)}]
+        columns = {"image": cells, "label": [0, 1, 0, 1]}
+        table = datasets.Dataset.from_dict(columns, features=datasets.Features(feature))
+        return datasets.DatasetDict(train=table, test=table)
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: tables(inside))
+    assert load("hub:me/pets", quiet=True).train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 7]
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, **__: tables(cache / "datasets--me--secret" / "0.png")
+    )
+    refused("the image train-00003 is the file .*secret.* outside", "hub:me/pets", image_size=3)
+
+
+def write_rows(root: Path, rows: list[dict[str, Any]], path: str) -> None:
+    """train.parquet and test.parquet with `rows` and a row that is only a path."""
+    images = [*rows, {"bytes": None, "path": path}]
+    image = pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    for name in ("train", "test"):
+        pq.write_table(
+            pa.table({"image": image, "label": [i % 2 for i in range(len(images))]}),
+            root / f"{name}.parquet",
+        )
+
+
 def test_columns_of_string_labels(tmp_path: Path) -> None:
     text = datasets.Value("string")
     stored(tmp_path, "train.parquet", table(4, animal=(text, ["dog", "cat", "dog", "bee"])))

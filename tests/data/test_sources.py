@@ -502,7 +502,7 @@ def broken(root: Path) -> dict[str, str]:
         "train/a/cut.jpg": "damaged",
         "train/b/notes.txt": "not an image",
         "test/b/fake.png": "",
-        "test/b/gone.png": "missing",
+        "test/b/gone.png": "a link to .*nowhere.png, which does not exist",
     }
 
 

@@ -116,6 +116,19 @@ def test_overlay_has_the_size_of_its_image(weak_run: Run, tmp_path: Path) -> Non
     assert (after[:, 30:60] != before[:, 30:60]).any(2).all()
 
 
+def test_overlay_of_a_large_image_is_smaller(
+    weak_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = write_photo(tmp_path / "wide.png", width=90, height=30)
+    monkeypatch.setattr(explain_files, "OVERLAY_PIXELS", 300)
+    write_explanations(weak_run, [photo], FULL, tmp_path / "out", quiet=True)
+    (path,) = (tmp_path / "out" / "overlays").glob("wide-*.png")
+    with Image.open(path) as written:
+        assert written.size == (30, 10)
+    with pytest.raises(SeewhyError, match="wide.png is larger than max_pixels=2699"):
+        write_explanations(weak_run, [photo], replace(FULL, max_pixels=2699), tmp_path / "x")
+
+
 def test_unreadable_images_are_left_out_and_reported(
     weak_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

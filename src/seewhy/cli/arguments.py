@@ -51,6 +51,8 @@ class DataOptions:
     """Label column, if the dataset has several."""
     skip_bad_images: Flag = False
     """Skip images that cannot be read, and list them."""
+    max_pixels: OptionalInt = None
+    """Largest number of pixels of an image that is decoded (default: 150 million)."""
 
 
 @dataclass(frozen=True)

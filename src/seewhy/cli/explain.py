@@ -55,6 +55,8 @@ class Explain:
     """Standard deviation of each channel, likewise."""
     classes: OptionalPath = None
     """Text file with a class name per line, for published weights."""
+    max_pixels: OptionalInt = None
+    """Largest number of pixels of an image that is decoded (default: 150 million)."""
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
     device: str = "auto"
@@ -88,7 +90,12 @@ def explain(options: Explain) -> int:
     bind_methods(options.methods)
     target = _one_or_pair(options.target)
     requested = ExplainOptions(
-        options.methods, options.layers, target, options.smooth, options.opacity
+        options.methods,
+        options.layers,
+        target,
+        options.smooth,
+        options.opacity,
+        options.max_pixels,
     )
     if options.output is not None:
         check_empty(options.output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, RunOrFile
+from seewhy.cli.arguments import Flag, OptionalInt, RunOrFile
 from seewhy.errors import SeewhyError
 
 
@@ -52,11 +52,14 @@ class Predict:
     model: RunOrFile
     """Run directory, such as runs/latest, or a file of `seewhy export`."""
     images: Annotated[
-        Positional[tuple[Path, ...]], arg(metavar="IMAGE …", help_behavior_hint="(required)")
+        Positional[tuple[Path, ...]],
+        arg(metavar="IMAGE|DIRECTORY …", help_behavior_hint="(required)"),
     ]
-    """Image files; resized and cropped like the training images."""
+    """Image files or directories; resized and cropped like the training images."""
     top: int = 5
     """Number of classes to show."""
+    max_pixels: OptionalInt = None
+    """Largest number of pixels of an image that is decoded (default: 150 million)."""
     json: Flag = False
     """Print JSON."""
     device: str = "auto"
@@ -66,6 +69,7 @@ class Predict:
 def predict(options: Predict) -> None:
     """Print the most probable classes of image files."""
     from seewhy.cli import tables
+    from seewhy.data.folders import image_files
     from seewhy.runs.prediction import predict as predict_images
     from seewhy.runs.run import open_classifier
     from seewhy.train.device import find_device
@@ -74,8 +78,9 @@ def predict(options: Predict) -> None:
         raise SeewhyError(
             "predict needs at least one image file, as in `seewhy predict runs/latest photo.jpg`"
         )
+    files = [file for path in options.images for file in image_files(path)]
     classifier = open_classifier(options.model, find_device(options.device))
-    predictions = predict_images(classifier, options.images, options.top)
+    predictions = predict_images(classifier, files, options.top, options.max_pixels)
     if options.json:
         print(json.dumps([asdict(prediction) for prediction in predictions]))
     else:

@@ -48,6 +48,7 @@ class LoadOptions:
     seed: int = 0
     skip_bad_images: bool = False
     label: str | None = None  # label column
+    max_pixels: int | None = None  # of an image; None is the default of `open_image`
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Format:
     image_size: tuple[int, int]  # height, width
     channels: int
     skip_bad_images: bool
+    max_pixels: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +138,15 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions) -> _Format:
     sample = np.unique(np.linspace(0, len(split) - 1, _SAMPLED).astype(np.int64)).tolist()
     for image_name, encoded in split.read(sample):
         try:
-            image = open_image(encoded)
+            image = open_image(encoded, max_pixels=options.max_pixels)
             sizes.append(upright_size(image))
             colored = colored or image.mode in _COLOR_MODES
         except Exception as error:  # decoding will report or skip it
             first_failure = first_failure or f"{image_name} is {failure_reason(error)}"
     if not sizes:
         raise SeewhyError(
-            f"{name}: none of {len(sample)} sampled images can be read: {first_failure}; use a "
-            "format that Pillow can read"
+            f"{name}: none of {len(sample)} sampled images can be read: {first_failure}; use "
+            "PNG, JPEG, or another image format"
         )
     if options.image_size is not None:
         image_size = (options.image_size, options.image_size)
@@ -153,7 +155,9 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions) -> _Format:
     else:
         side = min(round(float(np.median([min(size) for size in sizes]))), _LARGEST_MEDIAN)
         image_size = (side, side)
-    return _Format(name, image_size, 3 if colored else 1, options.skip_bad_images)
+    return _Format(
+        name, image_size, 3 if colored else 1, options.skip_bad_images, options.max_pixels
+    )
 
 
 def _write_split(
@@ -236,7 +240,7 @@ def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
         if pixels.shape == (*image_format.image_size, image_format.channels):
             return pixels  # a hundred times faster than by way of Pillow
     try:
-        image = open_image(encoded, image_format.image_size)
+        image = open_image(encoded, image_format.image_size, max_pixels=image_format.max_pixels)
         image.load()
         colored = image_format.channels == 1 and not is_gray(image)
         decoded = (

@@ -12,7 +12,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from seewhy.data.image_formats import UnusableImage, open_known_format
 from seewhy.errors import SeewhyError, lookup
+from seewhy.files import problem_of_file
+
+MAX_PIXELS = 150_000_000  # default of max_pixels
 
 # Content of a file, path, or image; arrays are (H, W) or (H, W, C) uint8.
 Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
@@ -28,6 +32,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_BYTES_PER_PIXEL = 8  # of the largest format, RGBA with 16 bits per channel
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -61,6 +66,7 @@ def decode_image(
     image_size: tuple[int, int],
     channels: int,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
+    max_pixels: int | None = None,
 ) -> Tensor:  # (C, H, W) uint8
     """Decode an image, rotate it upright, put it on white, resize it, and crop its center.
 
@@ -72,6 +78,7 @@ def decode_image(
         image_size: (height, width) of the result.
         channels: 1 for gray, 3 for RGB.
         preprocessing: The center crop.
+        max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
 
     Returns:
         (C, H, W) uint8.
@@ -82,13 +89,12 @@ def decode_image(
     if channels not in (1, 3):
         raise SeewhyError(f"channels must be 1 (gray) or 3 (RGB), found {channels}")
     try:
-        image = open_image(source, image_size, preprocessing)
+        image = open_image(source, image_size, preprocessing, max_pixels)
         pixels = to_pixels(image, image_size, channels, preprocessing)
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
         raise SeewhyError(
-            f"{name} is {failure_reason(error)}; pass a PNG, a JPEG or another image file that "
-            "Pillow can read"
+            f"{name} is {failure_reason(error)}; pass a PNG, a JPEG, or another image file"
         ) from error
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
@@ -97,29 +103,47 @@ def open_image(
     source: Encoded,
     image_size: tuple[int, int] | None = None,
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
+    max_pixels: int | None = None,
 ) -> Image.Image:
-    """Open an image and read its header, but not its pixels. Raises Pillow's exceptions.
+    """Open an image and read its header, but not its pixels. All images are opened here.
 
     A JPEG much larger than `image_size` is decoded at 1/2, 1/4, or 1/8, and never at less than
-    twice the size it is resized to.
+    twice the size it is resized to. Raises UnusableImage, and Pillow's exceptions.
     """
-    if isinstance(source, Image.Image):
-        return source
     if isinstance(source, np.ndarray):
         return Image.fromarray(
             source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
         )
-    if isinstance(source, bytes):
-        if not source:
-            raise ValueError("it is empty")
-        image: Image.Image = Image.open(io.BytesIO(source))
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if isinstance(source, Image.Image):
+        image = source
+        if image.format == "EPS":  # it would be run when its pixels are read
+            raise UnusableImage("PostScript (EPS), a program, which is never run")
     else:
-        # reading the whole file avoids the limit on open files, and bytes decode without locks
-        return open_image(Path(source).read_bytes(), image_size, preprocessing)
-    if image_size is not None:
+        content = source if isinstance(source, bytes) else _read_file(Path(source), limit)
+        if not content:
+            raise UnusableImage("empty")
+        image = open_known_format(io.BytesIO(content))
+    if image.width * image.height > limit:
+        raise UnusableImage(
+            f"larger than max_pixels={limit} ({image.width}x{image.height} is "
+            f"{image.width * image.height} pixels)"
+        )
+    if image_size is not None and not isinstance(source, Image.Image):
         side = math.ceil(2 * max(image_size) / preprocessing.crop)
         image.draft(None, (side, side))  # None: keep the mode
     return image
+
+
+def _read_file(path: Path, max_pixels: int) -> bytes:
+    """The content of an image file; whole, which avoids the limit on the number of open files."""
+    if problem := problem_of_file(path):
+        raise UnusableImage(problem)
+    size = path.stat().st_size
+    if size > max_pixels * _BYTES_PER_PIXEL:
+        raise UnusableImage(f"larger than an image of max_pixels={max_pixels} ({size} bytes)")
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def to_pixels(
@@ -206,11 +230,13 @@ def crop_box(
 
 
 def failure_reason(error: Exception) -> str:
-    """The reason why an image could not be read, for an error message."""
+    """The reason why an image could not be read; it completes the sentence "the image is …"."""
+    if isinstance(error, UnusableImage):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a format that Pillow cannot read"
-    if isinstance(error, FileNotFoundError):
-        return "missing"
+        return "not an image, or of a format that is not supported"
+    if isinstance(error, OSError) and error.strerror:
+        return f"not readable ({error.strerror})"
     text = str(error).strip().splitlines()
     return f"damaged or not an image ({text[0] if text else type(error).__name__})"
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from seewhy.data.listing import IMAGE_SUFFIXES, is_ignored, natural_key
+from seewhy.data.listing import IMAGE_SUFFIXES, is_ignored, natural_key, printable
 from seewhy.errors import SeewhyError
+from seewhy.files import problem_of_file
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DEEPEST = 4  # folders below the root, such as data/MNIST/raw
@@ -79,10 +80,17 @@ def directory_tree(root: Path) -> FileTree:
 
 def read_file(path: Path) -> bytes:
     """The content of a file. Raises SeewhyError if it cannot be read."""
+    check_regular_file(path)
     try:
         return path.read_bytes()
     except OSError as error:
         raise SeewhyError(f"{path} cannot be read ({error.strerror}); restore it") from error
+
+
+def check_regular_file(path: Path) -> None:
+    """Raise SeewhyError if `path` is a pipe, a device or something else that is not a file."""
+    if problem := problem_of_file(path):
+        raise SeewhyError(f"{printable(str(path))} is {problem}; remove it, or restore the file")
 
 
 def archive_tree(path: Path) -> FileTree:
@@ -90,6 +98,7 @@ def archive_tree(path: Path) -> FileTree:
 
     Raises SeewhyError if it is damaged, or a name leads out of the archive.
     """
+    check_regular_file(path)
     opened = _zip_members if path.name.lower().endswith(".zip") else _tar_members
     with _reading(path), opened(path) as members:
         names = tuple(members)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from seewhy.data.decode import Encoded
+from seewhy.data.file_trees import check_regular_file
 from seewhy.data.huggingface import library_offline, library_quiet, raw_dataset_from_tables
 from seewhy.data.layouts import files_source
 from seewhy.data.listing import (
@@ -108,6 +109,8 @@ def _parquet_files(root: Path) -> list[ListedFile]:
 
 
 def _parquet_source(root: Path, files: list[ListedFile]) -> Source:
+    for file in files:
+        check_regular_file(file.path)
     by_split = _group_by_split(root, files)
     roles = assign_roles(by_split, str(root))
     by_role = {role: by_split[name] for role, name in roles.items()}
@@ -135,7 +138,7 @@ def _parquet_source(root: Path, files: list[ListedFile]) -> Source:
             raise SeewhyError(
                 f"{root}: the Parquet files cannot be read ({message}); restore them"
             ) from error
-        return raw_dataset_from_tables(tables, str(root), request)
+        return raw_dataset_from_tables(tables, str(root), request, (root,))
 
     return Source(root.name, signature(root, by_role), open_)
 

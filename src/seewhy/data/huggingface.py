@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,25 @@ _CONNECT_SECONDS = 5.0  # the library itself retries for half a minute
 
 
 def raw_dataset_from_tables(
-    tables: Mapping[str, Any], title: str, request: LoadRequest
+    tables: Mapping[str, Any], title: str, request: LoadRequest, folders: Sequence[Path]
 ) -> RawDataset:
     """Images and labels from tables.
 
-    A single split of any name is the training split. An image is named after its stored path.
+    A single split of any name is the training split. An image is named after its stored path. An
+    image that is only a path is read from `folders`, and from nowhere else.
 
     Args:
         tables: A `datasets.Dataset` by split.
         title: Name of the dataset in error messages.
         request: Load options, with the requested label column.
+        folders: Resolved directories of the dataset; relative paths start at the first.
 
     Returns:
         The dataset, not decoded yet.
 
     Raises:
         SeewhyError: There is no image column, no label column, or several possible label columns.
+        `read` of a split raises it if a path leads out of `folders`.
     """
     roles = assign_roles(tables, title)
     if "train" not in roles:
@@ -53,7 +57,8 @@ def raw_dataset_from_tables(
     stored = {role: _read_labels(table, label, role, title) for role, table in by_role.items()}
     classes, labels = _classes(features[label], stored)
     splits = {
-        role: RawSplit(_reader(table, image, role), labels[role]) for role, table in by_role.items()
+        role: RawSplit(_reader(table, image, role, title, folders), labels[role])
+        for role, table in by_role.items()
     }
     return RawDataset(classes, splits)
 
@@ -189,7 +194,7 @@ def _classes(
 
 
 def _reader(
-    table: Any, image: str, role: str
+    table: Any, image: str, role: str, title: str, folders: Sequence[Path]
 ) -> Callable[[Sequence[int]], list[tuple[str, Encoded]]]:
     import datasets
 
@@ -200,18 +205,37 @@ def _reader(
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
         cells = table[indices if isinstance(indices, range) else list(indices)][image]
         return [
-            _name_and_image(cell, f"{role}-{index:05d}")
+            _name_and_image(cell, f"{role}-{index:05d}", title, folders)
             for index, cell in zip(indices, cells, strict=True)
         ]
 
     return read
 
 
-def _name_and_image(cell: dict[str, Any] | None, default_name: str) -> tuple[str, Encoded]:
+def _name_and_image(
+    cell: dict[str, Any] | None, default_name: str, title: str, folders: Sequence[Path]
+) -> tuple[str, Encoded]:
     if cell is None:
         return default_name, b""
     path, content = cell["path"], cell["bytes"]
-    return path or default_name, content if content is not None else path or b""
+    if content is None and path:
+        return path, _path_inside(path, default_name, title, folders)
+    return path or default_name, content or b""
+
+
+def _path_inside(path: str, row: str, title: str, folders: Sequence[Path]) -> Path:
+    """A stored path as a file in one of `folders`, with links resolved.
+
+    Raises SeewhyError for any other: whoever made the table chose the path, but it is read on the
+    machine, and with the rights, of whoever loads the table.
+    """
+    resolved = (folders[0] / path.replace("\0", "")).resolve()
+    if not any(resolved.is_relative_to(folder) for folder in folders):
+        raise SeewhyError(
+            f"{title}: the image {row} is the file {path!r} outside {folders[0]}, which is not "
+            "read; store the content of the images in the table, or move them into the directory"
+        )
+    return resolved
 
 
 def hub_source(repository: str, config: str = "", revision: str = "") -> Source:
@@ -223,11 +247,23 @@ def hub_source(repository: str, config: str = "", revision: str = "") -> Source:
     )
 
     def open_(request: LoadRequest) -> RawDataset:
-        return raw_dataset_from_tables(
-            _tables(repository, config or None, revision or None, request.quiet), name, request
-        )
+        tables = _tables(repository, config or None, revision or None, request.quiet)
+        return raw_dataset_from_tables(tables, name, request, _folders_of(repository))
 
     return Source(name, {"hub": repository, "config": config, "revision": revision}, open_)
+
+
+def _folders_of(repository: str) -> tuple[Path, ...]:
+    """Where the library keeps the files of `repository`, and the archives that it extracted."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    folder = "--".join(["datasets", *repository.split("/")])
+    folders = (
+        Path(huggingface_hub.constants.HF_HUB_CACHE, folder),
+        Path(datasets.config.DOWNLOADED_DATASETS_PATH),
+    )
+    return tuple(each.expanduser().resolve() for each in folders)
 
 
 def _tables(

@@ -11,7 +11,7 @@ import numpy as np
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
+IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif"}
 _SAMPLED_FILES = 64  # number of files that are partially hashed on each load
 _SAMPLED_BYTES = 4096  # at the start and at the end of each file
 

@@ -49,6 +49,7 @@ def load(
     seed: int = 0,
     skip_bad_images: bool = False,
     label: str | None = None,
+    max_pixels: int | None = None,
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a directory or an archive.
@@ -69,6 +70,7 @@ def load(
         seed: Seed of this sample, and of splits that the source does not have.
         skip_bad_images: Skip unreadable images, and list them in `Dataset.skipped`.
         label: Name of the label column, if the source has several.
+        max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
         quiet: Print nothing on stderr.
 
     Returns:
@@ -94,6 +96,9 @@ def load(
         seed=_check_integer("seed", seed, minimum=0),
         skip_bad_images=bool(skip_bad_images),
         label=label,
+        max_pixels=None
+        if max_pixels is None
+        else _check_integer("max_pixels", max_pixels, minimum=1),
     )
     limit = None if limit is None else _check_integer("limit", limit, minimum=1)
     is_source = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
@@ -154,6 +159,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         "image_size": options.image_size,
         "validation": options.validation,
         "label": options.label,
+        "max_pixels": options.max_pixels,
     }
 
     def build(directory: Path) -> bool:

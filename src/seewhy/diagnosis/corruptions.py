@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from seewhy.data.decode import open_image
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import check_images
 from seewhy.notation import bind
@@ -172,8 +173,8 @@ def _mix_pixels(images: Tensor, weights: Callable[[int], Tensor]) -> Tensor:
 def _compress(image: Tensor, quality: int) -> Tensor:  # (H, W, 3) or (H, W) uint8
     with io.BytesIO() as file:
         Image.fromarray(image.numpy()).save(file, "JPEG", quality=quality)
-        with Image.open(file) as decoded:
-            pixels = torch.frombuffer(bytearray(decoded.tobytes()), dtype=torch.uint8)
+        decoded = open_image(file.getvalue())
+        pixels = torch.frombuffer(bytearray(decoded.tobytes()), dtype=torch.uint8)
     return pixels.view(image.shape)
 
 

@@ -1,6 +1,7 @@
 """Explain image files or a run's errors, and write an image grid, overlays and the maps."""
 
 import csv
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from seewhy.runs.run import Run
 BATCH_SIZE = 64  # images decoded and explained together
 GRID_ROWS = MAX_ROWS  # images in the grid
 PREDICTIONS = "predictions.csv"
+OVERLAY_PIXELS = 2**24  # an overlay has at most so many
 TOP = 5  # classes of each image in it
 
 
@@ -58,6 +60,7 @@ class ExplainOptions:
     target: Target = "predicted"
     smooth: str = "none"
     opacity: float = OPACITY  # of the overlay at the maximum of a map, in [0, 1]
+    max_pixels: int | None = None  # of an image file, see `predict`
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,8 @@ def write_explanations(
 ) -> Explanation:
     """Explain images of any size and write a grid, overlays, maps and the predictions.
 
-    The grid shows the first 50 images; an overlay has the size of its image. Images that cannot be
+    The grid shows the first 50 images. An overlay has the size of its image, but at most 16 million
+    pixels. Images that cannot be
     read are reported and skipped.
 
     Args:
@@ -142,7 +146,9 @@ def write_explanations(
     with progress("explaining", len(images), quiet) as advance:
         for start in range(0, len(images), BATCH_SIZE):
             batch = slice(start, start + BATCH_SIZE)
-            loaded = list(_load(images[batch], stems[batch], classifier, failures))
+            loaded = list(
+                _load(images[batch], stems[batch], classifier, options.max_pixels, failures)
+            )
             advance(len(images[batch]))
             if not loaded:
                 continue
@@ -155,7 +161,7 @@ def write_explanations(
                 make_directory(directory / "overlays")
             for index, image in enumerate(loaded):
                 one = explanation.take(slice(index, index + 1))
-                _write_overlays(image, directory / "overlays", one, classifier, options.opacity)
+                _write_overlays(image, directory / "overlays", one, classifier, options)
             grid.append(pixels[: max(0, GRID_ROWS - len(explained))])
             explanations.append(explanation)
             explained += [image.file for image in loaded]
@@ -228,12 +234,16 @@ class _LoadedImage:
 
 
 def _load(
-    files: Sequence[ImageFile], stems: Sequence[str], classifier: Classifier, failures: list[str]
+    files: Sequence[ImageFile],
+    stems: Sequence[str],
+    classifier: Classifier,
+    max_pixels: int | None,
+    failures: list[str],
 ) -> Iterator[_LoadedImage]:
     """The images that can be read; adds the errors of the others to `failures`."""
     for file, stem in zip(files, stems, strict=True):
         try:
-            pixels = read_image(classifier, file.source)
+            pixels = read_image(classifier, file.source, max_pixels)
         except SeewhyError as error:
             failures.append(str(error))
         else:
@@ -276,12 +286,12 @@ def _write_overlays(
     directory: Path,
     explanation: Explanation,
     classifier: Classifier,
-    opacity: float,
+    options: ExplainOptions,
 ) -> None:
     """Write an overlay of the original for each map; outside the model's crop it has no heat."""
     channels, *shape = check_image_shape(classifier)
-    original = open_image(image.file.source)
-    size = upright_size(original)
+    original = open_image(image.file.source, max_pixels=options.max_pixels)
+    size = _overlay_size(upright_size(original))
     pixels = torch.from_numpy(to_pixels(original, size, channels).transpose(2, 0, 1).copy())
     box = crop_box(size, (shape[0], shape[1]), classifier.preprocessing)
     left, top, right, bottom = map(round, box)
@@ -289,10 +299,16 @@ def _write_overlays(
         heat = torch.zeros(1, *size)
         if maps.isfinite().all():  # otherwise the status is "not finite"
             heat[:, top:bottom, left:right] = resize_maps(maps, (bottom - top, right - left))
-        overlaid = Image.fromarray(overlay(pixels[None], heat, opacity)[0].numpy())
+        overlaid = Image.fromarray(overlay(pixels[None], heat, options.opacity)[0].numpy())
         path = directory / f"{image.stem}-{_file_name(layer)}-{_file_name(method)}.png"
         # level 1: photos become 10% larger, but encoding is several times faster
         write_atomically(path, partial(overlaid.save, compress_level=1))
+
+
+def _overlay_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) of the overlay of an image, which takes 70 bytes per pixel."""
+    scale = math.sqrt(OVERLAY_PIXELS / (size[0] * size[1]))
+    return size if scale >= 1 else (max(1, int(size[0] * scale)), max(1, int(size[1] * scale)))
 
 
 def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> None:

@@ -88,6 +88,7 @@ def predict(
     classifier: ClassifierLike,
     images: str | Path | Sequence[str | Path | Image.Image],
     top: int = 5,
+    max_pixels: int | None = None,
 ) -> list[ImagePrediction]:
     """Predict the classes of image files or Pillow images.
 
@@ -97,6 +98,7 @@ def predict(
         classifier: A run, or a Classifier with an image shape.
         images: Path of one image, or several paths and Pillow images, of any size and mode.
         top: Number of classes to return for each image.
+        max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
 
     Returns:
         The most probable classes of each image, in the order of `images`.
@@ -110,7 +112,7 @@ def predict(
     sources = [images] if isinstance(images, str | Path) else list(images)
     if not sources:
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
-    pixels = torch.stack([read_image(classifier, source) for source in sources])
+    pixels = torch.stack([read_image(classifier, source, max_pixels) for source in sources])
     logits = compute_logits(classifier, pixels)
     names = [
         f"image {number}" if isinstance(source, Image.Image) else str(source)
@@ -141,10 +143,12 @@ def top_predictions(
     ]
 
 
-def read_image(classifier: Classifier, source: Encoded) -> Tensor:  # (C, H, W) uint8
+def read_image(
+    classifier: Classifier, source: Encoded, max_pixels: int | None = None
+) -> Tensor:  # (C, H, W) uint8
     """Decode, resize and crop an image with the classifier's preprocessing."""
     channels, height, width = check_image_shape(classifier)
-    return decode_image(source, (height, width), channels, classifier.preprocessing)
+    return decode_image(source, (height, width), channels, classifier.preprocessing, max_pixels)
 
 
 def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
