@@ -74,7 +74,7 @@ def test_postscript_is_never_run(tmp_path: Path, start: bytes) -> None:
     for source in (content, path, str(path)):
         with pytest.raises(SeewhyError, match=r"PostScript \(EPS\), a program, which is never run"):
             decode_image(source, (8, 8), 3)
-    with pytest.raises(SeewhyError, match="a/cat.png is PostScript"):
+    with pytest.raises(SeewhyError, match=r"a/cat\.png is PostScript"):
         load(tmp_path / "set", quiet=True)
     assert load(tmp_path / "set", skip_bad_images=True, quiet=True).skipped == ("a/cat.png",)
 
@@ -116,7 +116,7 @@ def test_images_are_opened_in_one_place() -> None:
 
 def test_heic_names_the_package_it_needs() -> None:
     content = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64)
-    with pytest.raises(SeewhyError, match="HEIC or HEIF, which needs .* pip install pillow-heif"):
+    with pytest.raises(SeewhyError, match=r"HEIC or HEIF, which needs .* pip install pillow-heif"):
         decode_image(content, (8, 8), 3)
 
 
@@ -139,7 +139,7 @@ def test_the_number_of_pixels_is_limited_before_decoding(tmp_path: Path) -> None
 def test_load_limits_the_number_of_pixels(tmp_path: Path) -> None:
     root = folder_with(tmp_path)
     Image.new("L", (9, 9)).save(root / "b" / "large.png")
-    with pytest.raises(SeewhyError, match="b/large.png is larger than max_pixels=80"):
+    with pytest.raises(SeewhyError, match=r"b/large\.png is larger than max_pixels=80"):
         load(root, max_pixels=80, quiet=True)
     assert len(load(root, max_pixels=80, skip_bad_images=True, quiet=True).train) == 8
     data = load(root, max_pixels=81, quiet=True)

@@ -125,7 +125,7 @@ def test_overlay_of_a_large_image_is_smaller(
     (path,) = (tmp_path / "out" / "overlays").glob("wide-*.png")
     with Image.open(path) as written:
         assert written.size == (30, 10)
-    with pytest.raises(SeewhyError, match="wide.png is larger than max_pixels=2699"):
+    with pytest.raises(SeewhyError, match=r"wide\.png is larger than max_pixels=2699"):
         write_explanations(weak_run, [photo], replace(FULL, max_pixels=2699), tmp_path / "x")
 
 
