@@ -30,7 +30,7 @@ def problem_of_file(path: Path) -> str:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
-            return f"a link to {os.readlink(path)}, which does not exist"
+            return f"a link to {path.readlink()}, which does not exist"
         return "missing"
     if stat.S_ISREG(mode):
         return ""
