@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from seewhy.errors import SeewhyError
 
+_FRAGMENT = re.compile(r"\..+-(\d+)(?:\.\w+)?")  # names of temporary_path
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -43,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises SeewhyError if the disk is full or the directory cannot be written; `path` is then
     unchanged.
     """
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    temporary = temporary_path(path)
     try:
         write(temporary)
         with temporary.open("r+b") as written:
@@ -55,6 +57,39 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):  # the directory itself may be missing
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes `path` before it renames the file."""
+    return path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+
+
+def is_fragment(path: Path) -> bool:
+    """Whether a file has a name of `temporary_path`, and its process does not run any more."""
+    fragment = _FRAGMENT.fullmatch(path.name)
+    return fragment is not None and not path.is_dir() and not _is_alive(int(fragment[1]))
+
+
+def remove_fragments(directory: Path) -> None:
+    """Remove the temporary files below `directory` of processes that were killed."""
+    for path in directory.rglob(".*"):
+        if is_fragment(path):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process with this number runs on this machine."""
+    if os.name != "posix":  # elsewhere the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # it belongs to another user
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    # a restarted container has the same number, and its predecessor is dead
+    return process != os.getpid()
 
 
 def _sync_directory(path: Path) -> None:

@@ -379,7 +379,7 @@ def test_resume_experiment_skips_a_locked_trial(
     with FileLock(first.with_name(".seed-0.lock")):
         experiment = resume_all(tmp_path / "e", data)
         assert (
-            f"another process is training in {first}; wait for it or stop it, then resume"
+            f"another process is writing to {first}; wait for it or stop it, then resume"
             in capsys.readouterr().err
         )
         assert not first.exists()

@@ -315,12 +315,12 @@ def test_resume_starts_again_without_a_checkpoint(run: Run, part: Path, data: Da
 
 @pytest.mark.train
 def test_resume_locks_the_directory(part: Path, data: Dataset, tmp_path: Path) -> None:
-    fragment = part / "checkpoints" / ".half.pt"
+    fragment = part / "checkpoints" / ".half-99999999.pt"
     fragment.write_text("another process is writing this")
     (tmp_path / "link").symlink_to("part")
     with (
         FileLock(tmp_path / ".part.lock"),
-        pytest.raises(SeewhyError, match=r"another process is training in .*part; wait for it"),
+        pytest.raises(SeewhyError, match=r"another process is writing to .*part; wait for it"),
     ):
         resume(tmp_path / "link", data, quiet=True)
     assert fragment.exists()

@@ -52,7 +52,7 @@ def compare(options: Compare) -> int:
     """Run the experiment and print its result; returns 1 if a run has no result."""
     from seewhy.experiments.grid import recipe_grid
     from seewhy.experiments.runner import run_experiment
-    from seewhy.runs.directory import check_empty, run_directory
+    from seewhy.runs.output import check_empty, run_directory
 
     recipe = options.settings
     vary = {"lr": [recipe.lr]} | parse_vary(options.vary)

@@ -72,7 +72,6 @@ def explain(options: Explain) -> int:
     from seewhy.data.folders import image_files
     from seewhy.models.classifier import as_classifier
     from seewhy.models.weights_file import read_class_names
-    from seewhy.runs.directory import check_empty, run_directory
     from seewhy.runs.explain_files import (
         ExplainOptions,
         ImageFile,
@@ -80,6 +79,7 @@ def explain(options: Explain) -> int:
         read_top_predictions,
         write_explanations,
     )
+    from seewhy.runs.output import check_empty, run_directory
     from seewhy.runs.run import Run, open_classifier
     from seewhy.train.device import find_device
 

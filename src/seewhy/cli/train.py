@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalPath, RecipeOptions, load_data
+from seewhy.cli.arguments import Flag, OptionalFloat, OptionalPath, RecipeOptions, load_data
 from seewhy.errors import SeewhyError
 from seewhy.experiments.parallel import Parallel
 from seewhy.runs.checkpoint import CheckpointPolicy
@@ -36,7 +36,7 @@ class Train(RecipeOptions):
 
 def train(options: Train) -> int:
     """Train a model and print its result; returns 1 if the report could not be written."""
-    from seewhy.runs.directory import check_empty, run_directory
+    from seewhy.runs.output import check_empty, run_directory
     from seewhy.runs.training import fit
     from seewhy.train.plan import check_recipe
 
@@ -64,6 +64,8 @@ class Resume:
     """How often to write a checkpoint. Applies only to runs."""
     parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
     """Where to train. For a run, only --device applies."""
+    lr: OptionalFloat = None
+    """Peak learning rate from here on (default: that of the recipe). Applies only to runs."""
     no_report: Flag = False
     """Do not write report.html at the end. Applies only to runs."""
     quiet: Flag = False
@@ -85,6 +87,7 @@ def resume(options: Resume) -> int:
         device=options.parallel.device,
         quiet=options.quiet,
         checkpoint=options.checkpoint,
+        lr=options.lr,
     )
     return _finish(run, None, options.no_report, options.quiet) if is_first_process() else 0
 
@@ -93,8 +96,10 @@ def _resume_experiment(options: Resume) -> int:
     from seewhy.cli.compare import finish
     from seewhy.experiments.runner import resume_experiment
 
-    if options.checkpoint != CheckpointPolicy():
-        raise SeewhyError(f"checkpoint options are for runs; {options.directory} is an experiment")
+    if options.checkpoint != CheckpointPolicy() or options.lr is not None:
+        raise SeewhyError(
+            f"checkpoint options and --lr are for runs; {options.directory} is an experiment"
+        )
     experiment = resume_experiment(
         options.directory, parallel=options.parallel, quiet=options.quiet
     )

@@ -29,15 +29,12 @@ from seewhy.files import make_directory, write_text
 from seewhy.models.registry import MODELS
 from seewhy.models.tta import TTA
 from seewhy.progress import note
-from seewhy.runs.checkpoint import CheckpointPolicy, newest_checkpoint
+from seewhy.runs.checkpoint import CheckpointPolicy, checkpoint_files, newest_checkpoint
 from seewhy.runs.directory import (
     CHECKPOINTS,
     RECIPE,
     STATUS,
-    DirectoryLocked,
-    check_empty,
     has_finished,
-    lock_directory,
     read_lr_range_test,
     read_recipe,
     read_status,
@@ -46,6 +43,7 @@ from seewhy.runs.directory import (
     write_status,
 )
 from seewhy.runs.lr_search import images_per_second, resolve_lr
+from seewhy.runs.output import DirectoryLocked, check_empty, claim_directory, lock_directory
 from seewhy.runs.training import fit, resume
 from seewhy.train.device import find_device
 from seewhy.train.optimizers import OPTIMIZERS
@@ -106,8 +104,9 @@ def run_experiment(
         for seed in seed_range
     )
     experiment = Experiment(directory, data.origin, recipes, seed_range, seconds, trials, {})
-    make_directory(directory)
-    write_experiment(experiment)
+    with claim_directory(directory):
+        make_directory(directory)
+        write_experiment(experiment)
     return _run(experiment, data, parallel, quiet)
 
 
@@ -356,7 +355,7 @@ def _run_trial(name: str, recipe: Recipe, directory: Path, shared: _Shared) -> T
 
 def _clear(directory: Path) -> None:
     """Remove the directory, or rename it if it has checkpoints, which are damaged."""
-    if any((directory / CHECKPOINTS).glob("*.pt")):
+    if checkpoint_files(directory / CHECKPOINTS):
         names = (directory.with_name(f"{directory.name}.damaged-{i}") for i in count(1))
         directory.rename(next(path for path in names if not path.exists()))
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seewhy.errors import SeewhyError
-from seewhy.files import make_directory, write_atomically, write_error
+from seewhy.files import make_directory, temporary_path, write_atomically, write_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,10 +102,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return values
 
 
+def checkpoint_files(directory: Path) -> list[Path]:
+    """The checkpoints in a directory, the newest first."""
+    order = [LAST, PREVIOUS, BEST]
+    kept = sorted((path.name for path in directory.glob("epoch-*.pt")), reverse=True)
+    return [directory / name for name in [*order, *kept] if (directory / name).exists()]
+
+
 def newest_checkpoint(directory: Path) -> LoadedCheckpoint:
-    """Read last.pt, or previous.pt if that is damaged. Raises SeewhyError if both are."""
+    """Read last.pt, or another one if that is damaged. Raises SeewhyError if all are."""
     damaged: dict[Path, str] = {}
-    for path in (directory / LAST, directory / PREVIOUS):
+    candidates = [directory / LAST, directory / PREVIOUS, *checkpoint_files(directory)]
+    for path in dict.fromkeys(candidates):
         try:
             return LoadedCheckpoint(path, read_checkpoint(path), damaged)
         except SeewhyError as error:
@@ -119,13 +127,18 @@ def best_weights(directory: Path, step: int) -> "dict[str, Tensor] | None":
     Raises SeewhyError if the file is missing or damaged.
     """
     state = read_checkpoint(directory / BEST)["state"]
+    return weights_of(state) if state["step"] <= step else None
+
+
+def weights_of(state: dict[str, Any]) -> "dict[str, Tensor]":
+    """The weights in the state of a checkpoint that are evaluated: the averaged ones, if any."""
     weights: dict[str, Tensor] = state["ema"] or state["slow"] or state["model"]
-    return weights if state["step"] <= step else None
+    return weights
 
 
 def _link(path: Path, name: Path) -> None:
     """Hard-link a file to a second name and replace any file there; a copy without hard links."""
-    temporary = name.with_name(f".{name.stem}-{os.getpid()}{name.suffix}")
+    temporary = temporary_path(name)
     try:
         try:
             os.link(path, temporary)

@@ -1,13 +1,11 @@
-"""A run directory: its name and lock, and for each file its writer and its reader."""
+"""The files of a run directory: for each its name, its writer and its reader."""
 
 import json
-import os
-import re
 import shlex
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -15,14 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_confident_errors
 from seewhy.errors import SeewhyError
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import csv_text, make_directory, write_atomically, write_error, write_text
+from seewhy.files import csv_text, write_atomically, write_error, write_text
 from seewhy.runs.environment import Environment, Resumption
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
@@ -48,102 +45,11 @@ MODEL_CARD = "README.md"
 FIGURES = "figures"
 TENSORBOARD = "tensorboard"
 
-
-# Directories
-
-AUTOMATIC_NAME = re.compile(r"\d{8}-\d{4}-")  # start of names from new_directory
+# env.json comes first and status.json last: what lies between may be written again
+WRITTEN_FIRST = (ENVIRONMENT, RECIPE, COMMAND, HISTORY, LR_RANGE_TEST, FIGURES)
 
 
-def new_directory(name: str, root: str | Path = "runs") -> Path:
-    """Make an empty directory ROOT/DATE-TIME-NAME; a number is appended if it exists."""
-    stem = f"{datetime.now():%Y%m%d-%H%M}-{name}"
-    for number in range(1, 10_000):
-        path = Path(root) / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise write_error(path, error) from error
-        return path
-    raise SeewhyError(
-        f"{root} already contains 10,000 runs of this minute; pass an output directory"
-    )
-
-
-@contextmanager
-def run_directory(
-    name: str, output: Path | None = None, root: str | Path = "runs"
-) -> Iterator[Path]:
-    """Yield `output`, or a new directory in `root`; a new directory that stays empty is removed."""
-    if output is not None:
-        check_empty(output)
-        yield output
-        return
-    directory = new_directory(name, root)
-    try:
-        yield directory
-    finally:
-        for empty in (directory, directory.parent):
-            with suppress(OSError):
-                empty.rmdir()  # fails unless it is empty
-
-
-def check_empty(directory: Path) -> None:
-    """Raise SeewhyError unless `directory` is empty: a run directory is never overwritten."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise SeewhyError(
-            f"{directory} is not empty; nothing was written; choose another directory, or remove it"
-        )
-
-
-class DirectoryLocked(SeewhyError):
-    """Another process is training in the directory."""
-
-
-@contextmanager
-def lock_directory(directory: Path | None) -> Iterator[None]:
-    """Prevent other processes from training in `directory`. Locks may be nested.
-
-    Raises DirectoryLocked if another process holds the lock.
-    """
-    if directory is None:
-        yield
-        return
-    directory = directory.resolve()
-    make_directory(directory.parent)
-    path = directory.with_name(f".{directory.name}.lock")
-    lock = FileLock(path, is_singleton=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise DirectoryLocked(
-            f"another process is training in {directory}; wait for it or stop it, then resume"
-        ) from None
-    except OSError as error:
-        raise write_error(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-        if not lock.is_locked:
-            with suppress(OSError):
-                path.unlink()
-
-
-def link_latest(directory: Path) -> None:
-    """Point the symbolic link `latest` to a run with an automatic name, if links are supported."""
-    latest, temporary = directory.parent / "latest", directory.parent / f".latest-{os.getpid()}"
-    replaceable = not latest.exists() or (
-        latest.is_symlink() and AUTOMATIC_NAME.match(latest.readlink().name)
-    )
-    if not (AUTOMATIC_NAME.match(directory.name) and replaceable):
-        return
-    try:
-        temporary.symlink_to(directory.name)
-        temporary.replace(latest)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+# The directory as a whole
 
 
 def check_run_directory(directory: Path) -> None:
@@ -154,6 +60,11 @@ def check_run_directory(directory: Path) -> None:
             f"{directory} is not a run directory ({reason}); "
             "runs are below runs/, the newest is runs/latest"
         )
+
+
+def has_started(directory: Path) -> bool:
+    """Whether everything that precedes the first step was written."""
+    return (directory / STATUS).exists()
 
 
 def has_finished(directory: Path) -> bool:
@@ -223,6 +134,8 @@ def write_status(directory: Path, status: str, detail: str = "") -> None:
 
 def read_status(directory: Path) -> RunStatus:
     """Status of a run; empty if it has not started."""
+    if has_finished(directory):  # it may have been killed before it said so in status.json
+        return RunStatus("finished", "")
     with _reading(directory / STATUS) as path:
         if not path.exists():
             return RunStatus("", "")

@@ -23,6 +23,7 @@ class Resumption:
     step: int  # completed batches
     device: str
     time: str  # ISO 8601, local
+    lr: float | None = None  # peak learning rate from there on, if it was changed
 
 
 @dataclass(frozen=True)

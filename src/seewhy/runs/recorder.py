@@ -13,14 +13,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seewhy.files import make_directory, write_error
 from seewhy.models.classifier import Classifier
-from seewhy.runs.checkpoint import BEST, CheckpointPolicy, write_checkpoint
+from seewhy.runs.checkpoint import (
+    BEST,
+    CheckpointPolicy,
+    newest_checkpoint,
+    weights_of,
+    write_checkpoint,
+)
 from seewhy.runs.directory import (
     CHECKPOINTS,
     HISTORY,
     TENSORBOARD,
     WEIGHTS,
     append_epoch,
-    link_latest,
     write_command,
     write_environment,
     write_history,
@@ -29,9 +34,10 @@ from seewhy.runs.directory import (
     write_status,
 )
 from seewhy.runs.environment import Environment
+from seewhy.runs.output import link_latest
 from seewhy.runs.weights import save_classifier
 from seewhy.train.averaging import Weights
-from seewhy.train.loop import EpochStats, Event
+from seewhy.train.loop import EpochStats, Event, NonFiniteError
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan
 from seewhy.train.recipe import as_dict
@@ -62,9 +68,9 @@ class Session:
 class Recorder:
     """Record the history and the best weights of a run, and write its directory.
 
-    A context manager: at the end of the block it writes status.json; on an interruption also the
-    weights. Checkpoints are written after the first event, at intervals, at each new best epoch,
-    and by `checkpoint`.
+    A context manager: at the end of the block it writes status.json; on an interruption, or if the
+    loss is not finite, also the weights. Checkpoints are written after the first event, at
+    intervals, at each new best epoch, and by `checkpoint`.
     """
 
     def __init__(self, state: TrainState, session: Session) -> None:
@@ -72,6 +78,7 @@ class Recorder:
         self.directory = session.directory
         self.history, self.best = list(session.start.history), session.start.best
         self.best_row = None if self.best is None else best_epoch(self.history)
+        self._last_epoch: Weights | None = None
         self._tensorboard: SummaryWriter | None = None
         self._last_checkpoint = -math.inf  # so that the first event writes one
 
@@ -96,7 +103,7 @@ class Recorder:
             write_status(self.directory, "finished")
             return
         interrupted = isinstance(error, KeyboardInterrupt)
-        if interrupted and self.history:
+        if self.history and (interrupted or isinstance(error, NonFiniteError)):
             self.keep_weights()
         status = "interrupted" if interrupted else "failed"
         write_status(self.directory, status, f"{type(error).__name__}: {error}")
@@ -123,8 +130,15 @@ class Recorder:
         self._last_checkpoint = time.monotonic()
 
     def keep_weights(self) -> None:
-        """Load the weights of the best epoch, or the averaged ones, into the model; write them."""
+        """Load the weights of the best epoch, or the averaged ones, into the model; write them.
+
+        If they are not finite, those of the last epoch are taken instead.
+        """
         model, weights = self.state.model, self.best or self.state.averaged
+        if not _all_finite(weights or model.state_dict()) and self.directory is not None:
+            # the forward pass of a failed step changes the statistics of BatchNorm
+            newest = newest_checkpoint(self.directory / CHECKPOINTS)
+            weights = self._last_epoch or weights_of(newest.content["state"])
         if weights is not None:
             model.load_state_dict(weights)
         if self.directory is not None:
@@ -138,15 +152,15 @@ class Recorder:
         return len(rows) - 1 - rows.index(self.best_row) if self.best_row in rows else 0
 
     def _write_start(self, directory: Path) -> None:
-        """Write what is known before the first step."""
+        """Write what is known before the first step, in the order of WRITTEN_FIRST."""
+        write_environment(directory, self.session.environment, self.plan.data.origin)
         write_recipe(directory, self.plan.recipe)
         write_command(directory)
         write_history(directory, self.history)
-        write_environment(directory, self.session.environment, self.plan.data.origin)
-        write_status(directory, "running")
-        link_latest(directory)
         if self.session.start.range_test is not None:
             write_lr_range_test(directory, self.session.start.range_test)
+        write_status(directory, "running")
+        link_latest(directory)
 
     def _open_tensorboard(self, directory: Path) -> None:
         purge_step = self.history[-1].step + 1 if self.history else None
@@ -160,11 +174,11 @@ class Recorder:
         """Add a row; returns the names of the checkpoints to write."""
         self.history.append(row)
         names = []
+        weights = self.state.averaged or self.state.model.state_dict()
+        self._last_epoch = {name: tensor.detach().clone() for name, tensor in weights.items()}
         rows = [row] if self.best_row is None else [self.best_row, row]
         if self.plan.data.validation is not None and best_epoch(rows) is row:
-            self.best_row = row
-            weights = self.state.averaged or self.state.model.state_dict()
-            self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            self.best_row, self.best = row, self._last_epoch
             names.append(BEST)
         interval = self.session.checkpoint.checkpoint_epochs
         if interval and self.state.epoch % interval == 0:
@@ -188,6 +202,10 @@ def best_epoch(history: Sequence[EpochStats]) -> EpochStats | None:
     """The first row with the highest evaluated accuracy."""
     evaluated = [row for row in history if row.eval_accuracy is not None]
     return max(evaluated, key=lambda row: row.eval_accuracy or 0.0, default=None)
+
+
+def _all_finite(weights: Weights) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
 
 def _try_tensorboard(write: Callable[[], object]) -> None:

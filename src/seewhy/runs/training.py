@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import DataOrigin, Dataset
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError, Terminated
@@ -24,6 +24,7 @@ from seewhy.runs.checkpoint import (
     CheckpointPolicy,
     LoadedCheckpoint,
     best_weights,
+    checkpoint_files,
     newest_checkpoint,
 )
 from seewhy.runs.console import live_table
@@ -32,26 +33,26 @@ from seewhy.runs.directory import (
     FIGURES,
     MODEL_CARD,
     RECIPE,
-    check_empty,
     has_finished,
-    lock_directory,
     read_environment,
     read_lr_range_test,
     write_predictions,
     write_result,
+    write_status,
 )
-from seewhy.runs.environment import Resumption, current_environment
+from seewhy.runs.environment import Environment, Resumption, current_environment
 from seewhy.runs.lr_search import resolve_lr
 from seewhy.runs.model_card import model_card
+from seewhy.runs.output import claim_directory, is_unused, lock_directory
 from seewhy.runs.recorder import Recorder, ResumeState, Session
 from seewhy.runs.result import make_result
 from seewhy.runs.run import Run
 from seewhy.train.averaging import Weights
 from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
-from seewhy.train.loop import EpochStats, train
+from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
-from seewhy.train.plan import make_plan
+from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import LearningRate, Recipe, as_dict, from_dict, read_toml
 from seewhy.train.state import TrainState, load_state_dict, new_state
 from seewhy.train.world import World
@@ -94,29 +95,40 @@ def fit(
     path = None if directory is None else Path(directory)
     with distributed_session(device) as (world, device_name):
         plan = make_plan(recipe, data, find_device(device_name), world)
-        quiet = quiet or not world.is_first
-        if path is not None and world.is_first:
-            check_empty(path)
+        # locked from here on: another process must not begin in it during the range test
+        with claim_directory(path if world.is_first else None):
+            return _fit(plan, path, device_name, checkpoint, quiet or not world.is_first)
 
-        def search_lr() -> tuple[LearningRate, LRRangeTest | None]:
-            resolved, test = resolve_lr(recipe, data, device_name)
-            return resolved.lr, test  # without the recipe: functions in it cannot be broadcast
 
-        lr, test = broadcast_from_rank0(search_lr, world)
-        plan = replace(plan, recipe=replace(recipe, lr=lr))
-        if test is not None:
-            warning = f"; {test.warning}" if test.warning else ""
-            note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
-        session = Session(
-            plan,
-            current_environment(plan.device, plan.precision),
-            path if world.is_first else None,
-            ResumeState(range_test=test),
-            checkpoint or CheckpointPolicy(),
-            quiet,
-        )
-        with seeded(recipe.seed, plan.device):
-            return _train_to_end(new_state(plan), session)
+def _fit(
+    plan: TrainingPlan,
+    directory: Path | None,
+    device_name: str,
+    checkpoint: CheckpointPolicy | None,
+    quiet: bool,
+) -> Run:
+    """Find the learning rate if the recipe leaves it open, and train."""
+    recipe, world = plan.recipe, plan.world
+
+    def search_lr() -> tuple[LearningRate, LRRangeTest | None]:
+        resolved, test = resolve_lr(recipe, plan.data, device_name)
+        return resolved.lr, test  # without the recipe: functions in it cannot be broadcast
+
+    lr, test = broadcast_from_rank0(search_lr, world)
+    plan = replace(plan, recipe=replace(recipe, lr=lr))
+    if test is not None:
+        warning = f"; {test.warning}" if test.warning else ""
+        note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
+    session = Session(
+        plan,
+        current_environment(plan.device, plan.precision),
+        directory if world.is_first else None,
+        ResumeState(range_test=test),
+        checkpoint or CheckpointPolicy(),
+        quiet,
+    )
+    with seeded(recipe.seed, plan.device):
+        return _train_to_end(new_state(plan), session)
 
 
 def resume(
@@ -126,6 +138,7 @@ def resume(
     quiet: bool = False,
     checkpoint: CheckpointPolicy | None = None,
     recipe: Recipe | None = None,
+    lr: float | None = None,
 ) -> Run:
     """Resume an interrupted run from its last checkpoint, in its directory.
 
@@ -139,6 +152,8 @@ def resume(
         quiet: Show nothing.
         checkpoint: When to write checkpoints.
         recipe: The recipe of the run; needed only if its augmentations are Python functions.
+        lr: Peak learning rate from the checkpoint on, for a run whose loss was not finite; it
+            replaces that of the recipe. By default the rate is kept.
 
     Returns:
         The run, as `fit` returns it.
@@ -149,19 +164,18 @@ def resume(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the current step has ended.
     """
     path = Path(directory)
-    environment, origin = read_environment(path)
-    if has_finished(path):
-        raise SeewhyError(
-            f"{path} has already finished; use it, for example with `seewhy evaluate {path}`"
-        )
+    environment, origin = _read_resumable(path)
     recipe = _recipe_of(path, recipe)
+    if lr is not None:
+        recipe = replace(recipe, lr=lr)
     data = reload_data(origin, data)
     with (
         distributed_session(device) as (world, device_name),
         lock_directory(path if world.is_first else None),
     ):
         plan = make_plan(recipe, data, find_device(device_name), world)
-        loaded = _newest_checkpoint(path, recipe)
+        lrs = {each.lr for each in environment.resumed} | {lr}
+        loaded = _newest_checkpoint(path, recipe, recipe.lr in lrs)
         if world.is_first and loaded is not None:
             _set_damaged_aside(loaded)
         with seeded(recipe.seed, plan.device):
@@ -177,7 +191,7 @@ def resume(
             if data.validation is not None:
                 best = _best_weights(path / CHECKPOINTS, history, state.step, world)
             timestamp = datetime.now().isoformat("T", "seconds")
-            resumption = Resumption(state.step, str(plan.device), timestamp)
+            resumption = Resumption(state.step, str(plan.device), timestamp, lr)
             session = Session(
                 plan,
                 replace(environment, resumed=(*environment.resumed, resumption)),
@@ -202,7 +216,7 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
             live_table(plan, session.start.history, session.quiet) as show,
             stoppable(plan.world) as stopping,
         ):
-            for event in chain([] if first is None else [first], events):
+            for event in chain([] if first is None else [first], _explained(events, session)):
                 show(event)
                 recorder.record(event)
                 if interruption := stopping():
@@ -223,6 +237,20 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
             write_predictions(directory, run.predictions, data.test.names)
             write_result(directory, run.result)
     return run
+
+
+def _explained(events: Iterator[Event], session: Session) -> Iterator[Event]:
+    """The events; a loss that is not finite says how the run can be resumed."""
+    try:
+        yield from events
+    except NonFiniteError as error:
+        if session.directory is None:
+            raise
+        lr = f"{session.plan.lr / 10:g}"
+        raise NonFiniteError(
+            f"{error}; resume from the last checkpoint with a smaller one, as in `seewhy resume "
+            f"{session.directory} --lr {lr}`; without it the run would fail again"
+        ) from error
 
 
 def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Run:
@@ -279,6 +307,23 @@ def stoppable(world: World) -> Iterator[Callable[[], type[KeyboardInterrupt] | N
             signal.signal(number, handler)
 
 
+def _read_resumable(directory: Path) -> tuple[Environment, DataOrigin]:
+    """The environment and the data of a run. Raises SeewhyError if it cannot be resumed."""
+    if has_finished(directory):
+        with lock_directory(directory):
+            write_status(directory, "finished")  # a run that is killed late does not say so
+        raise SeewhyError(
+            f"{directory} has already finished; use it, for example with `seewhy evaluate "
+            f"{directory}`"
+        )
+    if directory.is_dir() and is_unused(directory):
+        raise SeewhyError(
+            f"{directory} ended before its first step; start it again with its command and "
+            f"--output {directory}"
+        )
+    return read_environment(directory)
+
+
 def _recipe_of(directory: Path, recipe: Recipe | None) -> Recipe:
     """The recipe of a run; `recipe` must equal it. Raises SeewhyError if it does not."""
     path = directory / RECIPE
@@ -301,12 +346,20 @@ def _recipe_of(directory: Path, recipe: Recipe | None) -> Recipe:
     return from_dict(values)
 
 
-def _newest_checkpoint(directory: Path, recipe: Recipe) -> LoadedCheckpoint | None:
-    """The checkpoint to resume from; None if the run ended before its first one."""
-    if not any((directory / CHECKPOINTS).glob("*.pt")):
+def _newest_checkpoint(
+    directory: Path, recipe: Recipe, lr_changed: bool
+) -> LoadedCheckpoint | None:
+    """The checkpoint to resume from; None if the run ended before its first one.
+
+    With `lr_changed`, it may have another learning rate than the recipe.
+    """
+    if not checkpoint_files(directory / CHECKPOINTS):
         return None
     loaded = newest_checkpoint(directory / CHECKPOINTS)
-    if as_dict(Recipe()) | loaded.content["recipe"] != as_dict(recipe):
+    values = as_dict(Recipe()) | loaded.content["recipe"]
+    if lr_changed:
+        values["lr"] = recipe.lr
+    if values != as_dict(recipe):
         raise SeewhyError(
             f"{directory / RECIPE} has changed since the run started; "
             "restore it, or start a new run"
@@ -315,7 +368,7 @@ def _newest_checkpoint(directory: Path, recipe: Recipe) -> LoadedCheckpoint | No
 
 
 def _set_damaged_aside(loaded: LoadedCheckpoint) -> None:
-    """Report and rename damaged checkpoints, lest they become previous.pt; remove fragments."""
+    """Report and rename damaged checkpoints, lest they become previous.pt."""
     for path, error_text in loaded.damaged.items():
         print(f"seewhy: {error_text}; resuming from {loaded.path.name}", file=sys.stderr)
         try:
@@ -323,8 +376,6 @@ def _set_damaged_aside(loaded: LoadedCheckpoint) -> None:
                 path.replace(path.with_suffix(".damaged"))
         except OSError as error:
             raise write_error(path, error) from error
-    for path in loaded.path.parent.glob(".*.pt"):
-        path.unlink(missing_ok=True)
 
 
 def _best_weights(

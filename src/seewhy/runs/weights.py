@@ -1,14 +1,12 @@
 """Weights on disk: safetensors with the classifier in the metadata."""
 
-import errno
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
@@ -37,14 +35,8 @@ def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
     }
     metadata = {METADATA: json.dumps(values)}
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # a full disk is only reported in the message
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
-
-    write_atomically(path, write)
+    content = save(tensors, metadata)  # not save_file, whose files only their owner may read
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
