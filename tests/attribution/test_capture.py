@@ -366,7 +366,7 @@ def test_capture_of_structured_layer_output(wrapping):
     [
         lambda y: (y, None),
         lambda y: {"features": torch.zeros(1), "logits": y},
-        lambda y: Pair(y, y * 2),
+        lambda y: Pair(y, y[:, :, None]),
         lambda y: SimpleNamespace(logits=y),
     ],
 )

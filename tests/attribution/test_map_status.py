@@ -11,6 +11,7 @@ from seewhy.attribution.cams import CAMS
 from seewhy.attribution.explanation import MapStatus, explain, map_status, status_warnings
 from seewhy.attribution.methods import METHODS, BoundMethod, bind_method
 from seewhy.attribution.target import ForwardPass
+from seewhy.models.classifier import Classifier
 
 NAN, INF = float("nan"), float("inf")
 RECTIFIED = BoundMethod("mine", len, of_layer=True, rectified=True)
@@ -21,7 +22,10 @@ def forward_of(count, logits=(3.0, -1.0), target=0):
     weights = torch.zeros(count, len(logits))
     weights[:, target] = 1
     return ForwardPass(
-        nn.Identity(), torch.zeros(count, 1, 2, 2), weights, torch.tensor([logits] * count)
+        Classifier(nn.Identity()),
+        torch.zeros(count, 1, 2, 2),
+        weights,
+        torch.tensor([logits] * count),
     )
 
 

@@ -44,12 +44,12 @@ class Ours(nn.Module):
         x = self.norm(self.conv(self.normalize(pixels))).relu()
         if x.shape[3] > 2:
             x = x.mean((2, 3))
-        return {"logits": self.linear(x), "features": x}
+        return {"features": x, "scores": self.linear(x)}
 
 
 def ours() -> Classifier:
     torch.manual_seed(0)
-    return Classifier(Ours().eval(), ("upright", "level", "slanting"), SHAPE)
+    return Classifier(Ours().eval(), ("upright", "level", "slanting"), SHAPE, output="scores")
 
 
 def run_file(path: Path, pixels: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_file_takes_any_number_of_images(files: Callable[..., Path], count: int) -> None:
     pixels = images(count).float() / 255
-    expected = ours().model(pixels)["logits"].detach()
+    expected = ours().model(pixels)["scores"].detach()
     found = run_file(files("model.onnx"), pixels.numpy())
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
     program = torch.export.load(files("model.pt2")).module()
@@ -97,7 +97,7 @@ def test_a_file_takes_any_number_of_images(files: Callable[..., Path], count: in
 
 def test_a_file_may_take_uint8_and_return_probabilities(files: Callable[..., Path]) -> None:
     pixels = images(5)
-    expected = ours().model(pixels / 255)["logits"].softmax(1).detach()
+    expected = ours().model(pixels / 255)["scores"].softmax(1).detach()
     path = files("model.onnx", uint8=True, probabilities=True)
     found = run_file(path, pixels.numpy())
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)

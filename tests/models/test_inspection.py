@@ -2,9 +2,7 @@
 
 import random
 import sys
-from collections import OrderedDict, namedtuple
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,14 +12,11 @@ from torch import nn
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import (
     check_images,
-    extract_logits,
     inspecting,
     memory_format_of,
     prepare_images,
     unwrap_model,
 )
-
-Pair = namedtuple("Pair", ["logits", "features"])  # as torchvision's models return
 
 
 def small_net():
@@ -178,41 +173,6 @@ def test_unwrap_model():
     wrapped = nn.DataParallel(torch.compile(nn.DataParallel(model), backend="eager"))
     assert unwrap_model(wrapped) is model
     assert unwrap_model(model) is model
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        lambda logits: logits,
-        lambda logits: (logits, torch.zeros(3, 4)),
-        lambda logits: [None, logits],
-        lambda logits: {"logits": logits, "features": torch.zeros(3, 4)},
-        lambda logits: {"features": torch.zeros(3, 4), "logits": logits},
-        lambda logits: OrderedDict(out=logits),
-        lambda logits: Pair(logits, torch.zeros(3, 4)),
-        lambda logits: SimpleNamespace(features=torch.zeros(3, 4), logits=logits),
-    ],
-)
-def test_extract_logits(output):
-    logits = torch.rand(3, 5)
-    assert extract_logits(output(logits)) is logits
-
-
-@pytest.mark.parametrize(
-    ("output", "found"),
-    [
-        (torch.zeros(3), r"found \(3,\)"),
-        (torch.zeros(3, 5, 8, 8), r"found \(3, 5, 8, 8\)"),
-        (None, "found NoneType"),
-        ({}, "found dict"),
-        ((), "found tuple"),
-        ({"loss": 1.0}, "found dict"),
-        (SimpleNamespace(logits=None), "found SimpleNamespace"),
-    ],
-)
-def test_extract_logits_errors(output, found):
-    with pytest.raises(SeewhyError, match=rf"must return logits \(N, K\).*{found}"):
-        extract_logits(output)
 
 
 def test_prepare_images_uint8_and_float():

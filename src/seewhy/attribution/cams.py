@@ -19,7 +19,6 @@ from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.perturbation import ablation_cam, score_cam
 from seewhy.attribution.target import PreparedInputs, TargetSpec, batch_size, run_model
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
 
@@ -204,8 +203,7 @@ def principal(values: Tensor, like: Tensor) -> Tensor:  # (N, h, w)
 def recapture(capture: Capture, weights: Tensor) -> Capture:
     """The same layer and images with other weights (N, K) of the logits."""
     forward = capture.forward
-    classifier = Classifier(forward.model, precision=forward.precision)
-    inputs = PreparedInputs(classifier, forward.images, TargetSpec(weights))
+    inputs = PreparedInputs(forward.classifier, forward.images, TargetSpec(weights))
     return capture_prepared(inputs, [capture.layer])[capture.layer]
 
 
@@ -221,7 +219,7 @@ def hessian_product(capture: Capture) -> Tensor:  # (N, C, h, w)
                 record_outputs(model, [capture.layer]) as outputs,
                 autocasting(batch.precision, images.device),
             ):
-                logits = run_model(model, batch.images)
+                logits = run_model(batch.classifier, batch.images)
             output, score = outputs[capture.layer], (logits * batch.weights).sum()
             (gradient,) = torch.autograd.grad(score, output, create_graph=True)
             product = None

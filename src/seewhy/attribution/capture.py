@@ -106,12 +106,12 @@ def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
     with inspecting(model), record_outputs(model, names) as outputs:
         # The hooks stay for the backward pass, which reruns checkpointed parts of the model.
         with autocasting(precision, images.device):
-            logits = run_model(model, images)
+            logits = run_model(inputs.classifier, images)
         weights = inputs.target.weights(logits)
         _check_outputs(names, outputs, logits)
         layers = [outputs[name] for name in names]
         gradients = gradients_at((logits * weights).sum(), layers)
-    forward = ForwardPass(model, images, weights, logits.detach(), precision)
+    forward = ForwardPass(inputs.classifier, images, weights, logits.detach())
     prefix = prefix_tokens(model)
     captures = {}
     for name, layer, gradient in zip(names, layers, gradients, strict=True):

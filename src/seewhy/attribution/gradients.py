@@ -108,7 +108,7 @@ def pixel_gradients(
     ):
         for batch, weights in batches:
             pixels = batch.detach().clone().requires_grad_()
-            score = (run_model(forward.model, pixels) * weights).sum()
+            score = (run_model(forward.classifier, pixels) * weights).sum()
             if not score.requires_grad:
                 raise SeewhyError(NO_PATH)
             gradients.append(torch.autograd.grad(score, pixels)[0])
@@ -203,7 +203,7 @@ def full_gradients(forward: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
             autocasting(forward.precision, forward.images.device),
         ):
             pixels = forward.images.detach().clone().requires_grad_()
-            logits = run_model(model, pixels)
+            logits = run_model(forward.classifier, pixels)
         nodes = {"": pixels, **{name: outputs[name] for name in biased if name in outputs}}
         score = (logits * forward.weights).sum()
         if not score.requires_grad:

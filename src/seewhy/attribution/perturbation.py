@@ -171,13 +171,13 @@ def logits_from_layer(
     image = forward.images[n : n + 1]
     with inspecting(forward.model), torch.no_grad(), autocasting(forward.precision, image.device):
         with suppress(SeewhyError), _replaced_output(capture, activations, runs):
-            logits = run_model(forward.model, image)
+            logits = run_model(forward.classifier, image)
             if len(logits) == len(activations):
                 return logits
         parts = []
         for batch in torch.split(activations, batch_size(image)):
             with _replaced_output(capture, batch, runs):
-                parts.append(run_model(forward.model, image.expand(len(batch), -1, -1, -1)))
+                parts.append(run_model(forward.classifier, image.expand(len(batch), -1, -1, -1)))
         return torch.cat(parts)
 
 

@@ -127,7 +127,7 @@ def weighted_modules(inputs: PreparedInputs) -> list[str]:
         if any(True for _ in module.parameters(recurse=False))
     }
     with inspecting(model), torch.no_grad(), forward_hooks(weighted, record):
-        run_model(model, inputs.images[:1])
+        run_model(inputs.classifier, inputs.images[:1])
     return list(order)
 
 

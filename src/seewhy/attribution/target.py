@@ -13,7 +13,6 @@ from seewhy.errors import SeewhyError, describe_value, did_you_mean
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
-    extract_logits,
     inspecting,
     memory_format_of,
     prepare_images,
@@ -189,18 +188,26 @@ class ForwardPass:
     """The logits of images, and the explained score, a weighted sum of the logits.
 
     Args:
-        model: In evaluation mode, without the wrappers of torch.compile or DDP.
+        classifier: Its model is in evaluation mode, without the wrappers of torch.compile or DDP.
         images: (N, C, H, W) float in [0, 1], on the model's device.
         weights: (N, K): the score of image n is `(logits[n] * weights[n]).sum()`.
         logits: (N, K) float32 or float64.
-        precision: "fp32", or "bf16" or "fp16" for autocast.
     """
 
-    model: nn.Module
+    classifier: Classifier
     images: Tensor
     weights: Tensor
     logits: Tensor
-    precision: str = "fp32"
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the classifier."""
+        return self.classifier.model
+
+    @property
+    def precision(self) -> str:
+        """The format to compute in: "fp32", or "bf16" or "fp16" under autocast."""
+        return self.classifier.precision
 
     @property
     def scores(self) -> Tensor:  # (N,)
@@ -242,17 +249,17 @@ def forward_pass(
 
 def run_forward(inputs: PreparedInputs) -> ForwardPass:
     """`forward_pass` for prepared inputs."""
-    model, precision = inputs.model, inputs.classifier.precision
-    with inspecting(model):
-        logits = _logits_in_batches(model, inputs.images, precision)
-        return ForwardPass(model, inputs.images, inputs.target.weights(logits), logits, precision)
+    classifier, images = inputs.classifier, inputs.images
+    with inspecting(classifier.model):
+        logits = _logits_in_batches(classifier, images)
+        return ForwardPass(classifier, images, inputs.target.weights(logits), logits)
 
 
 def predict_logits(forward: ForwardPass, images: Tensor) -> Tensor:  # (M, K) float32 or float64
     """Logits (M, K) of the same model for other images (M, C, H, W), without gradients."""
     with inspecting(forward.model):
         images = images.clone() if images.is_inference() else images
-        return _logits_in_batches(forward.model, images, forward.precision)
+        return _logits_in_batches(forward.classifier, images)
 
 
 # Pixels per batch. More would not fit into a CPU's caches.
@@ -266,18 +273,20 @@ def batch_size(images: Tensor) -> int:
 
 
 @torch.no_grad()
-def _logits_in_batches(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    with autocasting(precision, images.device):
+def _logits_in_batches(classifier: Classifier, images: Tensor) -> Tensor:
+    with autocasting(classifier.precision, images.device):
         return torch.cat(
-            [run_model(model, batch) for batch in torch.split(images, batch_size(images))]
+            [run_model(classifier, batch) for batch in torch.split(images, batch_size(images))]
         )
 
 
-def run_model(model: nn.Module, images: Tensor) -> Tensor:  # (N, K) float32 or float64
+def run_model(classifier: ClassifierLike, images: Tensor) -> Tensor:  # (N, K) float32 or float64
     """The model's logits in at least float32; an error of torch becomes a SeewhyError."""
+    classifier = as_classifier(classifier)
     try:
         # clone: the first layer may work in place, and the images are the caller's
-        logits = extract_logits(model(images.clone(memory_format=memory_format_of(model))))
+        pixels = images.clone(memory_format=memory_format_of(classifier.model))
+        logits = classifier.extract_logits(classifier.model(pixels))
     except (SeewhyError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:

@@ -18,16 +18,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     check_images,
     check_labels,
     device_of,
-    extract_logits,
     inspecting,
     prepare_images,
 )
+from seewhy.models.outputs import extract_logits
 from seewhy.notation import bind
 
 Norm = Literal["linf", "l2"]
@@ -216,22 +216,21 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 
 
 class _AutocastModel(nn.Module):
-    """A model that always runs in `precision`, also inside an attack."""
+    """The logits of a classifier in its precision, also inside an attack."""
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model, self.classifier = classifier.model, classifier
         self.training = False  # of this wrapper only; does not change the model's modes
 
-    def forward(self, pixels: Tensor) -> object:
-        with autocasting(self.precision, device_of(self.model)):
-            return self.model(pixels)
+    def forward(self, pixels: Tensor) -> Tensor:
+        with autocasting(self.classifier.precision, device_of(self.model)):
+            return self.classifier.extract_logits(self.model(pixels))
 
 
 def autocast_model(classifier: ClassifierLike) -> nn.Module:
-    """The classifier's model, computing in the classifier's precision."""
-    classifier = as_classifier(classifier)
-    return _AutocastModel(classifier.model, classifier.precision)
+    """The classifier's model, returning logits in the classifier's precision."""
+    return _AutocastModel(as_classifier(classifier))
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,10 +62,11 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
         elif isinstance(output, Tensor) and output.ndim == 4:
             seen["output"] = output
 
-    def record_batch(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:
+    def record_batch(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        logits = classifier.extract_logits(output)
         candidates = [seen[name] for name in ("input", "output") if name in seen]
         features = next(
-            (each for each in candidates if each.ndim >= 2 and len(each) == len(output)), output
+            (each for each in candidates if each.ndim >= 2 and len(each) == len(logits)), logits
         ).float()
         batches.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())
         seen.clear()

@@ -18,7 +18,7 @@ from seewhy.exporting.check import ExportCheck, check_file, random_images
 from seewhy.exporting.formats import FORMATS, PIXELS, Format
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.inspection import extract_logits, unwrap_model
+from seewhy.models.inspection import unwrap_model
 from seewhy.models.onnx_file import MARK, FileModel
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
@@ -89,7 +89,7 @@ def export(
 
     def write(temporary: Path) -> None:
         format_.save(program, temporary, metadata)
-        exported = replace(original, model=format_.open(temporary, metadata))
+        exported = replace(original, model=format_.open(temporary, metadata), output=None)
         checks.append(check_file(path, exported, original, images, source, quiet))
 
     write_atomically(path, write)
@@ -171,25 +171,24 @@ def _contiguous_copy(model: nn.Module) -> nn.Module:
 class _Traced(nn.Module):
     """The model with the input and output of the file."""
 
-    def __init__(self, model: nn.Module, *, uint8: bool, probabilities: bool) -> None:
+    def __init__(self, classifier: Classifier, *, uint8: bool, probabilities: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model = _contiguous_copy(classifier.model)
+        self.classifier = classifier
         self.uint8 = uint8
         self.probabilities = probabilities
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.uint8:
             pixels = pixels.float() / 255
-        logits = extract_logits(self.model(pixels)).float()
+        logits = self.classifier.extract_logits(self.model(pixels)).float()
         return logits.softmax(1) if self.probabilities else logits
 
 
 def _trace(classifier: Classifier, *, uint8: bool, probabilities: bool) -> ExportedProgram:
     """Trace the model for any number of images."""
     assert classifier.image_shape is not None
-    traced = _Traced(
-        _contiguous_copy(classifier.model), uint8=uint8, probabilities=probabilities
-    ).eval()
+    traced = _Traced(classifier, uint8=uint8, probabilities=probabilities).eval()
     # two images: a dimension of 1 would be taken for a constant
     pixels = torch.zeros(2, *classifier.image_shape, dtype=torch.uint8 if uint8 else torch.float32)
     shapes: Any = {PIXELS: {0: Dim("batch")}}

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models.external import pretrained_info
 from seewhy.models.inspection import device_of
+from seewhy.models.outputs import extract_logits
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.models.weights_file import published_model, weights_path
 from seewhy.notation import parse
@@ -26,12 +27,15 @@ class Classifier:
     fp32.
 
     Args:
-        model: Maps images (N, C, H, W), float in [0, 1], to logits (N, K).
+        model: Maps images (N, C, H, W), float in [0, 1], to logits (N, K), or to a tuple, dict, or
+            object that holds them.
         classes: The K class names; if empty, classes are numbered.
         image_shape: (C, H, W) of its images; None if it takes any.
         precision: Format to compute in: "fp32", or "bf16" or "fp16" under autocast.
         tta: Test-time augmentation of predictions, an entry of TTA such as "flip".
         preprocessing: How an image file becomes pixels.
+        output: Key, field, or index of the logits among several outputs of the model; by default
+            `logits`, or the only tensor (N, K).
 
     Raises:
         SeewhyError: For an unknown precision or an impossible image shape.
@@ -43,6 +47,7 @@ class Classifier:
     precision: str = "fp32"
     tta: str = "none"
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING
+    output: str | int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))  # a list is accepted too
@@ -66,6 +71,8 @@ class Classifier:
         parts.append(self.precision)
         if self.tta != "none":
             parts.append(f"tta {self.tta}")
+        if self.output is not None:
+            parts.append(f"output {self.output!r}")
         if self.preprocessing != DEFAULT_PREPROCESSING:
             parts.append(f"crop {self.preprocessing.crop:.3g}")
         return f"Classifier({', '.join(parts)}, on {self.device})"
@@ -74,6 +81,17 @@ class Classifier:
     def device(self) -> torch.device:
         """Device of the model's parameters."""
         return device_of(self.model)
+
+    def extract_logits(self, output: object) -> Tensor:
+        """The logits (N, K) in an output of the model.
+
+        Args:
+            output: The value that the model returned.
+
+        Raises:
+            SeewhyError: If it holds no logits, or several tensors that could be the logits.
+        """
+        return extract_logits(output, len(self.classes) or None, self.output)
 
     def class_names(self, num_classes: int) -> tuple[str, ...]:
         """Names of the model's classes, or numbers if it has no names.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.models.inspection import evaluating, extract_logits
+from seewhy.models.inspection import evaluating
 from seewhy.models.tta import bind_tta
 from seewhy.models.tta import none as no_tta
 
@@ -47,7 +47,7 @@ def compute_logits(
     augmented = no_tta if classifier.tta == "none" else bind_tta(classifier.tta)
 
     def predict(batch: Tensor) -> Tensor:
-        return extract_logits(model(_to_floats(batch, device))).float()
+        return classifier.extract_logits(model(_to_floats(batch, device))).float()
 
     with evaluating(model), torch.inference_mode(), autocasting(precision, device):
         batches = [augmented(predict, batch) for batch in torch.split(images, batch_size)]

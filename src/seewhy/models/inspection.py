@@ -1,6 +1,6 @@
 """Running any model without side effects."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 
@@ -96,32 +96,6 @@ def unwrap_model(model: nn.Module) -> nn.Module:
         if inner is None:
             return model
         model = inner
-
-
-def extract_logits(output: object) -> Tensor:
-    """The logits (N, K) in a model's output.
-
-    Args:
-        output: A tensor, a tuple or list with the logits as its first tensor, or a dict or an
-            object with `logits`.
-
-    Raises:
-        SeewhyError: If there are no logits.
-    """
-    logits = output
-    if isinstance(output, Mapping):
-        logits = output.get("logits", next(iter(output.values()), None))
-    elif hasattr(output, "logits"):
-        logits = output.logits
-    elif isinstance(output, tuple | list):
-        logits = next((part for part in output if isinstance(part, Tensor)), None)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        description = describe_value(logits if isinstance(logits, Tensor) else output)
-        raise SeewhyError(
-            "the model must return logits (N, K), or a tuple, dict, or object with them, "
-            f"found {description}"
-        )
-    return logits
 
 
 def check_images(images: Tensor) -> None:

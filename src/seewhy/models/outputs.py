@@ -1,0 +1,82 @@
+"""The logits among the tensors that a model returns."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from seewhy.errors import SeewhyError, describe_value
+
+Parts = dict[str | int, object]  # of a model's output, by key, field, or index
+
+
+def extract_logits(
+    output: object, num_classes: int | None = None, name: str | int | None = None
+) -> Tensor:
+    """The logits (N, K) in a model's output.
+
+    Args:
+        output: A tensor, or a tuple, list, dict, or object that holds tensors.
+        num_classes: Number of classes, K; None if it is not known.
+        name: Key, field, or index of the logits. By default the part `logits`, or the only float
+            tensor (N, D), or the only one with D = K.
+
+    Raises:
+        SeewhyError: If there are no logits, or several tensors could be the logits.
+    """
+    if isinstance(output, Tensor) and name is None:
+        return _checked(output, output)
+    parts = _parts(output)
+    name = "logits" if name is None and "logits" in parts else name
+    if name is not None:
+        if name not in parts:
+            raise SeewhyError(f"the model returns no output {name!r}; it returns {_listed(parts)}")
+        return _checked(parts[name], output)
+    tensors = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
+    matrices = {k: t for k, t in tensors.items() if t.ndim == 2 and t.is_floating_point()}
+    if len(matrices) > 1:
+        fitting = {k: t for k, t in matrices.items() if t.shape[1] == num_classes}
+        if len(fitting) != 1:
+            raise _ambiguous(fitting or matrices, num_classes)
+        matrices = fitting
+    return _checked(next(iter((matrices or tensors).values()), None), output)
+
+
+def _parts(output: object) -> Parts:
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, tuple | list):
+        fields: tuple[str, ...] = getattr(output, "_fields", ())  # of a named tuple
+        return dict(zip(fields, output, strict=True)) if fields else dict(enumerate(output))
+    if isinstance(output, Tensor):
+        return {0: output}
+    parts: Parts = dict(getattr(output, "__dict__", {}))
+    return parts | {"logits": output.logits} if hasattr(output, "logits") else parts
+
+
+def _checked(logits: object, output: object) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = describe_value(logits if isinstance(logits, Tensor) else output)
+        raise SeewhyError(
+            f"the model must return logits (N, K), or a tuple, dict, or object with them, "
+            f"found {found}"
+        )
+    return logits
+
+
+def _ambiguous(matrices: Mapping[str | int, Tensor], num_classes: int | None) -> SeewhyError:
+    if num_classes is None:
+        several, remedy = "several tensors (N, D)", "pass the class names, or "
+    else:
+        fit = any(matrix.shape[1] == num_classes for matrix in matrices.values())
+        several = f"{'several' if fit else 'no'} logits of {num_classes} classes"
+        remedy = ""
+    example = f"Classifier(model, output={next(iter(matrices))!r})"
+    return SeewhyError(
+        f"the model returns {several} among its outputs: {_listed(matrices)}; "
+        f"{remedy}name the logits, as in {example}"
+    )
+
+
+def _listed(parts: Mapping[str | int, object]) -> str:
+    """Each part with its shape or type, as in `main (8, 10) float32, loss float`."""
+    return ", ".join(f"{key} {describe_value(part)}" for key, part in parts.items()) or "nothing"
