@@ -47,7 +47,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return path
 
 
-HANDLED = (signal.SIGINT, signal.SIGTERM)
+HANDLED = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 LASTING = (
     "loky",
     "resource_tracker",

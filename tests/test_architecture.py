@@ -11,7 +11,15 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST = 400  # lines
 
 # A package imports the base modules and earlier rows; packages in one row are independent.
-BASE_MODULES = {"errors", "notation", "files", "progress", "serialization", "_torch_compat"}
+BASE_MODULES = {
+    "errors",
+    "interruption",
+    "notation",
+    "files",
+    "progress",
+    "serialization",
+    "_torch_compat",
+}
 PACKAGES = (
     {"data"},
     {"models"},

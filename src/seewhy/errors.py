@@ -11,10 +11,6 @@ class SeewhyError(Exception):
     """An error in the input, not in the code; the command line prints it and exits with 2."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM was received; handled like Ctrl-C."""
-
-
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """`table[name]`. Raises SeewhyError with a suggestion and all names if it is missing."""
     if name in table:

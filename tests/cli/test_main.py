@@ -14,7 +14,10 @@ import pytest
 from seewhy.cli import main
 from seewhy.cli.info import Models
 from seewhy.cli.main import Command
-from seewhy.errors import SeewhyError, Terminated
+from seewhy.data.augment import AUGMENTATIONS, Batch
+from seewhy.errors import SeewhyError
+from seewhy.interruption import HungUp, Terminated
+from seewhy.runs.directory import read_status
 
 Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
@@ -50,9 +53,7 @@ def test_help_of_a_command_fits_the_terminal(
     name: str, columns: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    with pytest.raises(SystemExit) as stopped:
-        main.main([name, "--help"])
-    assert stopped.value.code == 0
+    assert main.main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"usage: seewhy {name}" in text
     assert "None" not in text  # an optional option says in words what its default is
@@ -62,8 +63,7 @@ def test_help_of_a_command_fits_the_terminal(
 
 @pytest.mark.parametrize("name", ["train", "compare", "find-lr"])
 def test_help_shows_the_values_of_the_named_recipe(name: str, capsys: Capture) -> None:
-    with pytest.raises(SystemExit):
-        main.main([name, "davidnet-24", "--help"])
+    assert main.main([name, "davidnet-24", "--help"]) == 0
     text = capsys.readouterr().out
     assert "(default: 0.45)" in text
     assert "RECIPE|FILE.toml" in text
@@ -86,6 +86,7 @@ def test_debug_shows_the_traceback(workspace: Path, capsys: Capture) -> None:
         (KeyboardInterrupt(), 130, "seewhy: Interrupted. Files written so far are kept.\n"),
         (KeyboardInterrupt("Interrupted after step 3."), 130, "seewhy: Interrupted after step 3."),
         (Terminated(), 143, "seewhy: Interrupted."),
+        (HungUp(), 129, "seewhy: Interrupted."),
     ],
 )
 def test_exit_codes_of_errors(
@@ -144,6 +145,98 @@ def test_a_closed_pipe_ends_a_command_quietly() -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.strip()
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["--help", "train --help"])
+def test_output_to_a_full_disk_is_one_line(arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*SEEWHY, *arguments.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "seewhy: the output could not be written (No space left on device); "
+        "free some space, or redirect it elsewhere\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_help_without_a_reader_is_quiet() -> None:
+    for arguments in ("--help", "train --help"):
+        command = f"({sys.executable} -m seewhy {arguments}; echo $? >&2) | true"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert done.stderr == "0\n"
+
+
+@pytest.mark.train
+@pytest.mark.usefixtures("blank_figures")
+def test_training_goes_on_when_nobody_reads_its_output(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ["train", "tiny.toml", "--data", "bars", "--output", "out", "--no-report"]
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main.main(command) == 0
+    assert capfd.readouterr().err == ""
+    assert read_status(workspace / "out").status == "finished"
+
+
+@pytest.mark.train
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
+def test_a_closed_terminal_ends_training_and_keeps_the_weights(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """SIGHUP, at once followed by SIGTERM, as supervisors send it: the step still ends."""
+
+    def hang_up(batch: Batch, generator: object) -> Batch:
+        if batch.epoch == 2 and read_status(workspace / "out").status == "running":
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    monkeypatch.setitem(AUGMENTATIONS, "hang-up", hang_up)
+    options = ["--data", "bars", "--augment", "hang-up", "--output", "out", "--quiet"]
+    assert main.main(["train", "tiny.toml", *options]) == 129
+    assert "Resume with: seewhy resume out" in capsys.readouterr().err
+    assert read_status(workspace / "out").status == "interrupted"
+    assert (workspace / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("kind", [ValueError, SeewhyError])
+def test_an_interruption_that_a_library_turns_into_an_error_stays_one(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def run(options: Models) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise kind("could not determine the shape of object type") from None
+
+    monkeypatch.setitem(main.COMMANDS, "models", Command(Models, run))
+    assert main.main(["models"]) == 130
+    assert capsys.readouterr().err == "seewhy: Interrupted. Files written so far are kept.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
+def test_nohup_stays_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        main.COMMANDS, "models", Command(Models, lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    )
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main.main(["models"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def start(command: list[str], directory: Path) -> "subprocess.Popen[str]":

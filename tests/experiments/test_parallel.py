@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from seewhy.errors import Terminated
 from seewhy.experiments.parallel import _stoppable
+from seewhy.interruption import Terminated
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

@@ -1,13 +1,9 @@
 """The command line: a table of commands, each with its options and the function that runs it."""
 
-import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from inspect import getdoc
-from io import TextIOWrapper
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NamedTuple
@@ -21,8 +17,10 @@ from seewhy.cli.find_lr import FindLr, find_lr
 from seewhy.cli.info import Data, Models, Recipes, Summary, data, models, recipes, summary
 from seewhy.cli.predict import Evaluate, Predict, evaluate, predict
 from seewhy.cli.report import Report, report
+from seewhy.cli.streams import lasting_streams
 from seewhy.cli.train import Demo, Resume, Train, demo, resume, train
-from seewhy.errors import SeewhyError, Terminated, lookup
+from seewhy.errors import SeewhyError, lookup
+from seewhy.interruption import INTERRUPTIONS, exit_code, handling_interruptions
 
 
 class Command(NamedTuple):
@@ -60,30 +58,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     0: done; 1: partly done, or a check failed; 2: an error that the user can fix; 128 + number of
-    the signal that ended it. Other errors are bugs and stay tracebacks.
+    the signal that ended it. Other errors are bugs and stay tracebacks. A command goes on when
+    nobody reads its output any more; if the output cannot be written, the code is 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack a character
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    with lasting_streams() as failed_writes:
+        code = _exit_code(arguments, debug)
+    for error in failed_writes:
+        reason = error.strerror or error
+        print(
+            f"seewhy: the output could not be written ({reason}); free some space, or redirect it "
+            "elsewhere",
+            file=sys.stderr,
+        )
+    return code or int(bool(failed_writes))
+
+
+def _exit_code(arguments: list[str], debug: bool) -> int:
+    """Run a command; its errors and interruptions become a line on stderr and an exit code."""
+    received: list[int] = []
+
+    def interrupt(number: int) -> None:
+        received.append(number)
+        raise INTERRUPTIONS[number]
+
     try:
-        with sigterm_interrupts():
+        with handling_interruptions(interrupt):
             return _run(arguments)
-    except SeewhyError as error:
+    except SystemExit as end:  # of tyro: 0 after the help
+        return end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt as interruption:
+        return _interrupted(interruption)
+    except Exception as error:
+        if received:  # a library may turn the interruption into an error of its own
+            return _interrupted(INTERRUPTIONS[received[0]]())
+        if not isinstance(error, SeewhyError):
+            raise
         if debug:
             traceback.print_exc()
         print(f"seewhy: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interruption:
-        message = str(interruption) or "Interrupted. Files written so far are kept."
-        print(f"seewhy: {message}", file=sys.stderr)
-        number = signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT
-        return 128 + number
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 128 + 13  # SIGPIPE, which Windows does not have
+
+
+def _interrupted(interruption: KeyboardInterrupt) -> int:
+    message = str(interruption) or "Interrupted. Files written so far are kept."
+    print(f"seewhy: {message}", file=sys.stderr)
+    return exit_code(interruption)
 
 
 def _run(arguments: list[str]) -> int:
@@ -95,23 +117,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     command = lookup(COMMANDS, name, "command")
-    code = command.run(parse(name, command.options, arguments[1:])) or 0
-    sys.stdout.flush()
-    return code
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Treat SIGTERM, with which clusters end a job, as Ctrl-C: files written so far are kept."""
-
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    return command.run(parse(name, command.options, arguments[1:])) or 0
 
 
 def overview() -> str:

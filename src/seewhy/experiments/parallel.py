@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from seewhy.errors import SeewhyError, Terminated, lookup
+from seewhy.errors import SeewhyError, lookup
+from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 
 Backend = Literal["processes", "dask"]
 
@@ -70,8 +71,8 @@ def run_parallel(
 ) -> Iterator[Any]:
     """Run tasks in parallel.
 
-    Ctrl-C or SIGTERM interrupts the running tasks, waits for them, and ends in KeyboardInterrupt.
-    A second one does not wait.
+    Ctrl-C, SIGTERM or SIGHUP interrupts the running tasks, waits for them, and ends in
+    KeyboardInterrupt. The same one again does not wait.
 
     Args:
         task: Called as `task(*arguments, shared)`.
@@ -133,38 +134,30 @@ def _catch_interrupt(task: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set; they are passed on to the worker processes.
+    """Yield an event that signals set; they are passed on to the worker processes as SIGTERM.
 
-    A second signal raises KeyboardInterrupt at once. After SIGTERM, KeyboardInterrupt becomes
-    Terminated.
+    The same signal again raises KeyboardInterrupt at once. In the end, KeyboardInterrupt becomes
+    the exception of the first signal.
     """
     stopping = threading.Event()
     received: list[int] = []
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int) -> None:
+        if number in received:
+            raise INTERRUPTIONS[received[0]]
         received.append(number)
-        if stopping.is_set():
-            raise KeyboardInterrupt
         stopping.set()
         for process in multiprocessing.active_children():
             with suppress(OSError, TypeError):
                 os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
 
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread may set handlers
-        yield stopping
-        return
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopping
+        with handling_interruptions(stop):
+            yield stopping
     except KeyboardInterrupt:
-        if signal.SIGTERM in received:
-            raise Terminated from None
+        if received:
+            raise INTERRUPTIONS[received[0]] from None
         raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """`fit` and `resume`: train a run, show its progress, and write its directory."""
 
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +11,11 @@ from pathlib import Path
 from seewhy.data.dataset import DataOrigin, Dataset
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
-from seewhy.errors import SeewhyError, Terminated
+from seewhy.errors import SeewhyError
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_error, write_text
+from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model, untrained_spec
 from seewhy.progress import note
@@ -89,7 +88,7 @@ def fit(
     Raises:
         SeewhyError: If the recipe does not fit the data or the machine, `directory` is not empty or
             cannot be written, or the loss is not finite.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the current step has ended.
+        KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the current step has ended.
     """
     data = check_dataset(data)
     path = None if directory is None else Path(directory)
@@ -161,7 +160,7 @@ def resume(
     Raises:
         SeewhyError: If the run has finished, `data` or `recipe` is not that of the run, or no
             checkpoint can be read.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the current step has ended.
+        KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the current step has ended.
     """
     path = Path(directory)
     environment, origin = _read_resumable(path)
@@ -282,29 +281,24 @@ def _interrupted_text(state: TrainState, directory: Path | None) -> str:
 
 @contextmanager
 def stoppable(world: World) -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
-    """Yield a function that returns the exception to raise after Ctrl-C or SIGTERM, else None.
+    """Yield a function that returns the exception to raise after a signal, else None.
 
-    After the first signal the current step finishes; a second one interrupts at once. With several
-    processes the first one interrupts at once, because no process can wait for the others.
+    After the first signal the current step finishes; the same one again interrupts at once, but not
+    another one, since supervisors send two. With several processes the first one interrupts at
+    once, because no process can wait for the others.
     """
-    received: type[KeyboardInterrupt] | None = None
+    received: list[int] = []
 
-    def handle(number: int, frame: object) -> None:
-        nonlocal received
-        if received is not None:
-            raise received
-        received = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    def handle(number: int) -> None:
+        if number in received:
+            raise INTERRUPTIONS[received[0]]
+        received.append(number)
 
-    # only the main thread may set handlers
-    if world.size > 1 or threading.current_thread() is not threading.main_thread():
+    if world.size > 1:
         yield lambda: None
         return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handling_interruptions(handle):
+        yield lambda: INTERRUPTIONS[received[0]] if received else None
 
 
 def _read_resumable(directory: Path) -> tuple[Environment, DataOrigin]:
