@@ -30,7 +30,7 @@ PACKAGES = (
     {"exporting"},
     {"experiments"},
     {"reporting"},
-    {"cli"},
+    {"cli", "_ipython"},
 )
 HEAVY = {
     "torch",

@@ -9,5 +9,9 @@ such as `seewhy.attribution.pointing_game`.
 
 import lazy_loader
 
+from seewhy._ipython import register_formatters
+
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+register_formatters()

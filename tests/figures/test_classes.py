@@ -1,6 +1,6 @@
 """Figures of classes: their marks and labels, and that nothing is cut off."""
 
-import math
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -8,22 +8,23 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.diagnosis.metrics import ClassScore, class_scores
-from seewhy.diagnosis.predictions import Predictions, confusion_matrix
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.figures.classes import class_figure, confusion_figure
 from seewhy.figures.style import STYLE
 
 
-def score(name: str, images: int, accuracy: float, low: float, high: float) -> ClassScore:
-    return ClassScore(name, images, accuracy, (low, high), 0.5, (0.4, 0.6), 0.5, images, "", 0)
+def predictions_of(counts: torch.Tensor, classes: Sequence[str]) -> Predictions:
+    """Predictions with a confusion matrix (K, K): true class by row, predicted class by column."""
+    cells = torch.arange(counts.numel()).repeat_interleave(counts.flatten())
+    labels, predicted = cells // len(classes), cells % len(classes)
+    logits = torch.nn.functional.one_hot(predicted, len(classes)).float()
+    return Predictions(logits, labels, tuple(classes))
 
 
-SCORES = (
-    score("good", 10, 0.9, 0.8, 0.95),
-    score("none", 0, math.nan, math.nan, math.nan),
-    score("bad", 20, 0.3, 0.2, 0.5),
-    score("fair", 20, 0.6, 0.5, 0.7),
+SCORED = predictions_of(
+    torch.tensor([[9, 1, 0, 0], [0, 0, 0, 0], [14, 0, 6, 0], [0, 0, 8, 12]]),
+    ("good", "none", "bad", "fair"),
 )
 
 
@@ -56,13 +57,14 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
 
 
 def test_class_figure_rows() -> None:
-    figure = class_figure(SCORES)
+    figure = class_figure(SCORED)
     axes = figure.axes[0]
     assert names(figure) == ["bad", "fair", "good"]
+    intervals = {row.name: row.interval for row in SCORED.by_class}
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[30, 0], [60, 1], [90, 2]])
     np.testing.assert_allclose(
         axes.collections[0].get_segments(),
-        [[[20, 0], [50, 0]], [[50, 1], [70, 1]], [[80, 2], [95, 2]]],
+        [[[100 * end, y] for end in intervals[name]] for y, name in enumerate(names(figure))],
     )
     assert [label.get_text() for label in axes.child_axes[0].get_yticklabels()] == [
         "30.0",
@@ -75,32 +77,33 @@ def test_class_figure_rows() -> None:
 
 
 def test_class_figure_mean() -> None:
-    axes = class_figure(SCORES).axes[0]
+    axes = class_figure(SCORED).axes[0]
     assert axes.lines[1].get_xdata() == pytest.approx([60, 60])
     assert axes.texts[0].get_text() == "mean 60.0"
 
 
 def test_class_figure_of_many_classes() -> None:
-    scores = [
-        score(f"class {index}", 50, index / 100, index / 100, index / 100) for index in range(100)
-    ]
-    figure = class_figure(scores[::-1])
-    assert names(figure) == [f"class {index}" for index in range(40)]
+    counts = torch.diag(torch.arange(100).flip(0))
+    counts[:, 0] += torch.arange(100)  # of 99 images each; the worst class is the last one
+    counts[0] = torch.tensor([99] + [0] * 99)
+    figure = class_figure(predictions_of(counts, [f"class {index}" for index in range(100)]))
+    assert names(figure) == [f"class {index}" for index in range(99, 59, -1)]
     assert figure.axes[0].get_title(loc="left") == "The 40 worst of 100 classes"
-    assert figure.axes[0].texts[0].get_text() == "mean 49.5"
-    few = class_figure(scores[:10])
+    assert figure.axes[0].texts[0].get_text() == "mean 50.0"
+    few = class_figure(predictions(40, 10))
     assert few.axes[0].get_title(loc="left") == "Accuracy by class, worst first"
     assert few.get_figheight() < figure.get_figheight() / 2
 
 
-def test_class_figure_without_images() -> None:
-    with pytest.raises(SeewhyError, match="no class has images"):
-        class_figure(SCORES[1:2])
+@pytest.mark.parametrize("draw", [class_figure, confusion_figure])
+def test_figures_without_predictions(draw: Callable[[Predictions], Figure]) -> None:
+    with pytest.raises(SeewhyError, match="no predictions"):
+        draw(predictions(0, 2))
 
 
 def test_confusion_figure_cells() -> None:
     counts = torch.tensor([[6, 3, 1], [0, 5, 0], [0, 0, 0]])
-    figure = confusion_figure(counts, ["a", "b", "c"])
+    figure = confusion_figure(predictions_of(counts, ["a", "b", "c"]))
     axes = figure.axes[0]
     errors, right = (image.get_array() for image in axes.images)
     np.testing.assert_allclose(errors.filled(-1), [[-1, 30, 10], [0, -1, 0], [0, 0, -1]])
@@ -116,7 +119,10 @@ def test_confusion_figure_cells() -> None:
 
 @pytest.mark.slow
 def test_confusion_figure_counts_up_to_20_classes() -> None:
-    few, many = (confusion_figure(torch.ones(size, size).long(), [""] * size) for size in (20, 21))
+    few, many = (
+        confusion_figure(predictions_of(torch.ones(size, size).long(), [""] * size))
+        for size in (20, 21)
+    )
     assert (len(few.axes[0].texts), len(many.axes[0].texts)) == (400, 0)
 
 
@@ -124,7 +130,7 @@ def test_confusion_figure_counts_up_to_20_classes() -> None:
 def test_confusion_figure_of_many_classes() -> None:
     counts = torch.eye(130, dtype=torch.int64) * 10
     counts[torch.arange(30, 130), torch.arange(30, 130).roll(1)] = 5
-    figure = confusion_figure(counts, [f"class {index}" for index in range(130)])
+    figure = confusion_figure(predictions_of(counts, [f"class {index}" for index in range(130)]))
     assert names(figure) == [f"class {index}" for index in range(30, 130)]
     assert "the 100 classes with the most errors" in figure.get_suptitle()
     errors = figure.axes[0].images[0].get_array()
@@ -134,8 +140,8 @@ def test_confusion_figure_of_many_classes() -> None:
 def test_class_names_are_not_formulas() -> None:
     result = predictions(40, 2, "${}$ and $")
     for figure in (
-        class_figure(class_scores(result)),
-        confusion_figure(confusion_matrix(result), result.classes),
+        class_figure(result),
+        confusion_figure(result),
     ):
         assert_nothing_is_cut_off(figure)
         assert sorted(names(figure)) == [r"\$0\$ and \$", r"\$1\$ and \$"]
@@ -155,22 +161,15 @@ def test_class_figures_fit(images: int, classes: int) -> None:
     result = predictions(
         images, classes, "class {} with a name that is much too long for the margin"
     )
-    assert_nothing_is_cut_off(class_figure(class_scores(result)))
-    assert_nothing_is_cut_off(confusion_figure(confusion_matrix(result), result.classes))
+    assert_nothing_is_cut_off(class_figure(result))
+    assert_nothing_is_cut_off(confusion_figure(result))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10])
 def test_confusion_figure_without_errors(classes: int) -> None:
+    counts = 5 * torch.eye(classes, dtype=torch.int64)
     figure = confusion_figure(
-        5 * torch.eye(classes, dtype=torch.int64), [f"class {index}" for index in range(classes)]
+        predictions_of(counts, [f"class {index}" for index in range(classes)])
     )
     assert len(figure.axes) == 1
     assert_nothing_is_cut_off(figure)
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (3, 3), (2,)])
-def test_confusion_figure_wrong_counts(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        SeewhyError, match=r"needs counts \(K, K\) of K classes, at least 1, found .* for 2 classes"
-    ):
-        confusion_figure(torch.zeros(shape, dtype=torch.int64), ["a", "b"])

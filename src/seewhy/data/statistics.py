@@ -103,6 +103,10 @@ class Description:
     duplicates: Duplicates
     skipped: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        images = ", ".join(f"{count:,} {name}" for name, count in self.images.items())
+        return f"Description({self.name}: {images} images, {len(self.classes)} classes)"
+
 
 def describe(data: Dataset) -> Description:
     """Pixel statistics, class counts and exact duplicates of a dataset; reads every image."""

@@ -48,6 +48,9 @@ class Attack:
     )
     steps: Tensor  # (N,) int64, gradient steps to the adversarial image
 
+    def __repr__(self) -> str:
+        return f"Attack({len(self.images)} images, {int(self.changed.sum())} classes changed)"
+
 
 def attack(
     classifier: ClassifierLike, images: Tensor, labels: Tensor, method: str = "pgd"

@@ -31,6 +31,11 @@ class Predictions:
     labels: Tensor
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        count = len(self.labels)
+        accuracy = f", accuracy {100 * self.accuracy:.2f}%" if count else ""
+        return f"Predictions({count:,} images, {len(self.classes):,} classes{accuracy})"
+
     @cached_property
     def probabilities(self) -> Tensor:
         """Softmax of the logits, (N, K) in [0, 1]."""

@@ -54,6 +54,12 @@ class Experiment:
     trials: tuple[Trial, ...]  # by recipe, then by seed
     range_tests: Mapping[str, LRRangeTest]  # which chose the lr, by recipe name
 
+    def __repr__(self) -> str:
+        return (
+            f"Experiment({len(self.recipes)} recipes with {len(self.seeds)} seeds on "
+            f"{self.data.name}: {len(self.finished)} of {len(self.trials)} trials finished)"
+        )
+
     @property
     def finished(self) -> tuple[Trial, ...]:
         """The trials with a result."""

@@ -6,6 +6,7 @@ from .curves import accuracy_figure as accuracy_figure
 from .curves import curves_figure as curves_figure
 from .curves import loss_figure as loss_figure
 from .curves import lr_schedule_figure as lr_schedule_figure
+from .errors import errors_figure as errors_figure
 from .explanations import attack_figure as attack_figure
 from .explanations import explanation_figure as explanation_figure
 from .explanations import methods_figure as methods_figure

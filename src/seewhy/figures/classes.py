@@ -10,8 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.diagnosis.metrics import ClassScore
-from seewhy.errors import SeewhyError
+from seewhy.diagnosis.metrics import class_scores
+from seewhy.diagnosis.predictions import Predictions, check_predictions, confusion_matrix
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 from seewhy.figures.text import text_width, truncate
 
@@ -24,14 +24,13 @@ NAME_WIDTH = 1.2  # inches, of a class name
 ERRORS = LinearSegmentedColormap.from_list("errors", ["#ffffff", VERMILION])
 
 
-def class_figure(scores: Sequence[ClassScore]) -> Figure:
+def class_figure(predictions: Predictions) -> Figure:
     """Plot the accuracy of each class with its 95% interval, worst first, and their mean.
 
-    Of more than 40 classes the 40 worst are shown. Raises SeewhyError if no class has images.
+    Of more than 40 classes the 40 worst are shown. Raises SeewhyError if there are no predictions.
     """
+    scores = class_scores(predictions)
     ranked = sorted((score for score in scores if score.images), key=lambda score: score.accuracy)
-    if not ranked:
-        raise SeewhyError("no class has images, so there is no accuracy to show")
     rows = ranked[:MAX_ROWS]
     accuracy = 100 * np.array([row.accuracy for row in rows])
     interval = 100 * np.array([row.interval for row in rows])
@@ -66,25 +65,14 @@ def class_figure(scores: Sequence[ClassScore]) -> Figure:
     return figure
 
 
-def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
+def confusion_figure(predictions: Predictions) -> Figure:
     """Show the confusion matrix, with errors in color as a fraction of the true class.
 
     Counts are written into the cells of up to 20 classes. Of more than 100 classes those with the
-    most errors are shown.
-
-    Args:
-        counts: (K, K) int64; rows are true classes, columns predicted classes.
-        classes: K class names.
-
-    Raises:
-        SeewhyError: If the counts do not match the classes.
+    most errors are shown. Raises SeewhyError if there are no predictions.
     """
-    if counts.shape != (len(classes), len(classes)) or len(classes) == 0:
-        raise SeewhyError(
-            f"confusion_figure() needs counts (K, K) of K classes, at least 1, found "
-            f"{tuple(counts.shape)} for {len(classes)} classes"
-        )
-    counts = counts.cpu()
+    check_predictions(predictions)
+    counts, classes = confusion_matrix(predictions).cpu(), predictions.classes
     all_shares = 100 * counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
     indices = _most_confused(counts)
     counts, shares = counts[indices][:, indices], all_shares[indices][:, indices].numpy()

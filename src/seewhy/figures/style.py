@@ -1,5 +1,6 @@
 """Style of all figures, with the color-blind safe palette of Okabe and Ito."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,15 @@ def write_figure(figure: Figure, path: Path) -> None:
         # text is text in the SVG
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         write_atomically(path, figure.savefig)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    stream = io.BytesIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
 
 
 def heat_colors(steps: int) -> bytes:

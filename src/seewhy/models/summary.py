@@ -64,6 +64,12 @@ class ModelSummary:
     activations_mb: float
     input_mb: float
 
+    def __repr__(self) -> str:
+        return (
+            f"ModelSummary({self.title}: {self.parameters:,} parameters, {self.multiply_adds:,} "
+            f"multiply-adds for {self.batch_size:,} x {shape_text(self.image_shape)})"
+        )
+
     @property
     def total_mb(self) -> float:
         """Parameters, activations with their gradients, and input."""

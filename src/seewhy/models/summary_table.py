@@ -26,7 +26,7 @@ def format_summary(summary: ModelSummary, width: int = 80) -> str:
         summary: The result of `model_summary`.
         width: Maximum characters per line, at least 40.
     """
-    columns = _columns(summary)
+    columns = summary_columns(summary)
     needed = _narrowest(columns)
     left_out = []
     for header in LEFT_OUT_FIRST:
@@ -63,7 +63,7 @@ def count_text(count: int) -> str:
     return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
 
 
-def _columns(summary: ModelSummary) -> dict[str, list[str]]:
+def summary_columns(summary: ModelSummary) -> dict[str, list[str]]:
     """The cells of each column, by header."""
     layers = summary.layers
     return {

@@ -1,22 +1,19 @@
 """The progress of a run on the console: its settings, a table of epochs, and a live line."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from seewhy.data.augment import augmentation_name
+from seewhy.runs.live_output import LiveLine, live_output
 from seewhy.train.loop import EpochStats, Event, StepStats
 from seewhy.train.plan import TrainingPlan
 
-REFRESH_SECONDS = 0.25  # long, because the training thread draws the live line
-MIN_BAR_WIDTH = 72  # of the terminal
 NOT_EVALUATED = "–"
 SMALL_LR = 1e-4  # below, six decimals would have few digits
 
@@ -30,53 +27,38 @@ def live_table(
 ) -> Iterator[Callable[[Event], None]]:
     """Yield a function that shows the events of `train`.
 
-    The settings of the run come first, and the best epoch seen at the end. On a terminal a live
-    line is redrawn below the finished epochs; elsewhere only epochs are printed. `history` are the
-    earlier epochs of a resumed run.
+    The settings of the run come first, and the best epoch seen at the end. On a terminal and in a
+    notebook a live line is redrawn below the finished epochs; elsewhere only epochs are printed.
+    `history` are the earlier epochs of a resumed run.
     """
-    console = console or Console(highlight=False)
     if quiet:
         yield lambda event: None
         return
-    console.print(_settings_table(plan), end="\n\n")
-    held_out, images = evaluated_split(plan), len(plan.eval_split)
-    columns = fitting_columns(console.width, held_out, images)
     rows = list(history)
-    heading = " ".join(column.heading.rjust(column.width) for column in columns)
-    console.print(heading, style="bold")
-    live = Progress(
-        TextColumn("{task.description}"),
-        *([BarColumn(bar_width=None)] if console.width >= MIN_BAR_WIDTH else []),
-        TextColumn("{task.fields[state]}"),
-        console=console,
-        transient=True,
-        auto_refresh=False,
-        expand=True,
-    )
-    task = live.add_task("", total=None, state="")
-    last_refresh = -math.inf
+    held_out, images = evaluated_split(plan), len(plan.eval_split)
+    with live_output(console) as output:
+        columns = fitting_columns(output.width, held_out, images)
 
-    def show(event: Event) -> None:
-        nonlocal last_refresh
-        if isinstance(event, EpochStats):
-            row = Row(event, event.seconds - (rows[-1].seconds if rows else 0.0))
-            rows.append(event)
-            console.print(" ".join(column.cell(row).rjust(column.width) for column in columns))
-        elif console.is_terminal and time.monotonic() - last_refresh >= REFRESH_SECONDS:
-            last_refresh = time.monotonic()
-            live.update(
-                task,
-                completed=event.step,
-                total=event.steps,
-                description=f"epoch {event.epoch:.2f}",
-                state=live_state(event),
-            )
-            live.refresh()
+        def show(event: Event) -> None:
+            if isinstance(event, EpochStats):
+                row = Row(event, event.seconds - (rows[-1].seconds if rows else 0.0))
+                rows.append(event)
+                cells = (column.cell(row).rjust(column.width) for column in columns)
+                output.print(" ".join(cells), "")
+            else:
+                output.update(lambda: live_line(event))
 
-    with live if console.is_terminal else nullcontext():
+        output.print(_settings_table(plan), "")
+        heading = " ".join(column.heading.rjust(column.width) for column in columns)
+        output.print(f"\n{heading}", "bold")
         yield show
-    if best := best_seen_text(rows, held_out):
-        console.print(best)
+        if best := best_seen_text(rows, held_out):
+            output.print(best, "")
+
+
+def live_line(event: StepStats) -> LiveLine:
+    """The progress of an epoch, and its state."""
+    return LiveLine(f"epoch {event.epoch:.2f}", live_state(event), event.step, event.steps)
 
 
 def live_state(event: StepStats) -> str:

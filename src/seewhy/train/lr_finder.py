@@ -39,6 +39,14 @@ class LRRangeTest:
     smoothed: tuple[float, ...]  # moving average of the losses, bias-corrected
     ended: str  # "at the end of the range", "diverged" or "not finite"
 
+    def __repr__(self) -> str:
+        low, high = self.lrs[0], self.lrs[-1]
+        suggestion = self.suggestions[DEFAULT_SUGGESTION]
+        return (
+            f"LRRangeTest({len(self.lrs)} updates from {low:.2g} to {high:.2g}, {self.ended}; "
+            f"{DEFAULT_SUGGESTION} {suggestion:.3g})"
+        )
+
     @property
     def suggestions(self) -> dict[str, float]:
         """A learning rate by each entry of LR_SUGGESTIONS."""

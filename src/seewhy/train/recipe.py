@@ -119,7 +119,9 @@ class Recipe:
         lookup(PRECISIONS, self.precision, "precision")
 
     def __repr__(self) -> str:
-        return f"Recipe({', '.join(f'{key}={value!r}' for key, value in as_dict(self).items())})"
+        default = as_dict(Recipe())
+        changed = {key: value for key, value in as_dict(self).items() if value != default[key]}
+        return f"Recipe({', '.join(f'{key}={value!r}' for key, value in changed.items())})"
 
     @property
     def needs_lr(self) -> bool:

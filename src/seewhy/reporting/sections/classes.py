@@ -24,8 +24,8 @@ def classes_section(context: ReportContext, sprites: Sprites) -> Section:
     counts = confusion_matrix(predictions)
     in_matrix = _most_confused(counts)
     figures = {
-        "classes": class_figure(scores),
-        "confusion": confusion_figure(counts, predictions.classes),
+        "classes": class_figure(predictions),
+        "confusion": confusion_figure(predictions),
     }
     html = render(
         "sections/classes.html",
