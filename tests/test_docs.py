@@ -5,7 +5,6 @@ working directory.
 """
 
 import inspect
-import json
 import re
 import shlex
 import sys
@@ -116,17 +115,6 @@ def test_an_experiment_runs(
     monkeypatch.setattr(sys, "argv", [str(script), "digits"])
     exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
     assert script.name == "base.py" or "has the" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name
-)
-def test_a_notebook_runs(notebook: Path) -> None:
-    names: dict[str, object] = {}
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
 
 
 def test_links_lead_somewhere() -> None:

@@ -131,3 +131,32 @@ def test_live_state_leaves_out_what_is_unknown() -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+class Cell:
+    """A notebook's cell: the one output that is shown and replaced."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+
+    def display(self, data: dict[str, str], raw: bool, display_id: bool) -> "Cell":
+        self.update(data, raw)
+        return self
+
+    def update(self, data: dict[str, str], raw: bool) -> None:
+        assert raw
+        self.shown.append(data)
+
+
+def test_live_table_grows_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell()
+    monkeypatch.setattr("IPython.display.display", cell.display)
+    with live_table(plan_of("test"), [EARLIER], console=Console(force_jupyter=True)) as show:
+        show(STEP)
+        live = cell.shown[-1]["text/plain"]
+        show(ROW)
+    assert "epoch 0.50  loss 1.500  acc 40.0%" in live.split("\n")[-1]
+    text = cell.shown[-1]["text/plain"]
+    assert "epoch 0.50" not in text
+    assert text.split("\n")[-2].endswith("4619/10000")
+    assert cell.shown[-1]["text/html"].startswith("<pre style=")
