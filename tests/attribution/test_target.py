@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import seewhy.attribution.target as target_module
-from seewhy.attribution.target import TargetSpec, forward_pass, predict_logits, run_model
+from seewhy.attribution.target import Relative, TargetSpec, forward_pass, predict_logits, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 
@@ -28,11 +28,11 @@ def weights_of(target, logits=LOGITS, labels=None, classes=()):
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("predicted", one_hot(1, 0)),
+        (Relative.PREDICTED, one_hot(1, 0)),
         ("runner-up", one_hot(2, 3)),
         ("true", one_hot(2, 0)),
         (3, one_hot(3, 3)),
-        ("3", one_hot(3, 3)),
+        ("predicted", one_hot(1, 0)),
         (np.int64(2), one_hot(2, 2)),
         ("dog", one_hot(1, 1)),
         ("t-shirt", one_hot(2, 2)),
@@ -43,7 +43,6 @@ def weights_of(target, logits=LOGITS, labels=None, classes=()):
         (("cat", "t-shirt"), one_hot(0, 0) - one_hot(2, 2)),
         (("dog", "predicted"), one_hot(1, 1) - one_hot(1, 0)),
         (("7", 2), one_hot(3, 3) - one_hot(2, 2)),
-        (("0", np.int64(2)), one_hot(0, 0) - one_hot(2, 2)),
         ((0, 2), one_hot(0, 0) - one_hot(2, 2)),
         (torch.tensor([3, 1]), one_hot(3, 1)),
         (torch.tensor([3, 1], dtype=torch.int32), one_hot(3, 1)),
@@ -60,6 +59,46 @@ def test_weights(target, expected):
 def test_number_is_index_without_names():
     assert torch.equal(weights_of("1"), one_hot(1, 1))
     assert torch.equal(weights_of("7", torch.zeros(1, 9)), torch.eye(9)[[7]])
+
+
+def test_number_is_index_if_no_name_is_a_number():
+    assert torch.equal(weights_of("3", classes=("cat", "dog", "bird", "t-shirt")), one_hot(3, 3))
+    with pytest.raises(SeewhyError, match="class 4 does not exist"):
+        weights_of("4", classes=("cat", "dog", "bird", "t-shirt"))
+
+
+def test_number_among_numeric_names_is_a_name():
+    """Index 0 is class "1": a text must never mean one where the other is meant."""
+    numbers = ("1", "2", "3", "4")
+    assert torch.equal(weights_of("3", classes=numbers), one_hot(2, 2))
+    assert torch.equal(weights_of(3, classes=numbers), one_hot(3, 3))
+    with pytest.raises(SeewhyError, match="no class is named '0'"):
+        weights_of("0", classes=numbers)
+
+
+@pytest.mark.parametrize("target", ["true", ("predicted", "true")])
+def test_class_named_like_a_relative_target_is_ambiguous(target):
+    classes = ("false", "true", "other", "none")
+    with pytest.raises(
+        SeewhyError,
+        match="'true' is ambiguous: the true class of each image or class 1; pass a class index, "
+        "such as 1",
+    ):
+        weights_of(target, labels=LABELS, classes=classes)
+    assert torch.equal(weights_of(1, classes=classes), one_hot(1, 1))
+    assert torch.equal(weights_of(Relative.TRUE, labels=LABELS, classes=classes), one_hot(2, 0))
+
+
+def test_class_name_that_occurs_twice_is_ambiguous():
+    with pytest.raises(SeewhyError, match="'cat' is ambiguous: class 0 or class 3; pass a class"):
+        weights_of("cat", classes=("cat", "dog", "bird", "cat"))
+
+
+def test_explain_takes_the_predicted_class_whatever_the_names():
+    model, images = linear_net(), images_of(2)
+    classifier = Classifier(model, ("predicted", "true", "runner-up"))
+    forward = forward_pass(classifier, images)
+    assert torch.equal(forward.target, forward.logits.argmax(1))
 
 
 def test_class_name_may_contain_hyphen():
@@ -90,7 +129,11 @@ def test_weights_can_enter_a_graph_but_carry_none():
     [
         (4, "class 4 does not exist: the model has 4 classes, 0 to 3"),
         (-1, "class -1 does not exist"),
-        ("9", "class 9 does not exist"),
+        ("3", "no class is named '3'; it is not taken as an index, .* names, such as '7'"),
+        (("cat", "0"), "no class is named '0'"),
+        (True, "unknown target True"),
+        (("dog", 1), r"target \('dog', 1\) is the difference of a class and itself"),
+        (("predicted", "predicted"), "is the difference of a class and itself"),
         (
             "dgo",
             r"unknown target 'dgo' \(did you mean 'dog'\?\); possible: predicted, true, runner-up, "

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from seewhy.attribution.hooks import gradients_at, record_outputs
 from seewhy.attribution.layers import Layers, Layout, layer_names, layout_of, prefix_tokens
-from seewhy.attribution.target import ForwardPass, PreparedInputs, Target, prepare, run_model
+from seewhy.attribution.target import (
+    ForwardPass,
+    PreparedInputs,
+    Relative,
+    Target,
+    prepare,
+    run_model,
+)
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import autocasting
@@ -46,7 +53,7 @@ def capture_layers(
     classifier: ClassifierLike,
     images: Tensor,
     layers: Layers = "auto",
-    target: Target = "predicted",
+    target: Target = Relative.PREDICTED,
     *,
     labels: Tensor | None = None,
     memory: int = MEMORY,

@@ -15,6 +15,7 @@ from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
 from seewhy.attribution.target import (
     ForwardPass,
     PreparedInputs,
+    Relative,
     Target,
     TargetSpec,
     batch_size,
@@ -156,7 +157,7 @@ def explain(
     images: Tensor,
     methods: Methods = "grad-cam",
     layers: Layers = "auto",
-    target: Target = "predicted",
+    target: Target = Relative.PREDICTED,
     *,
     labels: Tensor | None = None,
     smooth: str = "none",

@@ -11,7 +11,14 @@ from seewhy.attribution.explanation import PIXELS, Explanation, explain_prepared
 from seewhy.attribution.hooks import forward_hooks
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
-from seewhy.attribution.target import PreparedInputs, Target, TargetSpec, prepare, run_model
+from seewhy.attribution.target import (
+    PreparedInputs,
+    Relative,
+    Target,
+    TargetSpec,
+    prepare,
+    run_model,
+)
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inspection import inspecting
@@ -46,7 +53,7 @@ def sanity_check(
     images: Tensor,
     methods: Methods = "grad-cam",
     layers: Layers = "auto",
-    target: Target = "predicted",
+    target: Target = Relative.PREDICTED,
     *,
     steps: int = 8,
     seed: int = 0,

@@ -18,7 +18,14 @@ from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
 from seewhy.attribution.methods import Methods, bind_methods
 from seewhy.attribution.sanity import SanityCheck, randomize
-from seewhy.attribution.target import ForwardPass, Target, TargetSpec, prepare, run_forward
+from seewhy.attribution.target import (
+    ForwardPass,
+    Relative,
+    Target,
+    TargetSpec,
+    prepare,
+    run_forward,
+)
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 
@@ -103,7 +110,7 @@ def trust(
     images: Tensor,
     methods: Methods = ("grad-cam", "hires-cam", "layer-cam"),
     layers: Layers = "auto",
-    target: Target = "predicted",
+    target: Target = Relative.PREDICTED,
     *,
     labels: Tensor | None = None,
     masks: Tensor | None = None,

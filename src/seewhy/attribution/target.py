@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from operator import index
 from typing import SupportsIndex
 
@@ -19,10 +20,17 @@ from seewhy.models.inspection import (
     unwrap_model,
 )
 
-ClassTarget = int | str  # "predicted", "true", "runner-up", a class name, or a class index
+ClassTarget = int | str  # a Relative, a class name, or a class index
 Target = ClassTarget | tuple[ClassTarget, ClassTarget] | Tensor
 
-RELATIVE = ("predicted", "true", "runner-up")  # the class depends on the image
+
+class Relative(StrEnum):
+    """A class that depends on the image; unlike its text, never confused with a class name."""
+
+    PREDICTED = "predicted"
+    TRUE = "true"
+    RUNNER_UP = "runner-up"
+
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -36,10 +44,11 @@ class TargetSpec:
             a class index; a pair of these for a difference of logits, as in ("cat", "dog"); class
             indices (N,) int64, one per image; or weights of the logits (N, K).
         labels: True classes (N,) int64, which "true" needs.
-        classes: Names of the K classes. A class name such as "3" takes precedence over the index 3.
+        classes: Names of the K classes. A text such as "3" is an index only if no class name is a
+            number.
     """
 
-    target: Target = "predicted"
+    target: Target = Relative.PREDICTED
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
 
@@ -69,36 +78,73 @@ class TargetSpec:
             where both of a pair are the same class.
 
         Raises:
-            SeewhyError: For an unknown class, and for tensors of the wrong shape or type.
+            SeewhyError: For an unknown or ambiguous class, for a pair of the same class, and for
+                tensors of the wrong shape or type.
         """
         target = self.target
         if isinstance(target, Tensor):
             return _weights_of_tensor(target.detach().to(logits.device), logits)
+        count = logits.shape[1]
         if isinstance(target, tuple) and len(target) == 2:
-            first, second = (self._class_indices(each, logits) for each in target)
-            return _one_hot(first, logits) - _one_hot(second, logits)
-        return _one_hot(self._class_indices(target, logits), logits)
+            first, second = (self._resolve(each, count) for each in target)
+            if first == second:
+                raise SeewhyError(
+                    f"target {target!r} is the difference of a class and itself, which is 0 for "
+                    "every image; choose two classes"
+                )
+            return self._one_hot(first, logits) - self._one_hot(second, logits)
+        return self._one_hot(self._resolve(target, count), logits)
 
-    def _class_indices(self, target: object, logits: Tensor) -> Tensor:  # (N,) int64
-        """The class of each image for a single target, not a pair."""
-        if isinstance(target, SupportsIndex):  # also NumPy's integers
-            return _checked(torch.full((len(logits),), index(target)), logits)
-        if target == "predicted":
-            return logits.argmax(1)
-        if target == "runner-up":
-            return _runner_up(logits)
-        if target == "true":
+    def _one_hot(self, target: Relative | int, logits: Tensor) -> Tensor:  # (N, K)
+        if target == Relative.PREDICTED:
+            indices = logits.argmax(1)
+        elif target == Relative.RUNNER_UP:
+            indices = _runner_up(logits)
+        elif target == Relative.TRUE:
             if self.labels is None:
                 raise SeewhyError("target 'true' needs the true classes; pass labels (N,)")
-            return _checked(self.labels, logits)
-        if isinstance(target, str) and target in self.classes:
-            return _checked(torch.full((len(logits),), self.classes.index(target)), logits)
-        if isinstance(target, str) and target.isdecimal():
-            return _checked(torch.full((len(logits),), int(target)), logits)
-        raise self._unknown(target, logits.shape[1])
+            indices = self.labels
+        else:
+            indices = torch.full((len(logits),), int(target))
+        return _one_hot(_checked(indices, logits), logits)
+
+    def _resolve(self, target: object, num_classes: int) -> Relative | int:
+        """The meaning of a target that is not a pair or a tensor.
+
+        Raises SeewhyError if it has none or several.
+        """
+        if isinstance(target, Relative):
+            return target
+        if isinstance(target, SupportsIndex) and not isinstance(target, bool):
+            return index(target)  # also NumPy's integers
+        if not isinstance(target, str):
+            raise self._unknown(target, num_classes)
+        indices = [number for number, name in enumerate(self.classes) if name == target]
+        meanings: list[Relative | int] = [each for each in Relative if each == target]
+        meanings += indices
+        if len(meanings) > 1:
+            described = [
+                f"the {each} class of each image" if isinstance(each, Relative) else f"class {each}"
+                for each in meanings
+            ]
+            raise SeewhyError(
+                f"target {target!r} is ambiguous: {' or '.join(described)}; pass a class index, "
+                f"such as {indices[0]}"
+            )
+        if meanings:
+            return meanings[0]
+        if not target.isdecimal():
+            raise self._unknown(target, num_classes)
+        numbers = [name for name in self.classes if name.isdecimal()]
+        if numbers:
+            raise SeewhyError(
+                f"no class is named {target!r}; it is not taken as an index, because classes have "
+                f"numbers as names, such as {numbers[0]!r}; pass a name, or the index as an int"
+            )
+        return int(target)
 
     def _unknown(self, target: object, num_classes: int) -> SeewhyError:
-        known = (*RELATIVE, *self.classes)
+        known = (*map(str, Relative), *self.classes)
         listed = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
         return SeewhyError(
             f"unknown target {target!r}{did_you_mean(str(target), known)}; possible: {listed}, an "
@@ -170,7 +216,7 @@ class PreparedInputs:
 def prepare(
     classifier: ClassifierLike,
     images: Tensor,
-    target: Target = "predicted",
+    target: Target = Relative.PREDICTED,
     labels: Tensor | None = None,
 ) -> PreparedInputs:
     """Unwrap the model, move the images to its device as floats, and check all of them."""
@@ -229,7 +275,7 @@ class ForwardPass:
 def forward_pass(
     classifier: ClassifierLike,
     images: Tensor,
-    target: Target = "predicted",
+    target: Target = Relative.PREDICTED,
     *,
     labels: Tensor | None = None,
 ) -> ForwardPass:

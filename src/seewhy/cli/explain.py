@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -16,6 +16,9 @@ from seewhy.cli.arguments import (
     RunPath,
 )
 from seewhy.errors import SeewhyError
+
+if TYPE_CHECKING:
+    from seewhy.attribution.target import Target
 
 MethodWords = Annotated[tuple[str, ...], arg(metavar="METHOD …")]
 LayerWords = Annotated[tuple[str, ...], arg(metavar="LAYER …")]
@@ -37,8 +40,9 @@ class Explain:
     """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
     layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution (see `seewhy layers MODEL`)."""
-    target: TargetWords = ("predicted",)
-    """predicted, true, runner-up, or a class name or number; two for a difference of logits."""
+    target: TargetWords = ()
+    """predicted (default), true, runner-up, or a class name or number; two for a difference of
+    logits."""
     smooth: str = "none"
     """Average maps over flips (flip), or over flips and three brightness levels (flip-scale)."""
     errors: int = 10
@@ -145,7 +149,7 @@ class Trust:
     """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
     layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution."""
-    target: TargetWords = ("predicted",)
+    target: TargetWords = ()
     """What to explain, as in `seewhy explain`."""
     images: int = 64
     """Number of test images, a fixed random sample."""
@@ -178,8 +182,12 @@ def trust(options: Trust) -> None:
         tables.print_trust(scores)
 
 
-def _one_or_pair(target: tuple[str, ...]) -> str | tuple[str, str]:
-    """The target, or the pair of targets, after --target."""
+def _one_or_pair(target: tuple[str, ...]) -> "Target":
+    """The target, or the pair of targets, after --target; without it, the predicted class."""
+    from seewhy.attribution.target import Relative
+
+    if not target:
+        return Relative.PREDICTED
     if len(target) == 1:
         return target[0]
     if len(target) == 2:

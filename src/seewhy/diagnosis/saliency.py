@@ -12,6 +12,7 @@ from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
+from seewhy.attribution.target import Relative
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
@@ -179,7 +180,7 @@ def _class_attribution(
         sample.images,
         best.method,
         [best.layer],
-        "true",
+        Relative.TRUE,
         labels=sample.labels,
         warn=False,
     )

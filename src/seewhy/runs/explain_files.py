@@ -18,7 +18,7 @@ from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
-from seewhy.attribution.target import Target
+from seewhy.attribution.target import Relative, Target
 from seewhy.data.decode import Encoded, crop_box, open_image, to_pixels, upright_size
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import most_confident_errors
@@ -57,7 +57,7 @@ class ExplainOptions:
 
     methods: Sequence[str] = ("grad-cam",)
     layers: Sequence[str] = ("auto",)
-    target: Target = "predicted"
+    target: Target = Relative.PREDICTED
     smooth: str = "none"
     opacity: float = OPACITY  # of the overlay at the maximum of a map, in [0, 1]
     max_pixels: int | None = None  # of an image file, see `predict`
