@@ -281,7 +281,7 @@ def test_load_from_the_cache_imports_no_heavy_library(tmp_path: Path) -> None:
                 )
     load(tmp_path / "set", quiet=True)
     script = (
-        f"import sys; from seewhy.data import load; load({str(tmp_path / 'set')!r}); "
+        f"import sys; from seewhy.data import load; load({str(tmp_path / 'set')!r}, quiet=True); "
         "heavy = 'datasets', 'pyarrow', 'pandas', 'sklearn', 'scipy', 'rich', 'huggingface_hub'; "
         "print([name for name in heavy if name in sys.modules])"
     )

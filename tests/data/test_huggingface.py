@@ -417,7 +417,7 @@ def test_hub_split_roles(hub: list[Any], capsys: pytest.CaptureFixture[str]) -> 
     data = load("svhn", validation=0.5)
     assert data.validation is not None
     assert torch.bincount(data.validation.labels).tolist() == [1, 1, 1, 1]
-    assert "svhn,config=cropped_digits: not used: extra" in capsys.readouterr().err
+    assert "test from split 'test'; not used: extra" in capsys.readouterr().err
 
 
 def test_hub_restores_switches_of_the_library(hub: list[Any]) -> None:

@@ -1,7 +1,6 @@
 """Images and labels in .npz and .npy files, recognized by names such as x_train."""
 
 import io
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -10,7 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from seewhy.data.file_trees import NamedFile
-from seewhy.data.raw import RawDataset, assign_roles, raw_split_from_arrays, split_role
+from seewhy.data.raw import (
+    RawDataset,
+    assign_roles,
+    raw_split_from_arrays,
+    split_role,
+    split_words,
+)
 from seewhy.errors import SeewhyError
 
 _IMAGES = {"x", "image", "images", "img", "imgs", "data", "pixels"}
@@ -147,7 +152,7 @@ def _joined(stem: str, name: str, alone: bool) -> str:
 def _read_name(name: str) -> _ArrayName:
     split = kind = ""
     others = []
-    for word in re.findall(r"[a-z]+|[0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()):
+    for word in split_words(name):
         if role := split_role(word):
             split = role
         elif word in _CLASSES:

@@ -10,6 +10,7 @@ import numpy as np
 
 from seewhy.data.decode import Encoded
 from seewhy.data.file_trees import check_regular_file
+from seewhy.data.folder_layout import Classes, find_layout
 from seewhy.data.huggingface import library_offline, library_quiet, raw_dataset_from_tables
 from seewhy.data.layouts import files_source
 from seewhy.data.listing import (
@@ -27,8 +28,9 @@ from seewhy.data.raw import (
     RawSplit,
     Source,
     assign_roles,
-    note_unused,
+    describe_splits,
     split_role,
+    split_words,
 )
 from seewhy.errors import SeewhyError
 
@@ -118,7 +120,6 @@ def _parquet_source(root: Path, files: list[ListedFile]) -> Source:
     def open_(request: LoadRequest) -> RawDataset:
         import datasets
 
-        note_unused(str(root), set(by_split) - set(roles.values()), request.quiet)
         try:
             with library_quiet(bars=False), library_offline():
                 tables = datasets.load_dataset(
@@ -140,7 +141,15 @@ def _parquet_source(root: Path, files: list[ListedFile]) -> Source:
             ) from error
         return raw_dataset_from_tables(tables, str(root), request, (root,))
 
-    return Source(root.name, signature(root, by_role), open_)
+    places = {role: _file_names(files) for role, files in by_role.items()}
+    unused = set(by_split) - set(roles.values())
+    description = describe_splits(places, unused) if "test" in places or unused else ""
+    return Source(root.name, signature(root, by_role), open_, description)
+
+
+def _file_names(files: Sequence[ListedFile]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{files[0].path.name}{more}"
 
 
 def _group_by_split(root: Path, files: list[ListedFile]) -> dict[str, list[ListedFile]]:
@@ -157,9 +166,7 @@ def _group_by_split(root: Path, files: list[ListedFile]) -> dict[str, list[Liste
             raise SeewhyError(
                 f"{root}: the file name {printable(name)} is not valid UTF-8; rename the file"
             )
-        roles = {
-            role: word for word in re.findall(r"[a-z]+", name.lower()) if (role := split_role(word))
-        }
+        roles = {role: word for word in split_words(name) if (role := split_role(word))}
         if len(roles) > 1:
             raise SeewhyError(
                 f"{root}: {name} names more than one split ({', '.join(roles)}); "
@@ -187,10 +194,11 @@ def _group_by_split(root: Path, files: list[ListedFile]) -> dict[str, list[Liste
 
 
 def _class_folders(root: Path) -> Source:
-    folders = {folder.name: folder for folder in list_folders(root)}
-    roles = assign_roles(folders, str(root)) if _has_split_folders(folders) else {}
-    trees = {role: folders[name] for role, name in roles.items()} or {"train": root}
-    images = {role: _images_by_class(tree) for role, tree in trees.items()}
+    layout = find_layout(root)
+    images = {
+        role: {name: list_files(folder, deep=True) for name, folder in classes.items()}
+        for role, classes in layout.classes.items()
+    }
     files = {
         role: [file for members in classes.values() for file in members]
         for role, classes in images.items()
@@ -208,21 +216,31 @@ def _class_folders(root: Path) -> Source:
                 f"{root}: the folders are the labels, found label={request.label!r}; "
                 "leave label out"
             )
-        if roles:
-            note_unused(
-                str(root), map(printable, set(folders) - set(roles.values())), request.quiet
-            )
         lengths = {
             role: [len(members.get(name, ())) for name in classes]
             for role, members in images.items()
         }
         splits = {
-            role: _raw_split(root, files[role], np.repeat(np.arange(len(classes)), lengths[role]))
-            for role in images
+            role: _raw_split(
+                root,
+                [file for name in classes for file in members.get(name, ())],
+                np.repeat(np.arange(len(classes)), lengths[role]),
+            )
+            for role, members in images.items()
         }
-        return RawDataset(tuple(map(printable, classes)), splits)
+        return RawDataset(tuple(classes), splits)
 
-    return Source(root.name, signature(root, files), open_)
+    key = [classes, signature(root, files)]
+    return Source(root.name, key, open_, layout.description + _pooled(layout.classes, files))
+
+
+def _pooled(classes: Mapping[str, Classes], files: Mapping[str, Sequence[ListedFile]]) -> str:
+    """A remark if images are in folders inside those of the classes."""
+    folders = {folder for by_name in classes.values() for folder in by_name.values()}
+    inner = [
+        file for members in files.values() for file in members if file.path.parent not in folders
+    ]
+    return "; the folders in a class belong to it" if inner else ""
 
 
 def _raw_split(root: Path, files: Sequence[ListedFile], labels: np.ndarray) -> RawSplit:
@@ -232,29 +250,6 @@ def _raw_split(root: Path, files: Sequence[ListedFile], labels: np.ndarray) -> R
         ]
 
     return RawSplit(read, labels)
-
-
-def _has_split_folders(folders: Mapping[str, Path]) -> bool:
-    """Whether a train folder has subfolders; if it contains images itself, "train" is a class."""
-    return any(
-        split_role(name) == "train" and list_folders(folder) for name, folder in folders.items()
-    )
-
-
-def _images_by_class(tree: Path) -> dict[str, list[ListedFile]]:
-    """The files below each folder of `tree`, all in natural order, without empty folders."""
-    stray = [
-        file.path.name
-        for file in list_files(tree, deep=False)
-        if file.path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if stray:
-        raise SeewhyError(
-            f"{tree}: {len(stray):,} images are outside the class folders (the first is "
-            f"{printable(stray[0])}); move each into the folder of its class"
-        )
-    by_class = {folder.name: list_files(folder, deep=True) for folder in list_folders(tree)}
-    return {name: files for name, files in by_class.items() if files}
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from seewhy.data.decode import Encoded
-from seewhy.data.raw import LoadRequest, RawDataset, RawSplit, Source, assign_roles, note_unused
+from seewhy.data.raw import (
+    LoadRequest,
+    RawDataset,
+    RawSplit,
+    Source,
+    assign_roles,
+    describe_splits,
+)
 from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.progress import note
 
 _CONNECT_SECONDS = 5.0  # the library itself retries for half a minute
 
@@ -43,7 +51,10 @@ def raw_dataset_from_tables(
                 "split to train"
             )
         roles = {"train": next(iter(tables))}
-    note_unused(title, set(tables) - set(roles.values()), request.quiet)
+    unused = set(tables) - set(roles.values())
+    if unused or any(role != name for role, name in roles.items()):
+        places = {role: f"split {name!r}" for role, name in roles.items()}
+        note(f"{title}: {describe_splits(places, unused)}", request.quiet)
     by_role = {role: tables[name] for role, name in roles.items()}
     features = by_role["train"].features
     image = _image_column(features, title)

@@ -1,5 +1,6 @@
 """Datasets before decoding: sources, roles of splits, and checks of labels."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,15 @@ import numpy as np
 from seewhy.data.dataset import stratified_split
 from seewhy.data.decode import Encoded
 from seewhy.errors import SeewhyError
-from seewhy.progress import note
 
 TEST_FRACTION = 0.2  # fraction held out if there is no test split
 
 _NAMES_OF_ROLES = {
     "train": ("train", "training", "trainset"),
-    "test": ("test", "testing", "testset"),
-    "validation": ("validation", "valid", "val", "valset"),
+    "test": ("test", "testing", "testset", "eval", "evaluation"),
+    "validation": ("validation", "valid", "val", "valset", "dev"),
 }
+ROLES = ("train", "test", "validation")
 _LISTED_CLASSES = 5  # class names in an error
 
 
@@ -65,12 +66,13 @@ class Source:
     """A dataset that has not been read yet.
 
     `signature` consists of JSON values. It is the key of the cache: cheap to compute, and different
-    whenever the content may differ.
+    whenever the content may differ. `description` tells which folders or files became which split.
     """
 
     name: str
     signature: object
     open: Callable[[LoadRequest], RawDataset]
+    description: str = ""
 
 
 def raw_split_from_arrays(
@@ -96,18 +98,37 @@ def reject_label_choice(name: str, request: LoadRequest) -> None:
         )
 
 
-def note_unused(name: str, unused: Iterable[str], quiet: bool) -> None:
-    """Print which folders or splits of a dataset are not used."""
-    names = sorted(unused)
-    if names:
-        note(f"{name}: not used: {', '.join(names)}", quiet)
-
-
 def split_role(split_name: str) -> str | None:
     """The role of a folder or split by its name: train, test, validation, or None."""
     return next(
         (role for role, names in _NAMES_OF_ROLES.items() if split_name.lower() in names), None
     )
+
+
+def split_words(name: str) -> list[str]:
+    """The words and numbers in a name, in lower case: xTrain_2 is x, train, 2."""
+    return re.findall(r"[a-z]+|[0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+
+
+def role_in_name(name: str) -> str | None:
+    """The role that a name is, or that one of its words tells; None if it tells two."""
+    roles = set(filter(None, map(split_role, split_words(name))))
+    return split_role(name) or (roles.pop() if len(roles) == 1 else None)
+
+
+def describe_splits(places: Mapping[str, str], unused: Iterable[str]) -> str:
+    """Where each split comes from, as one line.
+
+    Args:
+        places: Folder, file or stored split by role; without a test split, it is held out.
+        unused: Folders or files that are in no split.
+    """
+    if "test" in places:
+        text = ", ".join(f"{role} from {place}" for role, place in places.items())
+    else:
+        text = f"train and test ({TEST_FRACTION:.0%} of each class) from {places['train']}"
+    names = ", ".join(sorted(unused))
+    return f"{text}; not used: {names}" if names else text
 
 
 def assign_roles(split_names: Iterable[str], name: str) -> dict[str, str]:
@@ -170,7 +191,7 @@ def assign_splits(
         splits[new] = splits["train"].take(held_out)
         splits["train"] = splits["train"].take(remaining)
         seed_used = True
-    return {key: splits[key] for key in ("train", "test", "validation") if key in splits}, seed_used
+    return {key: splits[key] for key in ROLES if key in splits}, seed_used
 
 
 def _list_classes(raw: RawDataset, indices: np.ndarray) -> str:

@@ -37,6 +37,7 @@ from seewhy.data.raw import (
 from seewhy.data.shapes import shapes_source
 from seewhy.errors import SeewhyError, describe_value, did_you_mean
 from seewhy.notation import bind
+from seewhy.progress import note
 
 
 def load(
@@ -154,6 +155,8 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         if same_size and not options.validation and options.label is None:
             return dataset
         source = _memory_source(dataset)
+    if source.description:
+        note(f"{source.name}: {source.description}", quiet)
     key = {
         "source": source.signature,
         "image_size": options.image_size,
