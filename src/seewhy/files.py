@@ -136,6 +136,11 @@ def make_directory(path: Path) -> None:
         raise write_error(path, error) from error
 
 
+def is_writable(directory: Path) -> bool:
+    """Whether files can be made in a directory."""
+    return os.access(directory, os.W_OK | os.X_OK)
+
+
 def write_error(path: Path, error: OSError) -> SeewhyError:
     """A SeewhyError for a failed write: one line with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

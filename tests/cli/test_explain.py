@@ -59,6 +59,21 @@ def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
         assert arrays["weights"].tolist() == [[-1, 1, 0]]
 
 
+def test_explain_names_a_very_long_image_and_does_the_rest(trained: Path, capsys: Capture) -> None:
+    Path("photos").mkdir()
+    for name, size in {"a": (9, 9), "long": (1, 20000), "z": (1, 20), "even": (1, 2)}.items():
+        Image.new("RGB", size, "red").save(f"photos/{name}.png")
+    options = ["--layers", "group3", "--output", "why", "--quiet"]
+    assert main.main(["explain", "run", "photos", *options]) == 1
+    assert capsys.readouterr().err == (
+        "skipped: photos/long.png has 1x20000 pixels, of which the model sees only the middle 1x1; "
+        "cut a part out of it\n"
+    )
+    names = {path.name for path in Path("why", "overlays").iterdir()}
+    assert names == {f"{stem}-group3-grad-cam.png" for stem in ("a", "z", "even")}
+    assert Path("why", "grid.png").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

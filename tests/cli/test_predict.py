@@ -64,6 +64,18 @@ def test_predict_names_a_file_that_is_no_image(trained: Path, error_of: ErrorOf)
     assert "missing.png" in error_of("predict", "run", "missing.png")
 
 
+def test_predict_names_what_cannot_be_read_and_does_the_rest(
+    trained: Path, capsys: Capture
+) -> None:
+    Path("notes.png").write_text("no image")
+    Image.new("RGB", (8, 8)).save("good.png")
+    assert main.main(["predict", "run", "notes.png", "good.png", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert [row["image"] for row in json.loads(printed.out)] == ["good.png"]
+    assert printed.err.startswith("skipped: notes.png is ")
+    assert printed.err.count("\n") == 1
+
+
 @pytest.mark.train
 def test_names_are_printed_without_markup(
     workspace: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: Capture

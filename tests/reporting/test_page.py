@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from seewhy.data.dataset import Dataset
@@ -25,7 +27,7 @@ from seewhy.reporting.page import Page, limit_errors, render_page, report
 from seewhy.reporting.section import Section, sprite_html
 from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sprites import Sprites
-from seewhy.runs.run import Run
+from seewhy.runs.run import Run, open_run
 
 MakeSection = Callable[[ReportContext, Sprites], Section | None]
 OPTIONAL = {"td", "th", "tr"}  # end tags
@@ -382,6 +384,40 @@ def test_report_writes_the_page_and_its_figures(
     assert report(run, path=tmp_path / "other.html", quiet=True) == tmp_path / "other.html"
     assert (tmp_path / "other.html").read_text() == page.html
     assert path.read_text() == "before"
+
+
+def test_report_to_another_file_writes_nothing_into_the_runs(
+    run: Run,
+    later: Run,
+    data: Dataset,
+    context: ReportContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the diagnosis nor the figures of both runs; they may be read-only."""
+    directories = [tmp_path / "first", tmp_path / "second"]
+    for each, copied in zip((run, later), directories, strict=True):
+        assert each.directory is not None
+        shutil.copytree(each.directory, copied)
+        (copied / "diagnosis.npz").unlink(missing_ok=True)
+    monkeypatch.setattr("seewhy.reporting.context.diagnose", lambda *_, **__: context.diagnosis)
+    monkeypatch.setattr(module, "render_page", lambda context: Page("page", {"f": Figure()}))
+    before = {path: path.stat().st_mtime_ns for each in directories for path in each.rglob("*")}
+    first, second = map(open_run, directories)
+    path = report(first, second, tmp_path / "new" / "report.html", data, quiet=True)
+    assert path.read_text() == "page"
+    after = {path: path.stat().st_mtime_ns for each in directories for path in each.rglob("*")}
+    assert after == before
+
+
+def test_report_of_a_read_only_run_says_at_once_what_to_do(
+    context: ReportContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked of the system, because root may write everywhere."""
+    monkeypatch.setattr("seewhy.files.os.access", lambda *_: False)
+    monkeypatch.setattr(module, "make_context", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(SeewhyError, match=r"cannot be written; pass another file with --output"):
+        report(context.run)
 
 
 def test_page_has_the_figures_of_all_sections(page: Page) -> None:

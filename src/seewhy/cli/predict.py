@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import Flag, OptionalInt, RunOrFile
 from seewhy.errors import SeewhyError
+from seewhy.progress import note
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Predict:
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 
 
-def predict(options: Predict) -> None:
-    """Print the most probable classes of image files."""
+def predict(options: Predict) -> int:
+    """Print the most probable classes of image files; returns 1 if some could not be read."""
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
     from seewhy.runs.prediction import predict as predict_images
@@ -80,8 +81,12 @@ def predict(options: Predict) -> None:
         )
     files = [file for path in options.images for file in image_files(path)]
     classifier = open_classifier(options.model, find_device(options.device))
-    predictions = predict_images(classifier, files, options.top, options.max_pixels)
+    failures: list[str] = []
+    predictions = predict_images(classifier, files, options.top, options.max_pixels, failures)
     if options.json:
         print(json.dumps([asdict(prediction) for prediction in predictions]))
     else:
         tables.print_predictions(predictions)
+    for failure in failures:
+        note(f"skipped: {failure}", quiet=False)
+    return int(bool(failures))

@@ -17,6 +17,7 @@ from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
+from seewhy.files import is_writable
 from seewhy.progress import note
 from seewhy.runs.result import RunResult
 from seewhy.runs.run import Run
@@ -73,11 +74,11 @@ def make_context(
     full: bool = False,
     fresh: bool = False,
     quiet: bool = False,
+    keep: bool = True,
 ) -> ReportContext:
     """The context of the report of a run.
 
-    The diagnosis is read from the run directory. If there is none, the run is diagnosed, and the
-    diagnosis is saved there.
+    The diagnosis is read from the run directory. If there is none, the run is diagnosed.
 
     Args:
         run: A finished run.
@@ -86,9 +87,11 @@ def make_context(
         full: Explain and show all errors.
         fresh: Diagnose again even if there is a diagnosis.
         quiet: Show no progress.
+        keep: Save a new diagnosis in the run directory.
 
     Raises:
-        SeewhyError: If a run has not finished, or the two have different test images.
+        SeewhyError: If a run has not finished, the two have different test images, or the run
+            directory cannot be written.
     """
     result, predictions = _finished(run)
     if against is not None:
@@ -97,11 +100,14 @@ def make_context(
         )  # fails early, before minutes of work
     diagnosis = None if fresh else _read_diagnosis(run, full, quiet)
     if diagnosis is None:
-        diagnosis = _diagnose(run, data, full, quiet)
+        diagnosis = _diagnose(run, data, full, quiet, keep)
     baseline = None
     if against is not None:
         shared = data is not None and data.fingerprint == against.data_origin.fingerprint
-        baseline = make_context(against, data=data if shared else None, full=full, quiet=quiet)
+        keep = keep and against.directory is not None and is_writable(against.directory)
+        baseline = make_context(
+            against, data=data if shared else None, full=full, quiet=quiet, keep=keep
+        )
     return ReportContext(run, result, predictions, diagnosis, full, baseline=baseline)
 
 
@@ -128,11 +134,11 @@ def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
     return diagnosis
 
 
-def _diagnose(run: Run, data: Dataset | None, full: bool, quiet: bool) -> Diagnosis:
-    """Diagnose a run on its data, and save the diagnosis in its directory."""
+def _diagnose(run: Run, data: Dataset | None, full: bool, quiet: bool, keep: bool) -> Diagnosis:
+    """Diagnose a run on its data; with `keep`, save the diagnosis in its directory."""
     _, predictions = _finished(run)
     data = reload_data(run.data_origin, data)
     diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet)
-    if run.directory is not None:
+    if run.directory is not None and keep:
         save(diagnosis, run.directory / FILE)
     return diagnosis

@@ -20,7 +20,7 @@ from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import make_directory, write_text
+from seewhy.files import is_writable, make_directory, remove_fragments, write_text
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.images import report_images
@@ -50,8 +50,9 @@ def report(
 ) -> Path:
     """Write the report of a finished run and return its path.
 
-    The first report of a run diagnoses it, which takes a minute or more. The diagnosis is saved in
-    the run directory, so that later reports are fast and do not need the data.
+    The first report of a run diagnoses it, which takes a minute or more. The diagnosis and the
+    figures are saved in the run directory, so that later reports are fast and do not need the data;
+    with a path, nothing is written but the report.
 
     Args:
         run: A finished run.
@@ -65,18 +66,27 @@ def report(
 
     Raises:
         SeewhyError: If a run has not finished, the two have different test images, or there is
-            neither a path nor a run directory.
+            neither a path nor a run directory that can be written.
     """
+    directory = run.directory if path is None else None  # to keep the results in
     if path is None:
-        if run.directory is None:
+        if directory is None:
             raise SeewhyError(
                 "this run has no directory; pass a path, as in report(run, path='report.html')"
             )
-        path = run.directory / FILE
-    context = make_context(run, against, data, full=full, fresh=fresh, quiet=quiet)
+        if not is_writable(directory):
+            raise SeewhyError(
+                f"{directory} cannot be written; pass another file with --output, as in "
+                f"`seewhy report {directory} --output report.html`"
+            )
+        remove_fragments(directory)
+        path = directory / FILE
+    keep = directory is not None
+    context = make_context(run, against, data, full=full, fresh=fresh, quiet=quiet, keep=keep)
     page = render_page(replace(context, paths=paths))
-    if run.directory is not None:
-        _save_figures(page, run.directory)
+    if directory is not None:
+        _save_figures(page, directory)
+    make_directory(Path(path).parent)
     write_text(Path(path), page.html)
     return Path(path)
 

@@ -46,6 +46,7 @@ from seewhy.runs.run import Run
 
 BATCH_SIZE = 64  # images decoded and explained together
 GRID_ROWS = MAX_ROWS  # images in the grid
+SMALLEST_CROP = 1e-3  # fraction of an image that the model must see
 PREDICTIONS = "predictions.csv"
 OVERLAY_PIXELS = 2**24  # an overlay has at most so many
 TOP = 5  # classes of each image in it
@@ -130,7 +131,7 @@ def write_explanations(
         quiet: Show no progress and no warnings.
 
     Returns:
-        The explanation of all images that could be read.
+        The explanation of all images that could be explained.
 
     Raises:
         SeewhyError: If no image can be read, or there are too many maps for a grid. Nothing is
@@ -175,7 +176,7 @@ def write_explanations(
     figure = explanation_figure(torch.cat(grid), shown, options.opacity, top=top)
     save_figure(figure, directory / "grid")
     for failure in failures:
-        note(f"skipped: {failure}", quiet)
+        note(f"skipped: {failure}", quiet=False)
     return combined
 
 
@@ -240,14 +241,29 @@ def _load(
     max_pixels: int | None,
     failures: list[str],
 ) -> Iterator[_LoadedImage]:
-    """The images that can be read; adds the errors of the others to `failures`."""
+    """The images that can be explained; adds the errors of the others to `failures`."""
     for file, stem in zip(files, stems, strict=True):
         try:
             pixels = read_image(classifier, file.source, max_pixels)
+            _check_shape(file, classifier, max_pixels)
         except SeewhyError as error:
             failures.append(str(error))
         else:
             yield _LoadedImage(file, stem, pixels)
+
+
+def _check_shape(file: ImageFile, classifier: Classifier, max_pixels: int | None) -> None:
+    """Raise SeewhyError if the model sees next to nothing of the image."""
+    _, *shape = check_image_shape(classifier)
+    height, width = upright_size(open_image(file.source, max_pixels=max_pixels))
+    left, top, right, bottom = crop_box(
+        (height, width), (shape[0], shape[1]), classifier.preprocessing
+    )
+    if (right - left) * (bottom - top) < SMALLEST_CROP * height * width:
+        raise SeewhyError(
+            f"{file.name} has {width}x{height} pixels, of which the model sees only the middle "
+            f"{max(1, round(right - left))}x{max(1, round(bottom - top))}; cut a part out of it"
+        )
 
 
 def _explain(
@@ -294,7 +310,8 @@ def _write_overlays(
     size = _overlay_size(upright_size(original))
     pixels = torch.from_numpy(to_pixels(original, size, channels).transpose(2, 0, 1).copy())
     box = crop_box(size, (shape[0], shape[1]), classifier.preprocessing)
-    left, top, right, bottom = map(round, box)
+    left, top = (min(round(box[axis]), size[1 - axis] - 1) for axis in (0, 1))
+    right, bottom = max(left + 1, round(box[2])), max(top + 1, round(box[3]))
     for (layer, method), maps in explanation.maps.items():
         heat = torch.zeros(1, *size)
         if maps.isfinite().all():  # otherwise the status is "not finite"

@@ -89,6 +89,7 @@ def predict(
     images: str | Path | Sequence[str | Path | Image.Image],
     top: int = 5,
     max_pixels: int | None = None,
+    failures: list[str] | None = None,
 ) -> list[ImagePrediction]:
     """Predict the classes of image files or Pillow images.
 
@@ -99,12 +100,14 @@ def predict(
         images: Path of one image, or several paths and Pillow images, of any size and mode.
         top: Number of classes to return for each image.
         max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
+        failures: A list for the errors of images that cannot be read, which are then left out; by
+            default the first one is raised.
 
     Returns:
         The most probable classes of each image, in the order of `images`.
 
     Raises:
-        SeewhyError: If an image cannot be read, there is none, or `top` is less than 1.
+        SeewhyError: If an image cannot be read, none can be, or `top` is less than 1.
     """
     classifier = as_classifier(classifier)
     if top < 1:
@@ -112,12 +115,19 @@ def predict(
     sources = [images] if isinstance(images, str | Path) else list(images)
     if not sources:
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
-    pixels = torch.stack([read_image(classifier, source, max_pixels) for source in sources])
-    logits = compute_logits(classifier, pixels)
-    names = [
-        f"image {number}" if isinstance(source, Image.Image) else str(source)
-        for number, source in enumerate(sources)
-    ]
+    names, pixels = [], []
+    for number, source in enumerate(sources):
+        name = f"image {number}" if isinstance(source, Image.Image) else str(source)
+        try:
+            pixels.append(read_image(classifier, source, max_pixels))
+            names.append(name)
+        except SeewhyError as error:
+            if failures is None:
+                raise
+            failures.append(str(error))
+    if not names:
+        raise SeewhyError(f"none of the {len(sources)} images can be read: {(failures or [''])[0]}")
+    logits = compute_logits(classifier, torch.stack(pixels))
     return top_predictions(logits, classifier.class_names(logits.shape[1]), names, top)
 
 
