@@ -26,7 +26,7 @@ from seewhy.attribution.cams import (
     xgrad_cam,
 )
 from seewhy.attribution.capture import Capture, capture_layers
-from seewhy.attribution.layers import Layout
+from seewhy.attribution.layouts import Layout
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 

@@ -146,7 +146,7 @@ def test_capture_before_in_place_relu():
 @pytest.mark.parametrize("first", [True, False])
 def test_record_outputs_shares_no_memory(first):
     model, images = nn.Sequential(nn.Identity()), images_of().requires_grad_(not first) * 1
-    with record_outputs(model, ["0"]) as seen:
+    with record_outputs(model, ["0"], 2) as seen:
         model(images).zero_()
         images.zero_()
     assert torch.equal(seen["0"], images_of())

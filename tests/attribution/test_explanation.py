@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ import seewhy.attribution.target as target_module
 from seewhy.attribution import cams, explanation, gradients, perturbation
 from seewhy.attribution.cams import CAMS, layer_cam
 from seewhy.attribution.capture import capture_layers
-from seewhy.attribution.explanation import PIXELS, Explanation, MapStatus, concatenate, explain
+from seewhy.attribution.explanation import Explanation, concatenate, explain
+from seewhy.attribution.statuses import PIXELS, MapStatus
 from seewhy.errors import SeewhyError
 from seewhy.models import inspection
 from seewhy.models.classifier import Classifier
@@ -261,6 +263,41 @@ def test_explain_rejects_result_of_function(function, description):
         match=re.escape(f"method 'mine' must return maps (5, h, w), found {description}"),
     ):
         explain(network(), images_of(), mine, "low")
+
+
+def test_each_method_fails_for_itself(monkeypatch):
+    """At one layer, in one batch, or everywhere: the others have their maps."""
+    at_once(2, monkeypatch)
+    batches = []
+
+    def fussy(capture):
+        batches.append(capture.layer)
+        if len(batches) > 2:
+            raise SeewhyError("the third batch is too much")
+        return capture.activation.sum(1)
+
+    tanh = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 3, 3), nn.Tanh())
+    model = nn.Sequential(tanh, nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
+    methods = ["guided-backpropagation", "grad-cam", "cam", fussy, "gradients"]
+    with pytest.warns(UserWarning, match="guided-backpropagation failed: .*has none") as caught:
+        result = explain(model, images_of(), methods, "0.1", 0)
+    assert list(result.maps) == [(PIXELS, "gradients"), ("0.1", "grad-cam")]
+    expected = explain(model, images_of(), ["grad-cam", "gradients"], "0.1", 0)
+    same(replace(result, failures={}), expected)
+    assert set(result.failures) == {
+        (PIXELS, "guided-backpropagation"),
+        ("0.1", "cam"),
+        ("0.1", "fussy"),
+    }
+    assert str(caught[0].message) == "; ".join(result.warnings)
+    assert "fussy at 0.1 failed: the third batch is too much" in result.warnings
+    with pytest.raises(
+        SeewhyError, match=r"^cam needs a model .*; guided .* this model has none; use gradients$"
+    ):
+        explain(model, images_of(), ["guided-backpropagation", "cam"], ["0.1", "0.0"], 0)
+    both = concatenate([explain(model, images_of(), methods[:2], "0.1", 0, warn=False)] * 2)
+    assert list(both.maps) == [("0.1", "grad-cam")]
+    assert list(both.failures) == [(PIXELS, "guided-backpropagation")]
 
 
 @pytest.mark.parametrize(

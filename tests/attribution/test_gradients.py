@@ -179,6 +179,15 @@ RELUS = {
     "Tensor.relu_": lambda values: values.relu_(),
     "Tensor.relu_ for its effect": dropped,
     "F.relu in place for its effect": lambda values: (F.relu(values, inplace=True), values)[1],
+    "nn.ReLU6": nn.ReLU6(),
+    "nn.ReLU6 in place": nn.ReLU6(inplace=True),
+    "F.relu6": F.relu6,
+    "F.relu6 in place": lambda values: F.relu6(values, inplace=True),
+    "nn.Hardtanh": nn.Hardtanh(0, 4),
+    "clamp": lambda values: values.clamp(min=0),
+    "clamp between": lambda values: torch.clamp(values, 0, 9),
+    "clamp_min": lambda values: values.clamp_min(0),
+    "clamp_": lambda values: values.clamp_(0),
 }
 
 
@@ -201,6 +210,41 @@ def test_guided_backpropagation_of_small_model(relu):
         [7, 1]
     )
     assert guided_gradients(forward_pass(model, images, 1)).flatten().tolist() == [0, 0]
+
+
+def test_guided_backpropagation_above_six():
+    """ReLU6 is flat from 6 on; with all values times 20 only the first, 4, is below."""
+    model = OnPaper(nn.ReLU6()).eval()
+    model.first.weight.data *= 20
+    model.first.bias.data *= 20
+    model.second.weight.data /= 20
+    images = torch.tensor([0.2, 0.5], dtype=torch.float64).view(1, 1, 1, 2)
+    assert guided_gradients(forward_pass(model, images, 0)).flatten().tolist() == pytest.approx(
+        [1, 0]
+    )
+
+
+@pytest.mark.parametrize("hardswish", [nn.Hardswish(), nn.Hardswish(inplace=True), F.hardswish])
+def test_guided_backpropagation_of_hardswish(hardswish):
+    """Its slope is z / 3 + 1 / 2 between -3 and 3: 17/30, 2/5, 19/30, 4/5 at the z above.
+
+    Unguided, dy = (-5 * 2/5 - 2 * 19/30 + 3 * 4/5) of the slope of the output; guided without the
+    third. The sum is 0.2833 h0 ... hence only the ratio of the two derivatives is compared.
+    """
+    model = OnPaper(hardswish).eval()
+    images = torch.tensor([0.2, 0.5], dtype=torch.float64).view(1, 1, 1, 2)
+    dx, dy = guided_gradients(forward_pass(model, images, 0)).flatten().tolist()
+    assert dy / dx == pytest.approx(
+        (-5 * 2 / 5 + 3 * 4 / 5) / (17 / 30 + 5 * 2 / 5 + 2 * 3 * 4 / 5)
+    )
+    dx, dy = vanilla_signed(model, images)
+    assert dy / dx == pytest.approx(
+        (-5 * 2 / 5 - 2 * 19 / 30 + 3 * 4 / 5) / (17 / 30 + 5 * 2 / 5 + 2 * 3 * 4 / 5)
+    )
+
+
+def vanilla_signed(model, images):
+    return pixel_gradients(forward_pass(model, images, 0), images).flatten().tolist()
 
 
 def test_guided_gradients_are_signed():
@@ -274,7 +318,9 @@ def test_guided_backpropagation_leaves_model_unchanged(fails):
 
 
 def test_guided_backpropagation_rejects_model_without_relu():
-    with pytest.raises(SeewhyError, match="this model has none; use gradients"):
+    with pytest.raises(
+        SeewhyError, match="ReLU, ReLU6 and Hardswish, and this model has none; use gradients"
+    ):
         guided_backpropagation(forward_pass(network(nn.Tanh), images_of()))
 
 

@@ -1,10 +1,13 @@
 """The layers that "auto" takes, in small models of every family."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
 
 from seewhy.attribution.capture import capture_layers
+from seewhy.attribution.explanation import explain
 from seewhy.attribution.layers import list_layers
 from seewhy.models.registry import blank_sample, build_model
 
@@ -194,7 +197,7 @@ class DenseNet(nn.Module):
 
 def test_auto_for_densenet():
     names = list(chosen(seeded(DenseNet), images_of(16)))
-    assert names == ["features.denseblock1", "features.denseblock2", "features.norm"]
+    assert names == ["features.denseblock1", "features.denseblock2", "features.denseblock3"]
 
 
 class Pooled(nn.Module):
@@ -411,13 +414,16 @@ class ViT(nn.Module):
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
 @pytest.mark.parametrize("size", [(32, 32), (32, 48), (64, 24)])
 def test_auto_for_transformer(size, prefix, says_so):
-    """The last block is left out if only a class token is read, but not if the mean is."""
+    """The last block is left out if only a class token is read, but not if the mean is.
+
+    A normalization alone reads the last one that is used: it is taken instead.
+    """
     rows, columns = size[0] // 8, size[1] // 8
     model, images = seeded(lambda: ViT(rows * columns, prefix, says_so=says_so)), images_of(*size)
     blocks = (
-        ["blocks.0", "blocks.1", "blocks.2", "blocks.3"]
+        ["blocks.0", "blocks.1", "blocks.2", "blocks.4.norm1"]
         if prefix
-        else ["blocks.1", "blocks.2", "blocks.3", "blocks.4"]
+        else ["blocks.1", "blocks.2", "blocks.3", "norm"]
     )
     assert chosen(model, images) == dict.fromkeys(blocks, (rows, columns))
     captured = capture_layers(model, images, [*blocks, "patch_embed", "patch_embed.proj"])
@@ -443,7 +449,7 @@ def test_auto_skips_blocks_without_gradient():
 
 
 def test_auto_for_short_transformer():
-    assert list(chosen(seeded(ViT, 16, 1, 3), images_of(32))) == ["blocks.0", "blocks.1"]
+    assert list(chosen(seeded(ViT, 16, 1, 3), images_of(32))) == ["blocks.0", "blocks.2.norm1"]
 
 
 def test_auto_for_head_of_zeros():
@@ -481,7 +487,8 @@ def test_auto_for_compiled_blocks(whole):
         model.blocks = nn.Sequential(
             *(torch.compile(block, backend="eager") for block in model.blocks)
         ).eval()
-    assert list(chosen(model, images_of(32))) == ["blocks.0", "blocks.1", "blocks.2", "blocks.3"]
+    expected = ["blocks.0", "blocks.1", "blocks.2", "blocks.4.norm1"]
+    assert list(chosen(model, images_of(32))) == expected
 
 
 def test_auto_skips_attention_maps():
@@ -505,12 +512,7 @@ def test_auto_skips_attention_maps():
 
     layers = {layer.name: layer.grid for layer in list_layers(seeded(make), images_of(32))}
     assert layers["blocks.0.attn.talk"] == (16, 16)
-    assert list(chosen(seeded(make), images_of(32))) == [
-        "blocks.1",
-        "blocks.2",
-        "blocks.3",
-        "blocks.4",
-    ]
+    assert list(chosen(seeded(make), images_of(32))) == ["blocks.1", "blocks.2", "blocks.3", "norm"]
 
 
 def test_auto_for_convolutional_stem_and_class_token():
@@ -526,7 +528,7 @@ def test_auto_for_convolutional_stem_and_class_token():
         def forward(self, x):
             return super().forward(self.stem(x))
 
-    assert chosen(seeded(Hybrid), images_of(32)) == {"stem.1": (16, 16), "blocks.1": (4, 4)}
+    assert chosen(seeded(Hybrid), images_of(32)) == {"stem.1": (16, 16), "blocks.2.norm1": (4, 4)}
 
 
 class WindowBlock(nn.Module):
@@ -594,9 +596,231 @@ def test_auto_for_window_attention(tokens):
     assert not [
         name for name in listed if "attn" in name or "table" in name
     ]  # these go by window, or by no image at all
-    assert chosen(model, images) == {"layers.0": (16, 16), "layers.1": (8, 8), "layers.2": (4, 4)}
+    assert chosen(model, images) == {"layers.0": (16, 16), "layers.1": (8, 8), "norm": (4, 4)}
     assert [listed[name].channels for name in ("layers.0", "layers.1", "layers.2")] == [6, 12, 24]
     result = capture_layers(model, images, "layers.0")["layers.0"].activation
     x = model.patch_embed(images)
     expected = model.layers[0](x if tokens else x.unflatten(1, (16, 16))).reshape(2, 16, 16, 6)
     torch.testing.assert_close(result, expected.permute(0, 3, 1, 2))
+
+
+# Layers that are not what they seem
+
+
+class Padded(nn.Conv2d):
+    """Pads by a module inside, as EfficientNet-Lite's convolutions do."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs, 3)
+        self.static_padding = nn.ZeroPad2d(1)
+
+    def forward(self, x):
+        return super().forward(self.static_padding(x))
+
+
+class PaddedAround(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.padding, self.conv = nn.ZeroPad2d(1), nn.Conv2d(inputs, outputs, 3)
+
+    def forward(self, x):
+        return self.conv(self.padding(x))
+
+
+CONVOLUTIONS = {
+    "plain": lambda inputs, outputs: nn.Conv2d(inputs, outputs, 3, padding=1),
+    "weight_norm": lambda inputs, outputs: nn.utils.parametrizations.weight_norm(
+        nn.Conv2d(inputs, outputs, 3, padding=1)
+    ),
+    "spectral_norm": lambda inputs, outputs: nn.utils.parametrizations.spectral_norm(
+        nn.Conv2d(inputs, outputs, 3, padding=1)
+    ),
+    "padding inside": Padded,
+    "padding around": PaddedAround,
+    "in a sequence": lambda inputs, outputs: nn.Sequential(
+        nn.ZeroPad2d(1), nn.Conv2d(inputs, outputs, 3)
+    ),
+}
+
+
+class LiteHead(nn.Module):
+    """As in EfficientNet-Lite0: one activation, which runs twice."""
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 2, 2), convolution(4, 2)
+        self.norm0, self.norm1 = nn.BatchNorm2d(4), nn.BatchNorm2d(2)
+        self.relu, self.fc = nn.ReLU6(), nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = self.relu(self.norm0(self.stem(x)))
+        return self.fc(self.relu(self.norm1(self.head(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_auto_avoids_convolution_with_children(convolution):
+    model = seeded(LiteHead, convolution)
+    assert chosen(model, images_of(16)) == {"relu": (8, 8)}
+    assert not any("parametriz" in layer.name for layer in list_layers(model, images_of(16)))
+
+
+def test_auto_keeps_normalization_between_convolution_and_function():
+    """Nothing else at its resolution has seen the last convolution."""
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.norm1, self.norm2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+            self.pool, self.fc = nn.MaxPool2d(2), nn.Linear(4, 3)
+
+        def forward(self, x):
+            x = self.pool(torch.relu(self.norm1(self.conv1(x))))
+            return self.fc(torch.relu(self.norm2(self.conv2(x))).mean((2, 3)))
+
+    assert chosen(seeded(Functional), images_of(16)) == {"norm1": (16, 16), "norm2": (8, 8)}
+
+
+class NestedBlock(nn.Module):
+    """As in TNT: of the pixels of each patch, and of the patches; returns both, pixels first."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.inner, self.outer = Block(4), Block(dim)
+        self.norm, self.proj = nn.LayerNorm(16), nn.Linear(16, dim)
+
+    def forward(self, pixels, patches):
+        pixels = self.inner(pixels)
+        new = self.proj(self.norm(pixels.reshape(len(patches), -1, 16)))
+        patches = torch.cat([patches[:, :1], patches[:, 1:] + new], 1)
+        return pixels, self.outer(patches)
+
+
+class PixelEmbed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Conv2d(3, 4, 4, 4)
+
+    def forward(self, x):
+        cells = self.proj(x).unfold(2, 2, 2).unfold(3, 2, 2)  # (N, 4, h, w, 2, 2)
+        return cells.permute(0, 2, 3, 4, 5, 1).reshape(-1, 4, 4)
+
+
+class TNT(nn.Module):
+    def __init__(self, depth=3):
+        super().__init__()
+        self.pixel_embed, self.proj = PixelEmbed(), nn.Linear(16, 8)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = nn.ModuleList(NestedBlock(8) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        count = len(x)
+        pixels = self.pixel_embed(x)
+        patches = self.proj(pixels.reshape(count, -1, 16))
+        patches = torch.cat([self.cls_token.expand(count, -1, -1), patches], 1)
+        for block in self.blocks:
+            pixels, patches = block(pixels, patches)
+        return self.head(self.norm(patches)[:, 0])
+
+
+def test_auto_for_transformer_in_transformer():
+    model, images = seeded(TNT), images_of(32)
+    assert chosen(model, images) == dict.fromkeys(["blocks.0", "blocks.1"], (4, 4))
+    captured = capture_layers(model, images, ["blocks.0", "blocks.1"])
+    assert all(capture.gradient.count_nonzero() for capture in captured.values())
+    assert captured["blocks.1"].activation.shape == (2, 8, 4, 4)
+
+
+def test_auto_for_single_stage_without_gradient_at_its_end():
+    """No block is recorded, and the last layer has no gradient at its positions."""
+
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = Block(8)
+
+        def forward(self, x):
+            return [[self.block.mlp(x) + x]]  # a structure that hooks do not see
+
+    class Model(ViT):
+        def __init__(self):
+            super().__init__(16, depth=0)
+            self.parts = nn.ModuleList(Hidden() for _ in range(3))
+            self.mix = Attention(8)
+
+        def forward(self, x):
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], 1)
+            for part in self.parts[:2]:
+                x = part(x)[0][0]
+            x = x + self.mix(x)
+            return self.head(self.parts[2](x)[0][0][:, 0])
+
+    (name,) = chosen(seeded(Model), images_of(32))
+    assert name != "parts.2.block.mlp"
+    assert capture_layers(seeded(Model), images_of(32), name)[name].gradient.any()
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.drop_path = nn.Identity()
+
+    def forward(self, x):
+        branch = self.mlp(self.norm(self.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        return x + self.drop_path(branch)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FunctionNorm(nn.Module):
+    """Normalizes by a function, without a module of its own."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, 2 * dim, 2, 2)
+
+    def forward(self, x):
+        x = nn.functional.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
+        return self.conv(x)
+
+
+class ConvNeXt(nn.Module):
+    def __init__(self, module_norm=True):
+        super().__init__()
+        self.stem, self.stages = nn.Conv2d(3, 4, 2, 2), nn.Sequential()
+        for stage in range(3):
+            dim = 4 * 2**stage
+            down = nn.Identity()
+            if stage:
+                conv = nn.Conv2d(dim // 2, dim, 2, 2)
+                down = nn.Sequential(LayerNorm2d(dim // 2), conv)
+                down = down if module_norm else FunctionNorm(dim // 2)
+            blocks = nn.Sequential(ConvNeXtBlock(dim), ConvNeXtBlock(dim))
+            self.stages.append(nn.Sequential(OrderedDict(downsample=down, blocks=blocks)))
+        self.norm, self.fc = LayerNorm2d(16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.stages(self.stem(x)).mean((2, 3), keepdim=True)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("module_norm", "expected"),
+    [
+        (True, ["stages.1.downsample.0", "stages.2.downsample.0", "stages.2"]),
+        (False, ["stages.0.blocks.1.drop_path", "stages.1.blocks.1.drop_path", "stages.2"]),
+    ],
+)
+def test_auto_avoids_residue(module_norm, expected):
+    """Behind the normalization, or before the residual sum; the last is averaged first."""
+    model, images = seeded(ConvNeXt, module_norm), images_of(32)
+    assert list(chosen(model, images)) == expected
+    result = explain(model, images, "hires-cam", warn=False)
+    assert {kind for status in result.statuses.values() for kind in status.kinds} == {"ok"}
+    result = explain(model, images, "hires-cam", ["stages.0", "stages.1"], warn=False)
+    assert {kind for status in result.statuses.values() for kind in status.kinds} == {"residue"}

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from seewhy.attribution.hooks import forward_hooks, main_tensor
-from seewhy.attribution.layers import Layer, Layout, layout_of, list_layers, resolve_layers
+from seewhy.attribution.layers import Layer, list_layers, resolve_layers
+from seewhy.attribution.layouts import Layout, layout_of
 from seewhy.errors import SeewhyError
 
 
@@ -261,8 +262,11 @@ def test_forward_hooks_are_removed():
 
 def test_main_tensor():
     numbers, tensor = torch.arange(3), torch.rand(3)
-    assert main_tensor(tensor) is tensor
-    assert main_tensor((None, numbers, tensor, tensor * 2)) is tensor
-    assert main_tensor({"index": numbers, "values": tensor}) is tensor
+    assert main_tensor(tensor, 3) is tensor
+    assert main_tensor((None, numbers, tensor, tensor * 2), 3) is tensor
+    assert main_tensor({"index": numbers, "values": tensor}, 3) is tensor
+    pixels, patches = torch.rand(3 * 4, 2), torch.rand(3, 5)
+    assert main_tensor((pixels, patches), 3) is patches
+    assert main_tensor((pixels, patches), 2) is pixels
     for output in (numbers, (numbers,), {}, None, "text", [[tensor]]):
-        assert main_tensor(output) is None
+        assert main_tensor(output, 3) is None

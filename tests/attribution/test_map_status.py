@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from seewhy.attribution.cams import CAMS
-from seewhy.attribution.explanation import MapStatus, explain, map_status, status_warnings
+from seewhy.attribution.capture import Capture
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.layouts import Layout
 from seewhy.attribution.methods import METHODS, BoundMethod, bind_method
+from seewhy.attribution.statuses import MapStatus, map_status, status_warnings
 from seewhy.attribution.target import ForwardPass
 from seewhy.models.classifier import Classifier
 
@@ -27,6 +30,11 @@ def forward_of(count, logits=(3.0, -1.0), target=0):
         weights,
         torch.tensor([logits] * count),
     )
+
+
+def capture_of(gradient, activation=None):
+    activation = torch.ones_like(gradient) if activation is None else activation
+    return Capture(None, "made up", Layout("NCHW", (2, 2)), activation, gradient)
 
 
 def images_of(count=3):
@@ -105,20 +113,24 @@ def test_kinds_precedence():
     """The cause comes first: no gradient before all zero, saturated before both."""
     signed, gradient = torch.zeros(2, 2, 2), torch.zeros(2, 3, 2, 2)
     gradient[1, 2, 1, 1] = 1e-30
-    assert map_status(signed, forward_of(2), RECTIFIED, gradient).kinds == (
+    assert map_status(signed, forward_of(2), RECTIFIED, capture_of(gradient)).kinds == (
         "no gradient",
         "all zero",
     )
     assert map_status(signed, forward_of(2), RECTIFIED).kinds == ("all zero", "all zero")
-    assert map_status(signed, forward_of(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(signed, forward_of(2, (1.0, 0.0)), RECTIFIED, capture_of(gradient)).kinds == (
         "saturated",
         "saturated",
     )
-    assert map_status(signed - 1, forward_of(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(
+        signed - 1, forward_of(2, (1.0, 0.0)), RECTIFIED, capture_of(gradient)
+    ).kinds == (
         "saturated",
         "saturated",
     )
-    assert map_status(signed * NAN, forward_of(2, (1.0, 0.0)), RECTIFIED, gradient).kinds == (
+    assert map_status(
+        signed * NAN, forward_of(2, (1.0, 0.0)), RECTIFIED, capture_of(gradient)
+    ).kinds == (
         "not finite",
         "not finite",
     )
@@ -139,7 +151,80 @@ def test_kinds_precedence():
 )
 def test_saturated(logits, target, kind):
     signed, gradient = torch.ones(1, 2, 2), torch.ones(1, 3, 2, 2)
-    assert map_status(signed, forward_of(1, logits, target), RECTIFIED, gradient).kinds == (kind,)
+    assert map_status(
+        signed, forward_of(1, logits, target), RECTIFIED, capture_of(gradient)
+    ).kinds == (kind,)
+
+
+class RMSNorm(nn.Module):
+    def forward(self, x):
+        return x * x.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
+
+
+class Normed(nn.Module):
+    """Blocks with a residual sum, and a LayerNorm that reads it, as in ConvNeXt and ViT."""
+
+    def __init__(self, norm=None):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 2, 2)
+        self.branch = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GELU())
+        self.block, self.norm = nn.Identity(), norm or nn.LayerNorm(8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.block(x + self.branch(x)).permute(0, 2, 3, 1)
+        return self.head(torch.tanh(self.norm(x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm", [nn.LayerNorm(8), RMSNorm()], ids=["LayerNorm", "RMSNorm"])
+def test_residue_where_normalization_reads_layer(norm, precision):
+    """Scaling a position changes nothing, so that its gradient is orthogonal to its activation."""
+    torch.manual_seed(0)
+    classifier = Classifier(Normed(norm).eval(), precision=precision)
+    methods = ["hires-cam", "eigen-grad-cam", "grad-cam", "layer-cam", "eigen-cam"]
+    result = explain(classifier, images_of(), methods, ["block", "branch", "norm"], 0, warn=False)
+    kinds = {key: set(status.kinds) for key, status in result.statuses.items()}
+    for method in ("hires-cam", "eigen-grad-cam"):
+        assert kinds["block", method] == {"residue"}
+        assert kinds["branch", method] == kinds["norm", method] == {"ok"}
+    assert not any("residue" in kinds["block", method] for method in methods[2:])
+    (warning,) = (each for each in result.warnings if each.startswith("hires-cam at block"))
+    assert "before the residual sum or behind the normalization" in warning
+    assert warning.endswith("; use norm instead")
+
+
+def test_residue_by_hand():
+    """The remainder counts relative to the largest sum, in at least one position."""
+    gradient = torch.tensor([1.0, -1.0, 2.0]).view(1, 3, 1, 1).expand(3, 3, 2, 2).clone()
+    gradient[1, 2] = 0
+    gradient[2, 2] = 0
+    gradient[2, 0, 0, 0] = 1.01
+    signed = gradient.sum(1)
+    method = bind_method("hires-cam")
+    assert map_status(signed, forward_of(3), method, capture_of(gradient)).kinds == (
+        "ok",
+        "all zero",
+        "ok",
+    )
+    gradient[1:, 0, 0, 0] = 1.001
+    kinds = map_status(gradient.sum(1), forward_of(3), method, capture_of(gradient)).kinds
+    assert kinds == ("ok", "residue", "residue")
+    assert map_status(signed, forward_of(3), RECTIFIED, capture_of(gradient)).kinds[1] != "residue"
+
+
+def test_no_gradient_of_zero_head():
+    """It is not blamed on a class token, which another model has."""
+    torch.manual_seed(0)
+    model = ClassToken().eval()
+    nn.init.zeros_(model.head.weight)
+    result = explain(model, images_of(), "grad-cam", ["early", "last"], 0, warn=False)
+    assert result.statuses["last", "grad-cam"].kinds == ("no gradient",) * 3
+    assert all("weights behind it are zero" in warning for warning in result.warnings)
+    assert not any("class token" in warning for warning in result.warnings)
+    result = explain(ClassToken().eval(), images_of(), "grad-cam", ["early", "last"], 0, warn=False)
+    assert "only on its class token; use early instead" in result.warnings[-1]
 
 
 def test_kinds_of_methods_without_gradient():
@@ -147,7 +232,9 @@ def test_kinds_of_methods_without_gradient():
     empty, signed, gradient = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2)
     for name, facts in METHODS.items():
         method = bind_method(name)
-        at_layer = map_status(empty, forward_of(1), method, gradient if name in CAMS else None)
+        at_layer = map_status(
+            empty, forward_of(1), method, capture_of(gradient) if name in CAMS else None
+        )
         probabilities = map_status(signed, forward_of(1, (1.0, 0.0)), method)
         expected = (
             ("no gradient" if name in CAMS else "all zero", "saturated")

@@ -118,6 +118,33 @@ def test_trust_of_pixels_and_nonfinite_maps():
     assert {score.method: score.non_empty for score in result} == {"broken": 0, "left": 1}
 
 
+class Normalized(nn.Module):
+    """A LayerNorm reads the block."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.block, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm(8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.block(x).permute(0, 2, 3, 1)))
+        return self.head(x.mean((1, 2)))
+
+
+def test_trust_leaves_out_residue_and_failures():
+    model, methods = Normalized().eval(), ["hires-cam", "layer-cam", "guided-backpropagation"]
+    with pytest.warns(UserWarning, match="guided-backpropagation failed.*at block: residue"):
+        scores = trust(model, IMAGES, methods, ["block", "norm"])
+    assert {(score.layer, score.method) for score in scores} == {
+        ("block", "layer-cam"),
+        ("norm", "layer-cam"),
+        ("norm", "hires-cam"),
+    }
+    with pytest.raises(SeewhyError, match="hires-cam at block: residue for 12 of 12 images"):
+        trust(model, IMAGES, "hires-cam", "block")
+
+
 def test_trust_rejects_single_image():
     with pytest.raises(SeewhyError, match="at least 2 images for its intervals, found 1"):
         trust(Looker().eval(), IMAGES[:1], left, "red")

@@ -594,7 +594,9 @@ def test_attack_refuses_wrong_images_and_models() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).detach()
 
-    with pytest.raises(SeewhyError, match="the model detaches a tensor or runs under"):
+    with pytest.raises(
+        SeewhyError, match="the model detaches a tensor, is quantized, or runs under"
+    ):
         fgsm(Detached(linear(3).weight.detach()).eval(), pixels(2), labels)
 
 

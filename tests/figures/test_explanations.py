@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.attribution.explanation import Explanation, MapStatus
+from seewhy.attribution.explanation import Explanation
+from seewhy.attribution.statuses import MapStatus
 from seewhy.errors import SeewhyError
 from seewhy.figures.explanations import attack_figure, explanation_figure, methods_figure, overlay
 from seewhy.figures.style import HEAT, STYLE, save_figure

@@ -14,13 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.attribution.capture import Capture, capture_prepared
 from seewhy.attribution.gradients import guided_gradients
-from seewhy.attribution.hooks import record_outputs
+from seewhy.attribution.hooks import gradients_at, record_outputs
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.perturbation import ablation_cam, score_cam
 from seewhy.attribution.target import PreparedInputs, TargetSpec, batch_size, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import autocasting
-from seewhy.models.inspection import inspecting
+from seewhy.models.inspection import inspecting, passes_gradient
 
 
 def grad_cam(capture: Capture, eigen: bool = False) -> Tensor:  # (N, h, w)
@@ -216,16 +216,17 @@ def hessian_product(capture: Capture) -> Tensor:  # (N, C, h, w)
         for start in range(0, len(images), size := batch_size(images)):
             batch = capture.forward.take(slice(start, start + size))
             with (
-                record_outputs(model, [capture.layer]) as outputs,
+                record_outputs(model, [capture.layer], len(batch.images)) as outputs,
                 autocasting(batch.precision, images.device),
             ):
                 logits = run_model(batch.classifier, batch.images)
             output, score = outputs[capture.layer], (logits * batch.weights).sum()
-            (gradient,) = torch.autograd.grad(score, output, create_graph=True)
+            if not passes_gradient(model, score):
+                _ = capture.gradient  # raises
+            (gradient,) = gradients_at(score, [output], create_graph=True)
             product = None
-            if gradient.requires_grad:  # otherwise the gradient is constant, as after the last ReLU
-                (product,) = torch.autograd.grad(
-                    gradient, output, output.detach(), allow_unused=True
-                )
+            # Otherwise the gradient is constant, as after the last ReLU.
+            if gradient is not None and gradient.requires_grad:
+                (product,) = gradients_at(gradient, [output], output.detach())
             products.append(torch.zeros_like(output) if product is None else product)
     return capture.layout.to_grid(torch.cat(products).detach()).to(capture.gradient.dtype)

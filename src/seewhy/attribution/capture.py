@@ -1,6 +1,6 @@
 """Activations and gradients of layers: one forward and one backward pass for all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -8,8 +8,9 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from seewhy.attribution.hooks import gradients_at, record_outputs
-from seewhy.attribution.layers import Layers, Layout, layer_names, layout_of, prefix_tokens
+from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
+from seewhy.attribution.layers import Layers, layer_names
+from seewhy.attribution.layouts import Layout, layout_of, prefix_tokens
 from seewhy.attribution.target import (
     ForwardPass,
     PreparedInputs,
@@ -21,7 +22,7 @@ from seewhy.attribution.target import (
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import autocasting
-from seewhy.models.inspection import inspecting
+from seewhy.models.inspection import inspecting, passes_gradient
 
 FIRST_PIXELS = 8 * 224 * 224  # size of the first chunk, which measures the memory of the graph
 MEMORY = 2**30  # maximum bytes of a chunk's graph
@@ -36,14 +37,28 @@ class Capture:
         layer: Name of the layer.
         layout: Layout of the layer's output before it became (N, C, h, w).
         activation: (N, C, h, w) float32 or float64.
-        gradient: (N, C, h, w), gradient of each image's score with respect to the activation.
+        derivative: (N, C, h, w), `gradient`; or the reason why there is none.
+        reads_prefix: Whether the score depends on the tokens before the grid, such as a class
+            token.
     """
 
     forward: ForwardPass
     layer: str
     layout: Layout
     activation: Tensor
-    gradient: Tensor
+    derivative: Tensor | str
+    reads_prefix: bool = False
+
+    @property
+    def gradient(self) -> Tensor:
+        """Gradient (N, C, h, w) of each image's score with respect to the activation.
+
+        Raises:
+            SeewhyError: If there is none, as in a quantized model.
+        """
+        if isinstance(self.derivative, str):
+            raise SeewhyError(self.derivative)
+        return self.derivative
 
 
 Captures = dict[str, Capture]  # by layer
@@ -79,7 +94,10 @@ def capture_layers(
             gradient, and for images or a target that do not fit the model.
     """
     inputs = prepare(classifier, images, target, labels)
-    return capture_prepared(inputs, layer_names(inputs, layers), memory)
+    captures = capture_prepared(inputs, layer_names(inputs, layers), memory)
+    for capture in captures.values():
+        _ = capture.gradient  # raises
+    return captures
 
 
 def capture_prepared(
@@ -110,30 +128,57 @@ def capture_chunks(
 def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
     """Captures of one chunk of images."""
     model, images, precision = inputs.model, inputs.images, inputs.classifier.precision
-    with inspecting(model), record_outputs(model, names) as outputs:
+    with inspecting(model), record_outputs(model, names, len(images)) as outputs:
         # The hooks stay for the backward pass, which reruns checkpointed parts of the model.
         with autocasting(precision, images.device):
             logits = run_model(inputs.classifier, images)
         weights = inputs.target.weights(logits)
-        _check_outputs(names, outputs, logits)
-        layers = [outputs[name] for name in names]
-        gradients = gradients_at((logits * weights).sum(), layers)
+        _check_outputs(names, outputs)
+        gradients = _gradients(
+            model, (logits * weights).sum(), {name: outputs[name] for name in names}
+        )
     forward = ForwardPass(inputs.classifier, images, weights, logits.detach())
     prefix = prefix_tokens(model)
     captures = {}
-    for name, layer, gradient in zip(names, layers, gradients, strict=True):
-        output = layer.detach()
+    for name, gradient in gradients.items():
+        output = outputs[name].detach()
         layout = layout_of(output.shape, images.shape, prefix)
         if layout is None:
             raise _not_spatial(name, output, images)
-        if gradient is None:
-            raise SeewhyError(
-                f"no gradient reaches layer {name!r}: the logits do not depend on it; choose a "
-                "layer between the images and the logits"
-            )
-        activation, gradient = (_widen(layout.to_grid(each)) for each in (output, gradient))
-        captures[name] = Capture(forward, name, layout, activation, gradient)
+        derivative = gradient if isinstance(gradient, str) else _widen(layout.to_grid(gradient))
+        captures[name] = Capture(
+            forward,
+            name,
+            layout,
+            _widen(layout.to_grid(output)),
+            derivative,
+            isinstance(gradient, Tensor) and bool(gradient[:, : layout.prefix].any()),
+        )
     return captures
+
+
+def _gradients(
+    model: nn.Module, score: Tensor, outputs: Mapping[str, Tensor]
+) -> dict[str, Tensor | str]:
+    """The gradient at each layer, or the reason why there is none."""
+    if not passes_gradient(model, score):
+        reason = (
+            f"no gradient flows from the logits to {', '.join(outputs)}: the model detaches a "
+            "tensor, is quantized, or runs under torch.no_grad or reentrant checkpointing; remove "
+            f"that, or use another method: {WITHOUT_GRADIENT}"
+        )
+        return dict.fromkeys(outputs, reason)
+    try:
+        gradients = gradients_at(score, list(outputs.values()))
+    except SeewhyError as error:
+        return dict.fromkeys(outputs, str(error))
+    return {
+        name: f"no gradient reaches layer {name!r}: the logits do not depend on it; choose a layer "
+        "between the images and the logits"
+        if gradient is None
+        else gradient
+        for name, gradient in zip(outputs, gradients, strict=True)
+    }
 
 
 @contextmanager
@@ -167,6 +212,9 @@ def _graph_bytes(model: nn.Module) -> Iterator[list[int]]:
 def _concatenate(parts: Sequence[Capture], images: Tensor) -> Capture:
     """One capture of several chunks; `images` are those of all of them."""
     forwards = [part.forward for part in parts]
+    derivatives = [part.derivative for part in parts]
+    reasons = [each for each in derivatives if isinstance(each, str)]
+    gradients = [each for each in derivatives if isinstance(each, Tensor)]
     forward = replace(
         forwards[0],
         images=images,
@@ -177,23 +225,18 @@ def _concatenate(parts: Sequence[Capture], images: Tensor) -> Capture:
         parts[0],
         forward=forward,
         activation=torch.cat([part.activation for part in parts]),
-        gradient=torch.cat([part.gradient for part in parts]),
+        derivative=reasons[0] if reasons else torch.cat(gradients),
+        reads_prefix=any(part.reads_prefix for part in parts),
     )
 
 
-def _check_outputs(names: Sequence[str], outputs: dict[str, Tensor], logits: Tensor) -> None:
+def _check_outputs(names: Sequence[str], outputs: dict[str, Tensor]) -> None:
     for name in names:
         if name not in outputs:
             raise SeewhyError(
                 f"layer {name!r} did not run, or returned no tensor; choose a layer that the "
                 "forward pass uses"
             )
-    if not logits.requires_grad:
-        raise SeewhyError(
-            f"no gradient flows from the logits to {', '.join(names)}: the model detaches a "
-            "tensor or runs under torch.no_grad; remove that, or use a gradient-free method such "
-            "as rise"
-        )
 
 
 def _not_spatial(name: str, output: Tensor, images: Tensor) -> SeewhyError:

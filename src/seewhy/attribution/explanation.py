@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 
@@ -12,6 +12,14 @@ from torch import Tensor
 from seewhy.attribution.capture import Capture, Captures, capture_batch, capture_chunks
 from seewhy.attribution.layers import Layers, layer_names
 from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
+from seewhy.attribution.statuses import (
+    PIXELS,
+    Key,
+    MapStatus,
+    failure_warnings,
+    map_status,
+    status_warnings,
+)
 from seewhy.attribution.target import (
     ForwardPass,
     PreparedInputs,
@@ -25,50 +33,8 @@ from seewhy.attribution.target import (
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import ClassifierLike
 
-PIXELS = "pixels"  # layer name of methods that need no layer
-
-OK = "ok"
-NOT_FINITE = "not finite"
-SATURATED = "saturated"
-NO_GRADIENT = "no gradient"
-ALL_ZERO = "all zero"
-ALL_NEGATIVE = "all negative"
-
-REASONS = {
-    NOT_FINITE: "the model's activations or gradients are infinite or NaN; check its weights, "
-    "or use bf16 or fp32 instead of fp16",
-    ALL_NEGATIVE: "every position is evidence against the class, and the method shows only "
-    "evidence for it",
-    ALL_ZERO: "nothing in the layer contributes to the score",
-    NO_GRADIENT: "the score does not depend on the layer's spatial positions, as after the last "
-    "attention to a class token",
-    SATURATED: "the model returns probabilities near 0 or 1, with a gradient of rounding noise; "
-    "use a model that returns logits",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class MapStatus:
-    """Status of the maps of one method at one layer, one per image.
-
-    Args:
-        kinds: N of "ok", "all negative", "all zero", "no gradient", "saturated", "not finite".
-        clipped: (N,) float32 in [0, 1], fraction of the signed map's absolute sum that the method's
-            ReLU removes; 0 without a ReLU.
-    """
-
-    kinds: tuple[str, ...]
-    clipped: Tensor
-
-    def take(self, rows: slice) -> "MapStatus":
-        """The status of the maps of some images."""
-        return MapStatus(self.kinds[rows], self.clipped[rows])
-
-    def __add__(self, other: "MapStatus") -> "MapStatus":
-        return MapStatus(self.kinds + other.kinds, torch.cat([self.clipped, other.clipped]))
-
-
-Maps = dict[tuple[str, str], Tensor]  # by (layer, method)
+Maps = dict[Key, Tensor]
+Failures = dict[Key, str]  # reasons
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +48,17 @@ class Explanation:
         weights: (N, K) float32; the explained scores are `(logits * weights).sum(1)`.
         labels: True classes (N,) int64, if known.
         classes: Names of the K classes.
+        failures: By (layer, method): why a method has no maps, as guided backpropagation of a model
+            without ReLUs.
     """
 
-    maps: Mapping[tuple[str, str], Tensor]
-    statuses: Mapping[tuple[str, str], MapStatus]
+    maps: Mapping[Key, Tensor]
+    statuses: Mapping[Key, MapStatus]
     logits: Tensor
     weights: Tensor
     labels: Tensor | None
     classes: tuple[str, ...]
+    failures: Mapping[Key, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         count = len(self.logits)
@@ -118,8 +87,8 @@ class Explanation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One warning for each layer and method with maps that are not ok."""
-        return status_warnings(self.statuses)
+        """One warning for each layer and method that failed or has maps that are not ok."""
+        return (*failure_warnings(self.failures), *status_warnings(self.statuses))
 
     def take(self, rows: slice) -> "Explanation":
         """The explanation of some images."""
@@ -166,6 +135,7 @@ def explain(
     """Explain predictions with maps of every method at every layer.
 
     Methods that need the same activations and gradients share one forward and one backward pass.
+    A method that cannot explain the model fails alone, and `Explanation.failures` has the reason.
     The model is left unchanged.
 
     Args:
@@ -183,8 +153,8 @@ def explain(
         warn: Whether to warn about maps that are not ok; `Explanation.warnings` lists them anyway.
 
     Raises:
-        SeewhyError: For a model in training mode, for an unknown method, layer or target, and for
-            images that do not fit the model.
+        SeewhyError: For a model in training mode, for an unknown method, layer or target, for
+            images that do not fit the model, and if all methods fail.
     """
     bound = bind_methods(methods)
     views = lookup(SMOOTHING, smooth, "smoothing")
@@ -238,19 +208,24 @@ def explain_prepared(
     views: Sequence[View] = (),
 ) -> Explanation:
     """`explain` for prepared inputs, at named layers."""
-    parts = []
+    parts: list[Explanation] = []
+    failures: Failures = {}
     for forward, captures in _passes(inputs, names):
         classes = inputs.classifier.class_names(forward.logits.shape[1])
-        signed = _signed_maps(methods, forward, captures)
+        signed = _signed_maps(methods, forward, captures, failures)
         for view in views:
             weights = TargetSpec(forward.weights)
             changed = replace(inputs, images=view.change(forward.images), target=weights)
-            maps = _signed_maps(methods, *_one_pass(changed, names))
-            signed = {key: total + view.restore(maps[key]) for key, total in signed.items()}
+            maps = _signed_maps(methods, *_one_pass(changed, names), failures)
+            signed = {key: signed[key] + view.restore(each) for key, each in maps.items()}
         signed = {key: total / (len(views) + 1) for key, total in signed.items()}
+        if not signed:
+            first = {method: reason for (_, method), reason in reversed(failures.items())}
+            raise SeewhyError("; ".join(dict.fromkeys(first.values())))
         parts.append(_explanation(methods, forward, captures, signed, classes))
     labels = inputs.target.labels
-    return replace(concatenate(parts), labels=None if labels is None else labels.cpu())
+    whole = concatenate([replace(part, failures=failures) for part in parts])
+    return replace(whole, labels=None if labels is None else labels.cpu())
 
 
 def _passes(inputs: PreparedInputs, names: Sequence[str]) -> Iterator[tuple[ForwardPass, Captures]]:
@@ -269,8 +244,13 @@ def _one_pass(inputs: PreparedInputs, names: Sequence[str]) -> tuple[ForwardPass
     return captures[names[0]].forward, captures
 
 
-def _signed_maps(methods: Sequence[BoundMethod], forward: ForwardPass, captures: Captures) -> Maps:
-    """The maps before their ReLU, on the model's device; layer by layer, pixels first."""
+def _signed_maps(
+    methods: Sequence[BoundMethod], forward: ForwardPass, captures: Captures, failures: Failures
+) -> Maps:
+    """The maps before their ReLU, on the model's device; layer by layer, pixels first.
+
+    A method that fails, now or earlier, is left out, and the reason is added to `failures`.
+    """
     maps: Maps = {}
     device = forward.images.device
     for method in methods:
@@ -278,10 +258,17 @@ def _signed_maps(methods: Sequence[BoundMethod], forward: ForwardPass, captures:
         if not method.of_layer:
             values = {PIXELS: forward}
         for layer, value in values.items():
-            with torch.autocast(device.type, enabled=False):  # autocast would round the sums
-                result = method.function(value)
-            _check_result(result, method, len(forward.images))
-            maps[layer, method.text] = result.detach().to(device)
+            key = layer, method.text
+            if key in failures:
+                continue
+            try:
+                with torch.autocast(device.type, enabled=False):  # autocast would round the sums
+                    result = method.function(value)
+                _check_result(result, method, len(forward.images))
+            except SeewhyError as error:
+                failures[key] = str(error)
+            else:
+                maps[key] = result.detach().to(device)
     order = [PIXELS, *captures]
     return dict(sorted(maps.items(), key=lambda item: order.index(item[0][0])))
 
@@ -306,8 +293,8 @@ def _explanation(
     maps, statuses = {}, {}
     for (layer, text), values in signed.items():
         method = by_text[text]
-        gradient = captures[layer].gradient if method.of_layer else None
-        statuses[layer, text] = map_status(values, forward, method, gradient)
+        capture = captures[layer] if method.of_layer else None
+        statuses[layer, text] = map_status(values, forward, method, capture)
         maps[layer, text] = (values.clamp(min=0) if method.rectified else values).float().cpu()
     logits, weights = forward.logits.float().cpu(), forward.weights.float().cpu()
     return Explanation(maps, statuses, logits, weights, None, classes)
@@ -316,7 +303,9 @@ def _explanation(
 def concatenate(parts: Sequence[Explanation]) -> Explanation:
     """One explanation of several batches, of the same methods, layers and target."""
     labels = [part.labels for part in parts if part.labels is not None]
-    keys = list(parts[0].maps)
+    failures = {key: reason for part in reversed(parts) for key, reason in part.failures.items()}
+    # A method that failed in one batch has no maps of all images.
+    keys = [key for key in parts[0].maps if key not in failures]
     return replace(
         parts[0],
         maps={key: torch.cat([part.maps[key] for part in parts]) for key in keys},
@@ -324,64 +313,5 @@ def concatenate(parts: Sequence[Explanation]) -> Explanation:
         logits=torch.cat([part.logits for part in parts]),
         weights=torch.cat([part.weights for part in parts]),
         labels=torch.cat(labels) if len(labels) == len(parts) else None,
+        failures=failures,
     )
-
-
-def map_status(
-    signed: Tensor, forward: ForwardPass, method: BoundMethod, gradient: Tensor | None = None
-) -> MapStatus:
-    """The status of maps (N, h, w) before the method's ReLU.
-
-    `gradient` (N, C, h, w) is that of the layer, for methods of a layer.
-    """
-    finite = signed.isfinite().flatten(1).all(1)
-    values = signed.where(finite[:, None, None], 0).flatten(1)
-    size, negative = values.abs().sum(1), values.clamp(max=0).abs().sum(1)
-    empty = ~values.any(1)
-    no_gradient = torch.zeros_like(finite)
-    if gradient is not None and method.differentiates and empty.any():
-        no_gradient = empty & ~gradient.flatten(1).any(1)
-    flags = {  # the first match is the status
-        NOT_FINITE: ~finite,
-        SATURATED: _saturated(forward) & method.differentiates,
-        NO_GRADIENT: no_gradient,
-        ALL_ZERO: empty,
-        ALL_NEGATIVE: (values <= 0).all(1) & method.rectified,
-    }
-    kinds = tuple(
-        next((kind for kind, flag in zip(flags, row, strict=True) if flag), OK)
-        for row in torch.stack(list(flags.values()), dim=1).tolist()
-    )
-    clipped = torch.where(size > 0, negative / size, 0) * method.rectified
-    return MapStatus(kinds, clipped.float().cpu())
-
-
-def _saturated(forward: ForwardPass) -> Tensor:  # (N,) bool
-    """Whether the outputs are probabilities and the explained one is close to 0 or 1."""
-    logits = forward.logits
-    probabilities = ((logits >= 0) & (logits <= 1)).all(1) & ((logits.sum(1) - 1).abs() < 1e-3)
-    explained = logits.gather(1, forward.target[:, None])[:, 0]
-    return probabilities & ((explained > 0.999) | (explained < 0.001))
-
-
-def status_warnings(statuses: Mapping[tuple[str, str], MapStatus]) -> tuple[str, ...]:
-    """One warning per (layer, method) with maps that are not ok, with a better layer if any."""
-    sentences = []
-    for (layer, method), status in statuses.items():
-        for kind, reason in REASONS.items():
-            count = status.kinds.count(kind)
-            if count:
-                better = _better_layer(statuses, layer, method)
-                advice = f"; use {better} instead" if better and kind != SATURATED else ""
-                images = f"{count} of {len(status.kinds)} images"
-                sentences.append(f"{method} at {layer}: {kind} for {images}: {reason}{advice}")
-    return tuple(sentences)
-
-
-def _better_layer(
-    statuses: Mapping[tuple[str, str], MapStatus], layer: str, method: str
-) -> str | None:
-    """The layer with the most ok maps of the method (ties: the last); None if it is `layer`."""
-    counts = {at: each.kinds.count(OK) for (at, name), each in statuses.items() if name == method}
-    best = max(counts, key=lambda at: (counts[at], list(counts).index(at)))
-    return best if counts[best] > counts[layer] else None

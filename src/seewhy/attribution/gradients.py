@@ -1,6 +1,6 @@
 """Gradients of the score at the pixels, and their smoothed, guided and integrated forms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from seewhy.attribution.hooks import record_outputs
-from seewhy.attribution.layers import layout_of, prefix_tokens
+from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
+from seewhy.attribution.layouts import layout_of, prefix_tokens
 from seewhy.attribution.maps import scale_to_unit
 from seewhy.attribution.perturbation import PERTURBATIONS, check_baseline
 from seewhy.attribution.target import ForwardPass, batch_size, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import autocasting
-from seewhy.models.inspection import inspecting
+from seewhy.models.inspection import check_observable, inspecting, passes_gradient
 from seewhy.models.normalization import Normalize
 
 NO_PATH = (
-    "no gradient flows from the logits to the pixels: the model detaches a tensor or runs under "
-    "torch.no_grad; remove that, or use rise or occlusion, which need no gradient"
+    "no gradient flows from the logits to the pixels: the model detaches a tensor, is quantized, "
+    f"or runs under torch.no_grad; remove that, or use another method: {WITHOUT_GRADIENT}"
 )
 
 
@@ -33,7 +33,8 @@ def vanilla_gradients(forward: ForwardPass) -> Tensor:  # (N, H, W), not negativ
 def guided_backpropagation(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
     """As `gradients`, but ReLUs pass only positive gradients.
 
-    Springenberg et al. 2015, arXiv 1412.6806. Raises SeewhyError for a model without a ReLU.
+    Springenberg et al. 2015, arXiv 1412.6806. The same for ReLU6 and Hardswish; other activations
+    pass all gradients. Raises SeewhyError for a model without one of the three.
     """
     return guided_gradients(forward).abs().amax(1)
 
@@ -109,55 +110,81 @@ def pixel_gradients(
         for batch, weights in batches:
             pixels = batch.detach().clone().requires_grad_()
             score = (run_model(forward.classifier, pixels) * weights).sum()
-            if not score.requires_grad:
+            if not passes_gradient(forward.model, score):
                 raise SeewhyError(NO_PATH)
-            gradients.append(torch.autograd.grad(score, pixels)[0])
+            (gradient,) = gradients_at(score, [pixels])
+            if gradient is None:
+                raise SeewhyError(NO_PATH)
+            gradients.append(gradient)
     return torch.cat(gradients)
 
 
 def guided_gradients(forward: ForwardPass) -> Tensor:  # (N, C, H, W)
     """The signed gradient of guided backpropagation at the pixels."""
+    check_observable(forward.model, parts=True)
     mode = GuidedReLUs()
     gradients = pixel_gradients(forward, forward.images, mode)
     if not mode.seen:
         raise SeewhyError(
-            "guided backpropagation changes the gradient of ReLUs, and this model has none; use "
-            "gradients"
+            "guided backpropagation changes the gradient of ReLU, ReLU6 and Hardswish, and this "
+            "model has none; use gradients"
         )
     return gradients
 
 
 class GuidedReLUs(TorchFunctionMode):
-    """Context in which every ReLU, module or function, passes only positive gradients."""
+    """Context in which every rectifier, module or function, passes only positive gradients."""
 
     seen = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         settings = kwargs or {}
-        if func not in _RELUS:
-            return func(*args, **settings)
+        output = func(*args, **settings)
+        if not _is_rectifier(func, args, settings):
+            return output
         self.seen = True
-        values = args[0] if args else settings["input"]
-        guided = _Guided.apply(values)  # type: ignore[no-untyped-call]
-        return values.copy_(guided) if func in _IN_PLACE or settings.get("inplace") else guided
-
-
-class _Guided(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, values: Tensor) -> Tensor:
-        output = values.clamp(min=0)
-        context.save_for_backward(output)
+        # An operation in place returns its argument, whose gradient is now that of the output.
+        if output.requires_grad:
+            output.register_hook(_positive)
         return output
 
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        (output,) = context.saved_tensors
-        passed: Tensor = gradient.clamp(min=0) * (output > 0)
-        return passed
+
+def _positive(gradient: Tensor) -> Tensor:
+    return gradient.clamp(min=0)
 
 
-_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}  # in place: callers may read the argument
-_RELUS = {F.relu, torch.relu, Tensor.relu, *_IN_PLACE}
+def _is_rectifier(func: Any, args: Sequence[Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a call is that of a ReLU, ReLU6 or Hardswish, under whichever name."""
+    if func in _RECTIFIERS:
+        return True
+    limits = _CLAMPS.get(func)
+    if limits is None:
+        return False
+    given = {**dict(zip(limits, args[1:], strict=False)), **settings}
+    low = given.get(limits[0], -1.0 if "min_val" in limits else None)
+    return isinstance(low, int | float) and low == 0
+
+
+_RECTIFIERS = {
+    F.relu,
+    F.relu_,
+    torch.relu,
+    torch.relu_,
+    Tensor.relu,
+    Tensor.relu_,
+    F.relu6,
+    F.hardswish,
+}
+# Functions that are a ReLU if their first limit is 0, with the names of their limits.
+_CLAMPS: dict[Any, tuple[str, ...]] = {
+    F.hardtanh: ("min_val", "max_val"),
+    F.hardtanh_: ("min_val", "max_val"),
+    **dict.fromkeys((torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_), ("min", "max")),
+    **dict.fromkeys((torch.clip, torch.clip_, Tensor.clip, Tensor.clip_), ("min", "max")),
+    **dict.fromkeys(
+        (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_), ("min",)
+    ),
+}
 
 # Affine in evaluation mode: the bias is the output for zeros.
 AFFINE = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, Normalize)
@@ -196,19 +223,20 @@ def full_gradients(forward: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
     In a model of ReLUs the two add up to the score.
     """
     model = forward.model
+    check_observable(model, parts=True)
     biased = {name: module for name, module in model.named_modules() if isinstance(module, AFFINE)}
     with inspecting(model):
         with (
-            record_outputs(model, list(biased)) as outputs,
+            record_outputs(model, list(biased), len(forward.images)) as outputs,
             autocasting(forward.precision, forward.images.device),
         ):
             pixels = forward.images.detach().clone().requires_grad_()
             logits = run_model(forward.classifier, pixels)
         nodes = {"": pixels, **{name: outputs[name] for name in biased if name in outputs}}
         score = (logits * forward.weights).sum()
-        if not score.requires_grad:
+        if not passes_gradient(forward.model, score):
             raise SeewhyError(NO_PATH)
-        gradients = torch.autograd.grad(score, list(nodes.values()), allow_unused=True)
+        gradients = gradients_at(score, list(nodes.values()))
     at_pixels, *others = gradients
     terms = {}
     for name, gradient in zip(list(nodes)[1:], others, strict=True):

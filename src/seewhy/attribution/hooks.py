@@ -9,12 +9,18 @@ from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
 
+WITHOUT_GRADIENT = (
+    "eigen-cam, score-cam, ablation-cam, rise and occlusion need no gradient of the model"
+)
+
 Hook = Callable[[str, nn.Module, object], object]  # name, module, output -> other output or None
 
 
 @contextmanager
-def record_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Outputs of the named layers in a forward pass inside the block.
+def record_outputs(
+    model: nn.Module, names: Sequence[str], count: int
+) -> Iterator[dict[str, Tensor]]:
+    """Outputs of the named layers in a forward pass of `count` images inside the block.
 
     The graph begins at the first of them. Each recorded tensor is a separate graph node between the
     layer and the next one. It shares no memory with them, so an in-place ReLU cannot overwrite it.
@@ -24,7 +30,7 @@ def record_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
     outputs: dict[str, Tensor] = {}
 
     def record(name: str, module: nn.Module, output: object) -> object:
-        tensor = main_tensor(output)
+        tensor = main_tensor(output, count)
         if tensor is None:
             return output
         node = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
@@ -52,22 +58,27 @@ def forward_hooks(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None
             handle.remove()
 
 
-def main_tensor(output: object) -> Tensor | None:
-    """A layer's output, or the first floating-point tensor of a tuple, list or dict."""
+def main_tensor(output: object, count: int) -> Tensor | None:
+    """A layer's output, or one of the floating-point tensors of a tuple, list or dict.
+
+    The first with an entry for each of `count` images, as of the patches in TNT, which also returns
+    the pixels of each patch; else the first.
+    """
     parts: tuple[object, ...] = (output,)
     if isinstance(output, dict):
         parts = tuple(output.values())
     elif isinstance(output, tuple | list):
         parts = tuple(output)
-    tensors = (part for part in parts if isinstance(part, Tensor) and part.is_floating_point())
-    return next(tensors, None)
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    per_image = (tensor for tensor in tensors if tensor.ndim and len(tensor) == count)
+    return next(per_image, tensors[0] if tensors else None)
 
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """The submodules by name, without the `_orig_mod` that torch.compile adds."""
+    """The submodules that hooks can observe, by name, without the `_orig_mod` of torch.compile."""
     parts: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if name:
+        if name and not isinstance(module, torch.jit.ScriptModule):
             steps = [step for step in name.split(".") if step != "_orig_mod"]
             parts.setdefault(".".join(steps), module)
     return parts
@@ -89,15 +100,26 @@ def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
     return output
 
 
-def gradients_at(score: Tensor, outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Gradients of a score () at recorded outputs; None for outputs that it does not use."""
+def gradients_at(
+    score: Tensor,
+    outputs: Sequence[Tensor],
+    vector: Tensor | None = None,
+    *,
+    create_graph: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of a score () at recorded outputs; None for outputs that it does not use.
+
+    Every gradient of the package is taken here, so that an error of torch becomes a SeewhyError.
+    With `vector`, of the shape of `score`, it is that of their product.
+    """
     try:
-        return torch.autograd.grad(score, outputs, allow_unused=True)
+        return torch.autograd.grad(
+            score, list(outputs), vector, create_graph=create_graph, allow_unused=True
+        )
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         first = str(error).strip().partition("\n")[0]
         raise SeewhyError(
-            f"the backward pass of this model fails, so it cannot be trained either: {first}; use "
-            "a method without gradients, such as rise"
+            f"the backward pass of this model fails: {first}; {WITHOUT_GRADIENT}"
         ) from error

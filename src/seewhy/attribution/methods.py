@@ -22,6 +22,8 @@ class Method:
         discriminative: Maps of two classes differ by more than a factor.
         rectified: The last step of the paper is a ReLU.
         differentiates: Uses the gradient at the image itself, which may be missing or noise.
+        sums_products: Adds gradient times activation over the channels, or takes its sign from
+            there, which cancels where a normalization reads the layer.
     """
 
     paper: str
@@ -29,6 +31,7 @@ class Method:
     discriminative: bool
     rectified: bool = False
     differentiates: bool = True
+    sums_products: bool = False
 
 
 _SHARED = "F + B, shared"
@@ -36,12 +39,12 @@ _SHARED = "F + B, shared"
 METHODS: dict[str, Method] = {
     "grad-cam": Method("Selvaraju et al. 2017", _SHARED, True, True),
     "grad-cam++": Method("Chattopadhay et al. 2018", _SHARED, True, True),
-    "hires-cam": Method("Draelos & Carin 2020", _SHARED, True),
+    "hires-cam": Method("Draelos & Carin 2020", _SHARED, True, sums_products=True),
     "xgrad-cam": Method("Fu et al. 2020", _SHARED, True, True),
     "layer-cam": Method("Jiang et al. 2021", _SHARED, True, True),
     "element-wise-grad-cam": Method("pytorch-grad-cam", _SHARED, True),
     "eigen-cam": Method("Muhammad & Yeasin 2020", _SHARED, False, differentiates=False),
-    "eigen-grad-cam": Method("pytorch-grad-cam", _SHARED, True),
+    "eigen-grad-cam": Method("pytorch-grad-cam", _SHARED, True, sums_products=True),
     "shapley-cam": Method("Cai 2025", "2 F + 3 B", True, True),
     "finer-cam": Method("Zhang et al. 2025", "2 F + 2 B", True, True),
     "cam": Method("Zhou et al. 2016", _SHARED, True, differentiates=False),
@@ -74,6 +77,7 @@ class BoundMethod:
     of_layer: bool  # an entry of CAMS, called with a Capture; otherwise called with a ForwardPass
     rectified: bool = False
     differentiates: bool = True
+    sums_products: bool = False
 
 
 def bind_method(method: MethodLike) -> BoundMethod:
@@ -93,7 +97,12 @@ def bind_method(method: MethodLike) -> BoundMethod:
     if properties is None:  # added by a user
         return BoundMethod(method, function, table is CAMS, differentiates=table is CAMS)
     return BoundMethod(
-        method, function, table is CAMS, properties.rectified, properties.differentiates
+        method,
+        function,
+        table is CAMS,
+        properties.rectified,
+        properties.differentiates,
+        properties.sums_products,
     )
 
 

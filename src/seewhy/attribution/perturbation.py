@@ -170,27 +170,27 @@ def logits_from_layer(
     forward = capture.forward
     image = forward.images[n : n + 1]
     with inspecting(forward.model), torch.no_grad(), autocasting(forward.precision, image.device):
-        with suppress(SeewhyError), _replaced_output(capture, activations, runs):
+        with suppress(SeewhyError), _replaced_output(capture, activations, runs, 1):
             logits = run_model(forward.classifier, image)
             if len(logits) == len(activations):
                 return logits
         parts = []
         for batch in torch.split(activations, batch_size(image)):
-            with _replaced_output(capture, batch, runs):
+            with _replaced_output(capture, batch, runs, len(batch)):
                 parts.append(run_model(forward.classifier, image.expand(len(batch), -1, -1, -1)))
         return torch.cat(parts)
 
 
 def _replaced_output(
-    capture: Capture, activations: Tensor, runs: int
+    capture: Capture, activations: Tensor, runs: int, count: int
 ) -> AbstractContextManager[None]:
-    """Replace the layer's last output by `activations` in a forward pass inside the block."""
+    """Replace the layer's last output by `activations` in a pass of `count` images in the block."""
     remaining = runs
 
     def replace(name: str, module: object, output: object) -> object:
         nonlocal remaining
         remaining -= 1
-        tensor = main_tensor(output)
+        tensor = main_tensor(output, count)
         if remaining or tensor is None:
             return output
         values = capture.layout.to_output(activations.to(tensor.dtype), tensor[:1])

@@ -1,16 +1,19 @@
 """Sanity checks: does a map change when the weights of the model are randomized?"""
 
 import copy
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from seewhy.attribution.explanation import PIXELS, Explanation, explain_prepared, names_for
+from seewhy.attribution.explanation import Explanation, explain_prepared, names_for
 from seewhy.attribution.hooks import forward_hooks
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
+from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import (
     PreparedInputs,
     Relative,
@@ -21,7 +24,7 @@ from seewhy.attribution.target import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
-from seewhy.models.inspection import inspecting
+from seewhy.models.inspection import check_observable, inspecting
 
 MAX_SIMILARITY = 0.5  # a method fails at this mean rank correlation with the maps of a random model
 
@@ -96,6 +99,7 @@ def randomize(
     seed: int = 0,
 ) -> dict[tuple[str, str], SanityCheck]:
     """`sanity_check` for prepared inputs and their explanation."""
+    check_observable(inputs.model)
     names = [layer for layer in explanation.layers if layer != PIXELS]
     modules = weighted_modules(inputs)[::-1]
     stops = torch.linspace(0, len(modules), min(steps, len(modules)) + 1).round().long().tolist()
@@ -111,9 +115,14 @@ def randomize(
         for start, stop in pairwise(stops):
             for name in modules[start:stop]:
                 reinitialize(model.get_submodule(name))
-            maps = explain_prepared(changed, methods, names).maps
+            maps: Mapping[tuple[str, str], Tensor] = {}
+            with suppress(SeewhyError):  # all methods fail for the random model
+                maps = explain_prepared(changed, methods, names).maps
             for key, trained in explanation.maps.items():
-                similarities[key].append(rank_correlation(trained.abs(), maps[key].abs()))
+                unknown = torch.full((len(trained),), torch.nan)
+                similarities[key].append(
+                    rank_correlation(trained.abs(), maps[key].abs()) if key in maps else unknown
+                )
     randomized = tuple(modules[stop - 1] for stop in stops[1:])
     return {
         key: _sanity_check(randomized, torch.stack(values)) for key, values in similarities.items()

@@ -1,5 +1,6 @@
 """`trust`: which method and layer explain a model best, measured on its images."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.attribution.explanation import OK, Explanation, explain_prepared, names_for
+from seewhy.attribution.explanation import Explanation, explain_prepared, names_for
 from seewhy.attribution.faithfulness import (
     deletion,
     insertion,
@@ -18,6 +19,7 @@ from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
 from seewhy.attribution.methods import Methods, bind_methods
 from seewhy.attribution.sanity import SanityCheck, randomize
+from seewhy.attribution.statuses import OK, RESIDUE, failure_warnings, status_warnings
 from seewhy.attribution.target import (
     ForwardPass,
     Relative,
@@ -120,7 +122,8 @@ def trust(
 
     Insertion and deletion curves (Petsiuk et al. 2018) are compared with those of random maps of
     the same resolution. ROAD is that of Rong et al. 2022, the sanity check that of Adebayo et al.
-    2018 with all weights randomized at once.
+    2018 with all weights randomized at once. Methods that fail, and maps that are only numerical
+    residue, are left out with a warning.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
@@ -136,13 +139,15 @@ def trust(
         One score per layer and method; trusted ones first, then by gain.
 
     Raises:
-        SeewhyError: As `explain`, and for fewer images than two.
+        SeewhyError: As `explain`, for fewer images than two, and if no map is left.
     """
     if len(images) < 2:
         raise SeewhyError(f"trust needs at least 2 images for its intervals, found {len(images)}")
     bound = bind_methods(methods)
     inputs = prepare(classifier, images, target, labels)
-    explanation = explain_prepared(inputs, bound, names_for(bound, inputs, layers))
+    explanation = _without_residue(
+        explain_prepared(inputs, bound, names_for(bound, inputs, layers))
+    )
     forward = run_forward(replace(inputs, target=TargetSpec(explanation.weights)))
     checks = randomize(inputs, bound, explanation, steps=1)
     chance: dict[torch.Size, Tensor] = {}
@@ -155,6 +160,22 @@ def trust(
         if progress is not None:
             progress(1)
     return tuple(sorted(scores, key=lambda score: (not score.trusted, -score.gain.mean)))
+
+
+def _without_residue(explanation: Explanation) -> Explanation:
+    """The explanation without maps that are mostly residue; warns about them and failed methods."""
+    residue = {
+        key: status
+        for key, status in explanation.statuses.items()
+        if 2 * status.kinds.count(RESIDUE) > len(status.kinds)
+    }
+    left_out = (*failure_warnings(explanation.failures), *status_warnings(residue))
+    maps = {key: maps for key, maps in explanation.maps.items() if key not in residue}
+    if not maps:
+        raise SeewhyError("; ".join(left_out))
+    if left_out:
+        warnings.warn("; ".join(left_out), stacklevel=3)
+    return replace(explanation, maps=maps)
 
 
 def _score(

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from seewhy.attribution.hooks import gradients_at
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting
@@ -25,6 +26,7 @@ from seewhy.models.inspection import (
     check_labels,
     device_of,
     inspecting,
+    passes_gradient,
     prepare_images,
 )
 from seewhy.models.outputs import extract_logits
@@ -254,14 +256,15 @@ class _Batch:
             label = self.labels[:, None]
             others = logits.scatter(1, label, -math.inf).logsumexp(1)
             odds = (others - logits.gather(1, label)[:, 0]) * (-1 if self.targeted else 1)
-        if gradient and not odds.requires_grad:
+        if gradient and not passes_gradient(self.model, odds):
             raise SeewhyError(
-                "an attack needs gradients of the logits, but the model detaches a tensor or "
-                "runs under torch.no_grad; remove that"
+                "an attack needs gradients of the logits, but the model detaches a tensor, is "
+                "quantized, or runs under torch.no_grad; remove that"
             )
         slope = torch.zeros_like(point)
         if gradient:
-            (slope,) = torch.autograd.grad(odds, point, torch.ones_like(odds))
+            (gradient_of_odds,) = gradients_at(odds, [point], torch.ones_like(odds))
+            slope = slope if gradient_of_odds is None else gradient_of_odds
         finite = odds.isfinite() & slope.isfinite().flatten(1).all(1)
         if not finite.all():
             raise SeewhyError(

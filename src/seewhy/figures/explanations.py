@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from seewhy.attribution.explanation import OK, PIXELS, Explanation
+from seewhy.attribution.explanation import Explanation
 from seewhy.attribution.maps import check_maps, resize_maps
+from seewhy.attribution.statuses import OK, PIXELS, Key
 from seewhy.data.thumbnails import downscale, to_rgb
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.figures.captions import (
@@ -43,8 +44,6 @@ SIDE = 160  # longer side in pixels; small images are enlarged by an integer fac
 LEGEND_HEIGHT = 0.32  # inches
 # possible amplifications of a difference
 FACTORS = tuple(digit * 10**power for power in range(4) for digit in (1, 2, 5))
-
-Key = tuple[str, str]  # layer, method
 
 
 def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:

@@ -133,6 +133,11 @@ def as_classifier(value: ClassifierLike) -> Classifier:
     classifier = getattr(value, "classifier", None)
     if isinstance(classifier, Classifier):
         return classifier
+    if isinstance(value, torch.export.ExportedProgram):
+        raise SeewhyError(
+            "a torch.export program has no layers to observe; pass the nn.Module from which it was "
+            "exported, or program.module(), which gradients, rise and occlusion can explain"
+        )
     raise SeewhyError(
         f"expected a Classifier, a Run, or a torch.nn.Module, found {type(value).__name__}"
     )

@@ -49,7 +49,10 @@ def inspecting(model: nn.Module) -> Iterator[nn.Module]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put `model` in evaluation mode inside the block, and restore the mode of every submodule."""
-    training = {module: module.training for module in model.modules()}
+    if _is_exported(model):  # it has only the mode in which it was exported
+        yield model
+        return
+    training = {part: part.training for part in model.modules() if hasattr(part, "training")}
     try:
         yield model.eval()
     finally:
@@ -65,13 +68,41 @@ def device_of(model: nn.Module) -> torch.device:
 
 def check_eval_mode(model: nn.Module) -> None:
     """Raise SeewhyError if `model` or one of its submodules is in training mode."""
-    training = next((name for name, module in model.named_modules() if module.training), None)
+    exported = {
+        part for module in model.modules() if _is_exported(module) for part in module.modules()
+    }
+    training = next(
+        (
+            name
+            for name, part in model.named_modules()
+            if _is_training(part) and part not in exported
+        ),
+        None,
+    )
     if training is not None:
         part = f"its layer {training!r}" if training else "it"
         raise SeewhyError(
             f"the model must be in evaluation mode, but {part} is in training mode, in which "
             "BatchNorm mixes the images of a batch and dropout is random; call model.eval() first"
         )
+
+
+def _is_training(module: nn.Module) -> bool:
+    """Whether a module is in training mode; False where the mode has no effect."""
+    # quantize_dynamic replaces layers by new ones in training mode; torch.jit.freeze removes it
+    return getattr(module, "training", False) and not _is_quantized(module)
+
+
+def passes_gradient(model: nn.Module, score: Tensor) -> bool:
+    """Whether the gradient of `score`, computed from logits of `model`, can be trusted.
+
+    A quantized layer has none, but a path around it, such as a skip connection, may have one.
+    """
+    return score.requires_grad and not any(_is_quantized(module) for module in model.modules())
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.ao.nn.quantized")
 
 
 def _check_weights(model: nn.Module) -> None:
@@ -85,6 +116,33 @@ def _check_weights(model: nn.Module) -> None:
             "the model was created under torch.inference_mode, so no gradient can flow through it; "
             "create or load it outside that block"
         )
+
+
+def check_observable(model: nn.Module, parts: bool = False) -> None:
+    """Raise SeewhyError if the layers of `model` cannot be observed, because it is a program.
+
+    With `parts`, also if one of its modules is a program.
+    """
+    kinds = [_program_kind(module) for module in (model.modules() if parts else [model])]
+    kind = next(filter(None, kinds), "")
+    if kind:
+        raise SeewhyError(
+            f"the model is {kind}, whose layers cannot be observed; pass the nn.Module from which "
+            "it was made, or use gradients, smooth-grad, integrated-gradients, rise or occlusion"
+        )
+
+
+def _program_kind(model: nn.Module) -> str:
+    """What kind of program a model is; empty for modules that run as Python code."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return "a TorchScript program"
+    return "a torch.export program" if _is_exported(model) else ""
+
+
+def _is_exported(module: nn.Module) -> bool:
+    """Whether a module is that of an ExportedProgram, or one of its parts."""
+    # `ExportedProgram.module()` gives it methods of its own that raise an error.
+    return isinstance(module, torch.fx.GraphModule) and "eval" in vars(module)
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:

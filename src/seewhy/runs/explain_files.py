@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy.attribution.explanation import PIXELS, Explanation, concatenate, explain
+from seewhy.attribution.explanation import Explanation, concatenate, explain
 from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
+from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import Relative, Target
 from seewhy.data.decode import Encoded, crop_box, open_image, to_pixels, upright_size
 from seewhy.data.sources import reload_data
