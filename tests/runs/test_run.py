@@ -1,6 +1,7 @@
 """Opening runs and published weights; a damaged directory."""
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from seewhy.runs.environment import Environment, Resumption
 from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import Run, open_classifier, open_run
 from seewhy.runs.training import fit
+from seewhy.runs.weights import load_classifier
 from seewhy.train.recipe import Recipe
 
 pytestmark = pytest.mark.train
@@ -181,6 +183,28 @@ def write_weights_of_another_shape(directory: Path) -> None:
     tensors = {"linear.weight": torch.zeros(3, 7)}
     path = directory / "model.safetensors"
     save_file(tensors, path, metadata={"seewhy": json.dumps(values)})
+
+
+@pytest.mark.train
+def test_every_flipped_bit_of_the_weights_is_noticed(directory: Path) -> None:
+    """Anywhere in the file: sizes, names, metadata and weights."""
+    path, choose = directory / "model.safetensors", random.Random(0)
+    content = path.read_bytes()
+    header = int.from_bytes(content[:8], "little") + 8
+    end = content[:header].rstrip(b" ")  # of the header, which ends in padding
+    offsets = [choose.randrange(len(content)) for _ in range(60)]
+    offsets += [choose.randrange(len(end)) for _ in range(60)]
+    for offset in offsets:
+        flipped = bytearray(content)
+        flipped[offset] ^= 1 << choose.randrange(8)
+        path.write_bytes(flipped)
+        if len(end) <= offset < header or b"seewhy-sha256" not in flipped:
+            continue  # nothing that matters is damaged
+        with pytest.raises(SeewhyError) as caught:
+            load_classifier(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(content)
+    load_classifier(path)
 
 
 def truncate_weights(directory: Path) -> None:

@@ -1,13 +1,21 @@
-"""`seewhy data`, `seewhy summary`, `seewhy models` and `seewhy recipes`."""
+"""`seewhy data`, `seewhy cache`, `seewhy summary`, `seewhy models` and `seewhy recipes`."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import DataOptions, OptionalInt, OptionalPath, OptionalText, load_data
+from seewhy.cli.arguments import (
+    DataOptions,
+    Flag,
+    OptionalInt,
+    OptionalPath,
+    OptionalText,
+    load_data,
+)
 from seewhy.errors import SeewhyError
 
 
@@ -55,6 +63,45 @@ def data(options: Data) -> None:
     ]
     for path in written:
         tables.print_path("figure", path)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """List the decoded datasets in the cache, or verify their checksums."""
+
+    verify: Flag = False
+    """Read everything and compare it with its checksums."""
+
+
+def cache(options: Cache) -> int:
+    """Print the entries of the cache; returns 1 if one is damaged."""
+    from seewhy.data.cache import cache_entries, cache_root, verify_entry
+
+    entries = cache_entries()
+    results = {entry: verify_entry(entry) if options.verify else None for entry in entries}
+    _print_cache(cache_root(), results)
+    return int(any(results.values()))
+
+
+def _print_cache(root: Path, results: Mapping[Path, str | None]) -> None:
+    """The decoded datasets in the cache: for each directory what is damaged, None if unknown."""
+    from seewhy.cli.tables import console, print_path, table
+
+    if not results:
+        print_path("no datasets in", root)
+        return
+    rows = table("dataset", "MB", "")
+    for path, damage in results.items():
+        size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        state = "" if damage is None else f"damaged: {damage}" if damage else "ok"
+        rows.add_row(path.name, f"{size / 1e6:,.1f}", state)
+    rows.columns[2].justify = "left"
+    out = console()
+    out.print(rows)
+    out.print()
+    print_path("in", root / "datasets")
+    if any(results.values()):
+        out.print("What is damaged is decoded anew when it is loaded.")
 
 
 @dataclass(frozen=True)

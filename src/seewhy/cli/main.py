@@ -14,7 +14,18 @@ from seewhy.cli.compare import Compare, compare
 from seewhy.cli.explain import Explain, Layers, Methods, Trust, explain, layers, methods, trust
 from seewhy.cli.export import Export, export
 from seewhy.cli.find_lr import FindLr, find_lr
-from seewhy.cli.info import Data, Models, Recipes, Summary, data, models, recipes, summary
+from seewhy.cli.info import (
+    Cache,
+    Data,
+    Models,
+    Recipes,
+    Summary,
+    cache,
+    data,
+    models,
+    recipes,
+    summary,
+)
 from seewhy.cli.predict import Evaluate, Predict, evaluate, predict
 from seewhy.cli.report import Report, report
 from seewhy.cli.streams import lasting_streams
@@ -46,6 +57,7 @@ COMMANDS = {
     "explain": Command(Explain, explain),
     "trust": Command(Trust, trust),
     "data": Command(Data, data),
+    "cache": Command(Cache, cache),
     "summary": Command(Summary, summary),
     "models": Command(Models, models),
     "recipes": Command(Recipes, recipes),

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seewhy.data.cache import Header, SplitHeader, durable, require_space, write_header, write_names
+from seewhy.data.cache import (
+    Header,
+    SplitHeader,
+    array_file,
+    durable,
+    require_space,
+    write_header,
+    write_names,
+)
 from seewhy.data.dataset import fingerprint, split_digest
 from seewhy.data.decode import (
     Encoded,
@@ -172,7 +180,9 @@ def _write_split(
     readable: list[int] = []
     skipped: list[str] = []
     hasher = hashlib.blake2b(digest_size=16)
-    with durable(directory / f"{split_name}.images") as file:
+    height, width = image_format.image_size
+    row_bytes = image_format.channels * height * width
+    with array_file(directory / f"{split_name}.images", row_bytes) as file:
         for block in _decode_blocks(split, image_format, pool):
             if block.bad and not image_format.skip_bad_images:
                 image_name, failure = block.bad[0]
@@ -180,7 +190,7 @@ def _write_split(
                     f"{image_format.name}: {image_name} is {failure}; remove the file, or skip "
                     "unreadable files with skip_bad_images"
                 )
-            file.write(block.pixels.data)
+            file.write(block.pixels)
             hasher.update(block.pixels.data)
             names += block.names
             readable += block.rows
@@ -190,9 +200,9 @@ def _write_split(
     with durable(directory / f"{split_name}.labels") as file:
         file.write(labels.astype("<i8").tobytes())
     if split.masks is not None:
-        with durable(directory / f"{split_name}.masks") as file:
+        with array_file(directory / f"{split_name}.masks", height * width) as file:
             for row in readable:
-                file.write(_fit_mask(split.masks[row], image_format.image_size).tobytes())
+                file.write(_fit_mask(split.masks[row], image_format.image_size))
     write_names(directory, split_name, names)
     shape = (len(readable), image_format.channels, *image_format.image_size)
     return _WrittenSplit(

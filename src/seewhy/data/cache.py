@@ -1,4 +1,7 @@
-"""The cache of decoded datasets: a JSON header, and pixels, labels and names of each split."""
+"""The cache of decoded datasets: a JSON header, and pixels, labels and names of each split.
+
+Everything has checksums. Those of the pixels are verified when they are read, the others at once.
+"""
 
 import contextlib
 import errno
@@ -21,14 +24,26 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from seewhy.data.checksums import (
+    SUFFIX,
+    ChecksummedFile,
+    checked_tensor,
+    checksummed,
+    read_checksums,
+    verify,
+)
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
-FORMAT = 1  # increase it when the files or the decoding change; older entries are then rebuilt
+FORMAT = 2  # increase it when the files or the decoding change; older entries are then rebuilt
 
 # Without it Linux counts a private writable mapping as memory, and may refuse a large one.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+HEADER, DAMAGED = "entry.json", "damaged"  # the second one says why an entry is to be rebuilt
+_SMALL = (".labels", ".names", SUFFIX)  # files that are verified when an entry is opened
 
 
 class DamagedEntry(Exception):
@@ -56,10 +71,19 @@ class Header:
 def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
     """Read the entry in `directory`, with memory-mapped pixels.
 
-    Raises DamagedEntry if a file is missing or damaged.
+    Raises DamagedEntry if a file is missing or damaged. Damaged pixels raise SeewhyError when they
+    are read.
     """
     try:
-        stored = json.loads((directory / "entry.json").read_bytes())
+        if (directory / DAMAGED).exists():
+            raise DamagedEntry((directory / DAMAGED).read_text(encoding="utf-8"))
+        stored = json.loads((directory / HEADER).read_bytes())
+        digest = stored.pop("digest")
+        if digest != _digest(json.dumps(stored).encode()):
+            raise DamagedEntry(f"the checksum of {HEADER} does not match")
+        for name, expected in stored["digests"].items():
+            if _digest((directory / name).read_bytes()) != expected:
+                raise DamagedEntry(f"the checksum of {name} does not match")
         splits = {
             name: SplitHeader(tuple(split["shape"]), split["masks"])
             for name, split in stored["splits"].items()
@@ -73,15 +97,35 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
 
 
 def write_header(directory: Path, header: Header) -> None:
-    """Write entry.json."""
-    with durable(directory / "entry.json") as file:
-        file.write(json.dumps(asdict(header)).encode())
+    """Write entry.json, with checksums of all files but the pixels, which are there already."""
+    small = [path for path in sorted(directory.iterdir()) if path.suffix in _SMALL]
+    values = {
+        **asdict(header),
+        "digests": {path.name: _digest(path.read_bytes()) for path in small},
+    }
+    with durable(directory / HEADER) as file:
+        file.write(json.dumps({**values, "digest": _digest(json.dumps(values).encode())}).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def write_names(directory: Path, split: str, names: list[str]) -> None:
     """Write the names of a split's images."""
     with durable(directory / f"{split}.names") as file:
         file.write(json.dumps(names).encode())
+
+
+@contextlib.contextmanager
+def array_file(path: Path, row_bytes: int) -> Iterator[ChecksummedFile]:
+    """Open a new file for an array with rows of equal size; their checksums go beside it."""
+    with (
+        durable(path) as file,
+        durable(path.with_name(path.name + SUFFIX)) as checksums,
+        checksummed(file, checksums, row_bytes) as writer,
+    ):
+        yield writer
 
 
 @contextlib.contextmanager
@@ -142,14 +186,51 @@ def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
             f"the {name} split has {len(labels):,} labels and {len(names):,} names "
             f"for {count:,} images"
         )
+    masks = None
+    if header.masks:
+        masks = _map_checked(directory / f"{name}.masks", (count, height, width), torch.bool)
     return Split(
-        images=map_bytes(directory / f"{name}.images", header.shape),
+        images=_map_checked(directory / f"{name}.images", header.shape, torch.uint8),
         labels=torch.from_numpy(labels.astype(np.int64)),
         names=names,
-        masks=map_bytes(directory / f"{name}.masks", (count, height, width)).view(torch.bool)
-        if header.masks
-        else None,
+        masks=masks,
     )
+
+
+def _map_checked(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A file as a memory-mapped tensor, verified when it is read."""
+    checksums = read_checksums(path.with_name(path.name + SUFFIX), shape[0], math.prod(shape[1:]))
+
+    def damaged(row: int) -> SeewhyError:
+        reason = f"{path.name} from image {row:,} on"
+        with contextlib.suppress(OSError):  # of a cache that cannot be written
+            (path.parent / DAMAGED).write_text(reason, encoding="utf-8")
+        return SeewhyError(
+            f"the cached copy of the data in {path.parent} is damaged ({reason}); try again: it "
+            "will be decoded anew"
+        )
+
+    return checked_tensor(map_bytes(path, shape).view(dtype), checksums, damaged)
+
+
+def cache_entries() -> list[Path]:
+    """The directories of the datasets in the cache."""
+    folder = cache_root() / "datasets"
+    names = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in names if path.is_dir() and not path.name.startswith(".")]
+
+
+def verify_entry(directory: Path) -> str:
+    """Read all of an entry. Returns what is damaged, which the next `load` decodes anew, or ""."""
+    try:
+        _, splits = read_entry(directory)
+        for split in splits.values():
+            for array in (split.images, split.masks):
+                if array is not None:
+                    verify(array)
+    except (DamagedEntry, SeewhyError) as error:
+        return str(error)
+    return ""
 
 
 def cache_root() -> Path:

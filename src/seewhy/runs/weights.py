@@ -1,12 +1,15 @@
 """Weights on disk: safetensors with the classifier in the metadata."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
@@ -14,7 +17,7 @@ from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
 
-METADATA = "seewhy"  # key of the safetensors metadata
+METADATA, CHECKSUM = "seewhy", "seewhy-sha256"  # keys of the safetensors metadata
 
 
 def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
@@ -33,7 +36,8 @@ def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
         "image_shape": classifier.image_shape,
         "preprocessing": asdict(classifier.preprocessing),
     }
-    metadata = {METADATA: json.dumps(values)}
+    description = json.dumps(values)
+    metadata = {METADATA: description, CHECKSUM: _checksum(description, tensors)}
 
     content = save(tensors, metadata)  # not save_file, whose files only their owner may read
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
@@ -59,6 +63,12 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         raise SeewhyError(
             f"{path} is damaged or not a safetensors file ({error}); restore it, or train again"
         ) from error
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(
+        metadata.get(METADATA, ""), tensors
+    ):
+        raise SeewhyError(
+            f"{path} is damaged: its checksum does not match; restore it, or train again"
+        )
     try:
         values = json.loads(metadata[METADATA])
         spec, classes = str(values["model"]), tuple(values["classes"])
@@ -79,3 +89,12 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         raise SeewhyError(f"{path} does not fit the model {spec!r}: {reason}") from error
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Classifier(model.eval(), classes, (channels, height, width), preprocessing=preprocessing)
+
+
+def _checksum(description: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the metadata, and of the names, types, shapes and bytes of all tensors."""
+    hasher = hashlib.sha256(description.encode())
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
