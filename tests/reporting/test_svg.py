@@ -9,7 +9,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from seewhy.figures.style import STYLE
+from seewhy.figures.style import STYLE, fix_layout
 from seewhy.reporting.svg import inline_svg
 
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
@@ -34,6 +34,7 @@ def original(figure: Figure) -> Element:
     """What matplotlib writes, untouched."""
     stream = io.StringIO()
     with mpl.rc_context(STYLE | {"svg.hashsalt": "seewhy"}):
+        fix_layout(figure)  # that of the screen, for all files
         figure.savefig(stream, format="svg")
     return ElementTree.fromstring(stream.getvalue())
 

@@ -105,12 +105,6 @@ def draw_tiles(
     axes.tick_params(length=0, pad=72 * MARGIN)
 
 
-def fix_layout(figure: Figure) -> None:
-    """Lay out the figure once: another layout would move the images by a fraction of a pixel."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
 @dataclass(frozen=True, eq=False)
 class Cell:
     """An image, a note written on it, and a caption below it."""

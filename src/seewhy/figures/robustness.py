@@ -12,8 +12,8 @@ from seewhy.data.thumbnails import downscale
 from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
 from seewhy.diagnosis.robustness import RobustnessCurve
 from seewhy.errors import SeewhyError
-from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles, fix_layout
-from seewhy.figures.style import BLUE, GREEN, PURPLE, STYLE, VERMILION
+from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles
+from seewhy.figures.style import BLUE, GREEN, PURPLE, STYLE, VERMILION, fix_layout
 from seewhy.figures.text import text_height, truncate
 
 WIDTH = 4.4  # inches, readable on a phone

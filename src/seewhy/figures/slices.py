@@ -11,8 +11,8 @@ from torch import Tensor
 from seewhy.data.thumbnails import downscale
 from seewhy.diagnosis.shortcuts import ClassAttribution
 from seewhy.diagnosis.slices import Slice
-from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles, fix_layout
-from seewhy.figures.style import BLUE, HEAT, STYLE, VERMILION
+from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles
+from seewhy.figures.style import BLUE, HEAT, STYLE, VERMILION, fix_layout
 from seewhy.figures.text import text_height, truncate, wrap
 
 MAX_SLICES = 8

@@ -41,6 +41,16 @@ STYLE: dict[str, Any] = {
 }
 
 
+def fix_layout(figure: Figure) -> None:
+    """Lay out the figure now, for all its files: a layout takes as long as drawing the figure.
+
+    Another layout would also move images by a fraction of a pixel.
+    """
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+
+
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Save a figure as `stem`.svg and `stem`.png and return both paths."""
     paths = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
@@ -65,6 +75,7 @@ def write_figure(figure: Figure, path: Path) -> None:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # text is text in the SVG
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        fix_layout(figure)
         write_atomically(path, figure.savefig)
 
 
@@ -73,6 +84,7 @@ def figure_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        fix_layout(figure)
         figure.savefig(stream, format="png")
     return stream.getvalue()
 

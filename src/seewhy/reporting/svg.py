@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from seewhy.figures.style import STYLE
+from seewhy.figures.style import STYLE, fix_layout
 
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _FORBIDDEN = dict.fromkeys(
@@ -35,6 +35,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing from font"
         )  # the browser draws the text
+        fix_layout(figure)
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
     text = stream.getvalue().translate(_FORBIDDEN)
     root = ElementTree.fromstring(text)
