@@ -13,7 +13,6 @@ from benchmarks import (
     lr_finder,
     overhead,
     pipeline,
-    recipes,
     report,
     startup,
     steps,
@@ -32,7 +31,6 @@ if sys.argv[1:]:
     pipeline.main(sys.argv[1])
     cifar10.main(sys.argv[1])
     lr_finder.main(sys.argv[1])
-    recipes.main()
     experiments.main()
     report.main()
 else:
