@@ -116,10 +116,8 @@ def _row(name: str, published: Run, ours: Run) -> Row:
     ratio = mine.train_seconds / theirs.train_seconds
     data, environment = published.data_origin, published.environment
     copy = COPIES.get(data.fingerprint, "JPEG copy" if "cifar" in data.name else data.name)
-    full = recipe_length(name) == published.recipe.epochs
-    length = f"{published.recipe.epochs:g} epochs" + (
-        "" if full else f" of {recipe_length(name):g}"
-    )
+    epochs, full_length = published.recipe.epochs, RECIPES[name].epochs
+    length = f"{epochs:g} epochs" + ("" if epochs == full_length else f" of {full_length:g}")
     processor = environment.accelerator or f"{environment.processor}, {environment.cores} cores"
     return Row(
         name,
