@@ -281,3 +281,24 @@ def test_a_signal_ends_training_and_keeps_the_weights(
     assert "Traceback" not in errors
     assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate\nmore"
+        ),
+    ],
+)
+def test_want_of_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("seewhy.cli.main._run", run)
+    assert main.main(["train"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("seewhy: not enough memory: use fewer or smaller images at once")

@@ -73,3 +73,21 @@ def functional_resnet(weights, x, blocks):
                 )
             x = F.relu(x + y)
     return F.linear(x.mean((2, 3)), weights["linear.weight"], weights["linear.bias"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+@pytest.mark.parametrize(
+    ("size", "kernel"), [((32, 32), 3), ((64, 96), 3), ((65, 80), 7), ((224, 224), 7)]
+)
+def test_stem_is_that_of_the_image_size(name, size, kernel):
+    with torch.device("meta"):
+        model = build_model(name, 3, blank_sample(3, *size))
+    assert model.conv1.kernel_size == (kernel, kernel)
+    assert (model.maxpool is None) == (kernel == 3)
+
+
+def test_stem_can_be_chosen():
+    with torch.device("meta"):
+        small = build_model("resnet18:stem=cifar", 3, blank_sample(3, 224, 224))
+        large = build_model("resnet18:stem=imagenet", 3, blank_sample(3, 32, 32))
+    assert (small.conv1.kernel_size, large.conv1.kernel_size) == ((3, 3), (7, 7))

@@ -1,9 +1,8 @@
 """Activations and gradients of layers: one forward and one backward pass for all of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting, passes_gradient
+from seewhy.models.memory import saved_bytes
 
 FIRST_PIXELS = 8 * 224 * 224  # size of the first chunk, which measures the memory of the graph
 MEMORY = 2**30  # maximum bytes of a chunk's graph
@@ -119,7 +119,7 @@ def capture_chunks(
     while start < len(images):
         rows = slice(start, start + size)
         measured = size < min(max_images, len(images))  # otherwise the size is final
-        with _graph_bytes(inputs.model) if measured else nullcontext([0]) as graph_bytes:
+        with saved_bytes(inputs.model) if measured else nullcontext([0]) as graph_bytes:
             captures = capture_batch(inputs.take(rows), names)
         yield captures
         start, size = start + size, max(1, min(size * memory // max(graph_bytes[0], 1), max_images))
@@ -179,34 +179,6 @@ def _gradients(
         else gradient
         for name, gradient in zip(outputs, gradients, strict=True)
     }
-
-
-@contextmanager
-def _graph_bytes(model: nn.Module) -> Iterator[list[int]]:
-    """Bytes that autograd saves inside the block, weights excluded; valid after the block."""
-    weights = {
-        tensor.untyped_storage().data_ptr() for tensor in chain(model.parameters(), model.buffers())
-    }
-    sizes: dict[int, int] = {}
-    total = [0]
-
-    def pack(tensor: Tensor) -> tuple[Tensor, int]:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        # detach: the tensor itself would keep its own graph alive
-        return tensor.detach(), tensor._version
-
-    def unpack(packed: tuple[Tensor, int]) -> Tensor:
-        tensor, version = packed
-        if tensor._version != version:  # autograd's own check, which hooks bypass
-            raise RuntimeError(
-                "a tensor that the gradient needs was modified by an in-place operation"
-            )
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield total
-    total[0] = sum(size for pointer, size in sizes.items() if pointer not in weights)
 
 
 def _concatenate(parts: Sequence[Capture], images: Tensor) -> Capture:

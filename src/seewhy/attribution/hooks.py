@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
+from seewhy.models.memory import is_out_of_memory
 
 WITHOUT_GRADIENT = (
     "eigen-cam, score-cam, ablation-cam, rise and occlusion need no gradient of the model"
@@ -116,9 +117,9 @@ def gradients_at(
         return torch.autograd.grad(
             score, list(outputs), vector, create_graph=create_graph, allow_unused=True
         )
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         first = str(error).strip().partition("\n")[0]
         raise SeewhyError(
             f"the backward pass of this model fails: {first}; {WITHOUT_GRADIENT}"

@@ -19,6 +19,7 @@ from seewhy.models.inspection import (
     prepare_images,
     unwrap_model,
 )
+from seewhy.models.memory import is_out_of_memory
 
 ClassTarget = int | str  # a Relative, a class name, or a class index
 Target = ClassTarget | tuple[ClassTarget, ClassTarget] | Tensor
@@ -333,9 +334,11 @@ def run_model(classifier: ClassifierLike, images: Tensor) -> Tensor:  # (N, K) f
         # clone: the first layer may work in place, and the images are the caller's
         pixels = images.clone(memory_format=memory_format_of(classifier.model))
         logits = classifier.extract_logits(classifier.model(pixels))
-    except (SeewhyError, torch.OutOfMemoryError):
+    except SeewhyError:
         raise
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         first = str(error).strip().partition("\n")[0]
         shape = "x".join(map(str, images.shape[1:]))
         dtype = str(images.dtype).removeprefix("torch.")

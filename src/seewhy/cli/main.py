@@ -106,12 +106,32 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if received:  # a library may turn the interruption into an error of its own
             return _interrupted(INTERRUPTIONS[received[0]]())
+        if _is_out_of_memory(error):
+            error = SeewhyError(f"{OUT_OF_MEMORY} ({_first_line(error)})")
         if not isinstance(error, SeewhyError):
             raise
         if debug:
             traceback.print_exc()
         print(f"seewhy: {error}", file=sys.stderr)
         return 2
+
+
+OUT_OF_MEMORY = (
+    "not enough memory: use fewer or smaller images at once, such as a smaller batch_size, or a "
+    "smaller model"
+)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # it takes a second to import
+        return isinstance(error, MemoryError)
+    from seewhy.models.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _interrupted(interruption: KeyboardInterrupt) -> int:

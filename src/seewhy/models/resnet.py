@@ -8,23 +8,33 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Split
 from seewhy.models.normalization import Normalize, normalize_for
 
-Stem = Literal["cifar", "imagenet"]
+Stem = Literal["auto", "cifar", "imagenet"]
+SMALL_IMAGE = 64  # pixels of the shorter side, up to which "auto" is the stem for small images
 
 
-def resnet18(num_classes: int, sample: Split, stem: Stem = "cifar") -> nn.Module:
-    """ResNet-18 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size.
+def resnet18(num_classes: int, sample: Split, stem: Stem = "auto") -> nn.Module:
+    """ResNet-18 (He et al. 2016, arXiv 1512.03385) with the stem for the size of the images.
 
-    With `stem=imagenet`, a strided 7x7 convolution and max-pooling, for large images.
+    `stem=cifar` is a 3x3 convolution, the default up to 64 pixels; `stem=imagenet` is a strided 7x7
+    convolution with max-pooling, the default for larger images.
     """
-    return ResNet((2, 2, 2, 2), num_classes, sample.images.shape[1], normalize_for(sample), stem)
+    return _resnet((2, 2, 2, 2), num_classes, sample, stem)
 
 
-def resnet34(num_classes: int, sample: Split, stem: Stem = "cifar") -> nn.Module:
-    """ResNet-34 with a stem for small images (He et al. 2016, arXiv 1512.03385); any image size.
+def resnet34(num_classes: int, sample: Split, stem: Stem = "auto") -> nn.Module:
+    """ResNet-34 (He et al. 2016, arXiv 1512.03385) with the stem for the size of the images.
 
-    With `stem=imagenet`, a strided 7x7 convolution and max-pooling, for large images.
+    `stem=cifar` is a 3x3 convolution, the default up to 64 pixels; `stem=imagenet` is a strided 7x7
+    convolution with max-pooling, the default for larger images.
     """
-    return ResNet((3, 4, 6, 3), num_classes, sample.images.shape[1], normalize_for(sample), stem)
+    return _resnet((3, 4, 6, 3), num_classes, sample, stem)
+
+
+def _resnet(blocks: Sequence[int], num_classes: int, sample: Split, stem: Stem) -> "ResNet":
+    channels, *size = sample.images.shape[1:]
+    if stem == "auto":
+        stem = "cifar" if min(size) <= SMALL_IMAGE else "imagenet"
+    return ResNet(blocks, num_classes, channels, normalize_for(sample), stem)
 
 
 class ResNet(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seewhy._torch_compat import uncompiled
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import device_of, evaluating, unwrap_model
+from seewhy.models.memory import is_out_of_memory
 from seewhy.models.registry import blank_sample, build_model
 
 LARGEST_IMAGE = 10**9  # values: 4 GB as float32; the sample for a new model is twice as large
@@ -163,7 +164,7 @@ def prepared(
             model = stack.enter_context(evaluating(unwrap_model(model)))
             yield model, torch.zeros(1, *image_shape, device=device_of(model))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise _too_large(title, image_shape) from error
 
@@ -218,7 +219,7 @@ def _forward(title: str, model: nn.Module, image: Tensor) -> list[_Call]:
         try:
             model(image)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             shape = shape_text(tuple(image.shape[1:]))
@@ -311,13 +312,6 @@ def _kernel(module: nn.Module) -> tuple[int, ...]:
     if isinstance(size, int):
         return (size, size)
     return tuple(size) if isinstance(size, tuple | list) else ()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is out-of-memory; on the CPU this is known only from torch's message."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error)
 
 
 def _too_large(title: str, image_shape: tuple[int, ...]) -> SeewhyError:

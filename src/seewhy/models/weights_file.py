@@ -190,7 +190,7 @@ def _resnet(tensors: Mapping[str, Tensor]) -> _Form:
 
     last = "linear.weight" if ours else "fc.weight"
     if small:
-        return _Form((), rename, "conv1.weight", last, 32, imagenet=False)
+        return _Form(("stem=cifar",), rename, "conv1.weight", last, 32, imagenet=False)
     return _Form(("stem=imagenet",), rename, "conv1.weight", last, 224, imagenet=True)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -208,13 +208,13 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
     recipe, data = plan.recipe, plan.data
     held_out = "test" if data.validation is None else "valid"
     events = train(state, plan)
-    # before anything is written: a recipe that does not fit the data fails at the first step
-    first = next(events, None)
-    with lock_directory(directory), Recorder(state, session) as recorder:
-        with (
-            live_table(plan, session.start.history, session.quiet) as show,
-            stoppable(plan.world) as stopping,
-        ):
+    with ExitStack() as stack:
+        with live_table(plan, session.start.history, session.quiet) as show:
+            # before anything is written: a recipe that does not fit the data fails here
+            first = next(events, None)
+            stack.enter_context(lock_directory(directory))
+            recorder = stack.enter_context(Recorder(state, session))
+            stopping = stack.enter_context(stoppable(plan.world))
             for event in chain([] if first is None else [first], _explained(events, session)):
                 show(event)
                 recorder.record(event)

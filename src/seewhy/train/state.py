@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from seewhy.models.inspection import device_of
 from seewhy.train.averaging import Weights, clone_weights
+from seewhy.train.memory import check_memory
 from seewhy.train.plan import TrainingPlan, check_model
 
 
@@ -121,6 +122,7 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = plan.build_optimizers(model, lr, recipe.weight_decay)
     check_model(plan, model, optimizers)
+    check_memory(plan, model, optimizers)
     return TrainState(
         model,
         optimizers,
