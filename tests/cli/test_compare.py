@@ -148,13 +148,16 @@ def test_compare_errors(workspace: Path, options: str, message: str, error_of: E
 @pytest.mark.train
 def test_find_lr_prints_suggestions(workspace: Path, capsys: Capture, error_of: ErrorOf) -> None:
     command = ["find-lr", "tiny.toml", "--data", "bars", "--device", "cpu"]
-    options = ["--updates", "12", "--start", "1e-5", "--output", "figures/range"]
+    options = ["--updates", "12", "--start", "1e-3", "--end", "1e3", "--output", "figures/range"]
     assert main.main([*command, *options]) == 0
     out = capsys.readouterr().out
-    assert "12 updates, lr 1e-05 to 10" in out
+    assert "updates, lr 0.001 to " in out
     assert all(f"\n{name} " in out for name in (*LR_SUGGESTIONS, "recipe tiny"))
     assert (workspace / "figures" / "range.svg").exists()
     assert not (workspace / "runs").exists()
+    assert "the loss still decreased at the end of the range" in error_of(
+        *command, "--updates", "12", "--start", "1e-4", "--end", "0.2"
+    )
     assert "a range test needs 0 < start < end" in error_of(
         *command, "--start", "1", "--end", "0.1"
     )

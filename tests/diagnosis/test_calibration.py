@@ -401,15 +401,8 @@ def test_coverage_at_accuracy_refuses_percentages(accuracy: float, hint: str) ->
         coverage_at_accuracy(drawn(10), accuracy)
 
 
-def test_calibration_refuses_wrong_predictions() -> None:
-    broken = Predictions(torch.full((2, 2), torch.nan), torch.tensor([0, 1]), ("a", "b"))
-    for measure in (
-        measure_calibration,
-        temperature_scaling,
-        risk_coverage_curve,
-        lambda predictions: coverage_at_accuracy(predictions, 0.5),
-    ):
-        with pytest.raises(SeewhyError, match="logits of 2 of 2 images are not finite"):
-            measure(broken)
+def test_calibration_refuses_wrong_values() -> None:
+    with pytest.raises(SeewhyError, match="logits of 2 of 2 images are not finite"):
+        fit_temperature(torch.full((2, 2), torch.nan), torch.tensor([0, 1]))
     with pytest.raises(SeewhyError, match="bins must be at least 1, found 0"):
         measure_calibration(drawn(5), bins=0)

@@ -6,7 +6,6 @@ import torch
 
 from seewhy.diagnosis.label_issues import confident_joint, find_label_issues
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.errors import SeewhyError
 
 
 def predictions_of(
@@ -110,10 +109,3 @@ def test_label_issue_reason() -> None:
         issue.reason == "P(cat cat cat cat cat cat cat c…) = 0.02, P(dog) = 0.98; "
         "mean P(dog) over images labeled dog: 0.94"
     )
-
-
-def test_label_issues_refuse_logits_that_are_not_finite() -> None:
-    logits = torch.zeros(3, 2)
-    logits[1, 0] = torch.nan
-    with pytest.raises(SeewhyError, match="the logits of 1 of 3 images are not finite"):
-        find_label_issues(Predictions(logits, torch.zeros(3, dtype=torch.int64), ("a", "b")))

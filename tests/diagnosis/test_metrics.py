@@ -169,39 +169,6 @@ def test_top_k_accuracy_of_all_classes_is_one(predictions: Predictions) -> None:
     assert top_k_accuracy(predictions, 6) == top_k_accuracy(predictions, 100) == 1
 
 
-@pytest.mark.parametrize(
-    "measure", [class_scores, worst_confusions, balanced_accuracy, top_k_accuracy]
-)
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (
-            Predictions(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), ("a", "b")),
-            "no predictions to measure",
-        ),
-        (
-            Predictions(torch.zeros(2, 3), torch.tensor([0, 1]), ("a", "b")),
-            r"need logits \(2, 2\), found \(2, 3\)",
-        ),
-        (
-            Predictions(torch.zeros(2, 2), torch.tensor([0, 2]), ("a", "b")),
-            "labels must be from 0 to 1, .* found 0 to 2",
-        ),
-        (
-            Predictions(torch.zeros(2, 2), torch.tensor([-1, 0]), ("a", "b")),
-            "labels must be from 0 to 1, .* found -1 to 0",
-        ),
-        (
-            Predictions(torch.tensor([[0, torch.nan], [1, 0]]), torch.tensor([0, 1]), ("a", "b")),
-            "logits of 1 of 2 images",
-        ),
-    ],
-)
-def test_metrics_refuse_wrong_predictions(measure, broken, message) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(SeewhyError, match=message):
-        measure(broken)
-
-
 def test_metrics_refuse_counts_below_one(predictions: Predictions) -> None:
     with pytest.raises(
         SeewhyError, match="count must be at least 1, or None for all confusions, found 0"

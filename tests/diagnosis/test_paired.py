@@ -110,9 +110,3 @@ def test_comparison_refuses_other_images(
     labels, was, _ = two(3)
     with pytest.raises(SeewhyError, match=message):
         compare_predictions(predictions_of(was, labels), other(was, labels))
-
-
-def test_comparison_refuses_no_images() -> None:
-    none = predictions_of(np.zeros(0, bool), np.zeros(0, int))
-    with pytest.raises(SeewhyError, match="there are no images to compare"):
-        compare_predictions(none, none)

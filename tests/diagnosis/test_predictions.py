@@ -63,3 +63,21 @@ def test_predict_split_runs_in_evaluation_mode(data: Dataset) -> None:
     assert predict_split(model, data.test).classes == ("0", "1", "2")
     with pytest.raises(SeewhyError, match="the model has 3 classes"):
         predict_split(Classifier(model, ("a", "b")), data.test)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([[0.0, torch.nan], [1.0, 0.0]], [0, 1], "the logits of 1 of 2 images are not finite"),
+        ([[torch.inf, 0.0], [-torch.inf, 0.0]], [0, 1], "the logits of 2 of 2 images are not"),
+        ([[0.0] * 1000] * 2, [0, 1], r"2 labels and 2 classes need logits \(2, 2\), found \(2, 10"),
+        ([[0.0, 1.0]], [2], "labels must be from 0 to 1, because there are 2 classes, found 2"),
+        ([[0.0, 1.0]], [0.5], r"labels must be a tensor \(1,\) int64"),
+        ([], [], "there are no predictions to measure"),
+    ],
+)
+def test_predictions_that_cannot_be_measured_are_refused(
+    logits: list[list[float]], labels: list[int], message: str
+) -> None:
+    with pytest.raises(SeewhyError, match=message):
+        Predictions(torch.tensor(logits), torch.tensor(labels), ("a", "b"))

@@ -139,6 +139,18 @@ def test_compute_logits_wrong_images(images):
         compute_logits(Recorder(), images)
 
 
+def test_compute_logits_that_are_not_finite():
+    class Broken(nn.Module):
+        def forward(self, pixels):
+            return pixels.flatten(1)[:, :2] / torch.tensor([1.0, 0.0])
+
+    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    images[1] = 1  # 1 / 0 is infinite, 0 / 0 is no number
+    with pytest.raises(SeewhyError, match="logits of 3 of 3 images are not finite; check the w"):
+        compute_logits(Broken(), images)
+    assert compute_logits(Broken(), images, check_finite=False)[:, 0].isfinite().all()
+
+
 def test_compute_logits_wrong_batch_size():
     with pytest.raises(SeewhyError, match="batch_size must be at least 1, found 0"):
         compute_logits(Recorder(), images_of(1), batch_size=0)

@@ -10,7 +10,7 @@ from PIL import Image
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
-from seewhy.runs.prediction import evaluate, predict
+from seewhy.runs.prediction import evaluate, predict, top_predictions
 from seewhy.runs.run import Run
 
 pytestmark = pytest.mark.train
@@ -112,6 +112,20 @@ def test_predict_numbers_classes_without_names(run: Run, data: Dataset) -> None:
     image = Image.fromarray(data.test.images[1].permute(1, 2, 0).numpy())
     (prediction,) = predict(Classifier(run.model, image_shape=(3, 8, 8)), [image])
     assert prediction.top[0].name == "1"
+
+
+def test_nan_is_no_class(run: Run, data: Dataset) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(pixels), 3), torch.nan)
+
+    broken = replace(run.classifier, model=Broken())
+    with pytest.raises(SeewhyError, match="the logits of 60 of 60 images are not finite"):
+        evaluate(broken, data)
+    with pytest.raises(SeewhyError, match="the logits of 1 of 1 images are not finite"):
+        predict(broken, [Image.new("RGB", (8, 8))])
+    logits = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
+    assert [len(each.top) for each in top_predictions(logits, ("a", "b"), ["x", "y"], 5)] == [0, 2]
 
 
 def test_predict_rejects(run: Run) -> None:

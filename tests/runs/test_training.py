@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import seewhy.runs.training
 from seewhy.data.augment import AUGMENTATIONS, Batch
@@ -17,6 +18,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import compute_logits
+from seewhy.models.registry import MODELS
 from seewhy.runs.directory import read_status
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate
@@ -282,3 +284,39 @@ def test_fit_rejects(
 ) -> None:
     with pytest.raises(SeewhyError, match=message):
         fit(replace(recipe, **changes), change_data(data), quiet=True)
+
+
+class NanInEvaluation(nn.Module):
+    """Logits that are finite in training, and not in evaluation from its `first` one on."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+        self.first, self.evaluations = first, 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        outputs: Tensor = self.net(pixels)
+        if self.training:
+            return outputs
+        self.evaluations += 1
+        return outputs * (float("nan") if self.evaluations >= self.first else 1.0)
+
+
+@pytest.mark.parametrize("first", [1, 3], ids=["evaluation after an epoch", "result"])
+def test_nan_in_evaluation_fails_the_run(
+    first: int, recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs have an evaluation each; the third one is that of the result."""
+    monkeypatch.setitem(MODELS, "nan", lambda num_classes, sample: NanInEvaluation(first))
+    message = (
+        r"not in the evaluation after epoch 1\.00: .*precision fp32, or try an lr below 0\.5"
+        if first == 1
+        else "the logits of 60 of 60 images are not finite"
+    )
+    with pytest.raises(SeewhyError, match=message):
+        fit(replace(recipe, model="nan", epochs=2), data, tmp_path / "run", quiet=True)
+    assert '"failed"' in (tmp_path / "run" / "status.json").read_text()
+    written = [path for path in (tmp_path / "run").rglob("*.json*") if path.is_file()]
+    assert len(written) >= 3
+    assert not any("NaN" in path.read_text() for path in written)
+    assert not (tmp_path / "run" / "summary.json").exists()

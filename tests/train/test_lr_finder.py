@@ -192,7 +192,7 @@ def test_range_test_restores_the_loss_scale(data: Dataset) -> None:
 
 @pytest.mark.train
 def test_suggestion_is_the_default_one(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = lr_range_test(*begin(data), 1e-5, 1.0, 20)
+    result = lr_range_test(*begin(data), 1e-5, 30.0, 30)
     assert result.suggestion == LR_SUGGESTIONS[DEFAULT_SUGGESTION](result)
     assert result.suggestions == {name: suggest(result) for name, suggest in LR_SUGGESTIONS.items()}
     monkeypatch.setitem(LR_SUGGESTIONS, DEFAULT_SUGGESTION, lambda test: 0.125)
@@ -318,6 +318,54 @@ def test_suggestion_needs_a_fall() -> None:
         _ = a_test(rates, np.linspace(2.3, 3, 50)).suggestion
     with pytest.raises(SeewhyError, match=r"decreased only from 2 to 1.99"):
         _ = a_test(rates, np.linspace(2, 1.99, 50)).suggestion
+
+
+def falling(decades: np.ndarray) -> np.ndarray:
+    """A loss that falls most at a learning rate of 10, from 2.3 to 0.3."""
+    losses: np.ndarray = 2.3 - 2 / (1 + np.exp(-4 * (decades - 1)))
+    return losses
+
+
+@pytest.mark.parametrize("updates", [10, 20, 100])
+def test_suggestion_is_not_the_end_of_a_falling_loss(updates: int) -> None:
+    decades = np.linspace(-7, 1, updates)
+    test = a_test(10**decades, falling(decades))
+    with pytest.raises(
+        SeewhyError,
+        match="the loss still decreased at the end of the range, at learning rates from 1e-07 to "
+        "10; set lr, or test up to a higher end",
+    ):
+        _ = test.suggestion
+    assert test.suggestions == {}
+    assert "no suggestion" in repr(test)
+
+
+def test_suggestion_is_not_the_last_update_before_a_failure() -> None:
+    decades = np.linspace(-7, 1, 10)
+    test = replace(a_test(10**decades, falling(decades)), ended="not finite")
+    with pytest.raises(SeewhyError, match=r"until the test ended \(not finite\), .*more updates"):
+        _ = test.suggestion
+
+
+def test_suggestion_within_a_higher_range() -> None:
+    """The same loss, tested to a higher end, where it rises."""
+    decades = np.linspace(-7, 2, 100)
+    rise = 20 * np.maximum(decades - 1.3, 0) ** 2
+    test = a_test(10**decades, falling(decades) + rise)
+    assert (test.refusal, test.warning) == ("", "")
+    assert 0.8 < math.log10(test.suggestion) < 1.3
+
+
+def test_warning_if_the_loss_falls_slowly_to_the_end() -> None:
+    """By the same amount per decade, over two decades; then further, or no longer."""
+    decades = np.linspace(-5, 1, 100)
+    losses = 2 - 0.5 * np.clip(decades + 1, 0, 2)
+    test = a_test(10**decades, losses)
+    assert math.log10(test.suggestion) == pytest.approx(0.6, abs=0.15)
+    assert test.warning == (
+        "the loss still decreased at the end of the range, so suggestions may be too low"
+    )
+    assert a_test(10**decades, np.maximum(losses, 1.4)).warning == ""
 
 
 def test_steepest_and_minimum_10() -> None:

@@ -38,7 +38,7 @@ def print_range_test(test: LRRangeTest, recipe: Recipe) -> None:
         rows.add_row(f"recipe {recipe.name}", f"{recipe.lr:.3g}", "")
     rows.columns[2].justify = "left"
     out.print(rows)
-    if test.warning:
+    if test.warning and not test.refusal:
         out.print(f"\nwarning: {test.warning}; try more --updates", style="yellow")
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from seewhy.cli.arguments import OptionalPath, RecipeOptions, load_data
+from seewhy.errors import SeewhyError
 from seewhy.train.world import is_first_process
 
 
@@ -50,3 +51,5 @@ def find_lr(options: FindLr) -> None:
     if options.output is not None:
         for path in save_figure(lr_finder_figure(test), options.output):
             print_path("figure", path)
+    if test.refusal:
+        raise SeewhyError(test.refusal)

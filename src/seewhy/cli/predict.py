@@ -41,7 +41,7 @@ def evaluate(options: Evaluate) -> None:
         raise SeewhyError(f"{options.model} is not a run; add its data, as in --data cifar10")
     predictions = evaluate_classifier(classifier, options.data, options.split)
     if options.json:
-        print(json.dumps(accuracies(predictions)))
+        print(json.dumps(accuracies(predictions), allow_nan=False))
     else:
         tables.print_accuracies(predictions, options.split)
 
@@ -84,7 +84,7 @@ def predict(options: Predict) -> int:
     failures: list[str] = []
     predictions = predict_images(classifier, files, options.top, options.max_pixels, failures)
     if options.json:
-        print(json.dumps([asdict(prediction) for prediction in predictions]))
+        print(json.dumps([asdict(prediction) for prediction in predictions], allow_nan=False))
     else:
         tables.print_predictions(predictions)
     for failure in failures:

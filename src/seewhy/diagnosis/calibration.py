@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seewhy.diagnosis.predictions import Predictions, check_predictions
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -61,9 +61,8 @@ def measure_calibration(predictions: Predictions, bins: int = 15) -> Calibration
         bins: Number of bins of equal width.
 
     Raises:
-        SeewhyError: For less than 1 bin, no images, and logits that are not finite.
+        SeewhyError: For less than 1 bin.
     """
-    check_predictions(predictions)
     if bins < 1:
         raise SeewhyError(f"bins must be at least 1, found {bins}")
     log_probabilities = predictions.logits.double().log_softmax(1)
@@ -109,7 +108,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     from scipy.optimize import brentq
 
     num_classes = logits.shape[1] if logits.ndim == 2 else 0
-    check_predictions(Predictions(logits, labels, ("",) * num_classes))
+    _ = Predictions(logits, labels, ("",) * num_classes)  # checks them
     margins = logits.double()
     margins = margins - margins.gather(1, labels[:, None])
     # The cross entropy, the mean of log(sum of exp(margins / temperature)), is convex in the
@@ -143,12 +142,10 @@ def temperature_scaling(
         seed: Seed of the halves.
 
     Raises:
-        SeewhyError: If the classes differ, for a single image to halve, less than 1 bin, no images,
-            and logits that are not finite.
+        SeewhyError: If the classes differ, for a single image to halve, and less than 1 bin.
     """
     before = measure_calibration(predictions, bins)
     if validation is not None:
-        check_predictions(validation)
         if validation.classes != predictions.classes:
             raise SeewhyError(
                 "validation and predictions must have the same classes, "
@@ -180,9 +177,6 @@ def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
     together, so each coverage is rounded up to the next one that a threshold can produce. AURC is
     the mean risk of the 1, 2, ... N most confident images (Geifman et al. 2019), averaged over all
     orders of images of equal confidence.
-
-    Raises:
-        SeewhyError: For no images, and for logits that are not finite.
     """
     confidence, accepted, correct = _by_confidence(predictions)
     images = int(accepted[-1])
@@ -212,7 +206,7 @@ def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[flo
         that are kept. None if no threshold reaches the accuracy.
 
     Raises:
-        SeewhyError: For an accuracy outside [0, 1], no images, and logits that are not finite.
+        SeewhyError: For an accuracy outside [0, 1].
     """
     if not 0 <= accuracy <= 1:
         hint = f"; did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else ""
@@ -243,7 +237,6 @@ def _halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 def _by_confidence(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct confidences, decreasing, and the numbers of all and of correct images above each."""
-    check_predictions(predictions)
     # not in float64: a threshold must mean the same compared with Predictions.confidence
     confidence, inverse, images = torch.unique(
         predictions.confidence.cpu(), return_inverse=True, return_counts=True

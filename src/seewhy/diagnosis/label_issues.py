@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seewhy.diagnosis.predictions import Predictions, check_predictions
+from seewhy.diagnosis.predictions import Predictions
 
 _TOLERANCE = 1e-9  # of a threshold, so that rounding does not exclude an image equal to the mean
 _MAX_NAME = 30  # maximum length of a class name in a sentence
@@ -38,9 +38,6 @@ def find_label_issues(predictions: Predictions) -> tuple[LabelIssue, ...]:
     Returns:
         Issues by increasing normalized margin, the probability of the given label minus that of the
         suggested one: the most suspicious first.
-
-    Raises:
-        SeewhyError: If there are no predictions, or logits are not finite.
     """
     probabilities, labels = _probabilities(predictions), predictions.labels.cpu()
     thresholds = _thresholds(probabilities, labels)
@@ -73,9 +70,6 @@ def confident_joint(predictions: Predictions) -> Tensor:
 
     Returns:
         Counts (K, K) int64: given label by row, confident class by column.
-
-    Raises:
-        SeewhyError: If there are no predictions, or logits are not finite.
     """
     probabilities, labels = _probabilities(predictions), predictions.labels.cpu()
     num_classes = len(predictions.classes)
@@ -91,7 +85,6 @@ def short_name(name: str) -> str:
 
 
 def _probabilities(predictions: Predictions) -> Tensor:  # (N, K) float64
-    check_predictions(predictions)
     return predictions.logits.cpu().double().softmax(1)
 
 

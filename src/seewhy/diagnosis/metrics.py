@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from seewhy.diagnosis.predictions import Predictions, check_predictions, confusion_matrix
+from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
 
@@ -40,13 +40,9 @@ def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
     """Recall, precision and F1 with 95% intervals (Wilson 1927) of every class, in their order.
 
     If a class is confused equally often with several others, `confused_with` is the first of them.
-
-    Raises:
-        SeewhyError: If there are no predictions, logits are not finite, or labels are no classes.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    check_predictions(predictions)
     precision, recall, f1, _ = precision_recall_fscore_support(
         predictions.labels.cpu(),
         predictions.predicted.cpu(),
@@ -88,9 +84,8 @@ def worst_confusions(predictions: Predictions, count: int | None = None) -> tupl
         Confusions, the most frequent first, equally frequent ones by true and predicted class.
 
     Raises:
-        SeewhyError: For a `count` below 1, and for predictions that cannot be measured.
+        SeewhyError: For a `count` below 1.
     """
-    check_predictions(predictions)
     if count is not None and count < 1:
         raise SeewhyError(f"count must be at least 1, or None for all confusions, found {count}")
     counts = confusion_matrix(predictions).fill_diagonal_(0)
@@ -107,12 +102,7 @@ def worst_confusions(predictions: Predictions, count: int | None = None) -> tupl
 
 
 def balanced_accuracy(predictions: Predictions) -> float:
-    """Mean recall over the classes that have images, in [0, 1] (Brodersen et al. 2010).
-
-    Raises:
-        SeewhyError: For predictions that cannot be measured.
-    """
-    check_predictions(predictions)
+    """Mean recall over the classes that have images, in [0, 1] (Brodersen et al. 2010)."""
     counts = confusion_matrix(predictions).double()
     images = counts.sum(1)
     return float((counts.diagonal() / images)[images > 0].mean())
@@ -128,9 +118,8 @@ def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
         k: Number of classes; the result is 1 if the model has at most `k` classes.
 
     Raises:
-        SeewhyError: For a `k` below 1, and for predictions that cannot be measured.
+        SeewhyError: For a `k` below 1.
     """
-    check_predictions(predictions)
     if k < 1:
         raise SeewhyError(f"k must be at least 1, found {k}")
     # not sklearn's top_k_accuracy_score, which ranks the last of equal logits first

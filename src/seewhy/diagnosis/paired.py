@@ -48,8 +48,7 @@ def compare_predictions(before: Predictions, after: Predictions) -> PairedCompar
         after: Predictions of the second model, on the same images.
 
     Raises:
-        SeewhyError: If the numbers of images, the classes, or the labels differ, or there are no
-        images.
+        SeewhyError: If the numbers of images, the classes, or the labels differ.
     """
     _check_same_images(before, after)
     labels = before.labels.cpu()
@@ -113,8 +112,6 @@ def _check_same_images(before: Predictions, after: Predictions) -> None:
             f"the two predictions have {len(before.labels):,} and {len(after.labels):,} images; "
             f"{remedy}"
         )
-    if len(before.labels) == 0:
-        raise SeewhyError(f"there are no images to compare; {remedy}")
     if before.classes != after.classes:
         raise SeewhyError(f"{_class_difference(before.classes, after.classes)}; {remedy}")
     differing = (before.labels.cpu() != after.labels.cpu()).nonzero()[:, 0]

@@ -13,7 +13,7 @@ from seewhy.data.dataset import Split
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.models.inference import compute_logits
+from seewhy.models.inference import check_finite_logits, compute_logits
 from seewhy.models.inspection import check_labels
 
 
@@ -22,19 +22,36 @@ class Predictions:
     """Logits of N images for K classes, with the true labels.
 
     Args:
-        logits: (N, K) float32.
+        logits: (N, K) float32, all finite; N is at least 1.
         labels: (N,) int64, the true classes.
         classes: The K class names.
+
+    Raises:
+        SeewhyError: For no images, other shapes, a label that is no class, and logits that are not
+            finite: `argmax` would count them as some class.
     """
 
     logits: Tensor
     labels: Tensor
     classes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        count, num_classes = len(self.labels), len(self.classes)
+        if count == 0:
+            raise SeewhyError("there are no predictions to measure; predict at least one image")
+        if self.logits.shape != (count, num_classes):
+            raise SeewhyError(
+                f"{count} labels and {num_classes} classes need logits ({count}, {num_classes}), "
+                f"found {tuple(self.logits.shape)}"
+            )
+        check_labels(self.labels, count, num_classes)
+        check_finite_logits(self.logits)
+
     def __repr__(self) -> str:
-        count = len(self.labels)
-        accuracy = f", accuracy {100 * self.accuracy:.2f}%" if count else ""
-        return f"Predictions({count:,} images, {len(self.classes):,} classes{accuracy})"
+        return (
+            f"Predictions({len(self.labels):,} images, {len(self.classes):,} classes, "
+            f"accuracy {100 * self.accuracy:.2f}%)"
+        )
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -104,30 +121,12 @@ def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
         split: Images (N, C, H, W) uint8 with labels (N,) int64.
 
     Raises:
-        SeewhyError: If the model's number of classes differs from the number of class names.
+        SeewhyError: If the model's number of classes differs from the number of class names, and
+            if a logit is not finite.
     """
     classifier = as_classifier(classifier)
     logits = compute_logits(classifier, split.images)
     return Predictions(logits, split.labels, classifier.class_names(logits.shape[1]))
-
-
-def check_predictions(predictions: Predictions) -> None:
-    """Raise SeewhyError unless there are images, finite logits (N, K), and labels below K."""
-    count, num_classes = len(predictions.labels), len(predictions.classes)
-    if count == 0:
-        raise SeewhyError("there are no predictions to measure; predict at least one image")
-    if predictions.logits.shape != (count, num_classes):
-        raise SeewhyError(
-            f"{count} labels and {num_classes} classes need logits ({count}, {num_classes}), "
-            f"found {tuple(predictions.logits.shape)}"
-        )
-    check_labels(predictions.labels, count, num_classes)
-    broken = int((~predictions.logits.isfinite()).any(1).sum())
-    if broken:
-        raise SeewhyError(
-            f"the logits of {broken} of {count} images are not finite; predict with precision "
-            "'fp32'"
-        )
 
 
 def accuracies(predictions: Predictions) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
     try:
         with evaluating(model), inspecting(model):
             plain = replace(classifier, model=model, tta="none")
-            compute_logits(plain, images, batch_size=batch_size)
+            compute_logits(plain, images, batch_size=batch_size, check_finite=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -155,7 +155,10 @@ def write_experiment(experiment: Experiment) -> None:
         "seconds": experiment.seconds,
         "recipes": {name: as_dict(recipe) for name, recipe in experiment.recipes.items()},
     }
-    write_text(experiment.directory / FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(
+        experiment.directory / FILE,
+        json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    )
 
 
 def recipe_directories(directory: Path, recipes: Mapping[str, Recipe]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from seewhy.diagnosis.metrics import class_scores
-from seewhy.diagnosis.predictions import Predictions, check_predictions, confusion_matrix
+from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 from seewhy.figures.text import text_width, truncate
 
@@ -27,7 +27,7 @@ ERRORS = LinearSegmentedColormap.from_list("errors", ["#ffffff", VERMILION])
 def class_figure(predictions: Predictions) -> Figure:
     """Plot the accuracy of each class with its 95% interval, worst first, and their mean.
 
-    Of more than 40 classes the 40 worst are shown. Raises SeewhyError if there are no predictions.
+    Of more than 40 classes the 40 worst are shown.
     """
     scores = class_scores(predictions)
     ranked = sorted((score for score in scores if score.images), key=lambda score: score.accuracy)
@@ -69,9 +69,8 @@ def confusion_figure(predictions: Predictions) -> Figure:
     """Show the confusion matrix, with errors in color as a fraction of the true class.
 
     Counts are written into the cells of up to 20 classes. Of more than 100 classes those with the
-    most errors are shown. Raises SeewhyError if there are no predictions.
+    most errors are shown.
     """
-    check_predictions(predictions)
     counts, classes = confusion_matrix(predictions).cpu(), predictions.classes
     all_shares = 100 * counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
     indices = _most_confused(counts)

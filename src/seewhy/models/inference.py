@@ -16,6 +16,7 @@ def compute_logits(
     *,
     batch_size: int = 500,
     device: torch.device | str | None = None,
+    check_finite: bool = True,
 ) -> Tensor:
     """Compute the logits of images in evaluation mode.
 
@@ -27,12 +28,14 @@ def compute_logits(
         images: (N, C, H, W) uint8, in memory or memory-mapped.
         batch_size: Images per forward pass.
         device: Device to send the batches to; by default that of the model's parameters.
+        check_finite: Whether to raise an error for logits that are not finite.
 
     Returns:
         Logits (N, K), float32 on the CPU.
 
     Raises:
-        SeewhyError: If the images are not (N, C, H, W) uint8, and if N is 0.
+        SeewhyError: If the images are not (N, C, H, W) uint8, if N is 0, and if a logit is not
+            finite.
     """
     if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0:
         raise SeewhyError(
@@ -51,7 +54,20 @@ def compute_logits(
 
     with evaluating(model), torch.inference_mode(), autocasting(precision, device):
         batches = [augmented(predict, batch) for batch in torch.split(images, batch_size)]
-    return torch.cat(batches).cpu()  # outside inference_mode, so that the logits may enter a graph
+    logits = torch.cat(batches).cpu()  # outside inference_mode, so that they may enter a graph
+    if check_finite:
+        check_finite_logits(logits)
+    return logits
+
+
+def check_finite_logits(logits: Tensor) -> None:
+    """Raise SeewhyError if the logits (N, K) of an image are not finite."""
+    broken = int((~logits.isfinite()).any(1).sum())
+    if broken:
+        raise SeewhyError(
+            f"the logits of {broken} of {len(logits)} images are not finite; check the weights, or "
+            "predict with precision 'fp32'"
+        )
 
 
 def autocasting(precision: str, device: torch.device) -> torch.autocast:

@@ -245,8 +245,8 @@ def _lr_range_test(test: LRRangeTest) -> Card:
         for name, lr in test.suggestions.items()
     ]
     facts = {"updates": f"{len(test.lrs):,}", "ended": test.ended}
-    if test.warning:
-        facts["warning"] = test.warning
+    if test.refusal or test.warning:
+        facts["warning"] = test.refusal or test.warning
     figure = _svg(lr_finder_figure(test), "Loss by learning rate")
     table = Table(("suggestion", "#learning rate"), rows)
     return Card("Learning-rate range test", facts, [table], figure=figure)

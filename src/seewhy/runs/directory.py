@@ -168,7 +168,7 @@ def read_history(directory: Path) -> tuple[EpochStats, ...]:
 
 
 def _json_line(row: EpochStats) -> str:
-    return json.dumps(asdict(row)) + "\n"
+    return json.dumps(asdict(row), allow_nan=False) + "\n"
 
 
 # lr_range_test.json: the range test that chose the learning rate, if any
@@ -253,7 +253,15 @@ def _reading(path: Path) -> Iterator[Path]:
     """Turn any error in reading a file into a SeewhyError."""
     try:
         yield path
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        zipfile.BadZipFile,
+        SeewhyError,
+    ) as error:
         raise SeewhyError(
             f"{path} is missing or damaged ({type(error).__name__}: {error}); "
             "restore it, or train again"
@@ -261,7 +269,7 @@ def _reading(path: Path) -> Iterator[Path]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -137,7 +137,11 @@ def top_predictions(
     images: Sequence[str],
     top: int,
 ) -> list[ImagePrediction]:
-    """The most probable classes of the images with these names, best first."""
+    """The most probable classes of the images with these names, best first.
+
+    Of an image without finite logits there are none.
+    """
+    finite = logits.isfinite().all(1).tolist()
     best = logits.softmax(1).topk(min(top, len(classes)))
     return [
         ImagePrediction(
@@ -145,10 +149,11 @@ def top_predictions(
             tuple(
                 ClassProbability(classes[index], value)
                 for value, index in zip(values, indices, strict=True)
+                if known
             ),
         )
-        for image, values, indices in zip(
-            images, best.values.tolist(), best.indices.tolist(), strict=True
+        for image, values, indices, known in zip(
+            images, best.values.tolist(), best.indices.tolist(), finite, strict=True
         )
     ]
 

@@ -52,7 +52,7 @@ def make_result(
         interval=predictions.interval,
         test_images=len(predictions.labels),
         test_nll=predictions.losses.mean().item(),
-        calibration_error=_calibration_error(predictions),
+        calibration_error=measure_calibration(predictions).ece,
         selected_on="last epoch" if plan.data.validation is None else "validation",
         selected_epoch=(selected or last).epoch,
         epochs=last.epoch,
@@ -63,13 +63,6 @@ def make_result(
         optimizer_bytes=optimizer_state_bytes(state.optimizers),
         test_used_by=plan.test_used_by,
     )
-
-
-def _calibration_error(predictions: Predictions) -> float:
-    """The expected calibration error; nan if a logit is not finite."""
-    if not predictions.logits.isfinite().all():
-        return float("nan")
-    return measure_calibration(predictions).ece
 
 
 def describe_test_use(test_used_by: str) -> str:

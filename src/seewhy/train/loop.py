@@ -1,5 +1,6 @@
 """The training loop: a generator of events for display and recording."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
@@ -310,9 +311,15 @@ def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluatio
     if len(images):
         with swap_weights(state.averaged, state.model):
             classifier = Classifier(state.model, precision=plan.precision)
-            logits = compute_logits(classifier, images)
+            logits = compute_logits(classifier, images, check_finite=False)
         loss, weight = _criterion(logits, one_hot(labels, plan.num_classes), plan)
         nll = F.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([loss, weight, nll, (logits.argmax(1) == labels).sum()])
     total, weights, nll_sum, correct = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
+    if not math.isfinite(total + nll_sum):
+        raise NonFiniteError(
+            f"the loss was finite in training, but not in the evaluation after epoch "
+            f"{state.step / plan.steps_per_epoch:.2f}: in evaluation mode the model overflows, for "
+            f"example by BatchNorm's statistics; use precision fp32, or try an lr below {plan.lr:g}"
+        )
     return _Evaluation(total / weights, nll_sum / len(split), correct / len(split))

@@ -25,6 +25,7 @@ MIN_UPDATES = 10  # fewer are too few for a slope
 READ_EVERY = 10  # updates; reading losses waits for the device
 SMOOTHING_WIDTH = 0.3  # standard deviation in decades, of the Gaussian of `centered`
 SLOPE_WIDTH = 0.5  # standard deviation in decades, of the Gaussian of `steepest`
+AT_THE_END = "at the end of the range"
 DROP = 0.8  # fraction of the loss decrease at the default suggestion; see benchmarks/NOTES.md
 MIN_DECREASE = 0.01  # fraction of the loss; a smaller decrease is noise
 SAFE_DECREASE = 0.1  # fraction of the loss; after a smaller decrease, suggestions were too low
@@ -37,19 +38,22 @@ class LRRangeTest:
     lrs: tuple[float, ...]  # peak learning rate of each update, as in `Recipe.lr`
     losses: tuple[float, ...]  # mean over the batches of each update, in nats
     smoothed: tuple[float, ...]  # moving average of the losses, bias-corrected
-    ended: str  # "at the end of the range", "diverged" or "not finite"
+    ended: str  # AT_THE_END, "diverged" or "not finite"
 
     def __repr__(self) -> str:
         low, high = self.lrs[0], self.lrs[-1]
-        suggestion = self.suggestions[DEFAULT_SUGGESTION]
+        suggested = self.suggestions.get(DEFAULT_SUGGESTION)
+        result = "no suggestion" if suggested is None else f"{DEFAULT_SUGGESTION} {suggested:.3g}"
         return (
             f"LRRangeTest({len(self.lrs)} updates from {low:.2g} to {high:.2g}, {self.ended}; "
-            f"{DEFAULT_SUGGESTION} {suggestion:.3g})"
+            f"{result})"
         )
 
     @property
     def suggestions(self) -> dict[str, float]:
-        """A learning rate by each entry of LR_SUGGESTIONS."""
+        """A learning rate by each entry of LR_SUGGESTIONS; none if there is a `refusal`."""
+        if self.refusal:
+            return {}
         return {name: suggest(self) for name, suggest in LR_SUGGESTIONS.items()}
 
     @cached_property
@@ -72,27 +76,67 @@ class LRRangeTest:
 
     @property
     def warning(self) -> str:
-        """Why the suggestions may be too low; empty if the loss decreased by at least 10%."""
+        """Why the suggestions may be too low; empty without a reason."""
         high, low = self.decrease
-        if low <= (1 - SAFE_DECREASE) * high:
-            return ""
-        return (
-            f"the loss decreased only from {high:.3g} to {low:.3g}, so suggestions may be too low"
-        )
+        if low > (1 - SAFE_DECREASE) * high:
+            return (
+                f"the loss decreased only from {high:.3g} to {low:.3g}, so suggestions may be too "
+                "low"
+            )
+        if self._is_lowest_at_the_end:
+            near_end = (
+                loss
+                for lr, loss in zip(self.lrs, self.centered, strict=True)
+                if self._to_end(lr) < SLOPE_WIDTH
+            )
+            if next(near_end) - low > SAFE_DECREASE * (high - low):
+                return (
+                    "the loss still decreased at the end of the range, so suggestions may be too "
+                    "low"
+                )
+        return ""
+
+    @cached_property
+    def refusal(self) -> str:
+        """Why no learning rate can be suggested; empty if one can.
+
+        The loss must decrease by at least 1%. The suggestion must not be the end of the test: an
+        untested higher rate may be better, or the next one may diverge.
+        """
+        high, low = self.decrease
+        tested = f"at learning rates from {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}"
+        if not low < (1 - MIN_DECREASE) * high:
+            return (
+                f"the loss decreased only from {high:.3g} to {low:.3g} {tested}; set lr, or test "
+                "another range"
+            )
+        suggested = LR_SUGGESTIONS[DEFAULT_SUGGESTION](self)
+        if self._is_lowest_at_the_end and self._to_end(suggested) < SMOOTHING_WIDTH:
+            return (
+                f"the loss still decreased at the end of the range, {tested}; set lr, or test up "
+                "to a higher end or with more updates (`seewhy find-lr`)"
+            )
+        if suggested == self.lrs[-1]:
+            return (
+                f"the loss decreased until the test ended ({self.ended}), {tested}; set lr, or "
+                "test with more updates (`seewhy find-lr`)"
+            )
+        return ""
+
+    @property
+    def _is_lowest_at_the_end(self) -> bool:
+        lowest = int(np.argmin(self.centered))
+        return self.ended == AT_THE_END and self._to_end(self.lrs[lowest]) < SMOOTHING_WIDTH
+
+    def _to_end(self, lr: float) -> float:
+        """Decades from a learning rate to the last one."""
+        return math.log10(self.lrs[-1] / lr)
 
     @property
     def suggestion(self) -> float:
-        """The default suggestion.
-
-        Raises:
-            SeewhyError: If the loss decreased by less than 1%.
-        """
-        high, low = self.decrease
-        if not low < (1 - MIN_DECREASE) * high:
-            raise SeewhyError(
-                f"the loss decreased only from {high:.3g} to {low:.3g} at learning rates from "
-                f"{self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; set lr, or test another range"
-            )
+        """The default suggestion. Raises SeewhyError if there is a `refusal`."""
+        if self.refusal:
+            raise SeewhyError(self.refusal)
         return self.suggestions[DEFAULT_SUGGESTION]
 
 
@@ -128,7 +172,7 @@ def lr_range_test(
     test_plan = _range_test_plan(plan, start, end, updates)
     lrs: list[float] = []
     losses: list[float] = []
-    ended = "at the end of the range"
+    ended = AT_THE_END
     with preserving_state(state):
         state.model.zero_grad(set_to_none=True)  # of an unfinished update
         state.totals.reset()

@@ -166,13 +166,16 @@ def load_state_dict(state: TrainState, values: dict[str, Any]) -> None:
     The peaks of the learning rate stay those of the recipe, which may have another rate than the
     one that `values` were saved with. The global random generators are set too.
     """
-    peaks = [[group["lr"] for group in each.param_groups] for each in state.optimizers]
+    peaks = [
+        [group.get("peak_lr", group["lr"]) for group in each.param_groups]
+        for each in state.optimizers
+    ]
     state.model.load_state_dict(values["model"])
     for optimizer, optimizer_state in zip(state.optimizers, values["optimizers"], strict=True):
         optimizer.load_state_dict(optimizer_state)
     for optimizer, peaks_of_groups in zip(state.optimizers, peaks, strict=True):
         for group, peak in zip(optimizer.param_groups, peaks_of_groups, strict=True):
-            group["peak_lr"] = peak
+            group["peak_lr" if "peak_lr" in group else "lr"] = peak  # before the first step: lr
     for name, parameter in state.model.named_parameters():
         gradient = values["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter)
