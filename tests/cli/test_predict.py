@@ -58,6 +58,22 @@ def test_predict_takes_directories(trained: Path, capsys: Capture, error_of: Err
     assert "larger than max_pixels=63 (8x8 is 64 pixels)" in error
 
 
+def test_range_of_deep_images(trained: Path, capsys: Capture, error_of: ErrorOf) -> None:
+    values = np.arange(64, dtype=np.int32).reshape(8, 8) * 65 - 1000
+    Image.fromarray(values).save("deep.tif")
+    assert "choose with range" in error_of("predict", "run", "deep.tif")
+    assert "range must be two" in error_of("predict", "run", "deep.tif", "--range", "auto")
+    for words in (["-1000", "3095"], ["dtype"]):
+        assert main.main(["predict", "run", "deep.tif", "--json", "--range", *words]) == 0
+    values = (values + 1000) / 4095 * 255
+    Image.fromarray(values.round().astype(np.uint8)).save("flat.png")
+    both = ["predict", "run", "deep.tif", "flat.png", "--json", "--range", "-1000", "3095"]
+    capsys.readouterr()
+    assert main.main(both) == 0
+    deep, flat = json.loads(capsys.readouterr().out)
+    assert deep["top"] == flat["top"]
+
+
 def test_predict_names_a_file_that_is_no_image(trained: Path, error_of: ErrorOf) -> None:
     Path("notes.png").write_text("no image")
     assert "notes.png" in error_of("predict", "run", "notes.png")

@@ -112,22 +112,6 @@ def test_decode_image_of_cmyk() -> None:
     ) == pytest.approx([0, 0, 0], abs=3)
 
 
-@pytest.mark.parametrize(
-    ("values", "kind", "expected"),
-    [
-        (np.array([[0, 257, 32768, 65535]], np.uint16), "PNG", [0, 1, 128, 255]),
-        (np.array([[0, 257, 32768, 65535]], np.uint16), "TIFF", [0, 1, 128, 255]),
-        (np.array([[0, 257, 32768, 65535]], np.int32), "TIFF", [0, 1, 128, 255]),
-        (np.array([[-5, 2**30, 2**31 - 1, 0]], np.int32), "TIFF", [0, 128, 255, 0]),
-        (np.array([[0, 0.2, 1.0, np.nan]], np.float32), "TIFF", [0, 51, 255, 0]),
-        (np.array([[0, 51, 255, 12]], np.float32), "TIFF", [0, 51, 255, 12]),
-    ],
-)
-def test_decode_image_scales_deep_grays(values: np.ndarray, kind: str, expected: list[int]) -> None:
-    assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 1).ravel().tolist() == expected
-    assert decoded(encoded(Image.fromarray(values), kind), (1, 4), 3)[0, :, 2].tolist() == expected
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_decode_image_applies_exif_orientation(orientation: int) -> None:
     image = Image.fromarray(noise(4, 7))

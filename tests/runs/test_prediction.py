@@ -8,10 +8,13 @@ import torch
 from PIL import Image
 
 from seewhy.data.dataset import Dataset
+from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier
+from seewhy.models.classifier import Classifier, with_range
 from seewhy.runs.prediction import evaluate, predict, top_predictions
-from seewhy.runs.run import Run
+from seewhy.runs.run import Run, open_run
+from seewhy.runs.training import fit
+from seewhy.train.recipe import Recipe
 
 pytestmark = pytest.mark.train
 
@@ -135,3 +138,25 @@ def test_predict_rejects(run: Run) -> None:
         predict(run, ["x.png"], top=0)
     with pytest.raises(SeewhyError, match=r"the classifier has no image shape .*; pass Classifier"):
         predict(run.model, ["x.png"])
+
+
+def test_the_range_of_the_training_images_is_kept(
+    recipe: Recipe, data: Dataset, tmp_path: Path
+) -> None:
+    """A run on 12-bit images scales a 12-bit file as it did its training images."""
+    made = replace(data, value_range=(0.0, 4095.0))
+    fit(replace(recipe, epochs=1), made, tmp_path / "run", quiet=True)
+    run = open_run(tmp_path / "run")
+    assert run.classifier.preprocessing.value_range == (0, 4095)
+    gray = torch.arange(64, dtype=torch.int32).view(8, 8) * 65  # 0 to 4095
+    Image.fromarray(gray.numpy()).save(tmp_path / "deep.tif")
+    Image.fromarray((gray / 4095 * 255).round().byte().numpy()).save(tmp_path / "flat.png")
+    deep, flat = predict(run, [tmp_path / "deep.tif", tmp_path / "flat.png"])
+    assert deep.top == flat.top
+    bright = predict(with_range(run.classifier, (0, 1000)), tmp_path / "deep.tif")[0]
+    assert bright.top != flat.top
+    unknown = replace(run.classifier, preprocessing=Preprocessing())
+    with pytest.raises(
+        SeewhyError, match=r"deep\.tif is stored .* values from 0 to 4095, of which"
+    ):
+        predict(unknown, tmp_path / "deep.tif")

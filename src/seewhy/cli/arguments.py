@@ -26,6 +26,9 @@ OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=
 OptionalNumbers = Annotated[tuple[float, ...] | None, arg(metavar="FLOAT …", help_behavior_hint="")]
 OptionalText = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+RangeWords = Annotated[
+    tuple[str, ...], arg(metavar="LOW HIGH|dataset|dtype", help_behavior_hint="")
+]
 RunPath = Annotated[Positional[Path], arg(metavar="RUN")]
 RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx")]
 
@@ -53,6 +56,9 @@ class DataOptions:
     """Skip images that cannot be read, and list them."""
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    range: RangeWords = ()
+    """Values that become black and white, for images with more than 8 bits: two numbers, that of
+    their type, or as measured (default: dataset)."""
 
 
 @dataclass(frozen=True)
@@ -192,4 +198,14 @@ def load_data(name: str, options: DataOptions) -> "Dataset":
     from seewhy.data.sources import load
 
     values = {each.name: getattr(options, each.name) for each in fields(options)}
+    values["range"] = range_of_words(values["range"])
     return load(name, seed=values.pop("split_seed"), **values)
+
+
+def range_of_words(words: Sequence[str]) -> tuple[float, float] | str | None:
+    """The value of --range; `load` and `Preprocessing` check it."""
+    try:
+        low, high = map(float, words)
+    except ValueError:
+        return " ".join(words) or None
+    return low, high

@@ -13,7 +13,9 @@ from seewhy.cli.arguments import (
     OptionalInt,
     OptionalNumbers,
     OptionalPath,
+    RangeWords,
     RunPath,
+    range_of_words,
 )
 from seewhy.errors import SeewhyError
 
@@ -61,6 +63,9 @@ class Explain:
     """Text file with a class name per line, for published weights."""
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    range: RangeWords = ()
+    """Values that become black and white, for images with more than 8 bits: two numbers, that of
+    their type, or that of the training images (default: dataset)."""
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
     device: str = "auto"
@@ -74,7 +79,7 @@ def explain(options: Explain) -> int:
     from seewhy.attribution.methods import bind_methods
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
-    from seewhy.models.classifier import as_classifier
+    from seewhy.models.classifier import as_classifier, with_range
     from seewhy.models.weights_file import read_class_names
     from seewhy.runs.explain_files import (
         ExplainOptions,
@@ -121,9 +126,10 @@ def explain(options: Explain) -> int:
         raise SeewhyError(
             f"explain needs at least one image, as in `seewhy explain {options.model} photo.jpg`"
         )
+    classifier = replace(as_classifier(opened), precision="fp32")
+    classifier = with_range(classifier, range_of_words(options.range))
     name = options.methods[0].partition(":")[0]
     with run_directory(name, options.output, root="explanations") as directory:
-        classifier = replace(as_classifier(opened), precision="fp32")
         explanation = write_explanations(classifier, images, requested, directory, options.quiet)
     if not options.quiet:
         if files:

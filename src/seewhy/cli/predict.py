@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalInt, RunOrFile
+from seewhy.cli.arguments import Flag, OptionalInt, RangeWords, RunOrFile, range_of_words
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
@@ -61,6 +61,9 @@ class Predict:
     """Number of classes to show."""
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    range: RangeWords = ()
+    """Values that become black and white, for images with more than 8 bits: two numbers, that of
+    their type, or that of the training images (default: dataset)."""
     json: Flag = False
     """Print JSON."""
     device: str = "auto"
@@ -71,6 +74,7 @@ def predict(options: Predict) -> int:
     """Print the most probable classes of image files; returns 1 if some could not be read."""
     from seewhy.cli import tables
     from seewhy.data.folders import image_files
+    from seewhy.models.classifier import as_classifier, with_range
     from seewhy.runs.prediction import predict as predict_images
     from seewhy.runs.run import open_classifier
     from seewhy.train.device import find_device
@@ -80,7 +84,8 @@ def predict(options: Predict) -> int:
             "predict needs at least one image file, as in `seewhy predict runs/latest photo.jpg`"
         )
     files = [file for path in options.images for file in image_files(path)]
-    classifier = open_classifier(options.model, find_device(options.device))
+    opened = open_classifier(options.model, find_device(options.device))
+    classifier = with_range(as_classifier(opened), range_of_words(options.range))
     failures: list[str] = []
     predictions = predict_images(classifier, files, options.top, options.max_pixels, failures)
     if options.json:

@@ -55,8 +55,9 @@ def _may_be_complete(files: Sequence[str]) -> bool:
 def read_array_files(files: Sequence[NamedFile], title: str) -> RawDataset:
     """Images (N, H, W), (N, H, W, C) or (N, C, H, W) and labels of each split.
 
-    Images are uint8, or numbers from 0 to 255 or to 1. Labels are numbers (N,) or (N, 1), text, or
-    one-hot rows. Equal labels become a class; an array named classes gives the names.
+    Images are numbers; those that are not uint8 are scaled later. Labels are numbers (N,) or
+    (N, 1), text, or one-hot rows. Equal labels become a class; an array named classes gives the
+    names.
 
     Raises:
         SeewhyError: A file is damaged, or an array is missing or of the wrong shape or type.
@@ -175,18 +176,9 @@ def _images(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N, H, W
             f"{title}: {name} must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
             f"channels, found {shape}"
         )
-    if array.dtype == np.uint8:
-        return array
     if array.dtype.kind not in "iufb" or not array.size:
         raise SeewhyError(f"{title}: {name} must be numbers, found {shape} {array.dtype}")
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):  # also true for NaN
-        raise SeewhyError(
-            f"{title}: {name} must be from 0 to 255, or from 0 to 1, found {low:.4g} to "
-            f"{high:.4g}; save the pixels before they are normalized"
-        )
-    scale = 255 if high <= 1 and array.dtype.kind in "fb" else 1
-    return np.round(array.astype(np.float32) * scale).astype(np.uint8)
+    return array
 
 
 def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) int64 or text

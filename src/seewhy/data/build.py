@@ -24,6 +24,7 @@ from seewhy.data.cache import (
 from seewhy.data.dataset import fingerprint, split_digest
 from seewhy.data.decode import (
     Encoded,
+    Preprocessing,
     failure_reason,
     is_gray,
     open_image,
@@ -31,9 +32,11 @@ from seewhy.data.decode import (
     to_pixels,
     upright_size,
 )
+from seewhy.data.options import LoadOptions
+from seewhy.data.pixel_range import finite_limits, is_deep, range_of_dataset, read_values
 from seewhy.data.raw import RawDataset, RawSplit, assign_splits, check_labels
 from seewhy.errors import SeewhyError
-from seewhy.progress import progress
+from seewhy.progress import note, progress
 
 _SAMPLED = 256  # number of sampled image headers, to determine size and channels
 _LARGEST_COMMON = 512  # images of a common size keep it up to this shorter side
@@ -48,24 +51,14 @@ _COLOR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 @dataclass(frozen=True)
-class LoadOptions:
-    """How to decode and split a dataset: the arguments of `load`."""
-
-    image_size: int | None = None  # pixels per side; None chooses from the images
-    validation: float = 0.0  # fraction of train, in [0, 1)
-    seed: int = 0
-    skip_bad_images: bool = False
-    label: str | None = None  # label column
-    max_pixels: int | None = None  # of an image; None is the default of `open_image`
-
-
-@dataclass(frozen=True)
 class _Format:
     name: str  # name of the dataset in messages
     image_size: tuple[int, int]  # height, width
     channels: int
     skip_bad_images: bool
     max_pixels: int | None
+    preprocessing: Preprocessing
+    range_known: bool  # whether the range of values was chosen or measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +81,10 @@ class _ColorFound(Exception):
     """The dataset seemed gray but has a color image."""
 
 
+class _DeepFound(Exception):
+    """The dataset seemed to have 8 bits per channel but has an image with more."""
+
+
 def build_entry(
     raw: RawDataset, name: str, options: LoadOptions, directory: Path, quiet: bool
 ) -> bool:
@@ -107,7 +104,7 @@ def build_entry(
         SeewhyError: The labels are invalid, an image is unreadable, or the disk is too small.
     """
     splits, seed_used = assign_splits(raw, name, options.validation, options.seed)
-    image_format = _choose_format(splits["train"], name, options)
+    image_format = _choose_format(splits["train"], name, options, quiet)
     total = sum(map(len, splits.values()))
     height, width = image_format.image_size
 
@@ -122,10 +119,14 @@ def build_entry(
                 for key, split in splits.items()
             }
 
-    try:
-        written = write_all(image_format)
-    except _ColorFound:
-        written = write_all(replace(image_format, channels=3))
+    written = None
+    while written is None:
+        try:
+            written = write_all(image_format)
+        except _ColorFound:
+            image_format = replace(image_format, channels=3)
+        except _DeepFound:
+            image_format = _measure_range(splits["train"], image_format, quiet)
     check_labels(raw.classes, {key: split.labels for key, split in written.items()}, name)
     digests = {key: split.digest for key, split in written.items()}
     header = Header(
@@ -133,20 +134,24 @@ def build_entry(
         splits={key: split.header for key, split in written.items()},
         fingerprint=fingerprint(raw.classes, digests),
         skipped=tuple(image for split in written.values() for image in split.skipped),
+        value_range=image_format.preprocessing.value_range,
     )
     write_header(directory, header)
     return seed_used
 
 
-def _choose_format(split: RawSplit, name: str, options: LoadOptions) -> _Format:
-    """Size and channels from sampled headers; decoding verifies that images are gray."""
+def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool) -> _Format:
+    """Size, channels and range of values from sampled headers; decoding verifies the last two."""
     sizes: list[tuple[int, int]] = []
-    colored = False
+    colored = deep = False
     first_failure = ""
     sample = np.unique(np.linspace(0, len(split) - 1, _SAMPLED).astype(np.int64)).tolist()
     for image_name, encoded in split.read(sample):
         try:
+            if isinstance(encoded, np.ndarray) and is_deep(encoded):
+                deep, encoded = True, np.zeros(encoded.shape, np.uint8)
             image = open_image(encoded, max_pixels=options.max_pixels)
+            deep = deep or is_deep(image)  # before its pixels are read
             sizes.append(upright_size(image))
             colored = colored or image.mode in _COLOR_MODES
         except Exception as error:  # decoding will report or skip it
@@ -163,8 +168,58 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions) -> _Format:
     else:
         side = min(round(float(np.median([min(size) for size in sizes]))), _LARGEST_MEDIAN)
         image_size = (side, side)
-    return _Format(
-        name, image_size, 3 if colored else 1, options.skip_bad_images, options.max_pixels
+    image_format = _Format(
+        name,
+        image_size,
+        3 if colored else 1,
+        options.skip_bad_images,
+        options.max_pixels,
+        Preprocessing(value_range=options.range),
+        range_known=options.range is not None,
+    )
+    if deep and not image_format.range_known:
+        return _measure_range(split, image_format, quiet)
+    return image_format
+
+
+def _measure_range(split: RawSplit, image_format: _Format, quiet: bool) -> _Format:
+    """The format with the range of the values in the deep images of a split, if there are any."""
+
+    def limits(encoded: Encoded) -> tuple[float, float, bool]:
+        try:
+            image = (
+                encoded
+                if isinstance(encoded, np.ndarray)
+                else open_image(encoded, max_pixels=image_format.max_pixels)
+            )
+            if is_deep(image):
+                values = read_values(image)
+                return *finite_limits(values), not np.isfinite(values).all()
+        except Exception:  # decoding will report or skip it
+            pass
+        return math.inf, -math.inf, False
+
+    low, high, infinite = math.inf, -math.inf, 0
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress(f"measuring {image_format.name}", len(split), quiet) as advance,
+    ):
+        for start in range(0, len(split), _BLOCK_ROWS):
+            encoded = split.read(range(start, min(start + _BLOCK_ROWS, len(split))))
+            for lowest, highest, not_finite in pool.map(limits, [image for _, image in encoded]):
+                low, high, infinite = min(low, lowest), max(high, highest), infinite + not_finite
+            advance(len(encoded))
+    if infinite and low > high:
+        raise SeewhyError(f"{image_format.name}: no pixel is a finite number; restore the images")
+    if infinite:
+        note(
+            f"{image_format.name}: {infinite:,} images have pixels that are not finite: infinity "
+            "becomes white, NaN and minus infinity black",
+            quiet,
+        )
+    measured = range_of_dataset(low, high) if low <= high else None
+    return replace(
+        image_format, preprocessing=Preprocessing(value_range=measured), range_known=True
     )
 
 
@@ -250,12 +305,28 @@ def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
         if pixels.shape == (*image_format.image_size, image_format.channels):
             return pixels  # a hundred times faster than by way of Pillow
     try:
-        image = open_image(encoded, image_format.image_size, max_pixels=image_format.max_pixels)
-        image.load()
+        if isinstance(encoded, np.ndarray) and is_deep(encoded) and not image_format.range_known:
+            raise _DeepFound
+        image = open_image(
+            encoded,
+            image_format.image_size,
+            image_format.preprocessing,
+            image_format.max_pixels,
+        )
+        if not is_deep(image):
+            image.load()  # which may change the mode
+        elif not image_format.range_known:
+            raise _DeepFound
         colored = image_format.channels == 1 and not is_gray(image)
         decoded = (
-            None if colored else to_pixels(image, image_format.image_size, image_format.channels)
+            None
+            if colored
+            else to_pixels(
+                image, image_format.image_size, image_format.channels, image_format.preprocessing
+            )
         )
+    except _DeepFound:
+        raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more
         return failure_reason(error)
     if decoded is None:

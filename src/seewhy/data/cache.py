@@ -33,6 +33,7 @@ from seewhy.data.checksums import (
     verify,
 )
 from seewhy.data.dataset import Split
+from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
@@ -66,6 +67,7 @@ class Header:
     splits: Mapping[str, SplitHeader]
     fingerprint: str
     skipped: tuple[str, ...]
+    value_range: ValueRange | None = None  # of images with more than 8 bits
 
 
 def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
@@ -89,10 +91,14 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
             for name, split in stored["splits"].items()
         }
         header = Header(
-            tuple(stored["classes"]), splits, stored["fingerprint"], tuple(stored["skipped"])
+            tuple(stored["classes"]),
+            splits,
+            stored["fingerprint"],
+            tuple(stored["skipped"]),
+            check_range(stored["value_range"]),
         )
         return header, {name: _read_split(directory, name, split) for name, split in splits.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SeewhyError) as error:
         raise DamagedEntry(str(error)) from error
 
 

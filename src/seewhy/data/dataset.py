@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.data.pixel_range import ValueRange
 from seewhy.errors import SeewhyError
 
 
@@ -47,6 +48,7 @@ class Dataset:
     fingerprint: str  # hex digest of the decoded content: equal for equal data from any source
     skipped: tuple[str, ...] = ()  # unreadable files
     load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
+    value_range: ValueRange | None = None  # of images with more than 8 bits, see `Preprocessing`
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -5,7 +5,6 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,13 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from seewhy.data.image_formats import UnusableImage, open_known_format
+from seewhy.data.pixel_range import ValueRange, check_range, is_deep, to_8_bit
 from seewhy.errors import SeewhyError, lookup
 from seewhy.files import problem_of_file
 
 MAX_PIXELS = 150_000_000  # default of max_pixels
 
-# Content of a file, path, or image; arrays are (H, W) or (H, W, C) uint8.
+# Content of a file, path, or image; arrays are (H, W) or (H, W, C).
 Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
 
 _ORIENTATION_TAG = 0x0112
@@ -44,18 +44,23 @@ class Preprocessing:
         crop: Fraction of the resized image's shorter side that the center crop keeps, in (0, 1]. It
             is `crop_pct` in timm, and crop size / resize size in torchvision.
         interpolation: "bicubic" or "bilinear", Pillow's filters, which prevent aliasing.
+        value_range: The values that become black and white, for images with more than 8 bits per
+            channel: (low, high), or "dtype" for the range of their type, 0 to 1 for floats. With
+            None it is that of the type, and an image that does not fit it is rejected.
 
     Raises:
-        SeewhyError: If `crop` is not in (0, 1], or the interpolation is unknown.
+        SeewhyError: If `crop` is not in (0, 1], or the interpolation or the range is unknown.
     """
 
     crop: float = 1.0
     interpolation: str = "bicubic"
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         lookup(_FILTERS, self.interpolation, "interpolation")
         if not 0 < self.crop <= 1:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
+        object.__setattr__(self, "value_range", check_range(self.value_range))  # a list in JSON
 
 
 DEFAULT_PREPROCESSING = Preprocessing()  # training data: only the longer side is cropped
@@ -74,10 +79,10 @@ def decode_image(
 
     Args:
         source: A path, the content of an image file, a Pillow image, or an array (H, W) or
-            (H, W, C) uint8.
+            (H, W, C).
         image_size: (height, width) of the result.
         channels: 1 for gray, 3 for RGB.
-        preprocessing: The center crop.
+        preprocessing: The center crop, and the range of values of an image of more than 8 bits.
         max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
 
     Returns:
@@ -111,6 +116,8 @@ def open_image(
     twice the size it is resized to. Raises UnusableImage, and Pillow's exceptions.
     """
     if isinstance(source, np.ndarray):
+        if is_deep(source):
+            source = np.asarray(to_8_bit(source, preprocessing.value_range))
         return Image.fromarray(
             source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
         )
@@ -153,9 +160,12 @@ def to_pixels(
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> np.ndarray:  # (H, W, C) uint8
     """Decode an opened image. Raises Pillow's exceptions."""
-    image.load()
+    if is_deep(image):
+        flat = convert_mode(to_8_bit(image, preprocessing.value_range), channels)
+    else:
+        image.load()
+        flat = convert_mode(image, channels)
     transposition = _UPRIGHT.get(orientation(image))
-    flat = convert_mode(image, channels)
     if transposition is not None:
         flat = flat.transpose(transposition)
     pixels = np.asarray(resize_and_crop(flat, image_size, preprocessing))
@@ -163,7 +173,7 @@ def to_pixels(
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of the image after its EXIF rotation, from its header."""
+    """(height, width) of the image after its EXIF rotation; it reads the pixels of a PNG."""
     return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
 
 
@@ -185,9 +195,7 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def convert_mode(image: Image.Image, channels: int) -> Image.Image:
-    """The image as 8-bit gray (1) or RGB (3), with transparent parts on white."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    """An image of 8 bits as gray (1) or RGB (3), with transparent parts on white."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -239,15 +247,3 @@ def failure_reason(error: Exception) -> str:
         return f"not readable ({error.strerror})"
     text = str(error).strip().splitlines()
     return f"damaged or not an image ({text[0] if text else type(error).__name__})"
-
-
-def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray:  # (H, W) uint8
-    """Scale gray values by the smallest standard range that contains them.
-
-    The ranges are 16 and 31 bit for integers; 1, 255 and 16 bit for floats.
-    """
-    ranges = (65535.0, 2.0**31 - 1) if values.dtype.kind in "iu" else (1.0, 255.0, 65535.0)
-    values = np.nan_to_num(values.astype(np.float64))
-    highest = values.max(initial=0.0)
-    full_scale = next((limit for limit in ranges if highest <= limit), highest)
-    return np.round(np.clip(values / full_scale, 0, 1) * 255).astype(np.uint8)

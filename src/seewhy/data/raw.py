@@ -81,7 +81,7 @@ def raw_split_from_arrays(
     names: str | Sequence[str],
     masks: np.ndarray | None = None,
 ) -> RawSplit:
-    """A split of `images` (N, H, W) or (N, H, W, C) uint8, with names, or NAME-00000 and so on."""
+    """A split of `images` (N, H, W) or (N, H, W, C), with names, or NAME-00000 and so on."""
 
     def name(index: int) -> str:
         return f"{names}-{index:05d}" if isinstance(names, str) else names[index]

@@ -3,15 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import asdict, replace
-from numbers import Integral, Real
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.data.build import LoadOptions, build_entry
+from seewhy.data.build import build_entry
 from seewhy.data.cache import open_or_build
 from seewhy.data.dataset import (
     DataOrigin,
@@ -25,6 +24,8 @@ from seewhy.data.decode import Encoded
 from seewhy.data.folders import directory_source
 from seewhy.data.huggingface import hub_source
 from seewhy.data.layouts import LAYOUT_NAMES, files_source
+from seewhy.data.options import LoadOptions, check_integer, one_line
+from seewhy.data.pixel_range import check_range
 from seewhy.data.raw import (
     LoadRequest,
     RawDataset,
@@ -51,6 +52,7 @@ def load(
     skip_bad_images: bool = False,
     label: str | None = None,
     max_pixels: int | None = None,
+    range: tuple[float, float] | str | None = None,  # noqa: A002
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a directory or an archive.
@@ -72,6 +74,9 @@ def load(
         skip_bad_images: Skip unreadable images, and list them in `Dataset.skipped`.
         label: Name of the label column, if the source has several.
         max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
+        range: The values that become black and white, for images with more than 8 bits: (low,
+            high), "dtype" for the range of their type (0 to 1 for floats), or "dataset" or None for
+            that of the training images, as measured and rounded up to whole bits.
         quiet: Print nothing on stderr.
 
     Returns:
@@ -83,30 +88,19 @@ def load(
     """
     if not isinstance(name, (str, os.PathLike)):
         raise SeewhyError(
-            f"name must be a dataset or the path of a directory, found {_one_line(name)}"
+            f"name must be a dataset or the path of a directory, found {one_line(name)}"
         )
     if root is not None and not isinstance(root, (str, os.PathLike)):
-        raise SeewhyError(f"root must be a path, found {_one_line(root)}")
-    if label is not None and not isinstance(label, str):
-        raise SeewhyError(f"label must be the name of a column, found {_one_line(label)}")
+        raise SeewhyError(f"root must be a path, found {one_line(root)}")
     options = LoadOptions(
-        image_size=None
-        if image_size is None
-        else _check_integer("image_size", image_size, minimum=1),
-        validation=_check_fraction("validation", validation),
-        seed=_check_integer("seed", seed, minimum=0),
-        skip_bad_images=bool(skip_bad_images),
-        label=label,
-        max_pixels=None
-        if max_pixels is None
-        else _check_integer("max_pixels", max_pixels, minimum=1),
+        image_size, validation, seed, skip_bad_images, label, max_pixels, check_range(range)
     )
-    limit = None if limit is None else _check_integer("limit", limit, minimum=1)
+    limit = None if limit is None else check_integer("limit", limit, minimum=1)
     is_source = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
     load_args = {
         "name": str(name) if is_source or root is not None else _absolute(name),
         **({} if root is None else {"root": _absolute(root)}),
-        **asdict(options),
+        **options.to_json(),
     }
     dataset = _load_source(find_source(name, root), options, quiet)
     if limit is not None and limit < len(dataset.train):
@@ -148,6 +142,7 @@ def reload_data(origin: DataOrigin, data: Dataset | None = None) -> Dataset:
 
 
 def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) -> Dataset:
+    memory = source if isinstance(source, Dataset) else None
     if isinstance(source, Dataset):
         dataset = check_dataset(source)
         size = options.image_size
@@ -163,6 +158,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         "validation": options.validation,
         "label": options.label,
         "max_pixels": options.max_pixels,
+        "range": options.to_json()["range"],
     }
 
     def build(directory: Path) -> bool:
@@ -179,6 +175,14 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
             f"{source.name}: {len(header.skipped):,} images cannot be read, the first is "
             f"{header.skipped[0]}; remove them, or skip them with skip_bad_images"
         )
+    value_range = header.value_range or (memory.value_range if memory else None)
+    if isinstance(value_range, tuple) and options.range is None and not memory:
+        note(
+            f"{source.name}: images with more than 8 bits: values from {value_range[0]:g} to "
+            f"{value_range[1]:g} become black to white, the range of the training images (range "
+            "sets another)",
+            quiet,
+        )
     return Dataset(
         name=source.name,
         classes=header.classes,
@@ -187,6 +191,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         validation=splits.get("validation"),
         fingerprint=header.fingerprint,
         skipped=header.skipped,
+        value_range=value_range,
     )
 
 
@@ -199,28 +204,6 @@ def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
         )
     indices = torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed))
     return check_dataset(replace(dataset, train=dataset.train.take(indices), fingerprint=""))
-
-
-def _check_integer(argument: str, value: object, minimum: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise SeewhyError(f"{argument} must be a whole number, found {_one_line(value)}")
-    if value < minimum:
-        raise SeewhyError(f"{argument} must be at least {minimum}, found {value}")
-    return int(value)
-
-
-def _check_fraction(argument: str, value: object) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise SeewhyError(f"{argument} must be a number, found {_one_line(value)}")
-    fraction = float(value)
-    if not 0 <= fraction < 1:
-        raise SeewhyError(f"{argument} must be at least 0 and below 1, found {fraction}")
-    return fraction
-
-
-def _one_line(value: object) -> str:
-    """The value, shortened to one line, and its type."""
-    return f"{' '.join(repr(value).split()):.60} of type {type(value).__name__}"
 
 
 def find_source(

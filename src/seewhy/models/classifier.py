@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
+from seewhy.data.pixel_range import check_range
 from seewhy.errors import SeewhyError
 from seewhy.models.external import pretrained_info
 from seewhy.models.inspection import device_of
@@ -73,7 +74,7 @@ class Classifier:
             parts.append(f"tta {self.tta}")
         if self.output is not None:
             parts.append(f"output {self.output!r}")
-        if self.preprocessing != DEFAULT_PREPROCESSING:
+        if self.preprocessing.crop != 1:
             parts.append(f"crop {self.preprocessing.crop:.3g}")
         return f"Classifier({', '.join(parts)}, on {self.device})"
 
@@ -205,6 +206,17 @@ def pretrained_classifier(
     )
     classifier.class_names(len(info.classes))
     return _with_crop(classifier, crop)
+
+
+def with_range(classifier: Classifier, value_range: object) -> Classifier:
+    """The classifier with the range of `Preprocessing`; None and "dataset" keep its own.
+
+    Raises SeewhyError for another value.
+    """
+    chosen = check_range(value_range)
+    if chosen is None:
+        return classifier
+    return replace(classifier, preprocessing=replace(classifier.preprocessing, value_range=chosen))
 
 
 def _with_crop(classifier: Classifier, crop: float | None) -> Classifier:

@@ -307,9 +307,12 @@ def _write_overlays(
 ) -> None:
     """Write an overlay of the original for each map; outside the model's crop it has no heat."""
     channels, *shape = check_image_shape(classifier)
-    original = open_image(image.file.source, max_pixels=options.max_pixels)
-    size = _overlay_size(upright_size(original))
-    pixels = torch.from_numpy(to_pixels(original, size, channels).transpose(2, 0, 1).copy())
+    preprocessing = classifier.preprocessing
+    source, max_pixels = image.file.source, options.max_pixels
+    size = _overlay_size(upright_size(open_image(source, None, preprocessing, max_pixels)))
+    original = open_image(source, None, preprocessing, max_pixels)
+    whole = replace(preprocessing, crop=1.0)
+    pixels = torch.from_numpy(to_pixels(original, size, channels, whole).transpose(2, 0, 1).copy())
     box = crop_box(size, (shape[0], shape[1]), classifier.preprocessing)
     left, top = (min(round(box[axis]), size[1 - axis] - 1) for axis in (0, 1))
     right, bottom = max(left + 1, round(box[2])), max(top + 1, round(box[3]))

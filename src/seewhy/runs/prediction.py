@@ -63,7 +63,11 @@ def evaluate(
             raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
         data = reload_data(run.data_origin)
     elif not isinstance(data, Dataset):
-        data = load(data, image_size=_square_side(classifier))
+        data = load(
+            data,
+            image_size=_square_side(classifier),
+            range=classifier.preprocessing.value_range,
+        )
     if classifier.image_shape not in (None, data.image_shape):
         size, expected_size = (
             "x".join(map(str, shape)) for shape in (data.image_shape, classifier.image_shape or ())

@@ -11,6 +11,7 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from seewhy.data.decode import Preprocessing
 from seewhy.files import make_directory, write_error
 from seewhy.models.classifier import Classifier
 from seewhy.runs.checkpoint import (
@@ -143,7 +144,10 @@ class Recorder:
             model.load_state_dict(weights)
         if self.directory is not None:
             data = self.plan.data
-            classifier = Classifier(model, data.classes, data.image_shape)
+            preprocessing = Preprocessing(value_range=data.value_range)
+            classifier = Classifier(
+                model, data.classes, data.image_shape, preprocessing=preprocessing
+            )
             save_classifier(self.directory / WEIGHTS, classifier, self.plan.recipe.model)
 
     def evaluations_since_best(self) -> int:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from seewhy.data.dataset import DataOrigin, Dataset
+from seewhy.data.decode import Preprocessing
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError
@@ -256,7 +257,10 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     """Predict the test split and build the run."""
     recipe, data, model = session.plan.recipe, session.plan.data, state.model.eval()
     history, precision = tuple(recorder.history), session.environment.precision
-    classifier = Classifier(model, data.classes, data.image_shape, precision, recipe.tta)
+    preprocessing = Preprocessing(value_range=data.value_range)
+    classifier = Classifier(
+        model, data.classes, data.image_shape, precision, recipe.tta, preprocessing
+    )
     predictions = plain = predict_split(classifier, data.test)
     if recipe.tta != "none":
         plain = predict_split(replace(classifier, tta="none"), data.test)

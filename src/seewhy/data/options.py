@@ -1,0 +1,67 @@
+"""The arguments of `load`, checked."""
+
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from seewhy.data.pixel_range import ValueRange, check_range
+from seewhy.errors import SeewhyError
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to decode and split a dataset.
+
+    Raises SeewhyError for values of another type or out of range.
+    """
+
+    image_size: int | None = None  # pixels per side; None chooses from the images
+    validation: float = 0.0  # fraction of train, in [0, 1)
+    seed: int = 0
+    skip_bad_images: bool = False
+    label: str | None = None  # label column
+    max_pixels: int | None = None  # of an image; None is the default of `open_image`
+    range: ValueRange | None = None  # of images with more than 8 bits; None is that of the dataset
+
+    def __post_init__(self) -> None:
+        if self.label is not None and not isinstance(self.label, str):
+            raise SeewhyError(f"label must be the name of a column, found {one_line(self.label)}")
+        checked: dict[str, Any] = {
+            "validation": _check_fraction("validation", self.validation),
+            "seed": check_integer("seed", self.seed, minimum=0),
+            "skip_bad_images": bool(self.skip_bad_images),
+            "range": check_range(self.range),
+        }
+        for name in ("image_size", "max_pixels"):
+            if getattr(self, name) is not None:
+                checked[name] = check_integer(name, getattr(self, name), minimum=1)
+        for name, value in checked.items():  # numbers of NumPy become those of Python
+            object.__setattr__(self, name, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        values = asdict(self)
+        return values | {"range": list(self.range) if isinstance(self.range, tuple) else self.range}
+
+
+def check_integer(argument: str, value: object, minimum: int) -> int:
+    """`value` as an int. Raises SeewhyError for other types and smaller values."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise SeewhyError(f"{argument} must be a whole number, found {one_line(value)}")
+    if value < minimum:
+        raise SeewhyError(f"{argument} must be at least {minimum}, found {value}")
+    return int(value)
+
+
+def _check_fraction(argument: str, value: object) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise SeewhyError(f"{argument} must be a number, found {one_line(value)}")
+    fraction = float(value)
+    if not 0 <= fraction < 1:
+        raise SeewhyError(f"{argument} must be at least 0 and below 1, found {fraction}")
+    return fraction
+
+
+def one_line(value: object) -> str:
+    """The value, shortened to one line, and its type."""
+    return f"{' '.join(repr(value).split()):.60} of type {type(value).__name__}"
