@@ -20,10 +20,10 @@ from seewhy.runs.explain_files import (
     ExplainOptions,
     ImageFile,
     error_images,
-    trust_of_run,
     write_explanations,
 )
 from seewhy.runs.run import Run
+from seewhy.runs.trust_run import trust_of_run
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("source")]
 

@@ -170,8 +170,8 @@ class Trust:
 def trust(options: Trust) -> None:
     """Print how faithful the maps of each method at each layer are."""
     from seewhy.cli import tables
-    from seewhy.runs.explain_files import trust_of_run
     from seewhy.runs.run import open_run
+    from seewhy.runs.trust_run import trust_of_run
     from seewhy.train.device import find_device
 
     scores = trust_of_run(

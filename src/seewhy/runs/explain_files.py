@@ -14,10 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.attribution.explanation import Explanation, concatenate, explain
-from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.maps import resize_maps
-from seewhy.attribution.methods import bind_methods
-from seewhy.attribution.scores import TrustScore, trust
 from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import Relative, Target
 from seewhy.data.decode import Encoded, crop_box, open_image, to_pixels, upright_size
@@ -181,53 +178,6 @@ def write_explanations(
     return combined
 
 
-def trust_of_run(
-    run: Run,
-    methods: Sequence[str],
-    layers: Sequence[str],
-    target: Target,
-    count: int,
-    quiet: bool = False,
-) -> tuple[TrustScore, ...]:
-    """`trust` on random test images of a run, the same every time.
-
-    Args:
-        run: A run with data that can be loaded again; masks of the data are used.
-        methods: Names of attribution methods, with settings.
-        layers: Names of layers, or ("auto",).
-        target: What to explain, see `explain`.
-        count: Number of images, at least 2.
-        quiet: Show no progress.
-
-    Returns:
-        A score for each method at each layer, as `trust` returns them.
-
-    Raises:
-        SeewhyError: If `count` is too small, a name is unknown, or the data of the run has changed.
-    """
-    if count < 2:
-        raise SeewhyError(f"trust needs at least 2 images for its intervals, found {count}")
-    bound = bind_methods(methods)
-    test = reload_data(run.data_origin).test
-    indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
-    sample = test.take(indices.sort().values)
-    names: list[str] = []
-    if any(method.of_layer for method in bound):
-        names = resolve_layers(run.model, sample.images, _layer_choice(layers))
-    maps = sum(len(names) if method.of_layer else 1 for method in bound)
-    with progress("measuring", maps, quiet) as advance:
-        return trust(
-            replace(run.classifier, precision="fp32"),
-            sample.images,
-            methods,
-            names or "auto",
-            target,
-            labels=sample.labels,
-            masks=sample.masks,
-            progress=advance,
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class _LoadedImage:
     file: ImageFile
@@ -257,9 +207,8 @@ def _check_shape(file: ImageFile, classifier: Classifier, max_pixels: int | None
     """Raise SeewhyError if the model sees next to nothing of the image."""
     _, *shape = check_image_shape(classifier)
     height, width = upright_size(open_image(file.source, max_pixels=max_pixels))
-    left, top, right, bottom = crop_box(
-        (height, width), (shape[0], shape[1]), classifier.preprocessing
-    )
+    box = crop_box((height, width), (shape[0], shape[1]), classifier.preprocessing)
+    left, top, right, bottom = box
     if (right - left) * (bottom - top) < SMALLEST_CROP * height * width:
         raise SeewhyError(
             f"{file.name} has {width}x{height} pixels, of which the model sees only the middle "
@@ -275,7 +224,7 @@ def _explain(
         classifier,
         pixels,
         options.methods,
-        _layer_choice(options.layers),
+        layer_choice(options.layers),
         options.target,
         labels=torch.tensor(labels) if len(labels) == len(files) else None,
         smooth=options.smooth,
@@ -283,7 +232,7 @@ def _explain(
     )
 
 
-def _layer_choice(layers: Sequence[str]) -> str | list[str]:
+def layer_choice(layers: Sequence[str]) -> str | list[str]:
     """`layers` in the form that `explain` expects."""
     return "auto" if list(layers) == ["auto"] else list(layers)
 
@@ -307,12 +256,11 @@ def _write_overlays(
 ) -> None:
     """Write an overlay of the original for each map; outside the model's crop it has no heat."""
     channels, *shape = check_image_shape(classifier)
-    preprocessing = classifier.preprocessing
-    source, max_pixels = image.file.source, options.max_pixels
-    size = _overlay_size(upright_size(open_image(source, None, preprocessing, max_pixels)))
-    original = open_image(source, None, preprocessing, max_pixels)
-    whole = replace(preprocessing, crop=1.0)
-    pixels = torch.from_numpy(to_pixels(original, size, channels, whole).transpose(2, 0, 1).copy())
+    whole = replace(classifier.preprocessing, crop=1.0)
+    opened = partial(open_image, image.file.source, None, whole, options.max_pixels)
+    size = _overlay_size(upright_size(opened()))
+    rows = to_pixels(opened(), size, channels, whole)  # opened again: its size may read its pixels
+    pixels = torch.from_numpy(rows.transpose(2, 0, 1).copy())
     box = crop_box(size, (shape[0], shape[1]), classifier.preprocessing)
     left, top = (min(round(box[axis]), size[1 - axis] - 1) for axis in (0, 1))
     right, bottom = max(left + 1, round(box[2])), max(top + 1, round(box[3]))
