@@ -2,10 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 _SECONDS_BETWEEN_LINES = 10.0
+MIN_DONE = 0.1  # fraction of a task, below which the time left cannot be told
 
 
 def note(text: str, quiet: bool) -> None:
@@ -63,3 +65,95 @@ def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
     yield advance
     note(f"{description}: {done:,} in {time.monotonic() - start:.1f} s", quiet=False)
+
+
+class Steps(Protocol):
+    """The steps of a task, as `named_steps` yields them."""
+
+    def begin(self, name: str) -> None:
+        """The next step begins, and the one before has ended."""
+
+    def advance(self, fraction: float) -> None:
+        """A further fraction of the current step is done."""
+
+
+@contextmanager
+def named_steps(title: str, shares: Mapping[str, float], quiet: bool) -> Iterator[Steps]:
+    """Show the current step of a task by name, and the time left.
+
+    On a terminal a bar; otherwise a line when a step begins, and every ten seconds within it.
+
+    Args:
+        title: The task, such as "diagnosing".
+        shares: Names of the steps in their order, with their usual shares of the time.
+        quiet: Show nothing.
+    """
+    if quiet:
+        yield _Steps(title, shares, lambda text, done: None)
+    elif sys.stderr.isatty():
+        with _step_bar() as show:
+            yield _Steps(title, shares, show)
+    else:
+        start = time.monotonic()
+        yield _Steps(title, shares, _StepLines())
+        note(f"{title}: done in {clock(time.monotonic() - start)}", quiet=False)
+
+
+class _Steps:
+    def __init__(
+        self, title: str, shares: Mapping[str, float], show: Callable[[str, float], None]
+    ) -> None:
+        self.title, self.show, self.names = title, show, list(shares)
+        total = sum(shares.values())
+        self.shares = {name: share / total for name, share in shares.items()}
+        self.start, self.current, self.within = time.monotonic(), "", 0.0
+
+    def begin(self, name: str) -> None:
+        self.current, self.within = name, 0.0
+        self._update()
+
+    def advance(self, fraction: float) -> None:
+        self.within = min(1.0, self.within + fraction)
+        self._update()
+
+    def _update(self) -> None:
+        number = self.names.index(self.current)
+        before = sum(self.shares[name] for name in self.names[:number])
+        done = before + self.within * self.shares[self.current]
+        text = f"{self.title}, step {number + 1} of {len(self.names)}: {self.current}"
+        if done > MIN_DONE:
+            left = (time.monotonic() - self.start) * (1 - done) / done
+            text += f", about {clock(left)} left"
+        self.show(text, done)
+
+
+class _StepLines:
+    """Prints a line when a step begins, and every ten seconds within it."""
+
+    def __init__(self) -> None:
+        self.last, self.step = time.monotonic(), ""
+
+    def __call__(self, text: str, done: float) -> None:
+        step = text.partition(", about")[0]
+        if step != self.step or time.monotonic() - self.last > _SECONDS_BETWEEN_LINES:
+            self.last, self.step = time.monotonic(), step
+            note(text, quiet=False)
+
+
+@contextmanager
+def _step_bar() -> Iterator[Callable[[str, float], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    # The spinner moves within a step, too.
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda text, done: bar.update(task, description=text, completed=done)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

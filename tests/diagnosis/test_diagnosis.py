@@ -11,8 +11,8 @@ import pytest
 import torch
 from diagnosis_cases import DiagnosedCase, DiagnosisCase
 
-from seewhy.diagnosis.diagnosis import Diagnosis, diagnose
-from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.diagnosis import STEPS, Diagnosis, diagnose
+from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.serialization import load, save
@@ -80,6 +80,23 @@ def test_diagnose_predicts_the_test_split(make_case: MakeCase, same: Same) -> No
 
 
 @pytest.mark.slow
+def test_diagnose_says_the_accuracy_at_once_and_each_step(
+    make_case: MakeCase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier, data = make_case("usual")[:2]
+    diagnosis = diagnose(classifier, data)
+    first, *lines, last = capsys.readouterr().err.splitlines()
+    predictions = predict_split(classifier, data.test)
+    count, errors = len(data.test), len(diagnosis.errors)
+    assert first == (
+        f"accuracy {100 * predictions.accuracy:.2f}% on {count} test images, {errors} errors"
+    )
+    named = [line.partition(": ")[2].partition(",")[0] for line in lines]
+    assert list(dict.fromkeys(named)) == list(STEPS)
+    assert "near-duplicates, about 0:0" in lines[-1]
+    assert last.startswith("diagnosing: done in ")
+
+
 def test_diagnose_a_model_with_one_layer(make_case: MakeCase) -> None:
     saliency = diagnose(*make_case("one layer"), quiet=True).saliency
     assert saliency is not None

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from seewhy.data.dataset import Dataset, Split
-from seewhy.runs.console import Row, clock, fitting_columns, live_state, live_table, lr_text
+from seewhy.progress import clock
+from seewhy.runs.console import Row, fitting_columns, live_state, live_table, lr_text
 from seewhy.train.loop import EpochStats, StepStats
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import Recipe

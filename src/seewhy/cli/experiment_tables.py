@@ -13,7 +13,7 @@ from seewhy.experiments.statistics import (
     rank_recipes,
     summarize,
 )
-from seewhy.runs.console import clock
+from seewhy.progress import clock
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
 from seewhy.train.recipe import Recipe
 

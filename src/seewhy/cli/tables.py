@@ -21,7 +21,7 @@ from seewhy.data.statistics import Description
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
-from seewhy.runs.console import clock
+from seewhy.progress import clock
 from seewhy.runs.prediction import ImagePrediction
 from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run

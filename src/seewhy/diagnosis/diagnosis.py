@@ -29,13 +29,21 @@ from seewhy.diagnosis.saliency import Saliency, measure_saliency, sample_indices
 from seewhy.diagnosis.slices import Slice, extract_features, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.progress import progress
+from seewhy.progress import named_steps, note
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
 MAX_DUPLICATES = 12  # shown
 MAX_SLICE_EXAMPLES = 8  # shown per weak slice
 LEAST_CONFIDENT = 30  # correctly classified images shown, over all classes; at least one per class
+STEPS = {  # of `diagnose`, with their shares of the time
+    "heat maps": 30,
+    "attacks": 33,
+    "adversarial examples": 7,
+    "corruptions": 20,
+    "weak slices": 8,
+    "near-duplicates": 2,
+}
 ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
 
 
@@ -95,26 +103,32 @@ def diagnose(
     if predictions is None:
         predictions = predict_split(classifier, test)
     errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
+    note(
+        f"accuracy {100 * predictions.accuracy:.2f}% on {len(test):,} test images, "
+        f"{int((~predictions.correct).sum()):,} errors",
+        quiet,
+    )
     saliency: Saliency | None = None
     saliency_error = ""
-    with progress("diagnosing", 5, quiet) as advance:
+    with named_steps("diagnosing", STEPS, quiet) as steps:
+        steps.begin("heat maps")
         try:
-            saliency = measure_saliency(classifier, test, predictions, errors)
+            saliency = measure_saliency(classifier, test, predictions, errors, steps.advance)
         except SeewhyError as error:
             saliency_error = str(error)
-        advance(1)
         sample = test.take(sample_indices(len(test), ATTACK_IMAGES))
+        steps.begin("attacks")
         attacks = attack_curves(classifier, sample.images, sample.labels)
+        steps.begin("adversarial examples")
         adversarial = adversarial_examples(classifier, sample.images, sample.labels)
-        advance(1)
+        steps.begin("corruptions")
         sample = test.take(sample_indices(len(test), CORRUPTION_IMAGES))
         corruptions = corruption_curves(classifier, sample.images, sample.labels)
-        advance(1)
+        steps.begin("weak slices")
         features = extract_features(classifier, test.images)
         slices = weak_slices(predictions, features, image_attributes(test.images))
-        advance(1)
+        steps.begin("near-duplicates")
         duplicates = near_duplicates(data.splits)
-        advance(1)
     other_splits = tuple(name for name in data.splits if name != "test")
     return Diagnosis(
         names=tuple(test.names),

@@ -1,6 +1,7 @@
 """Saliency: attribution maps of errors for the predicted and the true class, and their scores."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,8 @@ MAX_MAP_SIDE = 12  # larger maps are downsized to it, hardly visible in a report
 MIN_MAP_SIDE = 7  # of a default map: coarser maps localize poorly, even if faithful
 ATTRIBUTION_SIDE = 32  # largest side of the mean maps per class
 TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
+
+TRUST_SHARE = 0.7  # of the time, usually
 
 _PIXELS = 2**18  # pixels per batch
 
@@ -100,7 +103,11 @@ def layer_maps(
 
 
 def measure_saliency(
-    classifier: ClassifierLike, test: Split, predictions: Predictions, errors: Tensor
+    classifier: ClassifierLike,
+    test: Split,
+    predictions: Predictions,
+    errors: Tensor,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> Saliency:
     """Measure trust scores, and compute the maps of errors.
 
@@ -109,6 +116,7 @@ def measure_saliency(
         test: The split that was predicted.
         predictions: Predictions of that split.
         errors: (M,) int64, the images to explain.
+        progress: Called with fractions of the work as they are done.
 
     Raises:
         SeewhyError: For a model without a layer to explain.
@@ -117,14 +125,18 @@ def measure_saliency(
     classifier = replace(as_classifier(classifier), classes=predictions.classes, precision="fp32")
     layers = resolve_layers(classifier.model, test.images[:1], "auto")
     sample = test.take(sample_indices(len(test), TRUST_IMAGES))
-    scores = trust(
-        classifier,
-        sample.images,
-        SALIENCY_METHODS,
-        layers,
-        labels=sample.labels,
-        masks=sample.masks,
-    )
+    maps = len(SALIENCY_METHODS) * len(layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # maps that are left out are not shown either
+        scores = trust(
+            classifier,
+            sample.images,
+            SALIENCY_METHODS,
+            layers,
+            labels=sample.labels,
+            masks=sample.masks,
+            progress=lambda count: progress(TRUST_SHARE * count / maps),
+        )
     best = _best_score(classifier, sample.images[:1], scores)
     methods = list(dict.fromkeys((SALIENCY_METHODS[0], best.method, *SALIENCY_METHODS)))
     predicted = predictions.predicted[errors]

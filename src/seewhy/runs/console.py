@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seewhy.data.augment import augmentation_name
+from seewhy.progress import clock
 from seewhy.runs.live_output import LiveLine, live_output
 from seewhy.train.loop import EpochStats, Event, StepStats
 from seewhy.train.plan import TrainingPlan
@@ -68,13 +69,6 @@ def live_state(event: StepStats) -> str:
         metrics = f"loss {event.train_loss:.3f}  acc {percent(event.train_accuracy, 1)}%  "
     speed = f"{event.images_per_second:,.0f} img/s"
     return f"{metrics}{speed}  {clock(event.seconds_left)} left"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def percent(share: float | None, decimals: int = 2) -> str:
