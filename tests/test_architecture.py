@@ -13,6 +13,7 @@ LONGEST = 400  # lines
 # A package imports the base modules and earlier rows; packages in one row are independent.
 BASE_MODULES = {
     "errors",
+    "escaping",
     "interruption",
     "notation",
     "files",

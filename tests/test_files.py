@@ -1,12 +1,10 @@
-import csv
 import errno
-import io
 from pathlib import Path
 
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.files import csv_text, write_atomically, write_text
+from seewhy.files import write_atomically, write_text
 
 
 def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -45,14 +43,3 @@ def test_write_text_names_an_unwritable_path(tmp_path: Path) -> None:
 def test_write_text_is_readable_by_others(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
-
-
-def test_csv_text_disarms_formulas() -> None:
-    rows = [["=1+1", "-0.5", 3], ["+cmd|x", "@a", -2.0], ["-dash", 'plain, "quoted"', "\tx"]]
-    text = csv_text(["name", "value", "n"], rows)
-    assert list(csv.reader(io.StringIO(text))) == [
-        ["name", "value", "n"],
-        ["'=1+1", "-0.5", "3"],
-        ["'+cmd|x", "'@a", "-2.0"],
-        ["'-dash", 'plain, "quoted"', "'\tx"],
-    ]

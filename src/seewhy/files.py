@@ -1,12 +1,10 @@
 """Atomic writes, whose readers never see partial files, and what a path is."""
 
-import csv
 import errno
-import io
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -107,25 +105,6 @@ def write_text(path: Path, text: str, newline: str | None = None) -> None:
     write_atomically(
         path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=newline)
     )
-
-
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as CSV text; text that a spreadsheet would read as a formula gets an apostrophe."""
-    text = io.StringIO()
-    csv.writer(text).writerows(
-        [header, *([_without_formula(cell) for cell in row] for row in rows)]
-    )
-    return text.getvalue()
-
-
-def _without_formula(cell: object) -> object:
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}"
-    return cell
 
 
 def make_directory(path: Path) -> None:

@@ -4,16 +4,38 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seewhy.escaping import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 10.0
 MIN_DONE = 0.1  # fraction of a task, below which the time left cannot be told
 
 
-def note(text: str, quiet: bool) -> None:
+def note(text: str, quiet: bool = False) -> None:
     """Print one line on stderr, unless quiet."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print lines on standard output."""
+    print(visible(text, keep="\n"))
+
+
+def make_console(stderr: bool = False) -> "Console":
+    """A terminal on standard output or stderr, for which all strings are data, without markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class DataConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text, keep="\n"), **options)
+
+    return DataConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -31,7 +53,6 @@ def progress(description: str, total: int, quiet: bool) -> Iterator[Callable[[in
 
 @contextmanager
 def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -41,13 +62,13 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
+    with Progress(*columns, console=make_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(visible(description), total=total)
         yield lambda count: bar.advance(task, count)
 
 
@@ -142,12 +163,11 @@ class _StepLines:
 
 @contextmanager
 def _step_bar() -> Iterator[Callable[[str, float], None]]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     # The spinner moves within a step, too.
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
+    with Progress(*columns, console=make_console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda text, done: bar.update(task, description=text, completed=done)
 

@@ -211,6 +211,23 @@ def test_class_names_are_escaped(page: Page, parsed: Parsed) -> None:
     assert "$x^2$" in parsed.text
 
 
+def test_names_with_characters_that_act_are_written_out(context: ReportContext) -> None:
+    """Changes of the writing direction and control characters, in all sections and figures."""
+    classes = ("upright\u202e\x9b2J", "level\x1b[2J", "$x^2$", "the\u2028rest")
+    names = [f"\x1b]0;x\x07\u202e{index}.png" for index in range(len(context.diagnosis.names))]
+    hostile = replace(
+        context,
+        predictions=replace(context.predictions, classes=classes),
+        diagnosis=replace(context.diagnosis, names=tuple(names)),
+    )
+    html = render_page(hostile).html
+    assert html.count("upright\\u202e") > 5
+    acting = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+    assert not re.search(acting, html)
+    for data in re.findall(r'type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL):
+        assert "\\u202e" not in data.replace("\\\\u202e", "")  # the scripts do not see it either
+
+
 @pytest.fixture
 def few_sections() -> Iterator[None]:
     """Pages without the sections that have figures, which are slow."""

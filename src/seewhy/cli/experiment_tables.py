@@ -2,9 +2,8 @@
 
 import math
 
-from rich.text import Text
-
 from seewhy.cli.tables import console, counted, print_files, table
+from seewhy.escaping import visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import (
     METRICS,
@@ -60,7 +59,7 @@ def print_experiment(experiment: Experiment) -> None:
         megabytes = f"{(experiment.optimizer_bytes(row.recipe) or 0) / 1e6:.1f}"
         after = [clock(seconds.mean), megabytes, str(len(row.values))]
         measured = [_spread(row, "accuracy"), _spread(loss, "train_loss")]
-        rows.add_row(Text(row.recipe), *([*before, *measured, *after] if wide else measured))
+        rows.add_row(row.recipe, *([*before, *measured, *after] if wide else measured))
     if rows.row_count:
         out.print()
         out.print(rows)
@@ -71,7 +70,8 @@ def print_experiment(experiment: Experiment) -> None:
     failed = [trial for trial in experiment.trials if trial.result is None]
     for trial in failed:
         out.print(
-            f"{trial.recipe}, seed {trial.seed} failed: {trial.unfinished_reason}", style="red"
+            visible(f"{trial.recipe}, seed {trial.seed} failed: {trial.unfinished_reason}"),
+            style="red",
         )
     if failed:
         total = len(experiment.trials)

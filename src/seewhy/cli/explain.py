@@ -18,6 +18,7 @@ from seewhy.cli.arguments import (
     range_of_words,
 )
 from seewhy.errors import SeewhyError
+from seewhy.progress import say
 
 if TYPE_CHECKING:
     from seewhy.attribution.target import Target
@@ -183,7 +184,7 @@ def trust(options: Trust) -> None:
         options.quiet or options.json,
     )
     if options.json:
-        print(json.dumps([tables.trust_values(score) for score in scores], allow_nan=False))
+        say(json.dumps([tables.trust_values(score) for score in scores], allow_nan=False))
     else:
         tables.print_trust(scores)
 

@@ -17,6 +17,7 @@ from seewhy.cli.arguments import (
     load_data,
 )
 from seewhy.errors import SeewhyError
+from seewhy.progress import say
 
 
 @dataclass(frozen=True)
@@ -169,4 +170,4 @@ def recipes(options: Recipes) -> None:
     if options.recipe is None:
         tables.print_recipes(RECIPES)
     else:
-        print(to_toml(find_recipe(options.recipe)), end="")
+        say(to_toml(find_recipe(options.recipe)).rstrip("\n"))

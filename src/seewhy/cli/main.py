@@ -32,6 +32,7 @@ from seewhy.cli.streams import lasting_streams
 from seewhy.cli.train import Demo, Resume, Train, demo, resume, train
 from seewhy.errors import SeewhyError, lookup
 from seewhy.interruption import INTERRUPTIONS, exit_code, handling_interruptions
+from seewhy.progress import note, say
 
 
 class Command(NamedTuple):
@@ -80,10 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _exit_code(arguments, debug)
     for error in failed_writes:
         reason = error.strerror or error
-        print(
+        note(
             f"seewhy: the output could not be written ({reason}); free some space, or redirect it "
-            "elsewhere",
-            file=sys.stderr,
+            "elsewhere"
         )
     return code or int(bool(failed_writes))
 
@@ -112,7 +112,7 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
             raise
         if debug:
             traceback.print_exc()
-        print(f"seewhy: {error}", file=sys.stderr)
+        note(f"seewhy: {error}")
         return 2
 
 
@@ -136,16 +136,16 @@ def _first_line(error: Exception) -> str:
 
 def _interrupted(interruption: KeyboardInterrupt) -> int:
     message = str(interruption) or "Interrupted. Files written so far are kept."
-    print(f"seewhy: {message}", file=sys.stderr)
+    note(f"seewhy: {message}")
     return exit_code(interruption)
 
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        say(overview())
         return 0
     if arguments[0] == "--version":
-        print(f"seewhy {__version__}")
+        say(f"seewhy {__version__}")
         return 0
     name = arguments[0]
     command = lookup(COMMANDS, name, "command")

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import Flag, OptionalInt, RangeWords, RunOrFile, range_of_words
 from seewhy.errors import SeewhyError
-from seewhy.progress import note
+from seewhy.progress import note, say
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def evaluate(options: Evaluate) -> None:
         raise SeewhyError(f"{options.model} is not a run; add its data, as in --data cifar10")
     predictions = evaluate_classifier(classifier, options.data, options.split)
     if options.json:
-        print(json.dumps(accuracies(predictions), allow_nan=False))
+        say(json.dumps(accuracies(predictions), allow_nan=False))
     else:
         tables.print_accuracies(predictions, options.split)
 
@@ -89,7 +89,7 @@ def predict(options: Predict) -> int:
     failures: list[str] = []
     predictions = predict_images(classifier, files, options.top, options.max_pixels, failures)
     if options.json:
-        print(json.dumps([asdict(prediction) for prediction in predictions], allow_nan=False))
+        say(json.dumps([asdict(prediction) for prediction in predictions], allow_nan=False))
     else:
         tables.print_predictions(predictions)
     for failure in failures:

@@ -9,9 +9,8 @@ from typing import Any
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from seewhy.attribution.explanation import Explanation
 from seewhy.attribution.layers import Layer
@@ -19,9 +18,10 @@ from seewhy.attribution.methods import METHODS
 from seewhy.attribution.scores import TrustScore
 from seewhy.data.statistics import Description
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.escaping import visible
 from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
-from seewhy.progress import clock
+from seewhy.progress import clock, make_console
 from seewhy.runs.prediction import ImagePrediction
 from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run
@@ -45,12 +45,21 @@ RUN_FILES = {
 
 def console() -> Console:
     """Standard output. Names of classes and files are data, so markup is off."""
-    return Console(highlight=False, markup=False)
+    return make_console()
+
+
+class DataTable(Table):
+    """A table whose cells are data: each takes one line, or is folded."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(
+            *(visible(cell) if isinstance(cell, str) else cell for cell in cells), **options
+        )
 
 
 def table(*headings: str, left: int = 1) -> Table:
     """An empty table. The first `left` columns are text, the others numbers."""
-    rows = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = DataTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, heading in enumerate(headings):
         rows.add_column(heading, justify="left" if index < left else "right", overflow="fold")
     return rows
@@ -73,7 +82,7 @@ def counted(count: int, noun: str) -> str:
 
 def print_path(label: str, path: Path) -> None:
     """A path on one line, however long it is, so that it can be copied."""
-    console().print(f"{label}: {path}", soft_wrap=True)
+    console().print(visible(f"{label}: {path}"), soft_wrap=True)
 
 
 def print_files(directory: Path, purposes: Mapping[str, str]) -> None:
@@ -135,7 +144,7 @@ def print_accuracies(predictions: Predictions, split: str) -> None:
     for row in sorted(predictions.by_class, key=lambda row: row.accuracy):
         bar = Bar(1, 0, row.accuracy, width=20) if out.width >= 72 else ""
         rows.add_row(
-            Text(row.name),
+            row.name,
             f"{row.images:,}",
             percent(row.accuracy, 1),
             interval_text(row.interval, 1),
@@ -148,9 +157,9 @@ def print_predictions(predictions: Sequence[ImagePrediction]) -> None:
     """The most probable classes of each image."""
     out = console()
     for prediction in predictions:
-        out.print(Path(prediction.image).name, style="bold")
+        out.print(visible(Path(prediction.image).name), style="bold")
         for row in prediction.top:
-            out.print(f"  {percent(row.probability):>7}  {row.name}")
+            out.print(f"  {percent(row.probability):>7}  {visible(row.name)}")
 
 
 def print_description(description: Description, decimals: int) -> None:
@@ -159,14 +168,14 @@ def print_description(description: Description, decimals: int) -> None:
     shape = "x".join(map(str, description.image_shape))
     sizes = ", ".join(f"{count:,} {name}" for name, count in description.images.items())
     classes = len(description.classes)
-    out.print(f"{description.name}: {sizes} images, {classes} classes, {shape}\n", style="bold")
+    out.print(
+        f"{visible(description.name)}: {sizes} images, {classes} classes, {shape}\n", style="bold"
+    )
     out.print(_pixel_table(description, decimals))
     out.print()
     counts = table("class", *description.counts)
     for index, name in enumerate(description.classes):
-        counts.add_row(
-            Text(name), *(f"{int(each[index]):,}" for each in description.counts.values())
-        )
+        counts.add_row(name, *(f"{int(each[index]):,}" for each in description.counts.values()))
     out.print(counts)
     out.print()
     groups, shared = description.duplicates.groups, description.duplicates.across
@@ -177,7 +186,7 @@ def print_description(description: Description, decimals: int) -> None:
     if description.skipped:
         out.print(f"{counted(len(description.skipped), 'unreadable image')} skipped")
         for name in description.skipped[:10]:
-            out.print(f"  {name}", soft_wrap=True)
+            out.print(f"  {visible(name)}", soft_wrap=True)
 
 
 def _pixel_table(description: Description, decimals: int) -> Table:
@@ -235,7 +244,7 @@ def print_explanation(explanation: Explanation, directory: Path) -> None:
     for (layer, method), status in explanation.statuses.items():
         size = "x".join(map(str, explanation.maps[layer, method].shape[1:]))
         ok = f"{status.kinds.count('ok'):,} of {count:,}"
-        rows.add_row(Text(layer), Text(method), size, ok, percent(status.clipped.mean().item(), 0))
+        rows.add_row(layer, method, size, ok, percent(status.clipped.mean().item(), 0))
     out.print(rows)
     for sentence in explanation.warnings:
         out.print(f"\nwarning: {sentence}")
@@ -261,8 +270,8 @@ def print_trust(scores: Sequence[TrustScore]) -> None:
         low, high = score.gain.interval
         correlation = score.sanity.final_similarity
         rows.add_row(
-            Text(score.method),
-            Text(score.layer),
+            score.method,
+            score.layer,
             f"{score.gain.mean:+.3f} ± {(high - low) / 2:.3f}",
             f"{score.road.mean:+.3f}",
             "–" if math.isnan(correlation) else f"{correlation:.2f}",
@@ -312,8 +321,8 @@ def print_layers(layers: Sequence[Layer]) -> None:
     for layer in layers:
         rows.add_row(
             "*" * layer.auto,
-            Text(layer.name),
-            Text(layer.type),
+            layer.name,
+            layer.type,
             f"{layer.channels:,}",
             "x".join(map(str, layer.grid)),
         )

@@ -1,6 +1,5 @@
 """`seewhy train`, `seewhy resume` and `seewhy demo`."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from seewhy.cli.arguments import Flag, OptionalFloat, OptionalPath, RecipeOptions, load_data
 from seewhy.errors import SeewhyError
 from seewhy.experiments.parallel import Parallel
+from seewhy.progress import note, say
 from seewhy.runs.checkpoint import CheckpointPolicy
 from seewhy.train.world import is_first_process
 
@@ -48,7 +48,7 @@ def train(options: Train) -> int:
     if not is_first_process():
         fit(recipe, data, None, options.device, options.quiet, policy)
         return 0
-    print(data)
+    say(repr(data))
     with run_directory(recipe.name, options.output) as directory:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
     return _finish(run, data, options.no_report, options.quiet)
@@ -117,7 +117,7 @@ def _finish(run: "Run", data: "Dataset | None", no_report: bool, quiet: bool) ->
 
             report(run, data=data, quiet=quiet)
     except SeewhyError as error:  # the run has finished and is kept
-        print(f"seewhy: no report was written: {error}", file=sys.stderr)
+        note(f"seewhy: no report was written: {error}")
         code = 1
     finally:
         tables.print_run(run)
@@ -136,5 +136,5 @@ def demo(options: Demo) -> int:
     """Train on scikit-learn's 1,797 handwritten digits; nothing is downloaded."""
     from seewhy.train.recipes import RECIPES
 
-    print("Equivalent command: seewhy train demo --data digits\n")
+    say("Equivalent command: seewhy train demo --data digits\n")
     return train(Train("demo", "digits", settings=RECIPES["demo"], output=options.output))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seewhy.data.pixel_range import ValueRange
 from seewhy.errors import SeewhyError
+from seewhy.escaping import visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class Dataset:
         channels, height, width = self.image_shape
         validation = "" if self.validation is None else f", {len(self.validation):,} validation"
         return (
-            f"Dataset({self.name}: {len(self.train):,} train{validation}, {len(self.test):,} test "
+            f"Dataset({visible(self.name)}: {len(self.train):,} train{validation}, {len(self.test):,} test "
             f"images, {len(self.classes)} classes, {channels}x{height}x{width})"
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from seewhy.data.dataset import DataOrigin
 from seewhy.errors import SeewhyError
+from seewhy.escaping import json_text
 from seewhy.files import write_text
 from seewhy.runs.directory import (
     RECIPE,
@@ -155,10 +156,7 @@ def write_experiment(experiment: Experiment) -> None:
         "seconds": experiment.seconds,
         "recipes": {name: as_dict(recipe) for name, recipe in experiment.recipes.items()},
     }
-    write_text(
-        experiment.directory / FILE,
-        json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-    )
+    write_text(experiment.directory / FILE, json_text(values, indent=2) + "\n")
 
 
 def recipe_directories(directory: Path, recipes: Mapping[str, Recipe]) -> dict[str, Path]:

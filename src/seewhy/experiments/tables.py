@@ -2,9 +2,10 @@
 
 from dataclasses import asdict
 
+from seewhy.escaping import csv_text
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import METRICS, metric_summary, pairwise_tests
-from seewhy.files import csv_text, write_text
+from seewhy.files import write_text
 
 Table = tuple[list[str], list[list[object]]]  # header and rows
 

@@ -7,6 +7,8 @@ import matplotlib as mpl
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from seewhy.escaping import visible
+
 
 def text_width(text: str) -> float:
     """Width of a line of text in inches."""
@@ -27,6 +29,7 @@ def text_height(lines: int) -> float:
 
 def truncate(text: str, width: float) -> str:
     """`text`, shortened with an ellipsis to fit into `width` inches; dollar signs are escaped."""
+    text = visible(text)
     full_width = text_width(text)
     if full_width > width:
         length = max(0, int(len(text) * width / full_width)) + 3  # letters differ in width
@@ -42,7 +45,7 @@ def wrap(text: str, width: float, separators: str = " ,:-") -> str:
     A part that is too long and has no separator is shortened.
     """
     lines = [""]
-    for part in re.split(rf"(?<=[{re.escape(separators)}])(?!\d)", text):
+    for part in re.split(rf"(?<=[{re.escape(separators)}])(?!\d)", visible(text)):
         if lines[-1] and text_width(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part

@@ -19,6 +19,7 @@ from seewhy.data.statistics import Description
 from seewhy.data.thumbnails import THUMBNAIL_SIDE, downscale, to_rgb
 from seewhy.diagnosis.metrics import worst_confusions
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.escaping import visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import seeds_figure
 from seewhy.experiments.statistics import (
@@ -318,7 +319,7 @@ def _image(image: Tensor, label: str) -> Markup:
     stream = io.BytesIO()
     Image.fromarray(to_rgb(image).permute(1, 2, 0).numpy()).save(stream, "PNG", optimize=True)
     data = base64.b64encode(stream.getvalue()).decode()
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(label, data)
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(visible(label), data)
 
 
 def _svg(figure: Figure, description: str) -> Markup:

@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from markupsafe import Markup
@@ -17,6 +17,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.diagnosis import slice_examples
 from seewhy.diagnosis.predictions import diverse_errors
 from seewhy.errors import SeewhyError
+from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
 from seewhy.figures.style import save_figure
@@ -191,10 +192,19 @@ def render_document(
 
 def script_json(value: object) -> Markup:
     """JSON that cannot end the script element around it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    text = json_text(_visible(value), separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _visible(value: Any) -> Any:
+    """A JSON value whose strings show all of their characters, as HTML does."""
+    if isinstance(value, str):
+        return visible(value, keep="\n\t")
+    if isinstance(value, Mapping):
+        return {_visible(name): _visible(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_visible(each) for each in value]
+    return value
 
 
 def limit_errors(context: ReportContext, number: int) -> ReportContext:

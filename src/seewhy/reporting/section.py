@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from seewhy.files import csv_text
+from seewhy.escaping import csv_text, html_text, visible
 from seewhy.reporting.formatting import p_value, percent, percent_interval, round_up, signed_points
 from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.svg import inline_svg
@@ -46,7 +46,7 @@ def sprite_html(sprites: Sprites, key: Hashable, label: str) -> Markup:
         key: Of the image, such as `("test", index)` for a test image.
         label: Text alternative for readers who cannot see the image.
     """
-    sprite = sprites[key]
+    sprite, label = sprites[key], visible(label)
     if sprite is None:
         return Markup('<span class="tile missing">{}</span>').format(label)
     return Markup(
@@ -74,6 +74,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=html_text,
     )
     environment.globals["sprite_html"] = sprite_html
     filters = (p_value, percent, percent_interval, round_up, signed_points)

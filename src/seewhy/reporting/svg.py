@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from seewhy.escaping import visible
 from seewhy.figures.style import STYLE, fix_layout
 
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -51,7 +52,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         "width": width,
         "height": height,
         "role": "img",
-        "aria-label": description,
+        "aria-label": visible(description),
     }
     return ElementTree.tostring(root, encoding="unicode")
 

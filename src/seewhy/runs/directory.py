@@ -17,9 +17,10 @@ import torch
 from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_confident_errors
 from seewhy.errors import SeewhyError
+from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import csv_text, write_atomically, write_error, write_text
+from seewhy.files import write_atomically, write_error, write_text
 from seewhy.runs.environment import Environment, Resumption
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
@@ -269,7 +270,7 @@ def _reading(path: Path) -> Iterator[Path]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -21,6 +21,7 @@ from seewhy.data.decode import Encoded, crop_box, open_image, to_pixels, upright
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import most_confident_errors
 from seewhy.errors import SeewhyError
+from seewhy.escaping import csv_text
 from seewhy.figures.explanations import (
     MAX_BLOCKS,
     MAX_COLUMNS,
@@ -30,7 +31,7 @@ from seewhy.figures.explanations import (
     overlay,
 )
 from seewhy.figures.style import save_figure
-from seewhy.files import csv_text, make_directory, write_atomically, write_text
+from seewhy.files import make_directory, write_atomically, write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import note, progress
 from seewhy.runs.prediction import (

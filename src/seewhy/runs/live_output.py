@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 
+from seewhy.progress import make_console
+
 REFRESH_SECONDS = 0.25  # long, because the training thread draws the live line
 MIN_BAR_WIDTH = 72  # of the terminal
 NOTEBOOK_WIDTH = 100  # columns
@@ -37,7 +39,7 @@ class LiveOutput(NamedTuple):
 @contextmanager
 def live_output(console: Console | None = None) -> Iterator[LiveOutput]:
     """Yield the output of a task; by default standard output, in a notebook its cell."""
-    console = console or Console(highlight=False)
+    console = console or make_console()
     if console.is_jupyter:
         yield _notebook_output()
     elif console.is_terminal:
@@ -54,9 +56,9 @@ def _printer(console: Console) -> Callable[[RenderableType, str], None]:
 @contextmanager
 def _terminal_output(console: Console) -> Iterator[LiveOutput]:
     live = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         *([BarColumn(bar_width=None)] if console.width >= MIN_BAR_WIDTH else []),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         console=console,
         transient=True,
         auto_refresh=False,

@@ -1,5 +1,6 @@
 """The model card of a run: README.md in its directory."""
 
+from seewhy.escaping import markdown_code, markdown_text
 from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
@@ -28,23 +29,23 @@ def model_card(run: Run) -> str:
         )
     if run.recipe.tta != "none":
         selection += (
-            f" With test-time augmentation {run.recipe.tta}; "
+            f" With test-time augmentation {markdown_text(run.recipe.tta)}; "
             f"{100 * result.plain_accuracy:.2f}% without."
         )
-    hardware = f"{run.environment.hardware} ({run.environment.precision})"
-    return f"""# {run.recipe.name} on {data.name}
+    hardware = markdown_text(f"{run.environment.hardware} ({run.environment.precision})")
+    return f"""# {markdown_text(f"{run.recipe.name} on {data.name}")}
 
 **{100 * result.accuracy:.2f}%** of {result.test_images:,} test images are classified correctly
 (95% confidence interval {low:.2f}–{high:.2f}%). {selection}
 
 | | |
 |---|---|
-| model | `{run.recipe.model}`, {result.parameters:,} parameters |
+| model | {markdown_code(run.recipe.model)}, {result.parameters:,} parameters |
 | input | {channels} x {height} x {width}, pixels in [0, 1]; the model normalizes them itself |
-| classes | {", ".join(run.classes)} |
+| classes | {", ".join(map(markdown_text, run.classes))} |
 | calibration | expected calibration error {100 * result.calibration_error:.1f}% |
 | training | {result.epochs:g} epochs in {result.train_seconds:,.0f} s on {hardware} |
-| data | {data.name}, fingerprint `{data.fingerprint}` |
+| data | {markdown_text(data.name)}, fingerprint `{data.fingerprint}` |
 
 ![Loss, accuracy and learning rate](figures/curves.svg)
 

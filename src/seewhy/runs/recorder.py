@@ -1,7 +1,6 @@
 """The recorder of a run, which writes the files of its directory during training."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seewhy.data.decode import Preprocessing
 from seewhy.files import make_directory, write_error
 from seewhy.models.classifier import Classifier
+from seewhy.progress import note
 from seewhy.runs.checkpoint import (
     BEST,
     CheckpointPolicy,
@@ -217,8 +217,7 @@ def _try_tensorboard(write: Callable[[], object]) -> None:
     try:
         write()
     except OSError as error:
-        print(
+        note(
             f"seewhy: TensorBoard's files could not be written ({error}); "
-            f"{HISTORY} has the same numbers",
-            file=sys.stderr,
+            f"{HISTORY} has the same numbers"
         )

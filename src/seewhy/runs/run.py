@@ -10,6 +10,7 @@ from torch import nn
 from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
+from seewhy.escaping import visible
 from seewhy.models.classifier import Classifier, pretrained_classifier
 from seewhy.models.onnx_file import SUFFIX, onnx_classifier
 from seewhy.models.registry import MODELS
@@ -63,7 +64,7 @@ class Run:
         return self.data_origin.image_shape
 
     def __repr__(self) -> str:
-        name = f"{self.recipe.name} on {self.data_origin.name}"
+        name = visible(f"{self.recipe.name} on {self.data_origin.name}")
         if self.result is None:
             return f"Run({name}: not finished, {len(self.history)} epochs)"
         low, high = (100 * bound for bound in self.result.interval)

@@ -1,6 +1,5 @@
 """`fit` and `resume`: train a run, show its progress, and write its directory."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -368,7 +367,7 @@ def _newest_checkpoint(
 def _set_damaged_aside(loaded: LoadedCheckpoint) -> None:
     """Report and rename damaged checkpoints, lest they become previous.pt."""
     for path, error_text in loaded.damaged.items():
-        print(f"seewhy: {error_text}; resuming from {loaded.path.name}", file=sys.stderr)
+        note(f"seewhy: {error_text}; resuming from {loaded.path.name}")
         try:
             if path.exists():
                 path.replace(path.with_suffix(".damaged"))
@@ -386,5 +385,5 @@ def _best_weights(
         return best_weights(directory, step)
     except SeewhyError as error:
         if world.is_first:
-            print(f"seewhy: {error}; keeping the best of the remaining epochs", file=sys.stderr)
+            note(f"seewhy: {error}; keeping the best of the remaining epochs")
         return None

@@ -1,6 +1,5 @@
 """A recipe: what to train and how, as a flat, frozen dataclass that is saved as TOML."""
 
-import json
 import math
 import numbers
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
+from seewhy.escaping import json_text
 
 AugmentationSpec = str | Callable[..., Any]  # an augmentation: text in the notation, or a function
 LearningRate = float | Literal["find"]
@@ -142,10 +142,7 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
 def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML, one line per field."""
     # strings, numbers, and lists of strings are written in TOML as in JSON
-    return "".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
-        for key, value in as_dict(recipe).items()
-    )
+    return "".join(f"{key} = {json_text(value)}\n" for key, value in as_dict(recipe).items())
 
 
 def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
