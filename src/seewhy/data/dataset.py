@@ -80,8 +80,9 @@ class Dataset:
         channels, height, width = self.image_shape
         validation = "" if self.validation is None else f", {len(self.validation):,} validation"
         return (
-            f"Dataset({visible(self.name)}: {len(self.train):,} train{validation}, {len(self.test):,} test "
-            f"images, {len(self.classes)} classes, {channels}x{height}x{width})"
+            f"Dataset({visible(self.name)}: {len(self.train):,} train{validation}, "
+            f"{len(self.test):,} test images, {len(self.classes)} classes, "
+            f"{channels}x{height}x{width})"
         )
 
 
