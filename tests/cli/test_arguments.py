@@ -19,7 +19,10 @@ TRAIN = "train tiny.toml --data bars"
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("trian", "unknown command 'trian' (did you mean 'train'?); possible: compare, data, demo"),
+        (
+            "trian",
+            "unknown command 'trian' (did you mean 'train'?); possible: cache, compare",
+        ),
         ("train", "train needs RECIPE|FILE.toml and --data NAME|PATH (see `seewhy train --help`)"),
         ("train tiny.toml", "train needs --data NAME|PATH (see `seewhy train --help`)"),
         ("train tiny.toml --data", "--data needs a value (see `seewhy train --help`)"),
@@ -49,8 +52,8 @@ TRAIN = "train tiny.toml --data bars"
         ("data bars --recipe davidnet-42", "unknown recipe"),
         ("summary resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),
         ("summary resnet18 --num-classes 1", "at least 2 classes, found 1"),
-        ("models --all", "unknown option --all (see `seewhy models --help`)"),
-        ("models all", "unexpected argument 'all' (see `seewhy models --help`)"),
+        ("methods --all", "unknown option --all (see `seewhy methods --help`)"),
+        ("methods all", "unexpected argument 'all' (see `seewhy methods --help`)"),
         ("report", "report needs RUN (see `seewhy report --help`)"),
         ("report run --ful", "unknown option --ful (did you mean '--full'?)"),
     ],
@@ -65,8 +68,7 @@ def test_option_names_are_those_of_the_help(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit):
-        main.main([name, "--help"])
+    assert main.main([name, "--help"]) == 0
     listed = set(re.findall(r"^.? (--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE))
     assert set(option_names(main.COMMANDS[name].options)) == listed
 

@@ -1,4 +1,4 @@
-"""`seewhy data`, `summary`, `models`, `recipes`, `layers` and `methods`."""
+"""`seewhy data`, `summary`, `list`, `recipes`, `layers` and `methods`."""
 
 import shutil
 import tomllib
@@ -10,9 +10,16 @@ from published_files import random_images, write_idx
 from torch import Tensor, nn
 
 from seewhy.cli import main
+from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.dataset import Dataset
+from seewhy.data.sources import SOURCES
+from seewhy.diagnosis.attacks import ATTACKS
+from seewhy.diagnosis.corruptions import CORRUPTIONS
 from seewhy.models.registry import MODELS
+from seewhy.models.tta import TTA
+from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.recipes import RECIPES
+from seewhy.train.schedules import SCHEDULES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -123,9 +130,38 @@ def test_summary_of_a_model_that_cannot_be_drawn(
     assert not list(tmp_path.iterdir())
 
 
-def test_models(capsys: Capture) -> None:
-    assert main.main(["models"]) == 0
-    assert "davidnet" in capsys.readouterr().out
+def test_list_names_every_entry(capsys: Capture) -> None:
+    assert main.main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    for table in (ATTACKS, AUGMENTATIONS, CORRUPTIONS, MODELS, OPTIMIZERS, SCHEDULES, SOURCES, TTA):
+        assert {*table} <= {*words}
+
+
+@pytest.mark.parametrize(
+    ("table", "texts"),
+    [
+        ("models", ("davidnet", "settings: width=1, depth=2")),
+        (
+            "optimizers",
+            ("Adadelta (Zeiler 2012)", "2013). Here: momentum=0.9.", "Here: AdamW."),
+        ),
+        ("schedules", ("One cycle (Smith & Topin 2018)", "settings: stages=3, factor=0.1")),
+        ("augmentations", ("(Müller & Hutter 2021)", "settings: p=0.5")),
+        ("attacks", ("Fast gradient sign method", "settings: epsilon=0.0314")),
+        ("datasets", ("`uoft-cs/cifar10` of the Hugging Face hub.",)),
+    ],
+)
+def test_list_describes_a_table(table: str, texts: tuple[str, ...], capsys: Capture) -> None:
+    assert main.main(["list", table]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for text in texts:
+        assert text in out
+    assert "partial(" not in out
+
+
+def test_list_of_an_unknown_table(capsys: Capture) -> None:
+    assert main.main(["list", "optimizer"]) == 2
+    assert "did you mean 'optimizers'" in capsys.readouterr().err
 
 
 def test_recipes(capsys: Capture) -> None:
@@ -163,7 +199,8 @@ def test_methods(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "models",
+        "list",
+        "list optimizers",
         "recipes",
         "methods",
         "layers resnet18",

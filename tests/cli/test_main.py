@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seewhy.cli import main
-from seewhy.cli.info import Models
+from seewhy.cli.info import List
 from seewhy.cli.main import Command
 from seewhy.data.augment import AUGMENTATIONS, Batch
 from seewhy.errors import SeewhyError
@@ -96,21 +96,21 @@ def test_exit_codes_of_errors(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
 ) -> None:
-    def run(options: Models) -> None:
+    def run(options: List) -> None:
         raise error
 
-    monkeypatch.setitem(main.COMMANDS, "models", Command(Models, run))
-    assert main.main(["models"]) == code
+    monkeypatch.setitem(main.COMMANDS, "list", Command(List, run))
+    assert main.main(["list"]) == code
     assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(options: Models) -> None:
+    def run(options: List) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(main.COMMANDS, "models", Command(Models, run))
+    monkeypatch.setitem(main.COMMANDS, "list", Command(List, run))
     with pytest.raises(ZeroDivisionError):
-        main.main(["models"])
+        main.main(["list"])
 
 
 @pytest.mark.slow
@@ -215,26 +215,26 @@ def test_a_closed_terminal_ends_training_and_keeps_the_weights(
 def test_an_interruption_that_a_library_turns_into_an_error_stays_one(
     kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def run(options: Models) -> None:
+    def run(options: List) -> None:
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
         except KeyboardInterrupt:
             raise kind("could not determine the shape of object type") from None
 
-    monkeypatch.setitem(main.COMMANDS, "models", Command(Models, run))
-    assert main.main(["models"]) == 130
+    monkeypatch.setitem(main.COMMANDS, "list", Command(List, run))
+    assert main.main(["list"]) == 130
     assert capsys.readouterr().err == "seewhy: Interrupted. Files written so far are kept.\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
 def test_nohup_stays_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        main.COMMANDS, "models", Command(Models, lambda _: os.kill(os.getpid(), signal.SIGHUP))
+        main.COMMANDS, "list", Command(List, lambda _: os.kill(os.getpid(), signal.SIGHUP))
     )
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert main.main(["models"]) == 0
+        assert main.main(["list"]) == 0
     finally:
         signal.signal(signal.SIGHUP, previous)
 

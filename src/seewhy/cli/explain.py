@@ -209,7 +209,7 @@ class Layers:
     """List the layers at which a model can be explained."""
 
     model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
-    """Run directory, or a model such as resnet18 or timm:resnet50 (see `seewhy models`)."""
+    """Run directory, or a model such as resnet18 or timm:resnet50 (see `seewhy list models`)."""
     image_size: OptionalInt = None
     """Height and width of the images (default: 32, or the size of the pretrained weights)."""
     channels: int = 3
@@ -256,6 +256,6 @@ def methods(options: Methods) -> None:
     """Print the table of attribution methods."""
     from seewhy.attribution.cams import CAMS
     from seewhy.attribution.gradients import ATTRIBUTIONS
-    from seewhy.cli import tables
+    from seewhy.cli import listings
 
-    tables.print_methods({**CAMS, **ATTRIBUTIONS})
+    listings.print_methods({**CAMS, **ATTRIBUTIONS})

@@ -1,10 +1,10 @@
-"""`seewhy data`, `seewhy cache`, `seewhy summary`, `seewhy models` and `seewhy recipes`."""
+"""`seewhy data`, `seewhy cache`, `seewhy summary`, `seewhy list` and `seewhy recipes`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -16,7 +16,7 @@ from seewhy.cli.arguments import (
     OptionalText,
     load_data,
 )
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, lookup
 from seewhy.progress import say
 
 
@@ -68,7 +68,7 @@ def data(options: Data) -> None:
 
 @dataclass(frozen=True)
 class Cache:
-    """List the decoded datasets in the cache, or verify their checksums."""
+    """List cached datasets, or verify their checksums."""
 
     verify: Flag = False
     """Read everything and compare it with its checksums."""
@@ -110,7 +110,7 @@ class Summary:
     """Print the layers of a model and their costs, and draw it."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Model, such as resnet18, davidnet:dropout=0.1 or timm:resnet50 (see `seewhy models`)."""
+    """Model, such as resnet18, davidnet:dropout=0.1 or timm:resnet50 (see `seewhy list models`)."""
     image_size: int = 32
     """Height and width of the images."""
     channels: int = 3
@@ -141,16 +141,55 @@ def summary(options: Summary) -> None:
 
 
 @dataclass(frozen=True)
-class Models:
-    """List the available models."""
+class List:
+    """List the names of models, optimizers and other entries."""
+
+    table: Annotated[Positional[str | None], arg(metavar="[TABLE]", help_behavior_hint="")] = None
+    """Describe the entries of this table, such as optimizers; by default all names are listed."""
 
 
-def models(options: Models) -> None:
-    """Print the table of models."""
-    from seewhy.cli import tables
+class Listed(NamedTuple):
+    """A table of functions, and the number of arguments that their caller passes."""
+
+    functions: Mapping[str, Callable[..., object]]
+    n_supplied: int
+
+
+def list_(options: List) -> None:
+    """Print all names by table, or the entries of a table with their settings."""
+    from seewhy.cli import listings
+
+    listed = _listed_tables()
+    if options.table is None:
+        listings.print_names({name: sorted(table.functions) for name, table in listed.items()})
+    else:
+        table = lookup(listed, options.table, "table")
+        listings.print_functions(table.functions, table.n_supplied)
+
+
+def _listed_tables() -> dict[str, Listed]:
+    """The tables whose entries are written in the notation, with the names of `seewhy list`."""
+    from seewhy.data.augment import AUGMENTATIONS
+    from seewhy.data.sources import SOURCES
+    from seewhy.diagnosis.attacks import ATTACKS
+    from seewhy.diagnosis.corruptions import CORRUPTIONS
     from seewhy.models.registry import MODELS
+    from seewhy.models.tta import TTA
+    from seewhy.train.loss_scale import LOSS_SCALES
+    from seewhy.train.optimizers import OPTIMIZERS
+    from seewhy.train.schedules import SCHEDULES
 
-    tables.print_functions(MODELS, given=2)
+    return {
+        "attacks": Listed(ATTACKS, 3),
+        "augmentations": Listed(AUGMENTATIONS, 2),
+        "corruptions": Listed(CORRUPTIONS, 3),
+        "datasets": Listed(SOURCES, 0),
+        "loss-scales": Listed(LOSS_SCALES, 2),
+        "models": Listed(MODELS, 2),
+        "optimizers": Listed(OPTIMIZERS, 3),
+        "schedules": Listed(SCHEDULES, 2),
+        "tta": Listed(TTA, 2),
+    }
 
 
 @dataclass(frozen=True)
@@ -163,11 +202,11 @@ class Recipes:
 
 def recipes(options: Recipes) -> None:
     """Print the built-in recipes, or one of them as TOML."""
-    from seewhy.cli import tables
+    from seewhy.cli import listings
     from seewhy.train.recipe import to_toml
     from seewhy.train.recipes import RECIPES, find_recipe
 
     if options.recipe is None:
-        tables.print_recipes(RECIPES)
+        listings.print_recipes(RECIPES)
     else:
         say(to_toml(find_recipe(options.recipe)).rstrip("\n"))

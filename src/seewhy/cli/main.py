@@ -17,12 +17,12 @@ from seewhy.cli.find_lr import FindLr, find_lr
 from seewhy.cli.info import (
     Cache,
     Data,
-    Models,
+    List,
     Recipes,
     Summary,
     cache,
     data,
-    models,
+    list_,
     recipes,
     summary,
 )
@@ -60,7 +60,7 @@ COMMANDS = {
     "data": Command(Data, data),
     "cache": Command(Cache, cache),
     "summary": Command(Summary, summary),
-    "models": Command(Models, models),
+    "list": Command(List, list_),
     "recipes": Command(Recipes, recipes),
     "layers": Command(Layers, layers),
     "methods": Command(Methods, methods),

@@ -270,6 +270,10 @@ def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
 
 
 def _trivial_augment(batch: Batch, generator: Generator) -> Batch:
+    """One random operation per image, such as a shear or a change of color (Müller & Hutter 2021).
+
+    This is TrivialAugment with its wide ranges.
+    """
     return _with_images(batch, trivial_augment(batch.images, generator))
 
 

@@ -280,6 +280,7 @@ def _named_hub_source(name: str, repository: str, config: str = "") -> Callable[
     def source() -> Source:
         return replace(hub_source(repository, config), name=name)
 
+    source.__doc__ = f"`{repository}` of the Hugging Face hub."
     return source
 
 
