@@ -130,6 +130,25 @@ def test_resume_continues_an_interrupted_run(
     assert whole["test_nll"] == resumed["test_nll"]
 
 
+@pytest.mark.train
+@pytest.mark.parametrize("option", [[], ["--no-report"]], ids=["report", "no report"])
+def test_resume_writes_a_report_only_if_the_command_did(
+    option: list[str], trained: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    reported: list[object] = []
+    monkeypatch.setattr("seewhy.reporting.page.report", lambda run, **_: reported.append(run))
+    command = ["train", "tiny.toml", "--data", "bars", "--output", "part", "--quiet", *option]
+    monkeypatch.setattr("sys.argv", ["seewhy", *command])
+    with monkeypatch.context() as patch:
+        patch.setattr("seewhy.runs.training.make_result", interrupt)
+        assert main.main(command) == 130
+    assert main.main(["resume", "part", "--quiet"]) == 0
+    assert bool(reported) == (not option)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

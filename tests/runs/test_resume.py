@@ -308,9 +308,40 @@ def test_resume_continues_to_count_patience(
 
 
 @pytest.mark.train
-def test_resume_starts_again_without_a_checkpoint(run: Run, part: Path, data: Dataset) -> None:
+def test_resume_starts_again_without_a_checkpoint(
+    run: Run, recipe: Recipe, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = fit_until(4, recipe, data, tmp_path / "part")
     shutil.rmtree(part / "checkpoints")
     assert_same_run(resume(part, data, quiet=True), run)
+    assert "part has no checkpoint, so training starts again from the" in capsys.readouterr().err
+
+
+@pytest.mark.train
+def test_resume_refuses_epochs_without_checkpoints(
+    recipe: Recipe, data: Dataset, tmp_path: Path
+) -> None:
+    """To start again would overwrite their metrics and weights."""
+    part = fit_until(14, recipe, data, tmp_path / "part")
+    metrics = (part / "metrics.jsonl").read_text()
+    shutil.rmtree(part / "checkpoints")
+    with pytest.raises(SeewhyError, match=r"part has 2 epochs, but checkpoints/ holds no .* of th"):
+        resume(part, data, quiet=True)
+    assert (part / "metrics.jsonl").read_text() == metrics
+
+
+@pytest.mark.train
+def test_resume_keeps_the_checkpoint_policy(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    policy = CheckpointPolicy(checkpoint_epochs=2)
+    for name, given in (("kept", None), ("changed", CheckpointPolicy(checkpoint_epochs=3))):
+        with dying(stop_at(8)):
+            fit(recipe, data, tmp_path / name, quiet=True, checkpoint=policy)
+        resume(tmp_path / name, data, quiet=True, checkpoint=given)
+    assert [len(list((tmp_path / name).rglob("epoch-*.pt"))) for name in ("kept", "changed")] == [
+        2,
+        1,
+    ]
+    assert (tmp_path / "changed" / "checkpoints" / "epoch-0003.pt").exists()
 
 
 @pytest.mark.train

@@ -61,13 +61,13 @@ class Resume:
     directory: Annotated[Positional[Path], arg(metavar="RUN|EXPERIMENT")]
     """Directory of a run, such as runs/latest, or of an experiment."""
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
-    """How often to write a checkpoint. Applies only to runs."""
+    """How often to write a checkpoint (default: as before). Applies only to runs."""
     parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
     """Where to train. For a run, only --device applies."""
     lr: OptionalFloat = None
     """Peak learning rate from here on (default: that of the recipe). Applies only to runs."""
     no_report: Flag = False
-    """Do not write report.html at the end. Applies only to runs."""
+    """Do not write report.html at the end (default: as before). Applies only to runs."""
     quiet: Flag = False
     """Print no progress."""
 
@@ -76,6 +76,7 @@ def resume(options: Resume) -> int:
     """Resume a run, or the unfinished runs of an experiment."""
     if (options.directory / "experiment.json").is_file():
         return _resume_experiment(options)
+    from seewhy.runs.directory import read_command
     from seewhy.runs.training import resume as resume_run
 
     if options.parallel != Parallel(device=options.parallel.device):
@@ -86,10 +87,11 @@ def resume(options: Resume) -> int:
         options.directory,
         device=options.parallel.device,
         quiet=options.quiet,
-        checkpoint=options.checkpoint,
+        checkpoint=None if options.checkpoint == CheckpointPolicy() else options.checkpoint,
         lr=options.lr,
     )
-    return _finish(run, None, options.no_report, options.quiet) if is_first_process() else 0
+    no_report = options.no_report or "--no-report" in read_command(options.directory)
+    return _finish(run, None, no_report, options.quiet) if is_first_process() else 0
 
 
 def _resume_experiment(options: Resume) -> int:

@@ -21,6 +21,7 @@ from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_atomically, write_error, write_text
+from seewhy.runs.checkpoint import CheckpointPolicy
 from seewhy.runs.environment import Environment, Resumption
 from seewhy.runs.result import RunResult
 from seewhy.train.loop import EpochStats
@@ -99,12 +100,21 @@ def write_command(directory: Path) -> None:
     write_text(path, f"{shlex.join(['seewhy', *sys.argv[1:]])}\n" if is_cli else "Python\n")
 
 
-# env.json: the environment, and the data under "data"
+def read_command(directory: Path) -> list[str]:
+    """The words of the command; empty if the file is missing."""
+    with _reading(directory / COMMAND) as path:
+        return shlex.split(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
-def write_environment(directory: Path, environment: Environment, data: DataOrigin) -> None:
+# env.json: the environment, the data under "data", and the policy under "checkpoint"
+
+
+def write_environment(
+    directory: Path, environment: Environment, data: DataOrigin, policy: CheckpointPolicy
+) -> None:
     """Write env.json."""
-    _write_json(directory / ENVIRONMENT, asdict(environment) | {"data": asdict(data)})
+    values = {"data": asdict(data), "checkpoint": asdict(policy)}
+    _write_json(directory / ENVIRONMENT, asdict(environment) | values)
 
 
 def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
@@ -114,7 +124,15 @@ def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         data = DataOrigin.from_dict(values.pop("data"))
         values["resumed"] = tuple(Resumption(**row) for row in values["resumed"])
+        values.pop("checkpoint", None)
         return Environment(**values), data
+
+
+def read_checkpoint_policy(directory: Path) -> CheckpointPolicy:
+    """When the run writes checkpoints."""
+    with _reading(directory / ENVIRONMENT) as path:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return CheckpointPolicy(**values.get("checkpoint", {}))
 
 
 # status.json

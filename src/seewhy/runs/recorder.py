@@ -157,7 +157,8 @@ class Recorder:
 
     def _write_start(self, directory: Path) -> None:
         """Write what is known before the first step, in the order of WRITTEN_FIRST."""
-        write_environment(directory, self.session.environment, self.plan.data.origin)
+        session = self.session
+        write_environment(directory, session.environment, self.plan.data.origin, session.checkpoint)
         write_recipe(directory, self.plan.recipe)
         write_command(directory)
         write_history(directory, self.history)

@@ -33,7 +33,9 @@ from seewhy.runs.directory import (
     MODEL_CARD,
     RECIPE,
     has_finished,
+    read_checkpoint_policy,
     read_environment,
+    read_history,
     read_lr_range_test,
     write_predictions,
     write_result,
@@ -149,7 +151,7 @@ def resume(
         data: The data of the run; by default it is loaded again.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         quiet: Show nothing.
-        checkpoint: When to write checkpoints.
+        checkpoint: When to write checkpoints; by default as before.
         recipe: The recipe of the run; needed only if its augmentations are Python functions.
         lr: Peak learning rate from the checkpoint on, for a run whose loss was not finite; it
             replaces that of the recipe. By default the rate is kept.
@@ -177,6 +179,11 @@ def resume(
         loaded = _newest_checkpoint(path, recipe, recipe.lr in lrs)
         if world.is_first and loaded is not None:
             _set_damaged_aside(loaded)
+        elif world.is_first:
+            print(
+                f"seewhy: {path} has no checkpoint, so training starts again from the beginning",
+                file=sys.stderr,
+            )
         with seeded(recipe.seed, plan.device):
             model = None
             if loaded is not None:  # the checkpoint has the weights
@@ -196,7 +203,7 @@ def resume(
                 replace(environment, resumed=(*environment.resumed, resumption)),
                 path if world.is_first else None,
                 ResumeState(history, best, read_lr_range_test(path)),
-                checkpoint or CheckpointPolicy(),
+                checkpoint or read_checkpoint_policy(path),
                 quiet or not world.is_first,
             )
             return _train_to_end(state, session)
@@ -348,9 +355,16 @@ def _newest_checkpoint(
 ) -> LoadedCheckpoint | None:
     """The checkpoint to resume from; None if the run ended before its first one.
 
-    With `lr_changed`, it may have another learning rate than the recipe.
+    With `lr_changed`, it may have another learning rate than the recipe. Raises SeewhyError if the
+    checkpoints of a run were removed: to start again would overwrite its epochs.
     """
     if not checkpoint_files(directory / CHECKPOINTS):
+        epochs = len(read_history(directory))
+        if epochs > 1:  # several processes may end before the checkpoint of the first epoch
+            raise SeewhyError(
+                f"{directory} has {epochs} epochs, but {CHECKPOINTS}/ holds no checkpoint of them; "
+                "restore it, or start a new run"
+            )
         return None
     loaded = newest_checkpoint(directory / CHECKPOINTS)
     values = as_dict(Recipe()) | loaded.content["recipe"]
