@@ -180,10 +180,7 @@ def resume(
         if world.is_first and loaded is not None:
             _set_damaged_aside(loaded)
         elif world.is_first:
-            print(
-                f"seewhy: {path} has no checkpoint, so training starts again from the beginning",
-                file=sys.stderr,
-            )
+            note(f"{path} has no checkpoint, so training starts again from the beginning")
         with seeded(recipe.seed, plan.device):
             model = None
             if loaded is not None:  # the checkpoint has the weights
