@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -231,3 +232,44 @@ def test_error_of_two_processes_is_one_line(two_processes: TwoProcesses) -> None
     assert two_processes.returncode != 0
     assert "\nseewhy: unknown model 'nosuch'" in two_processes.stderr
     assert "Traceback" not in two_processes.stderr.partition("torch/distributed/elastic")[0]
+
+
+LOST = """
+import os
+
+import torch
+
+from seewhy.errors import SeewhyError
+from seewhy.train.distributed import all_reduce_sum, distributed_session
+
+try:
+    with distributed_session("cpu") as (world, _):
+        all_reduce_sum(torch.ones(1), world)
+        if world.rank == 1:
+            os._exit(1)
+        all_reduce_sum(torch.ones(1), world)
+except SeewhyError as error:
+    print(error)
+    os._exit(2)
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_one_line() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-c", LOST],
+            env={**os.environ, **shared, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    )
+    output, _ = first.communicate(timeout=120)
+    second.communicate(timeout=120)
+    assert (first.returncode, second.returncode) == (2, 1)
+    assert output.startswith("another process has ended or did not answer for 5 minutes; ")

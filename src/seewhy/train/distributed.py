@@ -4,6 +4,7 @@ import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ from seewhy.errors import SeewhyError
 from seewhy.train.world import World, world_size
 
 T = TypeVar("T")
+TIMEOUT = timedelta(minutes=5)  # of an exchange between processes; torch waits for 30 minutes
 
 
 @contextmanager
@@ -49,7 +51,8 @@ def distributed_session(device: str) -> Iterator[tuple[World, str]]:
         device = f"cuda:{local_rank}"
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise SeewhyError(
             f"WORLD_SIZE is {size}, but the processes could not connect ({error}); start them "
@@ -57,7 +60,21 @@ def distributed_session(device: str) -> Iterator[tuple[World, str]]:
         ) from error
     # only here: processes that have left cannot reconnect
     atexit.register(dist.destroy_process_group)
-    yield World(dist.get_rank(), size), device
+    try:
+        yield World(dist.get_rank(), size), device
+    except RuntimeError as error:
+        if not _is_lost_process(error):
+            raise
+        raise SeewhyError(
+            "another process has ended or did not answer for "
+            f"{TIMEOUT.total_seconds() / 60:g} minutes; its output says why. Resume the run with "
+            "torchrun and `seewhy resume RUN`"
+        ) from error
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Whether an exchange failed because of another process; gloo raises plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def all_reduce_mean(tensors: Sequence[Tensor], world: World) -> None:
