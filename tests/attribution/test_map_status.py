@@ -370,3 +370,17 @@ def test_map_status_add_and_take():
     assert both.clipped.tolist() == [0.5, 0, 0.25]
     assert both.take(slice(1, None)).kinds == ("all zero", "saturated")
     assert both.take(slice(1, None)).clipped.tolist() == [0, 0.25]
+
+
+def test_pair_of_the_same_class_is_named_as_the_reason():
+    """The prediction of the first images is class 0, so the score is the difference of 0 and 0."""
+    model, images = network(), images_of()
+    predicted = model(images).argmax(1).tolist()
+    assert set(predicted) == {0}
+    with pytest.warns(
+        UserWarning, match="same class for 3 of 3 images: both classes of the target"
+    ):
+        result = explain(model, images, ["grad-cam", "eigen-cam"], "layer", ("predicted", 0))
+    assert result.statuses["layer", "grad-cam"].kinds == ("same class",) * 3
+    assert result.statuses["layer", "eigen-cam"].kinds == ("ok",) * 3
+    assert len(result.warnings) == 1

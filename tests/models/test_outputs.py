@@ -133,13 +133,14 @@ METHODS = (
 )
 
 
-def maps(classifier, methods):
-    explanation = explain(classifier, IMAGES, methods, layers=["conv"])
+def maps(classifier, methods, layers="conv"):
+    explanation = explain(classifier, IMAGES, methods, layers)
     return torch.stack(list(explanation.maps.values()))
 
 
 CONSUMERS = {
     **{method: lambda classifier, m=method: maps(classifier, [m]) for method in METHODS},
+    "auto": lambda classifier: maps(classifier, ["grad-cam"], "auto"),
     "logits": lambda classifier: compute_logits(classifier, IMAGES),
     "features": lambda classifier: extract_features(classifier, IMAGES),
     "attack": lambda classifier: attack(classifier, IMAGES, torch.tensor([0, 1])).images,

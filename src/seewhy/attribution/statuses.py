@@ -17,6 +17,7 @@ Key = tuple[str, str]  # layer, method
 
 OK = "ok"
 NOT_FINITE = "not finite"
+SAME_CLASS = "same class"
 SATURATED = "saturated"
 NO_GRADIENT = "no gradient"
 RESIDUE = "residue"
@@ -26,6 +27,8 @@ ALL_NEGATIVE = "all negative"
 REASONS = {
     NOT_FINITE: "the model's activations or gradients are infinite or NaN; check its weights, "
     "or use bf16 or fp32 instead of fp16",
+    SAME_CLASS: "both classes of the target are the same, so the score is 0 whatever the image "
+    "shows; choose another pair",
     ALL_NEGATIVE: "every position is evidence against the class, and the method shows only "
     "evidence for it",
     ALL_ZERO: "nothing in the layer contributes to the score",
@@ -48,7 +51,7 @@ class MapStatus:
 
     Args:
         kinds: N of "ok", "all negative", "all zero", "residue", "no gradient", "saturated",
-            "not finite".
+            "same class", "not finite".
         clipped: (N,) float32 in [0, 1], fraction of the signed map's absolute sum that the method's
             ReLU removes; 0 without a ReLU.
         reads_prefix: Whether the score depends on the layer's tokens before the grid, such as a
@@ -88,6 +91,7 @@ def map_status(
             residue = is_residue(capture.activation, gradient, forward.precision) & ~empty
     flags = {  # the first match is the status
         NOT_FINITE: ~finite,
+        SAME_CLASS: empty & ~forward.weights.to(empty.device).any(1),
         SATURATED: _saturated(forward) & method.differentiates,
         NO_GRADIENT: no_gradient,
         RESIDUE: residue,
