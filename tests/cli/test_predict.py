@@ -20,12 +20,19 @@ ErrorOf = Callable[..., str]
 def test_evaluate(trained: Path, capsys: Capture) -> None:
     assert main.main(["evaluate", "run", "--data", "bars"]) == 0
     out = capsys.readouterr().out
-    for text in ("of 60 test images correct", "upright", "level", "slanting", "95% interval"):
+    for text in (
+        "of 60 test images of bars correct",
+        "upright",
+        "level",
+        "slanting",
+        "95% interval",
+    ):
         assert text in out
     assert main.main(["evaluate", "run", "--data", "bars", "--split", "all"]) == 0
-    assert "of 300 images correct" in capsys.readouterr().out
+    assert "of all 300 images of bars correct" in capsys.readouterr().out
     assert main.main(["evaluate", "run", "--data", "bars", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
+    assert (values["data"], values["split"], values["images"]) == ("bars", "test", 60)
     assert values["accuracy"] == json.loads((trained / "summary.json").read_text())["accuracy"]
     assert [row["images"] for row in values["classes"]] == [20, 20, 20]
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.decode import Preprocessing
+from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, with_range
 from seewhy.runs.prediction import evaluate, predict, top_predictions
@@ -36,11 +37,53 @@ def test_evaluate_loads_the_data_of_a_run(weak_run: Run) -> None:
 
 
 @pytest.mark.usefixtures("changed_source")
-def test_evaluate_rejects_changed_data(weak_run: Run) -> None:
+def test_evaluate_rejects_changed_data(weak_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Data that the caller names may differ from the training data."""
     with pytest.raises(SeewhyError, match=r"bars is not the data of the run: .*f{32}"):
         evaluate(weak_run)
     assert len(evaluate(weak_run, "bars").labels) == 60
+    assert "bars has changed since the run was trained" in capsys.readouterr().err
+
+
+def write_folder(directory: Path, data: Dataset, count: int) -> Path:
+    """A folder of classes, without splits: `count` images of the training split in each."""
+    for label, name in enumerate(data.classes):
+        (directory / name).mkdir(parents=True)
+        for index in torch.where(data.train.labels == label)[0][:count].tolist():
+            image = data.train.images[index].permute(1, 2, 0).numpy()
+            Image.fromarray(image).save(directory / name / f"{index}.png")
+    return directory
+
+
+def test_evaluate_measures_all_of_a_folder_without_splits(
+    run: Run, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "new", data, 5)
+    predictions = evaluate(run, folder)
+    assert len(predictions.labels) == 15
+    assert (
+        "new has no test split of its own: all of its images are measured"
+        in capsys.readouterr().err
+    )
+    assert len(evaluate(run, folder, "test").labels) == 3  # as asked for
+
+
+def test_evaluate_splits_the_folder_of_the_training_as_the_training_did(
+    recipe: Recipe, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "mine", data, 10)
+    run = fit(replace(recipe, epochs=1), load(folder, seed=3, validation=0.2), quiet=True)
+    assert run.predictions is not None
+    assert torch.equal(evaluate(run, folder).labels, run.predictions.labels)
+    assert len(evaluate(run, folder, "validation").labels) == 6
+    capsys.readouterr()
+    next(folder.rglob("*.png")).unlink()
+    with pytest.raises(SeewhyError, match=r"mine is not the data of the run"):
+        evaluate(run)
+    with pytest.raises(SeewhyError, match=r"mine has changed .*drawn now may hold training images"):
+        evaluate(run, folder)
+    assert len(evaluate(run, folder, "all").labels) == 29
+    assert "mine has changed since the run was trained; it is meas" in capsys.readouterr().err
 
 
 def test_evaluate_needs_data(run: Run) -> None:

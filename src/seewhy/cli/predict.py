@@ -20,8 +20,8 @@ class Evaluate:
     """Run directory, such as runs/latest, or a file of `seewhy export`."""
     data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
     """Dataset (default: the one the run was trained on; required for a file)."""
-    split: str = "test"
-    """train, test, validation, or all (for a folder of new images without splits)."""
+    split: Annotated[str | None, arg(metavar="SPLIT", help_behavior_hint="")] = None
+    """train, test, validation, or all (default: test, or all images of a folder without splits)."""
     json: Flag = False
     """Print JSON."""
     device: str = "auto"
@@ -33,17 +33,20 @@ def evaluate(options: Evaluate) -> None:
     from seewhy.cli import tables
     from seewhy.diagnosis.predictions import accuracies
     from seewhy.runs.prediction import evaluate as evaluate_classifier
+    from seewhy.runs.prediction import find_split
     from seewhy.runs.run import Run, open_classifier
     from seewhy.train.device import find_device
 
     classifier = open_classifier(options.model, find_device(options.device))
     if options.data is None and not isinstance(classifier, Run):
         raise SeewhyError(f"{options.model} is not a run; add its data, as in --data cifar10")
-    predictions = evaluate_classifier(classifier, options.data, options.split)
+    data, split = find_split(classifier, options.data, options.split)
+    predictions = evaluate_classifier(classifier, data, split)
     if options.json:
-        say(json.dumps(accuracies(predictions), allow_nan=False))
+        values = {"data": data.name, "split": split, **accuracies(predictions)}
+        say(json.dumps(values, allow_nan=False))
     else:
-        tables.print_accuracies(predictions, options.split)
+        tables.print_accuracies(predictions, data.name, split)
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,13 @@ def print_run(run: Run) -> None:
     )
 
 
-def print_accuracies(predictions: Predictions, split: str) -> None:
-    """Accuracy overall and per class, the worst class first."""
+def print_accuracies(predictions: Predictions, data: str, split: str) -> None:
+    """Accuracy overall and per class, the worst class first; `data` is the name of the dataset."""
     out = console()
-    of = "" if split == "all" else f"{split} "
+    count = f"{len(predictions.labels):,}"
+    images = f"all {count} images" if split == "all" else f"{count} {split} images"
     out.print(
-        f"{percent(predictions.accuracy)} of {len(predictions.labels):,} {of}images correct "
+        f"{percent(predictions.accuracy)} of {images} of {data} correct "
         f"(95% interval {interval_text(predictions.interval)})\n",
         style="bold",
     )

@@ -135,6 +135,7 @@ def build_entry(
         fingerprint=fingerprint(raw.classes, digests),
         skipped=tuple(image for split in written.values() for image in split.skipped),
         value_range=image_format.preprocessing.value_range,
+        held_out=tuple(key for key in splits if key not in raw.splits),
     )
     write_header(directory, header)
     return seed_used

@@ -68,6 +68,7 @@ class Header:
     fingerprint: str
     skipped: tuple[str, ...]
     value_range: ValueRange | None = None  # of images with more than 8 bits
+    held_out: tuple[str, ...] = ()  # splits that were drawn from train
 
 
 def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
@@ -96,6 +97,7 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
             stored["fingerprint"],
             tuple(stored["skipped"]),
             check_range(stored["value_range"]),
+            tuple(stored.get("held_out", ())),
         )
         return header, {name: _read_split(directory, name, split) for name, split in splits.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SeewhyError) as error:

@@ -50,6 +50,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()  # unreadable files
     load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
     value_range: ValueRange | None = None  # of images with more than 8 bits, see `Preprocessing`
+    held_out: tuple[str, ...] = ()  # splits that the source lacks, drawn from its training images
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -96,9 +96,8 @@ def load(
         image_size, validation, seed, skip_bad_images, label, max_pixels, check_range(range)
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
-    is_source = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
     load_args = {
-        "name": str(name) if is_source or root is not None else _absolute(name),
+        "name": str(name) if root is not None else source_name(name),
         **({} if root is None else {"root": _absolute(root)}),
         **options.to_json(),
     }
@@ -107,6 +106,12 @@ def load(
         dataset = _limit_training_images(dataset, limit, options.seed)
         load_args["limit"] = limit
     return replace(dataset, load_args=load_args)
+
+
+def source_name(name: str | os.PathLike[str]) -> str:
+    """The name in `Dataset.load_args`: an entry of SOURCES as it is, a path in full."""
+    is_source = isinstance(name, str) and name.partition(":")[0].strip() in SOURCES
+    return str(name) if is_source else _absolute(name)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -192,6 +197,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         fingerprint=header.fingerprint,
         skipped=header.skipped,
         value_range=value_range,
+        held_out=header.held_out,
     )
 
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import PurePath
 
 from seewhy.data.dataset import Dataset
-from seewhy.data.sources import reload_data
+from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.calibration import (
     Calibration,
     TemperatureScaling,
@@ -94,6 +94,7 @@ def make_context(
             directory cannot be written.
     """
     result, predictions = _finished(run)
+    data = None if data is None else check_dataset(data)
     if against is not None:
         compare_predictions(
             _finished(against)[1], predictions

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.decode import Encoded, decode_image
-from seewhy.data.sources import load, reload_data
+from seewhy.data.sources import load, reload_data, source_name
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
+from seewhy.progress import note
 from seewhy.runs.run import Run
 
 
@@ -37,7 +38,7 @@ class ImagePrediction:
 def evaluate(
     classifier: ClassifierLike,
     data: Dataset | str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
 ) -> Predictions:
     """Predict a split, by default the test split of the data that a run was trained on.
 
@@ -46,8 +47,8 @@ def evaluate(
         data: Dataset, or a source for `load`, with images resized for the classifier. By default
             the data of the run is loaded again. Classes are matched by name, so their order may
             differ and some may be missing.
-        split: "train", "test", "validation" or "all"; "all" is for a folder of new images without
-            splits.
+        split: "train", "test", "validation" or "all". By default "test"; or "all" if a source that
+            the run was not trained on has no test split, such as a folder of new images.
 
     Returns:
         Predictions on the N images of the split, logits (N, K).
@@ -56,18 +57,8 @@ def evaluate(
         SeewhyError: If the images have another shape, a class is unknown to the classifier, there
             is no such split, or the data of the run has changed since it was trained.
     """
-    run = classifier if isinstance(classifier, Run) else None
+    data, split = find_split(classifier, data, split)
     classifier = as_classifier(classifier)
-    if data is None:
-        if run is None:
-            raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
-        data = reload_data(run.data_origin)
-    elif not isinstance(data, Dataset):
-        data = load(
-            data,
-            image_size=_square_side(classifier),
-            range=classifier.preprocessing.value_range,
-        )
     if classifier.image_shape not in (None, data.image_shape):
         size, expected_size = (
             "x".join(map(str, shape)) for shape in (data.image_shape, classifier.image_shape or ())
@@ -86,6 +77,42 @@ def evaluate(
         torch.cat([part.labels for part in parts]),
         classes,
     )
+
+
+def find_split(
+    classifier: ClassifierLike, data: Dataset | str | Path | None, split: str | None
+) -> tuple[Dataset, str]:
+    """The dataset and the split to evaluate; for the arguments see `evaluate`."""
+    run = classifier if isinstance(classifier, Run) else None
+    classifier = as_classifier(classifier)
+    if isinstance(data, Dataset):
+        return data, split or "test"
+    if data is None:
+        if run is None:
+            raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
+        return reload_data(run.data_origin), split or "test"
+    if run is not None and source_name(data) == run.data_origin.load_args.get("name"):
+        # as it was loaded for the training, so that no split contains images of another one
+        loaded = load(**run.data_origin.load_args)
+        if loaded.fingerprint != run.data_origin.fingerprint:
+            _report_change(loaded, split)
+        return loaded, split or "test"
+    value_range = classifier.preprocessing.value_range
+    loaded = load(data, image_size=_square_side(classifier), range=value_range)
+    if split is None and "test" in loaded.held_out:
+        note(f"{loaded.name} has no test split of its own: all of its images are measured")
+        split = "all"
+    return loaded, split or "test"
+
+
+def _report_change(data: Dataset, split: str | None) -> None:
+    """Say that the data of a run has changed; raise SeewhyError if its test split has too."""
+    if "test" in data.held_out and split != "all":
+        raise SeewhyError(
+            f"{data.name} has changed since the run was trained; it has no test split, so the one "
+            "that is drawn now may hold training images; restore it, or measure other images"
+        )
+    note(f"{data.name} has changed since the run was trained; it is measured as it is now")
 
 
 def predict(
