@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import tyro
+from PIL import Image
 
 from seewhy.cli import main
-from seewhy.cli.arguments import option_names, parse
+from seewhy.cli.arguments import name_options, option_names, parse
 from seewhy.cli.predict import Predict
 from seewhy.cli.train import Train
 
@@ -97,3 +98,35 @@ def test_without_tyros_hook_its_own_error_is_printed(
         parse("predict", Predict, [])
     assert stopped.value.code == 2
     assert "RUN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("or skip them with skip_bad_images=True", "or skip them with --skip-bad-images"),
+        ("larger than max_pixels=80 (9x9", "larger than --max-pixels 80 (9x9"),
+        ("found label='x'; leave label out", "found --label 'x'; leave label out"),
+        ("choose with label=…", "choose with --label …"),
+        ("image_size must be at least 1", "--image-size must be at least 1"),
+        ("with range=(LOW, HIGH), or", "with --range LOW HIGH, or"),
+        ("as in load('cifar10', root='data')", "as in load('cifar10', root='data')"),
+        ("batch_size must be at least 1", "batch_size must be at least 1"),
+        ("shapes:seed=3,label=4 has no 'max_pixels'", "shapes:seed=3,label=4 has no 'max_pixels'"),
+    ],
+)
+def test_errors_name_options(message: str, expected: str) -> None:
+    assert name_options(message, main.COMMANDS["train"].options) == expected
+
+
+def test_an_unreadable_image_names_the_option(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("pets/a").mkdir(parents=True)
+    Path("pets/b").mkdir()
+    for index in range(4):
+        Image.new("L", (4, 4)).save(f"pets/{'ab'[index % 2]}/{index}.png")
+    Path("pets/a/x.png").write_text("no image")
+    assert main.main(["data", "pets"]) == 2
+    error = capsys.readouterr().err
+    assert "a/x.png is not an image" in error
+    assert "skip unreadable files with --skip-bad-images\n" in error

@@ -62,13 +62,13 @@ def test_predict_takes_directories(trained: Path, capsys: Capture, error_of: Err
     values = json.loads(capsys.readouterr().out)
     assert [row["image"] for row in values] == [str(Path("photos", n)) for n in ("2.png", "10.png")]
     error = error_of("predict", "run", "photos", "--max-pixels", "63")
-    assert "larger than max_pixels=63 (8x8 is 64 pixels)" in error
+    assert "larger than --max-pixels 63 (8x8 is 64 pixels)" in error
 
 
 def test_range_of_deep_images(trained: Path, capsys: Capture, error_of: ErrorOf) -> None:
     values = np.arange(64, dtype=np.int32).reshape(8, 8) * 65 - 1000
     Image.fromarray(values).save("deep.tif")
-    assert "choose with range" in error_of("predict", "run", "deep.tif")
+    assert "choose them with --range LOW HIGH" in error_of("predict", "run", "deep.tif")
     assert "range must be two" in error_of("predict", "run", "deep.tif", "--range", "auto")
     for words in (["-1000", "3095"], ["dtype"]):
         assert main.main(["predict", "run", "deep.tif", "--json", "--range", *words]) == 0

@@ -104,6 +104,26 @@ def test_classes_of_arrays(tmp_path: Path) -> None:
     assert_holds(path, ("0", "10", "20"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.where(Y, 2**63, 10).astype(np.uint64), ("10", "9223372036854775808")),
+        (np.where(Y, 1e20, 3), ("3", "100000000000000000000")),
+        (np.where(Y, "10", "9"), ("9", "10")),
+    ],
+)
+def test_labels_in_natural_order(
+    tmp_path: Path, labels: np.ndarray, classes: tuple[str, ...]
+) -> None:
+    np.savez(tmp_path / "mine.npz", x=X, y=labels)
+    data = load(tmp_path, quiet=True)
+    assert data.classes == classes
+    rows = {
+        name: bool(label) for name, label in zip(data.train.names, data.train.labels, strict=True)
+    }
+    assert all(rows[name] == bool(Y[int(name[-5:])]) for name in rows)
+
+
 def test_gray_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", x=X[..., 0], y=Y)
     assert load(tmp_path, quiet=True).image_shape == (1, 6, 5)
@@ -122,6 +142,11 @@ def test_gray_arrays(tmp_path: Path) -> None:
         ({"x": X * np.nan, "y": Y}, "mine: no pixel is a finite number; restore the images"),
         ({"x": X.astype(str), "y": Y}, "x must be numbers"),
         ({"x": X, "y": Y + 0.5}, r"y must be labels \(N,\) of whole numbers or text"),
+        (
+            {"x": X, "y": np.where(Y > 0, np.inf, 0)},
+            r"y must be labels \(N,\) of whole numbers or text",
+        ),
+        ({"x": X, "y": Y % 2, "classes": ["a", "a"]}, "2 classes are named 'a'; give each class a"),
         ({"x": X, "y": Y - 1}, "labels must be at least 0, found -1; keep only labeled images"),
         ({"x": X, "images": X, "y": Y}, "both x and images could be the images; remove one"),
         ({"x": X, "y": Y, "x_train": X2, "y_train": Y2}, "x has no split in its name, unlike x_t"),

@@ -233,6 +233,39 @@ def write_rows(root: Path, rows: list[dict[str, Any]], path: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes", "indices"),
+    [
+        (
+            pa.array([2**63 + 1, 7, 2**64 - 1], pa.uint64()),
+            ["7", f"{2**63 + 1}", f"{2**64 - 1}"],
+            [1, 0, 2],
+        ),
+        (pa.array(["10", "2", "1"]), ["1", "2", "10"], [2, 1, 0]),
+        (pa.array(["caf\u00e9", "bar", "cafe\u0301"]), ["bar", "caf\u00e9"], [1, 0, 1]),
+    ],
+)
+def test_labels_become_classes_in_natural_order(
+    tmp_path: Path, labels: pa.Array, classes: list[str], indices: list[int]
+) -> None:
+    image = pa.array(cells(3), pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    for name in ("train", "test"):
+        pq.write_table(pa.table({"image": image, "label": labels}), tmp_path / f"{name}.parquet")
+    data = load(tmp_path, quiet=True)
+    assert list(data.classes) == classes
+    assert data.train.labels.tolist() == indices
+
+
+def test_columns_that_differ_by_case(tmp_path: Path) -> None:
+    image = pa.array(cells(6), pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    columns = {"image": image, "label": [0, 1] * 3, "Label": [0, 1, 2] * 2}
+    for name in ("train", "test"):
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    refused("more than one column could be the label: label, Label; choose with label=…", tmp_path)
+    assert len(load(tmp_path, label="label", quiet=True).classes) == 2
+    assert len(load(tmp_path, label="Label", quiet=True).classes) == 3
+
+
 def test_columns_of_string_labels(tmp_path: Path) -> None:
     text = datasets.Value("string")
     stored(tmp_path, "train.parquet", table(4, animal=(text, ["dog", "cat", "dog", "bee"])))

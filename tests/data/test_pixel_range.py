@@ -167,7 +167,7 @@ def test_infinite_pixels_are_clipped() -> None:
         (noise(np.uint16, 0, 255), "has values from [0-9]+ to 2[0-9]+, of which the black and"),
         (noise(np.int16, -1000, 2000), "has values from -[0-9]+ to [0-9]+, of which the black"),
         (noise(np.float32, -1, 1), r"has values from -0\.[0-9]+ to 0\.[0-9]+"),
-        (noise(np.float32, 0, 255), "choose with range, or convert it to 8 bits"),
+        (noise(np.float32, 0, 255), r"choose them with range=\(LOW, HIGH\), or convert"),
     ],
 )
 def test_an_unknown_range_is_not_guessed(values: np.ndarray, reason: str) -> None:

@@ -280,6 +280,20 @@ def test_check_dataset_names_the_problem(change: dict[str, Any], message: str) -
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((0, 1), "mine: the names of classes must be text, found 0 of type int; pass '0'"),
+        (("a", "a"), "mine: 2 classes are named 'a'; give each class a name of its own"),
+        ("ab", "mine: classes must be a tuple of names, found str"),
+        (np.array(["a", "b"]), r"mine: classes must be a tuple of names, found \(2,\) <U1"),
+    ],
+)
+def test_check_dataset_rejects_names_of_classes(classes: Any, message: str) -> None:
+    with pytest.raises(SeewhyError, match=message):
+        check_dataset(replace(in_memory([0, 1]), classes=classes))
+
+
 def test_check_dataset_computes_a_missing_fingerprint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -430,6 +444,23 @@ def test_load_keeps_a_common_size(tmp_path: Path) -> None:
     tree(tmp_path, {"a": 5, "b": 5}, size=(9, 6))
     assert load(tmp_path, quiet=True).image_shape == (3, 6, 9)
     assert load(tmp_path, image_size=4, quiet=True).image_shape == (3, 4, 4)
+
+
+def test_load_converts_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gray = tree(tmp_path / "gray", {"a": 5, "b": 5}, mode="RGB")
+    for path in gray.rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    assert load(gray, quiet=True).image_shape == (1, 6, 6)
+    color = load(gray, channels=3, quiet=True)
+    assert color.image_shape == (3, 6, 6)
+    assert (color.train.images == load(gray, quiet=True).train.images).all()
+    colored = tree(tmp_path / "colored", {"a": 5, "b": 5})
+    luma = load(colored, channels=1, quiet=True)
+    with Image.open(colored / luma.train.names[3]) as image:
+        assert luma.train.images[3, 0, 0, 0] == image.convert("L").getpixel((0, 0))
+    monkeypatch.setitem(SOURCES, "mine", lambda: in_memory([0, 1] * 5))
+    assert load("mine", channels=1, quiet=True).image_shape == (1, 4, 4)
+    refused(r"channels must be 1 \(gray\) or 3 \(RGB\), found 2", gray, channels=2)
 
 
 def test_load_resizes_to_the_median_shorter_side(tmp_path: Path) -> None:

@@ -203,3 +203,21 @@ def test_the_range_of_the_training_images_is_kept(
         SeewhyError, match=r"deep\.tif is stored .* values from 0 to 4095, of which"
     ):
         predict(unknown, tmp_path / "deep.tif")
+
+
+def test_evaluate_converts_gray_files_as_predict_does(run: Run, tmp_path: Path) -> None:
+    """The run takes color; its classes are the folders."""
+    for label in run.classes:
+        (tmp_path / "gray" / label).mkdir(parents=True)
+        for index in range(3):
+            values = torch.randint(0, 256, (8, 8), generator=torch.Generator().manual_seed(index))
+            Image.fromarray(values.byte().numpy()).save(tmp_path / "gray" / label / f"{index}.png")
+    measured = evaluate(run, tmp_path / "gray", "all")
+    files = [
+        path
+        for label in sorted(run.classes)
+        for path in sorted((tmp_path / "gray" / label).iterdir())
+    ]
+    found = predict(run, files, top=1)
+    counts = [sum(row.top[0].name == name for row in found) for name in run.classes]
+    assert torch.bincount(measured.predicted, minlength=3).tolist() == counts

@@ -1,5 +1,6 @@
 """Parsing a command's arguments with tyro: the fields of a dataclass are its options."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -56,6 +57,8 @@ class DataOptions:
     """Skip images that cannot be read, and list them."""
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    channels: OptionalInt = None
+    """1 for gray, 3 for RGB (default: gray if all images are)."""
     range: RangeWords = ()
     """Values that become black and white, for images with more than 8 bits: two numbers, that of
     their type, or as measured (default: dataset)."""
@@ -178,6 +181,30 @@ def option_names(options: type) -> list[str]:
         elif Positional not in getattr(hint, "__metadata__", ()):
             names.append(f"--{name.replace('_', '-')}")
     return names
+
+
+def name_options(message: str, options: type) -> str:
+    """The message with the options of a command instead of the arguments of a function.
+
+    `skip_bad_images=True` becomes `--skip-bad-images`. Settings of recipes, which are named the
+    same in TOML, and the arguments in an example of a call stay.
+    """
+    recipe = {field.name for field in fields(Recipe)}
+    for option in option_names(options):
+        argument = option[2:].replace("-", "_")
+        if argument in recipe:
+            continue
+        bare = "" if "_" in argument else "(?==)"  # a word may be one of English
+
+        def replaced(found: re.Match[str], option: str = option) -> str:
+            if re.search(r"\w\([^()]*$", found.string[: found.start()]):
+                return found[0]
+            value = (found[1] or "").strip("()").replace(", ", " ")
+            return option if value in ("", "True") else f"{option} {value}"
+
+        pattern = rf"(?<![\w.,:'-]){argument}{bare}(?:=(\([^)]*\)|[\w.'…-]+))?(?![\w-])"
+        message = re.sub(pattern, replaced, message)
+    return message
 
 
 def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from seewhy import __version__
-from seewhy.cli.arguments import parse
+from seewhy.cli.arguments import name_options, parse
 from seewhy.cli.compare import Compare, compare
 from seewhy.cli.explain import Explain, Layers, Methods, Trust, explain, layers, methods, trust
 from seewhy.cli.export import Export, export
@@ -112,8 +112,14 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
             raise
         if debug:
             traceback.print_exc()
-        note(f"seewhy: {error}")
+        note(f"seewhy: {_with_options(str(error), arguments)}")
         return 2
+
+
+def _with_options(message: str, arguments: Sequence[str]) -> str:
+    """The message with the options of the command instead of the arguments of functions."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    return message if command is None else name_options(message, command.options)
 
 
 OUT_OF_MEMORY = (

@@ -12,6 +12,8 @@ from seewhy.data.file_trees import NamedFile
 from seewhy.data.raw import (
     RawDataset,
     assign_roles,
+    class_name,
+    index_labels,
     raw_split_from_arrays,
     split_role,
     split_words,
@@ -181,7 +183,7 @@ def _images(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N, H, W
     return array
 
 
-def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) int64 or text
+def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) numbers or text
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2 and array.dtype.kind in "iufb":
@@ -191,13 +193,17 @@ def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) int
             return indices.astype(np.int64)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "backslashreplace")
-    whole = array.dtype.kind in "iub" or (array.dtype.kind == "f" and (array % 1 == 0).all())
+    whole = array.dtype.kind in "iub" or (
+        array.dtype.kind == "f" and np.isfinite(array).all() and (array % 1 == 0).all()
+    )
     if array.ndim != 1 or not (whole or array.dtype.kind == "U"):
         raise SeewhyError(
             f"{title}: {name} must be labels (N,) of whole numbers or text, or one-hot (N, K), "
             f"found {array.shape} {array.dtype}"
         )
-    return array if array.dtype.kind == "U" else array.astype(np.int64)
+    if array.dtype.kind == "U" or (array.size and array.max() >= 2**63):
+        return array if array.dtype.kind != "f" else np.array([int(each) for each in array], object)
+    return array.astype(np.int64)
 
 
 def _classes(
@@ -205,14 +211,13 @@ def _classes(
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Class names, and each split's labels (N,) int64 as indices into them."""
     if names is not None and names[1].dtype.kind in "SU" and stored["train"].dtype.kind == "i":
-        return tuple(_labels(*names, title).tolist()), dict(stored)  # check_labels compares them
-    found = sorted(set().union(*(values.tolist() for values in stored.values())))
-    if found and not isinstance(found[0], str) and found[0] < 0:
+        listed = map(class_name, _labels(*names, title).tolist())
+        return tuple(listed), dict(stored)  # check_labels compares them
+    lowest = min(
+        (values.min() for values in stored.values() if values.dtype.kind == "i"), default=0
+    )
+    if lowest < 0:
         raise SeewhyError(
-            f"{title}: labels must be at least 0, found {found[0]}; keep only labeled images"
+            f"{title}: labels must be at least 0, found {lowest}; keep only labeled images"
         )
-    index = {value: position for position, value in enumerate(found)}
-    return tuple(map(str, found)), {
-        role: np.array([index[value] for value in values.tolist()], dtype=np.int64)
-        for role, values in stored.items()
-    }
+    return index_labels(stored)

@@ -55,6 +55,7 @@ class _Format:
     name: str  # name of the dataset in messages
     image_size: tuple[int, int]  # height, width
     channels: int
+    channels_known: bool  # whether they were chosen, or color was found
     skip_bad_images: bool
     max_pixels: int | None
     preprocessing: Preprocessing
@@ -124,7 +125,7 @@ def build_entry(
         try:
             written = write_all(image_format)
         except _ColorFound:
-            image_format = replace(image_format, channels=3)
+            image_format = replace(image_format, channels=3, channels_known=True)
         except _DeepFound:
             image_format = _measure_range(splits["train"], image_format, quiet)
     check_labels(raw.classes, {key: split.labels for key, split in written.items()}, name)
@@ -172,7 +173,8 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool
     image_format = _Format(
         name,
         image_size,
-        3 if colored else 1,
+        options.channels or (3 if colored else 1),
+        options.channels is not None,
         options.skip_bad_images,
         options.max_pixels,
         Preprocessing(value_range=options.range),
@@ -244,7 +246,7 @@ def _write_split(
                 image_name, failure = block.bad[0]
                 raise SeewhyError(
                     f"{image_format.name}: {image_name} is {failure}; remove the file, or skip "
-                    "unreadable files with skip_bad_images"
+                    "unreadable files with skip_bad_images=True"
                 )
             file.write(block.pixels)
             hasher.update(block.pixels.data)
@@ -318,7 +320,7 @@ def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
             image.load()  # which may change the mode
         elif not image_format.range_known:
             raise _DeepFound
-        colored = image_format.channels == 1 and not is_gray(image)
+        colored = not (image_format.channels == 3 or image_format.channels_known or is_gray(image))
         decoded = (
             None
             if colored

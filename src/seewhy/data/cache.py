@@ -37,7 +37,7 @@ from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
-FORMAT = 2  # increase it when the files or the decoding change; older entries are then rebuilt
+FORMAT = 3  # increase it when the files or the decoding change; older entries are then rebuilt
 
 # Without it Linux counts a private writable mapping as memory, and may refuse a large one.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)

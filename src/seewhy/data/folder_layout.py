@@ -5,13 +5,19 @@ archive/seg_train/seg_train/CLASS. What could be either is refused.
 """
 
 import os
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from seewhy.data.listing import IMAGE_SUFFIXES, is_ignored, list_folders, printable
-from seewhy.data.raw import ROLES, assign_roles, describe_splits, role_in_name, split_role
+from seewhy.data.raw import (
+    ROLES,
+    assign_roles,
+    class_name,
+    describe_splits,
+    role_in_name,
+    split_role,
+)
 from seewhy.errors import SeewhyError
 
 Classes = Mapping[str, Path]  # the folder of each class, by its name
@@ -197,8 +203,8 @@ def _class_folders(tree: Path) -> Classes:
 
 
 def _class_name(folder: Path) -> str:
-    """The name of a class; macOS and Linux write é in different forms of Unicode."""
-    return unicodedata.normalize("NFC", printable(folder.name))
+    """The name of the class; macOS and Linux write é in different forms of Unicode."""
+    return class_name(printable(folder.name))
 
 
 def _used_folders(folder: Path) -> list[Path]:

@@ -14,7 +14,9 @@ from seewhy.data.raw import (
     RawSplit,
     Source,
     assign_roles,
+    class_name,
     describe_splits,
+    index_labels,
 )
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.progress import note
@@ -179,7 +181,8 @@ def _read_labels(
             "are missing; keep only labeled images"
         )
     values = column.to_pylist()
-    return np.array(values, dtype=object if values and isinstance(values[0], str) else np.int64)
+    is_int64 = all(not isinstance(value, str) and value < 2**63 for value in values)
+    return np.array(values, dtype=np.int64 if is_int64 else object)
 
 
 def _classes(
@@ -188,20 +191,14 @@ def _classes(
     """Class names, and each split's labels (N,) int64 as indices into them."""
     names = getattr(feature, "names", None)
     if names:
-        return tuple(names), dict(stored)
+        return tuple(map(class_name, names)), dict(stored)
     if any(
         values.dtype == np.int64 and len(values) and values.min() < 0 for values in stored.values()
     ):
         highest = max(int(values.max(initial=0)) for values in stored.values())
         # check_labels rejects them
         return tuple(map(str, range(highest + 1))), dict(stored)
-    unique = sorted(set().union(*(values.tolist() for values in stored.values())))
-    index = {value: i for i, value in enumerate(unique)}
-    labels = {
-        role: np.array([index[value] for value in values.tolist()], dtype=np.int64)
-        for role, values in stored.items()
-    }
-    return tuple(map(str, unique)), labels
+    return index_labels(stored)
 
 
 def _reader(

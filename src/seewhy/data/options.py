@@ -21,6 +21,7 @@ class LoadOptions:
     skip_bad_images: bool = False
     label: str | None = None  # label column
     max_pixels: int | None = None  # of an image; None is the default of `open_image`
+    channels: int | None = None  # 1 or 3; None chooses from the images
     range: ValueRange | None = None  # of images with more than 8 bits; None is that of the dataset
 
     def __post_init__(self) -> None:
@@ -32,6 +33,10 @@ class LoadOptions:
             "skip_bad_images": bool(self.skip_bad_images),
             "range": check_range(self.range),
         }
+        if self.channels not in (None, 1, 3):
+            raise SeewhyError(
+                f"channels must be 1 (gray) or 3 (RGB), found {one_line(self.channels)}"
+            )
         for name in ("image_size", "max_pixels"):
             if getattr(self, name) is not None:
                 checked[name] = check_integer(name, getattr(self, name), minimum=1)

@@ -130,7 +130,8 @@ def _check_fit(values: np.ndarray[Any, Any], low: float, high: float) -> None:
     if lowest < low or highest > high or (high > 1 and 0 < highest <= high * _CRUSHED):
         raise UnusableImage(
             f"stored with more than 8 bits and has values from {lowest:g} to {highest:g}, of which "
-            "the black and the white ones are unknown: choose with range, or convert it to 8 bits"
+            "the black and the white ones are unknown: choose them with range=(LOW, HIGH), or "
+            "convert it to 8 bits"
         )
 
 

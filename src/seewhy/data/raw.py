@@ -1,6 +1,8 @@
 """Datasets before decoding: sources, roles of splits, and checks of labels."""
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from seewhy.data.dataset import stratified_split
 from seewhy.data.decode import Encoded
+from seewhy.data.listing import natural_key
 from seewhy.errors import SeewhyError
 
 TEST_FRACTION = 0.2  # fraction held out if there is no test split
@@ -87,6 +90,35 @@ def raw_split_from_arrays(
         return f"{names}-{index:05d}" if isinstance(names, str) else names[index]
 
     return RawSplit(lambda indices: [(name(i), images[i]) for i in indices], labels, masks)
+
+
+def class_name(text: str) -> str:
+    """The name of a class; é is one character in it, wherever the name was typed."""
+    return unicodedata.normalize("NFC", text)
+
+
+def index_labels(
+    stored: Mapping[str, np.ndarray],
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Equal labels as classes, in natural order: 2 before 10.
+
+    Args:
+        stored: Numbers or text (N,) by split.
+
+    Returns:
+        The names of the classes, and the labels (N,) int64 as indices into them.
+    """
+    names = {
+        value: class_name(str(value))
+        for value in set().union(*(values.tolist() for values in stored.values()))
+    }
+    classes = sorted(set(names.values()), key=natural_key)
+    position = {name: i for i, name in enumerate(classes)}
+    index = {value: position[name] for value, name in names.items()}
+    return tuple(classes), {
+        split: np.array([index[value] for value in values.tolist()], dtype=np.int64)
+        for split, values in stored.items()
+    }
 
 
 def reject_label_choice(name: str, request: LoadRequest) -> None:
@@ -199,11 +231,22 @@ def _list_classes(raw: RawDataset, indices: np.ndarray) -> str:
 
 
 def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str) -> None:
-    """Raise SeewhyError for labels that cannot be trained on.
+    """Raise SeewhyError for classes and labels that cannot be trained on.
 
-    Reasons are an empty split, labels out of range, fewer than two classes in train, and classes
-    missing from train.
+    Reasons are names of classes that are not text or not unique, an empty split, labels out of
+    range, fewer than two classes in train, and classes missing from train.
     """
+    for each in classes:
+        if not isinstance(each, str):
+            raise SeewhyError(
+                f"{name}: the names of classes must be text, found {each!r} of type "
+                f"{type(each).__name__}; pass {str(each)!r}"
+            )
+    if len(set(classes)) < len(classes):
+        (twice, count), *_ = Counter(classes).most_common(1)
+        raise SeewhyError(
+            f"{name}: {count} classes are named {twice!r}; give each class a name of its own"
+        )
     for split, values in labels.items():
         if not len(values):
             raise SeewhyError(f"{name}: the {split} split has no images; add some")

@@ -52,6 +52,7 @@ def load(
     skip_bad_images: bool = False,
     label: str | None = None,
     max_pixels: int | None = None,
+    channels: int | None = None,
     range: tuple[float, float] | str | None = None,  # noqa: A002
     quiet: bool = False,
 ) -> Dataset:
@@ -74,6 +75,7 @@ def load(
         skip_bad_images: Skip unreadable images, and list them in `Dataset.skipped`.
         label: Name of the label column, if the source has several.
         max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
+        channels: 1 for gray, 3 for RGB; None chooses from the images.
         range: The values that become black and white, for images with more than 8 bits: (low,
             high), "dtype" for the range of their type (0 to 1 for floats), or "dataset" or None for
             that of the training images, as measured and rounded up to whole bits.
@@ -93,7 +95,14 @@ def load(
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise SeewhyError(f"root must be a path, found {one_line(root)}")
     options = LoadOptions(
-        image_size, validation, seed, skip_bad_images, label, max_pixels, check_range(range)
+        image_size,
+        validation,
+        seed,
+        skip_bad_images,
+        label,
+        max_pixels,
+        channels,
+        check_range(range),
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
     load_args = {
@@ -152,6 +161,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         dataset = check_dataset(source)
         size = options.image_size
         same_size = size is None or dataset.image_shape[1:] == (size, size)
+        same_size &= options.channels in (None, dataset.image_shape[0])
         if same_size and not options.validation and options.label is None:
             return dataset
         source = _memory_source(dataset)
@@ -163,6 +173,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         "validation": options.validation,
         "label": options.label,
         "max_pixels": options.max_pixels,
+        "channels": options.channels,
         "range": options.to_json()["range"],
     }
 
@@ -178,7 +189,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
     if header.skipped and not options.skip_bad_images:
         raise SeewhyError(
             f"{source.name}: {len(header.skipped):,} images cannot be read, the first is "
-            f"{header.skipped[0]}; remove them, or skip them with skip_bad_images"
+            f"{header.skipped[0]}; remove them, or skip them with skip_bad_images=True"
         )
     value_range = header.value_range or (memory.value_range if memory else None)
     if isinstance(value_range, tuple) and options.range is None and not memory:
@@ -309,6 +320,11 @@ def check_dataset(dataset: Dataset) -> Dataset:
         problem = _find_problem(split, dataset.image_shape if name != "train" else None)
         if problem:
             raise SeewhyError(f"{dataset.name}: the {name} split's {problem}")
+    if isinstance(dataset.classes, str) or not isinstance(dataset.classes, Sequence):
+        raise SeewhyError(
+            f"{dataset.name}: classes must be a tuple of names, found "
+            f"{describe_value(dataset.classes)}"
+        )
     labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
     check_labels(dataset.classes, labels, dataset.name)
     if dataset.fingerprint:

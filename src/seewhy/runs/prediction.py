@@ -97,8 +97,12 @@ def find_split(
         if loaded.fingerprint != run.data_origin.fingerprint:
             _report_change(loaded, split)
         return loaded, split or "test"
-    value_range = classifier.preprocessing.value_range
-    loaded = load(data, image_size=_square_side(classifier), range=value_range)
+    loaded = load(
+        data,
+        image_size=_square_side(classifier),
+        channels=_channels(classifier),
+        range=classifier.preprocessing.value_range,
+    )
     if split is None and "test" in loaded.held_out:
         note(f"{loaded.name} has no test split of its own: all of its images are measured")
         split = "all"
@@ -205,6 +209,12 @@ def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
             "classes, image_shape=(3, 224, 224))"
         )
     return classifier.image_shape
+
+
+def _channels(classifier: Classifier) -> int | None:
+    """1 or 3, to which images can be converted; None for others."""
+    channels = (classifier.image_shape or (0,))[0]
+    return channels if channels in (1, 3) else None
 
 
 def _square_side(classifier: Classifier) -> int | None:
