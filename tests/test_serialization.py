@@ -164,15 +164,13 @@ def test_load_rejects_a_file_of_another_version(values: dict[str, object], tmp_p
     changed(path, number=-3)  # writing it again does no harm
     load(Tree, path)
     changed(path, **values)
-    with pytest.raises(
-        SeewhyError, match=r"tree\.npz is missing, damaged, or of another version of seewhy \("
-    ):
+    with pytest.raises(SeewhyError, match=r"tree\.npz is missing or damaged \("):
         load(Tree, path)
 
 
 def test_load_rejects_a_file_of_another_type(tmp_path: Path) -> None:
     save(Other(1), tmp_path / "other.npz")
-    with pytest.raises(SeewhyError, match=r"other\.npz is missing, damaged, or of another version"):
+    with pytest.raises(SeewhyError, match=r"other\.npz is missing or damaged"):
         load(Tree, tmp_path / "other.npz")
 
 

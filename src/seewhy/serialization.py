@@ -1,11 +1,12 @@
 """Save frozen dataclasses in .npz files: tensors as arrays, everything else as JSON."""
 
 import json
+import re
 import types
 import typing
-import zipfile
-import zlib
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +19,36 @@ from seewhy.files import write_atomically
 
 T = TypeVar("T")
 
+_ANSI = re.compile("\x1b\\[[0-9;]*m")  # colors in messages of torch
 _ARRAY = "array"  # in the JSON a tensor is {"array": its name in the file}
-# Exceptions from damaged bytes in the archive, its members, an array's header, or the JSON.
-_ARCHIVE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-_DAMAGED = (*_ARCHIVE, ValueError, KeyError, TypeError, AttributeError)
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turn any error inside the block into a SeewhyError of one line: the file is damaged.
+
+    Any, because damaged or crafted bytes make archives, pickles, JSON and decoders raise any type.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(_ANSI.sub("", str(error)).split())
+        reason = f"{type(error).__name__}: {text[:200]}"
+        if isinstance(error, SeewhyError):
+            reason = text
+        raise SeewhyError(f"{path} is missing or damaged ({reason}); {remedy}") from error
+
+
+def from_plain(kind: type[T], values: object) -> T:
+    """A dataclass from its `dataclasses.asdict`, as JSON or a checkpoint holds it.
+
+    Fields with a default may be missing, as in the files of older versions.
+
+    Raises:
+        ValueError: For a missing or unknown field, and a value of another type.
+    """
+    value: T = _typed(kind, values, None)
+    return value
 
 
 def save(value: object, path: Path) -> None:
@@ -44,15 +71,14 @@ def load(kind: type[T], path: Path) -> T:
 
     Raises SeewhyError if the file is missing, damaged, or of another version of seewhy.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            value: T = _typed(kind, json.loads(str(arrays["tree"])), arrays)
-            return value
-    except _DAMAGED as error:
-        raise SeewhyError(
-            f"{path} is missing, damaged, or of another version of seewhy "
-            f"({type(error).__name__}: {error}); restore the file, or remove it"
-        ) from error
+    remedy = "restore the file, or remove it; it may be of another version of seewhy"
+    with (
+        reading(path, remedy),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        value: T = _typed(kind, json.loads(str(arrays["tree"])), arrays)
+    return value
 
 
 def _plain(value: object, name: str, arrays: dict[str, np.ndarray]) -> object:
@@ -74,24 +100,59 @@ def _plain(value: object, name: str, arrays: dict[str, np.ndarray]) -> object:
 
 
 def _typed(kind: Any, tree: Any, arrays: Any) -> Any:
+    """`tree` as a value of type `kind`; without `arrays`, defaults fill in for missing fields."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return tree
     if origin in (types.UnionType, typing.Union):
-        [kind] = [each for each in arguments if each is not type(None)]
-        return None if tree is None else _typed(kind, tree, arrays)
+        return _any_of(arguments, tree, arrays)
+    if origin is typing.Literal:
+        if tree not in arguments:
+            raise ValueError(f"expected {' or '.join(map(repr, arguments))}, found {tree!r:.40}")
+        return tree
+    if origin is Mapping:
+        if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
+            raise ValueError(f"expected values by name, found {tree!r:.40}")
+        return {name: _typed(arguments[1], value, arrays) for name, value in tree.items()}
     if origin is tuple:
+        if not isinstance(tree, list | tuple):
+            raise ValueError(f"expected a list, found {tree!r:.40}")
         kinds = [arguments[0]] * len(tree) if arguments[1:] == (...,) else arguments
         return tuple(_typed(each, value, arrays) for each, value in zip(kinds, tree, strict=True))
     if kind is Tensor:
         return torch.from_numpy(arrays[tree[_ARRAY]])
     if isinstance(kind, type) and is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        if set(tree) != {field.name for field in fields(kind)}:
-            raise ValueError(
-                f"found the fields {', '.join(tree)}, expected those of {kind.__name__}"
-            )
+        if not isinstance(tree, dict):
+            raise ValueError(f"expected the fields of {kind.__name__}, found {tree!r:.40}")
+        missing = [
+            field.name
+            for field in fields(kind)
+            if field.name not in tree and (arrays is not None or _is_required(field))
+        ]
+        unknown = [str(name) for name in tree if name not in hints]
+        if missing or unknown:
+            problems = [f"no {', '.join(missing)}"] * bool(missing)
+            problems += [f"an unknown {', '.join(unknown)}"] * bool(unknown)
+            raise ValueError(f"{kind.__name__} has {' and '.join(problems)}")
         return kind(**{name: _typed(hints[name], value, arrays) for name, value in tree.items()})
     if not isinstance(tree, (int, float) if kind is float else kind) or (
         isinstance(tree, bool) and kind is not bool
     ):
-        raise TypeError(f"expected {kind.__name__}, found {tree!r}")
+        raise ValueError(f"expected {kind.__name__}, found {tree!r:.40}")
     return tree
+
+
+def _any_of(kinds: Sequence[Any], tree: Any, arrays: Any) -> Any:
+    """`tree` as a value of the first of several types that fits."""
+    if tree is None and type(None) in kinds:
+        return None
+    *others, last = [kind for kind in kinds if kind is not type(None)]
+    for kind in others:
+        with suppress(ValueError):
+            return _typed(kind, tree, arrays)
+    return _typed(last, tree, arrays)
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING

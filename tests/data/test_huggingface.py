@@ -1,6 +1,7 @@
 """Parquet directories and the hub: columns from features, and no network if there is a copy."""
 
 import io
+import random
 import shutil
 import socket
 from collections.abc import Callable
@@ -533,3 +534,45 @@ def test_the_librarys_cache_needs_no_network(
     data = load("cifar10", quiet=True)
     np.testing.assert_array_equal(data.train.images[:, 0, 0, 0].numpy(), np.arange(8))
     assert no_network == []
+
+
+@pytest.mark.slow
+def test_load_refuses_damaged_tables_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Names and labels that are no UTF-8, and random bytes in the schema."""
+    stream = io.BytesIO()
+    Image.new("L", (4, 4)).save(stream, "PNG")
+    table = pa.table(
+        {
+            "image": [{"bytes": stream.getvalue(), "path": f"file-{i}"} for i in range(6)],
+            "label": ["cataa", "dogbb"] * 3,
+        }
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="none", store_schema=False)
+    content, choose = buffer.getvalue(), random.Random(0)
+    damaged = [
+        content.replace(old, new)
+        for old, new in (
+            (b"image", b"im\xffge"),
+            (b"label", b"la\xffel"),
+            (b"cataa", b"ca\xffaa"),
+            (b"file-3", b"fi\xffe-3"),
+        )
+    ]
+    schema = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for _ in range(8):
+        changed = bytearray(content)
+        changed[choose.randrange(schema, len(content))] = choose.randrange(256)
+        damaged.append(bytes(changed))
+    for number, changed_content in enumerate(damaged):
+        (tmp_path / "train.parquet").write_bytes(changed_content)
+        message = ""
+        try:
+            load(tmp_path, quiet=True)
+        except SeewhyError as error:
+            message = str(error)
+        assert "\n" not in message
+        assert message or number >= 4
+    assert capfd.readouterr().err == ""

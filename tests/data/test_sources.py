@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from seewhy.data.dataset import DataOrigin, Dataset, Split
 from seewhy.data.sources import SOURCES, check_dataset, load, reload_data
 from seewhy.errors import SeewhyError
+from seewhy.serialization import from_plain
 
 JPEG_CUT = 300
 
@@ -643,4 +644,4 @@ def test_reload_data_detects_changed_files(tmp_path: Path) -> None:
 
 def test_data_origin_survives_json() -> None:
     origin = replace(in_memory([0, 1]).origin, skipped=("a.png",))
-    assert DataOrigin.from_dict(json.loads(json.dumps(asdict(origin)))) == origin
+    assert from_plain(DataOrigin, json.loads(json.dumps(asdict(origin)))) == origin

@@ -213,7 +213,7 @@ def test_open_experiment_rejects_a_damaged_file(text: str, tmp_path: Path) -> No
     (tmp_path / "experiment.json").write_text(text)
     with pytest.raises(
         SeewhyError,
-        match=r"experiment\.json is damaged \(.*\); restore it, or run the experiment again",
+        match=r"experiment\.json is missing or damaged \(.*\); restore it, or run",
     ) as raised:
         open_experiment(tmp_path)
     assert "\n" not in str(raised.value)
@@ -225,7 +225,7 @@ def test_open_experiment_rejects_a_missing_field(tmp_path: Path) -> None:
     whole = json.loads(path.read_text())
     for field in ("recipes", "seeds", "seconds", "data"):
         path.write_text(json.dumps({name: value for name, value in whole.items() if name != field}))
-        with pytest.raises(SeewhyError, match=rf"is damaged \(KeyError: '{field}'\)"):
+        with pytest.raises(SeewhyError, match=rf"is missing or damaged \(KeyError: '{field}'\)"):
             open_experiment(tmp_path / "e")
 
 

@@ -223,10 +223,10 @@ def truncate_weights(directory: Path) -> None:
         (write("metrics.jsonl"), r"metrics.jsonl is missing or damaged"),
         (write("predictions.npz"), r"predictions.npz is missing or damaged"),
         (remove("model.safetensors"), r"model.safetensors does not exist"),
-        (write("model.safetensors"), r"model.safetensors is damaged or not a safetensors file"),
-        (truncate_weights, r"model.safetensors is damaged or not a safetensors file"),
+        (write("model.safetensors"), r"model.safetensors is missing or damaged"),
+        (truncate_weights, r"model.safetensors is missing or damaged"),
         (write_foreign_weights, r"has no metadata of seewhy"),
-        (write_weights_of_another_shape, r"does not fit the model 'speednet:width=0.25'"),
+        (write_weights_of_another_shape, r"do not fit the model 'speednet:width=0.25'"),
     ],
 )
 def test_open_run_names_the_damaged_file(

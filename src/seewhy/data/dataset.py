@@ -99,12 +99,6 @@ class DataOrigin:
     images: Mapping[str, int]  # number of images by split
     skipped: tuple[str, ...] = ()  # unreadable files
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DataOrigin":
-        """The origin from its `dataclasses.asdict`, read from JSON."""
-        tuples = {name: tuple(values[name]) for name in ("classes", "image_shape", "skipped")}
-        return cls(**{**values, **tuples})
-
 
 def fingerprint(classes: Sequence[str], digests: Mapping[str, str]) -> str:
     """Hex digest of a dataset, from its classes and the digests of its splits."""

@@ -1,5 +1,6 @@
 """Datasets from the Hugging Face hub, and tables of the `datasets` library."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,8 @@ def raw_dataset_from_tables(
                 f"{title}: the {role} split lacks {image!r} or {label!r}; "
                 f"found {', '.join(table.features)}; rename its columns as in train"
             )
-    stored = {role: _read_labels(table, label, role, title) for role, table in by_role.items()}
+    with _reading_rows(title, label):
+        stored = {role: _read_labels(table, label, role, title) for role, table in by_role.items()}
     classes, labels = _classes(features[label], stored)
     splits = {
         role: RawSplit(_reader(table, image, role, title, folders), labels[role])
@@ -78,7 +80,10 @@ def raw_dataset_from_tables(
 
 @contextmanager
 def library_quiet(bars: bool) -> Iterator[None]:
-    """Make the `datasets` library log errors only, and show progress bars only if `bars`."""
+    """Make the `datasets` library log nothing, and show progress bars only if `bars`.
+
+    It raises its errors too.
+    """
     import datasets
     import huggingface_hub
 
@@ -86,7 +91,7 @@ def library_quiet(bars: bool) -> Iterator[None]:
     levels = [logger.get_verbosity() for logger in loggers]
     had_bars = not datasets.are_progress_bars_disabled()
     for logger in loggers:
-        logger.set_verbosity_error()
+        logger.set_verbosity(logging.CRITICAL)
     if not bars:
         datasets.disable_progress_bars()
     try:
@@ -171,6 +176,21 @@ def _format_features(features: Mapping[str, Any]) -> str:
     )
 
 
+@contextmanager
+def _reading_rows(title: str, column: str) -> Iterator[None]:
+    """Turn errors in reading a column into a SeewhyError: the library checks no values."""
+    try:
+        yield
+    except SeewhyError:
+        raise
+    except Exception as error:  # text that is no UTF-8, numbers out of range, damaged pages
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SeewhyError(
+            f"{title}: the column {column!r} cannot be read ({reason}); restore the table, or "
+            "correct its values"
+        ) from error
+
+
 def _read_labels(
     table: Any, label: str, role: str, title: str
 ) -> np.ndarray:  # (N,) int64 or object
@@ -211,7 +231,8 @@ def _reader(
     table = table.select_columns([image])
 
     def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
-        cells = table[indices if isinstance(indices, range) else list(indices)][image]
+        with _reading_rows(title, image):
+            cells = table[indices if isinstance(indices, range) else list(indices)][image]
         return [
             _name_and_image(cell, f"{role}-{index:05d}", title, folders)
             for index, cell in zip(indices, cells, strict=True)

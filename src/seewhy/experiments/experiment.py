@@ -21,6 +21,7 @@ from seewhy.runs.directory import (
     read_status,
 )
 from seewhy.runs.result import RunResult
+from seewhy.serialization import from_plain, reading
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe, as_dict, from_dict
@@ -95,16 +96,11 @@ def open_experiment(directory: str | Path) -> Experiment:
         raise SeewhyError(
             f"{directory} is not an experiment ({reason}); create one with `seewhy compare`"
         )
-    try:
+    with reading(path, "restore it, or run the experiment again"):
         values = json.loads(path.read_text(encoding="utf-8"))
         recipes = {name: from_dict(recipe) for name, recipe in values["recipes"].items()}
-        seeds, seconds = tuple(values["seeds"]), values["seconds"]
-        data = DataOrigin.from_dict(values["data"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise SeewhyError(
-            f"{path} is damaged ({type(error).__name__}: {error}); "
-            "restore it, or run the experiment again"
-        ) from error
+        seeds, seconds = tuple(map(int, values["seeds"])), values["seconds"]
+        data = from_plain(DataOrigin, values["data"])
     directories = recipe_directories(directory, recipes)
     recipes |= {
         name: read_recipe(path) for name, path in directories.items() if (path / RECIPE).exists()

@@ -6,9 +6,7 @@ torch is imported inside functions, because the command line imports `Checkpoint
 import hashlib
 import io
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,6 +82,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    from seewhy.serialization import reading
+
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -91,15 +91,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content, digest = memoryview(data)[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != digest:
         raise SeewhyError(f"{path} is damaged: its checksum does not match")
-    try:
-        values: dict[str, Any] = torch.load(
-            io.BytesIO(content), map_location="cpu", weights_only=True
-        )
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError) as error:
-        raise SeewhyError(f"{path} is not a checkpoint ({error})") from error
-    if values.get("format") != FORMAT:
-        raise SeewhyError(f"{path} has format {values.get('format')}; this version reads {FORMAT}")
+    with reading(path, "it is not a checkpoint"):
+        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else type(values).__name__
+            raise SeewhyError(f"it has format {found!r:.40}; this version reads {FORMAT}")
+        _check_content(values)
     return values
+
+
+def _check_content(values: dict[str, Any]) -> None:
+    """Raise an error unless a checkpoint has its parts, of their types."""
+    kinds = {"state": dict, "history": list, "recipe": dict}
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, found {values[name]!r:.40}")
+    state = values["state"]
+    if type(state["step"]) is not int or state["step"] < 0:
+        raise ValueError(f"step must be a whole number, found {state['step']!r:.40}")
+    for name in ("model", "ema", "slow"):
+        weights = state[name]
+        if not (weights is None and name != "model") and not isinstance(weights, dict):
+            raise TypeError(f"{name} must be weights by name, found {weights!r:.40}")
 
 
 def checkpoint_files(directory: Path) -> list[Path]:

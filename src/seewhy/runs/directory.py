@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,14 +15,15 @@ import torch
 
 from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_confident_errors
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, describe_value
 from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_atomically, write_error, write_text
 from seewhy.runs.checkpoint import CheckpointPolicy
-from seewhy.runs.environment import Environment, Resumption
+from seewhy.runs.environment import Environment
 from seewhy.runs.result import RunResult
+from seewhy.serialization import from_plain, reading
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe, to_toml
@@ -122,17 +122,16 @@ def read_environment(directory: Path) -> tuple[Environment, DataOrigin]:
     check_run_directory(directory)
     with _reading(directory / ENVIRONMENT) as path:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        data = DataOrigin.from_dict(values.pop("data"))
-        values["resumed"] = tuple(Resumption(**row) for row in values["resumed"])
+        data = from_plain(DataOrigin, values.pop("data"))
         values.pop("checkpoint", None)
-        return Environment(**values), data
+        return from_plain(Environment, values), data
 
 
 def read_checkpoint_policy(directory: Path) -> CheckpointPolicy:
     """When the run writes checkpoints."""
     with _reading(directory / ENVIRONMENT) as path:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return CheckpointPolicy(**values.get("checkpoint", {}))
+        return from_plain(CheckpointPolicy, values.get("checkpoint", {}))
 
 
 # status.json
@@ -183,7 +182,7 @@ def read_history(directory: Path) -> tuple[EpochStats, ...]:
     """The rows, in the order of epochs."""
     with _reading(directory / HISTORY) as path:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return tuple(EpochStats(**json.loads(line)) for line in lines)
+        return tuple(from_plain(EpochStats, json.loads(line)) for line in lines)
 
 
 def _json_line(row: EpochStats) -> str:
@@ -204,9 +203,10 @@ def read_lr_range_test(directory: Path) -> LRRangeTest | None:
     with _reading(directory / LR_RANGE_TEST) as path:
         if not path.exists():
             return None
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return LRRangeTest(**values)
+        test = from_plain(LRRangeTest, json.loads(path.read_text(encoding="utf-8")))
+        if not 0 < len(test.lrs) == len(test.losses) == len(test.smoothed):
+            raise ValueError("the learning rates and losses differ in number")
+        return test
 
 
 # predictions.npz, errors.csv, confusion.csv: predictions of the test split
@@ -242,11 +242,22 @@ def write_predictions(directory: Path, predictions: Predictions, names: Sequence
 
 def read_predictions(directory: Path) -> Predictions:
     """The predictions of a finished run on its test split."""
-    with _reading(directory / PREDICTIONS) as path, np.load(path) as arrays:
+    with (
+        _reading(directory / PREDICTIONS) as path,
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        logits, labels, classes = (arrays[name] for name in ("logits", "labels", "classes"))
+        kinds = logits.dtype.kind, labels.dtype.kind, classes.dtype.kind
+        if kinds != ("f", "i", "U") or (logits.ndim, labels.ndim, classes.ndim) != (2, 1, 1):
+            raise ValueError(
+                f"found logits {describe_value(logits)}, labels {describe_value(labels)} and "
+                f"classes {describe_value(classes)}"
+            )
         return Predictions(
-            torch.from_numpy(arrays["logits"]),
-            torch.from_numpy(arrays["labels"]),
-            tuple(arrays["classes"].tolist()),
+            torch.from_numpy(logits.astype(np.float32)),
+            torch.from_numpy(labels.astype(np.int64)),
+            tuple(classes.tolist()),
         )
 
 
@@ -262,29 +273,15 @@ def read_result(directory: Path) -> RunResult:
     """The result of a finished run."""
     with _reading(directory / SUMMARY) as path:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        values["interval"] = tuple(values["interval"])
         values.pop("schema_version")
-        return RunResult(**values)
+        return from_plain(RunResult, values)
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
     """Turn any error in reading a file into a SeewhyError."""
-    try:
+    with reading(path, "restore it, or train again"):
         yield path
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        zipfile.BadZipFile,
-        SeewhyError,
-    ) as error:
-        raise SeewhyError(
-            f"{path} is missing or damaged ({type(error).__name__}: {error}); "
-            "restore it, or train again"
-        ) from error
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

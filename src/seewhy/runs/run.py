@@ -16,6 +16,8 @@ from seewhy.models.onnx_file import SUFFIX, onnx_classifier
 from seewhy.models.registry import MODELS
 from seewhy.notation import parse
 from seewhy.runs.directory import (
+    HISTORY,
+    PREDICTIONS,
     WEIGHTS,
     has_finished,
     read_environment,
@@ -92,11 +94,22 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     classifier = load_classifier(directory / WEIGHTS, device)
     precision = _precision_on(device, environment)
     finished = has_finished(directory)
+    history = read_history(directory)
+    predictions = read_predictions(directory) if finished else None
+    if finished and not history:
+        raise SeewhyError(
+            f"{directory / HISTORY} is damaged: it has no epochs; restore it, or train again"
+        )
+    if predictions is not None and predictions.classes != classifier.classes:
+        raise SeewhyError(
+            f"{directory / PREDICTIONS} and {WEIGHTS} have different classes; restore the files of "
+            "one run, or train again"
+        )
     return Run(
         recipe=recipe,
         classifier=replace(classifier, precision=precision, tta=recipe.tta),
-        history=read_history(directory),
-        predictions=read_predictions(directory) if finished else None,
+        history=history,
+        predictions=predictions,
         result=read_result(directory) if finished else None,
         environment=environment,
         data_origin=data_origin,

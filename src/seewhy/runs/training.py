@@ -48,6 +48,7 @@ from seewhy.runs.output import claim_directory, is_unused, lock_directory
 from seewhy.runs.recorder import Recorder, ResumeState, Session
 from seewhy.runs.result import make_result
 from seewhy.runs.run import Run
+from seewhy.serialization import from_plain, reading
 from seewhy.train.averaging import Weights
 from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
@@ -55,7 +56,7 @@ from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import LearningRate, Recipe, as_dict, from_dict, read_toml
-from seewhy.train.state import TrainState, load_state_dict, new_state
+from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
 
 
@@ -188,8 +189,10 @@ def resume(
             state = new_state(plan, model)
             history: list[EpochStats] = []
             if loaded is not None:
-                load_state_dict(state, loaded.content["state"])
-                history = [EpochStats(**row) for row in loaded.content["history"]]
+                with reading(loaded.path, "it does not fit the run; remove it, or train again"):
+                    load_state_dict(state, loaded.content["state"])
+                    check_progress(state, plan)
+                    history = [from_plain(EpochStats, row) for row in loaded.content["history"]]
             best = None
             if data.validation is not None:
                 best = _best_weights(path / CHECKPOINTS, history, state.step, world)

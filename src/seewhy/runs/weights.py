@@ -3,21 +3,24 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
+from seewhy.serialization import from_plain, reading
 
 METADATA, CHECKSUM = "seewhy", "seewhy-sha256"  # keys of the safetensors metadata
+LONGEST_SIDE = 8192  # pixels of the images of a model
 
 
 def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
@@ -55,40 +58,70 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         raise SeewhyError(
             f"{path} does not exist: no epoch has ended yet, or it was removed; train again"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except (SafetensorError, OSError) as error:
-        raise SeewhyError(
-            f"{path} is damaged or not a safetensors file ({error}); restore it, or train again"
-        ) from error
-    if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(
-        metadata.get(METADATA, ""), tensors
+    with (
+        reading(path, "it is no whole safetensors file; restore it, or train again"),
+        safe_open(path, framework="pt") as file,
     ):
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+    if METADATA not in metadata:
+        raise SeewhyError(f"{path} has no metadata of seewhy; pass the model.safetensors of a run")
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(metadata[METADATA], tensors):
         raise SeewhyError(
             f"{path} is damaged: its checksum does not match; restore it, or train again"
         )
-    try:
-        values = json.loads(metadata[METADATA])
-        spec, classes = str(values["model"]), tuple(values["classes"])
-        channels, height, width = values["image_shape"]
-        preprocessing = Preprocessing(**values["preprocessing"])
-    except (KeyError, ValueError, TypeError):
-        raise SeewhyError(
-            f"{path} has no metadata of seewhy; pass the model.safetensors of a run"
-        ) from None
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(
-            untrained_spec(spec), len(classes), blank_sample(channels, height, width)
-        )
-    try:
+    with reading(path, "pass the model.safetensors of a run, or train again"):
+        described = from_plain(_Description, json.loads(metadata[METADATA]))
+        model = _build(described, tensors)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SeewhyError(f"{path} does not fit the model {spec!r}: {reason}") from error
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(model.eval(), classes, (channels, height, width), preprocessing=preprocessing)
+    return Classifier(
+        model.eval(),
+        described.classes,
+        described.image_shape,
+        preprocessing=described.preprocessing,
+    )
+
+
+@dataclass(frozen=True)
+class _Description:
+    """The metadata: how to build the model, and what it takes."""
+
+    model: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    preprocessing: Preprocessing
+
+
+def _build(described: _Description, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The model, whose weights have the shapes of `tensors`.
+
+    Raises SeewhyError if they do not fit, before memory is taken for a model of any size.
+    """
+    channels, *sides = described.image_shape
+    if channels not in (1, 3) or not all(1 <= side <= LONGEST_SIDE for side in sides):
+        raise SeewhyError(f"images cannot be {'x'.join(map(str, described.image_shape))}")
+    spec, classes = untrained_spec(described.model), len(described.classes)
+    sample = blank_sample(channels, *sides)
+    with torch.random.fork_rng(devices=[]):
+        with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+            _check_fit(build_model(spec, classes, sample), described.model, tensors)
+        model = build_model(spec, classes, sample)
+    _check_fit(model, described.model, tensors)
+    return model
+
+
+def _check_fit(model: nn.Module, spec: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise SeewhyError unless the model's tensors have the names and shapes of `tensors`."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    differing = [
+        f"{name} {found.get(name, 'missing')} instead of {expected.get(name, 'none')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+    if differing:
+        raise SeewhyError(f"its weights do not fit the model {spec!r}: {differing[0]}")
 
 
 def _checksum(description: str, tensors: Mapping[str, Tensor]) -> str:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.inspection import device_of
 from seewhy.train.averaging import Weights, clone_weights
 from seewhy.train.memory import check_memory
@@ -173,6 +174,7 @@ def load_state_dict(state: TrainState, values: dict[str, Any]) -> None:
     state.model.load_state_dict(values["model"])
     for optimizer, optimizer_state in zip(state.optimizers, values["optimizers"], strict=True):
         optimizer.load_state_dict(optimizer_state)
+        _check_optimizer(optimizer)
     for optimizer, peaks_of_groups in zip(state.optimizers, peaks, strict=True):
         for group, peak in zip(optimizer.param_groups, peaks_of_groups, strict=True):
             group["peak_lr" if "peak_lr" in group else "lr"] = peak  # before the first step: lr
@@ -180,16 +182,46 @@ def load_state_dict(state: TrainState, values: dict[str, Any]) -> None:
         gradient = values["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter)
     state.scaler.load_state_dict(values["scaler"])
+    _require_shape("totals", values["totals"], state.totals.device_sums)
     state.totals.device_sums.copy_(values["totals"])
     # blocks, so that pending copies cannot overwrite it
     state.totals.host_sums.copy_(values["totals"])
     for average, loaded in ((state.ema, values["ema"]), (state.slow, values["slow"])):
         if average is not None:
             for name, tensor in average.items():
+                _require_shape(name, loaded[name], tensor)
                 tensor.copy_(loaded[name])
     for name in COUNTERS:
         setattr(state, name, values[name])
     _load_generators(state, values["random"])
+
+
+def check_progress(state: TrainState, plan: TrainingPlan) -> None:
+    """Raise SeewhyError if the counters of a loaded state are none of the plan's."""
+    counts = (state.step, state.updates, state.epoch)
+    if not all(type(count) is int and count >= 0 for count in counts) or state.step > plan.steps:
+        raise SeewhyError(
+            f"step {counts[0]} of {plan.steps}, update {counts[1]}, epoch {counts[2]}"
+        )
+    seconds = (state.seconds, state.epoch_seconds, *state.watched_losses)
+    if not all(isinstance(value, float | int) and math.isfinite(value) for value in seconds):
+        raise SeewhyError("the training time or a watched loss is no number")
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    """Raise SeewhyError if a buffer, such as momentum, does not have its parameter's shape."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.numel() > 1:
+                    _require_shape(name, value, parameter)
+
+
+def _require_shape(name: str, found: Any, expected: Tensor) -> None:
+    if getattr(found, "shape", None) != expected.shape:
+        raise SeewhyError(
+            f"{name} is {describe_value(found)} instead of {describe_value(expected)}"
+        )
 
 
 def _load_generators(state: TrainState, values: dict[str, Any]) -> None:
