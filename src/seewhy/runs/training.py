@@ -1,61 +1,57 @@
 """`fit` and `resume`: train a run, show its progress, and write its directory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from seewhy.data.dataset import DataOrigin, Dataset
+from seewhy.data.dataset import Dataset
 from seewhy.data.decode import Preprocessing
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
-from seewhy.errors import SeewhyError
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import write_error, write_text
+from seewhy.files import write_text
 from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model, untrained_spec
 from seewhy.progress import note
 from seewhy.runs.checkpoint import (
     CheckpointPolicy,
-    LoadedCheckpoint,
-    best_weights,
-    checkpoint_files,
-    newest_checkpoint,
 )
 from seewhy.runs.console import live_table
 from seewhy.runs.directory import (
     CHECKPOINTS,
     FIGURES,
     MODEL_CARD,
-    RECIPE,
-    has_finished,
     read_checkpoint_policy,
-    read_environment,
-    read_history,
     read_lr_range_test,
     write_predictions,
     write_result,
-    write_status,
 )
-from seewhy.runs.environment import Environment, Resumption, current_environment
+from seewhy.runs.environment import Resumption, current_environment
 from seewhy.runs.lr_search import resolve_lr
 from seewhy.runs.model_card import model_card
-from seewhy.runs.output import claim_directory, is_unused, lock_directory
+from seewhy.runs.output import claim_directory, lock_directory
 from seewhy.runs.recorder import Recorder, ResumeState, Session
 from seewhy.runs.result import make_result
+from seewhy.runs.resumption import (
+    best_weights_so_far,
+    checkpoint_to_resume,
+    read_resumable,
+    recipe_of,
+    set_damaged_aside,
+)
 from seewhy.runs.run import Run
 from seewhy.serialization import from_plain, reading
-from seewhy.train.averaging import Weights
 from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
-from seewhy.train.recipe import LearningRate, Recipe, as_dict, from_dict, read_toml
+from seewhy.train.recipe import LearningRate, Recipe
 from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
 
@@ -166,8 +162,8 @@ def resume(
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the current step has ended.
     """
     path = Path(directory)
-    environment, origin = _read_resumable(path)
-    recipe = _recipe_of(path, recipe)
+    environment, origin = read_resumable(path)
+    recipe = recipe_of(path, recipe)
     if lr is not None:
         recipe = replace(recipe, lr=lr)
     data = reload_data(origin, data)
@@ -177,9 +173,9 @@ def resume(
     ):
         plan = make_plan(recipe, data, find_device(device_name), world)
         lrs = {each.lr for each in environment.resumed} | {lr}
-        loaded = _newest_checkpoint(path, recipe, recipe.lr in lrs)
+        loaded = checkpoint_to_resume(path, recipe, recipe.lr in lrs)
         if world.is_first and loaded is not None:
-            _set_damaged_aside(loaded)
+            set_damaged_aside(loaded)
         elif world.is_first:
             note(f"{path} has no checkpoint, so training starts again from the beginning")
         with seeded(recipe.seed, plan.device):
@@ -195,7 +191,7 @@ def resume(
                     history = [from_plain(EpochStats, row) for row in loaded.content["history"]]
             best = None
             if data.validation is not None:
-                best = _best_weights(path / CHECKPOINTS, history, state.step, world)
+                best = best_weights_so_far(path / CHECKPOINTS, history, state.step, world)
             timestamp = datetime.now().isoformat("T", "seconds")
             resumption = Resumption(state.step, str(plan.device), timestamp, lr)
             session = Session(
@@ -309,95 +305,3 @@ def stoppable(world: World) -> Iterator[Callable[[], type[KeyboardInterrupt] | N
         return
     with handling_interruptions(handle):
         yield lambda: INTERRUPTIONS[received[0]] if received else None
-
-
-def _read_resumable(directory: Path) -> tuple[Environment, DataOrigin]:
-    """The environment and the data of a run. Raises SeewhyError if it cannot be resumed."""
-    if has_finished(directory):
-        with lock_directory(directory):
-            write_status(directory, "finished")  # a run that is killed late does not say so
-        raise SeewhyError(
-            f"{directory} has already finished; use it, for example with `seewhy evaluate "
-            f"{directory}`"
-        )
-    if directory.is_dir() and is_unused(directory):
-        raise SeewhyError(
-            f"{directory} ended before its first step; start it again with its command and "
-            f"--output {directory}"
-        )
-    return read_environment(directory)
-
-
-def _recipe_of(directory: Path, recipe: Recipe | None) -> Recipe:
-    """The recipe of a run; `recipe` must equal it. Raises SeewhyError if it does not."""
-    path = directory / RECIPE
-    values = as_dict(Recipe()) | read_toml(path)
-    if recipe is not None:
-        if recipe.needs_lr:
-            recipe = replace(recipe, lr=values["lr"])
-        if as_dict(recipe) != values:
-            raise SeewhyError(
-                f"the given recipe is not the one in {path}; to change it, start a new run"
-            )
-        return recipe
-    if isinstance(values["augment"], list):
-        functions = [step for step in values["augment"] if str(step).startswith("<")]
-        if functions:
-            raise SeewhyError(
-                f"{directory} has augmentations that are Python functions "
-                f"({', '.join(functions)}); pass the recipe to resume()"
-            )
-    return from_dict(values)
-
-
-def _newest_checkpoint(
-    directory: Path, recipe: Recipe, lr_changed: bool
-) -> LoadedCheckpoint | None:
-    """The checkpoint to resume from; None if the run ended before its first one.
-
-    With `lr_changed`, it may have another learning rate than the recipe. Raises SeewhyError if the
-    checkpoints of a run were removed: to start again would overwrite its epochs.
-    """
-    if not checkpoint_files(directory / CHECKPOINTS):
-        epochs = len(read_history(directory))
-        if epochs > 1:  # several processes may end before the checkpoint of the first epoch
-            raise SeewhyError(
-                f"{directory} has {epochs} epochs, but {CHECKPOINTS}/ holds no checkpoint of them; "
-                "restore it, or start a new run"
-            )
-        return None
-    loaded = newest_checkpoint(directory / CHECKPOINTS)
-    values = as_dict(Recipe()) | loaded.content["recipe"]
-    if lr_changed:
-        values["lr"] = recipe.lr
-    if values != as_dict(recipe):
-        raise SeewhyError(
-            f"{directory / RECIPE} has changed since the run started; "
-            "restore it, or start a new run"
-        )
-    return loaded
-
-
-def _set_damaged_aside(loaded: LoadedCheckpoint) -> None:
-    """Report and rename damaged checkpoints, lest they become previous.pt."""
-    for path, error_text in loaded.damaged.items():
-        note(f"seewhy: {error_text}; resuming from {loaded.path.name}")
-        try:
-            if path.exists():
-                path.replace(path.with_suffix(".damaged"))
-        except OSError as error:
-            raise write_error(path, error) from error
-
-
-def _best_weights(
-    directory: Path, history: Sequence[EpochStats], step: int, world: World
-) -> Weights | None:
-    """The weights of the best epoch so far, if one was evaluated."""
-    if not any(row.eval_accuracy is not None for row in history):
-        return None
-    try:
-        return best_weights(directory, step)
-    except SeewhyError as error:
-        if world.is_first:
-            note(f"seewhy: {error}; keeping the best of the remaining epochs")
-        return None
