@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from seewhy.errors import SeewhyError
 from seewhy.files import make_directory, write_atomically
@@ -80,13 +81,14 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
-    stream = io.BytesIO()
+    """A figure as a PNG file of 256 colors: a notebook keeps it, at a quarter of the size."""
+    stream, small = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         fix_layout(figure)
         figure.savefig(stream, format="png")
-    return stream.getvalue()
+    Image.open(stream).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def heat_colors(steps: int) -> bytes:

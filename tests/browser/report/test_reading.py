@@ -91,8 +91,17 @@ def test_print_has_every_section_and_no_controls(read, reports, way):
     page = read(reports.page, print=True, **WAYS[way]).page
     for name in set(SECTIONS) - {"experiment"}:  # which the run is no part of
         expect(page.locator(f"#{name}")).to_be_visible()
-    for control in page.locator("nav, form.controls, button, canvas.heat, .skip").all():
+    for control in page.locator("nav, form.controls, button, .skip").all():
         expect(control).to_be_hidden()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    cards = page.locator("#gallery li").all()
+    assert len(cards) > 1
+    for card in cards:
+        expect(card.locator("canvas.heat")).to_be_visible()
+    # browsers print no backgrounds, and without them the largest counts are white on white
+    cells = page.locator(".matrix td").all()
+    styles = {cell.evaluate("cell => getComputedStyle(cell).printColorAdjust") for cell in cells}
+    assert styles == {"exact"}
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["page", "viewer"])

@@ -43,6 +43,9 @@ function paintCard(card) {
   paint(canvas, map, state.target, state.opacity, CARD_PIXELS, CARD_PIXELS);
 }
 
+// paper has all cards, not only those on the screen
+addEventListener("beforeprint", () => cards.forEach(paintCard));
+
 /** Filter, sort and paint the cards. */
 function showGallery() {
   if (gallery === null) return;
