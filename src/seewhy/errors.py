@@ -27,6 +27,14 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {folded[near[0]]!r}?)" if near else ""
 
 
+def check_type(value: object, expected: type | tuple[type, ...], remedy: str) -> None:
+    """Raise SeewhyError unless `value` is of a type; `remedy` says how to get one."""
+    if not isinstance(value, expected):
+        types = expected if isinstance(expected, tuple) else (expected,)
+        names = " or ".join(each.__name__ for each in types)
+        raise SeewhyError(f"expected a {names}, found {type(value).__name__}; {remedy}")
+
+
 def describe_value(value: object) -> str:
     """Shape and dtype of a tensor or array, as in `(3, 4) float32`; else the type of the value."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

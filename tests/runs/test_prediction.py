@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ from PIL import Image
 from seewhy.data.dataset import Dataset
 from seewhy.data.decode import Preprocessing
 from seewhy.data.sources import load
+from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, with_range
+from seewhy.reporting.page import report
+from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate, predict, top_predictions
 from seewhy.runs.run import Run, open_run
-from seewhy.runs.training import fit
+from seewhy.runs.training import fit, resume
 from seewhy.train.recipe import Recipe
 
 pytestmark = pytest.mark.train
@@ -221,3 +225,37 @@ def test_evaluate_converts_gray_files_as_predict_does(run: Run, tmp_path: Path) 
     found = predict(run, files, top=1)
     counts = [sum(row.top[0].name == name for row in found) for name in run.classes]
     assert torch.bincount(measured.predicted, minlength=3).tolist() == counts
+
+
+def test_predict_split_refuses_outputs_that_are_no_classes(data: Dataset) -> None:
+    """The head of ImageNet on data with three classes: the others could only be errors."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1000))
+    with pytest.raises(
+        SeewhyError, match="the model has 1,000 outputs, but the labels are from 0 to 2"
+    ):
+        predict_split(model, data.test)
+    with pytest.raises(SeewhyError, match="the model has 1000 classes, but the classifier has 3"):
+        evaluate(model, data)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, data: report(model), "expected a Run, found Linear; open one with open_run"),
+        (
+            lambda model, data: fit(model, data),
+            "expected a Recipe, found Linear; pass a recipe, such",
+        ),
+        (lambda model, data: find_lr(model, data), "expected a Recipe, found Linear"),
+        (
+            lambda model, data: open_run(model),
+            "expected a str or Path, found Linear; pass the direc",
+        ),
+        (lambda model, data: resume(model), "expected a str or Path, found Linear"),
+        (lambda model, data: evaluate(model), "evaluate needs data, as in evaluate"),
+        (lambda model, data: predict(model, "cat.png"), "the classifier has no image shape"),
+    ],
+)
+def test_functions_of_runs_say_what_a_model_needs(call: Any, message: str, data: Dataset) -> None:
+    with pytest.raises(SeewhyError, match=message):
+        call(torch.nn.Linear(1, 1), data)

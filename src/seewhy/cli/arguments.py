@@ -31,6 +31,9 @@ RangeWords = Annotated[
     tuple[str, ...], arg(metavar="LOW HIGH|dataset|dtype", help_behavior_hint="")
 ]
 RunPath = Annotated[Positional[Path], arg(metavar="RUN")]
+OwnModel = Annotated[
+    str | None, arg(name="model", metavar="MODULE:FUNCTION", help_behavior_hint="")
+]
 RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx")]
 
 HELP = ("-h", "--help")
@@ -178,8 +181,9 @@ def option_names(options: type) -> list[str]:
         field_type = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
         if is_dataclass(field_type):
             names += option_names(field_type)  # type: ignore[arg-type]
-        elif Positional not in getattr(hint, "__metadata__", ()):
-            names.append(f"--{name.replace('_', '-')}")
+        elif Positional not in (settings := getattr(hint, "__metadata__", ())):
+            given = next((each.name for each in settings if getattr(each, "name", None)), name)
+            names.append(f"--{given.replace('_', '-')}")
     return names
 
 

@@ -13,6 +13,7 @@ from seewhy.cli.arguments import (
     OptionalInt,
     OptionalNumbers,
     OptionalPath,
+    OwnModel,
     RangeWords,
     RunPath,
     range_of_words,
@@ -69,6 +70,8 @@ class Explain:
     their type, or that of the training images (default: dataset)."""
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     quiet: Flag = False
@@ -162,6 +165,8 @@ class Trust:
     """Number of test images, a fixed random sample."""
     json: Flag = False
     """Print JSON."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     quiet: Flag = False
@@ -216,6 +221,8 @@ class Layers:
     """1 for grayscale, 3 for color."""
     num_classes: int = 10
     """Number of classes."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
 
 
 def layers(options: Layers) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalPath
+from seewhy.cli.arguments import Flag, OptionalPath, OwnModel
 from seewhy.errors import SeewhyError, lookup
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Export:
     """Take pixels from 0 to 255 as uint8 instead of 0 to 1 as float32."""
     probabilities: Flag = False
     """Return probabilities instead of logits."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     quiet: Flag = False
     """Print only errors."""
 

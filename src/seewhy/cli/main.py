@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from inspect import getdoc
+from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from seewhy.cli.info import (
     recipes,
     summary,
 )
+from seewhy.cli.own_model import register_own_model
 from seewhy.cli.predict import Evaluate, Predict, evaluate, predict
 from seewhy.cli.report import Report, report
 from seewhy.cli.streams import lasting_streams
@@ -155,7 +157,14 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     command = lookup(COMMANDS, name, "command")
-    return command.run(parse(name, command.options, arguments[1:])) or 0
+    options: Any = parse(name, command.options, arguments[1:])
+    own_model: str | None = getattr(options, "own_model", None)
+    if own_model is not None:
+        run = next(
+            getattr(options, n) for n in ("run", "model", "directory") if hasattr(options, n)
+        )
+        register_own_model(own_model, Path(run))
+    return command.run(options) or 0
 
 
 def overview() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalInt, RangeWords, RunOrFile, range_of_words
+from seewhy.cli.arguments import Flag, OptionalInt, OwnModel, RangeWords, RunOrFile, range_of_words
 from seewhy.errors import SeewhyError
 from seewhy.progress import note, say
 
@@ -24,6 +24,8 @@ class Evaluate:
     """train, test, validation, or all (default: test, or all images of a folder without splits)."""
     json: Flag = False
     """Print JSON."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 
@@ -69,6 +71,8 @@ class Predict:
     their type, or that of the training images (default: dataset)."""
     json: Flag = False
     """Print JSON."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seewhy.cli.arguments import Flag, OptionalPath, RunPath
+from seewhy.cli.arguments import Flag, OptionalPath, OwnModel, RunPath
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Report:
     """Show image paths instead of file names only."""
     output: OptionalPath = None
     """File to write (default: report.html in the run directory)."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     quiet: Flag = False

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalFloat, OptionalPath, RecipeOptions, load_data
+from seewhy.cli.arguments import (
+    Flag,
+    OptionalFloat,
+    OptionalPath,
+    OwnModel,
+    RecipeOptions,
+    load_data,
+)
 from seewhy.errors import SeewhyError
 from seewhy.experiments.parallel import Parallel
 from seewhy.progress import note, say
@@ -66,6 +73,8 @@ class Resume:
     """Where to train. For a run, only --device applies."""
     lr: OptionalFloat = None
     """Peak learning rate from here on (default: that of the recipe). Applies only to runs."""
+    own_model: OwnModel = None
+    """Function that builds the run's model, if it is your own."""
     no_report: Flag = False
     """Do not write report.html at the end (default: as before). Applies only to runs."""
     quiet: Flag = False

@@ -117,15 +117,21 @@ def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
 
     Args:
         classifier: A run, a Classifier, or a module. Its precision and test-time augmentation
-            apply. Without class names the classes are numbered.
+            apply. Without class names the classes are numbered, and the last one must have images.
         split: Images (N, C, H, W) uint8 with labels (N,) int64.
 
     Raises:
-        SeewhyError: If the model's number of classes differs from the number of class names, and
-            if a logit is not finite.
+        SeewhyError: If the model's number of classes differs from that of the class names, or of
+            the labels, and if a logit is not finite.
     """
     classifier = as_classifier(classifier)
     logits = compute_logits(classifier, split.images)
+    labeled = int(split.labels.max()) + 1
+    if not classifier.classes and logits.shape[1] > labeled:
+        raise SeewhyError(
+            f"the model has {logits.shape[1]:,} outputs, but the labels are from 0 to "
+            f"{labeled - 1}; if this is right, name the classes: Classifier(model, classes)"
+        )
     return Predictions(logits, split.labels, classifier.class_names(logits.shape[1]))
 
 

@@ -16,7 +16,7 @@ from seewhy import __version__
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.diagnosis import slice_examples
 from seewhy.diagnosis.predictions import diverse_errors
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, check_type
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
@@ -69,6 +69,11 @@ def report(
         SeewhyError: If a run has not finished, the two have different test images, or there is
             neither a path nor a run directory that can be written.
     """
+    check_type(
+        run,
+        Run,
+        "open one with open_run(directory), or measure a model with diagnose(model, data)",
+    )
     directory = run.directory if path is None else None  # to keep the results in
     if path is None:
         if directory is None:

@@ -7,11 +7,12 @@ from statistics import fmean
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import check_dataset
+from seewhy.errors import check_type
 from seewhy.train.device import find_device, seeded
 from seewhy.train.loop import train
 from seewhy.train.lr_finder import LRRangeTest, lr_range_test
 from seewhy.train.plan import TrainingPlan, make_plan
-from seewhy.train.recipe import Recipe
+from seewhy.train.recipe import RECIPE_REMEDY, Recipe
 from seewhy.train.schedules import Schedule, exponential
 from seewhy.train.state import TrainState, new_state
 
@@ -47,6 +48,7 @@ def find_lr(
         SeewhyError: If the recipe does not fit the data or the machine, the range is invalid, or
         fewer than 10 updates have a finite loss.
     """
+    check_type(recipe, Recipe, RECIPE_REMEDY)
     if recipe.needs_lr:
         recipe = replace(recipe, lr=1.0)
     plan = make_plan(recipe, check_dataset(data), find_device(device))

@@ -9,7 +9,7 @@ from torch import nn
 
 from seewhy.data.dataset import DataOrigin
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, check_type
 from seewhy.escaping import visible
 from seewhy.models.classifier import Classifier, pretrained_classifier
 from seewhy.models.onnx_file import SUFFIX, onnx_classifier
@@ -88,6 +88,7 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     Raises:
         SeewhyError: If `directory` is not a run directory, or a file is missing or damaged.
     """
+    check_type(directory, (str, Path), "pass the directory of a run, such as 'runs/latest'")
     directory, device = Path(directory), torch.device(device)
     environment, data_origin = read_environment(directory)
     recipe = read_recipe(directory)

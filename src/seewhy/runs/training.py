@@ -11,6 +11,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.decode import Preprocessing
 from seewhy.data.sources import check_dataset, reload_data
 from seewhy.diagnosis.predictions import predict_split
+from seewhy.errors import check_type
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_text
@@ -45,13 +46,14 @@ from seewhy.runs.resumption import (
     set_damaged_aside,
 )
 from seewhy.runs.run import Run
+from seewhy.runs.weights import check_model_is_known
 from seewhy.serialization import from_plain, reading
 from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
-from seewhy.train.recipe import LearningRate, Recipe
+from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
 from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
 
@@ -89,6 +91,7 @@ def fit(
             cannot be written, or the loss is not finite.
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the current step has ended.
     """
+    check_type(recipe, Recipe, RECIPE_REMEDY)
     data = check_dataset(data)
     path = None if directory is None else Path(directory)
     with distributed_session(device) as (world, device_name):
@@ -161,9 +164,11 @@ def resume(
             checkpoint can be read.
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the current step has ended.
     """
+    check_type(directory, (str, Path), "pass the directory of a run, such as 'runs/latest'")
     path = Path(directory)
     environment, origin = read_resumable(path)
     recipe = recipe_of(path, recipe)
+    check_model_is_known(recipe.model)
     if lr is not None:
         recipe = replace(recipe, lr=lr)
     data = reload_data(origin, data)

@@ -16,7 +16,8 @@ from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier
-from seewhy.models.registry import blank_sample, build_model, untrained_spec
+from seewhy.models.registry import MODELS, blank_sample, build_model, untrained_spec
+from seewhy.notation import parse
 from seewhy.serialization import from_plain, reading
 
 METADATA, CHECKSUM = "seewhy", "seewhy-sha256"  # keys of the safetensors metadata
@@ -70,8 +71,11 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         raise SeewhyError(
             f"{path} is damaged: its checksum does not match; restore it, or train again"
         )
-    with reading(path, "pass the model.safetensors of a run, or train again"):
+    advice = "pass the model.safetensors of a run, or train again"
+    with reading(path, advice):
         described = from_plain(_Description, json.loads(metadata[METADATA]))
+    check_model_is_known(described.model)
+    with reading(path, advice):
         model = _build(described, tensors)
         model.load_state_dict(tensors)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -122,6 +126,16 @@ def _check_fit(model: nn.Module, spec: str, tensors: Mapping[str, Tensor]) -> No
     ]
     if differing:
         raise SeewhyError(f"its weights do not fit the model {spec!r}: {differing[0]}")
+
+
+def check_model_is_known(spec: str) -> None:
+    """Raise SeewhyError if the model of a run is not in MODELS, as one of the user's own."""
+    name = parse(spec)[0]
+    if name not in MODELS:
+        raise SeewhyError(
+            f"the code of the run's model {name!r} is not part of seewhy; name it with --model "
+            f"package.module:function, or in Python: seewhy.MODELS[{name!r}] = function"
+        )
 
 
 def _checksum(description: str, tensors: Mapping[str, Tensor]) -> str:

@@ -12,6 +12,10 @@ from typing import Any, Literal, get_args, get_origin
 from seewhy.errors import SeewhyError, did_you_mean, lookup
 from seewhy.escaping import json_text
 
+RECIPE_REMEDY = (
+    "pass a recipe, such as find_recipe('demo'); it names its model, which seewhy.MODELS registers"
+)
+
 AugmentationSpec = str | Callable[..., Any]  # an augmentation: text in the notation, or a function
 LearningRate = float | Literal["find"]
 

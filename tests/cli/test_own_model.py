@@ -1,0 +1,101 @@
+"""`--model package.module:function` opens a run whose model is the user's own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from seewhy.cli import main
+from seewhy.data.dataset import Dataset, Split
+from seewhy.errors import SeewhyError
+from seewhy.models.registry import MODELS
+from seewhy.runs.run import open_run
+from seewhy.runs.training import fit, resume
+from seewhy.train.recipe import Recipe
+
+pytestmark = pytest.mark.train
+ErrorOf = Callable[..., str]
+
+CODE = """
+from torch import nn
+
+def build(num_classes, sample, width=4):
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(width, num_classes))
+
+setting = 3
+"""
+
+
+@pytest.fixture
+def own(
+    trained: Path, workspace: Path, recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run of a model that only the user's file `nets/mine.py` has."""
+    (workspace / "nets").mkdir()
+    (workspace / "nets" / "mine.py").write_text(CODE)
+
+    def build(num_classes: int, sample: Split, width: int = 4) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, width, 3),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(width, num_classes),
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setitem(MODELS, "tiny-net", build)
+        own_recipe = replace(recipe, model="tiny-net:width=6", epochs=1)
+        fit(own_recipe, replace(data, load_args={"name": "bars"}), "own", quiet=True)
+    assert "tiny-net" not in MODELS
+    return Path("own")
+
+
+@pytest.fixture
+def forgets_the_model() -> Iterator[None]:
+    yield
+    MODELS.pop("tiny-net", None)
+
+
+@pytest.mark.usefixtures("forgets_the_model")
+def test_model_option_opens_a_run_of_ones_own_model(
+    own: Path, capsys: pytest.CaptureFixture[str], error_of: ErrorOf
+) -> None:
+    needed = "the code of the run's model 'tiny-net' is not part of seewhy; name it with --model "
+    assert needed in error_of("evaluate", "own")
+    with pytest.raises(SeewhyError, match=r"or in Python: seewhy\.MODELS"):
+        open_run(own)
+    assert main.main(["evaluate", "own", "--model", "nets.mine:build"]) == 0
+    assert "of 60 test images of bars correct" in capsys.readouterr().out
+    assert main.main(["layers", "own", "--model", "nets.mine:build"]) == 2  # it is known now
+    assert "is seewhy's tiny-net; leave out --model" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("forgets_the_model")
+def test_resume_needs_the_code_of_the_model(own: Path) -> None:
+    (own / "summary.json").unlink()
+    with pytest.raises(SeewhyError, match="the code of the run's model 'tiny-net' is not part of"):
+        resume(own, quiet=True)
+
+
+@pytest.mark.usefixtures("forgets_the_model")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nets.mine", "--model needs package.module:function, found 'nets.mine'"),
+        ("nets.other:build", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("nets.mine:nothing", "cannot be imported: AttributeError"),
+        ("nets.mine:setting", "--model nets.mine:setting is not a function, found int"),
+    ],
+)
+def test_model_option_errors(text: str, message: str, own: Path, error_of: ErrorOf) -> None:
+    assert message in error_of("evaluate", "own", "--model", text)
+
+
+def test_model_option_is_for_own_models(trained: Path, error_of: ErrorOf) -> None:
+    assert "is seewhy's speednet; leave out --model" in error_of(
+        "report", "run", "--model", "torch.nn:Linear"
+    )
