@@ -136,6 +136,17 @@ def test_the_number_of_pixels_is_limited_before_decoding(tmp_path: Path) -> None
     assert open_image(path, max_pixels=196_000_000).size == (14_000, 14_000)  # also beyond Pillow's
 
 
+def test_a_tile_of_a_tiff_counts_as_pixels() -> None:
+    """An image of one pixel may be stored in a tile of any size, which is decoded whole."""
+    tags = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (277, 1)]
+    tags += [(322, 16384), (323, 16384), (324, 8), (325, 1)]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    start = struct.pack("<I", 10)
+    content = b"II*\0" + start + b"\0\0" + struct.pack("<H", len(tags)) + fields + b"\0" * 4
+    with pytest.raises(SeewhyError, match=r"larger than max_pixels=150000000 \(16384x16384"):
+        decode_image(content, (8, 8), 1)
+
+
 def test_load_limits_the_number_of_pixels(tmp_path: Path) -> None:
     root = folder_with(tmp_path)
     Image.new("L", (9, 9)).save(root / "b" / "large.png")

@@ -22,6 +22,7 @@ MAX_PIXELS = 150_000_000  # default of max_pixels
 Encoded = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
 
 _ORIENTATION_TAG = 0x0112
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -131,15 +132,22 @@ def open_image(
         if not content:
             raise UnusableImage("empty")
         image = open_known_format(io.BytesIO(content))
-    if image.width * image.height > limit:
+    width, height = _stored_size(image)
+    if width * height > limit:
         raise UnusableImage(
-            f"larger than max_pixels={limit} ({image.width}x{image.height} is "
-            f"{image.width * image.height} pixels)"
+            f"larger than max_pixels={limit} ({width}x{height} is {width * height} pixels)"
         )
     if image_size is not None and not isinstance(source, Image.Image):
         side = math.ceil(2 * max(image_size) / preprocessing.crop)
         image.draft(None, (side, side))  # None: keep the mode
     return image
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) that is decoded: that of the image, or of a larger tile of a TIFF."""
+    tags = getattr(image, "tag_v2", {})
+    tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))
+    return max(image.size, tile, key=math.prod)
 
 
 def _read_file(path: Path, max_pixels: int) -> bytes:
