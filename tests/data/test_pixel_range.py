@@ -21,14 +21,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def png(values: np.ndarray) -> bytes:
-    """A PNG of (H, W, 3) or (H, W, 4) uint16, which Pillow cannot write."""
+    """A PNG of (H, W, 2), (H, W, 3) or (H, W, 4) uint16, which Pillow cannot write."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(name + content)
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
     height, width, channels = values.shape
-    kind = {3: 2, 4: 6}[channels]
+    kind = {2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
     return (
@@ -121,15 +121,17 @@ def test_tiff_is_scaled_by_the_range(
     np.testing.assert_allclose(pixels.astype(int), expected(values, *narrow), atol=1)
 
 
-@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("channels", [2, 3, 4])
 def test_png_in_color_is_scaled_by_the_range(channels: int) -> None:
     """Pillow itself reads the upper byte alone, so that 0 to 255 becomes black."""
     values = noise(np.uint16, 0, 255, channels)
-    values[..., 3:] = 65535
-    np.testing.assert_array_equal(decoded(png(values), (0, 255)), values[..., :3])
+    alpha = (channels - 1) // 2 * 2 + 1  # the last channel of 2 and 4
+    values[..., alpha:] = 65535
+    colors = np.broadcast_to(values[..., :alpha], (6, 5, 3))
+    np.testing.assert_array_equal(decoded(png(values), (0, 255)), colors)
     assert decoded(png(values), "dtype").max() == 1
-    values[..., 3:] = 0
-    if channels == 4:
+    values[..., alpha:] = 0
+    if channels != 3:
         assert decoded(png(values), (0, 255)).min() == 255  # transparent, so white
 
 

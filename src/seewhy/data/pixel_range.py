@@ -14,7 +14,8 @@ from seewhy.errors import SeewhyError
 # the values that become black and white; "dtype" is the range of the type in which they are stored
 ValueRange = tuple[float, float] | Literal["dtype"]
 
-_DEEP_COLORS = {f"{mode};16{order}" for mode in ("RGB", "RGBA") for order in "BLN"}
+_GRAY_ALPHA = "LA;16B"  # of a PNG, which Pillow opens as RGBA
+_DEEP_COLORS = {f"{mode};16{order}" for mode in ("RGB", "RGBA") for order in "BLN"} | {_GRAY_ALPHA}
 _BLOCK = 2**20  # values scaled at once
 _CRUSHED = 1 / 16  # fraction of the range of its type below which an image is nearly black
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2  # tags of TIFF, and a value of the second
@@ -176,6 +177,11 @@ def _both_bytes(image: Image.Image) -> np.ndarray[Any, Any]:  # (H, W, C) uint16
     """
     assert isinstance(image, ImageFile.ImageFile)
     assert isinstance(image.fp, io.BytesIO)
+    if _raw_mode(image) == _GRAY_ALPHA:  # its four bytes, as if they were those of RGBA
+        image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+        parts = np.asarray(image).astype(np.uint16)
+        gray, alpha = (parts[..., ::2] << 8 | parts[..., 1::2]).transpose(2, 0, 1)
+        return np.stack([gray, gray, gray, alpha], axis=-1)
     twin = open_known_format(io.BytesIO(image.fp.getvalue()))
     assert isinstance(twin, ImageFile.ImageFile)
     twin.tile = [tile._replace(args=_swapped(tile.args)) for tile in twin.tile]
