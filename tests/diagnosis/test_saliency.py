@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.attribution.explanation import explain
+from seewhy.attribution.sanity import SanityCheck
+from seewhy.attribution.scores import BootstrapSummary, TrustScore
 from seewhy.data.dataset import Split
-from seewhy.diagnosis.saliency import LayerMaps, layer_maps
+from seewhy.diagnosis.saliency import LayerMaps, first_shown, layer_maps
 
 CLASSES = 4
 
@@ -195,3 +197,21 @@ def test_layer_maps_take_and_no_images(small: Small) -> None:
     none = layer_maps(model, split, index[:0], predicted[:0], found.methods, found.layers)
     assert [tuple(values.shape) for values in none.values] == [(0, 2, 2, 8, 6), (0, 2, 2, 4, 3)]
     assert (none.sizes, none.layers, none.methods) == (found.sizes, found.layers, found.methods)
+
+
+def test_first_shown_is_of_the_last_layer() -> None:
+    """The best one there, unless it is mostly empty or measured worse than random maps."""
+
+    def score(layer: str, gain: float, non_empty: float = 1.0, width: float = 0.1) -> TrustScore:
+        summary = BootstrapSummary(gain, (gain - width, gain + width))
+        check = SanityCheck(("head",), torch.zeros(1, 2), True)
+        return TrustScore(layer, f"{gain}", summary, summary, check, None, None, non_empty)
+
+    early, weak, worse = score("early", 0.5), score("late", 0.2), score("late", -0.3)
+    assert first_shown([early, weak, worse], "late") is weak
+    assert first_shown([early, worse], "late") is early
+    unclear = score("late", -0.05)
+    assert first_shown([early, worse, unclear], "late") is unclear
+    empty = score("late", 0.4, non_empty=0.2)
+    assert first_shown([early, empty, weak], "late") is weak
+    assert first_shown([early, empty], "late") is early

@@ -55,7 +55,8 @@ class Saliency:
 
     scores: tuple[TrustScore, ...]  # per method and layer, the most trusted first
     images: int  # number of images behind the scores
-    best: TrustScore  # of the default maps: the most faithful, trusted, and not too coarse
+    best: TrustScore  # the most faithful, trusted, and not too coarse
+    shown: TrustScore  # of the maps that are shown first: of the last layer, to be seen at a glance
     maps: LayerMaps  # of the errors
     class_attribution: ClassAttribution  # over correctly classified images
 
@@ -138,15 +139,30 @@ def measure_saliency(
             progress=lambda count: progress(TRUST_SHARE * count / maps),
         )
     best = _best_score(classifier, sample.images[:1], scores)
-    methods = list(dict.fromkeys((SALIENCY_METHODS[0], best.method, *SALIENCY_METHODS)))
+    shown = first_shown(scores, layers[-1])
+    preferred = (SALIENCY_METHODS[0], shown.method, best.method)
+    methods = list(dict.fromkeys((*preferred, *SALIENCY_METHODS)))
     predicted = predictions.predicted[errors]
     return Saliency(
         scores=scores,
         images=len(sample),
         best=best,
+        shown=shown,
         maps=layer_maps(classifier, test, errors, predicted, methods, layers),
         class_attribution=_class_attribution(classifier, test, predictions, best),
     )
+
+
+def first_shown(scores: Sequence[TrustScore], last: str) -> TrustScore:
+    """The score of the maps to show first: the best of the last layer.
+
+    Maps of early layers are fine lines that look empty at a glance, even if they are more faithful.
+    If the maps of the last layer are mostly empty, or measured worse than random ones: the first of
+    all scores.
+    """
+    of_last = [score for score in scores if score.layer == last and score.non_empty > 0.5]
+    best = max(of_last, key=lambda score: score.gain.mean, default=None)
+    return scores[0] if best is None or best.gain.interval[1] < 0 else best
 
 
 def sample_indices(total: int, count: int) -> Tensor:

@@ -68,10 +68,9 @@ def test_captions_name_the_class(reader, reports):
     opened(reader, image)
     names = reports.predictions.classes
     captions = reader.page.locator("#viewer-maps figcaption").all_text_contents()
-    assert (
-        captions[0] == f"evidence for {names[predicted]}"
-    )  # beside the image itself, which has none
-    assert captions[1] == f"evidence for {names[actual]}"
+    assert captions[0] == "the image itself"
+    assert captions[1].startswith(f"evidence for {names[predicted]}")
+    assert captions[2].startswith(f"evidence for {names[actual]}")
     expect(reader.page.locator("#viewer-title")).to_have_text(
         f"predicted {names[predicted]}, true {names[actual]}"
     )
@@ -79,10 +78,10 @@ def test_captions_name_the_class(reader, reports):
 
 def test_missing_maps_are_reported(reader, reports):
     """Only the 100 most confident errors have maps of the other methods."""
-    images, best = reader.shown(), reports.diagnosis.saliency.best.method
+    images, shown = reader.shown(), reports.diagnosis.saliency.shown.method
     assert len(images) > 100
     method = reports.diagnosis.saliency.maps.methods[-1]
-    assert method != best
+    assert method not in (shown, reports.diagnosis.saliency.best.method)
     missing = reader.page.locator("#viewer-missing")
     for place, pictures in ((0, 4), (-1, 1)):
         reader.go(f"image={images[place]}&method={method}")
@@ -92,11 +91,85 @@ def test_missing_maps_are_reported(reader, reports):
     missing.locator("button").click()
     expect(reader.page.locator("#viewer-maps figure")).to_have_count(4)
     assert f"method={method}" not in reader.page.url
-    expect(reader.page.locator("select[name=method]")).to_have_value(best)
+    expect(reader.page.locator("select[name=method]")).to_have_value(shown)
+
+
+def test_true_class_is_always_listed(reader, reports):
+    """Also if it is not among the five most probable classes."""
+    probabilities = torch.softmax(reports.predictions.logits.double(), 1)
+    labels = reports.predictions.labels
+    own = probabilities.gather(1, labels[:, None])
+    ranks = (probabilities > own).sum(1)
+    image = next(image for image in reader.shown() if ranks[image] >= 5)
+    reader.go(f"image={image}")
+    opened(reader, image)
+    lines = reader.page.locator("#viewer-probabilities li")
+    expect(lines).to_have_count(6)
+    name = reports.predictions.classes[labels[image]]
+    expect(lines.last).to_have_text(f"{name} (true){own[image, 0]:.2f}")
+
+
+def test_most_faithful_map_is_a_key_away(reader, reports):
+    saliency, page = reports.diagnosis.saliency, reader.page
+    layers = list(saliency.maps.layers)
+    shown, best = (
+        (str(1 + layers.index(score.layer)), score.method)
+        for score in (saliency.shown, saliency.best)
+    )
+    assert shown[0] == str(len(layers))  # the last stage
+    assert shown != best
+    selected = page.locator("select[name=layer]"), page.locator("select[name=method]")
+    image = reader.shown()[0]
+    reader.go(f"image={image}")
+    opened(reader, image)
+    for press in (
+        lambda: page.keyboard.press("f"),
+        lambda: page.locator("#viewer-faithful").click(),
+    ):
+        for select, value in zip(selected, shown, strict=True):
+            expect(select).to_have_value(value)
+        press()
+        for select, value in zip(selected, best, strict=True):
+            expect(select).to_have_value(value)
+        expect(page.locator("#viewer-faithful")).to_have_attribute("aria-pressed", "true")
+        expect(page.locator(f"#viewer [data-layer='{best[0]}']")).to_contain_text("✓")
+        page.keyboard.press("f")
+
+
+def test_empty_maps_say_why(reader, reports):
+    """A map without a positive level, by its own values and those of the other class."""
+    saliency = reports.diagnosis.saliency
+    maps, images = saliency.maps, reports.diagnosis.errors.tolist()
+    names, predictions = reports.predictions.classes, reports.predictions
+    found = {}
+    for layer, values in enumerate(maps.values):
+        for method in range(len(maps.methods)):
+            for row, pair in enumerate(values[:90, method]):
+                levels = (15 * pair.double() / 127).round()
+                for target in range(2):
+                    if (levels[target] > 0).any():
+                        continue
+                    name = names[(predictions.predicted, predictions.labels)[target][images[row]]]
+                    reason = "this layer has no effect"
+                    if (levels[target] < 0).any():
+                        reason = f"every position is evidence against {name}"
+                    elif levels[1 - target].any():
+                        reason = "too weak to be seen beside the other map"
+                    key = reason.split(name)[0]
+                    found.setdefault(key, (layer, method, row, target, reason))
+    assert found
+    for layer, method, row, target, reason in found.values():
+        image = images[row]
+        reader.go(f"image={image}&layer={layer + 1}&method={maps.methods[method]}")
+        opened(reader, image)
+        caption = reader.page.locator("#viewer-maps figcaption").nth(1 + target)
+        expect(caption).to_contain_text(f"empty: {reason}")
 
 
 def test_probabilities_are_the_largest(reader, reports):
-    image = reader.shown()[0]
+    own = torch.softmax(reports.predictions.logits.double(), 1)
+    ranks = (own > own.gather(1, reports.predictions.labels[:, None])).sum(1)
+    image = next(image for image in reader.shown() if ranks[image] < 5)
     reader.go(f"image={image}")
     opened(reader, image)
     lines = reader.page.locator("#viewer-probabilities li").evaluate_all(

@@ -23,8 +23,11 @@
  * @property {string[]} layers names of the layers
  * @property {MapsData} maps
  * @property {string} colors base64 of red, green and blue by increasing heat
+ * @property {number[]} true probabilities of the true class
  * @property {number} layer the default layer, from 1
  * @property {string} method the default method
+ * @property {number} faithful_layer the layer of the most faithful map, from 1
+ * @property {string} faithful_method its method
  */
 
 /** @typedef {"predicted" | "true" | "difference"} Target */

@@ -21,13 +21,18 @@ function showViewer() {
   const explained = errors.layers.length > 0;
   const hasMaps = row < errors.maps.counts[errors.maps.methods.indexOf(state.method)];
   const original = document.createElement("figure");
-  original.append(imageWithMap(row, state.layer, null, LARGE));
+  const title = document.createElement("figcaption");
+  title.textContent = "the image itself";
+  original.append(imageWithMap(row, state.layer, null, LARGE), title);
   const captions = {
     predicted: `evidence for ${predicted}`,
     true: `evidence for ${trueName}`,
     difference: `orange: more for ${predicted}, blue: more for ${trueName}`,
   };
-  const maps = explained && hasMaps ? TARGETS.map((target) => mapFigure(row, target, captions[target])) : [];
+  const faithful = element("viewer-faithful", HTMLButtonElement);
+  faithful.hidden = !explained;
+  faithful.setAttribute("aria-pressed", String(isFaithful()));
+  const maps = explained && hasMaps ? TARGETS.map((target) => mapFigure(row, target, captions[target], target === "true" ? trueName : predicted)) : [];
   element("viewer-maps", HTMLElement).replaceChildren(original, ...maps);
   element("viewer-missing", HTMLElement).hidden = !explained || hasMaps;
   const focused = document.activeElement?.closest(".layers button")?.getAttribute("data-layer");
@@ -35,6 +40,7 @@ function showViewer() {
   layers.replaceChildren(...errors.layers.map((name, index) => layerButton(row, index + 1, name)));
   if (focused) /** @type {HTMLElement | null} */ (layers.querySelector(`[data-layer="${focused}"]`))?.focus();
   const bars = errors.top[row].map((label, rank) => probabilityBar(errors.classes[label], errors.probabilities[row][rank], label === errors.confusions[row][0]));
+  if (!errors.top[row].includes(errors.confusions[row][0])) bars.push(probabilityBar(trueName, errors.true[row], true));
   element("viewer-probabilities", HTMLElement).replaceChildren(...bars);
   if (!viewer.open) viewer.showModal();
 }
@@ -64,13 +70,44 @@ function imageWithMap(row, layer, target, pixels) {
  * @param {number} row
  * @param {Target} target
  * @param {string} caption
+ * @param {string} name of the explained class
  */
-function mapFigure(row, target, caption) {
+function mapFigure(row, target, caption, name) {
   const figure = document.createElement("figure");
   const text = document.createElement("figcaption");
-  text.textContent = caption;
+  const reason = state.overlay ? emptiness(row, target, name) : "";
+  text.textContent = reason ? `${caption} – empty: ${reason}` : caption;
   figure.append(imageWithMap(row, state.layer, target, LARGE), text);
   return figure;
+}
+
+/**
+ * Why a heat map shows nothing; empty if it shows something.
+ * @param {number} row
+ * @param {Target} target
+ * @param {string} name of the explained class
+ */
+function emptiness(row, target, name) {
+  const values = (/** @type {Target} */ each) => getMap(row, state.layer, state.method, each)?.values;
+  const shown = values(target);
+  if (shown === undefined) return ""; // not decoded yet
+  if (target === "difference") return shown.some((value) => value !== 0) ? "" : "the two maps are equal";
+  if (shown.some((value) => value > 0)) return "";
+  if (shown.some((value) => value < 0)) return `every position is evidence against ${name}`;
+  const other = values(target === "true" ? "predicted" : "true");
+  if (other?.some((value) => value !== 0)) return "too weak to be seen beside the other map, whose scale it shares";
+  return "this layer has no effect on either class";
+}
+
+/** Whether the most faithful map is selected. */
+function isFaithful() {
+  return state.layer === errors.faithful_layer && state.method === errors.faithful_method;
+}
+
+/** Select the most faithful map, or the default one if it is selected. */
+function toggleFaithful() {
+  if (isFaithful()) setState({ layer: errors.layer, method: errors.method });
+  else setState({ layer: errors.faithful_layer, method: errors.faithful_method });
 }
 
 /**
@@ -83,7 +120,7 @@ function layerButton(row, layer, name) {
   button.type = "button";
   button.setAttribute("aria-pressed", String(layer === state.layer));
   button.setAttribute("data-layer", String(layer));
-  button.append(imageWithMap(row, layer, state.target, SMALL), `${layer} ${name}`);
+  button.append(imageWithMap(row, layer, state.target, SMALL), `${layer} ${name}${layer === errors.faithful_layer && state.method === errors.faithful_method ? " ✓" : ""}`);
   button.addEventListener("click", () => setState({ layer }));
   return button;
 }
@@ -151,6 +188,7 @@ function wireViewer() {
     ["next", () => move(1)],
     ["close", closeImage],
     ["default-method", () => setState({ method: errors.method })],
+    ["faithful", toggleFaithful],
     ["copy-name", () => copy(element("viewer-file", HTMLElement).textContent ?? "", "file name")],
     ["copy-link", () => copy(location.href, "link")],
   ]);

@@ -45,19 +45,6 @@ def classes_section(context: ReportContext, sprites: Sprites) -> Section:
     return Section("Classes", _finding(scores), html, figures=figures)
 
 
-def confusion_summary(predictions: Predictions) -> str:
-    """The most frequent confusion of two classes, as a sentence."""
-    pairs = worst_confusions(predictions, 1)
-    if not pairs:
-        return "No test image is misclassified."
-    [pair] = pairs
-    true, predicted = (predictions.classes[index] for index in (pair.true, pair.predicted))
-    return (
-        f"The most frequent confusion is {true} predicted as {predicted}: "
-        f"{count(pair.images, 'image')}, {percent(pair.share)} of all errors."
-    )
-
-
 def _finding(scores: list[ClassScore]) -> str:
     worst, best = (choose(scores, key=lambda score: score.accuracy) for choose in (min, max))
     if best.accuracy == worst.accuracy:

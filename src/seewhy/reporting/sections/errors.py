@@ -7,12 +7,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.metrics import worst_confusions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.saliency import Saliency
 from seewhy.figures.style import heat_colors
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, layer_labels, prediction_label
+from seewhy.reporting.formatting import count, layer_labels, map_name, prediction_label
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sprites import Sprites, data_url
 
@@ -62,10 +63,16 @@ def errors_section(context: ReportContext, sprites: Sprites) -> Section:
         saliency=saliency,
         layers=[] if saliency is None else list(layer_labels(saliency.maps.layers).items()),
         unexplained=diagnosis.saliency_error,
+        shown="" if saliency is None else _map_name(saliency, saliency.shown),
+        faithful="" if saliency is None else _map_name(saliency, saliency.best),
         other_methods=_other_methods(context, len(cards)),
         fully_explained=FULLY_EXPLAINED,
     )
     return Section("Errors", _finding(predictions), html, _data(context, cards))
+
+
+def _map_name(saliency: Saliency, score: TrustScore) -> str:
+    return map_name(score.method, score.layer, saliency.maps.layers)
 
 
 def _finding(predictions: Predictions) -> str:
@@ -112,8 +119,14 @@ def _data(context: ReportContext, cards: list[Card]) -> dict[str, Any]:
         "layers": list(layers.values()),
         "maps": maps_data(saliency, len(cards), len(cards) if context.full else FULLY_EXPLAINED),
         "colors": base64.b64encode(heat_colors(32)).decode(),
-        "layer": 1 if saliency is None else list(layers).index(saliency.best.layer) + 1,
-        "method": "" if saliency is None else saliency.best.method,
+        "true": [
+            round(value, 3)
+            for value in predictions.probabilities[errors, predictions.labels[errors]].tolist()
+        ],
+        "layer": 1 if saliency is None else list(layers).index(saliency.shown.layer) + 1,
+        "method": "" if saliency is None else saliency.shown.method,
+        "faithful_layer": 1 if saliency is None else list(layers).index(saliency.best.layer) + 1,
+        "faithful_method": "" if saliency is None else saliency.best.method,
     }
 
 
@@ -121,9 +134,10 @@ def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> d
     """Heat maps for the scripts: a gray sheet for each method and layer.
 
     The two maps of an image, for the predicted and the true class, are side by side. All images
-    have maps of the methods up to the best one; the first `fully_explained` images also have those
-    of the other methods. Lossless WebP is a quarter smaller than deflated bytes. Levels are several
-    gray values apart, so that they survive the noise that some browsers add against fingerprinting.
+    have maps of the methods up to the best one and the one that is shown first; the first
+    `fully_explained` images also have those of the other methods. Lossless WebP is a quarter
+    smaller than deflated bytes. Levels are several gray values apart, so that they survive the
+    noise that some browsers add against fingerprinting.
     """
     data: dict[str, Any] = {
         "methods": [],
@@ -157,7 +171,8 @@ def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> d
 
 def _shared_methods(saliency: Saliency) -> int:
     """Number of methods with maps of all errors."""
-    return 1 + saliency.maps.methods.index(saliency.best.method)
+    methods = saliency.maps.methods
+    return 1 + max(methods.index(score.method) for score in (saliency.best, saliency.shown))
 
 
 def _other_methods(context: ReportContext, cards: int) -> tuple[str, ...]:

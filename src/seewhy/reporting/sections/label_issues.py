@@ -5,6 +5,7 @@ import torch
 from seewhy.diagnosis.diagnosis import MAX_DUPLICATES, MAX_LABEL_ISSUES
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.reporting.context import ReportContext
+from seewhy.reporting.findings import label_note
 from seewhy.reporting.formatting import count, percent
 from seewhy.reporting.section import Section, csv_link, render
 from seewhy.reporting.sprites import Sprites
@@ -36,7 +37,12 @@ def label_issues_section(context: ReportContext, sprites: Sprites) -> Section:
         csv=csv_link(CSV_HEADER, [_csv_row(context, issue) for issue in issues[:CSV_ROWS]]),
         csv_rows=min(CSV_ROWS, len(issues)),
     )
-    return Section("Label issues", f"{_issues_finding(context)} {_leaks_finding(context)}", html)
+    parts = (
+        _issues_finding(context),
+        label_note(context) if issues else "",
+        _leaks_finding(context),
+    )
+    return Section("Label issues", " ".join(filter(None, parts)), html)
 
 
 def _issues_finding(context: ReportContext) -> str:

@@ -1,23 +1,24 @@
 """The overview: the main results in a few sentences."""
 
 from seewhy.reporting.context import ReportContext
+from seewhy.reporting.findings import ranked_findings, weakness_note
 from seewhy.reporting.formatting import count, duration, percent, percent_interval
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections.calibration import confidence_summary, helpful_scaling
-from seewhy.reporting.sections.classes import confusion_summary
 from seewhy.reporting.sections.robustness import (
     attack_summary,
     corruption_summary,
     smallest_attack,
+    worst_corruption,
 )
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.result import describe_test_use
 
-Item = tuple[str, str, str]  # key and title of a section, and its main result
+START = "Look at the most confident ones first."
 
 
 def overview_section(context: ReportContext, sprites: Sprites) -> Section:
-    """Accuracy, the most frequent confusion, calibration, robustness, and where to start."""
+    """Accuracy, what explains the errors, calibration, robustness, and what to do next."""
     result = context.result
     finding = (
         f"Test accuracy is {percent(result.accuracy, 2)} "
@@ -25,56 +26,41 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     )
     if result.test_used_by:
         finding += f" {describe_test_use(result.test_used_by)}"
-    diagnosis = context.diagnosis
+    findings = ranked_findings(context)
     items = [
-        ("classes", "Classes", confusion_summary(context.predictions)),
-        ("calibration", "Calibration", _calibration(context)),
-        (
-            "robustness",
-            "Robustness",
-            f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}",
-        ),
-        _starting_point(context),
+        *((each.key, each.title, each.text, each.next_step) for each in findings),
+        ("calibration", "Calibration", *_calibration(context)),
+        ("robustness", "Robustness", *_robustness(context)),
     ]
-    html = render(
-        "sections/overview.html",
-        items=[item for item in items if item is not None],
-        numbers=_numbers(context),
-    )
+    if not context.predictions.correct.all() and not findings:
+        items.insert(0, ("errors", "Errors", "The errors have nothing in common.", START))
+    html = render("sections/overview.html", items=items, numbers=_numbers(context))
     return Section("Overview", finding, html)
 
 
-def _calibration(context: ReportContext) -> str:
+def _calibration(context: ReportContext) -> tuple[str, str]:
+    """The calibration error, and what to do about it."""
     text = f"{confidence_summary(context.predictions)}, ECE {percent(context.calibration.ece)}"
     scaling = helpful_scaling(context)
-    if scaling is not None:
-        text += (
-            f", reduced to {percent(scaling.after.ece)} by temperature scaling "
-            f"(T = {scaling.temperature:.2f})"
-        )
-    return f"{text}."
+    if scaling is None:
+        return f"{text}.", "Use the probabilities as they are: temperature scaling does not help."
+    text += (
+        f", reduced to {percent(scaling.after.ece)} by temperature scaling "
+        f"(T = {scaling.temperature:.2f})"
+    )
+    return f"{text}.", f"Divide the logits by {scaling.temperature:.2f} if you use probabilities."
 
 
-def _starting_point(context: ReportContext) -> Item | None:
-    """The weak slice with the most errors, else the suspected label errors, else the errors."""
-    predictions, slices = context.predictions, context.diagnosis.slices
-    errors = int((~predictions.correct).sum())
-    issues = len(context.label_issues)
-    if slices and errors:
-        worst = slices[0]
-        share = int((~predictions.correct[worst.members]).sum()) / errors
-        text = (
-            f"Start with the slice “{worst.description}”: {count(worst.images, 'image')}, "
-            f"accuracy {percent(worst.accuracy)}, {percent(share)} of all errors."
-        )
-        return "slices", "Weak slices", text
-    if issues:
-        text = (
-            f"Start with the {count(issues, 'suspected label error')}: "
-            "wrong labels count correct predictions as errors."
-        )
-        return "label-issues", "Label issues", text
-    return ("errors", "Errors", "Start with the most confident ones.") if errors else None
+def _robustness(context: ReportContext) -> tuple[str, str]:
+    """The smallest attack, the worst corruption, and what to do about them."""
+    diagnosis = context.diagnosis
+    text = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}"
+    note = weakness_note(context, "attacks and corruptions")
+    action = (
+        f"If images in use have {worst_corruption(diagnosis).name}, train with an augmentation "
+        "that makes it."
+    )
+    return f"{text} {note}".strip(), action
 
 
 def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from seewhy.figures.robustness import (
     corruption_samples_figure,
 )
 from seewhy.reporting.context import ReportContext
+from seewhy.reporting.findings import weakness_note
 from seewhy.reporting.formatting import count, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
@@ -60,7 +61,8 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
         map_name=_map_name(diagnosis),
         sprites=sprites,
     )
-    finding = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}"
+    note = weakness_note(context, "attacks and corruptions")
+    finding = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)} {note}".strip()
     return Section("Robustness", finding, html, figures=figures)
 
 

@@ -6,6 +6,7 @@ from seewhy.diagnosis.shortcuts import Shortcut, suspected_shortcuts
 from seewhy.diagnosis.slices import Slice
 from seewhy.figures.slices import class_attribution_figure, shown_classes, slices_figure
 from seewhy.reporting.context import ReportContext
+from seewhy.reporting.findings import weakness_note
 from seewhy.reporting.formatting import (
     count,
     map_name,
@@ -42,7 +43,8 @@ def slices_section(context: ReportContext, sprites: Sprites) -> Section:
         ],
         sprites=sprites,
     )
-    return Section("Weak slices", _finding(slices, shortcuts), html, figures=figures)
+    parts = (_finding(slices, shortcuts), weakness_note(context, "slices and average heat maps"))
+    return Section("Weak slices", " ".join(filter(None, parts)), html, figures=figures)
 
 
 def _finding(slices: tuple[Slice, ...], shortcuts: tuple[Shortcut, ...]) -> str:

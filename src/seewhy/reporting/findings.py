@@ -1,0 +1,146 @@
+"""What explains the errors of a run, ranked by their number, and what to do next."""
+
+from dataclasses import dataclass
+
+from seewhy.diagnosis.metrics import ClassScore, class_scores, worst_confusions
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.formatting import count, percent
+
+WEAK = 0.5  # accuracy below which most of a report's statistics describe the model's weakness
+MANY_ISSUES = 0.1  # fraction of suspected labels, above which most are errors of the model
+FEWEST_ERRORS = 2  # of a class or a confusion that is a finding
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A group of errors with something in common."""
+
+    key: str  # of the section with the details
+    title: str  # of that section
+    errors: int  # that it explains
+    text: str  # one or two sentences
+    next_step: str  # what to do, as a sentence
+
+
+def ranked_findings(context: ReportContext) -> list[Finding]:
+    """The findings about the errors, those that explain most of them first.
+
+    A class or a slice explains the errors that it has beyond the error rate of the other images.
+    Suspected label errors explain those errors in which the model predicts the suggested label.
+    """
+    found = [_class(context), _confusion(context), _slice(context), _labels(context)]
+    present = [finding for finding in found if finding is not None]
+    return sorted(present, key=lambda finding: -finding.errors)
+
+
+def is_weak(context: ReportContext) -> bool:
+    """Whether the accuracy is too low for statements about single images or groups."""
+    return context.predictions.accuracy < WEAK
+
+
+def weakness_note(context: ReportContext, subject: str) -> str:
+    """A sentence for a section that means little for a weak model; empty for others."""
+    if not is_weak(context):
+        return ""
+    accuracy = percent(context.predictions.accuracy)
+    return f"At an accuracy of {accuracy}, {subject} mean little: improve the model first."
+
+
+def _class(context: ReportContext) -> Finding | None:
+    """The class with most errors beyond the error rate of the other classes."""
+    scores = [score for score in class_scores(context.predictions) if score.images]
+    total, errors = sum(score.images for score in scores), _errors(context)
+
+    def excess(score: ClassScore) -> float:
+        own, others = _class_errors(score), total - score.images
+        return own - score.images * (errors - own) / others if others else 0.0
+
+    if len(scores) < 2:
+        return None
+    worst = max(scores, key=excess)
+    own = _class_errors(worst)
+    rest = (errors - own) / (total - worst.images)
+    if own < FEWEST_ERRORS or worst.interval[1] >= 1 - rest:  # not significantly worse
+        return None
+    text = (
+        f"{worst.images - own} of {count(worst.images, 'image')} of {worst.name} "
+        f"{'is' if worst.images - own == 1 else 'are'} classified correctly, {_share(own, errors)}."
+    )
+    action = f"Look at the errors of {worst.name}, and add training images of it"
+    if worst.confusions:
+        text += f" {worst.confusions} of these errors are predicted as {worst.confused_with}."
+        action += f"; check whether it differs from {worst.confused_with} in the labels"
+    return Finding("classes", "Classes", round(excess(worst)), text, f"{action}.")
+
+
+def _confusion(context: ReportContext) -> Finding | None:
+    pairs = worst_confusions(context.predictions, 1)
+    if not pairs or pairs[0].images < FEWEST_ERRORS:
+        return None
+    true, predicted = (
+        context.predictions.classes[index] for index in (pairs[0].true, pairs[0].predicted)
+    )
+    text = (
+        f"The most frequent confusion is {true} predicted as {predicted}: "
+        f"{_share(pairs[0].images, _errors(context))}."
+    )
+    action = (
+        f"Compare both classes in the gallery, and add images that tell {true} from {predicted}."
+    )
+    return Finding("errors", "Errors", pairs[0].images, text, action)
+
+
+def _slice(context: ReportContext) -> Finding | None:
+    """The weak slice with most errors beyond the error rate of the other images."""
+    slices = context.diagnosis.slices
+    if not slices or not _errors(context):
+        return None
+    worst = max(slices, key=lambda weak: weak.images * (weak.rest_accuracy - weak.accuracy))
+    wrong = int((~context.predictions.correct[worst.members]).sum())
+    text = (
+        f"The slice “{worst.description}” ({count(worst.images, 'image')}) has an accuracy of "
+        f"{percent(worst.accuracy)}, {_share(wrong, _errors(context))}."
+    )
+    action = "Add training images like these, or an augmentation that makes them."
+    excess = round(worst.images * (worst.rest_accuracy - worst.accuracy))
+    note = weakness_note(context, "slices")
+    return Finding("slices", "Weak slices", 0 if note else excess, f"{text} {note}".strip(), action)
+
+
+def _labels(context: ReportContext) -> Finding | None:
+    issues, predictions = context.label_issues, context.predictions
+    if not issues:
+        return None
+    explained = sum(
+        int(predictions.predicted[each.index]) == each.suggested_label for each in issues
+    )
+    text = (
+        f"{count(len(issues), 'suspected label error')}; if they are wrong, "
+        f"{count(explained, 'error')} of the model {'is' if explained == 1 else 'are'} correct "
+        "predictions."
+    )
+    note = label_note(context)
+    action = "Check the most suspicious labels, and correct those that are wrong."
+    errors = 0 if note else explained
+    return Finding("label-issues", "Label issues", errors, f"{text} {note}".strip(), action)
+
+
+def label_note(context: ReportContext) -> str:
+    """Why suspected label errors mean little; empty if they do not."""
+    note = weakness_note(context, "suspected label errors")
+    share = len(context.label_issues) / len(context.predictions.labels)
+    if note or share <= MANY_ISSUES:
+        return note
+    return "That many are mostly errors of the model: improve the model first."
+
+
+def _errors(context: ReportContext) -> int:
+    return int((~context.predictions.correct).sum())
+
+
+def _class_errors(score: ClassScore) -> int:
+    return round(score.images * (1 - score.accuracy))
+
+
+def _share(errors: int, total: int) -> str:
+    return f"{count(errors, 'error')}, {percent(errors / total, 0)} of all {total:,}"
