@@ -4,6 +4,7 @@ import io
 import random
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seewhy.data.huggingface import _hub_answers
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 
@@ -576,3 +578,17 @@ def test_load_refuses_damaged_tables_in_one_line(
         assert "\n" not in message
         assert message or number >= 4
     assert capfd.readouterr().err == ""
+
+
+def test_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a firewall; the library retries for half a minute, and resolves names slowly."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        monkeypatch.setattr(
+            datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}"
+        )
+        monkeypatch.setattr("seewhy.data.huggingface._CONNECT_SECONDS", 0.2)
+        started = time.monotonic()
+        assert not _hub_answers()
+        assert time.monotonic() - started < 2

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -322,11 +324,23 @@ def _tables(
 
 
 def _hub_answers() -> bool:
+    """Whether the hub answers within `_CONNECT_SECONDS`."""
     import datasets
     from huggingface_hub import get_session
 
+    answers: Queue[bool] = Queue()
+
+    def ask() -> None:
+        try:
+            get_session().head(datasets.config.HF_ENDPOINT, timeout=_CONNECT_SECONDS)
+        except Exception:  # refused, unknown host, or offline mode
+            answers.put(False)
+        else:
+            answers.put(True)
+
+    # in a thread: resolving the name and the library's retries have no limit of their own
+    Thread(target=ask, daemon=True).start()
     try:
-        get_session().head(datasets.config.HF_ENDPOINT, timeout=_CONNECT_SECONDS)
-    except Exception:  # refused, unknown host, too slow, or offline mode
+        return answers.get(timeout=_CONNECT_SECONDS)
+    except Empty:
         return False
-    return True
