@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 10.0
-MIN_DONE = 0.1  # fraction of a task, below which the time left cannot be told
+MIN_DONE = 0.2  # fraction of a task, below which the time left cannot be told
 
 
 def note(text: str, quiet: bool = False) -> None:

@@ -48,7 +48,10 @@ def test_failing_class_comes_first() -> None:
         "0 of 15 images of dog are classified correctly, 15 errors, 75% of all 20. 14 of these "
         "errors are predicted as cat."
     )
-    assert "add training images of it; check whether it differs from cat" in first.next_step
+    assert (
+        "add training images of it; check that it and cat are labeled consistently"
+        in first.next_step
+    )
     assert all(finding.next_step.endswith(".") for finding in (first, second, *rest))
 
 

@@ -69,7 +69,7 @@ def _class(context: ReportContext) -> Finding | None:
     action = f"Look at the errors of {worst.name}, and add training images of it"
     if worst.confusions:
         text += f" {worst.confusions} of these errors are predicted as {worst.confused_with}."
-        action += f"; check whether it differs from {worst.confused_with} in the labels"
+        action += f"; check that it and {worst.confused_with} are labeled consistently"
     return Finding("classes", "Classes", round(excess(worst)), text, f"{action}.")
 
 

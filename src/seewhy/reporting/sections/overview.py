@@ -43,7 +43,7 @@ def _calibration(context: ReportContext) -> tuple[str, str]:
     text = f"{confidence_summary(context.predictions)}, ECE {percent(context.calibration.ece)}"
     scaling = helpful_scaling(context)
     if scaling is None:
-        return f"{text}.", "Use the probabilities as they are: temperature scaling does not help."
+        return f"{text}.", "Use the probabilities as they are."
     text += (
         f", reduced to {percent(scaling.after.ece)} by temperature scaling "
         f"(T = {scaling.temperature:.2f})"
@@ -57,8 +57,8 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     text = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}"
     note = weakness_note(context, "attacks and corruptions")
     action = (
-        f"If images in use have {worst_corruption(diagnosis).name}, train with an augmentation "
-        "that makes it."
+        f"If the corruption {worst_corruption(diagnosis).name} occurs in use, train with an "
+        "augmentation like it."
     )
     return f"{text} {note}".strip(), action
 
