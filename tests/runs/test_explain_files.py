@@ -207,6 +207,19 @@ def test_trust_of_run_measures_test_images(weak_run: Run) -> None:
     assert [score.gain for score in first] == [score.gain for score in second]
 
 
+def test_trust_of_run_names_what_it_leaves_out(
+    weak_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, not as a Python warning; the model has GELUs, not ReLUs."""
+    methods = ["gradients", "guided-backpropagation"]
+    (score,) = trust_of_run(weak_run, methods, ["group3"], "predicted", 4, quiet=True)
+    assert score.method == "gradients"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "left out: guided-backpropagation failed: guided backpropagation changes"
+    )
+
+
 def test_trust_of_run_needs_two_images(weak_run: Run) -> None:
     with pytest.raises(SeewhyError, match="at least 2 images for its intervals, found -5"):
         trust_of_run(weak_run, ["gradients"], ["auto"], "predicted", -5, quiet=True)

@@ -1,5 +1,6 @@
 """Measuring the faithfulness of attribution methods on the test images of a run."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from seewhy.attribution.scores import TrustScore, trust
 from seewhy.attribution.target import Target
 from seewhy.data.sources import reload_data
 from seewhy.errors import SeewhyError
-from seewhy.progress import progress
+from seewhy.progress import note, progress
 from seewhy.runs.explain_files import layer_choice
 from seewhy.runs.run import Run
 
@@ -50,8 +51,12 @@ def trust_of_run(
     if any(method.of_layer for method in bound):
         names = resolve_layers(run.model, sample.images, layer_choice(layers))
     maps = sum(len(names) if method.of_layer else 1 for method in bound)
-    with progress("measuring", maps, quiet) as advance:
-        return trust(
+    with (
+        warnings.catch_warnings(record=True) as left_out,
+        progress("measuring", maps, quiet) as advance,
+    ):
+        warnings.simplefilter("always")
+        scores = trust(
             replace(run.classifier, precision="fp32"),
             sample.images,
             methods,
@@ -61,3 +66,6 @@ def trust_of_run(
             masks=sample.masks,
             progress=advance,
         )
+    for warning in left_out:
+        note(f"left out: {warning.message}", quiet=False)
+    return scores
