@@ -133,7 +133,7 @@ def print_accuracies(predictions: Predictions, data: str, split: str) -> None:
     count = f"{len(predictions.labels):,}"
     images = f"all {count} images" if split == "all" else f"{count} {split} images"
     out.print(
-        f"{percent(predictions.accuracy)} of {images} of {data} correct "
+        f"{percent(predictions.accuracy)} of {images} of {visible(data)} correct "
         f"(95% interval {interval_text(predictions.interval)})\n",
         style="bold",
     )

@@ -100,7 +100,9 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
             tuple(stored.get("held_out", ())),
         )
         return header, {name: _read_split(directory, name, split) for name, split in splits.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SeewhyError) as error:
+    except KeyError as error:
+        raise DamagedEntry(f"{HEADER} has no {error}; it is of another version") from error
+    except (OSError, ValueError, TypeError, AttributeError, SeewhyError) as error:
         raise DamagedEntry(str(error)) from error
 
 
