@@ -87,7 +87,9 @@ def figure_png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         fix_layout(figure)
         figure.savefig(stream, format="png")
-    Image.open(stream).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    Image.open(stream, formats=("PNG",)).convert("RGB").quantize(256).save(
+        small, "PNG", optimize=True
+    )
     return small.getvalue()
 
 
