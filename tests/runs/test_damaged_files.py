@@ -109,7 +109,11 @@ JSON_CHANGES: list[tuple[str, Callable[[Path], object], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "read", "change"), JSON_CHANGES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "read", "change"),
+    JSON_CHANGES,
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_json_of_another_form(
     name: str, read: Callable[[Path], object], change: Any, directory: Path
 ) -> None:
