@@ -72,6 +72,6 @@ def test_installed_wheel_runs_outside_the_checkout(distributions: Path, tmp_path
 
     assert str(target) in run("-c", "import seewhy; print(seewhy.__file__)")
     assert run("-m", "seewhy", "--version") == f"seewhy {seewhy.__version__}\n"
-    assert "davidnet" in run("-m", "seewhy", "models")
+    assert "davidnet" in run("-m", "seewhy", "list")
     listed = run("-c", "import seewhy; print(*dir(seewhy.figures), seewhy.reporting.report)")
     assert "reliability_figure" in listed

@@ -53,7 +53,7 @@ def test_compare_trains_each_recipe_with_each_seed(
     assert "state MB" not in narrow
     assert (workspace / "both" / "02-adam" / "seed-1" / "summary.json").read_bytes() == before
     message = error_of("resume", "both", "--checkpoint-epochs", "1")
-    assert "checkpoint options are for runs; both is an experiment" in message
+    assert "checkpoint options and --lr are for runs; both is an experiment" in message
 
 
 @pytest.mark.slow

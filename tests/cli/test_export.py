@@ -90,6 +90,7 @@ def test_the_file_is_in_the_run_directory_by_default(trained: Path, capsys: Capt
 
 def test_errors_are_one_line(exported: Path, error_of: ErrorOf) -> None:
     Path("bad.onnx").write_text("nothing")
+    Image.new("RGB", (8, 8)).save("x.png")
     for arguments, message in (
         (["export", "run", "--format", "tensorrt"], "unknown format 'tensorrt'; possible: onnx, t"),
         (

@@ -138,7 +138,7 @@ def test_damaged_diagnosis_is_replaced(
     path.write_bytes(path.read_bytes()[:-2000])
     make_context(copy, data=data)
     assert re.search(
-        r"diagnosis\.npz is missing, damaged, .*; diagnosing again", capsys.readouterr().err
+        r"diagnosis\.npz is missing or damaged .*; diagnosing again", capsys.readouterr().err
     )
     path.write_bytes(path.read_bytes()[:-2000])
     make_context(copy, data=data, fresh=True, quiet=True)  # which does not look at it

@@ -18,7 +18,7 @@ def test_csv_link_holds_the_table() -> None:
     head, _, content = link.partition(",")
     assert head == "data:text/csv;charset=utf-8;base64"
     table = list(csv.reader(io.StringIO(base64.b64decode(content).decode(), newline="")))
-    assert table == [["number", "text", "other"], ["1", 'a "b", c', "ä\n<"], ["2", "", "$"]]
+    assert table == [["number", "text", "other"], ["1", 'a "b", c', "ä\\n<"], ["2", "", "$"]]
 
 
 def test_render_escapes_values_and_requires_them() -> None:

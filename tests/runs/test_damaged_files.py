@@ -143,7 +143,6 @@ def test_a_finished_run_without_epochs(directory: Path) -> None:
     [
         {"model": 3},
         {"model": "speednet:width=99999"},
-        {"model": "nowhere"},
         {"classes": 10},
         {"classes": [1, 2, 3]},
         {"classes": []},

@@ -80,7 +80,9 @@ def test_open_run_of_a_model_of_ones_own(
     assert opened.model[3].bias.mean().item() == pytest.approx(3, abs=0.5)  # type: ignore[index]
     assert_same_logits(opened, run, data)
     monkeypatch.delitem(MODELS, "tied")
-    with pytest.raises(SeewhyError, match="unknown model 'tied'"):
+    with pytest.raises(
+        SeewhyError, match="the code of the run's model 'tied' is not part of seewhy"
+    ):
         open_run(tmp_path / "tied")
 
 

@@ -302,11 +302,11 @@ class NanInEvaluation(nn.Module):
         return outputs * (float("nan") if self.evaluations >= self.first else 1.0)
 
 
-@pytest.mark.parametrize("first", [1, 3], ids=["evaluation after an epoch", "result"])
+@pytest.mark.parametrize("first", [1, 4], ids=["evaluation after an epoch", "result"])
 def test_nan_in_evaluation_fails_the_run(
     first: int, recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two epochs have an evaluation each; the third one is that of the result."""
+    """The estimate of memory and two epochs have an evaluation each, then comes the result."""
     monkeypatch.setitem(MODELS, "nan", lambda num_classes, sample: NanInEvaluation(first))
     message = (
         r"not in the evaluation after epoch 1\.00: .*precision fp32, or try an lr below 0\.5"

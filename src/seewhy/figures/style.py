@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
+from seewhy.data.decode import open_image
 from seewhy.errors import SeewhyError
 from seewhy.files import make_directory, write_atomically
 
@@ -87,9 +87,7 @@ def figure_png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         fix_layout(figure)
         figure.savefig(stream, format="png")
-    Image.open(stream, formats=("PNG",)).convert("RGB").quantize(256).save(
-        small, "PNG", optimize=True
-    )
+    open_image(stream.getvalue()).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
