@@ -11,6 +11,7 @@ from seewhy.figures.curves import (
     curves_figure,
     loss_figure,
     lr_schedule_figure,
+    whole_ticks,
 )
 from seewhy.figures.style import save_figure
 from seewhy.train.loop import EpochStats
@@ -69,3 +70,15 @@ def test_legends_never_cover_a_curve(make: Callable[..., Figure]) -> None:
     assert all(box.y1 <= axes.get_window_extent().y0 for axes in figure.axes)
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
     assert figure.bbox.y0 <= box.y0
+
+
+@pytest.mark.parametrize(("epochs", "whole"), [(1, True), (3, True), (20, True), (0.5, False)])
+def test_epoch_ticks_are_whole(epochs: float, whole: bool) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_xlim(0, 1.02 * epochs)
+    whole_ticks(axes, epochs)
+    figure.draw_without_rendering()
+    ticks = axes.get_xticks()
+    assert all(tick.is_integer() for tick in ticks) == whole
+    assert 2 <= sum(0 <= tick <= 1.02 * epochs for tick in ticks) <= 12

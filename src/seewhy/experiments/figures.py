@@ -23,6 +23,7 @@ from seewhy.experiments.statistics import (
     pairwise_tests,
     rank_recipes,
 )
+from seewhy.figures.curves import whole_ticks
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from seewhy.figures.text import text_height, text_width, truncate, wrap
 
@@ -245,6 +246,8 @@ def _plot(
     axes.set_ylabel(CURVES[metric].label)
     end = max((curve.x[-1] for curve in by_recipe.values()), default=0)
     axes.set_xlim(0, 1.02 * end or 1)  # a coarse clock may show 0 seconds
+    if by == "epoch":
+        whole_ticks(axes, end)
     _scale_y(axes, list(by_recipe.values()), metric)
     return lines
 

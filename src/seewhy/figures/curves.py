@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 from seewhy.train.loop import EpochStats
@@ -36,7 +37,9 @@ def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: 
         _plot_accuracy(accuracy, history, held_out)
         _plot_lr(lr, history)
         _add_legend(figure, accuracy)
-        summary = f"{history[-1].epoch:g} epochs, training time {history[-1].seconds:,.0f} s"
+        summary = (
+            f"{round(history[-1].epoch, 2):g} epochs, training time {history[-1].seconds:,.0f} s"
+        )
         heading = f"{title}: {summary}" if title else summary
         figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
     return figure
@@ -127,6 +130,13 @@ def _label_epochs(axes: Axes, title: str, history: Sequence[EpochStats]) -> None
     axes.set_title(title, loc="left")
     axes.set_xlabel("epoch")
     axes.set_xlim(0, 1.02 * history[-1].epoch)
+    whole_ticks(axes, history[-1].epoch)
+
+
+def whole_ticks(axes: Axes, last_epoch: float) -> None:
+    """Ticks of the x-axis at whole epochs, unless the training is shorter than one."""
+    if last_epoch >= 1:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def _add_seconds(axes: Axes, history: Sequence[EpochStats]) -> None:
