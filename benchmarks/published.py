@@ -1,4 +1,4 @@
-"""Published trainings on CIFAR-10 beside our recipes for the same number of epochs.
+"""Published training runs on CIFAR-10 beside our recipes for the same number of epochs.
 
 `python -m benchmarks.published PATH --names davidnet-24` trains a published recipe and ours on the
 same data, and adds their row to the table. `--epochs 5 --images 10000` shortens both, in the same
@@ -89,7 +89,7 @@ def save(rows: list[Row]) -> None:
     rows = [*table.values(), *map(_empty, missing)]
     order = list(PUBLISHED)
     rows.sort(key=lambda row: order.index(row.training))
-    keep("published", "Published trainings", rows, note=NOTE, columns=COLUMNS)
+    keep("published", "Published training runs", rows, note=NOTE, columns=COLUMNS)
 
 
 def _key(row: Row) -> tuple[str, str, str]:

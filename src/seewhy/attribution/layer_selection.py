@@ -24,6 +24,7 @@ from seewhy.attribution.target import run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inspection import passes_gradient, unwrap_model
+from seewhy.models.summary import CONVOLUTIONS
 
 MAX_AUTO_LAYERS = 4
 SINGLE_POSITION = Layout("NCHW", (1, 1))
@@ -131,15 +132,7 @@ class _ActivationInputs(TorchFunctionMode):
 _ACTIVATIONS = frozenset(("relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leaky_relu"))
 
 
-_LINEAR = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+_LINEAR = (nn.Linear, *CONVOLUTIONS)
 
 
 def _is_linear(module: nn.Module) -> bool:

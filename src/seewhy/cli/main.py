@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     0: done; 1: partly done, or a check failed; 2: an error that the user can fix; 128 + number of
-    the signal that ended it. Other errors are bugs and stay tracebacks. A command goes on when
-    nobody reads its output any more; if the output cannot be written, the code is 1.
+    the signal that ended it. Other errors are bugs and keep their traceback. A command continues
+    if the reader of its output has ended; if the output cannot be written, the code is 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

@@ -80,7 +80,7 @@ def _rows_in(index: Any, count: int) -> np.ndarray:
     rows = index[0] if isinstance(index, tuple) and index else index
     if isinstance(rows, Tensor):
         rows = rows.cpu().numpy()
-        if rows.dtype != np.bool_:  # as in each step of a training
+        if rows.dtype != np.bool_:  # as in each training step
             return np.where(rows < 0, rows + count, rows).ravel()
     return np.atleast_1d(np.arange(count)[rows]).ravel()
 

@@ -257,8 +257,8 @@ def _name_and_image(
 def _path_inside(path: str, row: str, title: str, folders: Sequence[Path]) -> Path:
     """A stored path as a file in one of `folders`, with links resolved.
 
-    Raises SeewhyError for any other: whoever made the table chose the path, but it is read on the
-    machine, and with the rights, of whoever loads the table.
+    Raises SeewhyError for any other: the author of the table chose the path, but it is read on the
+    machine and with the rights of the user who loads the table.
     """
     resolved = (folders[0] / path.replace("\0", "")).resolve()
     if not any(resolved.is_relative_to(folder) for folder in folders):

@@ -47,7 +47,7 @@ BATCH_SIZE = 64  # images decoded and explained together
 GRID_ROWS = MAX_ROWS  # images in the grid
 SMALLEST_CROP = 1e-3  # fraction of an image that the model must see
 PREDICTIONS = "predictions.csv"
-OVERLAY_PIXELS = 2**24  # an overlay has at most so many
+OVERLAY_PIXELS = 2**24  # pixels of an overlay, at most
 TOP = 5  # classes of each image in it
 
 
