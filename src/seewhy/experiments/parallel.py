@@ -1,11 +1,9 @@
 """Trials in parallel: in processes of this machine, or on a Dask cluster."""
 
-import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -91,6 +89,8 @@ def run_parallel(
     """
     if not argument_lists:
         return
+    from concurrent.futures.process import BrokenProcessPool
+
     import joblib
 
     with _connected(backend) as joblib_backend, _stoppable() as stopping:
@@ -139,6 +139,8 @@ def _stoppable() -> Iterator[threading.Event]:
     The same signal again raises KeyboardInterrupt at once. In the end, KeyboardInterrupt becomes
     the exception of the first signal.
     """
+    import multiprocessing
+
     stopping = threading.Event()
     received: list[int] = []
 
