@@ -72,3 +72,22 @@ def test_freezing_keeps_the_history_complete(recipe: Recipe, data: Dataset) -> N
     plan = make_plan(replace(recipe, epochs=2, freeze=("group1:1", "group2:1")), data, "cpu")
     state = new_state(plan)
     assert len([event for event in train(state, plan) if isinstance(event, EpochStats)]) == 2
+
+
+@pytest.mark.parametrize("freeze_norm", [False, True])
+def test_freeze_norm_keeps_the_statistics_and_trains_the_rest(
+    recipe: Recipe, data: Dataset, freeze_norm: bool
+) -> None:
+    recipe = replace(recipe, epochs=1 / 6, schedule="constant", freeze_norm=freeze_norm)
+    plan = make_plan(recipe, data, "cpu")
+    state = new_state(plan)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    list(train(state, plan))
+    changed = {
+        name.rpartition(".")[2]
+        for name, tensor in state.model.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    statistics = {"running_mean", "running_var", "num_batches_tracked"}
+    assert changed & statistics == (set() if freeze_norm else statistics)
+    assert {"weight", "bias"} <= changed

@@ -1,9 +1,10 @@
-"""Freezing parameters after an epoch."""
+"""Freezing parameters after an epoch, and the statistics of BatchNorm."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
+from seewhy._torch_compat import BatchNorm
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.notation import parse
 
@@ -57,3 +58,10 @@ def freezable(model: nn.Module, epochs: dict[str, float]) -> list[tuple[nn.Param
             )
         result += matches
     return result
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Put every BatchNorm with running statistics into evaluation mode: it uses and keeps them."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm) and module.track_running_stats:
+            module.eval()

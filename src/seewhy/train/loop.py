@@ -21,7 +21,7 @@ from seewhy.train.averaging import swap_weights
 from seewhy.train.batches import batches, epoch_order, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
-from seewhy.train.freezing import freezable
+from seewhy.train.freezing import freezable, freeze_norms
 from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
 from seewhy.train.plan import TrainingPlan
 from seewhy.train.state import TrainState
@@ -129,6 +129,8 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         seed = recipe.seed * 1_000_003 + state.epoch
         torch.manual_seed(seed * plan.world.size + plan.world.rank)
     model.train()
+    if recipe.freeze_norm:
+        freeze_norms(model)
     for images, labels in batches(
         plan.train_split,
         plan.num_classes,

@@ -59,10 +59,14 @@ class Recipe:
     """L2 penalty (adamw, muon: decoupled weight decay); excludes biases and norms by default."""
     schedule: str = "one-cycle"
     """Learning rate schedule, such as one-cycle:pct_start=0.3 or cosine."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one before it, in (0, 1]."""
     momentum_schedule: str = "constant"
     """Momentum schedule (beta1 for Adam), as a factor, such as dip:low=0.9."""
     freeze: tuple[str, ...] = ()
     """Freeze parameters or whole modules, each after an epoch: whiten:3, after 3 epochs."""
+    freeze_norm: bool = False
+    """Keep the running mean and variance of BatchNorm, and use them in training too."""
     augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")
     """Augmentations, in order, such as crop:4 flip cutout:16."""
     resolution: str = "constant"
@@ -106,6 +110,7 @@ class Recipe:
             ("batch_size", self.batch_size >= 2, "at least 2"),
             ("lr", self.lr == "find" or self.lr > 0, "more than 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("layer_decay", 0 < self.layer_decay <= 1, "more than 0 and at most 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("l1", self.l1 >= 0, "0 or more"),
             ("clip", self.clip >= 0, "0 or more"),

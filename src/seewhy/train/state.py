@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.inspection import device_of
 from seewhy.train.averaging import Weights, clone_weights
+from seewhy.train.layer_decay import decay_by_depth
 from seewhy.train.memory import check_memory
 from seewhy.train.plan import TrainingPlan, check_model
 
@@ -122,6 +123,7 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = plan.build_optimizers(model, lr, recipe.weight_decay)
+    decay_by_depth(optimizers, model, plan.train_split.images, recipe.layer_decay)
     check_model(plan, model, optimizers)
     check_memory(plan, model, optimizers)
     return TrainState(
