@@ -1,4 +1,4 @@
-"""Weak slices on planted weaknesses and on none; features; image attributes."""
+"""Weak slices on planted weaknesses and on none; image attributes."""
 
 import colorsys
 
@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import fisher_exact
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.slices import (
     Slice,
-    extract_features,
     image_attributes,
     weak_slices,
 )
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier
-from seewhy.models.inference import compute_logits
-from seewhy.models.registry import blank_sample, build_model
 
 NAMES = ("cat", "dog", "ship")
 
@@ -169,86 +165,6 @@ def images_of(count: int, channels: int = 3, side: int = 12) -> Tensor:
     return torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
     )
-
-
-def test_features_are_the_input_of_the_last_linear_layer() -> None:
-    torch.manual_seed(0)
-    model, images = (
-        build_model("speednet:width=0.25", 5, blank_sample(3, 12, 12)).train(),
-        images_of(7),
-    )
-    found = extract_features(model, images, batch_size=3)
-    assert all(module.training for module in model.modules())
-    assert not any(module._forward_hooks for module in model.modules())
-    assert found.dtype == torch.float32
-    with torch.no_grad():
-        outputs = found @ model.linear.weight.T * model.scale  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(outputs, compute_logits(model, images), atol=1e-5, rtol=1e-4)
-    assert extract_features(Classifier(model, precision="bf16"), images).dtype == torch.float32
-
-
-class Squeezed(nn.Module):
-    """A linear layer in the middle, and a convolution as the last layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.gate, self.last = nn.Conv2d(3, 6, 3), nn.Linear(6, 6), nn.Conv2d(6, 4, 1)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        maps = self.first(pixels)
-        gated = maps * self.gate(maps.mean((2, 3)))[:, :, None, None]
-        return self.last(gated).mean((2, 3))
-
-
-class Spread(nn.Module):
-    """No layer with weights: a map, and logits from it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(2)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.pool(pixels).amax((2, 3))
-
-
-def test_features_of_models_without_a_last_linear_layer() -> None:
-    torch.manual_seed(1)
-    images = images_of(5)
-    model = Squeezed().eval()
-    found = extract_features(model, images)
-    with torch.no_grad():
-        expected = found @ model.last.weight[:, :, 0, 0].T + model.last.bias
-    torch.testing.assert_close(expected, compute_logits(model, images), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        extract_features(Spread(), images), images.float().mean((2, 3)) / 255
-    )
-    plain = nn.Sequential(nn.Flatten(), nn.Softmax(1)).eval()
-    torch.testing.assert_close(extract_features(plain, images), compute_logits(plain, images))
-
-
-class Tokens(nn.Module):
-    """A linear layer for every place, and then their mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(3, 4)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(pixels.flatten(2).transpose(1, 2)).mean(1)
-
-
-def test_features_are_averaged_over_positions() -> None:
-    images = images_of(4)
-    torch.testing.assert_close(
-        extract_features(Tokens().eval(), images), images.float().mean((2, 3)) / 255
-    )
-
-
-def test_extract_features_removes_hooks_after_an_error() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 2)).eval()
-    with pytest.raises(RuntimeError):
-        extract_features(model, images_of(2))
-    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_image_attributes_by_definition() -> None:

@@ -9,9 +9,9 @@ from torch import nn
 
 from seewhy.attribution.explanation import explain
 from seewhy.diagnosis.attacks import attack
-from seewhy.diagnosis.slices import extract_features
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models.features import extract_features
 from seewhy.models.inference import compute_logits
 from seewhy.models.outputs import extract_logits
 

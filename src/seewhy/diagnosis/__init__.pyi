@@ -48,6 +48,5 @@ from .shortcuts import Shortcut as Shortcut
 from .shortcuts import mean_attribution_by_class as mean_attribution_by_class
 from .shortcuts import suspected_shortcuts as suspected_shortcuts
 from .slices import Slice as Slice
-from .slices import extract_features as extract_features
 from .slices import image_attributes as image_attributes
 from .slices import weak_slices as weak_slices

@@ -26,9 +26,10 @@ from seewhy.diagnosis.robustness import (
     corruption_curves,
 )
 from seewhy.diagnosis.saliency import Saliency, measure_saliency, sample_indices
-from seewhy.diagnosis.slices import Slice, extract_features, image_attributes, weak_slices
+from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.features import extract_features
 from seewhy.progress import named_steps, note
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer

@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.data.pixels import LUMA_WEIGHTS
 from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.statistics import holm, hypergeometric_tail, wilson_interval
 from seewhy.errors import SeewhyError, describe_value
-from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.models.inference import compute_logits
-from seewhy.models.inspection import evaluating, inspecting, unwrap_model
 
 MIN_IMAGES = 20  # of a slice
 TAIL = 0.1  # fraction of the images at either end of an attribute
@@ -33,54 +30,6 @@ _WORDS = {
     "warmth": ("cooler in color", "warmer in color", "coolest-colored", "warmest-colored"),
     "sharpness": ("blurrier", "sharper", "blurriest", "sharpest"),
 }
-
-
-def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Compute the input of the last linear or convolutional layer, averaged over positions.
-
-    For a model without such a layer: its last spatial output, or else its logits. The model's modes
-    are restored afterwards.
-
-    Args:
-        classifier: A run, a Classifier, or a module; computes in its precision.
-        images: (N, C, H, W) uint8.
-        batch_size: Number of images on the model's device at once.
-
-    Returns:
-        Features (N, D) float32 on the CPU.
-    """
-    classifier = as_classifier(classifier)
-    model = unwrap_model(classifier.model)
-    seen: dict[str, Tensor] = {}
-    batches: list[Tensor] = []
-
-    def record_layer(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        layers = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-        if isinstance(module, layers) and inputs and isinstance(inputs[0], Tensor):
-            channels_last = isinstance(module, nn.Linear)
-            seen["input"] = inputs[0].movedim(-1, 1) if channels_last else inputs[0]
-        elif isinstance(output, Tensor) and output.ndim == 4:
-            seen["output"] = output
-
-    def record_batch(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        logits = classifier.extract_logits(output)
-        candidates = [seen[name] for name in ("input", "output") if name in seen]
-        features = next(
-            (each for each in candidates if each.ndim >= 2 and len(each) == len(logits)), logits
-        ).float()
-        batches.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())
-        seen.clear()
-
-    handles = [part.register_forward_hook(record_layer) for part in model.modules()]
-    handles.append(model.register_forward_hook(record_batch))
-    try:
-        with evaluating(model), inspecting(model):
-            plain = replace(classifier, model=model, tta="none")
-            compute_logits(plain, images, batch_size=batch_size, check_finite=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.cat(batches)
 
 
 def image_attributes(images: Tensor) -> dict[str, Tensor]:

@@ -3,8 +3,11 @@ from .classifier import as_classifier as as_classifier
 from .classifier import pretrained_classifier as pretrained_classifier
 from .external import PretrainedInfo as PretrainedInfo
 from .external import pretrained_info as pretrained_info
+from .features import extract_features as extract_features
 from .graph import ModelGraph as ModelGraph
 from .graph import model_graph as model_graph
+from .head import find_head as find_head
+from .head import replace_head as replace_head
 from .inference import compute_logits as compute_logits
 from .inspection import device_of as device_of
 from .inspection import evaluating as evaluating

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Split
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.models.head import replace_head
 from seewhy.models.inspection import evaluating
 from seewhy.models.normalization import Normalize, normalize_for
 from seewhy.notation import parse
@@ -68,7 +69,7 @@ def torchvision_model(
         preset = models.get_model_weights(name).DEFAULT.transforms()
         mean, std = _folded(net, preset.mean, preset.std)
         normalize = _pretrained_normalize(mean, std, channels)
-        _replace_last_layer(net, num_classes)
+        replace_head(net, num_classes)
     else:
         net = _without_auxiliary(
             _create("torchvision", name, lambda: models.get_model(name, num_classes=num_classes))
@@ -208,21 +209,6 @@ def _folded(
         return mean, std
     net.transform_input = False  # type: ignore[assignment]
     return [0.5] * 3, [0.5] * 3
-
-
-def _replace_last_layer(net: nn.Module, num_classes: int) -> None:
-    """Replace the classification layer, unless it has `num_classes` outputs already.
-
-    In every torchvision model it is the last linear layer or convolution.
-    """
-    for name, module in net.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            last_name, last = name, module
-    if isinstance(last, nn.Linear):
-        if last.out_features != num_classes:
-            net.set_submodule(last_name, nn.Linear(last.in_features, num_classes))
-    elif last.out_channels != num_classes:
-        net.set_submodule(last_name, nn.Conv2d(last.in_channels, num_classes, kernel_size=1))
 
 
 def _without_auxiliary(net: nn.Module) -> nn.Module:

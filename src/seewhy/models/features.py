@@ -1,0 +1,61 @@
+"""Features of images: what enters the head of a model."""
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.head import find_heads
+from seewhy.models.inference import autocasting
+from seewhy.models.inspection import evaluating, memory_format_of, prepare_images, unwrap_model
+
+
+def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Compute what enters the head of a model (see `find_head`), averaged over positions.
+
+    For a model without such a layer: its last spatial output, or else its logits. The model's modes
+    are restored afterwards.
+
+    Args:
+        classifier: A run, a Classifier, or a module; computes in its precision.
+        images: (N, C, H, W) uint8, or float in [0, 1].
+        batch_size: Number of images on the model's device at once.
+
+    Returns:
+        Features (N, D) float32 on the CPU.
+    """
+    classifier = as_classifier(classifier)
+    model = unwrap_model(classifier.model)
+    heads = find_heads(model, images, classifier.extract_logits)
+    seen: list[Tensor] = []  # candidates of a batch; the last one is the best
+
+    def record_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].movedim(-1, 1) if isinstance(module, nn.Linear) else inputs[0])
+
+    def record_output(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            seen.append(output)
+
+    if heads:
+        parts = [model.get_submodule(heads[-1])]
+        handles = [part.register_forward_pre_hook(record_input) for part in parts]
+    else:
+        handles = [part.register_forward_hook(record_output) for part in model.modules()]
+    rows: list[Tensor] = []
+    try:
+        with (
+            evaluating(model),
+            torch.inference_mode(),
+            autocasting(classifier.precision, classifier.device),
+        ):
+            for batch in torch.split(images, batch_size):
+                pixels = prepare_images(batch, model)
+                pixels = pixels.contiguous(memory_format=memory_format_of(model))
+                logits = classifier.extract_logits(model(pixels))
+                fitting = [each for each in seen if len(each) == len(logits)] or [logits]
+                features = fitting[-1].float()
+                rows.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())
+                seen.clear()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.cat(rows).clone()  # outside inference_mode, so that they may enter a graph
