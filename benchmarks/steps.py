@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.results import Row, keep
-from seewhy.data.augment import Batch, bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 from seewhy.models.registry import build_model
 from seewhy.train.device import find_precision

@@ -14,7 +14,8 @@ import pytest
 from seewhy.cli import main
 from seewhy.cli.info import List
 from seewhy.cli.main import Command
-from seewhy.data.augment import AUGMENTATIONS, Batch
+from seewhy.data.augment import AUGMENTATIONS
+from seewhy.data.batch import Batch
 from seewhy.errors import SeewhyError
 from seewhy.interruption import HungUp, Terminated
 from seewhy.runs.directory import read_status

@@ -10,7 +10,8 @@ from scipy import stats
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seewhy.data.augment import AUGMENTATIONS, Batch, bind_augmentations, one_hot
+from seewhy.data.augment import AUGMENTATIONS, bind_augmentations, one_hot
+from seewhy.data.batch import Batch
 from seewhy.data.pixels import hash32, symmetric_beta
 from seewhy.errors import SeewhyError
 

@@ -22,7 +22,8 @@ from joblib.externals.loky import get_reusable_executor
 
 import seewhy.experiments.runner
 from seewhy.cli import main
-from seewhy.data.augment import AUGMENTATIONS, Batch
+from seewhy.data.augment import AUGMENTATIONS
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import SOURCES, load
 from seewhy.errors import SeewhyError

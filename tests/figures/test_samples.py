@@ -6,7 +6,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.data.augment import Batch, bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.figures.samples import augmentations_figure, samples_figure

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import seewhy.runs.lr_search
-from seewhy.data.augment import Batch
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.runs.lr_search import find_lr, images_per_second, resolve_lr

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import seewhy.runs.training
-from seewhy.data.augment import AUGMENTATIONS, Batch
+from seewhy.data.augment import AUGMENTATIONS
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError

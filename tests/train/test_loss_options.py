@@ -10,7 +10,7 @@ import torch
 from linear_training import PLAIN, begin, linear
 from torch import Tensor
 
-from seewhy.data.augment import Batch
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset, Split
 from seewhy.runs.training import fit
 from seewhy.train.batches import epoch_order

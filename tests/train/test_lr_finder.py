@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seewhy.data.augment import Batch
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.train import loop

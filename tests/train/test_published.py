@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from seewhy.data.augment import Batch, bind_augmentations
+from seewhy.data.augment import bind_augmentations
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset, Split
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipes import RECIPES

@@ -1,5 +1,5 @@
 from .augment import AUGMENTATIONS as AUGMENTATIONS
-from .augment import Batch as Batch
+from .batch import Batch as Batch
 from .dataset import DataOrigin as DataOrigin
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split

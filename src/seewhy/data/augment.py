@@ -1,49 +1,35 @@
 """Augmentations of batches on the device, with independent random parameters per image.
 
 An augmentation takes a Batch and a seeded generator on the batch's device, and returns a new Batch
-with images of the same shape, dtype and memory format. No entry of AUGMENTATIONS loops over images
-or synchronizes with the device.
+with images of the same dtype and memory format, and of the same shape or that of `Batch.size`. No
+entry of AUGMENTATIONS loops over images or synchronizes with the device.
 """
 
 import inspect
 import random
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
+from seewhy.data.batch import Batch, per_image, require, uniform, with_images
+from seewhy.data.geometry import alternating_flip, center_crop, crop, flip, resized_crop, rotate
+from seewhy.data.operations import STRENGTHS, rand_augment, trivial_augment
 from seewhy.data.pixels import (
     box_mask,
     boxes_anywhere,
     centered_boxes,
-    hash32,
-    index_rows_and_columns,
     random_pixels,
-    reflect_indices,
     symmetric_beta,
     where_uint8,
 )
-from seewhy.data.trivial_augment import trivial_augment
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.notation import bind
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """A batch of images on the device, for augmentations."""
-
-    images: Tensor  # (B, C, H, W) uint8
-    labels: Tensor  # (B, K) float32, one-hot unless labels have been mixed
-    indices: Tensor  # (B,) int64, indices into the split
-    epoch: int
-    originals: Tensor | None = None  # (B, C, H, W) uint8, before the first augmentation
-
 
 Augmentation = Callable[[Batch, Generator], Batch]
 
@@ -62,8 +48,9 @@ def bind_augmentations(steps: Sequence[str | Callable[..., Any]]) -> Augmentatio
               by the generator.
 
     Returns:
-        `(batch, generator) -> batch`. It raises SeewhyError if a step changes shape, dtype or
-        device.
+        `(batch, generator) -> batch`. What is left of a margin is cropped at the end. It raises
+        SeewhyError if a step changes dtype, device, or the shape to another than that of
+        `Batch.size`.
 
     Raises:
         SeewhyError: A step is of none of these types.
@@ -75,7 +62,7 @@ def bind_augmentations(steps: Sequence[str | Callable[..., Any]]) -> Augmentatio
         batch = replace(batch, originals=batch.images)
         for name, function in functions:
             batch = _check_batch(name, batch, function(batch, generator))
-        return batch
+        return center_crop(batch)
 
     return augment
 
@@ -86,55 +73,6 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(
         1, labels[:, None], 1.0
     )
-
-
-def crop(
-    batch: Batch,
-    generator: Generator,
-    padding: int = 4,
-    mode: Literal["reflect", "constant"] = "reflect",
-) -> Batch:
-    """Random crop of the image padded by `padding` pixels, reflected or black ("constant")."""
-    images = batch.images
-    height, width = images.shape[2:]
-    _require(mode in ("reflect", "constant"), "crop: mode must be reflect or constant", mode)
-    _require(padding >= 0, "crop: padding must be 0 or more", padding)
-    fits = mode == "constant" or padding < min(height, width)
-    _require(
-        fits,
-        f"crop: padding must be below {min(height, width)} to reflect images of {height}x{width}",
-        padding,
-    )
-    top, left = torch.randint(
-        2 * padding + 1, (2, len(images), 1), device=images.device, generator=generator
-    )
-    rows = top + torch.arange(height, device=images.device)
-    columns = left + torch.arange(width, device=images.device)
-    if mode == "constant":
-        return _with_images(
-            batch, index_rows_and_columns(F.pad(images, [padding] * 4), rows, columns)
-        )
-    rows, columns = (
-        reflect_indices(rows - padding, height),
-        reflect_indices(columns - padding, width),
-    )
-    return _with_images(batch, index_rows_and_columns(images, rows, columns))
-
-
-def flip(batch: Batch, generator: Generator, p: float = 0.5) -> Batch:
-    """Horizontal flip with probability `p`."""
-    _require(0 <= p <= 1, "flip: p must be between 0 and 1", p)
-    return _flip(batch, _uniform(batch, generator) < p)
-
-
-def alternating_flip(batch: Batch, generator: Generator) -> Batch:
-    """Horizontal flip of each image in every other epoch (Jordan 2024, arXiv 2404.00498).
-
-    A hash of an image's index and the generator's seed chooses even or odd epochs.
-    """
-    seed = generator.initial_seed()
-    coin = hash32(hash32(batch.indices) ^ ((seed ^ seed >> 32) & 0xFFFFFFFF))
-    return _flip(batch, (coin + batch.epoch) % 2 == 1)
 
 
 def cutout(
@@ -155,16 +93,16 @@ def cutout(
     lengths from `min_size` to `size`, so that the square becomes a rectangle.
     """
     images = batch.images
-    _require(size >= 1, "cutout: size must be 1 or more", size)
-    _require(0 <= min_size <= size, "cutout: min_size must be between 0 and size", min_size)
-    _require(padding >= 0, "cutout: padding must be 0 or more", padding)
-    _require(where == "anywhere" or padding == 0, "cutout: padding needs where=anywhere", padding)
+    require(size >= 1, "cutout: size must be 1 or more", size)
+    require(0 <= min_size <= size, "cutout: min_size must be between 0 and size", min_size)
+    require(padding >= 0, "cutout: padding must be 0 or more", padding)
+    require(where == "anywhere" or padding == 0, "cutout: padding needs where=anywhere", padding)
     if isinstance(fill, str):
-        _require(fill == "mean", "cutout: fill must be mean or a number from 0 to 255", fill)
+        require(fill == "mean", "cutout: fill must be mean or a number from 0 to 255", fill)
         originals = images if batch.originals is None else batch.originals
         color = originals.mean((0, 2, 3), keepdim=True, dtype=torch.float32).round().byte()
     else:
-        _require(0 <= fill <= 255, "cutout: fill must be mean or a number from 0 to 255", fill)
+        require(0 <= fill <= 255, "cutout: fill must be mean or a number from 0 to 255", fill)
         color = torch.full((), round(fill), dtype=torch.uint8, device=images.device)
     lengths = torch.full((2, len(images)), size, device=images.device)
     if min_size:
@@ -173,7 +111,7 @@ def cutout(
         covered = centered_boxes(lengths, images.shape[2:], generator)
     else:
         covered = boxes_anywhere(lengths, images.shape[2:], padding, generator)
-    return _with_images(batch, where_uint8(covered, color, images))
+    return with_images(batch, where_uint8(covered, color, images))
 
 
 def brightness_contrast(
@@ -183,15 +121,15 @@ def brightness_contrast(
 
     The contrast is the difference from the image's mean.
     """
-    _require(
+    require(
         0 <= brightness <= 1, "brightness-contrast: brightness must be between 0 and 1", brightness
     )
-    _require(0 <= contrast <= 1, "brightness-contrast: contrast must be between 0 and 1", contrast)
-    gain = _per_image(1 + brightness * (2 * _uniform(batch, generator) - 1))
-    spread = _per_image(1 + contrast * (2 * _uniform(batch, generator) - 1))
+    require(0 <= contrast <= 1, "brightness-contrast: contrast must be between 0 and 1", contrast)
+    gain = per_image(1 + brightness * (2 * uniform(batch, generator) - 1))
+    spread = per_image(1 + contrast * (2 * uniform(batch, generator) - 1))
     mean = batch.images.mean((1, 2, 3), keepdim=True, dtype=torch.float32)
     pixels = batch.images * (gain * spread) + mean * gain * (1 - spread)
-    return _with_images(batch, pixels.round_().clamp_(0, 255).byte())
+    return with_images(batch, pixels.round_().clamp_(0, 255).byte())
 
 
 def random_erasing(
@@ -209,28 +147,28 @@ def random_erasing(
     """
     images = batch.images
     height, width = images.shape[2:]
-    _require(0 <= p <= 1, "random-erasing: p must be between 0 and 1", p)
+    require(0 <= p <= 1, "random-erasing: p must be between 0 and 1", p)
     areas_in_order = 0 < min_area <= max_area <= 1
-    _require(
+    require(
         areas_in_order,
         "random-erasing: areas must be 0 < min_area <= max_area <= 1",
         (min_area, max_area),
     )
-    _require(
+    require(
         0 < min_aspect <= 1, "random-erasing: min_aspect must be above 0 and at most 1", min_aspect
     )
-    area = height * width * (min_area + (max_area - min_area) * _uniform(batch, generator))
+    area = height * width * (min_area + (max_area - min_area) * uniform(batch, generator))
     lowest = (area / width**2).clamp(min_aspect, 1 / min_aspect).log()
     highest = (height**2 / area).clamp(min_aspect, 1 / min_aspect).log()
-    aspect = torch.lerp(lowest, highest, _uniform(batch, generator)).exp()
+    aspect = torch.lerp(lowest, highest, uniform(batch, generator)).exp()
     box_height = (area * aspect).sqrt().round().clamp(1, height).long()
     box_width = (area / aspect).sqrt().round().clamp(1, width).long()
-    top = (_uniform(batch, generator) * (height - box_height + 1)).long()
-    left = (_uniform(batch, generator) * (width - box_width + 1)).long()
-    erased = box_mask(top, box_height, left, box_width, (height, width)) & _per_image(
-        _uniform(batch, generator) < p
+    top = (uniform(batch, generator) * (height - box_height + 1)).long()
+    left = (uniform(batch, generator) * (width - box_width + 1)).long()
+    erased = box_mask(top, box_height, left, box_width, (height, width)) & per_image(
+        uniform(batch, generator) < p
     )
-    return _with_images(batch, where_uint8(erased, random_pixels(images, generator), images))
+    return with_images(batch, where_uint8(erased, random_pixels(images, generator), images))
 
 
 def mixup(batch: Batch, generator: Generator, alpha: float = 0.2) -> Batch:
@@ -238,14 +176,14 @@ def mixup(batch: Batch, generator: Generator, alpha: float = 0.2) -> Batch:
 
     The weight is drawn from Beta(alpha, alpha).
     """
-    _require(alpha > 0, "mixup: alpha must be above 0", alpha)
+    require(alpha > 0, "mixup: alpha must be above 0", alpha)
     share = symmetric_beta(alpha, len(batch.images), batch.images.device, generator)
     partner = torch.randperm(len(batch.images), device=batch.images.device, generator=generator)
     pixels = batch.images[partner].float()
     # not lerp: slow on CPU with a broadcast weight
-    pixels += _per_image(share) * (batch.images - pixels)
+    pixels += per_image(share) * (batch.images - pixels)
     return replace(
-        _with_images(batch, pixels.round_().byte()),
+        with_images(batch, pixels.round_().byte()),
         labels=torch.lerp(batch.labels[partner], batch.labels, share[:, None]),
     )
 
@@ -256,7 +194,7 @@ def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
     Its area is drawn from Beta(alpha, alpha), and it is clipped at the borders. Labels are mixed by
     the area of the clipped box.
     """
-    _require(alpha > 0, "cutmix: alpha must be above 0", alpha)
+    require(alpha > 0, "cutmix: alpha must be above 0", alpha)
     images = batch.images
     side = symmetric_beta(alpha, len(images), images.device, generator).sqrt()
     partner = torch.randperm(len(images), device=images.device, generator=generator)
@@ -265,7 +203,7 @@ def cutmix(batch: Batch, generator: Generator, alpha: float = 1.0) -> Batch:
     share = pasted.flatten(1).float().mean(1, keepdim=True)
     mixed = where_uint8(pasted, images[partner], images)
     return replace(
-        _with_images(batch, mixed), labels=torch.lerp(batch.labels, batch.labels[partner], share)
+        with_images(batch, mixed), labels=torch.lerp(batch.labels, batch.labels[partner], share)
     )
 
 
@@ -274,11 +212,22 @@ def _trivial_augment(batch: Batch, generator: Generator) -> Batch:
 
     This is TrivialAugment with its wide ranges.
     """
-    return _with_images(batch, trivial_augment(batch.images, generator))
+    return with_images(batch, trivial_augment(batch.images, generator))
+
+
+def _rand_augment(batch: Batch, generator: Generator, n: int = 2, magnitude: int = 9) -> Batch:
+    """`n` random operations per image, of one magnitude from 0 to 30 (Cubuk et al. 2020)."""
+    highest = STRENGTHS - 1
+    require(n >= 1, "rand-augment: n must be 1 or more", n)
+    in_range = 0 <= magnitude <= highest
+    require(in_range, f"rand-augment: magnitude must be between 0 and {highest}", magnitude)
+    return with_images(batch, rand_augment(batch.images, generator, n, magnitude / highest))
 
 
 AUGMENTATIONS: dict[str, Callable[..., Batch]] = {
     "crop": crop,
+    "resized-crop": resized_crop,
+    "rotate": rotate,
     "flip": flip,
     "alternating-flip": alternating_flip,
     "cutout": cutout,
@@ -287,32 +236,8 @@ AUGMENTATIONS: dict[str, Callable[..., Batch]] = {
     "mixup": mixup,
     "cutmix": cutmix,
     "trivial-augment": _trivial_augment,
+    "rand-augment": _rand_augment,
 }
-
-
-def _uniform(batch: Batch, generator: Generator) -> Tensor:  # (B,) float32 in [0, 1)
-    return torch.rand(len(batch.images), device=batch.images.device, generator=generator)
-
-
-def _per_image(values: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1)
-    return values[:, None, None, None]
-
-
-def _with_images(batch: Batch, images: Tensor) -> Batch:
-    """`batch` with new images, in the memory format of the old ones."""
-    old = batch.images
-    channels_last = old.is_contiguous(memory_format=torch.channels_last) and not old.is_contiguous()
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return replace(batch, images=images.contiguous(memory_format=memory_format))
-
-
-def _flip(batch: Batch, mask: Tensor) -> Batch:
-    height, width = batch.images.shape[2:]
-    rows, columns = (torch.arange(length, device=mask.device) for length in (height, width))
-    columns = torch.where(mask[:, None], width - 1 - columns, columns)
-    return _with_images(
-        batch, index_rows_and_columns(batch.images, rows.expand(len(mask), -1), columns)
-    )
 
 
 def augmentation_name(step: object) -> str:
@@ -361,7 +286,7 @@ def _albumentations(transform: Any, batch: Batch, generator: Generator) -> Batch
                 f"{before.shape[1:]} uint8, found {describe_value(image)}; "
                 "leave out Normalize, ToTensorV2 and transforms that change the size"
             )
-    return _with_images(
+    return with_images(
         batch, torch.from_numpy(np.stack(after)).permute(0, 3, 1, 2).to(batch.images.device)
     )
 
@@ -369,14 +294,15 @@ def _albumentations(transform: Any, batch: Batch, generator: Generator) -> Batch
 def _check_batch(name: str, before: Batch, after: object) -> Batch:
     if not isinstance(after, Batch):
         raise SeewhyError(f"augmentation {name} must return a Batch, found {type(after).__name__}")
-    for part, old, new in (
-        ("images", before.images, after.images),
-        ("labels", before.labels, after.labels),
+    cropped = (*before.images.shape[:2], *before.target_size)
+    for part, old, new, shapes in (
+        ("images", before.images, after.images, (before.images.shape, cropped)),
+        ("labels", before.labels, after.labels, (before.labels.shape,)),
     ):
-        if not isinstance(new, Tensor) or (new.shape, new.dtype, new.device) != (
-            old.shape,
-            old.dtype,
-            old.device,
+        if (
+            not isinstance(new, Tensor)
+            or (new.dtype, new.device) != (old.dtype, old.device)
+            or tuple(new.shape) not in shapes
         ):
             raise SeewhyError(
                 f"augmentation {name} must keep {part} as {_describe(old)}, found {_describe(new)}"
@@ -388,8 +314,3 @@ def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{describe_value(value)} on {value.device}"
     return type(value).__name__
-
-
-def _require(condition: bool, rule: str, value: object) -> None:
-    if not condition:
-        raise SeewhyError(f"{rule}, found {value!r}")

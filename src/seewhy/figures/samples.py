@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.augment import Batch, augmentation_name, bind_augmentations, one_hot
+from seewhy.data.augment import augmentation_name, bind_augmentations, one_hot
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 from seewhy.data.thumbnails import downscale
 from seewhy.errors import SeewhyError

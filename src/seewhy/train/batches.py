@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy.data.augment import Augmentation, Batch, one_hot
+from seewhy.data.augment import Augmentation, one_hot
+from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 
 

@@ -4,8 +4,15 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from seewhy.data.augment import Batch, bind_augmentations, one_hot
-from seewhy.data.trivial_augment import OPERATIONS, STRENGTHS, apply_operations, trivial_augment
+from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.batch import Batch
+from seewhy.data.operations import (
+    OPERATIONS,
+    STANDARD,
+    STRENGTHS,
+    apply_operations,
+    trivial_augment,
+)
 
 SIDE = 32
 STEPS = range(STRENGTHS)
@@ -154,7 +161,7 @@ def test_translation_of_small_images_is_limited():
 def test_trivial_augment_draws_uniformly(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "seewhy.data.trivial_augment.apply_operations",
+        "seewhy.data.operations.apply_operations",
         lambda *arguments: drawn.append(arguments) or arguments[0],
     )
     trivial_augment(
@@ -184,3 +191,54 @@ def test_trivial_augment_keeps_labels():
         0.75 < changed.double().mean() < 1
     )  # one in fourteen is the identity, and some strengths are 0
     assert torch.equal(after.images, trivial_augment(images, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("brightness", lambda image, sign: ImageEnhance.Brightness(image).enhance(1 + 0.27 * sign)),
+        ("contrast", lambda image, sign: ImageEnhance.Contrast(image).enhance(1 + 0.27 * sign)),
+        ("posterize", lambda image, sign: ImageOps.posterize(image, 7)),
+        ("solarize", lambda image, sign: ImageOps.solarize(image, 180)),
+        ("rotate", lambda image, sign: image.rotate(9 * sign)),
+        (
+            "shear-x",
+            lambda image, sign: image.transform(
+                image.size, Image.Transform.AFFINE, (1, 0.09 * sign, 0, 0, 1, 0)
+            ),
+        ),
+        (
+            "translate-y",
+            lambda image, sign: image.transform(
+                image.size, Image.Transform.AFFINE, (1, 0, 0, 0, 1, 4 * sign)
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rand_augment_of_magnitude_9_equals_pillow(name, change, sign):
+    # the ranges of RandAugment: 0.3 shear, 150/331 of a side, 30 degrees, 4 bits, 0.9
+    images = pictures(3)
+    operation = torch.full((len(images),), OPERATIONS.index(name))
+    strength, direction = torch.full(operation.shape, 0.3), torch.full(operation.shape, sign)
+    ours_ = apply_operations(images, operation, strength, direction, STANDARD).numpy()
+    difference = np.abs(ours_.astype(int) - pillow(images, lambda image, _: change(image, sign)))
+    assert (difference <= 1).mean() > 0.985  # the rest are ties of nearest pixels
+
+
+def test_rand_augment_applies_n_operations_to_each_image(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "seewhy.data.operations.apply_operations",
+        lambda *arguments: drawn.append(arguments[1:]) or arguments[0],
+    )
+    images = torch.zeros(7000, 3, 2, 2, dtype=torch.uint8)
+    batch = Batch(images, one_hot(torch.zeros(7000).long(), 2), torch.arange(7000), 0)
+    bind_augmentations(["rand-augment:n=3,magnitude=12"])(batch, torch.Generator().manual_seed(0))
+    assert len(drawn) == 3
+    for operation, strength, direction, space in drawn:
+        assert stats.chisquare(np.bincount(operation, minlength=len(OPERATIONS))).pvalue > 0.001
+        assert torch.allclose(strength, torch.tensor(0.4))
+        assert abs(direction.double().mean()) < 0.05
+        assert space is STANDARD
+    assert not torch.equal(drawn[0][0], drawn[1][0])

@@ -1,10 +1,13 @@
-"""TrivialAugment (Müller & Hutter 2021): one random operation of random strength per image.
+"""Random operations on images, for TrivialAugment and RandAugment.
 
-The operations and their ranges are the paper's "wide" space. Each gives the same result as Pillow
-(ImageOps, ImageEnhance, and the nearest-neighbor affine transform with black fill). A batch passes
-three stages: lookup tables of pixel values, blends with a degenerate image, and geometric
-transforms. Each stage changes only the images with one of its operations.
+Each gives the same result as Pillow (ImageOps, ImageEnhance, and the nearest-neighbor affine
+transform with black fill). A batch passes three stages: lookup tables of pixel values, blends with
+a degenerate image, and geometric transforms. Each stage changes only the images with one of its
+operations.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -30,8 +33,53 @@ OPERATIONS = (
 STRENGTHS = 31  # 0, 1/30, …, 1
 
 
+@dataclass(frozen=True)
+class Space:
+    """What a strength of 1 does."""
+
+    degrees: float  # of a rotation
+    shear: float
+    shift: Callable[[int], float]  # pixels of a translation, by the side of the image
+    bits: int  # that posterize drops
+    factor: Callable[[Tensor, Tensor], Tensor]  # of a blend, by strength and direction (B,)
+
+
+# the "wide" space of TrivialAugment
+WIDE = Space(135, 0.99, lambda side: min(32, side), 6, lambda strength, _: 0.01 + 1.99 * strength)
+# the space of RandAugment, as for ImageNet
+STANDARD = Space(
+    30,
+    0.3,
+    lambda side: 150 / 331 * side,
+    4,
+    lambda strength, direction: 1 + 0.9 * strength * direction,
+)
+
+
+def rand_augment(images: Tensor, generator: Generator, n: int, strength: float) -> Tensor:
+    """Apply `n` random operations of one strength to each image (Cubuk et al. 2020).
+
+    Args:
+        images: (B, C, H, W) uint8.
+        generator: On the device of the images; draws the operations and their directions.
+        n: Number of operations.
+        strength: In [0, 1].
+
+    Returns:
+        (B, C, H, W) uint8.
+    """
+    for _ in range(n):
+        operation, direction = (
+            torch.randint(choices, (len(images),), device=images.device, generator=generator)
+            for choices in (len(OPERATIONS), 2)
+        )
+        strengths = torch.full((len(images),), strength, device=images.device)
+        images = apply_operations(images, operation, strengths, 2 * direction - 1, STANDARD)
+    return images
+
+
 def trivial_augment(images: Tensor, generator: Generator) -> Tensor:
-    """Apply a random operation to each image.
+    """Apply a random operation of random strength to each image (Müller & Hutter 2021).
 
     Args:
         images: (B, C, H, W) uint8.
@@ -49,7 +97,11 @@ def trivial_augment(images: Tensor, generator: Generator) -> Tensor:
 
 
 def apply_operations(
-    images: Tensor, operation: Tensor, strength: Tensor, direction: Tensor
+    images: Tensor,
+    operation: Tensor,
+    strength: Tensor,
+    direction: Tensor,
+    space: Space = WIDE,
 ) -> Tensor:
     """Apply `OPERATIONS[operation[b]]` to image b.
 
@@ -57,22 +109,25 @@ def apply_operations(
         images: (B, C, H, W) uint8.
         operation: (B,) int64, indices into OPERATIONS.
         strength: (B,) float in [0, 1].
-        direction: (B,) 1 or -1; used by rotate, shear and translate.
+        direction: (B,) 1 or -1; used by rotate, shear and translate, and by blends in STANDARD.
+        space: What a strength of 1 does.
 
     Returns:
         (B, C, H, W) uint8.
     """
     images = images.contiguous()
-    images = _apply_lookup_tables(images, operation, strength)
-    images = _blend(images, operation, strength)
-    return _transform(images, operation, strength * direction)
+    images = _apply_lookup_tables(images, operation, strength, space)
+    images = _blend(images, operation, space.factor(strength, direction))
+    return _transform(images, operation, strength * direction, space)
 
 
 def _is(operation: Tensor, name: str) -> Tensor:  # (B, 1, 1) bool
     return (operation == OPERATIONS.index(name))[:, None, None]
 
 
-def _apply_lookup_tables(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+def _apply_lookup_tables(
+    images: Tensor, operation: Tensor, strength: Tensor, space: Space
+) -> Tensor:
     """Auto-contrast, equalize, solarize and posterize, by a table of 256 values per channel."""
     pixels = images.flatten(2).long()  # (B, C, HW)
     value = torch.arange(256, dtype=torch.int32, device=images.device).expand(
@@ -83,7 +138,7 @@ def _apply_lookup_tables(images: Tensor, operation: Tensor, strength: Tensor) ->
         ("auto-contrast", _auto_contrast(value, images.flatten(2))),
         ("equalize", _equalize(value, pixels)),
         ("solarize", _solarize(value, strength)),
-        ("posterize", _posterize(value, strength)),
+        ("posterize", _posterize(value, space.bits * strength)),
     ):
         table = torch.where(_is(operation, name), candidate, table)
     return table.byte().gather(2, pixels).view(images.shape)
@@ -115,14 +170,14 @@ def _solarize(value: Tensor, strength: Tensor) -> Tensor:
     return torch.where(value < threshold, value, 255 - value)
 
 
-def _posterize(value: Tensor, strength: Tensor) -> Tensor:
-    """Keep the 8 to 2 highest bits."""
-    dropped = (6 * strength).long()[:, None, None]
+def _posterize(value: Tensor, bits: Tensor) -> Tensor:
+    """Drop the lowest bits."""
+    dropped = bits.long()[:, None, None]
     return value >> dropped << dropped
 
 
-def _blend(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    """Color, contrast, brightness, sharpness: a blend with a degenerate image, factor 0.01 to 2."""
+def _blend(images: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
+    """Color, contrast, brightness, sharpness: a blend with a degenerate image."""
     color, contrast, brightness, sharpness = (
         _is(operation, name)[..., None] for name in ("color", "contrast", "brightness", "sharpness")
     )
@@ -131,11 +186,8 @@ def _blend(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     degenerate = torch.where(color, gray, gray.mean((2, 3), keepdim=True).round())
     degenerate = torch.where(sharpness, _smooth(pixels), degenerate)
     degenerate = torch.where(brightness, 0.0, degenerate)
-    factor = torch.where(
-        color | contrast | brightness | sharpness,
-        (0.01 + 1.99 * strength)[:, None, None, None],
-        1.0,
-    )
+    blended = color | contrast | brightness | sharpness
+    factor = torch.where(blended, factor[:, None, None, None], 1.0)
     # not lerp: slow on CPU with a broadcast weight
     return pixels.sub_(degenerate).mul_(factor).add_(degenerate).round_().clamp_(0, 255).byte()
 
@@ -163,19 +215,19 @@ def _smooth(pixels: Tensor) -> Tensor:
     return smooth
 
 
-def _transform(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    """Rotate by up to 135°, shear by up to 0.99, translate by up to 32 pixels; black fill."""
+def _transform(images: Tensor, operation: Tensor, strength: Tensor, space: Space) -> Tensor:
+    """Rotate, shear and translate by a strength in [-1, 1]; black fill."""
     count, channels, height, width = images.shape
     zero = torch.zeros_like(strength)
 
     def select(name: str, value: Tensor, otherwise: Tensor = zero) -> Tensor:
         return torch.where(operation == OPERATIONS.index(name), value, otherwise)[:, None, None]
 
-    angle = torch.deg2rad(135 * strength)
+    angle = torch.deg2rad(space.degrees * strength)
     cosine, sine = select("rotate", angle.cos(), zero + 1), select("rotate", angle.sin())
-    shear_x, shear_y = select("shear-x", 0.99 * strength), select("shear-y", 0.99 * strength)
-    shift_x = select("translate-x", (strength * min(32, width)).trunc())
-    shift_y = select("translate-y", (strength * min(32, height)).trunc())
+    shear_x, shear_y = (select(name, space.shear * strength) for name in ("shear-x", "shear-y"))
+    shift_x = select("translate-x", (strength * space.shift(width)).trunc())
+    shift_y = select("translate-y", (strength * space.shift(height)).trunc())
     # pixel centers: from the image's center for rotation, from its corner for shear, as in Pillow
     y = torch.arange(height, device=images.device)[:, None] + 0.5
     x = torch.arange(width, device=images.device) + 0.5
