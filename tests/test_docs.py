@@ -148,6 +148,16 @@ def test_names_of_diagnosis_figures_and_reporting_are_in_the_guide() -> None:
         assert re.search(rf"[`.]{re.escape(name)}[`(]", text), name
 
 
+def test_every_command_is_in_the_readme_and_no_other_one_is_named() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme.partition("## Commands")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(?:seewhy )?([a-z-]+)[ `]", table))
+    assert set(main.COMMANDS) <= listed
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", ROOT / "SECURITY.md"]:
+        named = set(re.findall(r"(?:`|^    (?:\$ )?)seewhy ([a-z][a-z-]*)", page.read_text(), re.M))
+        assert named <= set(main.COMMANDS), page.name
+
+
 def test_names_of_the_glossary_are_in_the_source() -> None:
     glossary = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Glossary")[1]
     rows = re.findall(r"^\| (?!term|---)(.+?) \| (.+?) \| (.+?) \|$", glossary, re.MULTILINE)

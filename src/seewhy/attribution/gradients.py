@@ -160,8 +160,8 @@ def _is_rectifier(func: Any, args: Sequence[Any], settings: Mapping[str, Any]) -
     limits = _CLAMPS.get(func)
     if limits is None:
         return False
-    given = {**dict(zip(limits, args[1:], strict=False)), **settings}
-    low = given.get(limits[0], -1.0 if "min_val" in limits else None)
+    bounds = {**dict(zip(limits, args[1:], strict=False)), **settings}
+    low = bounds.get(limits[0], -1.0 if "min_val" in limits else None)
     return isinstance(low, int | float) and low == 0
 
 

@@ -182,8 +182,8 @@ def option_names(options: type) -> list[str]:
         if is_dataclass(field_type):
             names += option_names(field_type)  # type: ignore[arg-type]
         elif Positional not in (settings := getattr(hint, "__metadata__", ())):
-            given = next((each.name for each in settings if getattr(each, "name", None)), name)
-            names.append(f"--{given.replace('_', '-')}")
+            option = next((each.name for each in settings if getattr(each, "name", None)), name)
+            names.append(f"--{option.replace('_', '-')}")
     return names
 
 
