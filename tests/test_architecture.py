@@ -1,6 +1,7 @@
 """The structure that ARCHITECTURE.md promises: who may import whom, no cycles, no long files."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -141,6 +142,15 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
         parents = {name.rsplit(".", 1)[0] for name in found if name in MODULES}
         waiting |= {name for name in found | parents if name in MODULES} - seen
     assert "seewhy.train.recipe" in seen
+
+
+def test_nothing_takes_seconds_to_import() -> None:
+    """scikit-learn and scipy.stats, which import pandas too, are for tests alone."""
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        slow = re.findall(r"(?:from|import) (sklearn|scipy\.stats|scipy import stats)\b", text)
+        # a fallback of `digits`
+        assert len(slow) <= (path.name == "digits.py"), f"{path.relative_to(SOURCE)}: {slow}"
 
 
 def test_architecture_names_every_package() -> None:

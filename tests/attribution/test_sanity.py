@@ -2,10 +2,16 @@
 
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from torch import nn
 
-from seewhy.attribution.sanity import rank_correlation, reinitialize, sanity_check, weighted_modules
+from seewhy.attribution.sanity import (
+    average_ranks,
+    rank_correlation,
+    reinitialize,
+    sanity_check,
+    weighted_modules,
+)
 from seewhy.attribution.target import prepare
 from seewhy.errors import SeewhyError
 
@@ -137,3 +143,9 @@ def test_rank_correlation_matches_spearmanr():
 def test_sanity_check_rejects_steps():
     with pytest.raises(SeewhyError, match="steps must be at least 1, found 0"):
         sanity_check(network(), IMAGES, inner, "3", steps=0)
+
+
+def test_average_ranks_equal_scipy() -> None:
+    values = torch.tensor([[3.0, 1.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0], [1.0, torch.nan, 0.0, 2.0]])
+    assert average_ranks(values).numpy() == pytest.approx(rankdata(values, axis=-1), nan_ok=True)
+    assert average_ranks(values[0]).numpy() == pytest.approx(rankdata(values[0]))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import bootstrap
 from torch import nn
 
 from seewhy.attribution.scores import bootstrap_summary, trust
@@ -158,6 +159,14 @@ def test_bootstrap_summary():
     np.testing.assert_allclose(
         result["a"].interval, [result["a"].mean - half, result["a"].mean + half], atol=0.15 * half
     )
+    theirs = bootstrap(
+        (values.double().numpy(),),
+        np.mean,
+        n_resamples=1000,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    )
+    np.testing.assert_allclose(result["a"].interval, theirs.confidence_interval)
     assert result["b"].interval == (1.0, 1.0)
     assert all(math.isnan(end) for end in result["c"].interval)
     assert bootstrap_summary({"a": values})["a"] == result["a"]

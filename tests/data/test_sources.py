@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from seewhy.data import digits
 from seewhy.data.dataset import DataOrigin, Dataset, Split
 from seewhy.data.sources import SOURCES, check_dataset, load, reload_data
 from seewhy.errors import SeewhyError
@@ -87,6 +88,12 @@ def test_load_digits() -> None:
     assert (share - 0.2).abs().max() < 0.01
     assert not set(data.train.names) & set(data.test.names)
     assert load("digits", seed=1, quiet=True).test.names != data.test.names
+
+
+def test_digits_without_the_file_come_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = digits._digits()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    np.testing.assert_array_equal(digits._digits(), expected)
 
 
 def test_load_rejects_unknown_names() -> None:

@@ -165,15 +165,26 @@ def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
     Returns:
         (N,) float32 in [-1, 1]; NaN where one of the two is constant.
     """
-    from scipy import stats  # here, because it takes a second to import
-
-    ranks = torch.stack(
-        [torch.from_numpy(stats.rankdata(each.flatten(1), axis=1)) for each in (one, other)]
-    )
+    ranks = average_ranks(torch.stack([one.flatten(1), other.flatten(1)]).cpu())
     centered = ranks - ranks.mean(-1, keepdim=True)
     norms = centered.norm(dim=-1)
     products = (centered[0] * centered[1]).sum(-1)
     return torch.where((norms > 0).all(0), products / norms.prod(0), torch.nan).float()
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1 along the last dimension; equal values share the mean of theirs.
+
+    Returns:
+        Float64 of the same shape; NaN in a row with a NaN. Equal to scipy.stats.rankdata, which
+        takes seconds to import.
+    """
+    ordered = values.sort(-1).values
+    lower, upper = (
+        torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True)
+    )
+    ranks = (lower + upper + 1).double() / 2
+    return ranks.masked_fill(values.isnan().any(-1, keepdim=True), torch.nan)
 
 
 def _sanity_check(randomized: tuple[str, ...], similarity: Tensor) -> SanityCheck:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from seewhy.data.dataset import (
     stratified_sample,
 )
 from seewhy.data.decode import Encoded
+from seewhy.data.digits import digits_source
 from seewhy.data.folders import directory_source
 from seewhy.data.huggingface import hub_source
 from seewhy.data.layouts import LAYOUT_NAMES, files_source
@@ -32,7 +32,6 @@ from seewhy.data.raw import (
     RawSplit,
     Source,
     check_labels,
-    raw_split_from_arrays,
     reject_label_choice,
 )
 from seewhy.data.shapes import shapes_source
@@ -275,22 +274,6 @@ def _source_in(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> So
             "files"
         )
     return source
-
-
-def digits_source() -> Source:
-    """1,797 handwritten digits, 8x8, gray; included in scikit-learn (Alpaydin & Kaynak 1998)."""
-
-    def open_(request: LoadRequest) -> RawDataset:
-        from sklearn.datasets import load_digits
-
-        reject_label_choice("digits", request)
-        bunch = load_digits()
-        # (N, 8, 8) with values from 0 to 16
-        images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-        split = raw_split_from_arrays(images, bunch.target.astype(np.int64), "digit")
-        return RawDataset(tuple("0123456789"), {"train": split})
-
-    return Source("digits", "digits", open_)
 
 
 def _named_hub_source(name: str, repository: str, config: str = "") -> Callable[[], Source]:

@@ -41,14 +41,6 @@ def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
 
     If a class is confused equally often with several others, `confused_with` is the first of them.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        predictions.labels.cpu(),
-        predictions.predicted.cpu(),
-        labels=range(len(predictions.classes)),
-        zero_division=math.nan,
-    )
     counts = confusion_matrix(predictions)
     hits, images, predicted = (
         values.tolist() for values in (counts.diagonal(), counts.sum(1), counts.sum(0))
@@ -58,11 +50,11 @@ def class_scores(predictions: Predictions) -> tuple[ClassScore, ...]:
         ClassScore(
             name=name,
             images=images[index],
-            accuracy=float(recall[index]),
+            accuracy=_share(hits[index], images[index]),
             interval=_interval(hits[index], images[index]),
-            precision=float(precision[index]),
+            precision=_share(hits[index], predicted[index]),
             precision_interval=_interval(hits[index], predicted[index]),
-            f1=float(f1[index]),
+            f1=_share(2 * hits[index], images[index] + predicted[index]),
             predicted=predicted[index],
             confused_with=predictions.classes[int(confused_with[index])]
             if confusions[index]
@@ -128,6 +120,11 @@ def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:
     earlier = torch.arange(logits.shape[1], device=logits.device) < labels
     higher = (logits > true_logit) | ((logits == true_logit) & earlier)
     return float((higher.sum(1) < k).double().mean())
+
+
+def _share(part: int, whole: int) -> float:
+    """A fraction; nan of nothing."""
+    return part / whole if whole else math.nan
 
 
 def _interval(hits: int, images: int) -> tuple[float, float]:

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.attribution.sanity import average_ranks
 from seewhy.data.pixels import LUMA_WEIGHTS
+from seewhy.diagnosis.clustering import k_means
 from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.statistics import holm, hypergeometric_tail, wilson_interval
@@ -166,10 +168,7 @@ def _clusters(
     count = min(count, len(points) // MIN_IMAGES, distinct)
     if count < 2:
         return []
-    from sklearn.cluster import KMeans
-
-    kmeans = KMeans(count, n_init=2, random_state=seed)
-    cluster = torch.from_numpy(kmeans.fit_predict(points.numpy()))
+    cluster = k_means(points, count, seed)
     ranks = {name: _ranks(values) for name, values in attributes.items()}
     groups = []
     for index in range(count):
@@ -183,15 +182,15 @@ def _clusters(
 
 def _whiten(features: Tensor) -> Tensor:  # (N, at most 32) float32
     """Principal components of unit variance; those under 0.1% of the largest variance are noise."""
-    from sklearn.decomposition import PCA
-
     features = features.double()
     if (features == features[0]).all():
         return features[:, :0].float()
-    pca = PCA(min(COMPONENTS, *features.shape), whiten=True, svd_solver="covariance_eigh")
-    points = torch.from_numpy(pca.fit_transform(features.numpy()))
-    variances = torch.from_numpy(pca.explained_variance_)
-    return points[:, (variances > 1e-3 * variances[0]) & (variances > 1e-12)].float()
+    centered = features - features.mean(0)
+    values, vectors = torch.linalg.eigh(centered.T @ centered / (len(features) - 1))
+    values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
+    kept = (values > 1e-3 * values[0]) & (values > 1e-12)
+    points: Tensor = (centered @ vectors[:, kept] / values[kept].sqrt()).float()
+    return points
 
 
 def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[_Group]:
@@ -242,9 +241,7 @@ def _describe_attribute(members: Tensor, ranks: Mapping[str, Tensor]) -> str:
 
 def _ranks(values: Tensor) -> Tensor:  # (N,) float64 in [0, 1]
     """Fraction of images with a lower value; ties count half."""
-    from scipy.stats import rankdata
-
-    return (torch.from_numpy(rankdata(values.numpy())) - 0.5) / len(values)
+    return (average_ranks(values) - 0.5) / len(values)
 
 
 def _without_overlap(slices: list[Slice]) -> tuple[Slice, ...]:

@@ -47,8 +47,9 @@ def fix_layout(figure: Figure) -> None:
 
     Another layout would also move images by a fraction of a pixel.
     """
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
         figure.set_layout_engine(None)
 
 
