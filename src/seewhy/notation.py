@@ -25,6 +25,8 @@ def parse(text: str) -> tuple[str, list[str], dict[str, str]]:
     Values remain text. A comma inside brackets separates list items, not values. Raises SeewhyError
     for a repeated key, a positional value after a keyword, and an open bracket.
     """
+    if not isinstance(text, str):
+        raise SeewhyError(f"expected a name such as 'crop:4', found {text!r:.60}")
     name, _, rest = text.partition(":")
     positional: list[str] = []
     keywords: dict[str, str] = {}

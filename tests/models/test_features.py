@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.features import extract_features
 from seewhy.models.inference import compute_logits
@@ -92,7 +93,7 @@ def test_features_are_averaged_over_positions() -> None:
 
 def test_extract_features_removes_hooks_after_an_error() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 2)).eval()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SeewhyError, match="cannot take images of 3x12x12"):
         extract_features(model, images_of(2))
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -180,10 +180,12 @@ def test_prepare_images_uint8_and_float():
     pixels = prepare_images(stored, model)
     assert pixels.dtype == torch.float32
     np.testing.assert_allclose(pixels.numpy(), stored.numpy().astype(np.float64) / 255, rtol=1e-6)
-    double = images_of(dtype=torch.float64).requires_grad_()
+    double, model = images_of(dtype=torch.float64).requires_grad_(), model.double()
     assert torch.equal(prepare_images(double, model), double)
     assert not prepare_images(double, model).requires_grad
     assert prepare_images(double, model).dtype == torch.float64
+    assert prepare_images(double, nn.ReLU().eval()).dtype == torch.float64  # without weights
+    assert prepare_images(stored, model.half()).dtype == torch.float16
 
 
 def test_prepare_images_made_in_inference_mode():

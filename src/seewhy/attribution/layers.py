@@ -1,6 +1,6 @@
 """Layers with spatial output: `list_layers`, and their names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -93,7 +93,13 @@ def layer_names(inputs: PreparedInputs, layers: Layers) -> list[str]:
             )
         return names
     check_observable(inputs.model)
-    listed = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    listed = [layers] if isinstance(layers, str | nn.Module) else layers
+    if not isinstance(listed, Iterable):
+        raise SeewhyError(
+            f"layers must be 'auto', the name of a layer, or a list of names, found {layers!r}; "
+            "seewhy.attribution.list_layers(model, images) lists them"
+        )
+    listed = list(listed)
     if not listed:
         raise SeewhyError("no layers given; name at least one, or 'auto'")
     return list(dict.fromkeys(_layer_name(layer, inputs.model) for layer in listed))

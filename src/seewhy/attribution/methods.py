@@ -1,6 +1,6 @@
 """Attribution methods by name, with their paper, cost and properties (METHODS)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -109,6 +109,11 @@ def bind_method(method: MethodLike) -> BoundMethod:
 def bind_methods(methods: Methods) -> list[BoundMethod]:
     """Bind one method or several. Raises SeewhyError if there are none or duplicates."""
     listed = [methods] if callable(methods) or isinstance(methods, str) else methods
+    if not isinstance(listed, Iterable):
+        raise SeewhyError(
+            f"methods must be the name of a method or a list of names, found {methods!r}; "
+            "`seewhy methods` lists them"
+        )
     bound = [bind_method(each) for each in listed]
     texts = [each.text for each in bound]
     if not bound or len(set(texts)) < len(texts):

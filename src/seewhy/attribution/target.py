@@ -1,11 +1,13 @@
 """The explained score: a target, a forward pass of the model, and the logits' weights."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from operator import index
 from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,10 +18,10 @@ from seewhy.models.inference import autocasting
 from seewhy.models.inspection import (
     inspecting,
     memory_format_of,
+    naming_images,
     prepare_images,
     unwrap_model,
 )
-from seewhy.models.memory import is_out_of_memory
 
 ClassTarget = int | str  # a Relative, a class name, or a class index
 Target = ClassTarget | tuple[ClassTarget, ClassTarget] | Tensor
@@ -52,6 +54,13 @@ class TargetSpec:
     target: Target = Relative.PREDICTED
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("target", "labels"):
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "iuf":
+                wide = np.float32 if value.dtype.kind == "f" else np.int64
+                object.__setattr__(self, name, torch.from_numpy(value.astype(wide)))
 
     def check(self, count: int) -> None:
         """Raise SeewhyError unless tensors have one entry per image."""
@@ -106,6 +115,7 @@ class TargetSpec:
                 raise SeewhyError("target 'true' needs the true classes; pass labels (N,)")
             indices = self.labels
         else:
+            _check_index(int(target), logits.shape[1])  # also those that no tensor can hold
             indices = torch.full((len(logits),), int(target))
         return _one_hot(_checked(indices, logits), logits)
 
@@ -117,7 +127,8 @@ class TargetSpec:
         if isinstance(target, Relative):
             return target
         if isinstance(target, SupportsIndex) and not isinstance(target, bool):
-            return index(target)  # also NumPy's integers
+            with suppress(TypeError):  # of an array of several
+                return index(target)  # also NumPy's integers
         if not isinstance(target, str):
             raise self._unknown(target, num_classes)
         indices = [number for number, name in enumerate(self.classes) if name == target]
@@ -180,11 +191,16 @@ def _checked(indices: Tensor, logits: Tensor) -> Tensor:  # (N,) int64 on the de
     num_classes = logits.shape[1]
     wrong = indices[(indices < 0) | (indices >= num_classes)]
     if len(wrong):
+        _check_index(int(wrong[0]), num_classes)
+    return indices.to(logits.device, torch.int64)
+
+
+def _check_index(index: int, num_classes: int) -> None:
+    if not 0 <= index < num_classes:
         raise SeewhyError(
-            f"class {int(wrong[0])} does not exist: the model has {num_classes} classes, 0 to "
+            f"class {index} does not exist: the model has {num_classes} classes, 0 to "
             f"{num_classes - 1}"
         )
-    return indices.to(logits.device, torch.int64)
 
 
 def _one_hot(indices: Tensor, logits: Tensor) -> Tensor:
@@ -330,17 +346,8 @@ def _logits_in_batches(classifier: Classifier, images: Tensor) -> Tensor:
 def run_model(classifier: ClassifierLike, images: Tensor) -> Tensor:  # (N, K) float32 or float64
     """The model's logits in at least float32; an error of torch becomes a SeewhyError."""
     classifier = as_classifier(classifier)
-    try:
+    with naming_images(images):
         # clone: the first layer may work in place, and the images are the caller's
         pixels = images.clone(memory_format=memory_format_of(classifier.model))
         logits = classifier.extract_logits(classifier.model(pixels))
-    except SeewhyError:
-        raise
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        if is_out_of_memory(error):
-            raise
-        first = str(error).strip().partition("\n")[0]
-        shape = "x".join(map(str, images.shape[1:]))
-        dtype = str(images.dtype).removeprefix("torch.")
-        raise SeewhyError(f"the model cannot take images of {shape} {dtype}: {first}") from error
     return logits if logits.dtype == torch.float64 else logits.float()

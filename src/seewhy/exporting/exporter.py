@@ -18,7 +18,7 @@ from seewhy.exporting.check import ExportCheck, check_file, random_images
 from seewhy.exporting.formats import FORMATS, PIXELS, Format
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.inspection import unwrap_model
+from seewhy.models.inspection import check_initialized, unwrap_model
 from seewhy.models.onnx_file import MARK, FileModel
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
@@ -65,6 +65,11 @@ def export(
     classifier = as_classifier(classifier)
     if isinstance(classifier.model, FileModel):
         raise SeewhyError("the model comes from an exported file; export the run it was made from")
+    if isinstance(classifier.model, torch.jit.ScriptModule):
+        raise SeewhyError(
+            "the model is a TorchScript program, which torch.export cannot trace; export the "
+            "nn.Module from which it was made"
+        )
     images, source = None, "random images"
     dataset = _find_data(run, classifier, data)
     if dataset is not None:
@@ -158,6 +163,7 @@ def _metadata(
 
 def _frozen_copy(model: nn.Module) -> nn.Module:
     """A copy of the model in float32 on the CPU, in evaluation mode."""
+    check_initialized(model)
     return copy.deepcopy(unwrap_model(model)).cpu().float().eval().requires_grad_(False)
 
 

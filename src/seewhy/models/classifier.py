@@ -1,7 +1,8 @@
 """A model with its classes, image shape, and precision, for `predict`, `explain`, and others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.data.pixel_range import check_range
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, check_type
 from seewhy.models.external import pretrained_info
 from seewhy.models.inspection import device_of
 from seewhy.models.outputs import extract_logits
@@ -51,16 +52,15 @@ class Classifier:
     output: str | int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))  # a list is accepted too
+        object.__setattr__(self, "classes", _class_names(self.classes))
+        check_type(self.preprocessing, Preprocessing, "pass seewhy.data.Preprocessing(crop=0.875)")
+        check_type(self.tta, str, "pass an entry of seewhy.TTA, such as 'flip'")
         if self.precision not in PRECISIONS:
             raise SeewhyError(
                 f"unknown precision {self.precision!r}; possible: {', '.join(PRECISIONS)}"
             )
         if self.image_shape is not None:
-            shape = tuple(self.image_shape)
-            if len(shape) != 3 or min(shape) < 1:
-                raise SeewhyError(f"image_shape must be (channels, height, width), found {shape}")
-            object.__setattr__(self, "image_shape", shape)
+            object.__setattr__(self, "image_shape", _image_shape(self.image_shape))
 
     def __repr__(self) -> str:
         parts = [type(self.model).__name__]
@@ -109,6 +109,31 @@ class Classifier:
                 f"{len(self.classes)} class names; give one name per class"
             )
         return self.classes or tuple(map(str, range(num_classes)))
+
+
+def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names as a tuple; lists and arrays are accepted too."""
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise SeewhyError(f"classes must be a tuple of names, found {classes!r:.60}")
+    names = tuple(classes)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise SeewhyError(
+            f"the names of classes must be text, found {wrong[0]!r:.60} of type "
+            f"{type(wrong[0]).__name__}; pass tuple(map(str, classes))"
+        )
+    return tuple(map(str, names))  # NumPy's text has a type of its own
+
+
+def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) as integers; lists and arrays are accepted too."""
+    try:
+        channels, height, width = map(index, shape)
+    except (TypeError, ValueError):
+        channels = height = width = 0
+    if min(channels, height, width) < 1:
+        raise SeewhyError(f"image_shape must be (channels, height, width), found {shape!r:.60}")
+    return channels, height, width
 
 
 class HasClassifier(Protocol):

@@ -6,7 +6,14 @@ from torch import Tensor, nn
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.head import find_heads
 from seewhy.models.inference import autocasting
-from seewhy.models.inspection import evaluating, memory_format_of, prepare_images, unwrap_model
+from seewhy.models.inspection import (
+    evaluating,
+    is_program,
+    memory_format_of,
+    naming_images,
+    prepare_images,
+    unwrap_model,
+)
 
 
 def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int = 500) -> Tensor:
@@ -39,7 +46,8 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
         parts = [model.get_submodule(heads[-1])]
         handles = [part.register_forward_pre_hook(record_input) for part in parts]
     else:
-        handles = [part.register_forward_hook(record_output) for part in model.modules()]
+        parts = [part for part in model.modules() if not is_program(part)]  # programs take no hooks
+        handles = [part.register_forward_hook(record_output) for part in parts]
     rows: list[Tensor] = []
     try:
         with (
@@ -50,7 +58,8 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
             for batch in torch.split(images, batch_size):
                 pixels = prepare_images(batch, model)
                 pixels = pixels.contiguous(memory_format=memory_format_of(model))
-                logits = classifier.extract_logits(model(pixels))
+                with naming_images(pixels):
+                    logits = classifier.extract_logits(model(pixels))
                 fitting = [each for each in seen if len(each) == len(logits)] or [logits]
                 features = fitting[-1].float()
                 rows.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())

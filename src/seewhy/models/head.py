@@ -6,7 +6,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inspection import evaluating, inspecting, prepare_images, unwrap_model
+from seewhy.models.inspection import (
+    evaluating,
+    inspecting,
+    naming_images,
+    prepare_images,
+    unwrap_model,
+)
 from seewhy.models.outputs import extract_logits
 
 Layer = nn.Linear | nn.Conv2d
@@ -68,7 +74,9 @@ def find_heads(
     handles = [part.register_forward_hook(record) for part in names]
     try:
         with evaluating(model), inspecting(model):
-            logits = logits_of(model(prepare_images(images[:1], model).requires_grad_()))
+            pixels = prepare_images(images[:1], model).requires_grad_()
+            with naming_images(pixels):
+                logits = logits_of(model(pixels))
     finally:
         for handle in handles:
             handle.remove()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.models.inspection import evaluating
+from seewhy.models.inspection import evaluating, input_dtype, naming_images
 from seewhy.models.tta import bind_tta
 from seewhy.models.tta import none as no_tta
 
@@ -34,8 +34,8 @@ def compute_logits(
         Logits (N, K), float32 on the CPU.
 
     Raises:
-        SeewhyError: If the images are not (N, C, H, W) uint8, if N is 0, and if a logit is not
-            finite.
+        SeewhyError: If the images are not (N, C, H, W) uint8, if N is 0, if the model cannot take
+            them, and if a logit is not finite.
     """
     if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0:
         raise SeewhyError(
@@ -47,10 +47,13 @@ def compute_logits(
     classifier = as_classifier(classifier)
     model, precision = classifier.model, classifier.precision
     device = classifier.device if device is None else torch.device(device)
+    dtype = input_dtype(model) or torch.float32
     augmented = no_tta if classifier.tta == "none" else bind_tta(classifier.tta)
 
     def predict(batch: Tensor) -> Tensor:
-        return classifier.extract_logits(model(_to_floats(batch, device))).float()
+        pixels = _to_floats(batch, device, dtype)
+        with naming_images(pixels):
+            return classifier.extract_logits(model(pixels)).float()
 
     with evaluating(model), torch.inference_mode(), autocasting(precision, device):
         batches = [augmented(predict, batch) for batch in torch.split(images, batch_size)]
@@ -76,7 +79,7 @@ def autocasting(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
-def _to_floats(batch: Tensor, device: torch.device) -> Tensor:
-    """uint8 to float32 in [0, 1], moved to the device as uint8, a quarter of the size."""
+def _to_floats(batch: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """uint8 to floats in [0, 1], moved to the device as uint8, a quarter of the size."""
     moved = batch.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return moved.to(dtype, memory_format=torch.channels_last).div_(255)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from seewhy._torch_compat import compiled_module, uncompiled
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.models.memory import is_out_of_memory
+
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 @contextmanager
@@ -52,6 +55,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     if _is_exported(model):  # it has only the mode in which it was exported
         yield model
         return
+    check_initialized(model)
     training = {part: part.training for part in model.modules() if hasattr(part, "training")}
     try:
         yield model.eval()
@@ -105,8 +109,20 @@ def _is_quantized(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.ao.nn.quantized")
 
 
+def check_initialized(model: nn.Module) -> None:
+    """Raise SeewhyError if a lazy layer does not know its number of inputs yet."""
+    for name, part in model.named_modules():
+        parameters = part.parameters(recurse=False)
+        if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
+            raise SeewhyError(
+                f"the layer {name!r} ({type(part).__name__}) has no weights yet; call the model "
+                "once with a batch of images, as in model(images), and train it or load its weights"
+            )
+
+
 def _check_weights(model: nn.Module) -> None:
-    """Raise SeewhyError if the weights are on "meta" or were created under `inference_mode`."""
+    """Raise SeewhyError if the weights are missing or were created under `inference_mode`."""
+    check_initialized(model)
     if any(parameter.is_meta for parameter in model.parameters()):
         raise SeewhyError(
             "the model has no weights yet, only their shapes (device meta); load its weights first"
@@ -116,6 +132,11 @@ def _check_weights(model: nn.Module) -> None:
             "the model was created under torch.inference_mode, so no gradient can flow through it; "
             "create or load it outside that block"
         )
+
+
+def is_program(module: nn.Module) -> bool:
+    """Whether a module is a TorchScript or torch.export program, which takes no hooks."""
+    return bool(_program_kind(module))
 
 
 def check_observable(model: nn.Module, parts: bool = False) -> None:
@@ -214,13 +235,39 @@ def prepare_images(images: Tensor, model: nn.Module) -> Tensor:
         model: The model, which determines the device and the memory format.
 
     Returns:
-        (N, C, H, W) float in [0, 1]; uint8 becomes float32, floats keep their dtype.
+        (N, C, H, W) float in [0, 1], in the dtype of the model's weights.
     """
     check_images(images)
     images = images.detach().to(device_of(model))
+    dtype = input_dtype(model)
     if images.dtype == torch.uint8:
-        images = images.to(torch.float32, memory_format=memory_format_of(model)).div_(255)
+        format_ = memory_format_of(model)
+        images = images.to(dtype or torch.float32, memory_format=format_).div_(255)
+    elif dtype is not None:
+        images = images.to(dtype)
     return images.clone() if images.is_inference() else images
+
+
+def input_dtype(model: nn.Module) -> torch.dtype | None:
+    """Dtype of the model's first floating-point weight, such as float16; None without weights."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((each.dtype for each in tensors if each.dtype in _FLOATS), None)
+
+
+@contextmanager
+def naming_images(images: Tensor) -> Iterator[None]:
+    """Turn an error of the model inside the block into a SeewhyError that describes its images."""
+    try:
+        yield
+    except SeewhyError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        first = str(error).strip().partition("\n")[0]
+        shape = "x".join(map(str, images.shape[1:]))
+        dtype = str(images.dtype).removeprefix("torch.")
+        raise SeewhyError(f"the model cannot take images of {shape} {dtype}: {first}") from error
 
 
 def memory_format_of(model: nn.Module) -> torch.memory_format:

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from seewhy._torch_compat import uncompiled
 from seewhy.errors import SeewhyError
-from seewhy.models.inspection import device_of, evaluating, unwrap_model
+from seewhy.models.inspection import (
+    check_observable,
+    device_of,
+    evaluating,
+    input_dtype,
+    unwrap_model,
+)
 from seewhy.models.memory import is_out_of_memory
 from seewhy.models.registry import blank_sample, build_model
 
@@ -162,7 +168,9 @@ def prepared(
             if isinstance(model, str):
                 model = build_model(model, num_classes, blank_sample(*image_shape))
             model = stack.enter_context(evaluating(unwrap_model(model)))
-            yield model, torch.zeros(1, *image_shape, device=device_of(model))
+            check_observable(model)
+            dtype = input_dtype(model) or torch.float32
+            yield model, torch.zeros(1, *image_shape, dtype=dtype, device=device_of(model))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
