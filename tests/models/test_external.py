@@ -1,5 +1,6 @@
 """Models of timm and torchvision, with small stand-ins for the two packages."""
 
+import copy
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -7,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from seewhy.attribution.explanation import explain
+from seewhy.attribution.layers import list_layers
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models.external import PretrainedInfo, pretrained_info
+from seewhy.models.graph import model_graph
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
 
 RGB = blank_sample(3, 8, 8)
@@ -308,3 +312,19 @@ def test_pretrained_info_without_a_name_or_weights():
         SeewhyError, match="'timm:' has no model name; add one, as in timm:resnet50"
     ):
         pretrained_info("timm:")
+
+
+@pytest.mark.usefixtures("timm")
+def test_layers_of_an_external_model_have_its_own_names():
+    model = copy.deepcopy(build_model("timm:resnet50", 4, RGB).eval())
+    assert [layer.name for layer in list_layers(model, RGB.images)] == ["normalize", "body"]
+    assert model.get_submodule("body") is model.get_submodule("net.body") is model.net.body
+    for name in ("body", "net.body"):
+        maps = explain(model, torch.rand(1, 3, 8, 8), "grad-cam", name, 0)
+        assert maps.layers == (name,)
+    graph = model_graph(model, (3, 8, 8), 4)
+    assert [step.layer for step in graph.steps if step.parameters] == ["body", "head"]
+    assert graph.types["body"] == "Conv2d"
+    with pytest.raises(AttributeError, match="nothing"):
+        model.get_submodule("nothing")
+    assert not hasattr(model, "created")  # only modules of the network are found

@@ -141,9 +141,9 @@ def test_transformers(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "folded"),
     [
-        ("timm:vit_tiny_patch16_224", {"net.blocks.0–11": 12}),
-        ("timm:resnet50", {"net.layer1.1–2": 2, "net.layer3.1–5": 5}),
-        ("timm:convnext_atto", {"net.stages.2.blocks.0–5": 6}),
+        ("timm:vit_tiny_patch16_224", {"blocks.0–11": 12}),
+        ("timm:resnet50", {"layer1.1–2": 2, "layer3.1–5": 5}),
+        ("timm:convnext_atto", {"stages.2.blocks.0–5": 6}),
         ("torchvision:vit_b_16", {}),
     ],
 )

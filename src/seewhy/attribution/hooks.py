@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
+from seewhy.models.inspection import layer_path
 from seewhy.models.memory import is_out_of_memory
 
 WITHOUT_GRADIENT = (
@@ -76,12 +77,12 @@ def main_tensor(output: object, count: int) -> Tensor | None:
 
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """The submodules that hooks can observe, by name, without the `_orig_mod` of torch.compile."""
+    """The submodules that hooks can observe, by their `layer_path`."""
     parts: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if name and not isinstance(module, torch.jit.ScriptModule):
-            steps = [step for step in name.split(".") if step != "_orig_mod"]
-            parts.setdefault(".".join(steps), module)
+        path = layer_path(name, model)
+        if path and not isinstance(module, torch.jit.ScriptModule):
+            parts.setdefault(path, module)
     return parts
 
 

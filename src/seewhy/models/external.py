@@ -138,7 +138,12 @@ def _interpolation(name: str) -> str:
 
 
 class External(nn.Module):
-    """A model of another package; images (N, C, H, W) float in [0, 1] to logits (N, K)."""
+    """A model of another package; images (N, C, H, W) float in [0, 1] to logits (N, K).
+
+    Its layers have the names that they have in the other package: `layer1` is `net.layer1`.
+    """
+
+    wrapped_child = "net"  # see `layer_path`
 
     def __init__(self, net: nn.Module, normalize: Normalize) -> None:
         super().__init__()
@@ -148,6 +153,13 @@ class External(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.net(self.normalize(pixels))
         return logits
+
+    def __getattr__(self, name: str) -> Any:
+        children = self.__dict__.get("_modules", {})
+        inside = children["net"].__dict__["_modules"] if "net" in children else {}
+        return (
+            inside[name] if name not in children and name in inside else super().__getattr__(name)
+        )
 
 
 def _package(name: str) -> ModuleType:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from seewhy.errors import SeewhyError
+from seewhy.models.inspection import layer_path
 from seewhy.models.operations import (
     FUNCTIONS,
     JOINS,
@@ -114,7 +115,9 @@ def model_graph(
         image_shape=image_shape,
         steps=steps,
         blocks=tuple(blocks),
-        types={path: type(each).__name__ for path, each in module.named_modules()},
+        types={
+            layer_path(path, module): type(each).__name__ for path, each in module.named_modules()
+        },
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         multiply_adds=sum(step.multiply_adds for step in steps),
     )
@@ -169,6 +172,7 @@ def _operations(model: nn.Module, program: torch.export.ExportedProgram) -> list
             weights[node] = read
             continue
         call, path = _innermost_module(node)
+        path = layer_path(path, model)
         module = model.get_submodule(path)
         is_layer = bool(path) and (
             isinstance(module, nn.MultiheadAttention) or not any(True for _ in module.children())

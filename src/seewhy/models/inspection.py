@@ -177,6 +177,17 @@ def unwrap_model(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def layer_path(name: str, model: nn.Module) -> str:
+    """The name of a submodule without the wrappers around it, which get_submodule accepts too.
+
+    Left out are the `_orig_mod` of torch.compile, and the `wrapped_child` of a model that names
+    one, such as the `net` around the models of timm and torchvision.
+    """
+    steps = [step for step in name.split(".") if step != "_orig_mod"]
+    wrapped = getattr(unwrap_model(model), "wrapped_child", None)
+    return ".".join(steps[1:] if steps[0] == wrapped else steps) if steps else ""
+
+
 def check_images(images: Tensor) -> None:
     """Raise SeewhyError unless `images` are (N, C, H, W) uint8, or float in [0, 1]."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.numel() == 0:
