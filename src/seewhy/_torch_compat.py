@@ -1,9 +1,10 @@
 """Uses of undocumented parts of torch. Written for torch 2.11 to 2.13."""
 
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,22 @@ def foreach_copy_(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its tensor. Empty lists are allowed."""
     if tensors:  # torch rejects empty lists
         torch._foreach_copy_(list(tensors), list(sources))
+
+
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+
+def without_compiler(kind: type[AnyOptimizer]) -> type[AnyOptimizer]:
+    """The same optimizer, which does not import the compiler. No step is compiled.
+
+    torch.optim wraps these methods for torch.compile. The first call of one of them imports the
+    compiler, which takes as long as torch itself.
+    """
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods |= {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
 
 
 def step_unless(optimizer: Optimizer, skip: Tensor) -> bool:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -249,3 +251,23 @@ def test_optimizer_bias_lr(name: str) -> None:
     assert [rates[id(parameter)] for parameter in trained] == [
         0.5 if parameter.ndim > 1 else 1.5 for parameter in trained
     ]
+
+
+@pytest.mark.slow
+def test_no_optimizer_imports_the_compiler() -> None:
+    """Its import takes as long as that of torch."""
+    code = """if True:
+        import sys
+        import torch
+        from seewhy.train.optimizers import OPTIMIZERS
+        for make in OPTIMIZERS.values():
+            model = torch.nn.Linear(3, 3)
+            for optimizer in make(model, 0.1, 0.0):
+                model(torch.ones(2, 3)).sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                optimizer.load_state_dict(optimizer.state_dict())
+        print("torch._dynamo" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -15,12 +15,14 @@ from seewhy._torch_compat import (
     foreach_div_,
     foreach_mul_,
     foreach_norm,
+    without_compiler,
 )
 
 # Jordan et al. 2024: steep at 0, values near 1 from about 0.7 to 1.2
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
+@without_compiler
 class Muon(Optimizer):
     """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024).
 

@@ -6,11 +6,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
+from torch.optim import Optimizer
 
+from seewhy._torch_compat import without_compiler
 from seewhy.errors import SeewhyError
 from seewhy.notation import bind
 from seewhy.train.muon import Muon
+
+SGD = without_compiler(torch.optim.SGD)
+Adadelta = without_compiler(torch.optim.Adadelta)
+Adagrad = without_compiler(torch.optim.Adagrad)
+Adam = without_compiler(torch.optim.Adam)
+AdamW = without_compiler(torch.optim.AdamW)
+NAdam = without_compiler(torch.optim.NAdam)
+RMSprop = without_compiler(torch.optim.RMSprop)
 
 # (model, lr, weight_decay): lr is the peak learning rate
 OptimizerFactory = Callable[[nn.Module, float, float], list[Optimizer]]
@@ -251,7 +260,7 @@ def optimizer_state_bytes(optimizers: list[Optimizer]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool) -> SGD:
+def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool) -> Optimizer:
     """SGD with momentum buffers of zeros: torch creates none if the first fp16 update overflows."""
     optimizer = SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
     for group in groups if momentum else []:
