@@ -16,7 +16,8 @@ from sklearn.datasets import load_digits
 
 from seewhy.data import digits
 from seewhy.data.dataset import DataOrigin, Dataset, Split
-from seewhy.data.sources import SOURCES, check_dataset, load, reload_data
+from seewhy.data.memory import check_dataset
+from seewhy.data.sources import SOURCES, load, reload_data
 from seewhy.errors import SeewhyError
 from seewhy.serialization import from_plain
 
@@ -310,7 +311,7 @@ def test_check_dataset_computes_a_missing_fingerprint(
     assert len(done.fingerprint) == 32
     assert (done.train, done.test, done.classes) == (made.train, made.test, made.classes)
     monkeypatch.setattr(
-        "seewhy.data.sources.compute_digest", lambda _: pytest.fail("read the pixels")
+        "seewhy.data.memory.compute_digest", lambda _: pytest.fail("read the pixels")
     )
     assert check_dataset(done) is done
 

@@ -62,6 +62,10 @@ class DataOptions:
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
     channels: OptionalInt = None
     """1 for gray, 3 for RGB (default: gray if all images are)."""
+    margin: int = 0
+    """Pixels by which training images are larger, for random crops, such as 32 for 224 of 256."""
+    fit: str = "crop"
+    """crop keeps the center of an image that is not square, letterbox all of it."""
     range: RangeWords = ()
     """Values that become black and white, for images with more than 8 bits: two numbers, that of
     their type, or as measured (default: dataset)."""

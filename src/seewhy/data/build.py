@@ -47,13 +47,15 @@ _TASK_ROWS = (
     16  # images per task, because submitting a task takes as long as decoding a small image
 )
 
+_GRAY = 128  # beside a letterboxed mask, and at its edges
 _COLOR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 @dataclass(frozen=True)
 class _Format:
     name: str  # name of the dataset in messages
-    image_size: tuple[int, int]  # height, width
+    image_size: tuple[int, int]  # height, width, with the margin
+    margin: int  # of the training images; that of others is cropped
     channels: int
     channels_known: bool  # whether they were chosen, or color was found
     skip_bad_images: bool
@@ -116,7 +118,14 @@ def build_entry(
             progress(f"decoding {name} at {width}x{height}", total, quiet) as advance,
         ):
             return {
-                key: _write_split(key, split, image_format, directory, pool, advance)
+                key: _write_split(
+                    key,
+                    split,
+                    image_format if key == "train" else _without_margin(image_format),
+                    directory,
+                    pool,
+                    advance,
+                )
                 for key, split in splits.items()
             }
 
@@ -172,17 +181,32 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool
         image_size = (side, side)
     image_format = _Format(
         name,
-        image_size,
+        (image_size[0] + options.margin, image_size[1] + options.margin),
+        options.margin,
         options.channels or (3 if colored else 1),
         options.channels is not None,
         options.skip_bad_images,
         options.max_pixels,
-        Preprocessing(value_range=options.range),
+        Preprocessing(value_range=options.range, fit=options.fit),
         range_known=options.range is not None,
     )
     if deep and not image_format.range_known:
         return _measure_range(split, image_format, quiet)
     return image_format
+
+
+def _without_margin(image_format: _Format) -> _Format:
+    """The format of images that are evaluated: the center crop, or with "letterbox" all of them."""
+    height, width = (side - image_format.margin for side in image_format.image_size)
+    crop = min(height, width) / min(image_format.image_size)
+    if image_format.preprocessing.fit != "crop":
+        crop = 1.0
+    return replace(
+        image_format,
+        image_size=(height, width),
+        margin=0,
+        preprocessing=replace(image_format.preprocessing, crop=crop),
+    )
 
 
 def _measure_range(split: RawSplit, image_format: _Format, quiet: bool) -> _Format:
@@ -221,9 +245,8 @@ def _measure_range(split: RawSplit, image_format: _Format, quiet: bool) -> _Form
             quiet,
         )
     measured = range_of_dataset(low, high) if low <= high else None
-    return replace(
-        image_format, preprocessing=Preprocessing(value_range=measured), range_known=True
-    )
+    preprocessing = replace(image_format.preprocessing, value_range=measured)
+    return replace(image_format, preprocessing=preprocessing, range_known=True)
 
 
 def _write_split(
@@ -260,7 +283,7 @@ def _write_split(
     if split.masks is not None:
         with array_file(directory / f"{split_name}.masks", height * width) as file:
             for row in readable:
-                file.write(_fit_mask(split.masks[row], image_format.image_size))
+                file.write(_fit_mask(split.masks[row], image_format))
     write_names(directory, split_name, names)
     shape = (len(readable), image_format.channels, *image_format.image_size)
     return _WrittenSplit(
@@ -305,7 +328,8 @@ def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
     """(H, W, C) uint8, or the reason why the image is unreadable."""
     if isinstance(encoded, np.ndarray) and encoded.dtype == np.uint8:
         pixels = encoded[:, :, None] if encoded.ndim == 2 else encoded
-        if pixels.shape == (*image_format.image_size, image_format.channels):
+        shape = (*image_format.image_size, image_format.channels)
+        if pixels.shape == shape and image_format.preprocessing.crop == 1:
             return pixels  # a hundred times faster than by way of Pillow
     try:
         if isinstance(encoded, np.ndarray) and is_deep(encoded) and not image_format.range_known:
@@ -337,7 +361,7 @@ def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
     return decoded
 
 
-def _fit_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:  # (H, W) bool
-    return (
-        np.asarray(resize_and_crop(Image.fromarray(mask.astype(np.uint8) * 255), image_size)) >= 128
-    )
+def _fit_mask(mask: np.ndarray, image_format: _Format) -> np.ndarray:  # (H, W) bool
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    fitted = resize_and_crop(image, image_format.image_size, image_format.preprocessing)
+    return np.asarray(fitted) > _GRAY

@@ -28,7 +28,8 @@ _METADATA = {
 class CheckedTensor(Tensor):
     """A tensor whose blocks of rows are verified before an operation reads them.
 
-    Results are plain tensors, but a slice of consecutive rows is read, and verified, later.
+    Results are plain tensors, but a slice of consecutive rows or a crop of all is read, and
+    verified, later.
     """
 
     _plain: Tensor
@@ -69,10 +70,21 @@ def _rows(tensor: CheckedTensor, index: Any) -> Tensor:
     plain, first = tensor._plain, tensor._first
     if isinstance(index, slice) and index.step in (None, 1):
         return _checked(plain[index], tensor._blocks, first + index.indices(len(plain))[0])
+    if _keeps_all_rows(index):
+        return _checked(plain[index], tensor._blocks, first)
     result = plain[index]  # first, for its errors
     if not tensor._blocks.done:
         tensor._blocks.verify_rows(first + _rows_in(index, len(plain)))
     return result
+
+
+def _keeps_all_rows(index: Any) -> bool:
+    """Whether an index selects pixels of all images, without copying any."""
+    return (
+        isinstance(index, tuple)
+        and all(isinstance(each, slice | int) or each is ... for each in index)
+        and index[:1] == (slice(None),)
+    )
 
 
 def _rows_in(index: Any, count: int) -> np.ndarray:

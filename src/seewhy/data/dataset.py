@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.data.decode import Preprocessing
 from seewhy.data.pixel_range import ValueRange
 from seewhy.errors import SeewhyError
 from seewhy.escaping import visible
@@ -36,10 +37,24 @@ class Split:
             masks=None if self.masks is None else self.masks[indices],
         )
 
+    def center_crop(self, margin: int) -> "Split":
+        """The images without a margin of `margin` rows and columns in all; nothing is copied."""
+        if not margin:
+            return self
+        first, last = margin // 2, margin - margin // 2
+        inner = (slice(None), ..., slice(first, -last), slice(first, -last))
+        masks = None if self.masks is None else self.masks[inner]
+        return Split(self.images[inner], self.labels, self.names, masks)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The splits of a dataset, its classes and its fingerprint."""
+    """The splits of a dataset, its classes and its fingerprint.
+
+    With a margin, the images of `train` are larger than `image_shape` by `margin` rows and columns,
+    so that augmentations move real pixels into view. Everything else sees their center crop, as in
+    `splits`.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -51,18 +66,31 @@ class Dataset:
     load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
     value_range: ValueRange | None = None  # of images with more than 8 bits, see `Preprocessing`
     held_out: tuple[str, ...] = ()  # splits that the source lacks, drawn from its training images
+    margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
+    fit: str = "crop"  # of the images that were resized, see `Preprocessing`
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits by name: "train", "test" and, if there is one, "validation"."""
-        splits = {"train": self.train, "test": self.test}
+        """The splits by name: "train", "test" and, if there is one, "validation".
+
+        All have images of `image_shape`.
+        """
+        splits = {"train": self.train.center_crop(self.margin), "test": self.test}
         return splits if self.validation is None else splits | {"validation": self.validation}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """(C, H, W) of every image, without the margin."""
         channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return channels, height - self.margin, width - self.margin
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image file becomes pixels like those of the test images."""
+        side = min(self.image_shape[1:])
+        cropped = self.margin and self.fit == "crop"
+        crop = side / (side + self.margin) if cropped else 1.0
+        return Preprocessing(crop, value_range=self.value_range, fit=self.fit)
 
     @property
     def origin(self) -> "DataOrigin":

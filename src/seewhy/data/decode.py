@@ -32,7 +32,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+FITS = {
+    "crop": "the center crop that covers the shorter side",
+    "letterbox": "the whole image, with gray beside its shorter side",
+}
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_GRAY = 128  # beside a letterboxed image
 _BYTES_PER_PIXEL = 8  # of the largest format, RGBA with 16 bits per channel
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
@@ -48,17 +53,21 @@ class Preprocessing:
         value_range: The values that become black and white, for images with more than 8 bits per
             channel: (low, high), or "dtype" for the range of their type, 0 to 1 for floats. With
             None it is that of the type, and an image that does not fit it is rejected.
+        fit: "crop" or "letterbox", which resizes the whole image and adds gray beside it.
 
     Raises:
-        SeewhyError: If `crop` is not in (0, 1], or the interpolation or the range is unknown.
+        SeewhyError: If `crop` is not in (0, 1], or the interpolation, the range or `fit` is
+            unknown.
     """
 
     crop: float = 1.0
     interpolation: str = "bicubic"
     value_range: ValueRange | None = None
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         lookup(_FILTERS, self.interpolation, "interpolation")
+        lookup(FITS, self.fit, "fit")
         if not 0 < self.crop <= 1:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
         object.__setattr__(self, "value_range", check_range(self.value_range))  # a list in JSON
@@ -217,16 +226,27 @@ def resize_and_crop(
     image_size: tuple[int, int],
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> Image.Image:
-    """Resize until the center crop covers `image_size` (height, width), and crop."""
+    """Resize until the center crop covers `image_size` (height, width), and crop.
+
+    With fit="letterbox", the whole image is in it, with gray beside it.
+    """
     height, width = image_size
     if image.size == (width, height) and preprocessing.crop == 1:
         return image
+    box = crop_box((image.height, image.width), image_size, preprocessing)
+    inside = (max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height))
+    scale = width / (box[2] - box[0])
+    size = [
+        min(side, max(1, round(scale * (inside[axis + 2] - inside[axis]))))
+        for axis, side in enumerate((width, height))
+    ]
     # Pillow's filters widen when they shrink, which prevents aliasing of fine patterns
-    return image.resize(
-        (width, height),
-        _FILTERS[preprocessing.interpolation],
-        box=crop_box((image.height, image.width), image_size, preprocessing),
-    )
+    resized = image.resize((size[0], size[1]), _FILTERS[preprocessing.interpolation], box=inside)
+    if resized.size == (width, height):
+        return resized
+    whole = Image.new(image.mode, (width, height), (_GRAY,) * len(image.getbands()))
+    whole.paste(resized, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return whole
 
 
 def crop_box(
@@ -236,11 +256,16 @@ def crop_box(
 ) -> tuple[float, float, float, float]:
     """The part of an image of `size` (height, width) that `resize_and_crop` keeps.
 
-    Returns left, top, right, bottom.
+    Returns left, top, right, bottom. With fit="letterbox", it reaches beyond the image.
     """
     (height, width), (to_height, to_width) = size, image_size
-    scale = max(to_height / height, to_width / width) / preprocessing.crop
-    box_width, box_height = min(to_width / scale, width), min(to_height / scale, height)
+    scales = to_height / height, to_width / width
+    if preprocessing.fit == "letterbox":
+        scale = min(scales) / preprocessing.crop
+        box_width, box_height = to_width / scale, to_height / scale
+    else:
+        scale = max(scales) / preprocessing.crop
+        box_width, box_height = min(to_width / scale, width), min(to_height / scale, height)
     left, top = (width - box_width) / 2, (height - box_height) / 2
     return left, top, left + box_width, top + box_height
 

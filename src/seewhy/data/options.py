@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from seewhy.data.decode import FITS
 from seewhy.data.pixel_range import ValueRange, check_range
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, lookup
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class LoadOptions:
     max_pixels: int | None = None  # of an image; None is the default of `open_image`
     channels: int | None = None  # 1 or 3; None chooses from the images
     range: ValueRange | None = None  # of images with more than 8 bits; None is that of the dataset
+    margin: int = 0  # pixels by which training images are larger
+    fit: str = "crop"  # crop or letterbox
 
     def __post_init__(self) -> None:
         if self.label is not None and not isinstance(self.label, str):
@@ -30,9 +33,11 @@ class LoadOptions:
         checked: dict[str, Any] = {
             "validation": _check_fraction("validation", self.validation),
             "seed": check_integer("seed", self.seed, minimum=0),
+            "margin": check_integer("margin", self.margin, minimum=0),
             "skip_bad_images": bool(self.skip_bad_images),
             "range": check_range(self.range),
         }
+        lookup(FITS, self.fit, "fit")
         if self.channels not in (None, 1, 3):
             raise SeewhyError(
                 f"channels must be 1 (gray) or 3 (RGB), found {one_line(self.channels)}"

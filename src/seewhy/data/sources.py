@@ -2,40 +2,32 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from seewhy.data.build import build_entry
 from seewhy.data.cache import open_or_build
 from seewhy.data.dataset import (
     DataOrigin,
     Dataset,
-    Split,
-    compute_digest,
-    fingerprint,
     stratified_sample,
 )
-from seewhy.data.decode import Encoded
 from seewhy.data.digits import digits_source
 from seewhy.data.folders import directory_source
 from seewhy.data.huggingface import hub_source
 from seewhy.data.layouts import LAYOUT_NAMES, files_source
+from seewhy.data.memory import check_dataset, memory_source
 from seewhy.data.options import LoadOptions, check_integer, one_line
 from seewhy.data.pixel_range import check_range
 from seewhy.data.raw import (
     LoadRequest,
-    RawDataset,
-    RawSplit,
     Source,
-    check_labels,
-    reject_label_choice,
 )
 from seewhy.data.shapes import shapes_source
-from seewhy.errors import SeewhyError, describe_value, did_you_mean
+from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.notation import bind
 from seewhy.progress import note
 
@@ -53,6 +45,8 @@ def load(
     max_pixels: int | None = None,
     channels: int | None = None,
     range: tuple[float, float] | str | None = None,  # noqa: A002
+    margin: int = 0,
+    fit: str = "crop",
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a directory or an archive.
@@ -78,6 +72,11 @@ def load(
         range: The values that become black and white, for images with more than 8 bits: (low,
             high), "dtype" for the range of their type (0 to 1 for floats), or "dataset" or None for
             that of the training images, as measured and rounded up to whole bits.
+        margin: Rows and columns by which training images are larger than the others, such as 32
+            for images of 224 that are cropped at random from 256. The others are the center crop
+            of an image resized to the larger size.
+        fit: "crop" keeps the center of an image that is not square; "letterbox" keeps all of it,
+            with gray beside it.
         quiet: Print nothing on stderr.
 
     Returns:
@@ -102,6 +101,8 @@ def load(
         max_pixels,
         channels,
         check_range(range),
+        margin,
+        fit,
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
     load_args = {
@@ -161,9 +162,10 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         size = options.image_size
         same_size = size is None or dataset.image_shape[1:] == (size, size)
         same_size &= options.channels in (None, dataset.image_shape[0])
+        same_size &= options.margin in (0, dataset.margin)
         if same_size and not options.validation and options.label is None:
             return dataset
-        source = _memory_source(dataset)
+        source = memory_source(dataset)
     if source.description:
         note(f"{source.name}: {source.description}", quiet)
     key = {
@@ -174,6 +176,11 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         "max_pixels": options.max_pixels,
         "channels": options.channels,
         "range": options.to_json()["range"],
+        **{
+            name: value
+            for name, value in (("margin", options.margin), ("fit", options.fit))
+            if value != getattr(LoadOptions, name)
+        },
     }
 
     def build(directory: Path) -> bool:
@@ -208,6 +215,8 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         skipped=header.skipped,
         value_range=value_range,
         held_out=header.held_out,
+        margin=options.margin,
+        fit=options.fit,
     )
 
 
@@ -282,84 +291,6 @@ def _named_hub_source(name: str, repository: str, config: str = "") -> Callable[
 
     source.__doc__ = f"`{repository}` of the Hugging Face hub."
     return source
-
-
-def check_dataset(dataset: Dataset) -> Dataset:
-    """Check a dataset, and compute its fingerprint if missing.
-
-    A dataset with a fingerprint is returned unchanged, without reading its pixels.
-
-    Args:
-        dataset: Made by `load`, or by hand with `fingerprint=""`.
-
-    Returns:
-        The dataset with a fingerprint.
-
-    Raises:
-        SeewhyError: A tensor has the wrong shape or type, the splits do not match, or the labels
-            cannot be trained on.
-    """
-    for name, split in dataset.splits.items():
-        problem = _find_problem(split, dataset.image_shape if name != "train" else None)
-        if problem:
-            raise SeewhyError(f"{dataset.name}: the {name} split's {problem}")
-    if isinstance(dataset.classes, str) or not isinstance(dataset.classes, Sequence):
-        raise SeewhyError(
-            f"{dataset.name}: classes must be a tuple of names, found "
-            f"{describe_value(dataset.classes)}"
-        )
-    labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
-    check_labels(dataset.classes, labels, dataset.name)
-    if dataset.fingerprint:
-        return dataset
-    digests = {name: compute_digest(split) for name, split in dataset.splits.items()}
-    return replace(dataset, fingerprint=fingerprint(dataset.classes, digests))
-
-
-def _find_problem(split: Split, image_shape: tuple[int, ...] | None) -> str | None:
-    """The first problem with the tensors of a split of images (C, H, W), or None."""
-    images, labels, names, masks = split.images, split.labels, split.names, split.masks
-    if not _is(images, torch.uint8, 4) or 0 in images.shape[1:]:
-        return f"images must be (N, C, H, W) uint8, found {describe_value(images)}"
-    if not _is(labels, torch.int64, 1):
-        return f"labels must be (N,) int64, found {describe_value(labels)}"
-    if not isinstance(names, Sized):
-        return f"names must be a list of N names, found {describe_value(names)}"
-    if not len(images) == len(labels) == len(names):
-        counts = f"{len(images):,} images, {len(labels):,} labels and {len(names):,} names"
-        return f"images, labels and names must be equal in number, found {counts}"
-    if masks is not None and not (
-        _is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])
-    ):
-        shape = (len(images), *images.shape[2:])
-        return f"masks must be (N, H, W) bool, here {shape}, found {describe_value(masks)}"
-    if image_shape is not None and images.shape[1:] != image_shape:
-        shapes = ["x".join(map(str, shape)) for shape in (images.shape[1:], image_shape)]
-        return f"images are {shapes[0]} but those of train are {shapes[1]}; resize them to one size"
-    return None
-
-
-def _is(value: object, dtype: torch.dtype, ndim: int) -> bool:
-    return isinstance(value, Tensor) and value.dtype == dtype and value.ndim == ndim
-
-
-def _memory_source(dataset: Dataset) -> Source:
-    """A source from a dataset in memory, which can be resized and split."""
-
-    def open_(request: LoadRequest) -> RawDataset:
-        reject_label_choice(dataset.name, request)
-        splits = {name: _raw_split(split) for name, split in dataset.splits.items()}
-        return RawDataset(dataset.classes, splits)
-
-    return Source(dataset.name, {"memory": dataset.fingerprint}, open_)
-
-
-def _raw_split(split: Split) -> RawSplit:
-    def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
-        return [(split.names[i], split.images[i].permute(1, 2, 0).numpy()) for i in indices]
-
-    masks = None if split.masks is None else split.masks.numpy()
-    return RawSplit(read, split.labels.numpy(), masks)
 
 
 SOURCES: dict[str, Callable[..., Source | Dataset]] = {

@@ -12,7 +12,8 @@ from typing import Any
 
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.dataset import DataOrigin, Dataset
-from seewhy.data.sources import SOURCES, check_dataset, load, reload_data
+from seewhy.data.memory import check_dataset
+from seewhy.data.sources import SOURCES, load, reload_data
 from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import (
     Experiment,

@@ -76,6 +76,8 @@ class Classifier:
             parts.append(f"output {self.output!r}")
         if self.preprocessing.crop != 1:
             parts.append(f"crop {self.preprocessing.crop:.3g}")
+        if self.preprocessing.fit != "crop":
+            parts.append(self.preprocessing.fit)
         return f"Classifier({', '.join(parts)}, on {self.device})"
 
     @property

@@ -1,5 +1,6 @@
 """Normalization inside the model, so that its input is pixels in [0, 1]."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,8 +45,12 @@ class Normalize(nn.Module):
 
 
 def normalize_for(sample: Split) -> Normalize:
-    """Normalize with the channel statistics of `sample`, of at most 50,000 of its images."""
+    """Normalize with the channel statistics of `sample`.
+
+    At most 50,000 of its images are read, and fewer of images larger than 32x32.
+    """
     # compute statistics even if the model is being built on "meta"
     with torch.device(sample.images.device):
-        statistics = channel_statistics(sample, max_images=50_000)
+        pixels = max(32 * 32, math.prod(sample.images.shape[2:]))
+        statistics = channel_statistics(sample, max_images=max(1, 50_000 * 32 * 32 // pixels))
     return Normalize(statistics.mean.tolist(), statistics.std.tolist())

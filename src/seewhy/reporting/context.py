@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import PurePath
 
 from seewhy.data.dataset import Dataset
-from seewhy.data.sources import check_dataset, reload_data
+from seewhy.data.memory import check_dataset
+from seewhy.data.sources import reload_data
 from seewhy.diagnosis.calibration import (
     Calibration,
     TemperatureScaling,

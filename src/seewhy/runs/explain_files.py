@@ -257,7 +257,7 @@ def _write_overlays(
 ) -> None:
     """Write an overlay of the original for each map; outside the model's crop it has no heat."""
     channels, *shape = check_image_shape(classifier)
-    whole = replace(classifier.preprocessing, crop=1.0)
+    whole = replace(classifier.preprocessing, crop=1.0, fit="crop")
     opened = partial(open_image, image.file.source, None, whole, options.max_pixels)
     size = _overlay_size(upright_size(opened()))
     rows = to_pixels(opened(), size, channels, whole)  # opened again: its size may read its pixels
@@ -265,10 +265,13 @@ def _write_overlays(
     box = crop_box(size, (shape[0], shape[1]), classifier.preprocessing)
     left, top = (min(round(box[axis]), size[1 - axis] - 1) for axis in (0, 1))
     right, bottom = max(left + 1, round(box[2])), max(top + 1, round(box[3]))
+    above, before = max(0, -top), max(0, -left)  # of a letterboxed image
     for (layer, method), maps in explanation.maps.items():
         heat = torch.zeros(1, *size)
         if maps.isfinite().all():  # otherwise the status is "not finite"
-            heat[:, top:bottom, left:right] = resize_maps(maps, (bottom - top, right - left))
+            shown = heat[:, max(0, top) : bottom, max(0, left) : right]
+            resized = resize_maps(maps, (bottom - top, right - left))
+            shown.copy_(resized[:, above:, before:][:, : shown.shape[1], : shown.shape[2]])
         overlaid = Image.fromarray(overlay(pixels[None], heat, options.opacity)[0].numpy())
         path = directory / f"{image.stem}-{_file_name(layer)}-{_file_name(method)}.png"
         # level 1: photos become 10% larger, but encoding is several times faster

@@ -6,7 +6,7 @@ from functools import partial
 from statistics import fmean
 
 from seewhy.data.dataset import Dataset
-from seewhy.data.sources import check_dataset
+from seewhy.data.memory import check_dataset
 from seewhy.errors import check_type
 from seewhy.train.device import find_device, seeded
 from seewhy.train.loop import train

@@ -14,6 +14,11 @@ def model_card(run: Run) -> str:
     data = run.data_origin
     low, high = (100 * bound for bound in result.interval)
     channels, height, width = run.image_shape
+    preprocessing = run.classifier.preprocessing
+    part = {"crop": "the center crop", "letterbox": "the whole image, with gray beside it"}
+    kept = part[preprocessing.fit]
+    if preprocessing.crop != 1:
+        kept += f" of {100 * preprocessing.crop:.1f}%"
     if result.test_used_by:
         selection = f"{describe_test_use(result.test_used_by)} "
         selection += f"Epoch {result.selected_epoch:g} was kept."
@@ -41,7 +46,7 @@ def model_card(run: Run) -> str:
 | | |
 |---|---|
 | model | {markdown_code(run.recipe.model)}, {result.parameters:,} parameters |
-| input | {channels} x {height} x {width}, pixels in [0, 1]; the model normalizes them itself |
+| input | {channels} x {height} x {width}, {kept}; pixels in [0, 1], which the model normalizes |
 | classes | {", ".join(map(markdown_text, run.classes))} |
 | calibration | expected calibration error {100 * result.calibration_error:.1f}% |
 | training | {result.epochs:g} epochs in {result.train_seconds:,.0f} s on {hardware} |

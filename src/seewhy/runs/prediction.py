@@ -102,6 +102,8 @@ def find_split(
         image_size=_square_side(classifier),
         channels=_channels(classifier),
         range=classifier.preprocessing.value_range,
+        margin=_margin(classifier),
+        fit=classifier.preprocessing.fit,
     )
     if split is None and "test" in loaded.held_out:
         note(f"{loaded.name} has no test split of its own: all of its images are measured")
@@ -223,6 +225,12 @@ def _square_side(classifier: Classifier) -> int | None:
         return None
     _, height, width = classifier.image_shape
     return height if height == width else None
+
+
+def _margin(classifier: Classifier) -> int:
+    """The margin whose center crop is that of the classifier's preprocessing."""
+    side, crop = _square_side(classifier), classifier.preprocessing.crop
+    return 0 if side is None else round(side / crop) - side
 
 
 def _relabeled(split: Split, data: Dataset, classes: tuple[str, ...]) -> Split:

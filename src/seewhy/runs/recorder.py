@@ -10,7 +10,6 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from seewhy.data.decode import Preprocessing
 from seewhy.files import make_directory, write_error
 from seewhy.models.classifier import Classifier
 from seewhy.progress import note
@@ -144,9 +143,8 @@ class Recorder:
             model.load_state_dict(weights)
         if self.directory is not None:
             data = self.plan.data
-            preprocessing = Preprocessing(value_range=data.value_range)
             classifier = Classifier(
-                model, data.classes, data.image_shape, preprocessing=preprocessing
+                model, data.classes, data.image_shape, preprocessing=data.preprocessing
             )
             save_classifier(self.directory / WEIGHTS, classifier, self.plan.recipe.model)
 

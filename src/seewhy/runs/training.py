@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from seewhy.data.dataset import Dataset
-from seewhy.data.decode import Preprocessing
-from seewhy.data.sources import check_dataset, reload_data
+from seewhy.data.memory import check_dataset
+from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import check_type
 from seewhy.figures.curves import curves_figure
@@ -186,7 +186,9 @@ def resume(
         with seeded(recipe.seed, plan.device):
             model = None
             if loaded is not None:  # the checkpoint has the weights
-                model = build_model(untrained_spec(recipe.model), len(data.classes), data.train)
+                model = build_model(
+                    untrained_spec(recipe.model), len(data.classes), data.splits["train"]
+                )
             state = new_state(plan, model)
             history: list[EpochStats] = []
             if loaded is not None:
@@ -264,9 +266,8 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     """Predict the test split and build the run."""
     recipe, data, model = session.plan.recipe, session.plan.data, state.model.eval()
     history, precision = tuple(recorder.history), session.environment.precision
-    preprocessing = Preprocessing(value_range=data.value_range)
     classifier = Classifier(
-        model, data.classes, data.image_shape, precision, recipe.tta, preprocessing
+        model, data.classes, data.image_shape, precision, recipe.tta, data.preprocessing
     )
     predictions = plain = predict_split(classifier, data.test)
     if recipe.tta != "none":

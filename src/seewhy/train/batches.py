@@ -52,19 +52,23 @@ def batches(
     augment: Augmentation,
     generator: torch.Generator,
     device: torch.device,
+    margin: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of `order`, augmented; the last one may be smaller.
 
-    Each is images (B, C, H, W) float32 in [0, 1], channels last, and labels (B, K) float32.
+    Images of the split are larger by `margin` rows and columns, which the augmentations crop. Each
+    is images (B, C, H, W) float32 in [0, 1], channels last, and labels (B, K) float32.
     """
     # once per epoch, because copies to and from a GPU synchronize
+    height, width = split.images.shape[2:]
+    size = (height - margin, width - margin)
     order_on_split, order_on_device = order.to(split.images.device), order.to(device)
     for start in range(0, len(order), batch_size):
         indices = order_on_split[start : start + batch_size]
         images = split.images[indices].to(device, non_blocking=True)
         labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)
         numbers = order_on_device[start : start + batch_size]
-        batch = augment(Batch(images, labels, numbers, epoch), generator)
+        batch = augment(Batch(images, labels, numbers, epoch, size), generator)
         floats = batch.images.to(torch.float32, memory_format=torch.channels_last)
         yield floats.div_(255), batch.labels
 

@@ -140,6 +140,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         plan.augment,
         state.generator,
         plan.device,
+        plan.data.margin,
     ):
         _freeze(run.freezing, state.step / plan.steps_per_epoch)
         lr_factor, momentum_factor = _factors(state, plan)

@@ -46,7 +46,7 @@ def check_memory(plan: TrainingPlan, model: nn.Module, optimizers: Sequence[Opti
     if needed <= available:
         return
     fitting = int((available - fixed) / (OVERHEAD * per_image)) * plan.world.size
-    shape = "x".join(map(str, plan.train_split.images.shape[1:]))
+    shape = "x".join(map(str, plan.data.image_shape))
     raise SeewhyError(
         f"a step of {plan.recipe.model} with a batch of {plan.batch_size} images of {shape} needs "
         f"about {needed / GB:.1f} GB of memory, and {available / GB:.1f} GB are available; "
@@ -71,7 +71,7 @@ def activation_bytes(plan: TrainingPlan, model: nn.Module) -> float:
 
     0 if the model cannot run: the first step says why.
     """
-    images = plan.train_split.images[:PROBED].to(device_of(model)).float() / 255
+    images = plan.first_images(PROBED).to(device_of(model)).float() / 255
     images = images.to(memory_format=torch.channels_last)
     images = resize_images(images, max(plan.resolution_factors))
     try:

@@ -77,6 +77,10 @@ class TrainingPlan(BoundRecipe):
         """Number of classes, K."""
         return len(self.data.classes)
 
+    def first_images(self, count: int) -> Tensor:
+        """The first training images (count, C, H, W) uint8, without margin."""
+        return self.train_split.center_crop(self.data.margin).images[:count]
+
     @property
     def eval_split(self) -> Split:
         """The split that epochs are evaluated on: validation, or test if there is none."""
@@ -346,7 +350,7 @@ def _check_momentum(plan: TrainingPlan, optimizers: list[Optimizer]) -> None:
 
 def _check_resolution(plan: TrainingPlan, model: nn.Module) -> None:
     """Run the model on the smallest images of the run."""
-    images = plan.train_split.images[:2].to(device_of(model)).float() / 255
+    images = plan.first_images(2).to(device_of(model)).float() / 255
     smallest = resize_images(images, min(plan.resolution_factors))
     if smallest.shape == images.shape:
         return

@@ -119,7 +119,7 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
     """
     lr, recipe, device = plan.lr, plan.recipe, plan.device
     if model is None:
-        model = plan.build_model(plan.num_classes, plan.data.train)
+        model = plan.build_model(plan.num_classes, plan.data.splits["train"])
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = plan.build_optimizers(model, lr, recipe.weight_decay)

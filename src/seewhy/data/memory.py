@@ -1,0 +1,106 @@
+"""Datasets made in memory: checked, and as sources that can be resized and split."""
+
+from collections.abc import Sequence, Sized
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
+from seewhy.data.decode import Encoded
+from seewhy.data.options import check_integer
+from seewhy.data.raw import (
+    LoadRequest,
+    RawDataset,
+    RawSplit,
+    Source,
+    check_labels,
+    reject_label_choice,
+)
+from seewhy.errors import SeewhyError, describe_value
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Check a dataset, and compute its fingerprint if missing.
+
+    A dataset with a fingerprint is returned unchanged, without reading its pixels.
+
+    Args:
+        dataset: Made by `load`, or by hand with `fingerprint=""`.
+
+    Returns:
+        The dataset with a fingerprint.
+
+    Raises:
+        SeewhyError: A tensor has the wrong shape or type, the splits do not match, or the labels
+            cannot be trained on.
+    """
+    margin = check_integer("margin", dataset.margin, minimum=0)
+    problem = _find_problem(dataset.train, None, margin)
+    if problem:
+        raise SeewhyError(f"{dataset.name}: the train split's {problem}")
+    for name, split in dataset.splits.items():
+        problem = _find_problem(split, dataset.image_shape)
+        if problem:
+            raise SeewhyError(f"{dataset.name}: the {name} split's {problem}")
+    if isinstance(dataset.classes, str) or not isinstance(dataset.classes, Sequence):
+        raise SeewhyError(
+            f"{dataset.name}: classes must be a tuple of names, found "
+            f"{describe_value(dataset.classes)}"
+        )
+    labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
+    check_labels(dataset.classes, labels, dataset.name)
+    if dataset.fingerprint:
+        return dataset
+    stored = dataset.splits | {"train": dataset.train}  # with its margin
+    digests = {name: compute_digest(split) for name, split in stored.items()}
+    return replace(dataset, fingerprint=fingerprint(dataset.classes, digests))
+
+
+def _find_problem(split: Split, image_shape: tuple[int, ...] | None, margin: int = 0) -> str | None:
+    """The first problem with the tensors of a split of images (C, H, W), or None."""
+    images, labels, names, masks = split.images, split.labels, split.names, split.masks
+    if not _is(images, torch.uint8, 4) or 0 in images.shape[1:]:
+        return f"images must be (N, C, H, W) uint8, found {describe_value(images)}"
+    if margin >= min(images.shape[2:]):
+        return f"margin must be below the side of its images, found {margin}"
+    if not _is(labels, torch.int64, 1):
+        return f"labels must be (N,) int64, found {describe_value(labels)}"
+    if not isinstance(names, Sized):
+        return f"names must be a list of N names, found {describe_value(names)}"
+    if not len(images) == len(labels) == len(names):
+        counts = f"{len(images):,} images, {len(labels):,} labels and {len(names):,} names"
+        return f"images, labels and names must be equal in number, found {counts}"
+    if masks is not None and not (
+        _is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])
+    ):
+        shape = (len(images), *images.shape[2:])
+        return f"masks must be (N, H, W) bool, here {shape}, found {describe_value(masks)}"
+    if image_shape is not None and images.shape[1:] != image_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (images.shape[1:], image_shape)]
+        return f"images are {shapes[0]} but those of train are {shapes[1]}; resize them to one size"
+    return None
+
+
+def _is(value: object, dtype: torch.dtype, ndim: int) -> bool:
+    return isinstance(value, Tensor) and value.dtype == dtype and value.ndim == ndim
+
+
+def memory_source(dataset: Dataset) -> Source:
+    """A source from a dataset in memory, which can be resized and split."""
+
+    def open_(request: LoadRequest) -> RawDataset:
+        reject_label_choice(dataset.name, request)
+        stored = dataset.splits | {"train": dataset.train}  # with its margin
+        splits = {name: _raw_split(split) for name, split in stored.items()}
+        return RawDataset(dataset.classes, splits)
+
+    return Source(dataset.name, {"memory": dataset.fingerprint}, open_)
+
+
+def _raw_split(split: Split) -> RawSplit:
+    def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
+        return [(split.names[i], split.images[i].permute(1, 2, 0).numpy()) for i in indices]
+
+    masks = None if split.masks is None else split.masks.numpy()
+    return RawSplit(read, split.labels.numpy(), masks)
