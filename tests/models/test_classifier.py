@@ -11,7 +11,7 @@ from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models import classifier as module
 from seewhy.models.classifier import Classifier, as_classifier, pretrained_classifier
-from seewhy.models.external import PretrainedInfo
+from seewhy.models.published import PretrainedInfo
 
 
 class HeadedModel(nn.Module):

@@ -12,8 +12,9 @@ from seewhy.attribution.explanation import explain
 from seewhy.attribution.layers import list_layers
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
-from seewhy.models.external import PretrainedInfo, pretrained_info
 from seewhy.models.graph import model_graph
+from seewhy.models.pretrained import pretrained_info
+from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
 
 RGB = blank_sample(3, 8, 8)
@@ -108,7 +109,13 @@ def torchvision(monkeypatch):
         "inception": Inception,
         "googlenet": GoogLeNet,
     }
-    preset = SimpleNamespace(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    preset = SimpleNamespace(
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+        crop_size=[8],
+        resize_size=[10],
+        interpolation=SimpleNamespace(value="bilinear"),
+    )
 
     def get_model(name, weights=None, num_classes=1000):
         if weights is not None and num_classes != 1000:
@@ -123,7 +130,9 @@ def torchvision(monkeypatch):
     package.models.list_models = lambda module: sorted(nets)
     package.models.get_model = get_model
     package.models.get_model_weights = lambda name: SimpleNamespace(
-        DEFAULT=SimpleNamespace(transforms=lambda: preset)
+        DEFAULT=SimpleNamespace(
+            transforms=lambda: preset, meta={"categories": list(map(str, range(1000)))}
+        )
     )
     monkeypatch.setitem(sys.modules, "torchvision", package)
 
@@ -281,12 +290,18 @@ def test_pretrained_info_of_timm(timm):
         ImageNetInfo=lambda: SimpleNamespace(index_to_description=lambda index: f"class {index}")
     )
     config = SimpleNamespace(
-        num_classes=1000, input_size=(3, 32, 48), crop_pct=0.875, interpolation="bilinear"
+        num_classes=1000,
+        input_size=(3, 32, 48),
+        crop_pct=0.875,
+        interpolation="bilinear",
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
     )
     module.get_pretrained_cfg = lambda name, allow_unregistered: config
     info = pretrained_info("timm:resnet50.a1_in1k")
     assert (len(info.classes), info.classes[999]) == (1000, "class 999")
     assert (info.image_size, info.preprocessing) == (48, Preprocessing(0.875, "bilinear"))
+    assert (info.mean, info.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     config.num_classes, config.interpolation = 3, "bicubic"
     assert pretrained_info("timm:name=vit_tiny,pretrained=true").classes == ("0", "1", "2")
     assert pretrained_info("timm:vit_tiny").preprocessing.interpolation == "bicubic"
@@ -297,13 +312,19 @@ def test_pretrained_info_of_torchvision(torchvision, resized, crop):
     weights = SimpleNamespace(
         meta={"categories": ["cat", "dog"]},
         transforms=lambda: SimpleNamespace(
-            crop_size=[224], resize_size=[resized], interpolation=SimpleNamespace(value="bilinear")
+            crop_size=[224],
+            resize_size=[resized],
+            interpolation=SimpleNamespace(value="bilinear"),
+            mean=[0.1],
+            std=[0.2],
         ),
     )
     models = sys.modules["torchvision"].models
     models.get_model_weights = lambda name: SimpleNamespace(DEFAULT=weights)
     info = pretrained_info("torchvision:resnet50")
-    assert info == PretrainedInfo(("cat", "dog"), 224, Preprocessing(crop, "bilinear"))
+    assert info == PretrainedInfo(
+        ("cat", "dog"), 224, Preprocessing(crop, "bilinear"), (0.1,), (0.2,)
+    )
 
 
 def test_pretrained_info_without_a_name_or_weights():

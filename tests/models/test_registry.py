@@ -28,6 +28,7 @@ SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (4, 17, 24)]
     [
         *(("speednet", shape) for shape in SHAPES),
         ("davidnet", (1, 8, 8)),
+        ("efficientnet-lite0", (1, 33, 47)),
         ("davidnet", (4, 17, 24)),
         ("resnet18", (1, 8, 8)),
         ("resnet18", (4, 17, 24)),

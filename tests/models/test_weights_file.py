@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from published_weights import resnet_logits, resnet_weights, vgg16_logits, vgg16_weights
+from published_weights import (
+    efficientnet_logits,
+    efficientnet_weights,
+    resnet_logits,
+    resnet_weights,
+    vgg16_logits,
+    vgg16_weights,
+)
 from safetensors.torch import save_file
 
 from seewhy.data.decode import decode_image
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import pretrained_classifier
-from seewhy.models.registry import blank_sample, build_model
-from seewhy.models.weights_file import read_class_names, read_state_dict
+from seewhy.models.registry import blank_sample, build_model, untrained_spec
+from seewhy.models.weights_file import loading_note, read_class_names, read_state_dict
 
 RESNET18 = (2, 2, 2, 2)
 RESNET34 = (3, 4, 6, 3)
@@ -76,6 +83,54 @@ def test_resnet_in_a_file(tmp_path: Path, blocks: tuple[int, ...]) -> None:
         found, expected = classifier.model(images), resnet_logits(weights, images, blocks)
     assert (expected[0] - expected[1]).abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    weights = efficientnet_weights(num_classes=7)
+    path = tmp_path_factory.mktemp("weights") / "lite0.pth"
+    torch.save(weights, path)
+    return path, weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 64), (45, 32)], ids=["even", "odd"])
+def test_efficientnet_lite0_in_a_file(
+    lite0: tuple[Path, dict[str, torch.Tensor]], size: tuple[int, int]
+) -> None:
+    path, weights = lite0
+    classifier = pretrained_classifier(f"efficientnet-lite0:weights={path}")
+    assert classifier.image_shape == (3, 224, 224)
+    assert classifier.preprocessing.crop == 0.875
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found, expected = classifier.model(images), efficientnet_logits(weights, images)
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_for_training_keep_all_but_the_head(
+    lite0: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    """A new head for the classes of the data; gray images are shown to the summed filters."""
+    path, weights = lite0
+    spec = f"efficientnet-lite0:weights={path}"
+    torch.manual_seed(3)
+    model = build_model(spec, 2, blank_sample(1, 40, 40)).eval()
+    assert loading_note(model) == ("lite0.pth: a head for 7 classes, so that for 2 classes is new")
+    assert model.linear.weight.shape == (2, 1280)
+    assert model.linear.weight.std() > 0
+    gray = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(1))
+    model.linear = torch.nn.Linear(1280, 7)
+    model.linear.load_state_dict({k: weights[f"_fc.{k}"] for k in ("weight", "bias")})
+    with torch.no_grad():
+        expected = efficientnet_logits(weights, gray.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(model(gray), expected, rtol=1e-4, atol=1e-4)
+    fitting = build_model(spec, 7, blank_sample(3, 32, 32))
+    assert loading_note(fitting) == ""
+    assert torch.equal(fitting.linear.weight, weights["_fc.weight"])
+    assert untrained_spec(spec) == "efficientnet-lite0"
 
 
 def test_resnet_with_a_small_stem(tmp_path: Path) -> None:
@@ -162,11 +217,11 @@ def test_preprocessing_as_published(tmp_path: Path) -> None:
         (
             "vgg16",
             r"layout of vgg16: missing: features.0.weight, features.0.bias, features.2.weight, … "
-            r"\(32 in all\); unexpected: conv1.weight, bn1.weight, bn1.bias, … \(122 in all\)",
+            r"\(30 in all\); unexpected: conv1.weight, bn1.weight, bn1.bias, … \(122 in all\)",
         ),
         (
             "davidnet",
-            "davidnet has no published weights in a file; possible: resnet18, resnet34, v",
+            "davidnet has no published weights in a file; possible: efficientnet-lite0, resnet18, r",
         ),
     ],
 )

@@ -111,11 +111,74 @@ def resnet_logits(weights: dict[str, Tensor], images: Tensor, blocks: tuple[int,
     return F.linear(x.mean((2, 3)), weights["fc.weight"], weights["fc.bias"])
 
 
-def norm(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+# B0 of the EfficientNet paper: kernel, stride, expansion, outputs, blocks of each stage
+EFFICIENTNET = """3 1 1 16 1 | 3 2 6 24 2 | 5 2 6 40 2 | 3 2 6 80 3 | 5 1 6 112 3 | 5 2 6 192 4 |
+3 1 6 320 1"""
+
+
+def efficientnet_blocks() -> list[tuple[int, int, int, int, int]]:
+    """Inputs, outputs, kernel, stride and expansion of all blocks of EfficientNet-Lite0."""
+    blocks, inputs = [], 32
+    for stage in EFFICIENTNET.split("|"):
+        kernel, stride, expansion, outputs, count = map(int, stage.split())
+        for index in range(count):
+            blocks.append((inputs, outputs, kernel, stride if index == 0 else 1, expansion))
+            inputs = outputs
+    return blocks
+
+
+def efficientnet_weights(num_classes: int = 1000) -> dict[str, Tensor]:
+    """EfficientNet-Lite0 with the names of its port to torch."""
+
+    def filters(outputs: int, inputs: int, kernel: int) -> Tensor:
+        return torch.randn(outputs, inputs, kernel, kernel) * (2 / (inputs * kernel**2)) ** 0.5
+
+    weights = {"_conv_stem.weight": filters(32, 3, 3), **norm_weights("_bn0", 32)}
+    for index, (inputs, outputs, kernel, _, expansion) in enumerate(efficientnet_blocks()):
+        name, width = f"_blocks.{index}", inputs * expansion
+        if expansion > 1:
+            weights[f"{name}._expand_conv.weight"] = filters(width, inputs, 1)
+            weights |= norm_weights(f"{name}._bn0", width)
+        weights[f"{name}._depthwise_conv.weight"] = filters(width, 1, kernel)
+        weights |= norm_weights(f"{name}._bn1", width)
+        weights[f"{name}._project_conv.weight"] = filters(outputs, width, 1)
+        weights |= norm_weights(f"{name}._bn2", outputs)
+    weights["_conv_head.weight"] = filters(1280, 320, 1)
+    weights |= norm_weights("_bn1", 1280)
+    weights["_fc.weight"] = torch.randn(num_classes, 1280) / 10
+    weights["_fc.bias"] = torch.randn(num_classes)
+    return weights
+
+
+def efficientnet_logits(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    """Images in [0, 1] to logits."""
+
+    def convolve(x: Tensor, name: str, bn: str, stride: int = 1, depthwise: bool = False) -> Tensor:
+        kernel = weights[f"{name}.weight"]
+        side = kernel.shape[-1]
+        totals = [max((-(-n // stride) - 1) * stride + side - n, 0) for n in x.shape[2:]]
+        rows, columns = ((total // 2, total - total // 2) for total in totals)
+        padded, groups = F.pad(x, (*columns, *rows)), len(kernel) if depthwise else 1
+        return norm(weights, bn, F.conv2d(padded, kernel, stride=stride, groups=groups), eps=1e-3)
+
+    x = F.relu6(convolve(images * 2 - 1, "_conv_stem", "_bn0", stride=2))
+    for index, (inputs, outputs, _, stride, expansion) in enumerate(efficientnet_blocks()):
+        name, y = f"_blocks.{index}", x
+        if expansion > 1:
+            y = F.relu6(convolve(y, f"{name}._expand_conv", f"{name}._bn0"))
+        y = F.relu6(convolve(y, f"{name}._depthwise_conv", f"{name}._bn1", stride, depthwise=True))
+        y = convolve(y, f"{name}._project_conv", f"{name}._bn2")
+        x = x + y if stride == 1 and inputs == outputs else y
+    x = F.relu6(convolve(x, "_conv_head", "_bn1"))
+    return F.linear(x.mean((2, 3)), weights["_fc.weight"], weights["_fc.bias"])
+
+
+def norm(weights: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
     return F.batch_norm(
         x,
         weights[f"{name}.running_mean"],
         weights[f"{name}.running_var"],
         weights[f"{name}.weight"],
         weights[f"{name}.bias"],
+        eps=eps,
     )

@@ -1,6 +1,8 @@
 """`fit`: what it trains, keeps and writes, and how it ends early."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,9 +23,10 @@ from seewhy.errors import SeewhyError
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import MODELS
 from seewhy.runs.directory import read_status
+from seewhy.runs.environment import WeightsFile
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate
-from seewhy.runs.run import open_run
+from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit
 from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe, from_dict, to_toml
@@ -321,3 +324,39 @@ def test_nan_in_evaluation_fails_the_run(
     assert len(written) >= 3
     assert not any("NaN" in path.read_text() for path in written)
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_fit_begins_with_the_weights_of_a_file(
+    run: Run, recipe: Recipe, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a learning rate of almost 0, the accuracy is that of the weights; they are recorded."""
+    assert run.directory is not None
+    file = tmp_path / "weights.safetensors"
+    shutil.copy(run.directory / "model.safetensors", file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    spec = f"{recipe.model},weights={file}"
+    still = replace(recipe, model=spec, epochs=1, lr=1e-12)
+    again = fit(still, data, tmp_path / "run")
+    assert again.result is not None
+    assert run.result is not None
+    assert again.result.accuracy == run.result.accuracy
+    assert again.environment.weights == WeightsFile(str(file), digest)
+    assert "weights.safetensors:" not in capsys.readouterr().err
+    # the labels of fewer classes: a new head
+    two = replace(data, classes=data.classes[:2])
+    two = replace(
+        two,
+        train=data.train.take((data.train.labels < 2).nonzero()[:, 0]),
+        test=data.test.take((data.test.labels < 2).nonzero()[:, 0]),
+    )
+    fit(still, two)
+    error = capsys.readouterr().err
+    remark = "weights.safetensors: a head for 3 classes, so that for 2 classes is new\n"
+    assert error.count(remark) == 1
+    file.unlink()
+    opened = open_run(tmp_path / "run")
+    assert opened.environment == again.environment
+    assert digest in (tmp_path / "run" / "README.md").read_text()
+    with pytest.raises(SeewhyError, match=r"weights\.safetensors does not exist"):
+        fit(still, data, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

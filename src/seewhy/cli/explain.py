@@ -232,14 +232,13 @@ def layers(options: Layers) -> None:
     from seewhy.attribution.layers import list_layers
     from seewhy.cli import tables
     from seewhy.models.classifier import pretrained_classifier
-    from seewhy.models.external import pretrained_info
+    from seewhy.models.pretrained import pretrained_info, split_weights
     from seewhy.models.registry import MODELS, blank_sample, build_model
-    from seewhy.models.weights_file import weights_path
     from seewhy.notation import parse
     from seewhy.runs.prediction import check_image_shape
     from seewhy.runs.run import open_run
 
-    if weights_path(options.model) is not None:
+    if split_weights(options.model)[1] is not None:
         classifier = pretrained_classifier(options.model, image_size=options.image_size)
         model, shape = classifier.model, check_image_shape(classifier)
     elif parse(options.model)[0] in MODELS and not Path(options.model).is_dir():

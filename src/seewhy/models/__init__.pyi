@@ -1,8 +1,6 @@
 from .classifier import Classifier as Classifier
 from .classifier import as_classifier as as_classifier
 from .classifier import pretrained_classifier as pretrained_classifier
-from .external import PretrainedInfo as PretrainedInfo
-from .external import pretrained_info as pretrained_info
 from .features import extract_features as extract_features
 from .graph import ModelGraph as ModelGraph
 from .graph import model_graph as model_graph
@@ -14,6 +12,8 @@ from .inspection import evaluating as evaluating
 from .normalization import Normalize as Normalize
 from .normalization import normalize_for as normalize_for
 from .onnx_file import onnx_classifier as onnx_classifier
+from .pretrained import pretrained_info as pretrained_info
+from .published import PretrainedInfo as PretrainedInfo
 from .registry import MODELS as MODELS
 from .registry import blank_sample as blank_sample
 from .registry import build_model as build_model

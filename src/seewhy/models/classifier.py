@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.data.pixel_range import check_range
 from seewhy.errors import SeewhyError, check_type
-from seewhy.models.external import pretrained_info
 from seewhy.models.inspection import device_of
+from seewhy.models.normalization import Normalize
 from seewhy.models.outputs import extract_logits
+from seewhy.models.pretrained import pretrained_info, split_weights
+from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model
-from seewhy.models.weights_file import published_model, weights_path
 from seewhy.notation import parse
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -202,18 +203,8 @@ def pretrained_classifier(
     """
     if image_size is not None and image_size < 1:
         raise SeewhyError(f"image_size must be at least 1, found {image_size}")
-    if weights_path(name) is not None:
-        published = published_model(name, image_size, mean, std)
-        classifier = Classifier(
-            published.model.to(device),
-            (),
-            published.image_shape,
-            preprocessing=published.preprocessing,
-        )
-        named = replace(classifier, classes=tuple(classes)) if classes else classifier
-        named.class_names(published.num_classes)
-        return _with_crop(named, crop)
-    if mean is not None or std is not None:
+    _, path = split_weights(name)
+    if path is None and (mean is not None or std is not None):
         raise SeewhyError(f"mean and std are for weights in a file; leave them out for {name}")
     info = pretrained_info(name)
     settings = parse(name)[2]
@@ -223,16 +214,44 @@ def pretrained_classifier(
             "torchvision:NAME, or a file, as in vgg16:weights=vgg16.pth"
         )
     size = image_size or info.image_size
-    spec = name if "pretrained" in settings else f"{name},pretrained=true"
-    model = build_model(spec, len(info.classes), blank_sample(3, size, size))
+    setting = "pretrained=true" if path is None else next(iter(info.settings), "")
+    if setting and setting.partition("=")[0] not in settings:
+        name = f"{name},{setting}"
+    model = build_model(name, len(info.classes), blank_sample(info.channels, size, size))
+    if path is not None:
+        _set_statistics(model, info, mean, std)
     classifier = Classifier(
         model.to(device).eval(),
         tuple(classes) or info.classes,
-        (3, size, size),
+        (info.channels, size, size),
         preprocessing=info.preprocessing,
     )
     classifier.class_names(len(info.classes))
     return _with_crop(classifier, crop)
+
+
+def _set_statistics(
+    model: nn.Module,
+    info: PretrainedInfo,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    """Put mean and std of each channel into the model, if they are given."""
+    if mean is None and std is None and info.mean is not None:
+        return
+    if mean is None or std is None:
+        raise SeewhyError(
+            "these weights need the mean and std of their training images: pass both, as in "
+            "--mean 0.4914 0.4822 0.4465 --std 0.247 0.2435 0.2616"
+        )
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != info.channels:
+            raise SeewhyError(
+                f"{name} must be {info.channels} numbers, one per channel, found {len(values)}"
+            )
+    if not min(std) > 0:
+        raise SeewhyError(f"std must be above 0, found {min(std):g}")
+    model.normalize = Normalize(mean, std)
 
 
 def with_range(classifier: Classifier, value_range: object) -> Classifier:

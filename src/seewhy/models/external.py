@@ -3,7 +3,6 @@
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -11,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
-from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
+from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError, did_you_mean
-from seewhy.models.head import replace_head
+from seewhy.models.head import find_head, replace_head
 from seewhy.models.inspection import evaluating
-from seewhy.models.normalization import Normalize, normalize_for
-from seewhy.notation import parse
+from seewhy.models.normalization import Normalize, adapt_channels, normalize_for
+from seewhy.models.published import PretrainedInfo
 
 T = TypeVar("T")
+
+# With published weights, torchvision's model changes ImageNet's normalization to a mean and std of
+# 0.5. The flag is not in the state dict, so it would be missing in the same model without them.
+_HALF = ("googlenet", "inception_v3")
 
 
 def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
@@ -39,7 +42,7 @@ def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = Fa
     )
     if pretrained:
         config = cast(dict[str, Any], net.pretrained_cfg)
-        normalize = _pretrained_normalize(config["mean"], config["std"], channels)
+        normalize = Normalize(*adapt_channels(config["mean"], config["std"], channels))
     else:
         normalize = normalize_for(sample)
     return _checked(f"timm:{name}", External(net, normalize), sample)
@@ -66,9 +69,12 @@ def torchvision_model(
         net = _without_auxiliary(
             _create("torchvision", name, lambda: models.get_model(name, weights="DEFAULT"))
         )
-        preset = models.get_model_weights(name).DEFAULT.transforms()
-        mean, std = _folded(net, preset.mean, preset.std)
-        normalize = _pretrained_normalize(mean, std, channels)
+        info = _torchvision_info(name)
+        assert info.mean is not None
+        assert info.std is not None
+        if name in _HALF:
+            net.transform_input = False  # type: ignore[assignment]
+        normalize = Normalize(info.mean, info.std)
         replace_head(net, num_classes)
     else:
         net = _without_auxiliary(
@@ -78,30 +84,23 @@ def torchvision_model(
     return _checked(f"torchvision:{name}", External(net, normalize), sample)
 
 
-@dataclass(frozen=True)
-class PretrainedInfo:
-    """Properties of the published weights of a model."""
+def external_info(package: str, name: str) -> PretrainedInfo:
+    """Properties of the published weights of a model of timm or torchvision.
 
-    classes: tuple[str, ...]
-    image_size: int  # height and width in pixels
-    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
-
-
-def pretrained_info(spec: str) -> PretrainedInfo | None:
-    """Classes, image size, and preprocessing of the weights of `timm:NAME` or `torchvision:NAME`.
-
-    None for any other model. Classes without names are numbered.
-
-    Raises:
-        SeewhyError: If the package is missing, or does not know the name.
+    Raises SeewhyError if the package is missing or does not know the name.
     """
-    package, positional, keywords = parse(spec)
-    if package not in ("timm", "torchvision"):
-        return None
-    name = positional[0] if positional else keywords.get("name", "")
     if not name:
-        raise SeewhyError(f"{spec!r} has no model name; add one, as in {package}:resnet50")
+        raise SeewhyError(f"'{package}:' has no model name; add one, as in {package}:resnet50")
     return _timm_info(name) if package == "timm" else _torchvision_info(name)
+
+
+def external_head(package: str, name: str) -> str:
+    """Name of the layer that computes the logits of a model of timm or torchvision."""
+    if package == "timm":
+        classifier = _package("timm").get_pretrained_cfg(name).classifier
+        return str(classifier if isinstance(classifier, str) else classifier[0])
+    with torch.device("meta"):
+        return find_head(_without_auxiliary(_package("torchvision").models.get_model(name)))
 
 
 def _timm_info(name: str) -> PretrainedInfo:
@@ -116,7 +115,9 @@ def _timm_info(name: str) -> PretrainedInfo:
     else:
         classes = tuple(map(str, range(config.num_classes)))
     preprocessing = Preprocessing(config.crop_pct, _interpolation(config.interpolation))
-    return PretrainedInfo(classes, config.input_size[-1], preprocessing)
+    return PretrainedInfo(
+        classes, config.input_size[-1], preprocessing, tuple(config.mean), tuple(config.std)
+    )
 
 
 def _torchvision_info(name: str) -> PretrainedInfo:
@@ -125,10 +126,13 @@ def _torchvision_info(name: str) -> PretrainedInfo:
     weights = models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     image_size, resized = preset.crop_size[0], preset.resize_size[0]
+    half = name in _HALF
     return PretrainedInfo(
         tuple(weights.meta["categories"]),
         image_size,
         Preprocessing(min(1.0, image_size / resized), _interpolation(preset.interpolation.value)),
+        (0.5,) * 3 if half else tuple(preset.mean),
+        (0.5,) * 3 if half else tuple(preset.std),
     )
 
 
@@ -196,31 +200,6 @@ def _create(package: str, name: str, make: Callable[[], T]) -> T:
             return make()
     except Exception as error:
         raise SeewhyError(f"{package} cannot create {name!r}: {_first_line(error)}") from error
-
-
-def _pretrained_normalize(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalize:
-    """Mean and std of the weights; if C is not 3, repeated or averaged like timm's filters."""
-    if channels == 1:
-        return Normalize([sum(mean) / len(mean)], [sum(std) / len(std)])
-    return Normalize(
-        [mean[i % len(mean)] for i in range(channels)],
-        [std[i % len(std)] for i in range(channels)],
-    )
-
-
-def _folded(
-    net: nn.Module, mean: Sequence[float], std: Sequence[float]
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std, including the input transform of `net`, which is turned off.
-
-    With published weights, GoogLeNet and Inception change ImageNet's normalization to a mean and
-    std of 0.5. The flag is not in the state dict, so it would be missing in the same model without
-    published weights.
-    """
-    if not getattr(net, "transform_input", False):
-        return mean, std
-    net.transform_input = False  # type: ignore[assignment]
-    return [0.5] * 3, [0.5] * 3
 
 
 def _without_auxiliary(net: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
@@ -80,7 +81,7 @@ def find_heads(
     finally:
         for handle in handles:
             handle.remove()
-    fitting = [part for part in dict.fromkeys(run) if _outputs(part) == logits.shape[1]]
+    fitting = [part for part in dict.fromkeys(run) if num_outputs(part) == logits.shape[1]]
     if logits.grad_fn is None:  # a part of the model computes without gradients
         return [names[part] for part in fitting[-1:]]
     last = _nearest(logits.grad_fn, nodes)
@@ -105,27 +106,31 @@ def replace_head(model: nn.Module, num_classes: int, images: Tensor | None = Non
     """
     name = find_head(model, images)
     head = unwrap_model(model).get_submodule(name)
-    if _outputs(head) == num_classes:
+    if num_outputs(head) == num_classes:
         return False
-    unwrap_model(model).set_submodule(name, _new_layer(head, num_classes))
+    unwrap_model(model).set_submodule(name, new_layer(head, num_classes))
     return True
 
 
-def _new_layer(layer: nn.Module, outputs: int) -> nn.Module:
-    """A layer like `layer` with other outputs, on its device and in its dtype."""
+def new_layer(
+    layer: nn.Module, outputs: int, device: torch.device | str | None = None
+) -> nn.Module:
+    """A linear layer or convolution like `layer` with other outputs, by default on its device."""
+    assert isinstance(layer, Layer)
+    bias, dtype = layer.bias is not None, layer.weight.dtype
+    device = layer.weight.device if device is None else device
     if isinstance(layer, nn.Linear):
-        weight, bias = layer.weight, layer.bias is not None
-        return nn.Linear(layer.in_features, outputs, bias, weight.device, weight.dtype)
-    assert isinstance(layer, nn.Conv2d)
+        return nn.Linear(layer.in_features, outputs, bias, device, dtype)
+    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
     return nn.Conv2d(
         layer.in_channels,
         outputs,
-        layer.kernel_size,  # type: ignore[arg-type]
-        layer.stride,  # type: ignore[arg-type]
-        layer.padding,  # type: ignore[arg-type]
-        bias=layer.bias is not None,
-        device=layer.weight.device,
-        dtype=layer.weight.dtype,
+        kernel,  # type: ignore[arg-type]
+        stride,  # type: ignore[arg-type]
+        padding,  # type: ignore[arg-type]
+        bias=bias,
+        device=device,
+        dtype=dtype,
     )
 
 
@@ -133,7 +138,8 @@ def _named_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, part) for name, part in model.named_modules() if isinstance(part, Layer)]
 
 
-def _outputs(layer: nn.Module) -> int:
+def num_outputs(layer: nn.Module) -> int:
+    """Number of outputs of a linear layer or convolution."""
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[return-value]
 
 

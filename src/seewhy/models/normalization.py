@@ -54,3 +54,13 @@ def normalize_for(sample: Split) -> Normalize:
         pixels = max(32 * 32, math.prod(sample.images.shape[2:]))
         statistics = channel_statistics(sample, max_images=max(1, 50_000 * 32 * 32 // pixels))
     return Normalize(statistics.mean.tolist(), statistics.std.tolist())
+
+
+def adapt_channels(
+    mean: Sequence[float], std: Sequence[float], channels: int
+) -> tuple[list[float], list[float]]:
+    """Mean and std for another number of channels: averaged for one, otherwise repeated."""
+    if channels == 1:
+        return [sum(mean) / len(mean)], [sum(std) / len(std)]
+    indices = [index % len(mean) for index in range(channels)]
+    return [mean[index] for index in indices], [std[index] for index in indices]

@@ -1,6 +1,8 @@
 """The table of models, and building a model from a spec such as `davidnet:dropout=0.1`."""
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -8,14 +10,19 @@ from torch import nn
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.davidnet import davidnet
+from seewhy.models.efficientnet import efficientnet_lite0
 from seewhy.models.external import timm_model, torchvision_model
+from seewhy.models.pretrained import layout_of, split_weights
+from seewhy.models.published import LAYOUTS
 from seewhy.models.resnet import resnet18, resnet34
 from seewhy.models.speednet import speednet
 from seewhy.models.vgg import vgg16, vgg16_bn
-from seewhy.notation import bind, remove_argument
+from seewhy.models.weights_file import load_weights, read_state_dict
+from seewhy.notation import bind, parse, remove_argument
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "davidnet": davidnet,
+    "efficientnet-lite0": efficientnet_lite0,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "speednet": speednet,
@@ -35,7 +42,9 @@ def bind_model(spec: str) -> Callable[[int, Split], nn.Module]:
     Raises:
         SeewhyError: For an unknown name or setting.
     """
-    make = bind(MODELS, spec, "model", n_supplied=2)
+    path = weights_file_of(spec)
+    bare = spec if path is None else split_weights(spec)[0]
+    make = bind(MODELS, bare, "model", n_supplied=2)
 
     def build(num_classes: int, sample: Split) -> nn.Module:
         if num_classes < 2:
@@ -47,10 +56,36 @@ def bind_model(spec: str) -> Callable[[int, Split], nn.Module]:
                 f"model {spec!r}: the sample's images must be (N, C, H, W) uint8 with N of at "
                 f"least 1, found {describe_value(sample.images)}"
             )
+        if path is not None:
+            return _with_weights(make, bare, path, num_classes, sample)
         model: nn.Module = make(num_classes, sample)
         return model
 
     return build
+
+
+def weights_file_of(spec: str) -> Path | None:
+    """The file in `NAME:weights=FILE`; None if there is none, or if the model's function reads it.
+
+    Its function reads it if it has a parameter `weights` itself.
+    """
+    function = MODELS.get(parse(spec)[0])
+    if function is not None and "weights" in inspect.signature(function).parameters:
+        return None
+    return split_weights(spec)[1]
+
+
+def _with_weights(
+    make: Callable[..., nn.Module], spec: str, path: Path, num_classes: int, sample: Split
+) -> nn.Module:
+    """The model with the weights of a file."""
+    tensors = read_state_dict(path)
+    # no memory and no time for weights that are replaced, where all of them are
+    device = "meta" if parse(spec)[0] in LAYOUTS else torch.get_default_device()
+    with torch.device(device):
+        model = make(num_classes, sample)
+    load_weights(model, tensors, path, layout_of(spec, tensors), sample)
+    return model
 
 
 def build_model(spec: str, num_classes: int, sample: Split) -> nn.Module:
@@ -59,20 +94,25 @@ def build_model(spec: str, num_classes: int, sample: Split) -> nn.Module:
     Its weights are drawn from torch's global generator.
 
     Args:
-        spec: A name of MODELS with its settings, such as "resnet18" or "davidnet:dropout=0.1".
+        spec: A name of MODELS with its settings, such as "resnet18", "davidnet:dropout=0.1", or
+            "vgg16:weights=vgg16.pth" for the weights of a file, which bring their mean and std; a
+            head of another number of classes is replaced.
         num_classes: Number of classes, at least 2.
         sample: Images from the same distribution as the model's inputs, usually the training split.
             They determine the number of channels, the image size, mean and std, and speednet's
             whitening filters.
 
     Raises:
-        SeewhyError: For an unknown name or setting, and if the model does not accept the images.
+        SeewhyError: For an unknown name or setting, if the model does not accept the images, and if
+            the file cannot be read or has the weights of another model.
     """
     return bind_model(spec)(num_classes, sample)
 
 
 def untrained_spec(spec: str) -> str:
     """`spec` without published weights, for building a model before loading other weights."""
+    if weights_file_of(spec) is not None:
+        spec, _ = split_weights(spec)
     return remove_argument(MODELS, spec, "model", n_supplied=2, argument="pretrained")
 
 

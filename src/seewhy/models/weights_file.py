@@ -1,109 +1,81 @@
-"""Published weights in a file, without the package that published them: `vgg16:weights=FILE`.
+"""Weights in a file, for any model: `vgg16:weights=FILE`, `timm:resnet50,weights=FILE`."""
 
-The layouts are those of torchvision's VGG-16, VGG-16 with BatchNorm, ResNet-18 and ResNet-34, and,
-for ResNets, of the common implementations for CIFAR-10 with a 3x3 stem.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
+from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
-from seewhy.models.normalization import Normalize
-from seewhy.models.registry import blank_sample, build_model
-from seewhy.notation import parse
+from seewhy.models.head import find_head, find_heads, new_layer, num_outputs
+from seewhy.models.normalization import Normalize, adapt_channels, normalize_for
+from seewhy.models.published import Layout
 
-# of torchvision's weights: resized to 256 with a bilinear filter, center crop of 224
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-IMAGENET_PREPROCESSING = Preprocessing(crop=224 / 256, interpolation="bilinear")
 _LISTED_KEYS = 3  # of each kind in an error
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # of checkpoints
 _PREFIXES = ("module.", "model.")  # of wrapped models
+_NORMALIZE = "normalize."  # prefix of mean and std
+_NOTES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How a file's weights fit a model of MODELS."""
+@dataclass
+class _Comparison:
+    """How the tensors of a file fit those of a model."""
 
-    settings: tuple[str, ...]  # of the model
-    rename: Callable[[str], str]  # a key of our model, as the file spells it
-    first: str  # the first convolution, in the file
-    last: str  # the last linear layer, in the file
-    image_size: int
-    imagenet: bool  # whether mean, std and preprocessing of ImageNet apply
-
-
-@dataclass(frozen=True, eq=False)
-class PublishedModel:
-    """A model with the weights of a file, in evaluation mode, and what they were trained on."""
-
-    model: nn.Module
-    num_classes: int
-    image_shape: tuple[int, int, int]  # (C, H, W)
-    preprocessing: Preprocessing
+    found: dict[str, Tensor] = field(default_factory=dict)  # by the model's keys
+    missing: list[str] = field(default_factory=list)  # the model's keys
+    reshaped: list[str] = field(default_factory=list)  # the model's keys, of another shape
+    new_head: dict[str, None] = field(default_factory=dict)  # names of layers
+    unexpected: list[str] = field(default_factory=list)  # the file's keys
+    left_over: list[str] = field(default_factory=list)  # the file's keys, of parts we do not have
 
 
-def weights_path(spec: str) -> Path | None:
-    """The file in `NAME:weights=FILE`, or None."""
-    written = parse(spec)[2].get("weights")
-    return None if written is None else Path(written).expanduser()
+def load_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], path: Path, layout: Layout, sample: Split
+) -> None:
+    """Load the weights of a file into a new model, in place.
 
-
-def published_model(
-    spec: str,
-    image_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> PublishedModel:
-    """A model with the weights of a file.
+    A head of another number of classes, or without weights in the file, stays new. Filters for RGB
+    are summed for gray images. Mean and std become those of the weights. `loading_note` says what
+    was replaced or left over.
 
     Args:
-        spec: `NAME:weights=FILE`, NAME one of vgg16, vgg16-bn, resnet18, and resnet34.
-        image_size: Height and width of the images; 224 by default, or 32 for a 3x3 stem.
-        mean: Mean of each channel that the weights were trained with, of pixels in [0, 1];
-            ImageNet's by default.
-        std: Standard deviation of each channel.
+        model: A new model; if its tensors are on "meta", they are created.
+        tensors: The file's, from `read_state_dict`.
+        path: The file, for messages.
+        layout: How the file spells the model's tensors.
+        sample: Images of the shape that the model takes.
 
     Raises:
-        SeewhyError: For another model, a file that is not a state dict, and weights of another
-            layout, with the missing and the unexpected keys.
+        SeewhyError: If the file has another layout, with the first tensors that do not fit.
     """
-    name, positional, keywords = parse(spec)
-    path = Path(keywords.pop("weights")).expanduser()
-    if name not in _FORMS:
-        raise SeewhyError(
-            f"{name} has no published weights in a file; possible: {', '.join(sorted(_FORMS))}"
-        )
-    tensors = read_state_dict(path)
-    form = _FORMS[name](tensors)
-    num_classes, channels = _sizes(tensors, form)
-    size = image_size or form.image_size
-    settings = [*positional, *(f"{key}={value}" for key, value in keywords.items())]
-    full = ",".join([*settings, *form.settings])
-    with torch.device("meta"):  # no memory and no time for weights that are replaced
-        model = build_model(
-            f"{name}:{full}" if full else name, num_classes, blank_sample(channels, size, size)
-        )
-    model.normalize = _normalize(form, tensors, channels, mean, std)
-    published = {form.rename(key): key for key in _weights_of(model)}
-    _check_layout(path, name, model, published, tensors)
-    found = {
-        key: _as_float32(tensors.get(file_key, torch.tensor(0)))
-        for file_key, key in published.items()
-    }
-    model.load_state_dict({**found, **model.normalize.state_dict(prefix="normalize.")}, assign=True)
-    return PublishedModel(
-        model.eval(),
-        num_classes,
-        (channels, size, size),
-        IMAGENET_PREPROCESSING if form.imagenet else DEFAULT_PREPROCESSING,
-    )
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_NORMALIZE)}
+    keys = _spelling(own, tensors, layout)
+    compared = _compare(own, keys, tensors)
+    if compared.missing or compared.reshaped:
+        _allow_new_heads(compared, model, keys, tensors, sample.images)
+    _check_layout(path, compared, own, keys, tensors, layout)
+    kept = {k: v for k, v in own.items() if k not in compared.found}
+    for name in compared.new_head:
+        head = model.get_submodule(name)
+        if any(parameter.is_meta for parameter in head.parameters()):
+            new = new_layer(head, num_outputs(head), "cpu")
+            model.set_submodule(name, new)
+            kept.update({f"{name}.{k}": v for k, v in new.state_dict().items()})
+    counters = {k: torch.zeros_like(v, device="cpu") for k, v in kept.items() if v.is_meta}
+    normalize, remark = _normalize(model, tensors, layout, sample)
+    statistics = {f"{_NORMALIZE}{k}": v for k, v in normalize.items()}
+    model.load_state_dict({**kept, **counters, **compared.found, **statistics}, assign=True)
+    _NOTES[model] = _note(path, model, compared, keys, tensors, remark)
+
+
+def loading_note(model: nn.Module) -> str:
+    """What `load_weights` replaced or left over, in one line; empty if nothing."""
+    return _NOTES.get(model, "")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -170,114 +142,155 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _vgg(tensors: Mapping[str, Tensor]) -> _Form:
-    return _Form((), str, "features.0.weight", "classifier.6.weight", 224, imagenet=True)
+def _spelling(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], layout: Layout
+) -> dict[str, str]:
+    """The file's key for each of the model's: as published, or as in a file of a run."""
+    spellings = [
+        {key: rename(key.removeprefix(prefix)) for key in own}
+        for rename in (str, layout.rename)
+        for prefix in ("", "net.")
+    ]
+    return max(spellings, key=lambda keys: sum(key in tensors for key in keys.values()))
 
 
-def _resnet(tensors: Mapping[str, Tensor]) -> _Form:
-    """With a 7x7 stem as published for ImageNet, or with a 3x3 stem for CIFAR-10.
+def _compare(
+    own: Mapping[str, Tensor], keys: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> _Comparison:
+    result = _Comparison()
+    first = next((key for key, tensor in own.items() if tensor.ndim == 4), "")
+    for key, file_key in keys.items():
+        if file_key in tensors:
+            tensor = tensors[file_key]
+            if key == first:
+                tensor = _fit_channels(tensor, own[key].shape[1])
+            if tensor.shape == own[key].shape:
+                result.found[key] = tensor.to(own[key].dtype).contiguous()
+            else:
+                result.reshaped.append(key)
+        elif own[key].is_floating_point():  # others are counters and indices, made with the model
+            result.missing.append(key)
+    known = set(keys.values())
+    parts = {key.partition(".")[0] for key in known}
+    for key in tensors:
+        if key not in known and not key.startswith(_NORMALIZE):
+            ours = key.partition(".")[0] in parts
+            (result.unexpected if ours else result.left_over).append(key)
+    return result
 
-    torchvision calls the shortcut `downsample` and the last layer `fc`.
+
+def _fit_channels(filters: Tensor, channels: int) -> Tensor:
+    """Filters (O, C, k, k) for gray images: those for RGB summed, which sees three equal channels.
+
+    Those for gray images are repeated for RGB, and divided by 3.
     """
-    first = tensors.get("conv1.weight")
-    small = first is not None and first.ndim == 4 and first.shape[-1] == 3
-    ours = "linear.weight" in tensors
-
-    def rename(key: str) -> str:
-        if ours:
-            return key
-        return key.replace("linear.", "fc.").replace(".shortcut.", ".downsample.")
-
-    last = "linear.weight" if ours else "fc.weight"
-    if small:
-        return _Form(("stem=cifar",), rename, "conv1.weight", last, 32, imagenet=False)
-    return _Form(("stem=imagenet",), rename, "conv1.weight", last, 224, imagenet=True)
+    if filters.ndim == 4 and (filters.shape[1], channels) == (3, 1):
+        return filters.sum(1, keepdim=True)
+    if filters.ndim == 4 and (filters.shape[1], channels) == (1, 3):
+        return filters.repeat(1, 3, 1, 1) / 3
+    return filters
 
 
-_FORMS: dict[str, Callable[[Mapping[str, Tensor]], _Form]] = {
-    "resnet18": _resnet,
-    "resnet34": _resnet,
-    "vgg16": _vgg,
-    "vgg16-bn": _vgg,
-}
-
-
-def _sizes(tensors: Mapping[str, Tensor], form: _Form) -> tuple[int, int]:
-    """Number of classes and channels; ImageNet's for a foreign layout, which is refused later."""
-    last, first = tensors.get(form.last), tensors.get(form.first)
-    num_classes = len(last) if last is not None and last.ndim == 2 and len(last) > 1 else 1000
-    channels = first.shape[1] if first is not None and first.ndim == 4 else 3
-    return num_classes, channels if channels in (1, 3) else 3
-
-
-def _normalize(
-    form: _Form,
+def _allow_new_heads(
+    compared: _Comparison,
+    model: nn.Module,
+    keys: Mapping[str, str],
     tensors: Mapping[str, Tensor],
-    channels: int,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Normalize:
-    """The given mean and std, those in the file, or ImageNet's."""
-    if mean is None and std is None and {"normalize.mean", "normalize.std"} <= tensors.keys():
-        mean, std = (tensors[f"normalize.{name}"].flatten().tolist() for name in ("mean", "std"))
-    elif mean is None and std is None and form.imagenet and channels == 3:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if mean is None or std is None:
-        raise SeewhyError(
-            "these weights need the mean and std of their training images: pass both, as in "
-            "--mean 0.4914 0.4822 0.4465 --std 0.247 0.2435 0.2616"
+    images: Tensor,
+) -> None:
+    """Take the tensors of a head for another number of classes from those that do not fit."""
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    heads = [find_head(model)] if on_meta else find_heads(model, images)
+    unfit = {*compared.missing, *compared.reshaped}
+    for name in heads:
+        own = model.get_submodule(name).state_dict()
+        head = {f"{name}.{key}": value for key, value in own.items()}
+        same_inputs = all(
+            keys[key] not in tensors or tensors[keys[key]].shape[1:] == value.shape[1:]
+            for key, value in head.items()
         )
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise SeewhyError(
-                f"{name} must be {channels} numbers, one per channel, found {len(values)}"
-            )
-    if not min(std) > 0:
-        raise SeewhyError(f"std must be above 0, found {min(std):g}")
-    return Normalize(mean, std)
-
-
-def _weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        key: value for key, value in model.state_dict().items() if not key.startswith("normalize.")
-    }
+        if unfit.issuperset(head) and same_inputs:
+            compared.new_head[name] = None
+            compared.missing = [key for key in compared.missing if key not in head]
+            compared.reshaped = [key for key in compared.reshaped if key not in head]
 
 
 def _check_layout(
     path: Path,
-    name: str,
-    model: nn.Module,
-    published: Mapping[str, str],
+    compared: _Comparison,
+    own: Mapping[str, Tensor],
+    keys: Mapping[str, str],
     tensors: Mapping[str, Tensor],
+    layout: Layout,
 ) -> None:
     """Raise SeewhyError with the missing and unexpected keys, and tensors of another shape."""
-    weights = _weights_of(model)
-    # counters of batches, which old files lack
-    optional = {key for key in published if key.endswith("num_batches_tracked")}
-    problems = []
-    missing = [key for key in published if key not in tensors and key not in optional]
-    unexpected = [
-        key for key in tensors if key not in published and not key.startswith("normalize.")
-    ]
     shapes = [
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(weights[own].shape)}"
-        for key, own in published.items()
-        if key in tensors and tensors[key].shape != weights[own].shape
+        f"{keys[key]} {tuple(tensors[keys[key]].shape)} instead of {tuple(own[key].shape)}"
+        for key in compared.reshaped
     ]
-    for kind, keys in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", shapes),
-    ):
-        if keys:
-            more = f", … ({len(keys)} in all)" if len(keys) > _LISTED_KEYS else ""
-            problems.append(f"{kind}: {', '.join(keys[:_LISTED_KEYS])}{more}")
-    if problems:
-        raise SeewhyError(
-            f"{path} does not have the published layout of {name}: {'; '.join(problems)}; pass "
-            "weights of this model, or name their model"
+    missing = [keys[key] for key in compared.missing]
+    if not missing and not shapes and not compared.unexpected:
+        return
+    problems = [
+        f"{kind}: {_first(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", [*compared.unexpected, *compared.left_over]),
+            ("of another shape", shapes),
         )
+        if names
+    ]
+    settings = f", or set {layout.settings[0]}" if layout.settings and shapes else ""
+    raise SeewhyError(
+        f"{path} does not have the published layout of {layout.name}: {'; '.join(problems)}; pass "
+        f"weights of this model, or name their model{settings}"
+    )
 
 
-def _as_float32(tensor: Tensor) -> Tensor:
-    return tensor.float().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+def _normalize(
+    model: nn.Module, tensors: Mapping[str, Tensor], layout: Layout, sample: Split
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors of the model's Normalize, and a remark if they are not those of the weights."""
+    if not isinstance(getattr(model, "normalize", None), Normalize):
+        return {}, ""
+    mean, std = weights_statistics(tensors, layout)
+    if mean is None or std is None:
+        remark = "mean and std are those of the data, because the file has none"
+        return normalize_for(sample).state_dict(), remark
+    return Normalize(*adapt_channels(mean, std, sample.images.shape[1])).state_dict(), ""
+
+
+def weights_statistics(
+    tensors: Mapping[str, Tensor], layout: Layout
+) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """Mean and std of the weights: those in the file, or as published; None if not known."""
+    if {f"{_NORMALIZE}mean", f"{_NORMALIZE}std"} <= tensors.keys():
+        mean, std = (tensors[f"{_NORMALIZE}{name}"].flatten().tolist() for name in ("mean", "std"))
+        return mean, std
+    return layout.mean, layout.std
+
+
+def _note(
+    path: Path,
+    model: nn.Module,
+    compared: _Comparison,
+    keys: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    remark: str,
+) -> str:
+    remarks = []
+    for name in compared.new_head:
+        weight = tensors.get(keys[f"{name}.weight"])
+        there = "no head" if weight is None else f"a head for {len(weight):,} classes"
+        outputs = num_outputs(model.get_submodule(name))
+        remarks.append(f"{there}, so that for {outputs:,} classes is new")
+    if compared.left_over:
+        remarks.append(f"left over: {_first(compared.left_over)}")
+    if remark:
+        remarks.append(remark)
+    return f"{path.name}: {'; '.join(remarks)}" if remarks else ""
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > _LISTED_KEYS else ""
+    return f"{', '.join(names[:_LISTED_KEYS])}{more}"

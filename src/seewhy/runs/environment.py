@@ -1,5 +1,6 @@
 """The software and hardware that a run was trained with."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -27,6 +28,14 @@ class Resumption:
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """The file of weights that a run began with, so that it can be recognized."""
+
+    path: str  # as in the recipe
+    sha256: str  # of its bytes, hexadecimal
+
+
+@dataclass(frozen=True)
 class Environment:
     """The software and hardware that a run was trained with."""
 
@@ -41,6 +50,7 @@ class Environment:
     precision: str  # fp32, bf16 or fp16
     git: str | None  # commit of the working directory
     resumed: tuple[Resumption, ...] = ()
+    weights: WeightsFile | None = None  # if the recipe names one
 
     @property
     def hardware(self) -> str:
@@ -48,8 +58,10 @@ class Environment:
         return self.accelerator or self.processor or self.device
 
 
-def current_environment(device: torch.device, precision: str) -> Environment:
-    """The environment of this process, for a run on `device` in `precision`."""
+def current_environment(
+    device: torch.device, precision: str, weights: Path | None = None
+) -> Environment:
+    """The environment of this process, for a run on `device` in `precision` from `weights`."""
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -61,7 +73,13 @@ def current_environment(device: torch.device, precision: str) -> Environment:
         accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         precision=precision,
         git=_git_commit(),
+        weights=None if weights is None else _weights_file(weights),
     )
+
+
+def _weights_file(path: Path) -> WeightsFile:
+    with path.open("rb") as file:
+        return WeightsFile(str(path), hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _processor_name() -> str:

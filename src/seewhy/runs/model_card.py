@@ -37,6 +37,10 @@ def model_card(run: Run) -> str:
             f" With test-time augmentation {markdown_text(run.recipe.tta)}; "
             f"{100 * result.plain_accuracy:.2f}% without."
         )
+    weights, weights_row = run.environment.weights, ""
+    if weights is not None:
+        file = markdown_code(weights.path)
+        weights_row = f"| initial weights | {file}, SHA-256 `{weights.sha256}` |\n"
     hardware = markdown_text(f"{run.environment.hardware} ({run.environment.precision})")
     return f"""# {markdown_text(f"{run.recipe.name} on {data.name}")}
 
@@ -50,7 +54,7 @@ def model_card(run: Run) -> str:
 | classes | {", ".join(map(markdown_text, run.classes))} |
 | calibration | expected calibration error {100 * result.calibration_error:.1f}% |
 | training | {result.epochs:g} epochs in {result.train_seconds:,.0f} s on {hardware} |
-| data | {markdown_text(data.name)}, fingerprint `{data.fingerprint}` |
+{weights_row}| data | {markdown_text(data.name)}, fingerprint `{data.fingerprint}` |
 
 ![Loss, accuracy and learning rate](figures/curves.svg)
 

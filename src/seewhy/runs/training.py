@@ -17,7 +17,8 @@ from seewhy.figures.style import save_figure
 from seewhy.files import write_text
 from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 from seewhy.models.classifier import Classifier
-from seewhy.models.registry import build_model, untrained_spec
+from seewhy.models.registry import build_model, untrained_spec, weights_file_of
+from seewhy.models.weights_file import loading_note
 from seewhy.progress import note
 from seewhy.runs.checkpoint import (
     CheckpointPolicy,
@@ -120,16 +121,19 @@ def _fit(
     if test is not None:
         warning = f"; {test.warning}" if test.warning else ""
         note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
-    session = Session(
-        plan,
-        current_environment(plan.device, plan.precision),
-        directory if world.is_first else None,
-        ResumeState(range_test=test),
-        checkpoint or CheckpointPolicy(),
-        quiet,
-    )
     with seeded(recipe.seed, plan.device):
-        return _train_to_end(new_state(plan), session)
+        state = new_state(plan)
+        if remark := loading_note(state.model):
+            note(remark, quiet)
+        session = Session(
+            plan,
+            current_environment(plan.device, plan.precision, weights_file_of(recipe.model)),
+            directory if world.is_first else None,
+            ResumeState(range_test=test),
+            checkpoint or CheckpointPolicy(),
+            quiet,
+        )
+        return _train_to_end(state, session)
 
 
 def resume(

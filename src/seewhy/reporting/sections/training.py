@@ -127,11 +127,12 @@ def _facts(context: ReportContext) -> list[tuple[str, str]]:
     """Names and values of the environment table."""
     run, result = context.run, context.result
     images = [count(number, f"{split} image") for split, number in run.data_origin.images.items()]
-    packages = run.environment.packages
+    packages, weights = run.environment.packages, run.environment.weights
     return [
         ("model", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
         ("data", f"{run.data_origin.name}: {', '.join(images)}"),
         ("data fingerprint", run.data_origin.fingerprint),
+        *([("initial weights", f"{weights.path}, SHA-256 {weights.sha256}")] if weights else []),
         ("hardware", run.environment.hardware),
         ("precision", run.classifier.precision),
         ("versions", ", ".join(f"{name} {version}" for name, version in packages.items())),
