@@ -221,7 +221,7 @@ def test_preprocessing_as_published(tmp_path: Path) -> None:
         ),
         (
             "davidnet",
-            "davidnet has no published weights in a file; possible: efficientnet-lite0, resnet18, r",
+            "davidnet has no published weights in a file; possible: efficientnet-lite0, r",
         ),
     ],
 )
