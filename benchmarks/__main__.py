@@ -9,6 +9,7 @@ from benchmarks import (
     cifar10,
     experiments,
     explaining,
+    inference,
     loading,
     lr_finder,
     overhead,
@@ -22,6 +23,7 @@ from benchmarks import (
 
 startup.main()
 steps.main()
+inference.main()
 tutorial.main()
 overhead.main()
 explaining.main()

@@ -47,6 +47,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return path
 
 
+@pytest.fixture
+def images_per_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`images_per_batch(count)` fixes the number of images that pass through a model together."""
+    from weakref import WeakKeyDictionary
+
+    from seewhy.models import batching
+
+    def fix(count: int) -> None:
+        monkeypatch.setattr(batching, "_SMALLEST", count)
+        monkeypatch.setattr(batching, "_LARGEST", count)
+        monkeypatch.setattr(batching, "_PACES", WeakKeyDictionary())
+
+    return fix
+
+
 HANDLED = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]

@@ -10,7 +10,6 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from seewhy.attribution import cams
 from seewhy.attribution.cams import (
     CAMS,
     cam,
@@ -441,10 +440,10 @@ def test_shapley_cam_of_relu_model_is_grad_cam():
     assert torch.equal(shapley_cam(result), grad_cam(result))
 
 
-def test_shapley_cam_in_batches(monkeypatch):
+def test_shapley_cam_in_batches(images_per_batch):
     result = capture_layers(network(bent(nn.Tanh)), images_of(5), "body")["body"]
     whole = shapley_cam(result)
-    monkeypatch.setattr(cams, "batch_size", lambda images: 2)
+    images_per_batch(2)
     near(shapley_cam(result), whole)
 
 

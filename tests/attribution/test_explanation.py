@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import seewhy.attribution.target as target_module
-from seewhy.attribution import cams, explanation, gradients, perturbation
 from seewhy.attribution.cams import CAMS, layer_cam
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import Explanation, concatenate, explain
@@ -54,12 +52,6 @@ def images_of(count=5):
     return torch.rand(
         count, 2, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-
-
-def at_once(count, monkeypatch):
-    """No more than `count` images go through a network together."""
-    for module in (target_module, explanation, cams, perturbation, gradients, gradients):
-        monkeypatch.setattr(module, "batch_size", lambda images: count)
 
 
 def same(result: Explanation, expected: Explanation, tolerance=1e-6):
@@ -108,8 +100,8 @@ def test_explain_has_map_for_each_method_and_layer(everything):
 
 
 @pytest.mark.slow
-def test_explain_in_batches(everything, monkeypatch):
-    at_once(2, monkeypatch)
+def test_explain_in_batches(everything, monkeypatch, images_per_batch):
+    images_per_batch(2)
     labels = torch.tensor([1, 1, 0, 2, 2])
     result = explain(network(), images_of(), METHODS, LAYERS, TARGET, labels=labels, warn=False)
     same(result, everything)
@@ -265,9 +257,9 @@ def test_explain_rejects_result_of_function(function, description):
         explain(network(), images_of(), mine, "low")
 
 
-def test_each_method_fails_for_itself(monkeypatch):
+def test_each_method_fails_for_itself(images_per_batch):
     """At one layer, in one batch, or everywhere: the others have their maps."""
-    at_once(2, monkeypatch)
+    images_per_batch(2)
     batches = []
 
     def fussy(capture):
@@ -332,9 +324,9 @@ def test_each_method_fails_for_itself(monkeypatch):
         ({"target": "true"}, "needs the true classes; pass labels"),
     ],
 )
-def test_explain_errors(settings, message, monkeypatch):
+def test_explain_errors(settings, message, images_per_batch):
     """Also where the batches are small, so that no slice of it happens to fit."""
-    at_once(2, monkeypatch)
+    images_per_batch(2)
     with pytest.raises(SeewhyError, match=message) as error:
         explain(**{"classifier": network(), "images": images_of(), "layers": "low", **settings})
     assert "\n" not in str(error.value)
@@ -351,9 +343,9 @@ def test_explain_checks_class_names_first():
 
 
 @pytest.mark.parametrize("smooth", ["none", "flip-scale"])
-def test_explain_prepares_images_once(smooth, monkeypatch):
+def test_explain_prepares_images_once(smooth, monkeypatch, images_per_batch):
     """In several batches, of methods that run the model again, with layers that are chosen."""
-    at_once(2, monkeypatch)
+    images_per_batch(2)
     calls = []
     check = inspection.check_images
     monkeypatch.setattr(

@@ -282,7 +282,7 @@ def test_max_sensitivity_of_zero_map():
         max_sensitivity(lambda x: x[:, 0], images, radius=0)
 
 
-def test_measures_in_batches(planted, monkeypatch):
+def test_measures_in_batches(planted, images_per_batch):
     maps = contributions(planted)
     names = [
         name if name != "road" else "road:noise=0.0"
@@ -290,7 +290,7 @@ def test_measures_in_batches(planted, monkeypatch):
         if not name.endswith("gain")
     ]
     whole = measure_faithfulness(planted, maps, names)
-    monkeypatch.setattr(faithfulness_module, "batch_size", lambda images: 3)
+    images_per_batch(3)
     parts = measure_faithfulness(planted, maps, names)
     for name in names:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=0)

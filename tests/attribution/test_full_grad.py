@@ -8,7 +8,6 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from seewhy.attribution import gradients
 from seewhy.attribution.gradients import full_grad, full_gradients, implicit_bias
 from seewhy.attribution.target import forward_pass
 from seewhy.models.normalization import Normalize
@@ -198,9 +197,9 @@ def scaled(grid):
 
 
 @pytest.mark.parametrize("batch", [1, 1000])
-def test_full_grad_matches_sum_over_channels(batch, monkeypatch):
+def test_full_grad_matches_sum_over_channels(batch, images_per_batch):
     """Of the head's biases, which have no place, nothing is on it."""
-    monkeypatch.setattr(gradients, "batch_size", lambda images: batch)
+    images_per_batch(batch)
     model, images = with_random_weights(Residual()), images_of()
     forward = forward_pass(model, images, TARGET)
     pixels, biases = full_gradients(forward)

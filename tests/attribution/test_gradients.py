@@ -9,8 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode
 
-import seewhy.attribution.target as target_module
-from seewhy.attribution import gradients
 from seewhy.attribution.gradients import (
     ATTRIBUTIONS,
     guided_backpropagation,
@@ -124,13 +122,12 @@ def test_gradients_of_pair():
     "method",
     ["gradients", "guided-backpropagation", "smooth-grad", "integrated-gradients", "full-grad"],
 )
-def test_pixel_methods_are_independent_of_batch(method, monkeypatch):
+def test_pixel_methods_are_independent_of_batch(method, images_per_batch):
     """Nor on how many go through the network at once."""
     model, images = network(nn.ReLU), images_of()
     whole = ATTRIBUTIONS[method](forward_pass(model, images, TARGET))
     near(ATTRIBUTIONS[method](forward_pass(model, images[1:2], TARGET[1:2])), whole[1:2])
-    for module in (target_module, gradients, gradients):
-        monkeypatch.setattr(module, "batch_size", lambda images: 2)
+    images_per_batch(2)
     near(ATTRIBUTIONS[method](forward_pass(model, images, TARGET)), whole)
 
 

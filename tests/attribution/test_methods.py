@@ -13,6 +13,7 @@ from seewhy.attribution.explanation import explain
 from seewhy.attribution.gradients import ATTRIBUTIONS
 from seewhy.attribution.methods import METHODS, Method, bind_method, bind_methods
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size
 
 
 def network():
@@ -63,6 +64,7 @@ def test_methods_describe_every_method():
 def passes(name):
     """Forward passes of a single image through its first layer, and those that METHODS says."""
     model, runs = plain() if name == "cam" else network(), []
+    batch_size(model, images_of())  # takes a pass, the first time
     model.layer.register_forward_hook(lambda module, inputs, output: runs.append(len(output)))
     explain(model, images_of(), name, "layer", 0, warn=False)
     return sum(runs)

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import seewhy.attribution.target as target_module
 from seewhy.attribution import perturbation
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.perturbation import ablation_cam, occlusion, rise, score_cam
 from seewhy.attribution.target import forward_pass
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size
 
 HEIGHT, WIDTH, CLASSES = 6, 10, 3
 
@@ -40,12 +40,6 @@ def with_random_weights(model, seed=0):
                 / math.sqrt(max(1, parameter[0].numel()))
             )
     return model.double().eval()
-
-
-def at_once(count, monkeypatch):
-    """No more than `count` images go through a network together."""
-    for module in (target_module, perturbation):
-        monkeypatch.setattr(module, "batch_size", lambda images: count)
 
 
 def near(result, expected, tolerance=1e-9):
@@ -202,8 +196,8 @@ def score_without(model, image, score, channel):
 
 @pytest.mark.parametrize("batch", [1, 1000])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_ablation_cam_matches_whole_model(name, batch, monkeypatch):
-    at_once(batch, monkeypatch)
+def test_ablation_cam_matches_whole_model(name, batch, images_per_batch):
+    images_per_batch(batch)
     model, images, target = (
         with_random_weights(NETWORKS[name]()),
         images_of(3),
@@ -251,6 +245,7 @@ def test_ablation_cam_skips_zero_channels():
     model.layer[0].bias.data[[1, 4]] = -100
     result = capture_layers(model, images, "layer")["layer"]
     tried = []
+    batch_size(model, images)  # takes a pass, the first time
     with torch.no_grad():
         handle = model.head.register_forward_hook(
             lambda module, inputs, output: tried.append(len(output))
@@ -264,15 +259,16 @@ def test_ablation_cam_skips_zero_channels():
 @pytest.mark.parametrize(
     ("name", "below", "above"), [("chain", 1, 6), ("shortcut", 3, 6), ("dense", 9, 6)]
 )
-def test_ablation_cam_runs_lower_part_once(name, below, above, monkeypatch):
+def test_ablation_cam_runs_lower_part_once(name, below, above, images_per_batch):
     """Activations of the chain go at once, those of image size by twos, with others by ones.
 
     There the attempts to do better end before the head: three of them, one for each two channels.
     """
-    at_once(1, monkeypatch)
+    images_per_batch(1)
     model = with_random_weights(NETWORKS[name]())
     model.layer[0].bias.data.fill_(10)  # no channel is zero
     result, started, ended = capture_layers(model, images_of(1), "layer")["layer"], [], []
+    batch_size(model, images_of(1))  # takes a pass, the first time
     model.register_forward_pre_hook(lambda module, inputs: started.append(len(inputs[0])))
     model.head.register_forward_hook(lambda module, inputs, output: ended.append(len(output)))
     ablation_cam(result)
@@ -297,9 +293,9 @@ def test_ablation_cam_of_zero_score_is_finite():
 
 @pytest.mark.parametrize("batch", [3, 1000])
 @pytest.mark.parametrize("baseline", [0.0, 0.3])
-def test_score_cam_matches_algorithm(bilinear, baseline, batch, monkeypatch):
+def test_score_cam_matches_algorithm(bilinear, baseline, batch, images_per_batch):
     """Channel by channel; of two constant ones, one is empty and one shows the baseline."""
-    at_once(batch, monkeypatch)
+    images_per_batch(batch)
     model, images, target = with_random_weights(Chain()), images_of(3), torch.tensor([0, 1, 2])
     with torch.no_grad():
         model.layer[0].weight[[1, 4]] = 0
@@ -420,9 +416,9 @@ def test_rise_errors(settings):
     ("size", "stride", "baseline"),
     [(2, 2, 0.5), (3, 2, 0.0), (4, 3, 0.8), (5, 4, 0.5), (1, 1, 0.5)],
 )
-def test_occlusion_matches_squares(size, stride, baseline, batch, monkeypatch):
+def test_occlusion_matches_squares(size, stride, baseline, batch, images_per_batch):
     """Also where the squares do not fit: the last one ends with the image."""
-    at_once(batch, monkeypatch)
+    images_per_batch(batch)
     model, images, target = with_random_weights(Chain()), images_of(3), torch.tensor([0, 1, 2])
     expected = np.zeros((3, HEIGHT, WIDTH))
     for n, image in enumerate(images):

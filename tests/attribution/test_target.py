@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-import seewhy.attribution.target as target_module
 from seewhy.attribution.target import Relative, TargetSpec, forward_pass, predict_logits, run_model
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size
 from seewhy.models.classifier import Classifier
 
 LOGITS = torch.tensor(
@@ -286,11 +286,13 @@ def test_forward_pass_of_uint8_images():
     )
 
 
-@pytest.mark.parametrize(("pixels", "sizes"), [(1, [4, 4, 1]), (6 * 24, [6, 3]), (10_000, [9])])
-def test_forward_pass_in_batches(monkeypatch, pixels, sizes):
-    monkeypatch.setitem(target_module.BATCH_PIXELS, "cpu", pixels)
+@pytest.mark.parametrize(("count", "sizes"), [(4, [4, 4, 1]), (6, [6, 3]), (100, [9])])
+def test_forward_pass_in_batches(images_per_batch, count, sizes):
+    images_per_batch(count)
     inner, images = linear_net(), images_of(9)
     model = Recorder(inner).eval()
+    batch_size(model, images)  # takes a pass, the first time
+    model.sizes.clear()
     forward = forward_pass(model, images)
     torch.testing.assert_close(forward.logits, logits_by_hand(inner, images))
     assert model.sizes == sizes

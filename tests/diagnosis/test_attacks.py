@@ -213,7 +213,7 @@ def test_pgd_stays_in_the_ball_and_the_box(norm: str, epsilon: float, random_sta
     found = pgd(
         model, images, labels_of(20, 5), epsilon, norm, step_size=epsilon, random_start=random_start
     )
-    clean, visited = numbers(images), [*calls.seen[2:], numbers(found.images)]
+    clean, visited = numbers(images), [*calls.seen[3:], numbers(found.images)]
     assert len(visited) == 12
     for points in visited:
         assert points.min() >= 0
@@ -227,7 +227,7 @@ def test_pgd_keeps_the_best_visited_point(targeted: bool) -> None:
     model, images, labels = network().double(), pixels(20).double(), labels_of(20, 5)
     calls = Calls(model)
     found = pgd(model, images, labels, epsilon=0.15, steps=6, step_size=0.11, targeted=targeted)
-    visited = calls.seen[2:]  # after one image that tells the number of classes, and the clean ones
+    visited = calls.seen[3:]  # after the number of classes, the batch size, and the clean images
     assert len(visited) == 7
     with torch.no_grad():
         logits = [numbers(model(torch.from_numpy(points))) for points in visited]

@@ -332,7 +332,7 @@ def test_adversarial_examples_of_different_confusions_come_first(
     few = adversarial_examples(model, images, labels, count=different + 2, epsilon=20 / 255)
     assert few.index.tolist() == every.index[: different + 2].tolist()
     check(every, model, images, labels, 20)
-    monkeypatch.setattr(robustness, "_BATCH_SIZE", 7)
+    monkeypatch.setattr(robustness, "_TRIED", 7)
     seen: list[int] = []
     model.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     assert len(adversarial_examples(model, images, labels, count=1, epsilon=20 / 255).index) == 1

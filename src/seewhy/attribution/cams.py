@@ -17,8 +17,9 @@ from seewhy.attribution.gradients import guided_gradients
 from seewhy.attribution.hooks import gradients_at, record_outputs
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.perturbation import ablation_cam, score_cam
-from seewhy.attribution.target import PreparedInputs, TargetSpec, batch_size, run_model
+from seewhy.attribution.target import PreparedInputs, TargetSpec, run_model
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batches
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting, passes_gradient
 
@@ -213,8 +214,8 @@ def hessian_product(capture: Capture) -> Tensor:  # (N, C, h, w)
     products = []
     # MATH: fused attention cannot be differentiated twice
     with inspecting(model), sdpa_kernel(SDPBackend.MATH):
-        for start in range(0, len(images), size := batch_size(images)):
-            batch = capture.forward.take(slice(start, start + size))
+        for rows in batches(model, images):
+            batch = capture.forward.take(rows)
             with (
                 record_outputs(model, [capture.layer], len(batch.images)) as outputs,
                 autocasting(batch.precision, images.device),

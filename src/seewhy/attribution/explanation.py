@@ -26,11 +26,11 @@ from seewhy.attribution.target import (
     Relative,
     Target,
     TargetSpec,
-    batch_size,
     prepare,
     run_forward,
 )
 from seewhy.errors import SeewhyError, lookup
+from seewhy.models.batching import batch_size
 from seewhy.models.classifier import ClassifierLike
 
 Maps = dict[Key, Tensor]
@@ -233,7 +233,7 @@ def _passes(inputs: PreparedInputs, names: Sequence[str]) -> Iterator[tuple[Forw
     if not names:
         yield from ((run_forward(batch), {}) for batch in inputs.batches())
         return
-    for captures in capture_chunks(inputs, names, batch_size(inputs.images)):
+    for captures in capture_chunks(inputs, names, batch_size(inputs.model, inputs.images)):
         yield captures[names[0]].forward, captures
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from seewhy.attribution.imputation import BASELINES, noisy_linear
 from seewhy.attribution.maps import check_finite, resize_maps, scale_to_unit
-from seewhy.attribution.target import ForwardPass, batch_size, predict_logits
+from seewhy.attribution.target import ForwardPass, predict_logits
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size, batches
 from seewhy.notation import bind
 
 MEASURES = (
@@ -310,7 +311,7 @@ def _probabilities(
     `variants(images, ranks)` makes them, (n, C, H, W) each, for a batch of n images.
     """
     _check_fit(forward, maps)
-    size, rows = batch_size(forward.images), []
+    size, rows = batch_size(forward.model, forward.images), []
     for start in range(0, len(maps), size):
         batch = forward.take(slice(start, start + size))
         images = batch.images
@@ -355,12 +356,12 @@ def _masked_probabilities(forward: ForwardPass, maps: Tensor) -> tuple[Tensor, T
             "average_drop, increase_in_confidence and average_gain need one class as target, not "
             "a pair"
         )
-    size, rows = batch_size(forward.images), []
-    for start in range(0, len(maps), size):
-        batch = forward.take(slice(start, start + size))
-        heat = scale_to_unit(_at_images(maps[start : start + size], batch.images))
-        rows.append(_probability(batch, predict_logits(batch, batch.images * heat[:, None])))
-    return _probability(forward, forward.logits), torch.cat(rows)
+    parts = []
+    for rows in batches(forward.model, forward.images):
+        batch = forward.take(rows)
+        heat = scale_to_unit(_at_images(maps[rows], batch.images))
+        parts.append(_probability(batch, predict_logits(batch, batch.images * heat[:, None])))
+    return _probability(forward, forward.logits), torch.cat(parts)
 
 
 def _at_images(maps: Tensor, images: Tensor) -> Tensor:  # (N, H, W)

@@ -13,8 +13,9 @@ from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outp
 from seewhy.attribution.layouts import layout_of, prefix_tokens
 from seewhy.attribution.maps import scale_to_unit
 from seewhy.attribution.perturbation import PERTURBATIONS, check_baseline
-from seewhy.attribution.target import ForwardPass, batch_size, run_model
+from seewhy.attribution.target import ForwardPass, run_model
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batches
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import check_observable, inspecting, passes_gradient
 from seewhy.models.normalization import Normalize
@@ -100,16 +101,14 @@ def pixel_gradients(
 ) -> Tensor:  # (N, C, H, W)
     """Gradient of each explained score at `images` (N, C, H, W), inside `mode`."""
     gradients = []
-    size = batch_size(images)
-    batches = zip(torch.split(images, size), torch.split(forward.weights, size), strict=True)
     with (
         inspecting(forward.model),
         mode or nullcontext(),
         autocasting(forward.precision, images.device),
     ):
-        for batch, weights in batches:
-            pixels = batch.detach().clone().requires_grad_()
-            score = (run_model(forward.classifier, pixels) * weights).sum()
+        for rows in batches(forward.model, images):
+            pixels = images[rows].detach().clone().requires_grad_()
+            score = (run_model(forward.classifier, pixels) * forward.weights[rows]).sum()
             if not passes_gradient(forward.model, score):
                 raise SeewhyError(NO_PATH)
             (gradient,) = gradients_at(score, [pixels])
@@ -199,8 +198,8 @@ def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
     """
     size, prefix = forward.images.shape[2:], prefix_tokens(forward.model)
     maps = []
-    for start in range(0, len(forward.images), batch_size(forward.images)):
-        batch = forward.take(slice(start, start + batch_size(forward.images)))
+    for rows in batches(forward.model, forward.images):
+        batch = forward.take(rows)
         pixels, biases = full_gradients(batch)
         total = scale_to_unit(pixels.sum(1, keepdim=True).abs()).sum(1)
         for name, term in biases.items():

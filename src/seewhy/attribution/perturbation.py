@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from seewhy.attribution.capture import Capture
 from seewhy.attribution.hooks import forward_hooks, main_tensor, replace_tensor
 from seewhy.attribution.maps import resize_maps, scale_to_unit
-from seewhy.attribution.target import ForwardPass, batch_size, predict_logits, run_model
+from seewhy.attribution.target import ForwardPass, predict_logits, run_model
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
 
@@ -39,7 +40,7 @@ def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:
         image, weights = forward.images[n : n + 1], forward.weights[n]
         scores = (floor @ weights).expand(len(channels)).clone()
         varied = (channels.amax((1, 2)) > channels.amin((1, 2))).nonzero().flatten()
-        for index in _batches(varied, batch_size(forward.images)):
+        for index in _batches(varied, batch_size(forward.model, forward.images)):
             # Downsizing may leave a fine grid constant; then only the baseline is left.
             large = scale_to_unit(resize_maps(channels[index], image.shape[2:])[:, None])
             blended = torch.lerp(empty, image, large.to(empty.dtype))
@@ -135,7 +136,7 @@ def occlusion(
         _square_starts(height, size, stride), _square_starts(width, size, stride)
     ).to(images.device)
     maps, count = torch.zeros_like(images[:, 0]), torch.zeros_like(images[0, 0])
-    for batch in torch.split(corners, batch_size(images)):
+    for batch in torch.split(corners, batch_size(forward.model, images)):
         hidden = _squares(batch, size, height, width)
         covered = hidden.to(images.dtype)
         count += covered.sum(0)
@@ -175,7 +176,7 @@ def logits_from_layer(
             if len(logits) == len(activations):
                 return logits
         parts = []
-        for batch in torch.split(activations, batch_size(image)):
+        for batch in torch.split(activations, batch_size(forward.model, image)):
             with _replaced_output(capture, batch, runs, len(batch)):
                 parts.append(run_model(forward.classifier, image.expand(len(batch), -1, -1, -1)))
         return torch.cat(parts)
@@ -215,8 +216,8 @@ def _runs_per_pass(capture: Capture) -> int:
 
 def _activation_batch_size(capture: Capture) -> int:
     """Batch size of activations for the part of the model after the layer."""
-    images = capture.forward.images
-    values = _VALUES_PER_PIXEL * batch_size(images) * images[0, 0].numel()
+    model, images = capture.forward.model, capture.forward.images
+    values = _VALUES_PER_PIXEL * batch_size(model, images) * images[0, 0].numel()
     return max(1, values // capture.activation[0].numel())
 
 

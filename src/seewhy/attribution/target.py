@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seewhy.errors import SeewhyError, describe_value, did_you_mean
+from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.inference import autocasting
+from seewhy.models.inference import autocasting, for_outputs
 from seewhy.models.inspection import (
     inspecting,
     memory_format_of,
@@ -224,10 +225,8 @@ class PreparedInputs:
         return replace(self, images=self.images[rows], target=self.target.take(rows))
 
     def batches(self) -> Iterator["PreparedInputs"]:
-        """The images in batches of `batch_size`."""
-        size = batch_size(self.images)
-        for start in range(0, len(self.images), size):
-            yield self.take(slice(start, start + size))
+        """The images in batches."""
+        return map(self.take, batches(self.model, self.images))
 
 
 def prepare(
@@ -325,21 +324,12 @@ def predict_logits(forward: ForwardPass, images: Tensor) -> Tensor:  # (M, K) fl
         return _logits_in_batches(forward.classifier, images)
 
 
-# Pixels per batch. More would not fit into a CPU's caches.
-BATCH_PIXELS = {"cpu": 2**15, "cuda": 2**22}
-
-
-def batch_size(images: Tensor) -> int:
-    """Number of images of this size per batch."""
-    pixels = BATCH_PIXELS.get(images.device.type, 2**20)
-    return max(4, pixels // (images.shape[-1] * images.shape[-2]))
-
-
 @torch.no_grad()
 def _logits_in_batches(classifier: Classifier, images: Tensor) -> Tensor:
+    fast = replace(classifier, model=for_outputs(classifier, images))
     with autocasting(classifier.precision, images.device):
         return torch.cat(
-            [run_model(classifier, batch) for batch in torch.split(images, batch_size(images))]
+            [run_model(fast, images[rows]) for rows in batches(classifier.model, images)]
         )
 
 

@@ -19,8 +19,9 @@ from torch import Generator, Tensor, nn
 
 from seewhy.attribution.hooks import gradients_at
 from seewhy.errors import SeewhyError, lookup
+from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.inference import autocasting
+from seewhy.models.inference import autocasting, for_outputs
 from seewhy.models.inspection import (
     check_images,
     check_labels,
@@ -80,7 +81,7 @@ def fgsm(
     labels: Tensor,
     epsilon: float = EPSILONS["linf"],
     targeted: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> Attack:
     """Fast gradient sign method: one step along the sign of the gradient (Goodfellow et al. 2015).
 
@@ -90,7 +91,7 @@ def fgsm(
         labels: (N,) int64, the true classes; the classes to reach if `targeted`.
         epsilon: Change of every pixel, clipped to [0, 1].
         targeted: Move towards `labels` instead of away from them.
-        batch_size: Number of images on the model's device at once.
+        batch_size: Number of images on the model's device at once; by default found for the model.
     """
     _check_epsilon(epsilon, "linf")
 
@@ -114,7 +115,7 @@ def pgd(
     random_start: bool = True,
     seed: int = 0,
     targeted: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> Attack:
     """Projected gradient descent within `epsilon` of each image (Madry et al. 2018, section 2.1).
 
@@ -135,7 +136,7 @@ def pgd(
         random_start: Start from a point drawn uniformly from the ball instead of from the image.
         seed: Seed of the start, which does not depend on the batch size.
         targeted: Move towards `labels` instead of away from them.
-        batch_size: Number of images on the model's device at once.
+        batch_size: Number of images on the model's device at once; by default found for the model.
     """
     default = lookup(EPSILONS, norm, "norm")
     epsilon = default if epsilon is None else epsilon
@@ -172,7 +173,7 @@ def minimal_fgsm(
     steps: int = 100,
     sign: bool = True,
     targeted: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> Attack:
     """Iterative FGSM that stops when the class changes (Kurakin et al. 2017, section 2.2).
 
@@ -190,7 +191,7 @@ def minimal_fgsm(
         steps: Maximum number of steps.
         sign: Step along the sign of the gradient rather than along the gradient.
         targeted: Move towards `labels` instead of away from them.
-        batch_size: Number of images on the model's device at once.
+        batch_size: Number of images on the model's device at once; by default found for the model.
     """
     _check_length("step_size", step_size)
     _check_whole("steps", steps)
@@ -295,12 +296,13 @@ def _in_batches(
     labels: Tensor,
     move: Callable[[_Batch], _Moved],
     targeted: bool,
-    batch_size: int,
+    batch_size: int | None,
 ) -> Attack:
     """Move the images in batches; only one batch is on the model's device at a time."""
-    _check_whole("batch_size", batch_size)
+    if batch_size is not None:
+        _check_whole("batch_size", batch_size)
     check_images(images)
-    batches = []
+    parts = []
     with inspecting(model), torch.no_grad(), autocasting("fp32", device_of(model)):
         num_classes = _logits(model, prepare_images(images[:1], model)).shape[1]
         if num_classes < 2:
@@ -308,15 +310,14 @@ def _in_batches(
         check_labels(labels, len(images), num_classes)
         # clone: labels made in inference mode cannot enter a graph
         targets = labels.to(device_of(model), torch.int64).clone()
-        for part, target in zip(
-            torch.split(images, batch_size), torch.split(targets, batch_size), strict=True
-        ):
-            pixels = prepare_images(part, model)
-            batch = _Batch(model, pixels, _logits(model, pixels), target, targeted)
+        fast = for_outputs(as_classifier(model), images)
+        for rows in batches(model, images, batch_size):
+            pixels = prepare_images(images[rows], model)
+            batch = _Batch(fast, pixels, _logits(fast, pixels), targets[rows], targeted)
             moved, logits, steps = move(batch)
             columns = moved, batch.logits, logits, batch.changed(logits), steps
-            batches.append([column.to(images.device) for column in columns])
-        return Attack(*(torch.cat(column) for column in zip(*batches, strict=True)))
+            parts.append([column.to(images.device) for column in columns])
+        return Attack(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _logits(model: nn.Module, pixels: Tensor) -> Tensor:  # (n, K) float32, or wider

@@ -112,20 +112,23 @@ class ClassAccuracy:
     interval: tuple[float, float]  # 95%
 
 
-def predict_split(classifier: ClassifierLike, split: Split) -> Predictions:
+def predict_split(
+    classifier: ClassifierLike, split: Split, *, reproducible: bool = False
+) -> Predictions:
     """Predict every image of a split in evaluation mode; the model's modes are restored afterwards.
 
     Args:
         classifier: A run, a Classifier, or a module. Its precision and test-time augmentation
             apply. Without class names the classes are numbered, and the last one must have images.
         split: Images (N, C, H, W) uint8 with labels (N,) int64.
+        reproducible: As in `compute_logits`.
 
     Raises:
         SeewhyError: If the model's number of classes differs from that of the class names, or of
             the labels, and if a logit is not finite.
     """
     classifier = as_classifier(classifier)
-    logits = compute_logits(classifier, split.images)
+    logits = compute_logits(classifier, split.images, reproducible=reproducible)
     labeled = int(split.labels.max()) + 1
     if not classifier.classes and logits.shape[1] > labeled:
         raise SeewhyError(

@@ -17,7 +17,7 @@ from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import check_labels
 
-_BATCH_SIZE = 100  # feature maps of 100 small images fit in a CPU's cache: three times faster
+_TRIED = 100  # images attacked between two checks whether there are enough examples
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def attack_curves(
     check_labels(labels, len(images))
     labels, levels = labels.cpu(), sorted({0.0, *epsilons})
     model = autocast_model(classifier)
-    correct = compute_logits(model, images, batch_size=_BATCH_SIZE).argmax(1) == labels
+    correct = compute_logits(model, images).argmax(1) == labels
     wrong_from = torch.where(correct, len(levels), 0)  # (N,), first level with a wrong prediction
     curves = []
     for name, function in zip(attacks, functions, strict=True):
@@ -129,7 +129,7 @@ def corruption_curves(
     labels, model = labels.cpu(), autocast_model(classifier)
 
     def count_correct(pixels: Tensor) -> int:
-        logits = compute_logits(model, pixels, batch_size=_BATCH_SIZE)
+        logits = compute_logits(model, pixels)
         return int((logits.argmax(1) == labels).sum())
 
     clean, curves = count_correct(images), []
@@ -182,7 +182,7 @@ def adversarial_examples(
     model = autocast_model(classifier)
     batches: list[tuple[Tensor, ...]] = []
     kinds: set[tuple[int, int]] = set()
-    for rows in torch.split(torch.arange(len(images)), _BATCH_SIZE):
+    for rows in torch.split(torch.arange(len(images)), _TRIED):
         batch = _fool(model, _take(images, rows).cpu(), labels[rows], whole_steps / 255, steps)
         batches.append((rows[batch[0]], *batch[1:]))
         kinds.update(zip(batch[3].tolist(), batch[4].tolist(), strict=True))

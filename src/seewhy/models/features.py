@@ -1,11 +1,14 @@
 """Features of images: what enters the head of a model."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from seewhy.models.batching import batches
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.head import find_heads
-from seewhy.models.inference import autocasting
+from seewhy.models.inference import autocasting, for_outputs
 from seewhy.models.inspection import (
     evaluating,
     is_program,
@@ -16,7 +19,9 @@ from seewhy.models.inspection import (
 )
 
 
-def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int = 500) -> Tensor:
+def extract_features(
+    classifier: ClassifierLike, images: Tensor, batch_size: int | None = None
+) -> Tensor:
     """Compute what enters the head of a model (see `find_head`), averaged over positions.
 
     For a model without such a layer: its last spatial output, or else its logits. The model's modes
@@ -25,7 +30,7 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
     Args:
         classifier: A run, a Classifier, or a module; computes in its precision.
         images: (N, C, H, W) uint8, or float in [0, 1].
-        batch_size: Number of images on the model's device at once.
+        batch_size: Images per forward pass; by default found as in `compute_logits`.
 
     Returns:
         Features (N, D) float32 on the CPU.
@@ -33,6 +38,8 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
     classifier = as_classifier(classifier)
     model = unwrap_model(classifier.model)
     heads = find_heads(model, images, classifier.extract_logits)
+    with evaluating(model):
+        fast = for_outputs(replace(classifier, model=model), images)
     seen: list[Tensor] = []  # candidates of a batch; the last one is the best
 
     def record_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -43,10 +50,10 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
             seen.append(output)
 
     if heads:
-        parts = [model.get_submodule(heads[-1])]
+        parts = [fast.get_submodule(heads[-1])]
         handles = [part.register_forward_pre_hook(record_input) for part in parts]
     else:
-        parts = [part for part in model.modules() if not is_program(part)]  # programs take no hooks
+        parts = [part for part in fast.modules() if not is_program(part)]  # programs take no hooks
         handles = [part.register_forward_hook(record_output) for part in parts]
     rows: list[Tensor] = []
     try:
@@ -55,11 +62,11 @@ def extract_features(classifier: ClassifierLike, images: Tensor, batch_size: int
             torch.inference_mode(),
             autocasting(classifier.precision, classifier.device),
         ):
-            for batch in torch.split(images, batch_size):
-                pixels = prepare_images(batch, model)
+            for chosen in batches(model, images, batch_size, measured=True):
+                pixels = prepare_images(images[chosen], model)
                 pixels = pixels.contiguous(memory_format=memory_format_of(model))
                 with naming_images(pixels):
-                    logits = classifier.extract_logits(model(pixels))
+                    logits = classifier.extract_logits(fast(pixels))
                 fitting = [each for each in seen if len(each) == len(logits)] or [logits]
                 features = fitting[-1].float()
                 rows.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())

@@ -1,32 +1,41 @@
 """Logits of stored images."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError, describe_value
-from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.batching import batches
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.folding import folded
 from seewhy.models.inspection import evaluating, input_dtype, naming_images
 from seewhy.models.tta import bind_tta
 from seewhy.models.tta import none as no_tta
+
+_FOLDED_PIXELS = 2**16  # in a pass for which a model is folded: 64 images of 32x32
 
 
 def compute_logits(
     classifier: ClassifierLike,
     images: Tensor,
     *,
-    batch_size: int = 500,
+    batch_size: int | None = None,
+    reproducible: bool = False,
     device: torch.device | str | None = None,
     check_finite: bool = True,
 ) -> Tensor:
     """Compute the logits of images in evaluation mode.
 
     The classifier's precision and test-time augmentation apply. The model's mode is
-    restored. Only one batch at a time is converted to floats.
+    restored. Only one batch at a time is converted to floats. On a CPU, BatchNorm is folded into
+    the convolutions before it for larger passes in fp32.
 
     Args:
         classifier: A Classifier, a Run, or a module.
         images: (N, C, H, W) uint8, in memory or memory-mapped.
-        batch_size: Images per forward pass.
+        batch_size: Images per forward pass; by default a size that is fast for the model. On a CPU
+            it fits in the cache, and a pass of several seconds measures others.
+        reproducible: Whether the default depends on the model and the image shape only, so that
+            the logits are bitwise the same in every run on a CPU.
         device: Device to send the batches to; by default that of the model's parameters.
         check_finite: Whether to raise an error for logits that are not finite.
 
@@ -42,12 +51,12 @@ def compute_logits(
             "compute_logits() needs images (N, C, H, W) uint8 with values 0 to 255 and N of at "
             f"least 1, found {describe_value(images)}"
         )
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise SeewhyError(f"batch_size must be at least 1, found {batch_size}")
     classifier = as_classifier(classifier)
-    model, precision = classifier.model, classifier.precision
+    original, precision = classifier.model, classifier.precision
     device = classifier.device if device is None else torch.device(device)
-    dtype = input_dtype(model) or torch.float32
+    dtype = input_dtype(original) or torch.float32
     augmented = no_tta if classifier.tta == "none" else bind_tta(classifier.tta)
 
     def predict(batch: Tensor) -> Tensor:
@@ -55,12 +64,24 @@ def compute_logits(
         with naming_images(pixels):
             return classifier.extract_logits(model(pixels)).float()
 
-    with evaluating(model), torch.inference_mode(), autocasting(precision, device):
-        batches = [augmented(predict, batch) for batch in torch.split(images, batch_size)]
-    logits = torch.cat(batches).cpu()  # outside inference_mode, so that they may enter a graph
+    with evaluating(original), torch.inference_mode(), autocasting(precision, device):
+        model = for_outputs(classifier, images)
+        rows = batches(original, images, batch_size, measured=not reproducible)
+        parts = [augmented(predict, images[each]) for each in rows]
+    logits = torch.cat(parts).cpu()  # outside inference_mode, so that they may enter a graph
     if check_finite:
         check_finite_logits(logits)
     return logits
+
+
+def for_outputs(classifier: Classifier, images: Tensor) -> nn.Module:
+    """The classifier's model for passes over images (N, C, H, W) that only want its outputs.
+
+    It is folded if this is exact up to rounding, and there are enough images to pay for it.
+    """
+    if classifier.precision != "fp32" or images[:, 0].numel() < _FOLDED_PIXELS:
+        return classifier.model
+    return folded(classifier.model, images)
 
 
 def check_finite_logits(logits: Tensor) -> None:

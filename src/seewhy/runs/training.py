@@ -273,9 +273,9 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     classifier = Classifier(
         model, data.classes, data.image_shape, precision, recipe.tta, data.preprocessing
     )
-    predictions = plain = predict_split(classifier, data.test)
+    predictions = plain = predict_split(classifier, data.test, reproducible=True)
     if recipe.tta != "none":
-        plain = predict_split(replace(classifier, tta="none"), data.test)
+        plain = predict_split(replace(classifier, tta="none"), data.test, reproducible=True)
     return Run(
         recipe=recipe,
         classifier=classifier,

@@ -314,7 +314,7 @@ def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluatio
     if len(images):
         with swap_weights(state.averaged, state.model):
             classifier = Classifier(state.model, precision=plan.precision)
-            logits = compute_logits(classifier, images, check_finite=False)
+            logits = compute_logits(classifier, images, reproducible=True, check_finite=False)
         loss, weight = _criterion(logits, one_hot(labels, plan.num_classes), plan)
         nll = F.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([loss, weight, nll, (logits.argmax(1) == labels).sum()])
