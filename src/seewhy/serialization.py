@@ -23,9 +23,17 @@ _ANSI = re.compile("\x1b\\[[0-9;]*m")  # colors in messages of torch
 _ARRAY = "array"  # in the JSON a tensor is {"array": its name in the file}
 
 
+class DamagedFileError(SeewhyError):
+    """A file that cannot be read; `finding` says so without the remedy."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(f"{finding}; {remedy}")
+        self.finding = finding
+
+
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Turn any error inside the block into a SeewhyError of one line: the file is damaged.
+    """Turn any error inside the block into a DamagedFileError of one line.
 
     Any, because damaged or crafted bytes make archives, pickles, JSON and decoders raise any type.
     """
@@ -36,7 +44,7 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         reason = f"{type(error).__name__}: {text[:200]}"
         if isinstance(error, SeewhyError):
             reason = text
-        raise SeewhyError(f"{path} is missing or damaged ({reason}); {remedy}") from error
+        raise DamagedFileError(f"{path} is missing or damaged ({reason})", remedy) from error
 
 
 def from_plain(kind: type[T], values: object) -> T:

@@ -98,7 +98,10 @@ def test_errors_are_one_line(exported: Path, error_of: ErrorOf) -> None:
             "a file of format onnx ends in .onnx, found x.pt2",
         ),
         (["export", "model.onnx"], "the model comes from an exported file"),
-        (["evaluate", "model.onnx"], "model.onnx is not a run; add its data, as in --data cifar10"),
+        (
+            ["evaluate", "model.onnx"],
+            "model.onnx does not say which data it was trained on; add them, as in --data cifar10",
+        ),
         (["predict", "bad.onnx", "x.png"], "bad.onnx is damaged or not an ONNX file"),
         (["predict", "no.onnx", "x.png"], "no.onnx does not exist"),
     ):

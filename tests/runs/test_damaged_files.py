@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
+from seewhy.models.inference import compute_logits
 from seewhy.runs.checkpoint import read_checkpoint
 from seewhy.runs.directory import read_environment, read_history, read_predictions, read_result
-from seewhy.runs.run import open_run
+from seewhy.runs.prediction import evaluate
+from seewhy.runs.run import open_classifier, open_run
 from seewhy.runs.training import resume
 from seewhy.runs.weights import load_classifier
+from seewhy.train.recipes import find_recipe
 
 pytestmark = pytest.mark.train
 
@@ -256,3 +260,61 @@ def test_mutated_checkpoints_with_a_valid_checksum(directory: Path) -> None:
             mutated[choose.randrange(pickled, pickled + 4000)] = choose.randrange(256)
         path.write_bytes(bytes(mutated) + hashlib.sha256(mutated).digest())
         message_of(lambda: read_checkpoint(path))
+
+
+FILES = ("env.json", "metrics.jsonl", "predictions.npz", "recipe.toml", "summary.json")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "missing"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_is_used_without_its_damaged_file(
+    name: str, damage: str, directory: Path, data: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = compute_logits(open_run(directory), data.test.images)
+    path = directory / name
+    content = path.read_bytes()
+    path.write_bytes(b"" if damage == "empty" else content[: len(content) // 3])
+    if damage == "missing":
+        path.unlink()
+    opened = open_classifier(str(directory))
+    assert torch.equal(compute_logits(opened, data.test.images), expected)
+    noted = capsys.readouterr().err
+    if not (name == "summary.json" and damage == "missing"):  # as of a run that has not finished
+        assert f"{name} is missing or damaged" in noted or "damaged" not in noted
+        assert noted.count("\n") == 1 or damage == "cut"
+    assert "train again" not in noted
+    if name in FILES[1:3]:
+        assert evaluate(opened, data).accuracy > 0.9
+
+
+@pytest.mark.parametrize("name", ["env.json", "summary.json", "metrics.jsonl", "recipe.toml"])
+def test_a_run_of_another_version_is_used(
+    name: str, directory: Path, data: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has a field more than this version knows, or lacks one."""
+    path = directory / name
+    text = path.read_text()
+    if name == "recipe.toml":
+        more, fewer = text + "dreams = 3\n", text.replace("tta = ", "# ")
+    else:
+        more = text.replace("{", '{"dreams": 3, ', 1)
+        fewer = re.sub(r'"(python|accuracy|lr)": [^,]+, ?', "", text, count=1)
+    assert text not in (more, fewer)
+    for changed_text in (more, fewer):
+        path.write_text(changed_text)
+        assert len(compute_logits(open_classifier(str(directory)), data.test.images)) == 60
+        assert "train again" not in capsys.readouterr().err
+
+
+def test_a_recipe_of_an_editor_that_writes_a_byte_order_mark(directory: Path) -> None:
+    path = directory / "recipe.toml"
+    expected = find_recipe(path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert find_recipe(path) == expected
+
+
+def test_resume_names_the_recipe_that_is_damaged(unfinished_directory: Path, data: Dataset) -> None:
+    path = unfinished_directory / "recipe.toml"
+    path.write_text(path.read_text() + "dreams = 3\n")
+    message = refused(lambda: resume(unfinished_directory, data, quiet=True), "recipe.toml")
+    assert "unknown recipe field 'dreams'" in message

@@ -41,7 +41,10 @@ def evaluate(options: Evaluate) -> None:
 
     classifier = open_classifier(options.model, find_device(options.device))
     if options.data is None and not isinstance(classifier, Run):
-        raise SeewhyError(f"{options.model} is not a run; add its data, as in --data cifar10")
+        raise SeewhyError(
+            f"{options.model} does not say which data it was trained on; add them, as in --data "
+            "cifar10"
+        )
     data, split = find_split(classifier, options.data, options.split)
     predictions = evaluate_classifier(classifier, data, split)
     if options.json:

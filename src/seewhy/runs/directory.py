@@ -20,14 +20,14 @@ from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_atomically, write_error, write_text
+from seewhy.progress import note
 from seewhy.runs.checkpoint import CheckpointPolicy
 from seewhy.runs.environment import Environment
 from seewhy.runs.result import RunResult
 from seewhy.serialization import from_plain, reading
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
-from seewhy.train.recipe import Recipe, to_toml
-from seewhy.train.recipes import find_recipe
+from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml, to_toml
 
 SCHEMA_VERSION = 1  # of summary.json
 
@@ -83,8 +83,18 @@ def write_recipe(directory: Path, recipe: Recipe) -> None:
 
 
 def read_recipe(directory: Path) -> Recipe:
-    """The recipe as written; its names may be unknown in this process."""
-    return find_recipe(directory / RECIPE)
+    """The recipe as written; its names may be unknown in this process.
+
+    Settings of another version of seewhy are named and ignored.
+    """
+    with _reading(directory / RECIPE) as path:
+        values = read_toml(path)
+        if "model" not in values:
+            raise ValueError("it has no model")
+        unknown = [name for name in values if name not in as_dict(Recipe())]
+        if unknown:
+            note(f"seewhy: {path} has settings that are ignored: {', '.join(unknown)}")
+        return from_dict({name: values[name] for name in values if name not in unknown})
 
 
 # command.txt: the command that started the run
@@ -182,6 +192,8 @@ def read_history(directory: Path) -> tuple[EpochStats, ...]:
     """The rows, in the order of epochs."""
     with _reading(directory / HISTORY) as path:
         lines = path.read_text(encoding="utf-8").splitlines()
+        if not lines and has_finished(directory):
+            raise ValueError("it has no epochs")
         return tuple(from_plain(EpochStats, json.loads(line)) for line in lines)
 
 
@@ -280,7 +292,8 @@ def read_result(directory: Path) -> RunResult:
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
     """Turn any error in reading a file into a SeewhyError."""
-    with reading(path, "restore it, or train again"):
+    remedy = "restore it, use the version of seewhy that wrote it, or train again"
+    with reading(path, remedy):
         yield path
 
 

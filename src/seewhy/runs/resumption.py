@@ -66,7 +66,10 @@ def recipe_of(directory: Path, recipe: Recipe | None) -> Recipe:
                 f"{directory} has augmentations that are Python functions "
                 f"({', '.join(functions)}); pass the recipe to resume()"
             )
-    return from_dict(values)
+    try:
+        return from_dict(values)
+    except SeewhyError as error:
+        raise SeewhyError(f"{path}: {error}") from error
 
 
 def checkpoint_to_resume(

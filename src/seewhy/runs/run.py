@@ -1,8 +1,9 @@
 """A run: a trained classifier with its history and its result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,8 +16,8 @@ from seewhy.models.classifier import Classifier, pretrained_classifier
 from seewhy.models.onnx_file import SUFFIX, onnx_classifier
 from seewhy.models.registry import MODELS
 from seewhy.notation import parse
+from seewhy.progress import note
 from seewhy.runs.directory import (
-    HISTORY,
     PREDICTIONS,
     WEIGHTS,
     has_finished,
@@ -30,10 +31,13 @@ from seewhy.runs.directory import (
 from seewhy.runs.environment import Environment
 from seewhy.runs.result import RunResult
 from seewhy.runs.weights import load_classifier
+from seewhy.serialization import DamagedFileError
 from seewhy.train.device import find_precision
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,28 +99,65 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     classifier = load_classifier(directory / WEIGHTS, device)
     precision = _precision_on(device, environment)
     finished = has_finished(directory)
-    history = read_history(directory)
-    predictions = read_predictions(directory) if finished else None
-    if finished and not history:
-        raise SeewhyError(
-            f"{directory / HISTORY} is damaged: it has no epochs; restore it, or train again"
-        )
-    if predictions is not None and predictions.classes != classifier.classes:
-        raise SeewhyError(
-            f"{directory / PREDICTIONS} and {WEIGHTS} have different classes; restore the files of "
-            "one run, or train again"
-        )
     return Run(
         recipe=recipe,
         classifier=replace(classifier, precision=precision, tta=recipe.tta),
-        history=history,
-        predictions=predictions,
+        history=read_history(directory),
+        predictions=_predictions(directory, classifier) if finished else None,
         result=read_result(directory) if finished else None,
         environment=environment,
         data_origin=data_origin,
         directory=directory,
         range_test=read_lr_range_test(directory),
     )
+
+
+def _open_for_use(directory: Path, device: torch.device) -> Run | Classifier:
+    """The run, or as much of it as its intact files tell; those that are damaged are named."""
+    if not (directory / WEIGHTS).is_file():  # nothing can be used without its weights
+        return open_run(directory, device)
+    classifier = load_classifier(directory / WEIGHTS, device)
+    finished = has_finished(directory)
+    recipe = _if_intact(lambda: read_recipe(directory))
+    environment = None if recipe is None else _if_intact(lambda: read_environment(directory))
+    classifier = replace(
+        classifier,
+        precision="fp32" if environment is None else _precision_on(device, environment[0]),
+        tta="none" if recipe is None else recipe.tta,
+    )
+    if recipe is None or environment is None:
+        return classifier
+    return Run(
+        recipe=recipe,
+        classifier=classifier,
+        history=_if_intact(lambda: read_history(directory)) or (),
+        predictions=_if_intact(lambda: _predictions(directory, classifier)) if finished else None,
+        result=_if_intact(lambda: read_result(directory)) if finished else None,
+        environment=environment[0],
+        data_origin=environment[1],
+        directory=directory,
+        range_test=_if_intact(lambda: read_lr_range_test(directory)),
+    )
+
+
+def _if_intact(read: Callable[[], T]) -> T | None:
+    """What `read` returns; a damaged file is named, and the result is None."""
+    try:
+        return read()
+    except SeewhyError as error:
+        finding = error.finding if isinstance(error, DamagedFileError) else error
+        note(f"seewhy: {finding}; it is left out")
+        return None
+
+
+def _predictions(directory: Path, classifier: Classifier) -> Predictions:
+    predictions = read_predictions(directory)
+    if predictions.classes != classifier.classes:
+        raise DamagedFileError(
+            f"{directory / PREDICTIONS} and {WEIGHTS} have different classes",
+            "restore the files of one run, or train again",
+        )
+    return predictions
 
 
 def open_classifier(
@@ -126,6 +167,9 @@ def open_classifier(
     **options: Any,
 ) -> Run | Classifier:
     """Open a run, an ONNX file, or a model with published weights.
+
+    Of a run, only the weights must be intact: other damaged files are named and left out, and
+    without its recipe or its environment it is a Classifier.
 
     Args:
         name: Directory of a run, an ONNX file of `seewhy export`, `timm:NAME`, `torchvision:NAME`,
@@ -149,7 +193,7 @@ def open_classifier(
             )
     if is_file:
         return onnx_classifier(name)
-    return open_run(name, device)
+    return _open_for_use(Path(name), torch.device(device))
 
 
 def _precision_on(device: torch.device, environment: Environment) -> str:

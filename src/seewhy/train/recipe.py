@@ -173,7 +173,7 @@ def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values in a recipe file. Raises SeewhyError if it is missing or not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # of Windows editors
     except FileNotFoundError:
         raise SeewhyError(
             f"no recipe file {path}; see `seewhy recipes` for the built-in ones"
