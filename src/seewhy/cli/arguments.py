@@ -66,6 +66,12 @@ class DataOptions:
     """Pixels by which training images are larger, for random crops, such as 32 for 224 of 256."""
     fit: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
+    split: OptionalText = None
+    """folder: the splits of the source; file: drawn anew from all images; group: drawn anew, no
+    group of images in two splits (default: those of the source, and what is missing is drawn)."""
+    group_by: OptionalText = None
+    """Column, or regular expression on the names of images, that tells which belong together;
+    duplicates groups near-duplicates (default of --split group)."""
     range: RangeWords = ()
     """Values that become black and white, for images with more than 8 bits: two numbers, that of
     their type, or as measured (default: dataset)."""

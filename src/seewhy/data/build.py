@@ -34,7 +34,8 @@ from seewhy.data.decode import (
 )
 from seewhy.data.options import LoadOptions
 from seewhy.data.pixel_range import finite_limits, is_deep, range_of_dataset, read_values
-from seewhy.data.raw import RawDataset, RawSplit, assign_splits, check_labels
+from seewhy.data.raw import RawDataset, RawSplit, check_labels
+from seewhy.data.splitting import assign_splits
 from seewhy.errors import SeewhyError
 from seewhy.progress import note, progress
 
@@ -106,7 +107,7 @@ def build_entry(
     Raises:
         SeewhyError: The labels are invalid, an image is unreadable, or the disk is too small.
     """
-    splits, seed_used = assign_splits(raw, name, options.validation, options.seed)
+    splits, drawn = assign_splits(raw, name, options, quiet)
     image_format = _choose_format(splits["train"], name, options, quiet)
     total = sum(map(len, splits.values()))
     height, width = image_format.image_size
@@ -145,10 +146,10 @@ def build_entry(
         fingerprint=fingerprint(raw.classes, digests),
         skipped=tuple(image for split in written.values() for image in split.skipped),
         value_range=image_format.preprocessing.value_range,
-        held_out=tuple(key for key in splits if key not in raw.splits),
+        held_out=drawn,
     )
     write_header(directory, header)
-    return seed_used
+    return bool(drawn)
 
 
 def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool) -> _Format:

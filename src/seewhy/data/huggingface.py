@@ -74,7 +74,11 @@ def raw_dataset_from_tables(
         stored = {role: _read_labels(table, label, role, title) for role, table in by_role.items()}
     classes, labels = _classes(features[label], stored)
     splits = {
-        role: RawSplit(_reader(table, image, role, title, folders), labels[role])
+        role: RawSplit(
+            _reader(table, image, role, title, folders),
+            labels[role],
+            groups=_read_groups(table, request.group_by, title),
+        )
         for role, table in by_role.items()
     }
     return RawDataset(classes, splits)
@@ -205,6 +209,16 @@ def _read_labels(
     values = column.to_pylist()
     is_int64 = all(not isinstance(value, str) and value < 2**63 for value in values)
     return np.array(values, dtype=np.int64 if is_int64 else object)
+
+
+def _read_groups(table: Any, column: str | None, title: str) -> np.ndarray | None:
+    """The values (N,) of a column as text; None if there is none of this name."""
+    if column not in table.features:
+        return None
+    with _reading_rows(title, str(column)):
+        values = table.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    # a row without a group is one of its own
+    return np.array([f"{i}" if each is None else f"={each}" for i, each in enumerate(values)])
 
 
 def _classes(

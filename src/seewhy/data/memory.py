@@ -91,8 +91,7 @@ def memory_source(dataset: Dataset) -> Source:
 
     def open_(request: LoadRequest) -> RawDataset:
         reject_label_choice(dataset.name, request)
-        stored = dataset.splits | {"train": dataset.train}  # with its margin
-        splits = {name: _raw_split(split) for name, split in stored.items()}
+        splits = {name: _raw_split(split) for name, split in dataset.splits.items()}
         return RawDataset(dataset.classes, splits)
 
     return Source(dataset.name, {"memory": dataset.fingerprint}, open_)

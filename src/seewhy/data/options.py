@@ -1,5 +1,6 @@
 """The arguments of `load`, checked."""
 
+import re
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -7,6 +8,13 @@ from typing import Any
 from seewhy.data.decode import FITS
 from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError, lookup
+
+SPLITS = {
+    "folder": "those of the folders or files",
+    "file": "drawn anew from all images",
+    "group": "drawn anew from all images, without images of one group in two splits",
+}
+DUPLICATES = "duplicates"  # group_by: near-duplicates are a group
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class LoadOptions:
     range: ValueRange | None = None  # of images with more than 8 bits; None is that of the dataset
     margin: int = 0  # pixels by which training images are larger
     fit: str = "crop"  # crop or letterbox
+    split: str | None = None  # one of SPLITS; None keeps the given splits, and draws those missing
+    group_by: str | None = None  # column, regular expression on names, or "duplicates"
 
     def __post_init__(self) -> None:
         if self.label is not None and not isinstance(self.label, str):
@@ -38,6 +48,14 @@ class LoadOptions:
             "range": check_range(self.range),
         }
         lookup(FITS, self.fit, "fit")
+        if self.split is not None:
+            lookup(SPLITS, self.split, "split")
+        check_pattern("group_by", self.group_by)
+        if self.group_by is not None and self.split in ("folder", "file"):
+            raise SeewhyError(
+                f"group_by is for split='group', or splits that are drawn, found split="
+                f"{self.split!r}; leave one out"
+            )
         if self.channels not in (None, 1, 3):
             raise SeewhyError(
                 f"channels must be 1 (gray) or 3 (RGB), found {one_line(self.channels)}"
@@ -52,6 +70,21 @@ class LoadOptions:
         """The options as JSON values."""
         values = asdict(self)
         return values | {"range": list(self.range) if isinstance(self.range, tuple) else self.range}
+
+
+def check_pattern(argument: str, value: object) -> None:
+    """Raise SeewhyError if `value` is neither None nor a regular expression."""
+    if value is None:
+        return
+    if not isinstance(value, str) or not value:
+        raise SeewhyError(f"{argument} must be a regular expression, found {one_line(value)}")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise SeewhyError(
+            f"{argument} {value!r} is no regular expression ({error}); escape special characters "
+            "with a backslash"
+        ) from error
 
 
 def check_integer(argument: str, value: object, minimum: int) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from seewhy.data.dataset import stratified_split
 from seewhy.data.decode import Encoded
 from seewhy.data.listing import natural_key
 from seewhy.errors import SeewhyError
@@ -33,6 +32,7 @@ class RawSplit:
     read: Callable[[Sequence[int]], Sequence[tuple[str, Encoded]]]
     labels: np.ndarray  # (N,) int64
     masks: np.ndarray | None = None  # (N, H, W) bool
+    groups: np.ndarray | None = None  # (N,) text, of the column that images are grouped by
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +44,7 @@ class RawSplit:
             lambda subset: self.read(indices[np.asarray(subset)].tolist()),
             self.labels[indices],
             masks,
+            None if self.groups is None else self.groups[indices],
         )
 
 
@@ -60,6 +61,7 @@ class LoadRequest:
     """Options for opening a source."""
 
     label: str | None  # label column
+    group_by: str | None  # column of groups, if there is one of this name
     scratch: Path  # empty directory, removed after decoding
     quiet: bool
 
@@ -184,50 +186,10 @@ def assign_roles(split_names: Iterable[str], name: str) -> dict[str, str]:
     return roles
 
 
-def assign_splits(
-    raw: RawDataset, name: str, validation: float, seed: int
-) -> tuple[dict[str, RawSplit], bool]:
-    """Hold out the test split if it is missing, and a fraction of train for validation.
-
-    Args:
-        raw: The dataset.
-        name: Its name in error messages.
-        validation: Fraction of train to hold out, in [0, 1).
-        seed: Seed of random splits.
-
-    Returns:
-        Splits by name in the order train, test, validation, and whether any is random.
-
-    Raises:
-        SeewhyError: The labels are invalid, or a class has too few images to be split.
-    """
-    splits = dict(raw.splits)
-    check_labels(raw.classes, {key: split.labels for key, split in splits.items()}, name)
-    if validation and "validation" in splits:
-        raise SeewhyError(
-            f"{name} has its own validation split of {len(splits['validation']):,}; "
-            "leave validation at 0"
-        )
-    seed_used = False
-    for new, fraction in (("test", TEST_FRACTION), ("validation", validation)):
-        if new in splits or not fraction:
-            continue
-        labels = splits["train"].labels
-        single = np.flatnonzero(np.bincount(labels, minlength=len(raw.classes)) == 1)
-        if len(single):
-            raise SeewhyError(
-                f"{name}: the {new} split needs at least two images per class, found one in "
-                f"{_list_classes(raw, single)}; add images, or remove the class"
-            )
-        remaining, held_out = stratified_split(labels, fraction, seed)
-        splits[new] = splits["train"].take(held_out)
-        splits["train"] = splits["train"].take(remaining)
-        seed_used = True
-    return {key: splits[key] for key in ROLES if key in splits}, seed_used
-
-
-def _list_classes(raw: RawDataset, indices: np.ndarray) -> str:
-    return ", ".join(repr(raw.classes[i]) for i in indices[:_LISTED_CLASSES])
+def list_classes(classes: Sequence[str], indices: np.ndarray) -> str:
+    """The names of some classes, for a message."""
+    more = " …" if len(indices) > _LISTED_CLASSES else ""
+    return ", ".join(repr(classes[i]) for i in indices[:_LISTED_CLASSES]) + more
 
 
 def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str) -> None:
@@ -271,8 +233,7 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], nam
     for split, values in labels.items():
         missing = np.setdiff1d(values, trained)
         if len(missing):
-            listed = ", ".join(repr(classes[i]) for i in missing[:_LISTED_CLASSES])
             raise SeewhyError(
                 f"{name}: the {split} split has classes missing from train: "
-                f"{listed}{' …' if len(missing) > _LISTED_CLASSES else ''}; add or remove them"
+                f"{list_classes(classes, missing)}; add or remove them"
             )

@@ -47,6 +47,8 @@ def load(
     range: tuple[float, float] | str | None = None,  # noqa: A002
     margin: int = 0,
     fit: str = "crop",
+    split: str | None = None,
+    group_by: str | None = None,
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a directory or an archive.
@@ -77,6 +79,12 @@ def load(
             of an image resized to the larger size.
         fit: "crop" keeps the center of an image that is not square; "letterbox" keeps all of it,
             with gray beside it.
+        split: "folder" for the splits of the source; "file" to draw them anew from all images;
+            "group" to draw them so that no group of images is in two splits. None keeps the splits
+            of the source, and draws those that are missing.
+        group_by: Name of a column; or a regular expression, whose match in an image's name, or
+            first group of it, is the group of the image; or "duplicates", which groups
+            near-duplicates, the default of split="group".
         quiet: Print nothing on stderr.
 
     Returns:
@@ -103,6 +111,8 @@ def load(
         check_range(range),
         margin,
         fit,
+        split,
+        group_by,
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
     load_args = {
@@ -163,30 +173,20 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         same_size = size is None or dataset.image_shape[1:] == (size, size)
         same_size &= options.channels in (None, dataset.image_shape[0])
         same_size &= options.margin in (0, dataset.margin)
-        if same_size and not options.validation and options.label is None:
+        as_it_is = options.split in (None, "folder") and options.label is None
+        if same_size and as_it_is and not options.validation:
             return dataset
         source = memory_source(dataset)
     if source.description:
         note(f"{source.name}: {source.description}", quiet)
-    key = {
-        "source": source.signature,
-        "image_size": options.image_size,
-        "validation": options.validation,
-        "label": options.label,
-        "max_pixels": options.max_pixels,
-        "channels": options.channels,
-        "range": options.to_json()["range"],
-        **{
-            name: value
-            for name, value in (("margin", options.margin), ("fit", options.fit))
-            if value != getattr(LoadOptions, name)
-        },
-    }
+    in_every_entry = ("seed", "skip_bad_images")  # they change the entry only where they have to
+    values = {key: value for key, value in options.to_json().items() if key not in in_every_entry}
+    key = {"source": source.signature, **values}
 
     def build(directory: Path) -> bool:
         scratch = directory / "scratch"
         scratch.mkdir()
-        raw = source.open(LoadRequest(options.label, scratch, quiet))
+        raw = source.open(LoadRequest(options.label, options.group_by, scratch, quiet))
         seed_used = build_entry(raw, source.name, options, directory, quiet)
         shutil.rmtree(scratch)
         return seed_used

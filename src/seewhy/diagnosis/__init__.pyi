@@ -13,8 +13,6 @@ from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
-from .duplicates import DuplicatePair as DuplicatePair
-from .duplicates import near_duplicates as near_duplicates
 from .label_issues import LabelIssue as LabelIssue
 from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues

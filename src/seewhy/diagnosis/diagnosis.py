@@ -8,8 +8,8 @@ from torch import Tensor
 
 from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset
+from seewhy.data.duplicates import DuplicatePair, near_duplicates
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
-from seewhy.diagnosis.duplicates import DuplicatePair, near_duplicates
 from seewhy.diagnosis.label_issues import find_label_issues
 from seewhy.diagnosis.predictions import (
     Predictions,

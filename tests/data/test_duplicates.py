@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from seewhy.data import duplicates
 from seewhy.data.dataset import Split
-from seewhy.diagnosis import duplicates
-from seewhy.diagnosis.duplicates import DuplicatePair, near_duplicates
+from seewhy.data.duplicates import DuplicatePair, near_duplicates
 from seewhy.errors import SeewhyError
 
 

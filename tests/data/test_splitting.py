@@ -1,0 +1,126 @@
+"""Splits by image and by group: stratified, and no group on two sides."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy.data.sources import load, reload_data
+from seewhy.data.splitting import grouped_split
+from seewhy.errors import SeewhyError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def scene(number: int, shift: int = 0) -> Image.Image:
+    """A picture of its own; with a shift, the next photograph of a burst."""
+    coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    whole = Image.fromarray(coarse).resize((60, 60), Image.Resampling.BICUBIC)
+    return whole.crop((4 + shift, 4, 52 + shift, 52))
+
+
+def bursts(root: Path, scenes: int = 10, images: int = 3) -> Path:
+    """Class folders with `images` photographs of each scene."""
+    for number in range(scenes):
+        folder = root / ("ant" if number % 2 else "bee")
+        folder.mkdir(parents=True, exist_ok=True)
+        for shot in range(images):
+            scene(number, shot).save(folder / f"s{number}-{shot}.png")
+    return root
+
+
+def scenes_of(names: object) -> set[str]:
+    return {re.findall(r"s\d+", name)[0] for name in names}  # type: ignore[attr-defined]
+
+
+def test_grouped_split_keeps_groups_whole_and_classes_in_proportion() -> None:
+    generator = np.random.default_rng(0)
+    groups = generator.integers(0, 400, 3000)
+    labels = (groups % 3 + (generator.random(3000) < 0.2)) % 3
+    kept, held = grouped_split(labels, groups, 0.2, seed=1)
+    assert not np.intersect1d(groups[kept], groups[held]).size
+    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(3000))
+    shares = np.bincount(labels[held]) / np.bincount(labels)
+    assert np.abs(shares - 0.2).max() < 0.01
+    sizes = np.bincount(groups)
+    assert abs(sizes[np.unique(groups[held])].mean() - sizes.mean()) < 1  # not only large groups
+    assert np.array_equal(held, grouped_split(labels, groups, 0.2, seed=1)[1])
+    assert not np.array_equal(held, grouped_split(labels, groups, 0.2, seed=2)[1])
+
+
+def test_grouped_split_never_takes_a_class_from_train() -> None:
+    labels = np.array([0] * 6 + [1] * 6 + [2] * 2)
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6])  # all of class 2 is group 6
+    for seed in range(20):
+        kept, held = grouped_split(labels, groups, 0.4, seed)
+        assert set(labels[kept]) == {0, 1, 2}
+        assert set(labels[held]) == {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group_by", [r"s\d+", r"/(s\d+)-", "duplicates"])
+def test_images_of_one_scene_stay_together(tmp_path: Path, group_by: str) -> None:
+    data = load(bursts(tmp_path / "photos"), group_by=group_by, validation=0.2, quiet=True)
+    found = [scenes_of(split.names) for split in data.splits.values()]
+    assert sum(map(len, found)) == 10  # no scene in two splits
+    assert sum(map(len, data.splits.values())) == 30
+    assert len(data.test) == 6
+    assert data.held_out == ("test", "validation")
+    assert data.origin.load_args["group_by"] == group_by
+    again = reload_data(data.origin)
+    assert again.test.names == data.test.names
+    # without groups, scenes are in train and test
+    plain = load(tmp_path / "photos", quiet=True)
+    assert scenes_of(plain.test.names) & scenes_of(plain.train.names)
+
+
+@pytest.mark.slow
+def test_split_pools_the_given_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bursts(tmp_path / "photos/train")
+    for label in ("ant", "bee"):
+        (tmp_path / "photos/test" / label).mkdir(parents=True)
+        for path in sorted((tmp_path / "photos/train" / label).glob("*-2.png")):
+            path.rename(tmp_path / "photos/test" / label / path.name)
+    given = load(tmp_path / "photos", group_by=r"s\d+")
+    assert len(given.test) == 10
+    assert "10 groups have images in train and in another split" in capsys.readouterr().err
+    by_group = load(tmp_path / "photos", split="group", group_by=r"s\d+", seed=3)
+    assert "30 images in 10 groups, the largest of 3" in capsys.readouterr().err
+    assert not scenes_of(by_group.test.names) & scenes_of(by_group.train.names)
+    assert (len(by_group.train), len(by_group.test)) == (24, 6)
+    by_file = load(tmp_path / "photos", split="file", quiet=True)
+    assert (len(by_file.train), len(by_file.test)) == (24, 6)
+    assert {*by_file.train.names, *by_file.test.names} == {*given.train.names, *given.test.names}
+    colors = dict(zip(given.train.names, given.train.images, strict=True))
+    for name, image in zip(by_file.train.names, by_file.train.images, strict=True):
+        assert name not in colors or (colors[name] == image).all()
+    assert load(tmp_path / "photos", split="folder", quiet=True).test.names == given.test.names
+
+
+def test_split_options_are_refused_in_one_line(tmp_path: Path) -> None:
+    root = bursts(tmp_path / "photos", scenes=2)
+    for options, message in [
+        ({"split": "scene"}, "unknown split 'scene'; possible: file, folder, group"),
+        ({"group_by": "("}, r"group_by '\(' is no regular expression"),
+        ({"group_by": "patient"}, "is no column and matches no name, such as 'ant/s1-0.png'"),
+        ({"split": "file", "group_by": "s"}, "group_by is for split='group'"),
+        ({"split": "folder"}, "photos has no test split; leave split out"),
+        ({"group_by": r"s\d+"}, "needs a class with at least two groups of images"),
+    ]:
+        with pytest.raises(SeewhyError, match=message) as caught:
+            load(root, quiet=True, **options)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+
+
+def test_names_outside_the_pattern_are_groups_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = bursts(tmp_path / "photos")
+    scene(99).save(root / "ant" / "other.png")
+    load(root, group_by=r"s\d+")
+    assert "matches 30 of 31 names; the others, such as 'ant/other.png'" in capsys.readouterr().err
