@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from seewhy.cli import main
@@ -13,7 +14,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.registry import MODELS
 from seewhy.runs.run import open_run
 from seewhy.runs.training import fit, resume
-from seewhy.train.recipe import Recipe
+from seewhy.train.recipe import Recipe, to_toml
 
 pytestmark = pytest.mark.train
 ErrorOf = Callable[..., str]
@@ -24,6 +25,9 @@ from torch import nn
 def build(num_classes, sample, width=4):
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(width, num_classes))
+
+def published():
+    return build(1000, None)
 
 setting = 3
 """
@@ -66,7 +70,7 @@ def test_model_option_opens_a_run_of_ones_own_model(
 ) -> None:
     needed = "the code of the run's model 'tiny-net' is not part of seewhy; name it with --model "
     assert needed in error_of("evaluate", "own")
-    with pytest.raises(SeewhyError, match=r"or in Python: seewhy\.MODELS"):
+    with pytest.raises(SeewhyError, match=r"or in Python: open_run\(directory, model="):
         open_run(own)
     assert main.main(["evaluate", "own", "--model", "nets.mine:build"]) == 0
     assert "of 60 test images of bars correct" in capsys.readouterr().out
@@ -99,3 +103,53 @@ def test_model_option_is_for_own_models(trained: Path, error_of: ErrorOf) -> Non
     assert "is seewhy's speednet; leave out --model" in error_of(
         "report", "run", "--model", "torch.nn:Linear"
     )
+
+
+@pytest.fixture
+def forgets_new_models() -> Iterator[None]:
+    before = set(MODELS)
+    yield
+    for name in set(MODELS) - before:
+        del MODELS[name]
+
+
+@pytest.mark.usefixtures("forgets_new_models")
+def test_train_with_ones_own_model(
+    own: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str], error_of: ErrorOf
+) -> None:
+    """A function whose network has 1,000 classes; the run gives the option to open it."""
+    Path("own.toml").write_text(to_toml(replace(recipe, epochs=1)))
+    arguments = ["train", "own.toml", "--data", "bars", "--output", "new", "--no-report"]
+    assert main.main([*arguments, "--model", "nets.mine:published"]) == 0
+    capsys.readouterr()
+    del MODELS["nets.mine.published"]
+    assert "name it with --model nets.mine:published" in error_of("evaluate", "new")
+    assert main.main(["evaluate", "new", "--model", "nets.mine:published"]) == 0
+    assert "of 60 test images of bars correct" in capsys.readouterr().out
+    Path("hostile.toml").write_text(to_toml(replace(recipe, model="nets.mine:published")))
+    arguments[1] = "hostile.toml"  # a file names no code to import
+    assert "unknown model 'nets.mine'" in error_of(*arguments)
+    assert "cannot be imported" in error_of(*arguments, "--model", "nets.other:build")
+
+
+def test_fit_and_open_run_with_a_module(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
+    """The module is not changed; the run is opened with a module of other weights."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(data.train.images[0].numel(), 10))
+    weights = net[1].weight.clone()
+    small = replace(recipe, epochs=1, lr=0.01)
+    run = fit(small, data, tmp_path / "run", quiet=True, model=net)
+    assert net[1].weight.shape == (10, weights.shape[1])
+    assert torch.equal(net[1].weight, weights)
+    assert run.recipe.model == "torch.nn.modules.container.Sequential"
+    assert run.model[1].out_features == 3
+    with pytest.raises(SeewhyError, match=r"--model torch\.nn\.modules\.container:Sequential"):
+        open_run(tmp_path / "run")
+    opened = open_run(tmp_path / "run", model=net)
+    assert torch.equal(opened.model[1].weight, run.model[1].weight)
+    (tmp_path / "run" / "summary.json").unlink()
+    resumed = resume(tmp_path / "run", data, quiet=True, model=net)
+    assert torch.equal(resumed.model[1].weight, run.model[1].weight)
+    assert torch.equal(net[1].weight, weights)
+    with pytest.raises(SeewhyError, match="returns probabilities"):
+        fit(small, data, quiet=True, model=nn.Sequential(net, nn.Softmax(1)))

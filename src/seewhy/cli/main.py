@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
 from shutil import get_terminal_size
@@ -10,7 +11,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from seewhy import __version__
-from seewhy.cli.arguments import name_options, parse
+from seewhy.cli.arguments import RecipeOptions, name_options, parse
 from seewhy.cli.compare import Compare, compare
 from seewhy.cli.explain import Explain, Layers, Methods, Trust, explain, layers, methods, trust
 from seewhy.cli.export import Export, export
@@ -27,7 +28,7 @@ from seewhy.cli.info import (
     recipes,
     summary,
 )
-from seewhy.cli.own_model import register_own_model
+from seewhy.cli.own_model import register_own_model, with_own_model
 from seewhy.cli.predict import Evaluate, Predict, evaluate, predict
 from seewhy.cli.report import Report, report
 from seewhy.cli.streams import lasting_streams
@@ -158,6 +159,9 @@ def _run(arguments: list[str]) -> int:
     name = arguments[0]
     command = lookup(COMMANDS, name, "command")
     options: Any = parse(name, command.options, arguments[1:])
+    if isinstance(options, RecipeOptions) and ":" in options.settings.model:
+        settings = with_own_model(options.settings, options.base_recipe())
+        options = replace(options, settings=settings)
     own_model: str | None = getattr(options, "own_model", None)
     if own_model is not None:
         run = next(

@@ -1,10 +1,17 @@
-"""`--model package.module:function`: the code of a run's model, if it is not one of seewhy's."""
+"""`--model package.module:function`: a model whose code is the user's."""
 
 import importlib
+import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seewhy.errors import SeewhyError
+
+if TYPE_CHECKING:
+    from seewhy.train.recipe import Recipe
 
 
 def register_own_model(text: str, directory: Path) -> None:
@@ -13,13 +20,15 @@ def register_own_model(text: str, directory: Path) -> None:
     Only the user names code to import, never a file of a run, which may come from elsewhere.
 
     Args:
-        text: `package.module:function`, importable from here. The function is as an entry of
-            MODELS: `function(num_classes, sample, settings)` returns a module.
+        text: `package.module:function`, importable from here. The function returns a module; it
+            may take the number of classes, or (num_classes, sample, settings) as an entry of
+            MODELS.
         directory: The run.
 
     Raises:
         SeewhyError: If the function cannot be imported, or the run has a model of seewhy.
     """
+    from seewhy.models.own import own_builder
     from seewhy.models.registry import MODELS
     from seewhy.notation import parse
     from seewhy.runs.directory import read_recipe
@@ -27,6 +36,37 @@ def register_own_model(text: str, directory: Path) -> None:
     name = parse(read_recipe(directory).model)[0]
     if name in MODELS:
         raise SeewhyError(f"the model of {directory} is seewhy's {name}; leave out --model")
+    MODELS[name] = own_builder(_imported(text), name)
+
+
+def with_own_model(recipe: "Recipe", base: "Recipe") -> "Recipe":
+    """The recipe with the qualified name of its model, if that is `package.module:function`.
+
+    The function is imported and registered under that name, unless `base`, the recipe before the
+    options of the command line, has the same model: files name no code to import.
+
+    Raises:
+        SeewhyError: If the function cannot be imported.
+    """
+    from seewhy.models.own import own_builder, qualified_name
+    from seewhy.models.registry import MODELS
+    from seewhy.notation import parse
+
+    text = recipe.model
+    if recipe.model == base.model or parse(text)[0] in MODELS or not _is_path(text):
+        return recipe
+    function = _imported(text)
+    name = qualified_name(function)
+    if name not in MODELS:
+        MODELS[name] = own_builder(function, name)
+    return replace(recipe, model=name)
+
+
+def _is_path(text: str) -> bool:
+    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", text) is not None
+
+
+def _imported(text: str) -> Callable[..., Any]:
     module_name, _, function_name = text.partition(":")
     if not module_name or not function_name:
         raise SeewhyError(f"--model needs package.module:function, found {text!r}")
@@ -41,4 +81,5 @@ def register_own_model(text: str, directory: Path) -> None:
         sys.path.remove("")
     if not callable(function):
         raise SeewhyError(f"--model {text} is not a function, found {type(function).__name__}")
-    MODELS[name] = function
+    called: Callable[..., Any] = function
+    return called

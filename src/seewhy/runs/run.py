@@ -14,6 +14,7 @@ from seewhy.errors import SeewhyError, check_type
 from seewhy.escaping import visible
 from seewhy.models.classifier import Classifier, pretrained_classifier
 from seewhy.models.onnx_file import SUFFIX, onnx_classifier
+from seewhy.models.own import OwnModel, using_model
 from seewhy.models.registry import MODELS
 from seewhy.notation import parse
 from seewhy.progress import note
@@ -80,7 +81,9 @@ class Run:
         )
 
 
-def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
+def open_run(
+    directory: str | Path, device: str | torch.device = "cpu", model: OwnModel | None = None
+) -> Run:
     """Read a run from its directory.
 
     An interrupted run has no result and no predictions, but its classifier can be used.
@@ -88,6 +91,8 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     Args:
         directory: Directory of the run, such as "runs/latest".
         device: Device for the model.
+        model: The model, if it is your own, as for `fit`; it is copied, and has the weights of the
+            run afterwards.
 
     Raises:
         SeewhyError: If `directory` is not a run directory, or a file is missing or damaged.
@@ -96,6 +101,9 @@ def open_run(directory: str | Path, device: str | torch.device = "cpu") -> Run:
     directory, device = Path(directory), torch.device(device)
     environment, data_origin = read_environment(directory)
     recipe = read_recipe(directory)
+    if model is not None:
+        with using_model(model, parse(recipe.model)[0]):
+            return open_run(directory, device)
     classifier = load_classifier(directory / WEIGHTS, device)
     precision = _precision_on(device, environment)
     finished = has_finished(directory)

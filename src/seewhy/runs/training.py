@@ -17,8 +17,10 @@ from seewhy.figures.style import save_figure
 from seewhy.files import write_text
 from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 from seewhy.models.classifier import Classifier
+from seewhy.models.own import OwnModel, using_model
 from seewhy.models.registry import build_model, untrained_spec, weights_file_of
 from seewhy.models.weights_file import loading_note
+from seewhy.notation import parse
 from seewhy.progress import note
 from seewhy.runs.checkpoint import (
     CheckpointPolicy,
@@ -66,6 +68,7 @@ def fit(
     device: str = "auto",
     quiet: bool = False,
     checkpoint: CheckpointPolicy | None = None,
+    model: OwnModel | None = None,
 ) -> Run:
     """Train a new model and predict the test split.
 
@@ -83,16 +86,23 @@ def fit(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         quiet: Show nothing.
         checkpoint: When to write checkpoints into `directory`.
+        model: A model of your own instead of the recipe's: a module from pixels in [0, 1] to
+            logits, or a function that returns one. It is copied, and its head is replaced if it
+            has another number of classes. The run records its qualified name.
 
     Returns:
         The run, with its history and its predictions on the test split.
 
     Raises:
         SeewhyError: If the recipe does not fit the data or the machine, `directory` is not empty or
-            cannot be written, or the loss is not finite.
+            cannot be written, `model` does not return logits, or the loss is not finite.
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the current step has ended.
     """
     check_type(recipe, Recipe, RECIPE_REMEDY)
+    if model is not None:
+        with using_model(model) as name:
+            recipe = replace(recipe, model=name)
+            return fit(recipe, data, directory, device, quiet, checkpoint)
     data = check_dataset(data)
     path = None if directory is None else Path(directory)
     with distributed_session(device) as (world, device_name):
@@ -144,6 +154,7 @@ def resume(
     checkpoint: CheckpointPolicy | None = None,
     recipe: Recipe | None = None,
     lr: float | None = None,
+    model: OwnModel | None = None,
 ) -> Run:
     """Resume an interrupted run from its last checkpoint, in its directory.
 
@@ -159,6 +170,7 @@ def resume(
         recipe: The recipe of the run; needed only if its augmentations are Python functions.
         lr: Peak learning rate from the checkpoint on, for a run whose loss was not finite; it
             replaces that of the recipe. By default the rate is kept.
+        model: The model, if it is your own, as for `fit`; its weights are those of the checkpoint.
 
     Returns:
         The run, as `fit` returns it.
@@ -172,6 +184,9 @@ def resume(
     path = Path(directory)
     environment, origin = read_resumable(path)
     recipe = recipe_of(path, recipe)
+    if model is not None:
+        with using_model(model, parse(recipe.model)[0]):
+            return resume(directory, data, device, quiet, checkpoint, recipe, lr)
     check_model_is_known(recipe.model)
     if lr is not None:
         recipe = replace(recipe, lr=lr)
@@ -188,12 +203,12 @@ def resume(
         elif world.is_first:
             note(f"{path} has no checkpoint, so training starts again from the beginning")
         with seeded(recipe.seed, plan.device):
-            model = None
+            built = None
             if loaded is not None:  # the checkpoint has the weights
-                model = build_model(
+                built = build_model(
                     untrained_spec(recipe.model), len(data.classes), data.splits["train"]
                 )
-            state = new_state(plan, model)
+            state = new_state(plan, built)
             history: list[EpochStats] = []
             if loaded is not None:
                 with reading(loaded.path, "it does not fit the run; remove it, or train again"):

@@ -132,9 +132,12 @@ def check_model_is_known(spec: str) -> None:
     """Raise SeewhyError if the model of a run is not in MODELS, as one of the user's own."""
     name = parse(spec)[0]
     if name not in MODELS:
+        module, _, function = name.rpartition(".")
+        known = module and all(part.isidentifier() for part in name.split("."))
+        path = f"{module}:{function}" if known else "package.module:function"
         raise SeewhyError(
             f"the code of the run's model {name!r} is not part of seewhy; name it with --model "
-            f"package.module:function, or in Python: seewhy.MODELS[{name!r}] = function"
+            f"{path}, or in Python: open_run(directory, model=…)"
         )
 
 
