@@ -67,7 +67,7 @@ def test_using_model_copies_and_forgets() -> None:
     assert all(torch.equal(weights[key], value) for key, value in net.state_dict().items())
     with using_model(entry) as name:
         assert build_model(f"{name}:width=3", 3, SAMPLE).head.out_features == 3
-        with pytest.raises(SeewhyError, match="has no argument 'with' .*; it takes width"):
+        with pytest.raises(SeewhyError, match=r"has no argument 'with' .*; it takes width"):
             build_model(f"{name}:with=3", 3, SAMPLE)
 
 
