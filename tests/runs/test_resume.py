@@ -443,3 +443,29 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     whole = open_run(tmp_path / "whole")
     for name in names:
         assert_same_run(open_run(tmp_path / name), whole)
+
+
+def stop_before_the_evaluation(state: TrainState, plan: TrainingPlan) -> Iterator[Any]:
+    for event in train(state, plan):
+        if isinstance(event, EpochStats):
+            raise Stop
+        yield event
+
+
+@pytest.mark.train
+def test_resume_after_the_probe(
+    recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features are in the cache or not: the result is the same."""
+    recipe = replace(recipe, epochs=1, probe="logistic:c=0.5", ema=0.9)
+    whole = fit(recipe, data, quiet=True)
+    for stop in (0, 3):
+        path = tmp_path / str(stop)
+        with dying(stop_at(stop) if stop else stop_before_the_evaluation):
+            fit(recipe, data, path, quiet=True, checkpoint=EVERY_STEP)
+        monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "empty" / str(stop)))
+        resumed = resume(path, data, quiet=True)
+        assert_same_run(resumed, whole)
+        assert resumed.probe is not None
+        assert whole.probe is not None
+        assert resumed.probe.c == whole.probe.c

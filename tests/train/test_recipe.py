@@ -55,7 +55,10 @@ def test_find_recipe_with_base(tmp_path: Path) -> None:
         ({"schedule": "onecycle"}, "unknown schedule 'onecycle' (did you mean 'one-cycle'?)"),
         ({"augment": ["flipp"]}, "unknown augmentation 'flipp' (did you mean 'flip'?)"),
         ({"precision": "bf61"}, "unknown precision 'bf61' (did you mean 'bf16'?)"),
-        ({"epochs": 0}, "recipe field epochs must be more than 0 and at most a million, found 0.0"),
+        (
+            {"epochs": 0},
+            "recipe field epochs must be more than 0 (0 needs a probe), at most a million",
+        ),
         ({"epochs": float("nan")}, "recipe field epochs must be of type float, found nan"),
         ({"epochs": "ten"}, "recipe field epochs must be of type float, found 'ten'"),
         ({"batch_size": 1}, "recipe field batch_size must be at least 2, found 1"),

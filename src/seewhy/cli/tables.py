@@ -31,6 +31,7 @@ RUN_FILES = {
     "checkpoints/last.pt": "last checkpoint",
     "figures/curves.svg": "loss, accuracy and learning rate by epoch",
     "figures/lr_range_test.svg": "learning-rate range test",
+    "probe.json": "how the head was set, with the cross-validation",
     "errors.csv": "misclassified test images",
     "confusion.csv": "confusion matrix",
     "predictions.npz": "logits of the test images",

@@ -210,6 +210,30 @@ def stratified_split(
     return np.setdiff1d(np.arange(len(labels)), indices), indices
 
 
+def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Divide images into folds of about equal size, each class as evenly as possible.
+
+    Every class has images outside of each fold: the only image of a class is in no fold.
+
+    Args:
+        labels: (N,) int64.
+        folds: Number of folds, at least 2.
+        seed: The same seed gives the same folds.
+
+    Returns:
+        (N,) int64, the fold of each image, or -1.
+    """
+    generator = np.random.default_rng(seed)
+    fold_of = np.full(len(labels), -1)
+    next_fold = 0  # so that the remainders of the classes go to different folds
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        if len(members) > 1:
+            fold_of[members] = (next_fold + np.arange(len(members))) % folds
+            next_fold += len(members)
+    return fold_of
+
+
 def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Sample images of each class in proportion to its frequency.
 

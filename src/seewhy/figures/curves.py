@@ -129,7 +129,8 @@ def _plot_lr(axes: Axes, history: Sequence[EpochStats]) -> None:
 def _label_epochs(axes: Axes, title: str, history: Sequence[EpochStats]) -> None:
     axes.set_title(title, loc="left")
     axes.set_xlabel("epoch")
-    axes.set_xlim(0, 1.02 * history[-1].epoch)
+    last = history[-1].epoch
+    axes.set_xlim(0 if last else -0.5, 1.02 * last if last else 0.5)  # 0: after a probe alone
     whole_ticks(axes, history[-1].epoch)
 
 
@@ -141,9 +142,12 @@ def whole_ticks(axes: Axes, last_epoch: float) -> None:
 
 def _add_seconds(axes: Axes, history: Sequence[EpochStats]) -> None:
     """An axis on top with the training time at each epoch."""
-    epochs = np.array([0.0, *(row.epoch for row in history)])
-    seconds = np.array([0.0, *(row.seconds for row in history)])
-    pace = seconds[-1] / epochs[-1]
+    start = [] if history[0].epoch == 0 else [0.0]  # the row of a probe is that of epoch 0
+    epochs = np.array([*start, *(row.epoch for row in history)])
+    seconds = np.array([*start, *(row.seconds for row in history)])
+    if len(epochs) < 2:
+        return
+    pace = (seconds[-1] - seconds[0]) / epochs[-1]
     if pace <= 0 or (np.diff(seconds) <= 0).any():
         return  # faster than the clock's resolution
 
@@ -154,7 +158,8 @@ def _add_seconds(axes: Axes, history: Sequence[EpochStats]) -> None:
 
     def to_epochs(second: np.ndarray) -> Any:
         inside = np.interp(second, seconds, epochs)
-        return inside + (np.maximum(second - seconds[-1], 0) + np.minimum(second, 0)) / pace
+        outside = np.maximum(second - seconds[-1], 0) + np.minimum(second - seconds[0], 0)
+        return inside + outside / pace
 
     top = axes.secondary_xaxis("top", functions=(to_seconds, to_epochs))
     top.set_xlabel("training time [s]", fontsize=8)

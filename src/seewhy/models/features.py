@@ -20,7 +20,11 @@ from seewhy.models.inspection import (
 
 
 def extract_features(
-    classifier: ClassifierLike, images: Tensor, batch_size: int | None = None
+    classifier: ClassifierLike,
+    images: Tensor,
+    batch_size: int | None = None,
+    *,
+    reproducible: bool = False,
 ) -> Tensor:
     """Compute what enters the head of a model (see `find_head`), averaged over positions.
 
@@ -31,6 +35,7 @@ def extract_features(
         classifier: A run, a Classifier, or a module; computes in its precision.
         images: (N, C, H, W) uint8, or float in [0, 1].
         batch_size: Images per forward pass; by default found as in `compute_logits`.
+        reproducible: As in `compute_logits`.
 
     Returns:
         Features (N, D) float32 on the CPU.
@@ -62,7 +67,7 @@ def extract_features(
             torch.inference_mode(),
             autocasting(classifier.precision, classifier.device),
         ):
-            for chosen in batches(model, images, batch_size, measured=True):
+            for chosen in batches(model, images, batch_size, measured=not reproducible):
                 pixels = prepare_images(images[chosen], model)
                 pixels = pixels.contiguous(memory_format=memory_format_of(model))
                 with naming_images(pixels):

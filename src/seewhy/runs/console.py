@@ -14,6 +14,7 @@ from seewhy.progress import clock
 from seewhy.runs.live_output import LiveLine, live_output
 from seewhy.train.loop import EpochStats, Event, StepStats
 from seewhy.train.plan import TrainingPlan
+from seewhy.train.probe import FeatureStats, ProbeStats
 
 NOT_EVALUATED = "–"
 SMALL_LR = 1e-4  # below, six decimals would have few digits
@@ -46,6 +47,8 @@ def live_table(
                 rows.append(event)
                 cells = (column.cell(row).rjust(column.width) for column in columns)
                 output.print(" ".join(cells), "")
+            elif isinstance(event, ProbeStats):
+                output.print(probe_text(event), "")
             else:
                 output.update(lambda: live_line(event))
 
@@ -57,8 +60,11 @@ def live_table(
             output.print(best, "")
 
 
-def live_line(event: StepStats) -> LiveLine:
-    """The progress of an epoch, and its state."""
+def live_line(event: StepStats | FeatureStats) -> LiveLine:
+    """The progress of an epoch or of the features of a probe, and its state."""
+    if isinstance(event, FeatureStats):
+        state = f"{event.images_per_second:,.0f} img/s  {clock(event.seconds_left)} left"
+        return LiveLine(f"features of {event.total:,} images", state, event.images, event.total)
     return LiveLine(f"epoch {event.epoch:.2f}", live_state(event), event.step, event.steps)
 
 
@@ -69,6 +75,20 @@ def live_state(event: StepStats) -> str:
         metrics = f"loss {event.train_loss:.3f}  acc {percent(event.train_accuracy, 1)}%  "
     speed = f"{event.images_per_second:,.0f} img/s"
     return f"{metrics}{speed}  {clock(event.seconds_left)} left"
+
+
+def probe_text(probe: ProbeStats) -> str:
+    """A line with the result of a probe."""
+    views = f" in {probe.views} views" if probe.views > 1 else ""
+    text = f"probe: {probe.features:,} features of {probe.images:,} images{views}, C {probe.c:.3g}"
+    if probe.validation is None:
+        return text
+    best = probe.validation.best
+    accuracy = percent(probe.validation.accuracies[best], 1)
+    return (
+        f"{text}, by {probe.validation.folds}-fold cross-validation "
+        f"({accuracy}%, log-loss {probe.validation.losses[best]:.3f})"
+    )
 
 
 def percent(share: float | None, decimals: int = 2) -> str:
@@ -86,12 +106,16 @@ def settings(plan: TrainingPlan) -> dict[str, str]:
         "clip": recipe.clip,
         "EMA": recipe.ema,
     }
+    device = {"device": f"{plan.device}, {plan.precision}"}
+    if plan.probe is not None:
+        device["probe"] = recipe.probe
+    if plan.steps == 0:
+        return device
     parts = [f"{name} {value:g}" for name, value in regularization.items() if value]
     batch = f"{plan.batch_size} images, {plan.steps_per_epoch:,} per epoch"
     if plan.accumulate > 1:
         batch += f", {plan.accumulate} per update"
-    return {
-        "device": f"{plan.device}, {plan.precision}",
+    return device | {
         "optimizer": recipe.optimizer,
         "learning rate": f"{lr_text(plan.lr)}, {recipe.schedule}",
         "batch": batch,

@@ -27,6 +27,7 @@ from seewhy.runs.result import RunResult
 from seewhy.serialization import from_plain, reading
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
+from seewhy.train.probe import ProbeStats
 from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml, to_toml
 
 SCHEMA_VERSION = 1  # of summary.json
@@ -37,6 +38,7 @@ ENVIRONMENT = "env.json"
 STATUS = "status.json"
 HISTORY = "metrics.jsonl"
 LR_RANGE_TEST = "lr_range_test.json"
+PROBE = "probe.json"
 CHECKPOINTS = "checkpoints"  # a directory, see checkpoint.py
 WEIGHTS = "model.safetensors"  # see weights.py
 PREDICTIONS = "predictions.npz"
@@ -219,6 +221,22 @@ def read_lr_range_test(directory: Path) -> LRRangeTest | None:
         if not 0 < len(test.lrs) == len(test.losses) == len(test.smoothed):
             raise ValueError("the learning rates and losses differ in number")
         return test
+
+
+# probe.json: the result of the probe, if any
+
+
+def write_probe(directory: Path, probe: ProbeStats) -> None:
+    """Write the result of the probe."""
+    _write_json(directory / PROBE, asdict(probe))
+
+
+def read_probe(directory: Path) -> ProbeStats | None:
+    """The result of the probe; None if there was none."""
+    with _reading(directory / PROBE) as path:
+        if not path.exists():
+            return None
+        return from_plain(ProbeStats, json.loads(path.read_text(encoding="utf-8")))
 
 
 # predictions.npz, errors.csv, confusion.csv: predictions of the test split

@@ -41,6 +41,7 @@ def model_card(run: Run) -> str:
     if weights is not None:
         file = markdown_code(weights.path)
         weights_row = f"| initial weights | {file}, SHA-256 `{weights.sha256}` |\n"
+    trained = f"{result.epochs:g} epochs" if result.epochs else "a linear probe"
     hardware = markdown_text(f"{run.environment.hardware} ({run.environment.precision})")
     return f"""# {markdown_text(f"{run.recipe.name} on {data.name}")}
 
@@ -53,7 +54,7 @@ def model_card(run: Run) -> str:
 | input | {channels} x {height} x {width}, {kept}; pixels in [0, 1], which the model normalizes |
 | classes | {", ".join(map(markdown_text, run.classes))} |
 | calibration | expected calibration error {100 * result.calibration_error:.1f}% |
-| training | {result.epochs:g} epochs in {result.train_seconds:,.0f} s on {hardware} |
+| training | {trained} in {result.train_seconds:,.0f} s on {hardware} |
 {weights_row}| data | {markdown_text(data.name)}, fingerprint `{data.fingerprint}` |
 
 ![Loss, accuracy and learning rate](figures/curves.svg)

@@ -30,6 +30,7 @@ from seewhy.runs.directory import (
     write_environment,
     write_history,
     write_lr_range_test,
+    write_probe,
     write_recipe,
     write_status,
 )
@@ -40,6 +41,7 @@ from seewhy.train.averaging import Weights
 from seewhy.train.loop import EpochStats, Event, NonFiniteError
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan
+from seewhy.train.probe import FeatureStats, ProbeStats
 from seewhy.train.recipe import as_dict
 from seewhy.train.state import TrainState, state_dict
 
@@ -51,6 +53,7 @@ class ResumeState:
     history: Sequence[EpochStats] = ()
     best: Weights | None = None  # of the best epoch on the validation split
     range_test: LRRangeTest | None = None  # which chose the learning rate
+    probe: ProbeStats | None = None  # which set the head
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class Recorder:
         self.directory = session.directory
         self.history, self.best = list(session.start.history), session.start.best
         self.best_row = None if self.best is None else best_epoch(self.history)
+        self.probe = session.start.probe
         self._last_epoch: Weights | None = None
         self._tensorboard: SummaryWriter | None = None
         self._last_checkpoint = -math.inf  # so that the first event writes one
@@ -109,7 +113,14 @@ class Recorder:
         write_status(self.directory, status, f"{type(error).__name__}: {error}")
 
     def record(self, event: Event) -> None:
-        """Record a step or an epoch that has ended."""
+        """Record a step or an epoch that has ended, or the result of a probe."""
+        if isinstance(event, FeatureStats):
+            return
+        if isinstance(event, ProbeStats):  # its checkpoint is that of its evaluation, which follows
+            self.probe = event
+            if self.directory is not None:
+                write_probe(self.directory, event)
+            return
         ended = isinstance(event, EpochStats)
         names = self._record_epoch(event) if isinstance(event, EpochStats) else []
         due = time.monotonic() - self._last_checkpoint >= self.session.checkpoint.checkpoint_seconds

@@ -26,7 +26,7 @@ class RunResult:
     epochs: float  # passes over the training images
     steps: int  # batches
     train_seconds: float  # without evaluation
-    images_per_second: float  # training images
+    images_per_second: float  # training images, with those of a probe
     parameters: int
     optimizer_bytes: int  # size of the optimizer state (such as momentum)
     test_used_by: str = ""  # setting that read the test loss during training; empty for none
@@ -46,6 +46,7 @@ def make_result(
     validation split.
     """
     last = history[-1]
+    probed = 0 if state.probe is None else state.probe.images * state.probe.views
     return RunResult(
         accuracy=predictions.accuracy,
         plain_accuracy=plain.accuracy,
@@ -58,7 +59,7 @@ def make_result(
         epochs=last.epoch,
         steps=last.step,
         train_seconds=last.seconds,
-        images_per_second=plan.images_before(last.step) / last.seconds,
+        images_per_second=(probed + plan.images_before(last.step)) / last.seconds,
         parameters=sum(parameter.numel() for parameter in state.model.parameters()),
         optimizer_bytes=optimizer_state_bytes(state.optimizers),
         test_used_by=plan.test_used_by,

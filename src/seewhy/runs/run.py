@@ -26,6 +26,7 @@ from seewhy.runs.directory import (
     read_history,
     read_lr_range_test,
     read_predictions,
+    read_probe,
     read_recipe,
     read_result,
 )
@@ -36,6 +37,7 @@ from seewhy.serialization import DamagedFileError
 from seewhy.train.device import find_precision
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
+from seewhy.train.probe import ProbeStats
 from seewhy.train.recipe import Recipe
 
 T = TypeVar("T")
@@ -54,6 +56,7 @@ class Run:
     data_origin: DataOrigin
     directory: Path | None  # None if nothing was written
     range_test: LRRangeTest | None = None  # which chose the learning rate, if any
+    probe: ProbeStats | None = None  # which set the head before the first step, if any
 
     @property
     def model(self) -> nn.Module:
@@ -117,6 +120,7 @@ def open_run(
         data_origin=data_origin,
         directory=directory,
         range_test=read_lr_range_test(directory),
+        probe=read_probe(directory),
     )
 
 

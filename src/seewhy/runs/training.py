@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.memory import check_dataset
 from seewhy.data.sources import reload_data
-from seewhy.diagnosis.predictions import predict_split
+from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import check_type
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
@@ -19,6 +20,7 @@ from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 from seewhy.models.classifier import Classifier
 from seewhy.models.own import OwnModel, using_model
 from seewhy.models.registry import build_model, untrained_spec, weights_file_of
+from seewhy.models.tta import bind_tta
 from seewhy.models.weights_file import loading_note
 from seewhy.notation import parse
 from seewhy.progress import note
@@ -56,6 +58,7 @@ from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
+from seewhy.train.probe import head_logits
 from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
 from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
@@ -224,7 +227,7 @@ def resume(
                 plan,
                 replace(environment, resumed=(*environment.resumed, resumption)),
                 path if world.is_first else None,
-                ResumeState(history, best, read_lr_range_test(path)),
+                ResumeState(history, best, read_lr_range_test(path), state.probe),
                 checkpoint or read_checkpoint_policy(path),
                 quiet or not world.is_first,
             )
@@ -288,9 +291,9 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     classifier = Classifier(
         model, data.classes, data.image_shape, precision, recipe.tta, data.preprocessing
     )
-    predictions = plain = predict_split(classifier, data.test, reproducible=True)
+    predictions = plain = _predict_test(classifier, session.plan)
     if recipe.tta != "none":
-        plain = predict_split(replace(classifier, tta="none"), data.test, reproducible=True)
+        plain = _predict_test(replace(classifier, tta="none"), session.plan)
     return Run(
         recipe=recipe,
         classifier=classifier,
@@ -301,7 +304,17 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
         data_origin=data.origin,
         directory=session.directory,
         range_test=session.start.range_test,
+        probe=recorder.probe,
     )
+
+
+def _predict_test(classifier: Classifier, plan: TrainingPlan) -> Predictions:
+    """Predict the test split; after a probe alone, from the features in the cache."""
+    split = plan.data.test
+    if plan.steps > 0 or plan.world.size > 1:
+        return predict_split(classifier, split, reproducible=True)
+    logits = bind_tta(classifier.tta)(partial(head_logits, classifier.model, plan), split.images)
+    return Predictions(logits, split.labels, classifier.classes)
 
 
 def _interrupted_text(state: TrainState, directory: Path | None) -> str:

@@ -10,6 +10,8 @@ from .optimizers import parameter_groups as parameter_groups
 from .plan import TrainingPlan as TrainingPlan
 from .plan import check_recipe as check_recipe
 from .plan import make_plan as make_plan
+from .probe import ProbeStats as ProbeStats
+from .probes import PROBES as PROBES
 from .recipe import Recipe as Recipe
 from .recipes import RECIPES as RECIPES
 from .recipes import find_recipe as find_recipe

@@ -17,13 +17,14 @@ from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inference import autocasting, compute_logits
-from seewhy.train.averaging import swap_weights
+from seewhy.train.averaging import clone_weights, swap_weights
 from seewhy.train.batches import batches, epoch_order, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
 from seewhy.train.freezing import freezable, freeze_norms
 from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
 from seewhy.train.plan import TrainingPlan
+from seewhy.train.probe import FeatureStats, ProbeStats, head_logits, set_head
 from seewhy.train.state import TrainState
 from seewhy.train.update import MIN_LOSS_SCALE, update
 
@@ -61,7 +62,7 @@ class EpochStats:
     skipped_updates: int | None = None  # of this epoch, because of an overflow in fp16
 
 
-Event = StepStats | EpochStats
+Event = FeatureStats | ProbeStats | StepStats | EpochStats
 
 
 class NonFiniteError(SeewhyError):
@@ -91,7 +92,8 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
         plan: The plan, from `make_plan`.
 
     Yields:
-        StepStats after every step, EpochStats after every epoch.
+        FeatureStats and ProbeStats of a probe, and EpochStats of its evaluation; StepStats after
+        every step, EpochStats after every epoch.
 
     Raises:
         NonFiniteError: If a loss or a gradient is not finite; raised before it affects a weight.
@@ -108,12 +110,40 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
             retain_freed_memory(plan.device),
             recompile_limit(graphs) if graphs else nullcontext(),
         ):
+            if plan.probe is not None and state.probe is None and state.step == 0:
+                yield from _probe(state, plan)
             while state.step < plan.steps or state.epoch * plan.steps_per_epoch < state.step:
                 yield from _train_epoch(run)
                 yield _end_epoch(state, plan)
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+def _probe(state: TrainState, plan: TrainingPlan) -> Iterator[Event]:
+    """Set the head; the evaluation is row 0 of the history."""
+    stats = yield from set_head(state.model, plan)
+    yield stats
+    for average in (state.ema, state.slow):
+        if average is not None:
+            average.update(clone_weights(state.model))
+    state.seconds += stats.seconds
+    train = _evaluate(state, plan, plan.train_split)
+    measured = _evaluate(state, plan, plan.eval_split)
+    state.probe = stats
+    yield EpochStats(
+        epoch=0.0,
+        step=0,
+        lr=0.0,
+        momentum=0.0,
+        seconds=state.seconds,
+        images_per_second=stats.images * stats.views / stats.seconds,
+        train_loss=train.loss,
+        train_accuracy=train.accuracy,
+        eval_loss=measured.loss,
+        eval_accuracy=measured.accuracy,
+        eval_nll=measured.nll,
+    )
 
 
 def _train_epoch(run: _Run) -> Iterator[StepStats]:
@@ -232,6 +262,7 @@ def _check_finite(state: TrainState, plan: TrainingPlan, failed_step: int) -> No
 
 def _step_stats(state: TrainState, plan: TrainingPlan) -> StepStats:
     seconds = state.seconds + state.epoch_seconds
+    probing = 0.0 if state.probe is None else state.probe.seconds
     images = plan.images_in(range(plan.epoch_steps(state.epoch).start, state.step))
     train_loss, train_accuracy = state.totals.latest()
     return StepStats(
@@ -242,7 +273,7 @@ def _step_stats(state: TrainState, plan: TrainingPlan) -> StepStats:
         train_loss=train_loss,
         train_accuracy=train_accuracy,
         images_per_second=images / state.epoch_seconds,
-        seconds_left=seconds / state.step * (plan.steps - state.step),
+        seconds_left=(seconds - probing) / state.step * (plan.steps - state.step),
     )
 
 
@@ -314,7 +345,10 @@ def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluatio
     if len(images):
         with swap_weights(state.averaged, state.model):
             classifier = Classifier(state.model, precision=plan.precision)
-            logits = compute_logits(classifier, images, reproducible=True, check_finite=False)
+            if plan.probe is not None and state.step == 0 and plan.world.size == 1:
+                logits = head_logits(state.model, plan, images)
+            else:
+                logits = compute_logits(classifier, images, reproducible=True, check_finite=False)
         loss, weight = _criterion(logits, one_hot(labels, plan.num_classes), plan)
         nll = F.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([loss, weight, nll, (logits.argmax(1) == labels).sum()])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import SeewhyError
-from seewhy.train.loop import EpochStats, NonFiniteError, train
+from seewhy.train.loop import EpochStats, NonFiniteError, StepStats, train
 from seewhy.train.optimizers import uses_full_batch
 from seewhy.train.plan import TrainingPlan
 from seewhy.train.schedules import Schedule, constant, exponential
@@ -301,7 +301,7 @@ def _losses_by_update(
     try:
         for event in train(trial, plan):
             ends_epoch = isinstance(event, EpochStats)
-            if trial.updates > updates and not ends_epoch:
+            if trial.updates > updates and isinstance(event, StepStats):
                 updates = trial.updates
                 lrs.append(plan.lr * event.lr / peak_lr)
                 sums.append(trial.totals.device_sums.clone())

@@ -25,6 +25,7 @@ from seewhy.train.optimizers import (
     peak_momentum,
     uses_full_batch,
 )
+from seewhy.train.probes import Probe, bind_probe
 from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import Schedule, bind_schedule
 from seewhy.train.world import World
@@ -44,6 +45,7 @@ class BoundRecipe:
     build_scaler: ScalerFactory
     frozen_after: dict[str, float]  # epoch by name of a parameter or module
     tta: Callable[[Predict, Tensor], Tensor]
+    probe: Probe | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,7 @@ class TrainingPlan(BoundRecipe):
     @property
     def resolution_factors(self) -> list[float]:
         """Factors of the image size by epoch, for schedules that do not depend on the loss."""
-        return [self.resolution_factor(epoch, ()) for epoch in range(self.num_epochs)]
+        return [self.resolution_factor(epoch, ()) for epoch in range(max(1, self.num_epochs))]
 
     @property
     def num_epochs(self) -> int:
@@ -144,7 +146,7 @@ class TrainingPlan(BoundRecipe):
 
     def epoch_progress(self, epoch: int) -> float:
         """Progress at the start of an epoch (from 0): fraction of the run."""
-        return epoch * self.steps_per_epoch / self.steps
+        return epoch * self.steps_per_epoch / max(1, self.steps)
 
     def epoch_steps(self, epoch: int) -> range:
         """The steps (from 0) of an epoch (from 0)."""
@@ -229,7 +231,7 @@ def make_plan(
         batch_size=batch_size,
         images_per_epoch=min(steps_per_epoch * batch_size, len(data.train)),
         steps_per_epoch=steps_per_epoch,
-        steps=max(1, round(recipe.epochs * steps_per_epoch)),
+        steps=max(1, round(recipe.epochs * steps_per_epoch)) if recipe.epochs else 0,
         accumulate=steps_per_epoch if full_batch else recipe.accumulate,
     )
     _check_data(plan)
@@ -272,11 +274,17 @@ def _bind(recipe: Recipe) -> BoundRecipe:
         build_scaler=bind_loss_scale(recipe.loss_scale),
         frozen_after=frozen_after(recipe.freeze),
         tta=bind_tta(recipe.tta),
+        probe=bind_probe(recipe.probe),
     )
 
 
 def _check_data(plan: TrainingPlan) -> None:
     recipe, data = plan.recipe, plan.data
+    if plan.steps == 0 and recipe.needs_lr:
+        raise SeewhyError(
+            "lr is 'find', but epochs 0 trains only the head, by a probe; set epochs above 0, or "
+            "leave lr out"
+        )
     plan.tta(lambda images: torch.zeros(len(images), plan.num_classes), data.test.images[:1])
     if recipe.patience and recipe.eval_every == 0:
         raise SeewhyError(

@@ -31,11 +31,11 @@ PRECISIONS = {
 class Recipe:
     """A training recipe; change a field with `dataclasses.replace`.
 
-    The model, the optimizer, the schedules, the loss scale, the test-time augmentation, and each
-    augmentation are written `name:value,key=value`, with a name from MODELS, OPTIMIZERS, SCHEDULES,
-    LOSS_SCALES, TTA, or AUGMENTATIONS. From Python, `augment` also takes functions. A recipe checks
-    types and ranges; names are looked up when it is trained, so that a recipe can be read where its
-    names are not registered.
+    The model, the probe, the optimizer, the schedules, the loss scale, the test-time augmentation,
+    and each augmentation are written `name:value,key=value`, with a name from MODELS, PROBES,
+    OPTIMIZERS, SCHEDULES, LOSS_SCALES, TTA, or AUGMENTATIONS. From Python, `augment` also takes
+    functions. A recipe checks types and ranges; names are looked up when it is trained, so that a
+    recipe can be read where its names are not registered.
 
     Raises:
         SeewhyError: If a value has the wrong type or is out of range.
@@ -45,8 +45,10 @@ class Recipe:
     """Run name, used in the name of the run directory."""
     model: str = "resnet18"
     """Model, such as resnet18 or davidnet:dropout=0.1."""
+    probe: str = "none"
+    """Set the head before the first step, such as logistic or logistic:views=flip."""
     epochs: float = 20.0
-    """Passes over the training images; can be fractional."""
+    """Passes over the training images; can be fractional, or 0 with a probe."""
     batch_size: int = 512
     """Maximum batch size; each epoch is split into batches of equal size."""
     drop_last: bool = True
@@ -104,9 +106,14 @@ class Recipe:
         for field in fields(self):
             value = _convert(field.name, getattr(self, field.name), field.type)
             object.__setattr__(self, field.name, value)
+        lowest = 0.0 if self.probe != "none" else math.ulp(0.0)
         for name, valid, possible in (
             ("name", re.fullmatch(r"[\w+-][\w.+ -]*", self.name), "a plain file name"),
-            ("epochs", 0 < self.epochs <= 1e6, "more than 0 and at most a million"),
+            (
+                "epochs",
+                lowest <= self.epochs <= 1e6,
+                "more than 0 (0 needs a probe), at most a million",
+            ),
             ("batch_size", self.batch_size >= 2, "at least 2"),
             ("lr", self.lr == "find" or self.lr > 0, "more than 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),

@@ -164,6 +164,11 @@ SPEEDRUN94 = Recipe(
     tta="flip-shift:confidence_below=0.7",
 )
 
+# For a model with published weights: --model efficientnet-lite0:weights=FILE, timm:NAME or
+# torchvision:NAME with pretrained=true.
+
+PROBE = Recipe(name="probe", model="efficientnet-lite0", probe="logistic", epochs=0, augment=())
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -181,6 +186,7 @@ RECIPES: dict[str, Recipe] = {
             augment=("crop:1,mode=constant",),
             label_smoothing=0.1,
         ),
+        PROBE,
         RESNET18_ADAM_ONECYCLE,
         plus(RESNET18_ADAM_ONECYCLE, optimizer="adamw", batch_size=128, lr=2e-3, weight_decay=0.05),
         RESNET18_ONECYCLE,

@@ -2,7 +2,7 @@
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch.optim import Optimizer
 
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.inspection import device_of
+from seewhy.serialization import from_plain
 from seewhy.train.averaging import Weights, clone_weights
 from seewhy.train.layer_decay import decay_by_depth
 from seewhy.train.memory import check_memory
 from seewhy.train.plan import TrainingPlan, check_model
+from seewhy.train.probe import ProbeStats
 
 
 class RunningTotals:
@@ -99,6 +101,7 @@ class TrainState:
     seconds: float = 0.0  # training time of those epochs
     epoch_seconds: float = 0.0  # training time of the current epoch
     watched_losses: list[float] = field(default_factory=list)  # per epoch, for plateau schedules
+    probe: ProbeStats | None = None  # once the head has been set, and evaluated
 
     @property
     def averaged(self) -> Weights | None:
@@ -125,7 +128,8 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
     optimizers = plan.build_optimizers(model, lr, recipe.weight_decay)
     decay_by_depth(optimizers, model, plan.train_split.images, recipe.layer_decay)
     check_model(plan, model, optimizers)
-    check_memory(plan, model, optimizers)
+    if plan.steps:
+        check_memory(plan, model, optimizers)
     return TrainState(
         model,
         optimizers,
@@ -159,6 +163,7 @@ def state_dict(state: TrainState) -> dict[str, Any]:
             "python": random.getstate(),
             "numpy": _numpy_state(),
         },
+        "probe": None if state.probe is None else asdict(state.probe),
         **{name: getattr(state, name) for name in COUNTERS},
     }
 
@@ -195,6 +200,8 @@ def load_state_dict(state: TrainState, values: dict[str, Any]) -> None:
                 tensor.copy_(loaded[name])
     for name in COUNTERS:
         setattr(state, name, values[name])
+    probe = values.get("probe")
+    state.probe = None if probe is None else from_plain(ProbeStats, probe)
     _load_generators(state, values["random"])
 
 

@@ -15,6 +15,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.runs.console import probe_text
 from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run
 from seewhy.train.loop import EpochStats
@@ -27,8 +28,9 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
     """Loss, accuracy and learning rate by epoch, the model, the recipe, and the environment."""
     run, result = context.run, context.result
     split = "test" if result.selected_on == "last epoch" else "validation"
+    trained = count_epochs(result.epochs) if result.epochs else "A linear probe"
     finding = (
-        f"{count_epochs(result.epochs)} took {duration(result.train_seconds)} "
+        f"{trained} took {duration(result.train_seconds)} "
         f"on {run.environment.hardware} ({result.images_per_second:,.0f} images/s); "
         f"final training loss {run.history[-1].train_loss:.3f}."
     )
@@ -65,6 +67,8 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
                 "Learning rate range test.",
             )
         )
+    if result.epochs == 0:  # a curve of one point shows nothing
+        figures, panels = {}, []
     html = render(
         "sections/training.html",
         panels=panels,
@@ -133,6 +137,7 @@ def _facts(context: ReportContext) -> list[tuple[str, str]]:
         ("data", f"{run.data_origin.name}: {', '.join(images)}"),
         ("data fingerprint", run.data_origin.fingerprint),
         *([("initial weights", f"{weights.path}, SHA-256 {weights.sha256}")] if weights else []),
+        *([("probe", probe_text(run.probe).removeprefix("probe: "))] if run.probe else []),
         ("hardware", run.environment.hardware),
         ("precision", run.classifier.precision),
         ("versions", ", ".join(f"{name} {version}" for name, version in packages.items())),

@@ -1,0 +1,108 @@
+"""Features of images, kept in the cache by the content of an image and the network.
+
+So neither labels nor the choice of images matter: a subset, or other labels, need no new pass.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from seewhy.data.cache import cache_root, require_space
+from seewhy.errors import SeewhyError
+from seewhy.files import make_directory, write_atomically
+from seewhy.models.classifier import Classifier
+from seewhy.progress import note
+
+FORMAT = 1  # increase it when the features of a network change
+DIGEST_BYTES = 16
+_BLOCK = 256  # images that are hashed at once
+
+
+def feature_folder(classifier: Classifier, head: str) -> Path:
+    """The directory of a network's features: its layers, weights, precision, and kind of device.
+
+    The weights of the head, a module's name, do not matter.
+    """
+    hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    # the settings of layers, such as strides and activations, without the number of classes
+    layers = [
+        f"{name}={type(module).__name__}({module.extra_repr()})"
+        for name, module in classifier.model.named_modules()
+        if name != head
+    ]
+    described = [FORMAT, classifier.precision, classifier.device.type, *layers]
+    hasher.update("\n".join(map(str, described)).encode())
+    for name, tensor in classifier.model.state_dict().items():
+        if name.rpartition(".")[0] != head:
+            values = tensor.detach().cpu().contiguous()
+            hasher.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            hasher.update(values.flatten().view(torch.uint8).numpy().data)
+    return cache_root() / "features" / f"{type(classifier.model).__name__}-{hasher.hexdigest()}"
+
+
+def image_digests(images: Tensor, mirrored: bool = False) -> list[bytes]:
+    """A digest of the content of each image, or mirror image; images are (N, C, H, W) uint8."""
+    shape = str(tuple(images.shape[1:])).encode()
+    digests = []
+    for start in range(0, len(images), _BLOCK):
+        pixels = images[start : start + _BLOCK].cpu()
+        block = (pixels.flip(3) if mirrored else pixels).contiguous().numpy()
+        digests += [
+            hashlib.blake2b(image.data, digest_size=DIGEST_BYTES, key=shape).digest()
+            for image in block
+        ]
+    return digests
+
+
+def read_features(folder: Path, digests: list[bytes]) -> dict[bytes, Tensor]:
+    """The features (D,) float32 of those of the images that are in the cache, by digest.
+
+    Damaged files are removed: their features are then computed again.
+    """
+    wanted, found = set(digests), dict[bytes, Tensor]()
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            content = path.read_bytes()
+            if _checksum(content) != path.stem:
+                raise ValueError("its checksum does not match")
+            tensors = load(content)
+            rows = tensors["digests"].numpy()
+            features = tensors["features"]
+            if rows.shape != (len(features), DIGEST_BYTES):
+                raise ValueError("digests and features differ in number")
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            note(f"seewhy: {path} is damaged ({error}); its features are computed again")
+            path.unlink(missing_ok=True)
+            continue
+        for row, digest in enumerate(map(bytes, rows)):
+            if digest in wanted:
+                found[digest] = features[row].clone()
+    return found
+
+
+def write_features(folder: Path, digests: list[bytes], features: Tensor) -> None:
+    """Keep the features (N, D) of images; without space or permission, one line says so."""
+    rows = torch.from_numpy(np.frombuffer(b"".join(digests), np.uint8).copy())
+    content = save({"digests": rows.view(-1, DIGEST_BYTES), "features": features.contiguous()})
+    path = folder / f"{_checksum(content)}.safetensors"  # the name verifies the content
+    try:
+        make_directory(folder)
+        with require_space(folder, len(content)):
+            write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    except SeewhyError as error:
+        note(f"seewhy: the features are not kept: {error}")
+
+
+def remove_features(folder: Path) -> None:
+    """Remove all features of a network."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink(missing_ok=True)
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
