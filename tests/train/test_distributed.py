@@ -273,3 +273,48 @@ def test_a_lost_process_is_one_line() -> None:
     second.communicate(timeout=120)
     assert (first.returncode, second.returncode) == (2, 1)
     assert output.startswith("another process has ended or did not answer for 5 minutes; ")
+
+
+KILLED = """
+import os
+import signal
+import sys
+
+from seewhy.cli.main import main
+from seewhy.data.augment import AUGMENTATIONS
+
+
+def killed(batch, generator):
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and os.environ["RANK"] == "1" and batch.epoch >= 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+
+AUGMENTATIONS["killed"] = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.train
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_restarts_of_torchrun_resume_the_run(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    launcher = "torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1 killed.py"
+    options = "train demo --data digits --limit 40 --model speednet:width=0.05 --epochs 4"
+    rest = "--augment killed --output out --no-report"
+    completed = subprocess.run(
+        [sys.executable, "-m", *shlex.split(f"{launcher} {options} {rest}")],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "SEEWHY_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,  # a restart that waits for the processes that have ended
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr.count("seewhy: restarted by torchrun: resuming out") == 1
+    run = open_run(tmp_path / "out")
+    assert [row.epoch for row in run.history] == [1, 2, 3, 4]
+    assert [each.step for each in run.environment.resumed] in ([1], [2])

@@ -18,7 +18,7 @@ from seewhy.errors import SeewhyError
 from seewhy.experiments.parallel import Parallel
 from seewhy.progress import note, say
 from seewhy.runs.checkpoint import CheckpointPolicy
-from seewhy.train.world import is_first_process
+from seewhy.train.world import is_first_process, is_restart
 
 if TYPE_CHECKING:
     from seewhy.data.dataset import Dataset
@@ -43,11 +43,14 @@ class Train(RecipeOptions):
 
 def train(options: Train) -> int:
     """Train a model and print its result; returns 1 if the report could not be written."""
+    from seewhy.runs.directory import has_started
     from seewhy.runs.output import check_empty, run_directory
     from seewhy.runs.training import fit
     from seewhy.train.plan import check_recipe
 
     check_recipe(options.settings)  # before the data is loaded
+    if options.output is not None and is_restart() and has_started(options.output):
+        return _restart(options, options.output)
     if options.output is not None:
         check_empty(options.output)
     recipe, policy = options.settings, options.checkpoint
@@ -59,6 +62,24 @@ def train(options: Train) -> int:
     with run_directory(recipe.name, options.output) as directory:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
     return _finish(run, data, options.no_report, options.quiet)
+
+
+def _restart(options: Train, directory: Path) -> int:
+    """Resume the run of the processes that torchrun has ended; all of them decide alike."""
+    from seewhy.runs.training import resume as resume_run
+
+    first = is_first_process()
+    note(f"seewhy: restarted by torchrun: resuming {directory}", options.quiet or not first)
+    data = load_data(options.data, options.loading)
+    run = resume_run(
+        directory,
+        data,
+        device=options.device,
+        quiet=options.quiet,
+        checkpoint=options.checkpoint,
+        recipe=options.settings,
+    )
+    return _finish(run, data, options.no_report, options.quiet) if first else 0
 
 
 @dataclass(frozen=True)

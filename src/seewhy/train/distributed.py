@@ -52,7 +52,10 @@ def distributed_session(device: str) -> Iterator[tuple[World, str]]:
         torch.cuda.set_device(device)
     try:
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        # both are documented, but not in the list of names that mypy reads
+        store, rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+        store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise SeewhyError(
             f"WORLD_SIZE is {size}, but the processes could not connect ({error}); start them "
@@ -70,6 +73,16 @@ def distributed_session(device: str) -> Iterator[tuple[World, str]]:
             f"{TIMEOUT.total_seconds() / 60:g} minutes; its output says why. Resume the run with "
             "torchrun and `seewhy resume RUN`"
         ) from error
+
+
+def _attempt() -> str:
+    """The start that the processes on one machine belong to: 1 after the first restart.
+
+    torchrun keeps its store when it restarts them, with the addresses of those that have ended.
+    """
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    # machines count their restarts differently
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
 
 
 def _is_lost_process(error: RuntimeError) -> bool:

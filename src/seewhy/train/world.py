@@ -37,6 +37,11 @@ def world_size() -> int:
     return int(text)
 
 
+def is_restart() -> bool:
+    """Whether torchrun started the processes anew (--max-restarts), because one has failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
 def is_first_process() -> bool:
     """Whether this process has rank 0 or was not started by torchrun."""
     return world_size() == 1 or os.environ.get("RANK", "0") == "0"
