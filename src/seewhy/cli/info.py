@@ -177,6 +177,7 @@ def _listed_tables() -> dict[str, Listed]:
     from seewhy.models.tta import TTA
     from seewhy.train.loss_scale import LOSS_SCALES
     from seewhy.train.optimizers import OPTIMIZERS
+    from seewhy.train.samplers import SAMPLERS
     from seewhy.train.schedules import SCHEDULES
 
     return {
@@ -187,6 +188,7 @@ def _listed_tables() -> dict[str, Listed]:
         "loss-scales": Listed(LOSS_SCALES, 2),
         "models": Listed(MODELS, 2),
         "optimizers": Listed(OPTIMIZERS, 3),
+        "samplers": Listed(SAMPLERS, 3),
         "schedules": Listed(SCHEDULES, 2),
         "tta": Listed(TTA, 2),
     }

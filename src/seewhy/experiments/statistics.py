@@ -16,7 +16,7 @@ from seewhy.runs.result import RunResult
 LEVEL = 0.05  # significance level for all pairs of a metric
 MOST_NAMED = 3  # maximum number of recipes in a sentence
 # Fields that change the training loss itself, so that its values are not comparable.
-LOSS_FIELDS = ("augment", "class_weights", "l1", "label_smoothing", "resolution")
+LOSS_FIELDS = ("augment", "class_weights", "l1", "label_smoothing", "resolution", "sampler")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .probes import PROBES as PROBES
 from .recipe import Recipe as Recipe
 from .recipes import RECIPES as RECIPES
 from .recipes import find_recipe as find_recipe
+from .samplers import SAMPLERS as SAMPLERS
 from .schedules import SCHEDULES as SCHEDULES
 from .state import TrainState as TrainState
 from .state import load_state_dict as load_state_dict

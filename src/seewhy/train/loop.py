@@ -18,7 +18,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inference import autocasting, compute_logits
 from seewhy.train.averaging import clone_weights, swap_weights
-from seewhy.train.batches import batches, epoch_order, resize_images
+from seewhy.train.batches import batches, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
 from seewhy.train.freezing import freezable, freeze_norms
@@ -150,7 +150,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
     """Train for the remaining steps of the current epoch."""
     state, plan, recipe, model = run.state, run.plan, run.plan.recipe, run.state.model
     steps = plan.epoch_steps(state.epoch)
-    order = epoch_order(len(plan.train_split), recipe.seed, state.epoch)
+    order = plan.sampler(plan.data.train.labels, recipe.seed, state.epoch)
     done = state.step - steps.start
     remaining = order[done * plan.batch_size : len(steps) * plan.batch_size]
     factor = plan.resolution_factor(state.epoch, state.watched_losses)

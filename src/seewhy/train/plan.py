@@ -27,6 +27,7 @@ from seewhy.train.optimizers import (
 )
 from seewhy.train.probes import Probe, bind_probe
 from seewhy.train.recipe import Recipe
+from seewhy.train.samplers import Sampler, bind_sampler
 from seewhy.train.schedules import Schedule, bind_schedule
 from seewhy.train.world import World
 
@@ -37,6 +38,7 @@ class BoundRecipe:
 
     recipe: Recipe
     build_model: Callable[[int, Split], nn.Module]  # (number of classes, sample of the images)
+    sampler: Sampler
     build_optimizers: OptimizerFactory
     lr_schedule: Schedule
     momentum_schedule: Schedule
@@ -266,6 +268,7 @@ def _bind(recipe: Recipe) -> BoundRecipe:
     return BoundRecipe(
         recipe=recipe,
         build_model=bind_model(recipe.model),
+        sampler=bind_sampler(recipe.sampler),
         build_optimizers=bind_optimizer(recipe.optimizer),
         lr_schedule=bind_schedule(recipe.schedule),
         momentum_schedule=bind_schedule(recipe.momentum_schedule),
@@ -296,6 +299,12 @@ def _check_data(plan: TrainingPlan) -> None:
             f"patience {recipe.patience} needs a validation split, such as "
             "load(..., validation=0.1); the test split must not be used for selection"
         )
+    if recipe.class_weights and recipe.sampler.startswith("balanced"):
+        raise SeewhyError(
+            f"class_weights and sampler {recipe.sampler} both make up for uneven classes, which "
+            "would favor the rare ones; use one of them"
+        )
+    plan.sampler(data.train.labels, recipe.seed, 0)  # checks its settings
     _check_watched(plan)
     if recipe.lookahead > plan.updates:
         raise SeewhyError(

@@ -31,11 +31,11 @@ PRECISIONS = {
 class Recipe:
     """A training recipe; change a field with `dataclasses.replace`.
 
-    The model, the probe, the optimizer, the schedules, the loss scale, the test-time augmentation,
-    and each augmentation are written `name:value,key=value`, with a name from MODELS, PROBES,
-    OPTIMIZERS, SCHEDULES, LOSS_SCALES, TTA, or AUGMENTATIONS. From Python, `augment` also takes
-    functions. A recipe checks types and ranges; names are looked up when it is trained, so that a
-    recipe can be read where its names are not registered.
+    The model, the probe, the sampler, the optimizer, the schedules, the loss scale, the test-time
+    augmentation, and each augmentation are written `name:value,key=value`, with a name from MODELS,
+    PROBES, SAMPLERS, OPTIMIZERS, SCHEDULES, LOSS_SCALES, TTA, or AUGMENTATIONS. From Python,
+    `augment` also takes functions. A recipe checks types and ranges; names are looked up when it is
+    trained, so that a recipe can be read where its names are not registered.
 
     Raises:
         SeewhyError: If a value has the wrong type or is out of range.
@@ -53,6 +53,8 @@ class Recipe:
     """Maximum batch size; each epoch is split into batches of equal size."""
     drop_last: bool = True
     """Drop images that do not fill a batch; false keeps them as a smaller last batch."""
+    sampler: str = "shuffle"
+    """Images of an epoch: shuffle, or balanced, with equally many of each class."""
     lr: LearningRate = 0.1
     """Peak learning rate; find runs a range test first and uses its suggestion."""
     optimizer: str = "sgd:momentum=0.9"
