@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.results import keep
 from seewhy.models.batching import batches
+from seewhy.models.classifier import pretrained_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
-from seewhy.models.weights_file import published_model
 
 NETWORKS = (
     ("speednet", 32),
@@ -26,9 +26,9 @@ NETWORKS = (
     ("vgg16", 224),
     ("efficientnet-lite0", 224),
 )
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-SECONDS = 0.5  # at least, per size and round
-ROUNDS = 5  # in turn, because other programs share the processor
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # up to 32 at 224 pixels
+SECONDS = 0.3  # at least, per size and round
+ROUNDS = 3  # in turn, because other programs share the processor
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ def speed(model: nn.Module, pixels: Tensor, size: int | None) -> float:
     return images / seconds
 
 
-def measure(name: str, side: int, weights: str | None) -> SpeedRow:
+def measured(name: str, side: int, weights: str | None) -> SpeedRow:
     """Measure one network."""
     torch.manual_seed(0)
     if weights is None:
         model = build_model(name, 10, blank_sample(3, side, side))
     else:
-        model = published_model(f"{name}:weights={weights}", side, None, None).model
+        model = pretrained_classifier(f"{name}:weights={weights}").model
     model = model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    count = 1024 if side < 100 else 64
+    count = 1024 if side < 100 else 32
     pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
     sizes = [size for size in SIZES if size <= count]
     compute_logits(model, pixels.repeat(4, 1, 1, 1))  # a long pass, which tries other sizes
@@ -70,19 +70,21 @@ def measure(name: str, side: int, weights: str | None) -> SpeedRow:
     rate = {size: median(found) for size, found in rates.items()}
     best = max(rate[size] for size in sizes)
     first = next(batches(model, pixels, measured=True))
-    return SpeedRow(
+    row = SpeedRow(
         network=f"{name}, {side}x{side}",
         by_size=", ".join(f"{size}: {rate[size]:.0f}" for size in sizes),
         chosen=f"{first.stop - first.start}: {rate[None]:.0f}",
         ratio=f"{rate[None] / best:.2f}",
     )
+    print(row, flush=True)  # each takes minutes
+    return row
 
 
 def main(weights: str | None = None) -> None:
     """Measure and save."""
     torch.set_num_threads(2)
     rows = [
-        measure(name, side, weights if name == "efficientnet-lite0" else None)
+        measured(name, side, weights if name == "efficientnet-lite0" else None)
         for name, side in NETWORKS
         if weights is not None or name != "efficientnet-lite0"
     ]
@@ -90,7 +92,7 @@ def main(weights: str | None = None) -> None:
         "inference",
         "Forward passes: images/s by batch size, and at the size that is chosen",
         rows,
-        note="`compute_logits` in fp32 with two threads; medians of five rounds.",
+        note="`compute_logits` in fp32 with two threads; medians of three rounds.",
         columns=("network", "batch size: images/s", "chosen", "chosen / best"),
     )
 

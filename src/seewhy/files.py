@@ -4,8 +4,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seewhy.errors import SeewhyError
@@ -43,9 +43,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises SeewhyError if the disk is full or the directory cannot be written; `path` is then
     unchanged.
     """
+    with writing_atomically(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def writing_atomically(path: Path) -> Iterator[Path]:
+    """`write_atomically` as a block that writes the temporary path."""
     temporary = temporary_path(path)
     try:
-        write(temporary)
+        yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

@@ -56,8 +56,8 @@ def test_a_file_works_without_the_code_of_its_model(
             shutil.rmtree("run")
         assert main.main(["evaluate", model, "--data", "bars", "--json"]) == 0
         accuracy = json.loads(capsys.readouterr().out)
-        assert main.main(["predict", model, "level.png", "--json"]) == 0
-        ((first, *_),) = [each["top"] for each in json.loads(capsys.readouterr().out)]
+        assert main.main(["predict", model, "level.png", "--format", "jsonl"]) == 0
+        ((first, *_),) = [each["top"] for each in [json.loads(capsys.readouterr().out)]]
         assert first["name"] == "level"
         expected.append((accuracy, pytest.approx(first["probability"], abs=1e-4)))
     assert expected[0][0] == expected[1][0]

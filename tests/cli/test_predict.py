@@ -4,14 +4,25 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seewhy.cli import main
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import SOURCES
+from seewhy.models.features import extract_features
+from seewhy.runs.prediction_stream import read_image
+from seewhy.runs.run import open_run
+
+
+def lines_of(capsys: "Capture") -> list[Any]:
+    """The objects in the lines that a command printed."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
 
 Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
@@ -41,8 +52,8 @@ def test_predict(trained: Path, data: Dataset, capsys: Capture) -> None:
     names = [f"{index}.png" for index in range(3)]
     for index, name in enumerate(names):
         Image.fromarray(data.test.images[index].permute(1, 2, 0).numpy()).save(name)
-    assert main.main(["predict", "run", *names, "--json"]) == 0
-    values = json.loads(capsys.readouterr().out)
+    assert main.main(["predict", "run", *names, "--format", "jsonl"]) == 0
+    values = lines_of(capsys)
     assert [row["image"] for row in values] == names
     assert [row["top"][0]["name"] for row in values] == ["upright", "level", "slanting"]
     assert all(len(row["top"]) == 3 for row in values)
@@ -58,9 +69,10 @@ def test_predict_takes_directories(trained: Path, capsys: Capture, error_of: Err
     Path("photos").mkdir()
     for name in ("10.png", "2.png"):
         Image.new("RGB", (8, 8)).save(Path("photos", name))
-    assert main.main(["predict", "run", "photos", "--json"]) == 0
-    values = json.loads(capsys.readouterr().out)
-    assert [row["image"] for row in values] == [str(Path("photos", n)) for n in ("2.png", "10.png")]
+    for pattern in ("photos", "photos/*.png", "**/*[02].png"):
+        assert main.main(["predict", "run", pattern, "--format", "jsonl"]) == 0
+        names = [row["image"] for row in lines_of(capsys)]
+        assert names == [str(Path("photos", n)) for n in ("2.png", "10.png")]
     error = error_of("predict", "run", "photos", "--max-pixels", "63")
     assert "larger than --max-pixels 63 (8x8 is 64 pixels)" in error
 
@@ -71,13 +83,14 @@ def test_range_of_deep_images(trained: Path, capsys: Capture, error_of: ErrorOf)
     assert "choose them with --range LOW HIGH" in error_of("predict", "run", "deep.tif")
     assert "range must be two" in error_of("predict", "run", "deep.tif", "--range", "auto")
     for words in (["-1000", "3095"], ["dtype"]):
-        assert main.main(["predict", "run", "deep.tif", "--json", "--range", *words]) == 0
+        assert main.main(["predict", "run", "deep.tif", "--range", *words]) == 0
     values = (values + 1000) / 4095 * 255
     Image.fromarray(values.round().astype(np.uint8)).save("flat.png")
-    both = ["predict", "run", "deep.tif", "flat.png", "--json", "--range", "-1000", "3095"]
+    both = ["predict", "run", "deep.tif", "flat.png", "--format", "jsonl"]
+    both += ["--range", "-1000", "3095"]
     capsys.readouterr()
     assert main.main(both) == 0
-    deep, flat = json.loads(capsys.readouterr().out)
+    deep, flat = lines_of(capsys)
     assert deep["top"] == flat["top"]
 
 
@@ -92,11 +105,47 @@ def test_predict_names_what_cannot_be_read_and_does_the_rest(
 ) -> None:
     Path("notes.png").write_text("no image")
     Image.new("RGB", (8, 8)).save("good.png")
-    assert main.main(["predict", "run", "notes.png", "good.png", "--json"]) == 1
+    files = ["missing.png", "notes.png", "good.png"]
+    assert main.main(["predict", "run", *files, "--format", "jsonl"]) == 1
     printed = capsys.readouterr()
-    assert [row["image"] for row in json.loads(printed.out)] == ["good.png"]
-    assert printed.err.startswith("skipped: notes.png is ")
-    assert printed.err.count("\n") == 1
+    assert [json.loads(line)["image"] for line in printed.out.splitlines()] == ["good.png"]
+    first, second = printed.err.splitlines()
+    assert first.startswith("skipped: missing.png does not exist")
+    assert second.startswith("skipped: notes.png is ")
+
+
+def test_predict_writes_csv_and_features(trained: Path, capsys: Capture, error_of: ErrorOf) -> None:
+    names = [f"{index:03}.png" for index in range(70)]  # more than a block
+    for index, name in enumerate(names):
+        Image.new("RGB", (8, 8), (3 * index, 0, 0)).save(name)
+    options = ["--top", "1", "--output", "found.csv"]
+    for embed in ("features.npy", "features.npz", "features.csv"):
+        assert main.main(["predict", "run", "[0-9]*.png", *options, "--embed", embed]) == 0
+    assert capsys.readouterr().out == ""
+    header, *rows = Path("found.csv").read_text().splitlines()
+    assert header == "image,rank,class,probability"
+    assert [row.split(",")[0] for row in rows] == names
+    run = open_run("run")
+    pixels = torch.stack([read_image(run.classifier, name) for name in names])
+    expected = extract_features(run, pixels).numpy()
+    np.testing.assert_allclose(np.load("features.npy"), expected, rtol=1e-4, atol=1e-5)
+    assert Path("features.names.txt").read_text().splitlines() == names
+    archive = np.load("features.npz")
+    np.testing.assert_array_equal(archive["features"], np.load("features.npy"))
+    assert archive["names"].tolist() == names
+    header, *rows = Path("features.csv").read_text().splitlines()
+    assert header.startswith("image,feature_0,feature_1,")
+    assert [row.split(",")[0] for row in rows] == names
+    values = np.array([row.split(",")[1:] for row in rows], float)
+    np.testing.assert_allclose(values, np.load("features.npy"), rtol=1e-6)
+    for arguments, message in (
+        (["--embed", "features.txt"], "features are written to .npy, .npz or .csv, found"),
+        (["--output", "found.txt"], "the format of found.txt is unknown; add --format csv"),
+        (["--format", "xml"], "unknown format 'xml'"),
+        (["--top", "0"], "--top must be at least 1"),
+    ):
+        assert message in error_of("predict", "run", "000.png", *arguments)
+    assert not [path for path in Path().iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.train

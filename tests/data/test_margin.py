@@ -15,7 +15,8 @@ from seewhy.data.decode import Preprocessing, crop_box, decode_image
 from seewhy.data.memory import check_dataset
 from seewhy.data.sources import load, reload_data
 from seewhy.errors import SeewhyError
-from seewhy.runs.prediction import find_split, read_image
+from seewhy.runs.prediction import find_split
+from seewhy.runs.prediction_stream import read_image
 
 
 @pytest.fixture(scope="module")

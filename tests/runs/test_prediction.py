@@ -16,7 +16,8 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, with_range
 from seewhy.reporting.page import report
 from seewhy.runs.lr_search import find_lr
-from seewhy.runs.prediction import evaluate, predict, top_predictions
+from seewhy.runs.prediction import evaluate, predict
+from seewhy.runs.prediction_stream import top_predictions
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit, resume
 from seewhy.train.recipe import Recipe

@@ -235,7 +235,7 @@ def layers(options: Layers) -> None:
     from seewhy.models.pretrained import pretrained_info, split_weights
     from seewhy.models.registry import MODELS, blank_sample, build_model
     from seewhy.notation import parse
-    from seewhy.runs.prediction import check_image_shape
+    from seewhy.runs.prediction_stream import check_image_shape
     from seewhy.runs.run import open_run
 
     if split_weights(options.model)[1] is not None:

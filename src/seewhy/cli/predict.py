@@ -1,15 +1,29 @@
 """`seewhy evaluate` and `seewhy predict`."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalInt, OwnModel, RangeWords, RunOrFile, range_of_words
-from seewhy.errors import SeewhyError
+from seewhy.cli.arguments import (
+    Flag,
+    OptionalInt,
+    OptionalPath,
+    OwnModel,
+    RangeWords,
+    RunOrFile,
+    range_of_words,
+)
+from seewhy.errors import SeewhyError, lookup
 from seewhy.progress import note, say
+
+if TYPE_CHECKING:
+    from seewhy.models.classifier import Classifier
+    from seewhy.runs.prediction_stream import ImagePrediction
 
 
 @dataclass(frozen=True)
@@ -62,18 +76,24 @@ class Predict:
     """Run directory, such as runs/latest, or a file of `seewhy export`."""
     images: Annotated[
         Positional[tuple[Path, ...]],
-        arg(metavar="IMAGE|DIRECTORY …", help_behavior_hint="(required)"),
+        arg(metavar="IMAGE|DIRECTORY|PATTERN …", help_behavior_hint="(required)"),
     ]
-    """Image files or directories; resized and cropped like the training images."""
+    """Image files, directories, or patterns such as "photos/**/*.jpg"; resized and cropped like the
+    training images."""
     top: int = 5
     """Number of classes to show."""
+    format: Annotated[str | None, arg(metavar="csv|jsonl", help_behavior_hint="")] = None
+    """csv (a row per image and class) or jsonl (a JSON object per line); default: text, or the
+    suffix of --output."""
+    output: OptionalPath = None
+    """File to write instead of standard output."""
+    embed: Annotated[Path | None, arg(metavar="FILE.npy|.npz|.csv", help_behavior_hint="")] = None
+    """File for the features of the images, which enter the last layer, with their names."""
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
     range: RangeWords = ()
     """Values that become black and white, for images with more than 8 bits: two numbers, that of
     their type, or that of the training images (default: dataset)."""
-    json: Flag = False
-    """Print JSON."""
     own_model: OwnModel = None
     """Function that builds the run's model, if it is your own."""
     device: str = "auto"
@@ -81,11 +101,10 @@ class Predict:
 
 
 def predict(options: Predict) -> int:
-    """Print the most probable classes of image files; returns 1 if some could not be read."""
-    from seewhy.cli import tables
+    """Print the most probable classes as images are read; returns 1 if some could not be read."""
     from seewhy.data.folders import image_files
     from seewhy.models.classifier import as_classifier, with_range
-    from seewhy.runs.prediction import predict as predict_images
+    from seewhy.runs.prediction_files import check_feature_path
     from seewhy.runs.run import open_classifier
     from seewhy.train.device import find_device
 
@@ -93,15 +112,87 @@ def predict(options: Predict) -> int:
         raise SeewhyError(
             "predict needs at least one image file, as in `seewhy predict runs/latest photo.jpg`"
         )
-    files = [file for path in options.images for file in image_files(path)]
+    if options.top < 1:
+        raise SeewhyError(f"--top must be at least 1, found {options.top}")
+    write = _format_of(options)
+    if options.embed is not None:
+        check_feature_path(options.embed)
+    files, failures = [], []
+    for path in options.images:
+        try:
+            files += image_files(path)
+        except SeewhyError as error:
+            failures.append(str(error))
+    if not files:
+        raise SeewhyError(failures[0])
     opened = open_classifier(options.model, find_device(options.device))
     classifier = with_range(as_classifier(opened), range_of_words(options.range))
-    failures: list[str] = []
-    predictions = predict_images(classifier, files, options.top, options.max_pixels, failures)
-    if options.json:
-        say(json.dumps([asdict(prediction) for prediction in predictions], allow_nan=False))
-    else:
-        tables.print_predictions(predictions)
     for failure in failures:
-        note(f"skipped: {failure}", quiet=False)
-    return int(bool(failures))
+        note(f"skipped: {failure}")
+    count = _predict_files(classifier, files, options, write)
+    return int(bool(failures) or count < len(files))
+
+
+Format = Callable[["Sequence[ImagePrediction]", bool], str]
+
+
+def _format_of(options: Predict) -> "Format | None":
+    """How predictions are written; None for text on standard output."""
+    from seewhy.runs.prediction_files import FORMATS
+
+    name = options.format
+    if name is None and options.output is not None:
+        name = options.output.suffix.removeprefix(".")
+        if name not in FORMATS:
+            raise SeewhyError(
+                f"the format of {options.output} is unknown; add --format csv or --format jsonl"
+            )
+    return None if name is None else lookup(FORMATS, name, "format")
+
+
+def _predict_files(
+    classifier: "Classifier", files: "list[Path]", options: Predict, write: "Format | None"
+) -> int:
+    """Predict files and write the results; returns the number of files that could be read."""
+    from seewhy.cli import tables
+    from seewhy.files import write_text, writing_atomically
+    from seewhy.runs.prediction_files import FeatureFile, names_text
+    from seewhy.runs.prediction_stream import predict_stream
+
+    failures: list[str] = []
+    count, features, lines = 0, None, None
+    with ExitStack() as stack:
+        if options.output is not None:
+            temporary = stack.enter_context(writing_atomically(options.output))
+            lines = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+        if options.embed is not None:
+            temporary = stack.enter_context(writing_atomically(options.embed))
+            features = FeatureFile(temporary, options.embed.suffix)
+        for block in predict_stream(
+            classifier,
+            files,
+            max_pixels=options.max_pixels,
+            failures=failures,
+            features=features is not None,
+        ):
+            predictions = block.top(classifier, options.top)
+            if write is None:
+                tables.print_predictions(predictions)
+            elif lines is not None:
+                lines.write(write(predictions, not count))
+            else:
+                say(write(predictions, not count).removesuffix("\n"))
+            if features is not None and block.features is not None:
+                features.add(block.names, block.features)
+            count += len(block.names)
+            while failures:
+                note(f"skipped: {failures.pop(0)}")
+        if not count:
+            raise SeewhyError(f"none of the {len(files):,} images can be read: {failures[0]}")
+        for failure in failures:
+            note(f"skipped: {failure}")
+        if features is not None:
+            features.finish()
+    if features is not None and options.embed is not None and options.embed.suffix == ".npy":
+        write_text(options.embed.with_suffix(".names.txt"), names_text(features.names))
+    return count

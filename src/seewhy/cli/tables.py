@@ -19,7 +19,7 @@ from seewhy.escaping import visible
 from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
 from seewhy.progress import clock, make_console
-from seewhy.runs.prediction import ImagePrediction
+from seewhy.runs.prediction_stream import ImagePrediction
 from seewhy.runs.result import describe_test_use
 from seewhy.runs.run import Run
 

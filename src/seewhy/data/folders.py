@@ -74,10 +74,14 @@ def directory_source(path: Path) -> Source:
 def image_files(path: Path) -> list[Path]:
     """`path` itself if it is a file, or all image files below it, in natural order.
 
-    Raises SeewhyError for a missing path and a directory without images.
+    A path that does not exist may be a pattern such as `photos/**/*.jpg`. Raises SeewhyError for a
+    missing path and a directory without images.
     """
     if not path.is_dir():
         if not path.exists():
+            found = sorted(glob.glob(str(path), recursive=True), key=natural_key)  # noqa: PTH207
+            if found:
+                return [each for each in map(Path, found) if each.is_file()]
             raise SeewhyError(f"{path} does not exist; pass image files or directories of images")
         return [path]
     images = [

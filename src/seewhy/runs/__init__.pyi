@@ -2,10 +2,12 @@ from .checkpoint import CheckpointPolicy as CheckpointPolicy
 from .environment import Environment as Environment
 from .lr_search import find_lr as find_lr
 from .lr_search import images_per_second as images_per_second
-from .prediction import ClassProbability as ClassProbability
-from .prediction import ImagePrediction as ImagePrediction
 from .prediction import evaluate as evaluate
 from .prediction import predict as predict
+from .prediction_stream import ClassProbability as ClassProbability
+from .prediction_stream import ImagePrediction as ImagePrediction
+from .prediction_stream import PredictedBlock as PredictedBlock
+from .prediction_stream import predict_stream as predict_stream
 from .result import RunResult as RunResult
 from .run import Run as Run
 from .run import open_classifier as open_classifier

@@ -34,7 +34,7 @@ from seewhy.figures.style import save_figure
 from seewhy.files import make_directory, write_atomically, write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import note, progress
-from seewhy.runs.prediction import (
+from seewhy.runs.prediction_stream import (
     ClassProbability,
     ImagePrediction,
     check_image_shape,

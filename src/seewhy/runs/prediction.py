@@ -1,38 +1,20 @@
 """Using a trained classifier: predictions on a split, and the classes of image files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from seewhy.data.dataset import Dataset, Split
-from seewhy.data.decode import Encoded, decode_image
 from seewhy.data.sources import load, reload_data, source_name
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.inference import compute_logits
 from seewhy.progress import note
+from seewhy.runs.prediction_stream import ImagePrediction, predict_stream
 from seewhy.runs.run import Run
-
-
-@dataclass(frozen=True)
-class ClassProbability:
-    """A class and its probability."""
-
-    name: str
-    probability: float  # in [0, 1]
-
-
-@dataclass(frozen=True)
-class ImagePrediction:
-    """The most probable classes of one image, best first."""
-
-    image: str  # path, or "image 0" for the first image in memory
-    top: tuple[ClassProbability, ...]
 
 
 def evaluate(
@@ -152,65 +134,14 @@ def predict(
     sources = [images] if isinstance(images, str | Path) else list(images)
     if not sources:
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
-    names, pixels = [], []
-    for number, source in enumerate(sources):
-        name = f"image {number}" if isinstance(source, Image.Image) else str(source)
-        try:
-            pixels.append(read_image(classifier, source, max_pixels))
-            names.append(name)
-        except SeewhyError as error:
-            if failures is None:
-                raise
-            failures.append(str(error))
-    if not names:
-        raise SeewhyError(f"none of the {len(sources)} images can be read: {(failures or [''])[0]}")
-    logits = compute_logits(classifier, torch.stack(pixels))
-    return top_predictions(logits, classifier.class_names(logits.shape[1]), names, top)
-
-
-def top_predictions(
-    logits: Tensor,  # (N, K)
-    classes: Sequence[str],
-    images: Sequence[str],
-    top: int,
-) -> list[ImagePrediction]:
-    """The most probable classes of the images with these names, best first.
-
-    Of an image without finite logits there are none.
-    """
-    finite = logits.isfinite().all(1).tolist()
-    best = logits.softmax(1).topk(min(top, len(classes)))
-    return [
-        ImagePrediction(
-            image,
-            tuple(
-                ClassProbability(classes[index], value)
-                for value, index in zip(values, indices, strict=True)
-                if known
-            ),
-        )
-        for image, values, indices, known in zip(
-            images, best.values.tolist(), best.indices.tolist(), finite, strict=True
-        )
+    found = [
+        prediction
+        for block in predict_stream(classifier, sources, max_pixels=max_pixels, failures=failures)
+        for prediction in block.top(classifier, top)
     ]
-
-
-def read_image(
-    classifier: Classifier, source: Encoded, max_pixels: int | None = None
-) -> Tensor:  # (C, H, W) uint8
-    """Decode, resize and crop an image with the classifier's preprocessing."""
-    channels, height, width = check_image_shape(classifier)
-    return decode_image(source, (height, width), channels, classifier.preprocessing, max_pixels)
-
-
-def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
-    """The image shape (C, H, W) of the classifier. Raises SeewhyError if it has none."""
-    if classifier.image_shape is None:
-        raise SeewhyError(
-            "the classifier has no image shape to resize image files to; pass Classifier(model, "
-            "classes, image_shape=(3, 224, 224))"
-        )
-    return classifier.image_shape
+    if not found:
+        raise SeewhyError(f"none of the {len(sources)} images can be read: {(failures or [''])[0]}")
+    return found
 
 
 def _channels(classifier: Classifier) -> int | None:

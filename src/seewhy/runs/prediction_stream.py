@@ -1,0 +1,183 @@
+"""Predicting any number of image files in constant memory: decoding in threads beside the model."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seewhy.data.decode import Encoded, decode_image
+from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.features import extract_features
+from seewhy.models.inference import compute_logits
+
+BLOCK = 64  # images decoded ahead of the model, and predicted together
+
+ImageSource = str | Path | Image.Image
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """A class and its probability."""
+
+    name: str
+    probability: float  # in [0, 1]
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """The most probable classes of one image, best first."""
+
+    image: str  # path, or "image 0" for the first image in memory
+    top: tuple[ClassProbability, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedBlock:
+    """The logits, and on request the features, of up to 64 consecutive images."""
+
+    names: tuple[str, ...]  # paths, or "image 0" for the first image in memory
+    logits: Tensor  # (n, K) float32
+    features: Tensor | None  # (n, D) float32
+
+    def top(self, classifier: Classifier, count: int) -> list[ImagePrediction]:
+        """The most probable classes of each image."""
+        classes = classifier.class_names(self.logits.shape[1])
+        return top_predictions(self.logits, classes, self.names, count)
+
+
+def predict_stream(
+    classifier: ClassifierLike,
+    images: Iterable[ImageSource],
+    *,
+    max_pixels: int | None = None,
+    failures: list[str] | None = None,
+    features: bool = False,
+) -> Iterator[PredictedBlock]:
+    """Predict image files or Pillow images as they are decoded, in their order.
+
+    Args:
+        classifier: A run, or a Classifier with an image shape.
+        images: Paths and Pillow images of any size and mode; read as they are needed.
+        max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
+        failures: A list for the errors of images that cannot be read, which are then left out; by
+            default the first one is raised.
+        features: Also compute what enters the head of the model.
+
+    Yields:
+        Blocks of at most 64 images; none is empty.
+
+    Raises:
+        SeewhyError: If the classifier has no image shape, and if an image cannot be read.
+    """
+    classifier = as_classifier(classifier)
+    check_image_shape(classifier)
+    blocks = _decoded_blocks(classifier, images, max_pixels)
+    for decoded in blocks:
+        names, pixels = [], []
+        for name, result in decoded:
+            if isinstance(result, Tensor):
+                names.append(name)
+                pixels.append(result)
+            elif failures is None:
+                raise result
+            else:
+                failures.append(str(result))
+        if names:
+            batch = torch.stack(pixels)
+            logits = compute_logits(classifier, batch)
+            rows = extract_features(classifier, batch) if features else None
+            yield PredictedBlock(tuple(names), logits, rows)
+
+
+def top_predictions(
+    logits: Tensor,  # (N, K)
+    classes: Sequence[str],
+    images: Sequence[str],
+    top: int,
+) -> list[ImagePrediction]:
+    """The most probable classes of the images with these names, best first.
+
+    Of an image without finite logits there are none.
+    """
+    finite = logits.isfinite().all(1).tolist()
+    best = logits.softmax(1).topk(min(top, len(classes)))
+    return [
+        ImagePrediction(
+            image,
+            tuple(
+                ClassProbability(classes[index], value)
+                for value, index in zip(values, indices, strict=True)
+                if known
+            ),
+        )
+        for image, values, indices, known in zip(
+            images, best.values.tolist(), best.indices.tolist(), finite, strict=True
+        )
+    ]
+
+
+_Decoded = Tensor | SeewhyError
+
+
+def _decoded_blocks(
+    classifier: Classifier, images: Iterable[ImageSource], max_pixels: int | None
+) -> Iterator[list[tuple[str, _Decoded]]]:
+    """Blocks of names with pixels (C, H, W) uint8 or an error; the next one is being decoded."""
+
+    def decode(source: ImageSource) -> _Decoded:
+        try:
+            return read_image(classifier, source, max_pixels)
+        except SeewhyError as error:
+            return error
+
+    threads = ThreadPoolExecutor(os.cpu_count(), "seewhy-decode")
+
+    def begin(source: ImageSource) -> Future[_Decoded]:
+        if isinstance(source, Image.Image):  # may be listed twice, and its decoder has a state
+            done: Future[_Decoded] = Future()
+            done.set_result(decode(source))
+            return done
+        return threads.submit(decode, source)
+
+    numbered = enumerate(images)
+    waiting: deque[list[tuple[str, Future[_Decoded]]]] = deque()
+    try:
+        while True:
+            block = [
+                (f"image {number}" if isinstance(each, Image.Image) else str(each), begin(each))
+                for number, each in islice(numbered, BLOCK)
+            ]
+            if block:
+                waiting.append(block)
+            if len(waiting) == 2 or (waiting and not block):
+                yield [(name, future.result()) for name, future in waiting.popleft()]
+            elif not block:
+                return
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def read_image(
+    classifier: Classifier, source: Encoded, max_pixels: int | None = None
+) -> Tensor:  # (C, H, W) uint8
+    """Decode, resize and crop an image with the classifier's preprocessing."""
+    channels, height, width = check_image_shape(classifier)
+    return decode_image(source, (height, width), channels, classifier.preprocessing, max_pixels)
+
+
+def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
+    """The image shape (C, H, W) of the classifier. Raises SeewhyError if it has none."""
+    if classifier.image_shape is None:
+        raise SeewhyError(
+            "the classifier has no image shape to resize image files to; pass Classifier(model, "
+            "classes, image_shape=(3, 224, 224))"
+        )
+    return classifier.image_shape
