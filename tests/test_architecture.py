@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -57,20 +58,26 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path) for path in FILES}
 
 
-def imports(path: Path, top_level_only: bool = False) -> set[str]:
-    """The modules that a file imports, each as the longest name that is a module of ours."""
+@cache
+def import_statements(path: Path, top_level_only: bool) -> list[ast.Import | ast.ImportFrom]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    found = set()
-    for node in nodes:
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@cache
+def imports(path: Path, top_level_only: bool = False) -> frozenset[str]:
+    """The modules that a file imports, each as the longest name that is a module of ours."""
+    found: set[str] = set()
+    for node in import_statements(path, top_level_only):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}: imports are absolute"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 found.add(name if name in MODULES else str(node.module))
-    return found
+    return frozenset(found)
 
 
 def package(module: str) -> str:
@@ -100,8 +107,7 @@ def test_package_imports_only_earlier_packages(own: str) -> None:
 def test_nothing_is_imported_from_the_public_package() -> None:
     """Inside the package, names come from modules, so that the order of packages shows."""
     for path in FILES:
-        taken = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        for node in taken:
+        for node in import_statements(path, top_level_only=False):
             if isinstance(node, ast.ImportFrom) and node.module == "seewhy":
                 names = {alias.name for alias in node.names}
                 assert names == {"__version__"}, f"{path.relative_to(SOURCE)}: {names}"

@@ -20,6 +20,7 @@ from seewhy.attribution.cams import CAMS
 from seewhy.attribution.faithfulness import FAITHFULNESS
 from seewhy.attribution.methods import METHODS
 from seewhy.cli import main
+from seewhy.data import digits
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.sources import SOURCES
 from seewhy.diagnosis.attacks import ATTACKS
@@ -62,6 +63,19 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         table.update(content)  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="module")
+def cache_of_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def few_digits(cache_of_examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of the digits: what the examples show does not depend on their number."""
+    all_digits = digits._digits
+    monkeypatch.setattr(digits, "_digits", lambda: all_digits()[:450])
+    monkeypatch.setenv("SEEWHY_CACHE", str(cache_of_examples))
+
+
 def run_page(page: Path) -> int:
     """Run the blocks of a page in order; returns how many ran."""
     names: dict[str, object] = {"__name__": "__main__"}
@@ -86,6 +100,7 @@ def run_page(page: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.usefixtures("few_digits")
 def test_the_examples_of_a_page_run(page: Path) -> None:
     assert run_page(page) > 0
 
@@ -94,6 +109,7 @@ def test_the_examples_of_a_page_run(page: Path) -> None:
 @pytest.mark.parametrize(
     "script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name
 )
+@pytest.mark.usefixtures("few_digits")
 def test_a_script_runs(script: Path) -> None:
     exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
 

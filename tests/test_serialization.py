@@ -137,6 +137,7 @@ def changed(path: Path, **values: object) -> None:
     np.savez_compressed(path, **content)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "values",
     [
@@ -190,6 +191,7 @@ def test_load_rejects_other_files(content: bytes, tmp_path: Path) -> None:
         load(Tree, path)
 
 
+@pytest.mark.slow
 def test_load_detects_damaged_bytes(tmp_path: Path) -> None:
     path = tmp_path / "tree.npz"
     save(tree(), path)

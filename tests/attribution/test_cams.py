@@ -373,6 +373,7 @@ def test_principal_keeps_nonfinite_image_apart(value):
     near(maps[[0, 2]], alone[[0, 2]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "above", [bent(nn.Tanh), bent(nn.GELU), Attention()], ids=["tanh", "gelu", "attention"]
 )

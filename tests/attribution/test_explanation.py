@@ -73,6 +73,7 @@ def everything():
     return explain(network(), images_of(), METHODS, LAYERS, TARGET, warn=False)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", METHODS)
 def test_explain_matches_each_method_alone(method, everything):
     for layer in LAYERS:
@@ -170,6 +171,7 @@ def test_smooth_flip_of_symmetric_model():
     same(smooth, plain)
 
 
+@pytest.mark.slow
 def test_explain_of_uint8_images():
     stored = torch.randint(
         0, 256, (4, 2, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -342,6 +344,7 @@ def test_explain_checks_class_names_first():
         explain(Classifier(network(), tuple("abcd")), images_of(), never, "low")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smooth", ["none", "flip-scale"])
 def test_explain_prepares_images_once(smooth, monkeypatch, images_per_batch):
     """In several batches, of methods that run the model again, with layers that are chosen."""
@@ -490,6 +493,7 @@ def test_heat_is_on_object(trained):
         assert elsewhere < 0.5, key  # the square of another image is at another place
 
 
+@pytest.mark.slow
 def test_heat_of_other_class_is_not_on_object(trained):
     """At the stripes the map of why it is the other class, rather than this one, is negative."""
     images, labels, masks = planted(60, 1)

@@ -143,6 +143,7 @@ def test_gains_are_relative_to_random_maps(planted):
         assert (gain(planted, -true) < -0.05).all()
 
 
+@pytest.mark.slow
 def test_random_maps_have_resolution_of_map():
     """Single random pixels soon hurt every part of a patch; random 4x4 blocks do so later."""
     weights = torch.zeros(16, 16)

@@ -118,6 +118,7 @@ def test_gradients_of_pair():
     near(vanilla_gradients(forward_pass(model, images, (2, 0))), (one - other).abs().amax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     ["gradients", "guided-backpropagation", "smooth-grad", "integrated-gradients", "full-grad"],
@@ -188,6 +189,7 @@ RELUS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
 def test_guided_backpropagation_of_small_model(relu):
     """At x = 0.2, y = 0.5 z is 0.2, -0.3, 0.4, 0.9: the second is off, the third weighs -2.
@@ -345,6 +347,7 @@ def test_smooth_grad_of_parabola():
             assert abs(error.mean().item()) < 4 * expected / math.sqrt(len(error))
 
 
+@pytest.mark.slow
 def test_smooth_grad_averages_signed_gradients():
     """A gradient whose sign changes with the noise leaves less than its mean absolute value."""
     images = torch.full((1, 2, HEIGHT, WIDTH), 1e-3, dtype=torch.float64)
@@ -381,6 +384,7 @@ def test_integrated_gradients_of_parabola(baseline):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "steps", "tolerance"), [(nn.Tanh, 64, 1e-4), (nn.ReLU, 400, 1e-2)]
 )

@@ -27,6 +27,7 @@ def seeded(make, *args):
     return make(*args).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -55,6 +56,7 @@ def vgg(name):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ends"), [("vgg16", [8, 15, 22, 29]), ("vgg16-bn", [12, 22, 32, 42])]
 )
@@ -114,6 +116,7 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(self.features(x)).flatten(1))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize(
     ("size", "grids"),
@@ -307,6 +310,7 @@ def test_auto_avoids_bare_convolution():
     assert chosen(model, images_of(16)) == {"0": (14, 14), "2": (6, 6)}
 
 
+@pytest.mark.slow
 def test_auto_skips_layers_off_the_path():
     class TwoHeads(ResNet):
         def __init__(self):
@@ -410,6 +414,7 @@ class ViT(nn.Module):
         return self.head(x[:, 0] if self.prefix else x.mean(1))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("says_so", [True, False])
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
 @pytest.mark.parametrize("size", [(32, 32), (32, 48), (64, 24)])
@@ -467,6 +472,7 @@ def test_auto_for_in_place_conflict():
     assert list(chosen(model, images_of(8))) == ["2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: ViT(16), ResNet])
 def test_auto_without_gradient(make):
     model = seeded(make)
@@ -809,6 +815,7 @@ class ConvNeXt(nn.Module):
         return self.fc(self.norm(self.stages(self.stem(x)).mean((2, 3), keepdim=True)).flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module_norm", "expected"),
     [

@@ -167,6 +167,7 @@ def test_list_layers_of_other_inputs():
     assert list_layers(nn.DataParallel(model).eval(), images) == expected
 
 
+@pytest.mark.slow
 def test_list_layers_names_compiled_part():
     model, images = plain()
     expected = list_layers(model, images)

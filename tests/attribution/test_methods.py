@@ -70,6 +70,7 @@ def passes(name):
     return sum(runs)
 
 
+@pytest.mark.slow
 def test_passes_are_those_of_methods():
     """Methods of pixels are asked after one more pass, which says what is to be explained."""
     for name, facts in METHODS.items():
@@ -100,6 +101,7 @@ def test_passes_are_those_of_defaults(name, setting):
     assert numbers == {str(default)}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"guided-backpropagation"}))
 def test_discriminative(name):
     """Two classes of one image: those that do not tell them apart give one map, up to its scale.
@@ -117,6 +119,7 @@ def test_discriminative(name):
     assert alike != METHODS[name].discriminative
 
 
+@pytest.mark.slow
 def test_rectified_maps():
     """Of two opposite scores one loses to the ReLU, unless all weights are positive."""
     for name in CAMS:

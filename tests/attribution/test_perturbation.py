@@ -194,6 +194,7 @@ def score_without(model, image, score, channel):
     return value
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("batch", [1, 1000])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_ablation_cam_matches_whole_model(name, batch, images_per_batch):
@@ -411,6 +412,7 @@ def test_rise_errors(settings):
         rise(forward_pass(with_random_weights(Chain()), images_of(1)), **settings)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("batch", [3, 1000])
 @pytest.mark.parametrize(
     ("size", "stride", "baseline"),

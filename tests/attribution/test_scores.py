@@ -82,6 +82,7 @@ def test_trust_ranks_by_gain():
     assert result[0].relevance_mass is None
 
 
+@pytest.mark.slow
 def test_gain_of_random_map_is_zero():
     """A map of noise gains nothing, however coarse it is."""
 
@@ -107,6 +108,7 @@ def test_trust_progress_and_empty_maps():
     assert score.non_empty == 0
 
 
+@pytest.mark.slow
 def test_trust_of_pixels_and_nonfinite_maps():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
     (score,) = trust(flat, IMAGES, "gradients")
@@ -133,6 +135,7 @@ class Normalized(nn.Module):
         return self.head(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_trust_leaves_out_residue_and_failures():
     model, methods = Normalized().eval(), ["hires-cam", "layer-cam", "guided-backpropagation"]
     with pytest.warns(UserWarning, match="guided-backpropagation failed.*at block: residue"):

@@ -48,6 +48,7 @@ def test_every_measurement_is_made_once(
     assert not [what for what in rows if "seed 1" in what]
 
 
+@pytest.mark.slow
 def test_measurements_that_exist_or_do_not_fit_are_skipped(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_measurements_that_exist_or_do_not_fit_are_skipped(
     assert calls == ["failed before", "new"]
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_line_and_the_next_measurement_follows(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,13 @@ def trained(workspace: Path, trained_once: Path, capsys: Capture) -> Path:
     return Path(shutil.copytree(trained_once, workspace / "run"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that share the trained run."""
+    for item in items:
+        if "trained" in getattr(item, "fixturenames", ()) and "/cli/" in item.path.as_posix():
+            item.add_marker(pytest.mark.train)
+
+
 @pytest.fixture
 def error_of(capsys: Capture) -> Callable[..., str]:
     """Runs a command and returns its error, after checking that it is one line with exit code 2."""

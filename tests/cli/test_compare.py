@@ -114,6 +114,7 @@ def test_compare_refuses_torchrun(
     assert "start it without torchrun" in error_of(*COMPARE, "--vary", "lr", "0.1", "0.2")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

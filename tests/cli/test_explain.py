@@ -47,6 +47,7 @@ def test_explain_takes_files_and_directories(trained: Path, capsys: Capture) -> 
         assert overlay.size == (20, 12)
 
 
+@pytest.mark.slow
 def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
     trained: Path, capsys: Capture
 ) -> None:
@@ -59,6 +60,7 @@ def test_explain_takes_a_pair_of_targets_and_skips_bad_images(
         assert arrays["weights"].tolist() == [[-1, 1, 0]]
 
 
+@pytest.mark.slow
 def test_explain_names_a_very_long_image_and_does_the_rest(trained: Path, capsys: Capture) -> None:
     Path("photos").mkdir()
     for name, size in {"a": (9, 9), "long": (1, 20000), "z": (1, 20), "even": (1, 2)}.items():

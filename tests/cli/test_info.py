@@ -84,6 +84,7 @@ def test_data_errors(error_of: Callable[..., str]) -> None:
     assert not Path("figures").exists()
 
 
+@pytest.mark.slow
 def test_summary(capsys: Capture) -> None:
     assert main.main(["summary", "resnet18", "--batch-size", "32"]) == 0
     out = capsys.readouterr().out
@@ -203,7 +204,7 @@ def test_methods(capsys: Capture) -> None:
         "list optimizers",
         "recipes",
         "methods",
-        "layers resnet18",
+        pytest.param("layers resnet18", marks=pytest.mark.slow),
         "evaluate run",
         "predict run {image}",
         "recipes demo",

@@ -36,6 +36,7 @@ def seewhy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("columns", [60, 80])
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_every_command(
@@ -48,6 +49,7 @@ def test_help_lists_every_command(
     assert all(len(line) <= columns for line in lines)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("columns", [60, 80])
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_help_of_a_command_fits_the_terminal(

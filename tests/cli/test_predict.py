@@ -77,6 +77,7 @@ def test_predict_takes_directories(trained: Path, capsys: Capture, error_of: Err
     assert "larger than --max-pixels 63 (8x8 is 64 pixels)" in error
 
 
+@pytest.mark.slow
 def test_range_of_deep_images(trained: Path, capsys: Capture, error_of: ErrorOf) -> None:
     values = np.arange(64, dtype=np.int32).reshape(8, 8) * 65 - 1000
     Image.fromarray(values).save("deep.tif")

@@ -107,6 +107,7 @@ def test_alternating_flip_depends_on_the_index_and_the_seed_only():
     assert abs(agree - 0.5) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 20])
 def test_cutout_covers_a_uniform_clipped_square(size):
     height, width = 5, 6
@@ -133,6 +134,7 @@ def test_cutout_covers_a_uniform_clipped_square(size):
         assert stats.chisquare(list(counts.values()), frequencies).pvalue > 0.001
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("size", "padding"), [(3, 0), (3, 2), (4, 5)])
 def test_cutout_anywhere_is_uniform_over_positions_in_the_padded_image(size, padding):
     height, width, count = 5, 6, 6000
@@ -272,6 +274,7 @@ def test_mixup_blends_pixels_and_labels_by_one_weight(channels):
     assert (mixed.labels > 0).sum(0).max() <= 2  # a permutation: nobody is everybody's partner
 
 
+@pytest.mark.slow
 def test_mixup_weight_follows_alpha():
     shares = (
         apply("mixup:0.4", torch.zeros(4000, 1, 1, 1, dtype=torch.uint8)).labels.diagonal().double()
@@ -567,6 +570,7 @@ def albumentations(monkeypatch):
     return pytest.importorskip("albumentations")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_albumentations_pipeline(albumentations, channels):
     pipeline = albumentations.Compose(
@@ -581,6 +585,7 @@ def test_albumentations_pipeline(albumentations, channels):
         assert 45 < (after == oriented).flatten(1).all(1).sum() < 110
 
 
+@pytest.mark.slow
 def test_albumentations_single_transform(albumentations):
     images = noise(5, 3, 6, 6).contiguous(memory_format=torch.channels_last)
     after = apply(albumentations.HorizontalFlip(p=1), images).images

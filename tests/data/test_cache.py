@@ -84,6 +84,7 @@ def test_load_reads_the_entry_of_an_earlier_load(
     }
 
 
+@pytest.mark.slow
 def test_load_has_an_entry_for_each_content(own_cache: Path) -> None:
     seen = [
         load(NAME, quiet=True),
@@ -345,6 +346,7 @@ def test_signature_reads_both_ends_of_some_files(
     assert len(entries(own_cache)) == 2
 
 
+@pytest.mark.slow
 def test_signature_reads_little_and_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

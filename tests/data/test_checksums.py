@@ -132,6 +132,7 @@ def test_a_block_is_verified_when_it_is_first_read(rows: Any) -> None:
     assert damaged == [18] * len(reads)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_in_the_cache_is_noticed_and_mended(own_cache: Path) -> None:
     expected = read_all(load(NAME, quiet=True))
     choose = random.Random(0)
@@ -155,6 +156,7 @@ def test_every_flipped_bit_in_the_cache_is_noticed_and_mended(own_cache: Path) -
     }
 
 
+@pytest.mark.slow
 def test_cache_command_lists_and_verifies(
     own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

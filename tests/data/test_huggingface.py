@@ -89,6 +89,7 @@ def test_load_parquet_files_of_the_hub(
     assert not list(own_cache.rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_load_assigns_splits_to_parquet_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +108,7 @@ def test_load_assigns_splits_to_parquet_files(
     refused("several folders contain Parquet files: x, y; pass the path of one", tmp_path / "two")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("train", "test"),
     [
@@ -280,6 +282,7 @@ def test_columns_of_string_labels(tmp_path: Path) -> None:
     refused("the test split has classes missing from train: 'yak'", tmp_path)
 
 
+@pytest.mark.slow
 def test_label_column_is_chosen(tmp_path: Path) -> None:
     number, text, score = (
         datasets.Value("int64"),

@@ -142,6 +142,7 @@ def test_cifar100_has_fine_and_coarse_labels(
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize(
     ("folder", "name", "classes"),
@@ -255,6 +256,7 @@ def tar(folder: Path, path: Path) -> Path:
     return path
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("write", "name", "archive"),
     [

@@ -120,6 +120,7 @@ def test_rotation_equals_pillow(size, direction):
     assert agree.mean() > 0.995
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_operations_change_only_their_images(name, channels):
@@ -193,6 +194,7 @@ def test_trivial_augment_keeps_labels():
     assert torch.equal(after.images, trivial_augment(images, torch.Generator().manual_seed(1)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -94,6 +94,7 @@ def noise(dtype: object, low: float, high: float, channels: int = 1) -> np.ndarr
     return values.astype(dtype)  # type: ignore[call-overload]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize(
@@ -255,6 +256,7 @@ def test_load_takes_a_range(tmp_path: Path, chosen: object) -> None:
     assert reload_data(data.origin).value_range == chosen
 
 
+@pytest.mark.slow
 def test_load_finds_a_deep_image_late(tmp_path: Path) -> None:
     """Only 256 headers are looked at before decoding."""
     for label in "ab":

@@ -23,6 +23,7 @@ def test_draw_shapes_depends_on_the_seed() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.slow
 def test_draw_shapes_balances_classes(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     images, labels, masks = drawn
     assert images.shape == (2000, 32, 32, 3)
@@ -33,6 +34,7 @@ def test_draw_shapes_balances_classes(drawn: tuple[np.ndarray, np.ndarray, np.nd
     assert (labels[:10] != np.arange(10)).any()
 
 
+@pytest.mark.slow
 def test_masks_have_the_geometry_of_the_shapes(
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
@@ -60,6 +62,7 @@ def test_masks_have_the_geometry_of_the_shapes(
     assert spread("ring") == pytest.approx((1 + 0.52**2) / (2 * np.pi * (1 - 0.52**2)), rel=0.03)
 
 
+@pytest.mark.slow
 def test_objects_lie_inside_the_image_and_stand_out(
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
@@ -72,6 +75,7 @@ def test_objects_lie_inside_the_image_and_stand_out(
     assert np.linalg.norm(inside - outside, axis=1).min() > 60  # of 442
 
 
+@pytest.mark.slow
 def test_edges_are_smooth(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """On the edge of a mask pixels lie between the colors on both sides of it."""
     images, _, masks = drawn
@@ -181,6 +185,7 @@ def test_shortcut_is_part_of_the_signature() -> None:
     assert signatures[0] != signatures[1] != signatures[2]
 
 
+@pytest.mark.slow
 def test_marker_is_beside_the_object(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     _, _, masks = drawn
     top, left, height, width = MARKER

@@ -499,6 +499,7 @@ def test_load_keeps_gray_images_gray(tmp_path: Path, mode: str) -> None:
     assert load(tmp_path, quiet=True).image_shape == (1, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "P"])
 def test_load_decodes_again_after_a_late_color_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str

@@ -124,6 +124,7 @@ def test_pgd_linf_reaches_the_optimal_corner(targeted: bool, seed: int) -> None:
     np.testing.assert_allclose(numbers(found.images), expected, atol=1e-6)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize(
     "settings", [{"random_start": False}, {"seed": 3, "step_size": 0.2, "steps": 40}]
@@ -149,6 +150,7 @@ def best_in_ball_and_box(clean: np.ndarray, away: np.ndarray, epsilon: float) ->
     return clean + change(brentq(lambda scale: np.linalg.norm(change(scale)) - epsilon, 0, 1e6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images_of", [pixels, at_the_edges])
 def test_pgd_l2_spends_its_radius_on_movable_pixels(
     images_of: Callable[[int], Tensor],
@@ -183,6 +185,7 @@ def test_targeted_attacks_reach_the_target(method: str) -> None:
 # --- any model
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "method",
     [
@@ -266,6 +269,7 @@ def test_pgd_prefers_a_misclassified_image_to_a_higher_loss() -> None:
     assert found.images.item() == pytest.approx(0.6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("sign", [False, True])
 def test_minimal_fgsm_stops_when_the_class_changes(sign: bool, targeted: bool) -> None:
@@ -296,6 +300,7 @@ def test_minimal_fgsm_stops_when_the_class_changes(sign: bool, targeted: bool) -
     assert 0 < found.changed.sum() < 16
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm"])
 def test_attack_of_uint8_images_equals_that_of_floats(method: str) -> None:
     stored = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8, generator=seeded())
@@ -325,6 +330,7 @@ def test_attack_of_radius_zero_changes_nothing(method: str) -> None:
 # --- gradients that vanish
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "method", ["fgsm", "pgd", "pgd:norm=l2", "minimal-fgsm", "minimal-fgsm:sign=false"]
 )
@@ -377,6 +383,7 @@ def test_pgd_l2_does_not_depend_on_the_gradient_scale(scale: float) -> None:
 # --- chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_seed_does_not_depend_on_batch_size(norm: str) -> None:
     images, labels, model = pixels(7), labels_of(7, 5), network()

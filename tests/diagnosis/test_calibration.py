@@ -142,6 +142,7 @@ def test_fit_temperature_equals_scipy_minimum(truth: float, scale: float) -> Non
     assert loss(math.log(found)) <= theirs.fun + 1e-14
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("truth", [0.3, 1.0, 4.0])
 def test_fit_temperature_recovers_the_true_one(truth: float) -> None:
     predictions = drawn(40_000, temperature=truth)

@@ -15,6 +15,7 @@ def inertia(points: torch.Tensor, clusters: torch.Tensor) -> float:
     return sum(float((each - each.mean(0)).square().sum()) for each in members)
 
 
+@pytest.mark.slow
 def test_k_means_finds_the_best_partition_of_few_points() -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(8, 2, generator=generator).double()

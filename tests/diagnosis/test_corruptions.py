@@ -116,6 +116,7 @@ def test_jpeg_equals_pillow(strength: int, channels: int) -> None:
         np.testing.assert_allclose(255 * worse.numpy(), expected, atol=1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("height", "width", "unit"), [(13, 17, 1), (32, 32, 1), (2, 5, 1), (48, 96, 3)]
 )

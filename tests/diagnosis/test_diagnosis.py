@@ -97,6 +97,7 @@ def test_diagnose_says_the_accuracy_at_once_and_each_step(
     assert last.startswith("diagnosing: done in ")
 
 
+@pytest.mark.slow
 def test_diagnose_a_model_with_one_layer(make_case: MakeCase) -> None:
     saliency = diagnose(*make_case("one layer"), quiet=True).saliency
     assert saliency is not None

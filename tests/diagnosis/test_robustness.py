@@ -248,6 +248,7 @@ def test_curves_restore_the_model() -> None:
 # --- corruptions
 
 
+@pytest.mark.slow
 def test_corruption_curves_by_brute_force() -> None:
     model, images = linear(3), stored(30)
     labels, done = mostly_right(model, images), list[int]()

@@ -206,6 +206,7 @@ def specks(count, side, seed):
     return torch.zeros(count, side * side).scatter_(1, at, 1).view(count, side, side)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "maps_of", [specks, lambda count, side, seed: noise(count, side, side, seed=seed)]
 )

@@ -77,6 +77,7 @@ def test_weak_slices_by_brute_force() -> None:
     assert excess == sorted(excess, reverse=True)
 
 
+@pytest.mark.slow
 def test_weak_slices_find_an_end_of_an_attribute() -> None:
     rng = np.random.default_rng(3)
     sharpness = rng.random(2000)

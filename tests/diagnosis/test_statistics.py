@@ -42,6 +42,7 @@ def test_paired_interval_of_published_examples(
     assert paired_interval(*table) == pytest.approx(expected, abs=6e-4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "shares", [(0.4, 0.3, 0.1, 0.2), (0.55, 0.2, 0.15, 0.1), (0.2, 0.25, 0.25, 0.3)]
 )

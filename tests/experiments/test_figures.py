@@ -91,6 +91,7 @@ def test_recipes_figure_has_means_and_ranges(experiment_of: Make) -> None:
     )  # the second epoch was not evaluated
 
 
+@pytest.mark.slow
 def test_recipes_figure_interpolates_seconds(experiment_of: Make) -> None:
     """On straight lines interpolation is exact: 10 - x from 1 to 4 and 7 - x from 2 to 6."""
     slow, fast = [(x, 7.0 - x, 0.5) for x in (2, 4, 6)], [(x, 10.0 - x, 0.5) for x in (1, 2, 3, 4)]
@@ -154,6 +155,7 @@ def test_recipes_figure_has_distinct_and_constant_styles(
         assert legend.get_window_extent().y1 <= axes_box.y0 + 1
 
 
+@pytest.mark.slow
 def test_recipes_figure_labels_lines_at_their_ends(experiment_of: Make) -> None:
     made = experiment_of(recipes({"adam": (0.9, 0.9), "sgd $x$": (0.5, 0.5), "gd": (0.2, 0.2)}))
     figure = drawn(recipes_figure(made, "eval_accuracy", "epoch"))
@@ -204,6 +206,7 @@ def test_recipes_figure_shows_the_eight_most_accurate(experiment_of: Make) -> No
     assert "the 8 of 12 recipes" in " ".join(texts(drawn(experiment_figure(made))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selected_on", "split"), [("last epoch", "Test"), ("validation", "Validation")]
 )
@@ -266,6 +269,7 @@ def test_seeds_figure_says_that_one_seed_allows_no_test(experiment_of: Make) -> 
     assert keys == ["one seed allows no test"]
 
 
+@pytest.mark.slow
 def test_seeds_figure_marks_significance(experiment_of: Make) -> None:
     accuracies = {
         "near": (0.900, 0.880, 0.905),

@@ -60,6 +60,7 @@ def labels(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
+@pytest.mark.slow
 def test_reliability_figure_bins_with_few_images_are_hollow() -> None:
     axes = reliability_figure(BINS).axes[0]
     diagonal, line, few = axes.lines
@@ -115,6 +116,7 @@ def test_risk_coverage_figure_thresholds() -> None:
     assert [text.get_text() for text in above.get_xticklabels()] == ["99", "99", "30", "30", "30"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("confidence", "text"),
     [

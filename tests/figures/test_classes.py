@@ -82,6 +82,7 @@ def test_class_figure_mean() -> None:
     assert axes.texts[0].get_text() == "mean 60.0"
 
 
+@pytest.mark.slow
 def test_class_figure_of_many_classes() -> None:
     counts = torch.diag(torch.arange(100).flip(0))
     counts[:, 0] += torch.arange(100)  # of 99 images each; the worst class is the last one
@@ -101,6 +102,7 @@ def test_figures_without_predictions(draw: Callable[[Predictions], Figure]) -> N
         draw(predictions(0, 2))
 
 
+@pytest.mark.slow
 def test_confusion_figure_cells() -> None:
     counts = torch.tensor([[6, 3, 1], [0, 5, 0], [0, 0, 0]])
     figure = confusion_figure(predictions_of(counts, ["a", "b", "c"]))
@@ -137,6 +139,7 @@ def test_confusion_figure_of_many_classes() -> None:
     np.testing.assert_allclose(errors[1, 0], 100 * 5 / 15)
 
 
+@pytest.mark.slow
 def test_class_names_are_not_formulas() -> None:
     result = predictions(40, 2, "${}$ and $")
     for figure in (
@@ -165,6 +168,7 @@ def test_class_figures_fit(images: int, classes: int) -> None:
     assert_nothing_is_cut_off(confusion_figure(result))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 2, 10])
 def test_confusion_figure_without_errors(classes: int) -> None:
     counts = 5 * torch.eye(classes, dtype=torch.int64)

@@ -23,6 +23,7 @@ HISTORY = [
 ]
 
 
+@pytest.mark.slow
 def test_curves_figure_lines() -> None:
     loss, accuracy, rate = curves_figure(HISTORY).axes
     assert [line.get_xydata().tolist() for line in loss.lines] == [
@@ -58,6 +59,7 @@ def test_curves_figure_of_one_epoch() -> None:
     assert len(figure.axes[0].lines) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [curves_figure, loss_figure, accuracy_figure, lambda rows, _: lr_schedule_figure(rows)]
 )
@@ -72,6 +74,7 @@ def test_legends_never_cover_a_curve(make: Callable[..., Figure]) -> None:
     assert figure.bbox.y0 <= box.y0
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("epochs", "whole"), [(1, True), (3, True), (20, True), (0.5, False)])
 def test_epoch_ticks_are_whole(epochs: float, whole: bool) -> None:
     figure = Figure()

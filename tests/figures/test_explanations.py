@@ -264,6 +264,7 @@ def test_explanation_figure_labels():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 8), (8, 40)])
 def test_explanation_figure_of_the_most_probable_classes(size):
     explanation = explanation_of(2, classes=("cat", "dog", "frog", "newt"))
@@ -279,6 +280,7 @@ def test_explanation_figure_of_the_most_probable_classes(size):
     assert every.split("\n")[3] == f"cat {values[3]}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("weights", "line"),
     [
@@ -315,6 +317,7 @@ def test_explanation_figure_wraps_headers():
     assert rows_of(methods_figure(noise(1), explanation).axes[0])[0].replace("\n", "") == method
 
 
+@pytest.mark.slow
 def test_explanation_figure_notes():
     explanation = explanation_of(4, kinds=["ok", "all negative", "no gradient", "ok"])
     explanation.maps["layer4", "grad-cam"][3] *= -1  # as of a method that keeps its sign
@@ -359,6 +362,7 @@ def test_explanation_figure_of_many_maps():
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 
+@pytest.mark.slow
 def test_explanation_figure_is_not_resampled(tmp_path):
     figure = explanation_figure(noise(3), explanation_of(3, labels=[0, 0, 0]))
     picture = np.asarray(figure.axes[0].images[0].get_array())
@@ -373,6 +377,7 @@ def test_explanation_figure_is_not_resampled(tmp_path):
     assert (shown == picture).all(-1).mean() > 0.97  # but for frames
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("size", "shown"),
     [
@@ -532,6 +537,7 @@ def test_explanation_figures_errors(call, message):
 # methods_figure
 
 
+@pytest.mark.slow
 def test_methods_figure_cells():
     keys = [
         ("pixels", "rise"),
@@ -581,6 +587,7 @@ def attacked_by(images, change):
     return (images / 255 + change).clamp(0, 1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "factor"), [(8 / 255, 10), (0.5 / 255, 200), (0.2, 2), (0.9, 1), (1e-7, 5000)]
 )
@@ -603,6 +610,7 @@ def test_attack_figure_amplification(change, factor):
     assert f"× {factor}" in written(axes)
 
 
+@pytest.mark.slow
 def test_attack_figure_cells():
     images = noise(2)
     attacked = attacked_by(images, torch.where(noise(2, seed=1) > 127, 0.03, -0.03))

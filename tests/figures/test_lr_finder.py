@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.train.lr_finder import LR_SUGGESTIONS, LRRangeTest, exponential_average
 
 
+@pytest.mark.slow
 def test_lr_finder_figure() -> None:
     rates = np.logspace(-6, 0, 30).tolist()
     losses = [2.3 - 0.05 * max(0, step - 12) for step in range(30)]

@@ -45,7 +45,14 @@ def graph_of(name: str) -> ModelGraph:
     return model_graph(model)
 
 
-NAMES = ("davidnet", "resnet18", "vgg16", "speednet", "speednet:depth=3", "inception")
+NAMES = (
+    "davidnet",
+    "inception",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("resnet18", "vgg16", "speednet", "speednet:depth=3")
+    ),
+)
 
 
 def texts(figure: Figure) -> list[str]:
@@ -198,6 +205,7 @@ def test_model_figure_fits(name: str) -> None:
         assert not one.overlaps(other)
 
 
+@pytest.mark.slow
 def test_write_figure(tmp_path: Path) -> None:
     figure = model_figure(graph_of("davidnet"))
     write_figure(figure, tmp_path / "new" / "net.svg")

@@ -111,6 +111,7 @@ def test_attack_curves_figure_ticks() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "curves",
     [
@@ -151,6 +152,7 @@ def test_corruption_figure_cells() -> None:
     assert_all_text_is_inside(figure)
 
 
+@pytest.mark.slow
 def test_corruption_figure_contrast() -> None:
     figure = corruption_figure(
         [
@@ -191,6 +193,7 @@ def photograph(channels: int, height: int, width: int) -> Tensor:
     return (200 * image).byte()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_corruption_samples_figure_images(channels: int) -> None:
     image = photograph(channels, 20, 20)

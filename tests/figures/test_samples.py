@@ -132,6 +132,7 @@ def test_samples_figure_of_many_classes():
     assert "of" not in samples_figure(split_of([0, 1]), ["a", "b"]).texts[0].get_text()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("count", "size"), [(1, (8, 8)), (2, (20, 12)), (10, (8, 8)), (13, (20, 12)), (100, (8, 8))]
 )
@@ -238,6 +239,7 @@ def test_augmentations_figure_of_few_gray_images():
     assert_nothing_is_cut_off_or_overlaps(figure)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("size", [(8, 8), (6, 20), (20, 6)])
 def test_augmentations_figure_wraps_headers(size):
     steps = [

@@ -113,6 +113,7 @@ def test_class_attribution_figure_of_many_classes() -> None:
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (40, 120), (120, 40), (300, 300)])
 def test_class_attribution_figure_aspect(height: int, width: int) -> None:
     figure = drawn(class_attribution_figure(evidence_of([3, 4], height, width)))

@@ -24,6 +24,7 @@ def test_davidnet_wiring():
         torch.testing.assert_close(model(pixels), functional_davidnet(model.state_dict(), pixels))
 
 
+@pytest.mark.slow
 def test_davidnet_dropout():
     model = build_model("davidnet:dropout=0.5", 10, blank_sample(3, 16, 16))
     assert model.dropout.p == 0.5

@@ -19,6 +19,7 @@ def davidnet() -> ModelGraph:
     return model_graph("davidnet")
 
 
+@pytest.mark.slow
 def test_model_graph_steps(davidnet: ModelGraph) -> None:
     assert [(step.operations, step.inputs) for step in davidnet.steps] == [
         (("Normalize",), (IMAGE,)),
@@ -42,6 +43,7 @@ def test_model_graph_steps(davidnet: ModelGraph) -> None:
     assert step.multiply_adds == 128 * 128 * 9 * 16 * 16 + 256
 
 
+@pytest.mark.slow
 def test_model_graph_blocks(davidnet: ModelGraph) -> None:
     assert davidnet.blocks == ("layer1.1", "layer3.1")
     assert davidnet.types["layer1.1"] == "Residual"
@@ -106,6 +108,7 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(query, key, value).mean(1)
 
 
+@pytest.mark.slow
 def test_model_graph_of_attention() -> None:
     graph = model_graph(nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), Attention()), (3, 8, 8))
     assert [(step.operations, step.inputs) for step in graph.steps] == [

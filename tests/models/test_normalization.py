@@ -61,7 +61,10 @@ def test_normalize_reports_other_missing_weights():
         model.load_state_dict({"1.weight": torch.ones(1, 1, 1, 1)})
 
 
-@pytest.mark.parametrize("name", ["resnet18", "davidnet", "speednet"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("resnet18", marks=pytest.mark.slow), "davidnet", "speednet"],
+)
 def test_models_normalize_first(name):
     generator = torch.Generator().manual_seed(1)
     sample = split_of(

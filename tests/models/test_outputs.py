@@ -147,6 +147,7 @@ CONSUMERS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("consumer", CONSUMERS)
 def test_output_chooses_the_logits_everywhere(consumer):
     compute, classes = CONSUMERS[consumer], tuple("abcde")

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from seewhy.models.registry import blank_sample, build_model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "parameters"), [("resnet18", 11_173_962), ("resnet34", 21_282_122)]
 )
@@ -75,6 +76,7 @@ def functional_resnet(weights, x, blocks):
     return F.linear(x.mean((2, 3)), weights["linear.weight"], weights["linear.bias"])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 @pytest.mark.parametrize(
     ("size", "kernel"), [((32, 32), 3), ((64, 96), 3), ((65, 80), 7), ((224, 224), 7)]
@@ -86,6 +88,7 @@ def test_stem_is_that_of_the_image_size(name, size, kernel):
     assert (model.maxpool is None) == (kernel == 3)
 
 
+@pytest.mark.slow
 def test_stem_can_be_chosen():
     with torch.device("meta"):
         small = build_model("resnet18:stem=cifar", 3, blank_sample(3, 224, 224))

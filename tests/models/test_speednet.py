@@ -12,6 +12,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.models.speednet import Group, whitening_filters
+from seewhy.train.optimizers import SGD
 
 
 def correlated_images(count, channels, side):
@@ -54,6 +55,7 @@ def test_whitening_max_images():
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("pixels", [1, 13, 16 * 16, 5 * 16 * 16 + 3])
 def test_whitening_in_blocks(monkeypatch, pixels):
     sample = correlated_images(40, 3, 16)
@@ -148,6 +150,7 @@ def test_speednet_scale():
     torch.testing.assert_close(ninth(pixels) * 9, whole(pixels))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("size", "maps"),
     [
@@ -183,7 +186,7 @@ def test_speednet_learns_digits_in_bf16():
     model = build_model(
         "speednet:width=0.125", 10, Split(images[:1200], labels[:1200], [""] * 1200)
     ).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
+    optimizer = SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.2, momentum=0.9, nesterov=True
     )
     for _ in range(4):

@@ -29,6 +29,7 @@ def test_model_summary_of_resnet18_by_hand():
     assert summary.input_mb == pytest.approx(3 * 32 * 32 * 4 / 1e6)
 
 
+@pytest.mark.slow
 def test_model_summary_of_a_batch_as_published():
     summary = model_summary("resnet18", batch_size=32)
     assert f"{summary.multiply_adds / 1e9:.2f} G" == "17.77 G"
@@ -162,6 +163,7 @@ def test_model_summary_of_parameters_outside_layers():
     assert summary.parameters == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["davidnet", "resnet34", "speednet:depth=3"])
 def test_model_summary_rows_add_up(text):
     summary = model_summary(text, image_shape=(1, 28, 28), num_classes=4)
@@ -171,6 +173,7 @@ def test_model_summary_rows_add_up(text):
     assert summary.layers[-1].output_shape == (4,)
 
 
+@pytest.mark.slow
 def test_model_summary_leaves_no_trace():
     model = build_model("davidnet:dropout=0.5", 10, blank_sample(3, 8, 8)).train()
     model.layer1.eval()
@@ -191,6 +194,7 @@ def test_model_summary_on_meta():
     assert summary.parameters == 138_357_544
 
 
+@pytest.mark.slow
 def test_model_summary_keeps_no_reference():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     model_summary(model, image_shape=(1, 2, 2))

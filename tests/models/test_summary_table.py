@@ -44,6 +44,7 @@ def rows_of(text):
     return table[0].split(), rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["resnet18", "davidnet"])
 def test_format_summary_at_200_columns(text, summaries):
     summary = summaries[text]
@@ -62,6 +63,7 @@ def test_format_summary_at_200_columns(text, summaries):
         ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("width", [200, 100, 80, 60, 50, 40])
 @pytest.mark.parametrize("text", ["resnet18", "davidnet"])
 def test_format_summary_fits_and_names_every_layer(text, width, summaries):
@@ -76,6 +78,7 @@ def test_format_summary_fits_and_names_every_layer(text, width, summaries):
     assert [row[0] for row in rows] == list(map(label_of, summary.layers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["resnet18", "davidnet", "speednet", "vgg16-bn"])
 def test_format_summary_needs_80_columns(text):
     with torch.device("meta"):
@@ -108,6 +111,7 @@ def test_format_summary_rows(summaries):
     assert names == ["│ │ ├─shortcut", "│ │ │ ├─0", "│ │ │ └─1", "│ │ └─relu2", "│ └─1"]
 
 
+@pytest.mark.slow
 def test_format_summary_of_a_batch():
     lines = format_summary(model_summary("resnet18", batch_size=32), 80).splitlines()
     assert lines[0] == "resnet18, image 3x32x32, batch size 32"

@@ -133,6 +133,7 @@ def test_weights_for_training_keep_all_but_the_head(
     assert untrained_spec(spec) == "efficientnet-lite0"
 
 
+@pytest.mark.slow
 def test_resnet_with_a_small_stem(tmp_path: Path) -> None:
     """As in the common implementations for CIFAR-10: a 3x3 stem, `shortcut` and `linear`."""
     torch.manual_seed(0)
@@ -153,6 +154,7 @@ def test_resnet_with_a_small_stem(tmp_path: Path) -> None:
         torch.testing.assert_close(classifier.model(images), model(shifted))  # mean 0, std 1
 
 
+@pytest.mark.slow
 def test_weights_in_other_forms(
     tmp_path: Path, resnet18: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
@@ -206,6 +208,7 @@ def test_preprocessing_as_published(tmp_path: Path) -> None:
     assert difference.mean() < 1.5  # a fraction of a pixel where 256 is not exact
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "message"),
     [

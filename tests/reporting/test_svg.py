@@ -94,6 +94,7 @@ def pairs(request: pytest.FixtureRequest) -> list[Pair]:
     ]
 
 
+@pytest.mark.slow
 def test_svg_has_nothing_that_the_policy_forbids(pairs: list[Pair]) -> None:
     for pair in pairs:
         for element in pair.after.iter():

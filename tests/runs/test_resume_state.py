@@ -86,6 +86,7 @@ def small(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     )
 
 
+@pytest.mark.slow
 def test_everything_with_a_state_resumes(small: Recipe, data: Dataset, tmp_path: Path) -> None:
     """The stops are within an update, at the end of an epoch, and after a freeze."""
     rich = replace(

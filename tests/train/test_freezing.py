@@ -14,6 +14,7 @@ from seewhy.train.recipe import Recipe
 from seewhy.train.state import new_state
 
 
+@pytest.mark.slow
 def test_frozen_parameter_does_not_change(recipe: Recipe, data: Dataset) -> None:
     """Though momentum is still in the optimizer, and weight decay would pull."""
     torch.manual_seed(0)
@@ -68,6 +69,7 @@ def test_frozen_after_rejects_other_entries(entry: str) -> None:
         frozen_after((entry,))
 
 
+@pytest.mark.slow
 def test_freezing_keeps_the_history_complete(recipe: Recipe, data: Dataset) -> None:
     plan = make_plan(replace(recipe, epochs=2, freeze=("group1:1", "group2:1")), data, "cpu")
     state = new_state(plan)

@@ -35,6 +35,7 @@ def test_train_learns_the_bars(recipe: Recipe, data: Dataset) -> None:
     assert [row.step for row in history] == [6, 12, 18, 24]
 
 
+@pytest.mark.slow
 def test_train_equals_a_plain_loop(data: Dataset) -> None:
     recipe = Recipe(
         model="speednet:width=0.125",
@@ -128,6 +129,7 @@ def test_train_in_bf16(recipe: Recipe, data: Dataset) -> None:
     assert history[-1].eval_accuracy > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_train_uses_precision_and_channels_last(
     precision: str, recipe: Recipe, data: Dataset

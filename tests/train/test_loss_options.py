@@ -112,6 +112,7 @@ PAIRS = list(combinations(OPTIONS, 2))
 NEARLY_ALL = tuple(name for name in OPTIONS if name not in ("gd", "fp16"))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("names", [*PAIRS, NEARLY_ALL], ids="+".join)
 def test_loss_options_equal_a_derivation(names: Sequence[str], uneven: Dataset) -> None:
     recipe = replace(PLAIN, **{key: v for name in names for key, v in OPTIONS[name].items()})

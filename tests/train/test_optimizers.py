@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from seewhy._torch_compat import without_compiler
 from seewhy.errors import SeewhyError
 from seewhy.train.optimizers import (
     OPTIMIZERS,
+    SGD,
     bind_optimizer,
     optimizer_state_bytes,
     set_lr_and_momentum,
@@ -47,7 +49,7 @@ def test_parameter_groups_with_decay_all() -> None:
 
 
 def test_set_lr_of_a_custom_optimizer() -> None:
-    optimizers = [torch.optim.Rprop(network().parameters(), lr=0.3)]
+    optimizers = [without_compiler(torch.optim.Rprop)(network().parameters(), lr=0.3)]
     for factor in (0.1, 0.5):
         set_lr_and_momentum(optimizers, factor)
         assert optimizers[0].param_groups[0]["lr"] == pytest.approx(0.3 * factor)
@@ -193,9 +195,7 @@ def test_optimizer_state_bytes(text: str, of_each: int, of_each_tensor: int) -> 
 
 def test_optimizer_state_bytes_of_several_optimizers() -> None:
     small, large = nn.Linear(3, 2, bias=False).bfloat16(), nn.Linear(5, 2, bias=False).double()
-    optimizers = [
-        torch.optim.SGD(part.parameters(), lr=LR, momentum=0.9) for part in (small, large)
-    ]
+    optimizers = [SGD(part.parameters(), lr=LR, momentum=0.9) for part in (small, large)]
     for parameter in (small.weight, large.weight):
         parameter.grad = torch.ones_like(parameter)
     for optimizer in optimizers:
@@ -220,6 +220,7 @@ def test_optimizer_rejects_settings_out_of_range(text: str) -> None:
         bind_optimizer(text)(network(), 0.1, 5e-4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_lowers_a_loss(name: str) -> None:
     lr = 1.0 if name == "adadelta" else 0.05

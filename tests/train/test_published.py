@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from seewhy.data.augment import bind_augmentations
 from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset, Split
+from seewhy.train.optimizers import SGD
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipes import RECIPES
 
@@ -53,7 +54,7 @@ def test_davidnet_24_rates_are_those_published() -> None:
 
 
 def test_davidnet_24_rates_equal_torch() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     theirs = OneCycleLR(
         optimizer,
         max_lr=0.45,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seewhy.errors import SeewhyError
-from seewhy.train.optimizers import bind_optimizer, momentum_of, set_lr_and_momentum
+from seewhy.train.optimizers import Adam, bind_optimizer, momentum_of, set_lr_and_momentum
 from seewhy.train.plan import check_recipe
 from seewhy.train.recipe import Recipe, from_dict, to_toml
 from seewhy.train.recipes import RECIPES, find_recipe
@@ -173,7 +173,7 @@ def test_published_adam_cycles_momentum_as_torch() -> None:
     recipe = RECIPES["resnet18-adam-onecycle"]
     model = torch.nn.Linear(2, 2)
     (ours,) = bind_optimizer(recipe.optimizer)(model, recipe.lr, recipe.weight_decay)
-    theirs = torch.optim.Adam(model.parameters())
+    theirs = Adam(model.parameters())
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         theirs,
         0.00509413801481895,

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR,
 
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
+from seewhy.train.optimizers import SGD
 from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import SCHEDULES, bind_schedule
@@ -16,7 +17,7 @@ from seewhy.train.schedules import SCHEDULES, bind_schedule
 @pytest.mark.parametrize(("anneal", "torch_name"), [("linear", "linear"), ("cosine", "cos")])
 def test_one_cycle_equals_torch(anneal: str, torch_name: str) -> None:
     steps = 101
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     settings = {"pct_start": 0.31, "div_factor": 20.0, "final_div_factor": 50.0}
     theirs = OneCycleLR(
         optimizer, max_lr=1.0, total_steps=steps, anneal_strategy=torch_name, **settings
@@ -41,7 +42,7 @@ def test_one_cycle_equals_torch(anneal: str, torch_name: str) -> None:
 @pytest.mark.parametrize(("anneal", "torch_name"), [("linear", "linear"), ("cosine", "cos")])
 def test_one_cycle_three_phases_equal_torch(anneal: str, torch_name: str) -> None:
     steps = 1001
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     settings = {"pct_start": 0.3, "div_factor": 20.0, "final_div_factor": 50.0, "three_phase": True}
     theirs = OneCycleLR(
         optimizer, max_lr=1.0, total_steps=steps, anneal_strategy=torch_name, **settings
@@ -60,7 +61,7 @@ def test_one_cycle_three_phases_equal_torch(anneal: str, torch_name: str) -> Non
 
 def test_dip_equals_momentum_of_torch() -> None:
     steps = 1001
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     theirs = OneCycleLR(
         optimizer, max_lr=1.0, total_steps=steps, anneal_strategy="linear", pct_start=0.3
     )
@@ -75,7 +76,7 @@ def test_dip_equals_momentum_of_torch() -> None:
 
 
 def test_multi_step_equals_torch() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = MultiStepLR(optimizer, [30, 60, 90], gamma=0.2)
     ours = bind_schedule("multi-step:[0.3,0.6,0.9],factor=0.2")
     for step in range(100):
@@ -86,7 +87,7 @@ def test_multi_step_equals_torch() -> None:
 
 @pytest.mark.parametrize(("patience", "threshold"), [(0, 0.0), (2, 0.1), (4, 0.1)])
 def test_plateau_equals_torch(patience: int, threshold: float) -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, threshold=threshold, eps=0)
     ours = bind_schedule(f"plateau:factor=0.5,patience={patience},threshold={threshold}")
     losses = (
@@ -180,7 +181,7 @@ def test_per_epoch_equals_torch_stepped_once_an_epoch(epochs: int, data: Dataset
         momentum_schedule="constant",
     )
     plan = make_plan(recipe, data, "cpu")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     theirs = CosineAnnealingLR(optimizer, T_max=epochs)
     for epoch in range(epochs):
         steps = plan.epoch_steps(epoch)
