@@ -68,7 +68,7 @@ def test_argument_errors(command: str, message: str, workspace: Path, error_of: 
 def test_option_names_are_those_of_the_help(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "100")
     assert main.main([name, "--help"]) == 0
     listed = set(re.findall(r"^.? (--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE))
     assert set(option_names(main.COMMANDS[name].options)) == listed

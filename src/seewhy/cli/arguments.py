@@ -69,6 +69,10 @@ class DataOptions:
     split: OptionalText = None
     """folder: the splits of the source; file: drawn anew from all images; group: drawn anew, no
     group of images in two splits (default: those of the source, and what is missing is drawn)."""
+    path_column: OptionalText = None
+    """Column of image paths in a CSV file (default: path, file, filename or image)."""
+    label_pattern: OptionalText = None
+    """Regular expression on file names whose group "label" is the class: (?P<label>[a-z]+)_"""
     group_by: OptionalText = None
     """Column, or regular expression on the names of images, that tells which belong together;
     duplicates groups near-duplicates (default of --split group)."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from seewhy.data.decode import Encoded
 from seewhy.data.file_trees import check_regular_file
 from seewhy.data.folder_layout import Classes, find_layout
 from seewhy.data.huggingface import library_offline, library_quiet, raw_dataset_from_tables
@@ -22,10 +21,10 @@ from seewhy.data.listing import (
     printable,
     signature,
 )
+from seewhy.data.named_files import named_files_source, split_of_files
 from seewhy.data.raw import (
     LoadRequest,
     RawDataset,
-    RawSplit,
     Source,
     assign_roles,
     describe_splits,
@@ -38,8 +37,10 @@ from seewhy.errors import SeewhyError
 _SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE)
 
 
-def directory_source(path: Path) -> Source:
+def directory_source(path: Path, label_pattern: str | None = None) -> Source:
     """The dataset in a directory, an archive, or an .npz file.
+
+    With a `label_pattern`, the names of image files tell their classes.
 
     Raises SeewhyError if there is none, or more than one.
     """
@@ -52,6 +53,10 @@ def directory_source(path: Path) -> Source:
             f"the path {printable(str(root))} is not valid UTF-8; rename the directory"
         )
     try:
+        if label_pattern is not None:
+            if not root.is_dir():
+                raise SeewhyError(f"label_pattern is for directories, found {path}; leave it out")
+            return named_files_source(root, label_pattern)
         published = files_source(root)
         if not root.is_dir():
             if published is None:
@@ -225,7 +230,7 @@ def _class_folders(root: Path) -> Source:
             for role, members in images.items()
         }
         splits = {
-            role: _raw_split(
+            role: split_of_files(
                 root,
                 [file for name in classes for file in members.get(name, ())],
                 np.repeat(np.arange(len(classes)), lengths[role]),
@@ -245,15 +250,6 @@ def _pooled(classes: Mapping[str, Classes], files: Mapping[str, Sequence[ListedF
         file for members in files.values() for file in members if file.path.parent not in folders
     ]
     return "; the folders in a class belong to it" if inner else ""
-
-
-def _raw_split(root: Path, files: Sequence[ListedFile], labels: np.ndarray) -> RawSplit:
-    def read(indices: Sequence[int]) -> list[tuple[str, Encoded]]:
-        return [
-            (printable(files[i].path.relative_to(root).as_posix()), files[i].path) for i in indices
-        ]
-
-    return RawSplit(read, labels)
 
 
 def _root_cause(error: BaseException) -> BaseException:

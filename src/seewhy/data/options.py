@@ -35,11 +35,17 @@ class LoadOptions:
     margin: int = 0  # pixels by which training images are larger
     fit: str = "crop"  # crop or letterbox
     split: str | None = None  # one of SPLITS; None keeps the given splits, and draws those missing
+    path_column: str | None = None  # of a CSV file
+    label_pattern: str | None = None  # regular expression on file names, with a group "label"
     group_by: str | None = None  # column, regular expression on names, or "duplicates"
 
     def __post_init__(self) -> None:
         if self.label is not None and not isinstance(self.label, str):
             raise SeewhyError(f"label must be the name of a column, found {one_line(self.label)}")
+        if self.path_column is not None and not isinstance(self.path_column, str):
+            raise SeewhyError(
+                f"path_column must be the name of a column, found {one_line(self.path_column)}"
+            )
         checked: dict[str, Any] = {
             "validation": _check_fraction("validation", self.validation),
             "seed": check_integer("seed", self.seed, minimum=0),
@@ -51,6 +57,12 @@ class LoadOptions:
         if self.split is not None:
             lookup(SPLITS, self.split, "split")
         check_pattern("group_by", self.group_by)
+        check_pattern("label_pattern", self.label_pattern)
+        if self.label_pattern and "label" not in re.compile(self.label_pattern).groupindex:
+            raise SeewhyError(
+                f"label_pattern {self.label_pattern!r} has no group named label; write "
+                "(?P<label>…) around the part that is the label, as in '(?P<label>[a-z]+)_'"
+            )
         if self.group_by is not None and self.split in ("folder", "file"):
             raise SeewhyError(
                 f"group_by is for split='group', or splits that are drawn, found split="

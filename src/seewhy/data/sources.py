@@ -27,6 +27,7 @@ from seewhy.data.raw import (
     Source,
 )
 from seewhy.data.shapes import shapes_source
+from seewhy.data.table_files import is_table, table_source
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.notation import bind
 from seewhy.progress import note
@@ -49,18 +50,21 @@ def load(
     fit: str = "crop",
     split: str | None = None,
     group_by: str | None = None,
+    path_column: str | None = None,
+    label_pattern: str | None = None,
     quiet: bool = False,
 ) -> Dataset:
-    """Load a dataset by name, or from a directory or an archive.
+    """Load a dataset by name, or from a directory, an archive, or a CSV file.
 
     The images are decoded once, into a cache in `~/.cache/seewhy` (or in `SEEWHY_CACHE`), and
     memory-mapped afterwards.
 
     Args:
         name: An entry of SOURCES with its settings, such as "shapes:seed=3", or the path of a
-            directory, an archive, or an .npz file.
+            directory, an archive, an .npz file, or a CSV file of paths and labels.
         root: Directory or archive with the published files of the dataset `name`, such as the
-            `root` of torchvision's datasets; by default it comes from the Hugging Face hub.
+            `root` of torchvision's datasets; by default it comes from the Hugging Face hub. Or the
+            directory that the paths in a CSV file are relative to, by default that of the file.
         image_size: Side in pixels of the square that images are resized and center-cropped to. With
             None, images of equal size keep it; images of different sizes get their median shorter
             side, at most 224.
@@ -85,6 +89,9 @@ def load(
         group_by: Name of a column; or a regular expression, whose match in an image's name, or
             first group of it, is the group of the image; or "duplicates", which groups
             near-duplicates, the default of split="group".
+        path_column: Name of the column of image paths in a CSV file, if it has several.
+        label_pattern: Regular expression on file names, whose group `label` is the class, such as
+            "(?P<label>[a-z]+)_", for images without class folders.
         quiet: Print nothing on stderr.
 
     Returns:
@@ -112,15 +119,17 @@ def load(
         margin,
         fit,
         split,
+        path_column,
+        label_pattern,
         group_by,
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
     load_args = {
-        "name": str(name) if root is not None else source_name(name),
+        "name": str(name) if root is not None and not is_table(name) else source_name(name),
         **({} if root is None else {"root": _absolute(root)}),
         **options.to_json(),
     }
-    dataset = _load_source(find_source(name, root), options, quiet)
+    dataset = _load_source(find_source(name, root, options), options, quiet)
     if limit is not None and limit < len(dataset.train):
         dataset = _limit_training_images(dataset, limit, options.seed)
         load_args["limit"] = limit
@@ -232,17 +241,29 @@ def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
 
 
 def find_source(
-    name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+    name: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    options: LoadOptions | None = None,
 ) -> Source | Dataset:
     """The source of a dataset by its name in SOURCES or its path; nothing is read yet.
 
     With `root`, it is the dataset `name` in the files there. Raises SeewhyError if there is none.
     """
+    options = options or LoadOptions()
+    if is_table(name):
+        table = Path(name).expanduser()
+        if not table.exists():
+            raise SeewhyError(f"{table} does not exist; pass a CSV file of image paths and labels")
+        return table_source(table, options, None if root is None else Path(root).expanduser())
+    if options.path_column is not None:
+        raise SeewhyError(f"path_column is for CSV files, found {os.fspath(name)!r}; leave it out")
     if root is not None:
         return _source_in(root, name)
     if not isinstance(name, str):
-        return directory_source(Path(name).expanduser())
+        return directory_source(Path(name).expanduser(), options.label_pattern)
     base = name.partition(":")[0].strip()
+    if base in SOURCES and options.label_pattern is not None:
+        raise SeewhyError(f"label_pattern is for directories, found {name!r}; leave it out")
     if base in SOURCES:
         source = bind(SOURCES, name, "dataset", n_supplied=0)()
         if not isinstance(source, (Source, Dataset)):
@@ -253,7 +274,7 @@ def find_source(
         return source
     path = Path(name).expanduser()
     if name and (path.exists() or name.startswith((".", "~")) or "/" in name or os.sep in name):
-        return directory_source(path)
+        return directory_source(path, options.label_pattern)
     if base in LAYOUT_NAMES:
         raise SeewhyError(
             f"{base} is read from its published files: pass their directory, as in "

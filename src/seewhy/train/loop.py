@@ -128,7 +128,7 @@ def _probe(state: TrainState, plan: TrainingPlan) -> Iterator[Event]:
         if average is not None:
             average.update(clone_weights(state.model))
     state.seconds += stats.seconds
-    train = _evaluate(state, plan, plan.train_split)
+    train = _evaluate(state, plan, plan.train_center)
     measured = _evaluate(state, plan, plan.eval_split)
     state.probe = stats
     yield EpochStats(

@@ -71,7 +71,7 @@ def activation_bytes(plan: TrainingPlan, model: nn.Module) -> float:
 
     0 if the model cannot run: the first step says why.
     """
-    images = plan.first_images(PROBED).to(device_of(model)).float() / 255
+    images = plan.train_center.images[:PROBED].to(device_of(model)).float() / 255
     images = images.to(memory_format=torch.channels_last)
     images = resize_images(images, max(plan.resolution_factors))
     try:

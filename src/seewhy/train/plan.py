@@ -81,9 +81,10 @@ class TrainingPlan(BoundRecipe):
         """Number of classes, K."""
         return len(self.data.classes)
 
-    def first_images(self, count: int) -> Tensor:
-        """The first training images (count, C, H, W) uint8, without margin."""
-        return self.train_split.center_crop(self.data.margin).images[:count]
+    @property
+    def train_center(self) -> Split:
+        """The training images as in an evaluation: the center crop of those with a margin."""
+        return self.train_split.center_crop(self.data.margin)
 
     @property
     def eval_split(self) -> Split:
@@ -367,7 +368,7 @@ def _check_momentum(plan: TrainingPlan, optimizers: list[Optimizer]) -> None:
 
 def _check_resolution(plan: TrainingPlan, model: nn.Module) -> None:
     """Run the model on the smallest images of the run."""
-    images = plan.first_images(2).to(device_of(model)).float() / 255
+    images = plan.train_center.images[:2].to(device_of(model)).float() / 255
     smallest = resize_images(images, min(plan.resolution_factors))
     if smallest.shape == images.shape:
         return

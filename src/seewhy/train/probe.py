@@ -70,7 +70,7 @@ def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, No
         SeewhyError: If the logits of the model are not linear in the inputs of its head, or C
             cannot be chosen.
     """
-    probe, split = plan.probe, plan.train_split
+    probe, split = plan.probe, plan.train_center
     assert probe is not None
     start = time.perf_counter()
     head = _find_linear_head(model, split.images)

@@ -126,7 +126,7 @@ def new_state(plan: TrainingPlan, model: nn.Module | None = None) -> TrainState:
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = plan.build_optimizers(model, lr, recipe.weight_decay)
-    decay_by_depth(optimizers, model, plan.train_split.images, recipe.layer_decay)
+    decay_by_depth(optimizers, model, plan.train_center.images, recipe.layer_decay)
     check_model(plan, model, optimizers)
     if plan.steps:
         check_memory(plan, model, optimizers)
