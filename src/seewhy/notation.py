@@ -69,14 +69,15 @@ def bind(
     name, positional, keywords = parse(text)
     function = lookup(table, name, kind)
     parameters = _parameters(function)[n_supplied:]
-    names = [parameter.name for parameter in parameters]
+    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    takes_any = len(names) < len(parameters)
     if len(positional) > len(names):
         raise SeewhyError(
             f"{kind} {text!r}: {name} takes {_join(names)}, found {len(positional)} values"
         )
     arguments = dict(zip(names, positional, strict=False))
     for key, value in keywords.items():
-        if key not in names:
+        if key not in names and not takes_any:
             suggestion = did_you_mean(key, names)
             raise SeewhyError(
                 f"{kind} {text!r}: {name} has no argument {key!r}{suggestion}; "
@@ -95,7 +96,10 @@ def bind(
             f"{kind} {text!r}: {name} needs {_join(missing)}, as in {name}:{missing[0]}=…"
         )
     hints = {parameter.name: parameter.annotation for parameter in parameters}
-    values = {key: _convert(text, key, value, hints[key]) for key, value in arguments.items()}
+    values = {
+        key: _convert(text, key, value, hints.get(key, inspect.Parameter.empty))
+        for key, value in arguments.items()
+    }
     return partial(function, **values)
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.data.huggingface import _hub_answers
+from seewhy.data.huggingface import hub_answers
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 
@@ -419,7 +419,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str | No
         return here[repository][1]()
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("seewhy.data.huggingface._hub_answers", lambda: True)
+    monkeypatch.setattr("seewhy.data.huggingface.hub_answers", lambda: True)
     return calls
 
 
@@ -588,10 +588,9 @@ def test_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        monkeypatch.setattr(
-            datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}"
-        )
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr("seewhy.data.huggingface._CONNECT_SECONDS", 0.2)
         started = time.monotonic()
-        assert not _hub_answers()
+        assert not hub_answers()
         assert time.monotonic() - started < 2

@@ -12,10 +12,12 @@ from seewhy.attribution.explanation import explain
 from seewhy.attribution.layers import list_layers
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import pretrained_classifier
 from seewhy.models.graph import model_graph
 from seewhy.models.pretrained import pretrained_info
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
+from seewhy.models.weights_file import loading_note
 
 RGB = blank_sample(3, 8, 8)
 
@@ -87,12 +89,13 @@ def per_channel(values):
 
 @pytest.fixture
 def timm(monkeypatch):
-    def create_model(name, pretrained, num_classes, in_chans):
+    def create_model(name, pretrained, num_classes, in_chans, **settings):
         if name == "resnet50.nope":
             raise RuntimeError("Invalid pretrained tag (nope) for resnet50.")
         net = Net(in_chans, num_classes)
         net.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
         net.created = (name, pretrained)
+        net.settings = settings
         return net
 
     package = ModuleType("timm")
@@ -349,3 +352,67 @@ def test_layers_of_an_external_model_have_its_own_names():
     with pytest.raises(AttributeError, match="nothing"):
         model.get_submodule("nothing")
     assert not hasattr(model, "created")  # only modules of the network are found
+
+
+@pytest.mark.usefixtures("timm")
+def test_timm_takes_any_setting():
+    model = build_model("timm:resnet50,img_size=32,drop_rate=0.1,features=[1,2]", 4, RGB)
+    assert model.net.settings == {"img_size": 32, "drop_rate": 0.1, "features": (1, 2)}
+
+
+@pytest.mark.usefixtures("timm")
+def test_timm_weights_of_a_file(tmp_path, monkeypatch):
+    """Mean and std are those of the model's published weights; the head is new."""
+    config = SimpleNamespace(
+        num_classes=1000,
+        input_size=(3, 32, 32),
+        crop_pct=0.9,
+        interpolation="bicubic",
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        classifier="head",
+    )
+    timm = sys.modules["timm"]
+    timm.get_pretrained_cfg = lambda name, **_: config
+    timm.data = SimpleNamespace(
+        ImageNetInfo=lambda: SimpleNamespace(index_to_description=lambda index: f"class {index}")
+    )
+    torch.manual_seed(0)
+    published = Net(3, 1000)
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    spec = f"timm:resnet50,weights={tmp_path / 'w.pth'}"
+    model = build_model(spec, 4, RGB)
+    assert loading_note(model) == "w.pth: a head for 1,000 classes, so that for 4 classes is new"
+    assert torch.equal(model.net.body.weight, published.body.weight)
+    torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
+    assert untrained_spec(spec) == "timm:resnet50"
+    info = pretrained_info(spec)
+    assert (info.classes[1], info.image_size, info.std) == ("class 1", 32, (0.4, 0.5, 0.6))
+    classifier = pretrained_classifier(spec)
+    pixels = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        shifted = (pixels - per_channel([0.1, 0.2, 0.3])) / per_channel([0.4, 0.5, 0.6])
+        torch.testing.assert_close(classifier.model(pixels), published.eval()(shifted))
+    assert len(classifier.classes) == 1000
+    # the file of a run has the names of our wrapper
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    again = build_model(spec, 4, RGB)
+    assert torch.equal(again.net.head.weight, model.net.head.weight)
+    foreign = {"stem.weight": torch.zeros(3), "body.bias": torch.zeros(6)}
+    torch.save(foreign, tmp_path / "w.pth")
+    with pytest.raises(SeewhyError, match=r"layout of timm:resnet50: missing: body\.weight; unexp"):
+        build_model(spec, 4, RGB)
+
+
+def test_torchvision_weights_of_a_file_list_what_is_left_over(torchvision, tmp_path):
+    published = Inception(3, 4)
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    model = build_model(f"torchvision:inception,weights={tmp_path / 'w.pth'}", 4, RGB)
+    assert loading_note(model) == "w.pth: left over: AuxLogits.weight, AuxLogits.bias"
+    assert torch.equal(model.net.head.weight, published.head.weight)
+
+
+def test_models_of_transformers_need_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(SeewhyError, match=r"transformers models need the package .*seewhy\[zoo\]"):
+        build_model("hf:owner/name", 4, RGB)

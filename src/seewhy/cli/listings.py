@@ -101,7 +101,10 @@ def _settings(function: Callable[..., object], given: int) -> str:
     """The parameters of a function that the notation can set, with their defaults, if any."""
     settings = list(inspect.signature(function).parameters.values())[given:]
     listed = ", ".join(
-        p.name if p.default is p.empty else f"{p.name}={_short(p.default)}" for p in settings
+        "and others"
+        if p.kind is p.VAR_KEYWORD
+        else (p.name if p.default is p.empty else f"{p.name}={_short(p.default)}")
+        for p in settings
     )
     return f"settings: {listed}" if listed else ""
 

@@ -24,7 +24,7 @@ from seewhy.data.raw import (
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.progress import note
 
-_CONNECT_SECONDS = 5.0  # the library itself retries for half a minute
+_CONNECT_SECONDS = 2.0  # the library itself retries for half a minute
 
 
 def raw_dataset_from_tables(
@@ -323,7 +323,7 @@ def _tables(
                     return datasets.load_dataset(repository, config)
             except Exception:  # it is not in the library's cache
                 pass
-        if not _hub_answers():
+        if not hub_answers():
             raise SeewhyError(
                 f"{repository} is not cached, and the hub is not reachable; connect once, or pass "
                 "a directory of Parquet files, class folders, or the published files"
@@ -337,16 +337,15 @@ def _tables(
             ) from error
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub answers within `_CONNECT_SECONDS`."""
-    import datasets
-    from huggingface_hub import get_session
+    from huggingface_hub import constants, get_session
 
     answers: Queue[bool] = Queue()
 
     def ask() -> None:
         try:
-            get_session().head(datasets.config.HF_ENDPOINT, timeout=_CONNECT_SECONDS)
+            get_session().head(constants.ENDPOINT, timeout=_CONNECT_SECONDS)
         except Exception:  # refused, unknown host, or offline mode
             answers.put(False)
         else:

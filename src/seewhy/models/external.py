@@ -3,6 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -13,8 +14,10 @@ from seewhy.data.dataset import Split
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.head import find_head, replace_head
+from seewhy.models.hub import from_hub
 from seewhy.models.inspection import evaluating
 from seewhy.models.normalization import Normalize, adapt_channels, normalize_for
+from seewhy.models.outputs import extract_logits
 from seewhy.models.published import PretrainedInfo
 
 T = TypeVar("T")
@@ -24,28 +27,33 @@ T = TypeVar("T")
 _HALF = ("googlenet", "inception_v3")
 
 
-def timm_model(num_classes: int, sample: Split, name: str, pretrained: bool = False) -> nn.Module:
+def timm_model(
+    num_classes: int, sample: Split, name: str, pretrained: bool = False, **settings: Any
+) -> nn.Module:
     """A timm model by name, with an optional tag (`resnet50.a1_in1k`); any number of channels.
 
-    Pretrained weights bring their own mean and std. Raises SeewhyError if timm is missing or does
-    not know the name, and if the model cannot take the sample's images.
+    `settings` are those of timm, such as `img_size=32`. Pretrained weights bring their own mean and
+    std. Raises SeewhyError if timm is missing or does not know the name, and if the model cannot
+    take the sample's images.
     """
-    timm = _package("timm")
+    timm = imported("timm")
     _check_name("timm", name, name.partition(".")[0], timm.list_models())
     channels = sample.images.shape[1]
-    net = _create(
-        "timm",
-        name,
-        lambda: timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=channels
-        ),
-    )
+
+    def create() -> nn.Module:
+        net: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **settings
+        )
+        return net
+
+    load = partial(from_hub, f"timm:{name}", create) if pretrained else create
+    net = _create("timm", name, load)
     if pretrained:
         config = cast(dict[str, Any], net.pretrained_cfg)
         normalize = Normalize(*adapt_channels(config["mean"], config["std"], channels))
     else:
         normalize = normalize_for(sample)
-    return _checked(f"timm:{name}", External(net, normalize), sample)
+    return checked(f"timm:{name}", External(net, normalize), sample)
 
 
 def torchvision_model(
@@ -57,7 +65,7 @@ def torchvision_model(
     that of the weights. Raises SeewhyError if torchvision is missing or does not know the name,
     and if the model cannot take the sample's images.
     """
-    models = _package("torchvision").models
+    models = imported("torchvision").models
     _check_name("torchvision", name, name, models.list_models(module=models))
     channels = sample.images.shape[1]
     if channels != 3:
@@ -81,7 +89,7 @@ def torchvision_model(
             _create("torchvision", name, lambda: models.get_model(name, num_classes=num_classes))
         )
         normalize = normalize_for(sample)
-    return _checked(f"torchvision:{name}", External(net, normalize), sample)
+    return checked(f"torchvision:{name}", External(net, normalize), sample)
 
 
 def external_info(package: str, name: str) -> PretrainedInfo:
@@ -97,14 +105,14 @@ def external_info(package: str, name: str) -> PretrainedInfo:
 def external_head(package: str, name: str) -> str:
     """Name of the layer that computes the logits of a model of timm or torchvision."""
     if package == "timm":
-        classifier = _package("timm").get_pretrained_cfg(name).classifier
+        classifier = imported("timm").get_pretrained_cfg(name).classifier
         return str(classifier if isinstance(classifier, str) else classifier[0])
     with torch.device("meta"):
-        return find_head(_without_auxiliary(_package("torchvision").models.get_model(name)))
+        return find_head(_without_auxiliary(imported("torchvision").models.get_model(name)))
 
 
 def _timm_info(name: str) -> PretrainedInfo:
-    timm = _package("timm")
+    timm = imported("timm")
     _check_name("timm", name, name.partition(".")[0], timm.list_models())
     config: Any = _create(
         "timm", name, lambda: timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -121,7 +129,7 @@ def _timm_info(name: str) -> PretrainedInfo:
 
 
 def _torchvision_info(name: str) -> PretrainedInfo:
-    models = _package("torchvision").models
+    models = imported("torchvision").models
     _check_name("torchvision", name, name, models.list_models(module=models))
     weights = models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
@@ -155,8 +163,8 @@ class External(nn.Module):
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.net(self.normalize(pixels))
-        return logits
+        output = self.net(self.normalize(pixels))
+        return output if isinstance(output, Tensor) else extract_logits(output)
 
     def __getattr__(self, name: str) -> Any:
         children = self.__dict__.get("_modules", {})
@@ -166,11 +174,12 @@ class External(nn.Module):
         )
 
 
-def _package(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """A package of the extra `zoo`; raises SeewhyError if it is missing or broken."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name in ("timm", "torchvision"):
+        if error.name in ("timm", "torchvision", "transformers"):
             raise SeewhyError(
                 f"{name} models need the package {error.name}: pip install 'seewhy[zoo]'"
             ) from None
@@ -198,6 +207,8 @@ def _create(package: str, name: str, make: Callable[[], T]) -> T:
             # torchvision's advice is about an argument that cannot be set here
             warnings.simplefilter("ignore", FutureWarning)
             return make()
+    except SeewhyError:
+        raise
     except Exception as error:
         raise SeewhyError(f"{package} cannot create {name!r}: {_first_line(error)}") from error
 
@@ -212,7 +223,7 @@ def _without_auxiliary(net: nn.Module) -> nn.Module:
     return net
 
 
-def _checked(spec: str, model: External, sample: Split) -> nn.Module:
+def checked(spec: str, model: External, sample: Split) -> nn.Module:
     """`model`, after a forward pass with one image of the sample's shape."""
     channels, height, width = sample.images.shape[1:]
     image = torch.zeros(1, channels, height, width, device=model.normalize.mean.device)

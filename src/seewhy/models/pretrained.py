@@ -8,11 +8,12 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError
 from seewhy.models.external import external_head, external_info
+from seewhy.models.huggingface_model import huggingface_info
 from seewhy.models.published import LAYOUTS, Layout, PretrainedInfo
 from seewhy.models.weights_file import read_state_dict, weights_statistics
 from seewhy.notation import parse, take_argument
 
-PACKAGES = ("timm", "torchvision")
+PACKAGES = ("timm", "torchvision")  # whose weights may be in a file
 
 
 def pretrained_info(spec: str) -> PretrainedInfo | None:
@@ -21,7 +22,7 @@ def pretrained_info(spec: str) -> PretrainedInfo | None:
     None for a model without published weights. Classes without names are numbered.
 
     Args:
-        spec: `timm:NAME`, `torchvision:NAME`, or any model with `weights=FILE`.
+        spec: `timm:NAME`, `torchvision:NAME`, `hf:OWNER/NAME`, or any model with `weights=FILE`.
 
     Raises:
         SeewhyError: If the package is missing or does not know the name, and if the file cannot be
@@ -29,6 +30,8 @@ def pretrained_info(spec: str) -> PretrainedInfo | None:
     """
     name, path = split_weights(spec)
     package = parse(name)[0]
+    if package == "hf" and model_name(name):
+        return huggingface_info(model_name(name))
     if path is None:
         return external_info(package, model_name(name)) if package in PACKAGES else None
     if package not in (*LAYOUTS, *PACKAGES):

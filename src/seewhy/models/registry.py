@@ -12,6 +12,7 @@ from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.davidnet import davidnet
 from seewhy.models.efficientnet import efficientnet_lite0
 from seewhy.models.external import timm_model, torchvision_model
+from seewhy.models.huggingface_model import huggingface_model
 from seewhy.models.pretrained import layout_of, split_weights
 from seewhy.models.published import LAYOUTS
 from seewhy.models.resnet import resnet18, resnet34
@@ -23,6 +24,7 @@ from seewhy.notation import bind, parse, remove_argument
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "davidnet": davidnet,
     "efficientnet-lite0": efficientnet_lite0,
+    "hf": huggingface_model,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "speednet": speednet,

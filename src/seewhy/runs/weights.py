@@ -16,6 +16,7 @@ from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier
+from seewhy.models.huggingface_model import spec_with_config
 from seewhy.models.registry import MODELS, blank_sample, build_model, untrained_spec
 from seewhy.notation import parse
 from seewhy.serialization import from_plain, reading
@@ -35,7 +36,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
         for key, tensor in classifier.model.state_dict().items()
     }
     values = {
-        "model": spec,
+        "model": spec_with_config(spec, classifier.model),
         "classes": classifier.classes,
         "image_shape": classifier.image_shape,
         "preprocessing": asdict(classifier.preprocessing),
