@@ -63,8 +63,7 @@ def huggingface_info(name: str) -> PretrainedInfo:
     processor: Any = _load(name, lambda: transformers.AutoImageProcessor.from_pretrained(name))
     size, crop_size = _side(processor.size), _side(getattr(processor, "crop_size", None))
     crops = crop_size is not None and getattr(processor, "do_center_crop", False)
-    chosen = crop_size if crops else size
-    side: int = chosen or getattr(config, "image_size", 224)
+    side = (crop_size if crops else size) or int(getattr(config, "image_size", 224))
     crop: float = getattr(processor, "crop_pct", None) or 1.0
     if crops and size:
         crop = side / size
