@@ -10,6 +10,7 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import (
     balanced_accuracy_score,
+    f1_score,
     precision_recall_fscore_support,
     top_k_accuracy_score,
 )
@@ -18,7 +19,9 @@ from seewhy.diagnosis.metrics import (
     Confusion,
     balanced_accuracy,
     class_scores,
+    macro_f1,
     top_k_accuracy,
+    uneven_scores,
     worst_confusions,
 )
 from seewhy.diagnosis.predictions import Predictions
@@ -176,3 +179,25 @@ def test_metrics_refuse_counts_below_one(predictions: Predictions) -> None:
         worst_confusions(predictions, 0)
     with pytest.raises(SeewhyError, match="k must be at least 1, found 0"):
         top_k_accuracy(predictions, 0)
+
+
+def test_macro_f1_equals_scikit_learn(predictions: Predictions) -> None:
+    theirs = f1_score(predictions.labels, predictions.predicted, average="macro", zero_division=0)
+    assert macro_f1(predictions) == pytest.approx(theirs, abs=1e-12)
+    # class 4 never occurs, but is predicted; class 3 occurs, but is never predicted
+    pairs = [(0, 0), (0, 4), (1, 1), (1, 1), (2, 1), (3, 0)]
+    expected = f1_score(*zip(*pairs, strict=True), average="macro", zero_division=0)
+    assert macro_f1(said(pairs)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_uneven_scores_begin_at_half_as_many_images_again() -> None:
+    even = [(0, 0)] * 10 + [(1, 1)] * 10 + [(5, 5)] * 14
+    assert uneven_scores(said(even)) is None
+    uneven = uneven_scores(said([*even, (5, 1)]))
+    assert uneven is not None
+    assert (
+        uneven.balanced_accuracy
+        == balanced_accuracy(said([*even, (5, 1)]))
+        == pytest.approx((1 + 1 + 14 / 15) / 3)
+    )
+    assert uneven.macro_f1 == macro_f1(said([*even, (5, 1)]))

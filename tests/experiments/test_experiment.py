@@ -24,7 +24,7 @@ from seewhy.experiments.experiment import (
     write_experiment,
 )
 from seewhy.experiments.statistics import METRICS, metric_summary, pairwise_tests
-from seewhy.experiments.tables import write_tables
+from seewhy.experiments.tables import results_table, write_tables
 from seewhy.runs.directory import (
     append_epoch,
     write_lr_range_test,
@@ -286,6 +286,14 @@ def test_write_tables_has_all_numbers(make: Make, tmp_path: Path) -> None:
     assert [row["recipe"] for row in rows] == ["a", "b · c,d", "once", "never"]
     assert [int(row["seeds"]) for row in rows] == [4, 4, 1, 0]
     assert [row["optimizer_bytes"] for row in rows] == ["4000", "4000", "4000", ""]
+    assert {row["macro_f1_mean"] for row in rows} == {""}  # the classes are even
+    scored = make({"a": {0: 0.5, 1: 0.7}})
+    trials = [
+        replace(trial, result=replace(result_of(make({"a": {0: 0.3}})), macro_f1=score))
+        for trial, score in zip(scored.trials, (0.25, 0.75), strict=True)
+    ]
+    header, [row] = results_table(replace(scored, trials=tuple(trials)))
+    assert row[header.index("macro_f1_mean")] == 0.5
     for row in rows:
         recipe = experiment.recipes[row["recipe"]]
         assert (float(row["lr"]), float(row["epochs"])) == (recipe.lr, recipe.epochs)

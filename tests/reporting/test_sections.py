@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.cli.tables import print_accuracies, print_run
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.reporting.context import ReportContext, make_context
@@ -229,6 +230,25 @@ def test_report_says_that_the_test_set_was_used(context: ReportContext) -> None:
     assert text in card
     assert "nothing was selected" not in card
     assert "test set was used" not in model_card(context.run)
+
+
+def test_uneven_classes_are_scored_alike_beside_the_accuracy(
+    context: ReportContext, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "balanced accuracy 61.25%, macro F1 58.50%"
+    result = replace(context.result, balanced_accuracy=0.6125, macro_f1=0.585)
+    for part, shown in ((result, True), (context.result, False)):
+        run = replace(context.run, result=part)
+        section = SECTIONS["overview"](replace(context, run=run, result=part), Sprites({}))
+        assert section is not None
+        print_run(run)
+        for page in (section.finding, model_card(run), capsys.readouterr().out):
+            assert (text in page) is shown
+    predictions = context.predictions
+    few = (predictions.labels > 0) | (torch.arange(len(predictions.labels)) % 3 == 0)
+    uneven = replace(predictions, logits=predictions.logits[few], labels=predictions.labels[few])
+    print_accuracies(uneven, "bars", "test")
+    assert "classes are uneven: balanced accuracy" in capsys.readouterr().out
 
 
 def test_training_reports_time_recipe_and_data(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +47,7 @@ class Evaluate:
 def evaluate(options: Evaluate) -> None:
     """Print the accuracy with 95% intervals."""
     from seewhy.cli import tables
+    from seewhy.diagnosis.metrics import uneven_scores
     from seewhy.diagnosis.predictions import accuracies
     from seewhy.runs.prediction import evaluate as evaluate_classifier
     from seewhy.runs.prediction import find_split
@@ -63,6 +64,8 @@ def evaluate(options: Evaluate) -> None:
     predictions = evaluate_classifier(classifier, data, split)
     if options.json:
         values = {"data": data.name, "split": split, **accuracies(predictions)}
+        if uneven := uneven_scores(predictions):
+            values |= asdict(uneven)
         say(json.dumps(values, allow_nan=False))
     else:
         tables.print_accuracies(predictions, data.name, split)

@@ -14,13 +14,14 @@ from seewhy.attribution.explanation import Explanation
 from seewhy.attribution.layers import Layer
 from seewhy.attribution.scores import TrustScore
 from seewhy.data.statistics import Description
+from seewhy.diagnosis.metrics import uneven_scores
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.escaping import visible
 from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
 from seewhy.progress import clock, make_console
 from seewhy.runs.prediction_stream import ImagePrediction
-from seewhy.runs.result import describe_test_use
+from seewhy.runs.result import describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 
 RUN_FILES = {
@@ -105,6 +106,8 @@ def print_run(run: Run) -> None:
             f"(95% interval {interval_text(result.interval)})",
             style="bold",
         )
+        if uneven := describe_uneven(result):
+            out.print(f"classes are uneven: {uneven}")
         if run.recipe.tta != "none":
             plain = percent(result.plain_accuracy)
             out.print(f"{plain} without test-time augmentation ({run.recipe.tta})")
@@ -135,9 +138,12 @@ def print_accuracies(predictions: Predictions, data: str, split: str) -> None:
     images = f"all {count} images" if split == "all" else f"{count} {split} images"
     out.print(
         f"{percent(predictions.accuracy)} of {images} of {visible(data)} correct "
-        f"(95% interval {interval_text(predictions.interval)})\n",
+        f"(95% interval {interval_text(predictions.interval)})",
         style="bold",
     )
+    if uneven := describe_uneven(uneven_scores(predictions)):
+        out.print(f"classes are uneven: {uneven}")
+    out.print()
     rows = table("class", "images", "accuracy", "95% interval", "")
     for row in sorted(predictions.by_class, key=lambda row: row.accuracy):
         bar = Bar(1, 0, row.accuracy, width=20) if out.width >= 72 else ""

@@ -18,9 +18,12 @@ from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues
 from .metrics import ClassScore as ClassScore
 from .metrics import Confusion as Confusion
+from .metrics import UnevenScores as UnevenScores
 from .metrics import balanced_accuracy as balanced_accuracy
 from .metrics import class_scores as class_scores
+from .metrics import macro_f1 as macro_f1
 from .metrics import top_k_accuracy as top_k_accuracy
+from .metrics import uneven_scores as uneven_scores
 from .metrics import worst_confusions as worst_confusions
 from .paired import ClassChange as ClassChange
 from .paired import PairedComparison as PairedComparison

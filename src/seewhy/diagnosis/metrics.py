@@ -9,6 +9,8 @@ from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
 
+UNEVEN = 1.5  # images of the most frequent class, relative to the least frequent one
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -24,6 +26,14 @@ class ClassScore:
     predicted: int  # number of images predicted as this class
     confused_with: str  # class its images are most often wrongly predicted as; "" if never
     confusions: int  # number of its images predicted as that class
+
+
+@dataclass(frozen=True)
+class UnevenScores:
+    """Scores that count each class alike, in [0, 1]; accuracy counts frequent classes more."""
+
+    balanced_accuracy: float
+    macro_f1: float
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,26 @@ def balanced_accuracy(predictions: Predictions) -> float:
     counts = confusion_matrix(predictions).double()
     images = counts.sum(1)
     return float((counts.diagonal() / images)[images > 0].mean())
+
+
+def macro_f1(predictions: Predictions) -> float:
+    """Mean F1 over the classes that occur or are predicted, in [0, 1]."""
+    counts = confusion_matrix(predictions).double()
+    either = counts.sum(0) + counts.sum(1)  # 2 true positives + false positives + false negatives
+    return float((2 * counts.diagonal() / either)[either > 0].mean())
+
+
+def uneven_scores(predictions: Predictions) -> UnevenScores | None:
+    """Balanced accuracy and macro F1, if the classes are uneven.
+
+    They are if the most frequent class has at least 1.5 times the images of the least frequent one
+    that has any.
+    """
+    images = predictions.labels.bincount()
+    images = images[images > 0]
+    if images.max() < UNEVEN * images.min():
+        return None
+    return UnevenScores(balanced_accuracy(predictions), macro_f1(predictions))
 
 
 def top_k_accuracy(predictions: Predictions, k: int = 5) -> float:

@@ -7,6 +7,8 @@ from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import METRICS, metric_summary, pairwise_tests
 from seewhy.files import write_text
 
+UNEVEN_FIELDS = ("balanced_accuracy", "macro_f1")  # empty if the test classes are even
+
 Table = tuple[list[str], list[list[object]]]  # header and rows
 
 
@@ -36,8 +38,16 @@ def results_table(experiment: Experiment) -> Table:
         for metric in METRICS:
             summary = metric_summary(experiment, name, metric)
             row += [summary.mean, summary.std, *summary.interval]
-        rows.append([*row, experiment.optimizer_bytes(name)])
-    return [*header, "optimizer_bytes"], rows
+        uneven = [_mean_of(experiment, name, field) for field in UNEVEN_FIELDS]
+        rows.append([*row, *uneven, experiment.optimizer_bytes(name)])
+    return [*header, *(f"{field}_mean" for field in UNEVEN_FIELDS), "optimizer_bytes"], rows
+
+
+def _mean_of(experiment: Experiment, name: str, field: str) -> float | None:
+    """The mean of a result over the trials of a recipe; None if there is none."""
+    results = [trial.result for trial in experiment.finished_of(name) if trial.result is not None]
+    values = [value for result in results if (value := getattr(result, field)) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def differences_table(experiment: Experiment) -> Table:

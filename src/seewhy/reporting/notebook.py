@@ -17,7 +17,7 @@ from seewhy.attribution.explanation import Explanation
 from seewhy.data.dataset import Dataset, class_counts
 from seewhy.data.statistics import Description
 from seewhy.data.thumbnails import THUMBNAIL_SIDE, downscale, to_rgb
-from seewhy.diagnosis.metrics import worst_confusions
+from seewhy.diagnosis.metrics import UnevenScores, uneven_scores, worst_confusions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.escaping import visible
 from seewhy.experiments.experiment import Experiment
@@ -38,6 +38,7 @@ from seewhy.models.summary_table import MEMORY_NOTE, count_text, summary_columns
 from seewhy.reporting.formatting import count, duration, percent, percent_interval
 from seewhy.reporting.section import render
 from seewhy.reporting.svg import inline_svg
+from seewhy.runs.result import RunResult, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
 from seewhy.train.recipe import Recipe, as_dict
@@ -164,6 +165,7 @@ def _run(run: Run) -> Card:
         result = run.result
         facts |= {
             "accuracy": f"{percent(result.accuracy, 2)} ({percent_interval(result.interval, 2)})",
+            **_uneven(result),
             "test images": f"{result.test_images:,}",
             "training time": duration(result.train_seconds),
             "speed": f"{result.images_per_second:,.0f} images/s",
@@ -191,6 +193,12 @@ def _run(run: Run) -> Card:
     return Card(f"Run {run.recipe.name}", facts, tables, figure=figure)
 
 
+def _uneven(scores: RunResult | UnevenScores | None) -> dict[str, str]:
+    """A row with the scores that count each class alike, if the classes are uneven."""
+    text = describe_uneven(scores)
+    return {"uneven classes": text} if text else {}
+
+
 def _predictions(predictions: Predictions) -> Card:
     by_class = sorted(predictions.by_class, key=lambda row: row.accuracy)[:MAX_CLASSES]
     confusions = worst_confusions(predictions, 5)
@@ -199,6 +207,7 @@ def _predictions(predictions: Predictions) -> Card:
         "errors": f"{int((~predictions.correct).sum()):,}",
         "accuracy": f"{percent(predictions.accuracy, 2)} "
         f"({percent_interval(predictions.interval, 2)})",
+        **_uneven(uneven_scores(predictions)),
     }
     classes = [
         (row.name, f"{row.images:,}", percent(row.accuracy), percent_interval(row.interval))

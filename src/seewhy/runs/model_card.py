@@ -1,7 +1,7 @@
 """The model card of a run: README.md in its directory."""
 
 from seewhy.escaping import markdown_code, markdown_text
-from seewhy.runs.result import describe_test_use
+from seewhy.runs.result import describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
 
@@ -42,11 +42,14 @@ def model_card(run: Run) -> str:
         file = markdown_code(weights.path)
         weights_row = f"| initial weights | {file}, SHA-256 `{weights.sha256}` |\n"
     trained = f"{result.epochs:g} epochs" if result.epochs else "a linear probe"
+    uneven = describe_uneven(result)
+    if uneven:
+        uneven = f"Classes are uneven: {uneven}. "
     hardware = markdown_text(f"{run.environment.hardware} ({run.environment.precision})")
     return f"""# {markdown_text(f"{run.recipe.name} on {data.name}")}
 
 **{100 * result.accuracy:.2f}%** of {result.test_images:,} test images are classified correctly
-(95% confidence interval {low:.2f}–{high:.2f}%). {selection}
+(95% confidence interval {low:.2f}–{high:.2f}%). {uneven}{selection}
 
 | | |
 |---|---|

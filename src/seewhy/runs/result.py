@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seewhy.diagnosis.calibration import measure_calibration
+from seewhy.diagnosis.metrics import UnevenScores, uneven_scores
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.train.loop import EpochStats
 from seewhy.train.optimizers import optimizer_state_bytes
@@ -29,6 +30,8 @@ class RunResult:
     images_per_second: float  # training images, with those of a probe
     parameters: int
     optimizer_bytes: int  # size of the optimizer state (such as momentum)
+    balanced_accuracy: float | None = None  # mean recall; None unless the test classes are uneven
+    macro_f1: float | None = None  # likewise
     test_used_by: str = ""  # setting that read the test loss during training; empty for none
 
 
@@ -46,6 +49,7 @@ def make_result(
     validation split.
     """
     last = history[-1]
+    uneven = uneven_scores(predictions)
     probed = 0 if state.probe is None else state.probe.images * state.probe.views
     return RunResult(
         accuracy=predictions.accuracy,
@@ -62,8 +66,18 @@ def make_result(
         images_per_second=(probed + plan.images_before(last.step)) / last.seconds,
         parameters=sum(parameter.numel() for parameter in state.model.parameters()),
         optimizer_bytes=optimizer_state_bytes(state.optimizers),
+        balanced_accuracy=None if uneven is None else uneven.balanced_accuracy,
+        macro_f1=None if uneven is None else uneven.macro_f1,
         test_used_by=plan.test_used_by,
     )
+
+
+def describe_uneven(scores: RunResult | UnevenScores | None) -> str:
+    """Balanced accuracy and macro F1 in words; empty if the classes are not uneven."""
+    if scores is None or scores.balanced_accuracy is None or scores.macro_f1 is None:
+        return ""
+    balanced, f1 = 100 * scores.balanced_accuracy, 100 * scores.macro_f1
+    return f"balanced accuracy {balanced:.2f}%, macro F1 {f1:.2f}%"
 
 
 def describe_test_use(test_used_by: str) -> str:

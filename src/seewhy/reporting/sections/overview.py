@@ -12,7 +12,7 @@ from seewhy.reporting.sections.robustness import (
     worst_corruption,
 )
 from seewhy.reporting.sprites import Sprites
-from seewhy.runs.result import describe_test_use
+from seewhy.runs.result import describe_test_use, describe_uneven
 
 START = "Look at the most confident ones first."
 
@@ -24,6 +24,8 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
         f"Test accuracy is {percent(result.accuracy, 2)} "
         f"(95% CI {percent_interval(result.interval, 2)}, {count(result.test_images, 'image')})."
     )
+    if uneven := describe_uneven(result):
+        finding += f" Classes are uneven: {uneven}."
     if result.test_used_by:
         finding += f" {describe_test_use(result.test_used_by)}"
     findings = ranked_findings(context)
