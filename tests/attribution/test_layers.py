@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.hooks import forward_hooks, main_tensor
 from seewhy.attribution.layers import Layer, list_layers, resolve_layers
 from seewhy.attribution.layouts import Layout, layout_of
@@ -38,16 +39,93 @@ def test_to_grid_positions():
         (Layout("NCHW", (4, 5)), (1, 3, 4, 5)),
         (Layout("NHWC", (4, 5)), (1, 4, 5, 3)),
         (Layout("NLC", (4, 5), 2), (1, 22, 3)),
+        (Layout("NLC", (4, 6), 2, ((2, 3), (2, 1))), (1, 26, 3)),
     ],
 )
 def test_to_output_inverts_to_grid(layout, shape):
     output = numbered(*shape)
     assert torch.equal(layout.to_output(layout.to_grid(output), output), output)
-    several = torch.rand(6, 3, 4, 5)
+    several = torch.rand(6, 3, *layout.grid)
     values = layout.to_output(several, output)
     assert values.shape == (6, *shape[1:])
     assert torch.equal(layout.to_grid(values), several)
     assert layout.form != "NLC" or (values[:, :2] == output[:, :2]).all()
+
+
+def test_to_grid_of_mask_units():
+    """Hiera's order by its definition: windows split off, each stride in turn, and put first."""
+    height, width = 12, 8
+    grid = numbered(1, 1, height, width)
+    windows = grid[0, 0].flatten().reshape(1, height, width)
+    for _ in range(2):
+        count, rows, columns = windows.shape
+        windows = windows.reshape(count, rows // 2, 2, columns // 2, 2)
+        windows = windows.permute(0, 2, 4, 1, 3).reshape(count * 4, rows // 2, columns // 2)
+    tokens = windows.reshape(1, -1, 1)
+    layout = Layout("NLC", (height, width), strides=((2, 2), (2, 2)))
+    assert torch.equal(layout.to_grid(tokens), grid)
+    pooled = tokens.reshape(1, 4, -1, 1).amax(1)  # merges neighbors, as in the next stage
+    expected = nn.functional.max_pool2d(grid, 2)
+    layout = Layout("NLC", (height // 2, width // 2), strides=((2, 2),))
+    assert torch.equal(layout.to_grid(pooled), expected)
+
+
+class HieraEncoder(nn.Module):
+    """As in transformers: tokens in mask units, and the strides to come at each stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.schedule = {0: ([(2, 2)], [4, 6]), 1: ([], [2, 3])}
+
+    def forward(self, x):
+        x = x.unflatten(1, (2, 2, 3, 2)).permute(0, 2, 4, 1, 3, 5).flatten(1, 4)
+        return self.layer(x).unflatten(1, (4, 6)).amax(1)
+
+
+class Hiera(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embeddings, self.encoder = nn.Conv2d(3, 4, 2, 2), HieraEncoder()
+        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.embeddings(x).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.encoder(x)).mean(1))
+
+
+def test_capture_of_mask_units():
+    """Each position depends on its pixels only."""
+    torch.manual_seed(0)
+    model, image = Hiera().eval(), torch.full((1, 3, 8, 12), 0.5)
+    changed = image.clone()
+    changed[:, :, 6:8, 2:4] = 1.0
+    both = torch.cat([image, changed])
+    captures = capture_layers(model, both, ["encoder.layer", "encoder"])
+    for name, position in {"encoder.layer": (3, 1), "encoder": (1, 0)}.items():
+        before, after = captures[name].activation
+        assert (after - before).abs().sum(0).nonzero().tolist() == [list(position)]
+
+
+class Shuffled(nn.Module):
+    """A transformer's tokens in an order that nobody knows."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm, self.head = nn.Conv2d(3, 4, 2, 2), nn.LayerNorm(4), nn.Linear(4, 3)
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.GELU()) for _ in range(2)))
+        self.order = torch.randperm(64)
+
+    def forward(self, x):
+        x = torch.relu(self.embed(x)).flatten(2).transpose(1, 2)
+        x = self.blocks[0](x)
+        return self.head(self.norm(self.blocks[1](x[:, self.order])).mean(1))
+
+
+def test_auto_skips_misplaced_layer():
+    layers = list_layers(Shuffled().eval(), torch.full((1, 3, 16, 16), 0.5))
+    assert [layer.name for layer in layers if layer.auto] == ["blocks.0"]
 
 
 SQUARE, WIDE, ODD = (2, 3, 224, 224), (2, 3, 64, 96), (2, 3, 33, 65)
@@ -80,6 +158,7 @@ SQUARE, WIDE, ODD = (2, 3, 224, 224), (2, 3, 64, 96), (2, 3, 33, 65)
         ((2, 512), SQUARE, None),
         ((2, 64, 1, 1), SQUARE, None),
         ((2, 1, 192), SQUARE, None),
+        ((2, 196, 1), SQUARE, None),  # pooled channels
         ((2, 190, 192), SQUARE, None),
         ((32, 49, 96), SQUARE, None),  # windows
         ((1, 15, 15, 12), SQUARE, None),  # a table of positions

@@ -57,7 +57,7 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
 
 
 def labels(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.slow

@@ -177,3 +177,11 @@ def test_confusion_figure_without_errors(classes: int) -> None:
     )
     assert len(figure.axes) == 1
     assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize(("names", "rotation"), [("0123456789", 0), (["a long name"] * 10, 90)])
+def test_confusion_figure_rotates_only_long_names(names: Sequence[str], rotation: int) -> None:
+    labels = torch.arange(10)
+    figure = confusion_figure(Predictions(torch.eye(10), labels, tuple(names)))
+    ticks = figure.axes[0].get_xticklabels()
+    assert {tick.get_rotation() for tick in ticks if tick.get_text()} == {rotation}

@@ -85,7 +85,7 @@ def test_attack_curves_figure_lines() -> None:
         ):
             at = corners[np.abs(corners[:, 0] - level) < 1e-5, 1]
             assert (at.min(), at.max()) == pytest.approx((100 * low, 100 * high), abs=1e-4)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["FGSM", "PGD"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FGSM", "PGD"]
     assert (
         len({line.get_marker() for line in axes.lines})
         == len({line.get_linestyle() for line in axes.lines})

@@ -193,7 +193,7 @@ def test_training_shows_the_range_test(
     section = SECTIONS["training"](replace(context, run=run), Sprites({}))
     assert section is not None
     assert "range_test" in section.figures
-    assert "Learning rate range test." in section.html
+    assert "A short run before the training, with a growing learning rate." in section.html
     assert "range_test" not in sections["training"].figures
 
 

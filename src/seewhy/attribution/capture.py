@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
 from seewhy.attribution.layers import Layers, layer_names
-from seewhy.attribution.layouts import Layout, layout_of, prefix_tokens
+from seewhy.attribution.layouts import Layout, token_order
 from seewhy.attribution.target import (
     ForwardPass,
     PreparedInputs,
@@ -138,11 +138,11 @@ def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
             model, (logits * weights).sum(), {name: outputs[name] for name in names}
         )
     forward = ForwardPass(inputs.classifier, images, weights, logits.detach())
-    prefix = prefix_tokens(model)
+    order = token_order(model)
     captures = {}
     for name, gradient in gradients.items():
         output = outputs[name].detach()
-        layout = layout_of(output.shape, images.shape, prefix)
+        layout = order.layout(name, output.shape, images.shape)
         if layout is None:
             raise _not_spatial(name, output, images)
         derivative = gradient if isinstance(gradient, str) else _widen(layout.to_grid(gradient))

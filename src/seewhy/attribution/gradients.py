@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
-from seewhy.attribution.layouts import layout_of, prefix_tokens
+from seewhy.attribution.layouts import token_order
 from seewhy.attribution.maps import scale_to_unit
 from seewhy.attribution.perturbation import PERTURBATIONS, check_baseline
 from seewhy.attribution.target import ForwardPass, run_model
@@ -196,7 +196,7 @@ def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
     as absolute values, scaled to [0, 1] and resized bilinearly. Biases are those of convolutions,
     of BatchNorm including its running mean, and of normalization inside the model.
     """
-    size, prefix = forward.images.shape[2:], prefix_tokens(forward.model)
+    size, order = forward.images.shape[2:], token_order(forward.model)
     maps = []
     for rows in batches(forward.model, forward.images):
         batch = forward.take(rows)
@@ -206,7 +206,7 @@ def full_grad(forward: ForwardPass) -> Tensor:  # (N, H, W), not negative
             grid = term if term.ndim == 4 else None
             if isinstance(forward.model.get_submodule(name), nn.Linear):
                 # spatial in a transformer, not in a classification head
-                layout = layout_of(term.shape, batch.images.shape, prefix)
+                layout = order.layout(name, term.shape, batch.images.shape)
                 grid = None if layout is None else layout.to_grid(term)
             if grid is not None:
                 scaled = scale_to_unit(grid.abs())

@@ -18,8 +18,9 @@ from seewhy.attribution.hooks import (
     named_parts,
     record_outputs,
 )
-from seewhy.attribution.layouts import Layout, is_proportional, layout_of, prefix_tokens
+from seewhy.attribution.layouts import Layout, TokenOrder, is_proportional, token_order
 from seewhy.attribution.maps import is_residue
+from seewhy.attribution.placement import is_misplaced, plant
 from seewhy.attribution.target import run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
@@ -43,6 +44,7 @@ class LayerRecord:
     is_block: bool  # has a forward of its own over submodules with weights
     is_bare: bool  # its output is that of a convolution or linear layer
     is_activated: bool = False  # an activation function reads its output; only of single layers
+    is_misplaced: bool = False  # its positions are not where the layout says
 
 
 LayerRecords = dict[str, LayerRecord]  # by name, in the order in which they finish
@@ -51,11 +53,13 @@ LayerRecords = dict[str, LayerRecord]  # by name, in the order in which they fin
 def record_layers(classifier: Classifier, image: Tensor) -> LayerRecords:
     """Run the model on an image (1, C, H, W) and record its modules.
 
-    The batch contains the image twice. So an output of batch size 1 does not depend on the image,
-    such as a table of position embeddings.
+    The batch contains the image twice, once with patches, which show whether the positions of a
+    layer are where they seem. An output of batch size 1 does not depend on the image, such as a
+    table of position embeddings.
     """
     model = classifier.model
-    recorder = _Recorder(image.expand(2, -1, -1, -1).shape, prefix_tokens(model))
+    images = plant(image)
+    recorder = _Recorder(images, token_order(model))
     parts = named_parts(model)
     inside = {  # of a convolution: its padding, or the parametrization of its weight
         f"{name}.{child}"
@@ -66,15 +70,15 @@ def record_layers(classifier: Classifier, image: Tensor) -> LayerRecords:
     }
     observed = {name: module for name, module in parts.items() if name not in inside}
     with torch.no_grad(), forward_hooks(observed, recorder.record), _ActivationInputs(recorder):
-        run_model(classifier, image.expand(2, -1, -1, -1))
+        run_model(classifier, images)
     return recorder.records
 
 
 class _Recorder:
     """The modules of a forward pass by name, and which of them return the same tensor."""
 
-    def __init__(self, images: torch.Size, prefix: int | None) -> None:
-        self.images, self.prefix = images, prefix
+    def __init__(self, images: Tensor, order: TokenOrder) -> None:
+        self.images, self.order = images, order
         self.records: LayerRecords = {}
         # By id of a tensor: the tensor, so that the id is not reused, and who returned it.
         self.returned: dict[int, tuple[weakref.ref[Tensor], list[str]]] = {}
@@ -82,10 +86,10 @@ class _Recorder:
     def record(self, name: str, module: nn.Module, output: object) -> None:
         """Record a module; of several runs, the last one counts."""
         self.records.pop(name, None)
-        tensor = main_tensor(output, self.images[0])
+        tensor = main_tensor(output, len(self.images))
         if tensor is None:
             return
-        layout = layout_of(tensor.shape, self.images, self.prefix)
+        layout = self.order.layout(name, tensor.shape, self.images.shape)
         if layout is None and tensor.ndim == 4 and tensor.shape == (2, tensor.shape[1], 1, 1):
             layout = SINGLE_POSITION
         if layout is None:
@@ -96,6 +100,7 @@ class _Recorder:
             self.records[other].is_bare for other in names if other in self.records
         )
         record = _layer_record(unwrap_model(module), layout, tensor, of_convolution)
+        record = replace(record, is_misplaced=is_misplaced(layout, tensor, self.images))
         self.records[name] = record
         names.append(name)
 
@@ -164,6 +169,7 @@ def _layer_record(
 
 def select_layers(classifier: Classifier, image: Tensor, records: LayerRecords) -> list[str]:
     """The layers that "auto" selects (see `list_layers`) for an image (1, C, H, W)."""
+    records = {name: record for name, record in records.items() if not record.is_misplaced}
     trunk = _without_branches(records)
     grids = dict.fromkeys(
         record.layout.grid
@@ -281,6 +287,8 @@ def _effects(classifier: Classifier, image: Tensor, records: LayerRecords) -> di
     error.
     """
     model = classifier.model
+    # At equal positions, as of a plain image, a LayerNorm behind the pooling would cancel, too.
+    image = plant(image)[1:]
     try:
         with record_outputs(model, list(records), len(image)) as outputs:
             score = run_model(classifier, image).amax(1).sum()

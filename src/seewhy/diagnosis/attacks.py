@@ -133,7 +133,8 @@ def pgd(
             divided by its norm.
         steps: Number of gradient steps.
         step_size: Length of a step in the norm; 2.5 * epsilon / steps by default.
-        random_start: Start from a point drawn uniformly from the ball instead of from the image.
+        random_start: Start from a random point instead of from the image: for "linf" uniform in the
+            ball, for "l2" in a random direction, at a distance uniform in [0, epsilon / 4].
         seed: Seed of the start, which does not depend on the batch size.
         targeted: Move towards `labels` instead of away from them.
         batch_size: Number of images on the model's device at once; by default found for the model.
@@ -150,7 +151,7 @@ def pgd(
     def move(batch: _Batch) -> _Moved:
         point = batch.pixels
         if random_start:
-            start = point + epsilon * _sample_ball(point, norm, generator)
+            start = point + epsilon * _random_start(point, norm, generator)
             point = _project(start, batch.pixels, epsilon, norm)
         best: tuple[Tensor, ...] = ()
         for count in range(steps + 1):
@@ -158,7 +159,7 @@ def pgd(
             taken = torch.full_like(batch.labels, count)
             visit = (batch.succeeded(logits), odds, point, logits, taken)
             best = _better(visit, best) if count else visit
-            moved = point + step_size * _direction(gradient, norm)
+            moved = point + step_size * _direction(_inside(gradient, point), norm)
             point = _project(moved, batch.pixels, epsilon, norm)
         return best[2], best[3], best[4]
 
@@ -361,19 +362,28 @@ def _project(point: Tensor, clean: Tensor, epsilon: float, norm: str) -> Tensor:
     return (clean + change).clamp(0, 1)
 
 
-def _sample_ball(like: Tensor, norm: str, generator: Generator) -> Tensor:
-    """Uniform samples from the unit ball, one per image."""
-    shape, dimensions = like.shape[1:], like[0].numel()
+def _random_start(like: Tensor, norm: str, generator: Generator) -> Tensor:
+    """Random points of the unit ball, one per image.
+
+    For "l2", at a distance of at most 1/4. Nearly all of a ball of many dimensions lies at its
+    surface; such a start uses up the radius in a direction of no effect, which steps hardly undo.
+    """
+    shape = like.shape[1:]
 
     def sample() -> Tensor:
         if norm == "linf":
             return 2 * torch.rand(shape, generator=generator) - 1
         direction = torch.randn(shape, generator=generator)
-        radius = torch.rand((), generator=generator).pow(1 / dimensions)
-        return direction.mul(radius / direction.norm())
+        return direction.mul(torch.rand((), generator=generator) / (4 * direction.norm()))
 
     # one image at a time, so that the batch size does not change the samples
     return torch.stack([sample() for _ in range(len(like))]).to(like)
+
+
+def _inside(gradient: Tensor, point: Tensor) -> Tensor:
+    """The gradient without the part that points out of [0, 1], which would shorten an L2 step."""
+    leaves = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
+    return gradient.masked_fill(leaves, 0)
 
 
 def _length(change: Tensor) -> Tensor:  # (n, 1, 1, 1), Euclidean norm

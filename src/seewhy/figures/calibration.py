@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seewhy.diagnosis.calibration import Calibration, RiskCoverageCurve
-from seewhy.figures.style import BLUE, STYLE, VERMILION
+from seewhy.figures.style import BLUE, STYLE, VERMILION, legend_below
 
-SIZE = (4.4, 3.1)  # inches
+SIZE = (4.4, 3.4)  # inches
 GRAY = "0.45"  # of reference lines
 MIN_IMAGES = 20  # with fewer, the accuracy of a bin is unreliable
 
@@ -34,7 +34,7 @@ def reliability_figure(before: Calibration, after: Calibration | None = None) ->
             label = f"temperature-scaled, ECE {_percent(after.ece)}"
             _reliability(axes, after, BLUE, "--", "s", label)
             _histogram(histogram, after, BLUE, "--")
-        axes.set_title("Accuracy by confidence", loc="left")
+        axes.set_title("Reliability diagram", loc="left")
         axes.set_ylabel("accuracy [%]")
         axes.set(xlim=(0, 102), ylim=(-4, 104), yticks=range(0, 101, 25))
         histogram.set_ylabel("images [%]")
@@ -42,14 +42,7 @@ def reliability_figure(before: Calibration, after: Calibration | None = None) ->
         histogram.set_xlabel("confidence [%]")
         histogram.set_xticks(range(0, 101, 20))
         figure.align_ylabels()
-        axes.legend(
-            loc="best",
-            edgecolor="none",
-            framealpha=0.8,
-            borderpad=0.1,
-            borderaxespad=0.2,
-            handlelength=2.4,
-        )
+        legend_below(figure, axes, ncols=1)
     return figure
 
 
@@ -94,7 +87,7 @@ def risk_coverage_figure(curve: RiskCoverageCurve) -> Figure:
         axes.set_title("Selective prediction", loc="left")
         axes.set_xlabel("coverage [%]")
         axes.set_ylabel("selective accuracy [%]")
-        axes.legend(frameon=False, loc="lower left", borderaxespad=0.1, handlelength=2.4)
+        legend_below(figure, axes)
         _add_thresholds(axes, curve)
     return figure
 

@@ -91,7 +91,7 @@ def confusion_figure(predictions: Predictions) -> Figure:
         image = axes.imshow(errors, cmap=ERRORS, vmin=0, vmax=peak or 1)
         light_gray = np.ma.masked_array(np.full_like(shares, 0.9), ~diagonal)
         axes.imshow(light_gray, cmap="gray", vmin=0, vmax=1)
-        _label_cells(axes, names)
+        _label_cells(axes, names, side)
         if numbered:
             _write_counts(axes, counts)
         of = f", the {len(names)} classes with the most errors" if len(names) < len(classes) else ""
@@ -123,8 +123,10 @@ def _most_confused(counts: Tensor) -> list[int]:
     return sorted(order[:MAX_CLASSES].tolist())
 
 
-def _label_cells(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=90)
+def _label_cells(axes: Axes, names: Sequence[str], side: float) -> None:
+    """Names of the classes; in one direction where they fit into cells of `side` inches."""
+    fits = max(map(text_width, names)) <= 0.9 * side
+    axes.set_xticks(range(len(names)), names, rotation=0 if fits else 90)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")

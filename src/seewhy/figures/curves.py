@@ -9,13 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seewhy.figures.style import BLUE, STYLE, VERMILION
+from seewhy.figures.style import BLUE, STYLE, VERMILION, legend_below
 from seewhy.train.loop import EpochStats
 
 Points = list[tuple[float, float]]
-
-# below the axes, so that a legend never covers a curve
-_BELOW: dict[str, Any] = {"loc": "outside lower left", "frameon": False, "ncols": 2}
 
 
 def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: str = "") -> Figure:
@@ -36,7 +33,7 @@ def curves_figure(history: Sequence[EpochStats], held_out: str = "test", title: 
         _plot_loss(loss, history, held_out)
         _plot_accuracy(accuracy, history, held_out)
         _plot_lr(lr, history)
-        _add_legend(figure, accuracy)
+        legend_below(figure, accuracy)
         summary = (
             f"{round(history[-1].epoch, 2):g} epochs, training time {history[-1].seconds:,.0f} s"
         )
@@ -56,7 +53,7 @@ def loss_figure(history: Sequence[EpochStats], held_out: str = "test") -> Figure
         figure, axes = _panel()
         _plot_loss(axes, history, held_out)
         _add_seconds(axes, history)
-        _add_legend(figure, axes)
+        legend_below(figure, axes)
     return figure
 
 
@@ -71,7 +68,7 @@ def accuracy_figure(history: Sequence[EpochStats], held_out: str = "test") -> Fi
         figure, axes = _panel()
         _plot_accuracy(axes, history, held_out)
         _add_seconds(axes, history)
-        _add_legend(figure, axes)
+        legend_below(figure, axes)
     return figure
 
 
@@ -81,14 +78,14 @@ def lr_schedule_figure(history: Sequence[EpochStats]) -> Figure:
         figure, axes = _panel()
         _plot_lr(axes, history)
         right = axes.twinx()
-        _plot(right, [(row.epoch, row.momentum) for row in history], VERMILION, "--")
+        axes.lines[0].set_label("learning rate (left)")
+        momentum = [(row.epoch, row.momentum) for row in history]
+        _plot(right, momentum, VERMILION, "--", "momentum (right)")
         right.set_ylim(0, 1.02)
         right.spines["right"].set_visible(True)
         right.grid(False)
         axes.set_title("Learning rate and momentum", loc="left")
-        lines = [*axes.lines, *right.lines]
-        labels = ["learning rate (left)", "momentum (right)"]
-        figure.legend(lines, labels, **_BELOW)
+        legend_below(figure, axes, right)
     return figure
 
 
@@ -114,10 +111,6 @@ def _plot_accuracy(axes: Axes, history: Sequence[EpochStats], held_out: str) -> 
     label = f"{held_out}, last {evaluated[-1][1]:.2f}%" if evaluated else held_out
     _plot(axes, evaluated, VERMILION, "-", label)
     _label_epochs(axes, "Accuracy [%]", history)
-
-
-def _add_legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), **_BELOW)
 
 
 def _plot_lr(axes: Axes, history: Sequence[EpochStats]) -> None:

@@ -4,7 +4,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILION
+from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILION, legend_below
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
 
 MARKERS = ((VERMILION, "o"), (GREEN, "s"), (PURPLE, "D"), (ORANGE, "^"))
@@ -13,7 +13,7 @@ MARKERS = ((VERMILION, "o"), (GREEN, "s"), (PURPLE, "D"), (ORANGE, "^"))
 def lr_finder_figure(test: LRRangeTest) -> Figure:
     """Plot the loss against the learning rate, both logarithmic, with all suggestions."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 3.3), layout="constrained")
+        figure = Figure(figsize=(5.4, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.plot(test.lrs, test.losses, color=BLUE, alpha=0.3, linewidth=1, label="each update")
         axes.plot(test.lrs, test.smoothed, color=BLUE, linewidth=1.8, label="running average")
@@ -46,5 +46,5 @@ def lr_finder_figure(test: LRRangeTest) -> Figure:
         axes.set_xlabel("learning rate")
         axes.set_ylabel("cross entropy")
         axes.set_title(f"LR range test, {len(test.lrs)} updates ({test.ended})", loc="left")
-        axes.legend(frameon=False, loc="best")
+        legend_below(figure, axes, ncols=2)
     return figure

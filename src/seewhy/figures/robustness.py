@@ -13,7 +13,7 @@ from seewhy.diagnosis.corruptions import CORRUPTIONS, corrupt
 from seewhy.diagnosis.robustness import RobustnessCurve
 from seewhy.errors import SeewhyError
 from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles
-from seewhy.figures.style import BLUE, GREEN, PURPLE, STYLE, VERMILION, fix_layout
+from seewhy.figures.style import BLUE, GREEN, PURPLE, STYLE, VERMILION, fix_layout, legend_below
 from seewhy.figures.text import text_height, truncate
 
 WIDTH = 4.4  # inches, readable on a phone
@@ -27,7 +27,7 @@ def attack_curves_figure(curves: Sequence[RobustnessCurve]) -> Figure:
     """Plot accuracy [%] against ε [1/255] with 95% intervals, one curve per attack."""
     _check(curves)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         axes = figure.subplots()
         for index, curve in enumerate(curves):
             color, marker, line = _LINES[index % len(_LINES)]
@@ -59,7 +59,7 @@ def attack_curves_figure(curves: Sequence[RobustnessCurve]) -> Figure:
             ylabel="accuracy [%]",
         )
         axes.set_title(f"Accuracy under attack, {_images(curves[0])}", loc="left")
-        axes.legend(loc="best", edgecolor="none", framealpha=0.7)
+        legend_below(figure, axes)
     return figure
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seewhy.data.decode import open_image
@@ -40,6 +41,13 @@ STYLE: dict[str, Any] = {
     ),
     "grid.color": "#b0b0b0",
 }
+
+
+def legend_below(figure: Figure, *axes: Axes, ncols: int = 2) -> None:
+    """A legend of the axes' artists below all axes, so that it never covers data."""
+    pairs = zip(*(each.get_legend_handles_labels() for each in axes), strict=True)
+    handles, labels = ([item for part in parts for item in part] for parts in pairs)
+    figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=ncols)
 
 
 def fix_layout(figure: Figure) -> None:

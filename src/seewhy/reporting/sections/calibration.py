@@ -7,7 +7,7 @@ from seewhy.diagnosis.calibration import (
     risk_coverage_curve,
 )
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.figures.calibration import reliability_figure, risk_coverage_figure
+from seewhy.figures.calibration import MIN_IMAGES, reliability_figure, risk_coverage_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import percent
 from seewhy.reporting.section import Section, figure_html, render
@@ -32,13 +32,14 @@ def calibration_section(context: ReportContext, sprites: Sprites) -> Section:
             figure_html(
                 figures["reliability"], "reliability", "Reliability diagram: accuracy by confidence"
             ),
-            "Reliability diagram. Below the diagonal: overconfident. Hollow points: few images.",
+            "Below the diagonal: overconfident. Hollow points: bins with fewer than "
+            f"{MIN_IMAGES} images.",
         ),
         (
             figure_html(
                 figures["coverage"], "coverage", "Accuracy of the accepted images by coverage"
             ),
-            "Selective prediction: accuracy if the least confident images are rejected.",
+            "Accuracy of the accepted images if the least confident ones are rejected.",
         ),
     ]
     rows = [_row("uncalibrated", before)]

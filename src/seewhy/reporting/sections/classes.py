@@ -14,6 +14,7 @@ from seewhy.reporting.sprites import Sprites
 SHADES = 8  # of a cell of the confusion matrix
 MOST_CLASSES = 100  # in the confusion matrix and in the table
 MOST_CONFUSIONS = 10
+UPRIGHT = 2  # characters of a class name that fit above a cell of the matrix
 
 
 def classes_section(context: ReportContext, sprites: Sprites) -> Section:
@@ -34,6 +35,7 @@ def classes_section(context: ReportContext, sprites: Sprites) -> Section:
         total=len(scores),
         classes=predictions.classes,
         in_matrix=in_matrix.tolist(),
+        upright=max(len(predictions.classes[index]) for index in in_matrix.tolist()) <= UPRIGHT,
         matrix=_cells(counts[in_matrix][:, in_matrix]),
         confusions=[
             (predictions.classes[pair.true], predictions.classes[pair.predicted], pair)

@@ -47,13 +47,12 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
         ),
         attack_headers=["attack", "#none", *(f"#{epsilon}" for epsilon in epsilons)],
         attack_rows=[(name.upper(), *cells) for name, *cells in _rows(attacks)],
-        attacked=count(attacks[0].images, "test image"),
         corruption_headers=[
             "corruption",
             *(f"#{level:g}" if level else "#none" for level in corruptions[0].levels.tolist()),
         ],
         corruption_rows=_rows(corruptions),
-        corrupted=count(corruptions[0].images, "test image"),
+        clean_note=_clean_note(context),
         corruptions=list(CORRUPTIONS),
         strengths=SAMPLE_STRENGTHS,
         examples=_examples(diagnosis.adversarial, context.predictions.classes),
@@ -103,6 +102,29 @@ def corruption_summary(diagnosis: Diagnosis) -> str:
         f"The most harmful corruption is {worst.name}: {percent(worst.accuracy[-1].item())} "
         f"at strength {worst.levels[-1]:g} ({count(worst.images, 'image')})."
     )
+
+
+def _clean_note(context: ReportContext) -> str:
+    """Why the accuracies without attack and without corruption differ from the test accuracy."""
+    attacks, corruptions = context.diagnosis.attacks[0], context.diagnosis.corruptions[0]
+    result = context.result
+    clean = [
+        f"{percent(curve.accuracy[0].item())} of {count(curve.images, 'image')} ({use})"
+        for curve, use in ((attacks, "attacks"), (corruptions, "corruptions"))
+    ]
+    drawn = "drawn from the" if attacks.images < result.test_images else "all"
+    return (
+        f"Accuracy without attack or corruption: {' and '.join(clean)}, {drawn} "
+        f"{result.test_images:,} test images, without test-time augmentation. The test accuracy, "
+        f"{percent(result.accuracy, 2)}, is that of all test images"
+        f"{_with_augmentation(context)}."
+    )
+
+
+def _with_augmentation(context: ReportContext) -> str:
+    """The test-time augmentation of the test accuracy, if any."""
+    name = context.run.recipe.tta
+    return "" if name == "none" else f", with test-time augmentation ({name})"
 
 
 def _rows(curves: tuple[RobustnessCurve, ...]) -> list[tuple[str, ...]]:

@@ -64,7 +64,7 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
         panels.append(
             (
                 figure_html(figures["range_test"], "range_test", "Loss by learning rate"),
-                "Learning rate range test.",
+                "A short run before the training, with a growing learning rate.",
             )
         )
     if result.epochs == 0:  # a curve of one point shows nothing
