@@ -36,7 +36,8 @@ class Layout:
         tokens = output[:, self.prefix :].transpose(1, 2)
         if self.strides:
             sizes, axes = self._units()
-            tokens = tokens.unflatten(2, sizes).permute(0, 1, *(2 + axis for axis in axes))
+            tokens = tokens.reshape(*tokens.shape[:2], *sizes)
+            tokens = tokens.permute(0, 1, *(2 + axis for axis in axes))
         return tokens.reshape(len(output), -1, *self.grid)
 
     def to_output(self, values: Tensor, like: Tensor) -> Tensor:

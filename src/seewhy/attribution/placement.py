@@ -34,7 +34,8 @@ def is_misplaced(layout: Layout, output: Tensor, images: Tensor) -> bool:
     if not change.any() or not change.isfinite().all() or not len(outside):
         return False
     difference = inside[:, None] - outside
-    return (difference > 0).float().mean() + (difference == 0).float().mean() / 2 < _MIN_AUC
+    auc = (difference > 0).float().mean() + (difference == 0).float().mean() / 2
+    return auc.item() < _MIN_AUC
 
 
 def _patches(image: Tensor) -> Tensor:  # (1, 1, H, W), 1 where a patch is planted
