@@ -15,9 +15,10 @@ from numbers import Integral, Real
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from seewhy.attribution.hooks import gradients_at
+from seewhy.diagnosis.balls import direction, inside, project, random_point
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
@@ -151,16 +152,16 @@ def pgd(
     def move(batch: _Batch) -> _Moved:
         point = batch.pixels
         if random_start:
-            start = point + epsilon * _random_start(point, norm, generator)
-            point = _project(start, batch.pixels, epsilon, norm)
+            start = point + epsilon * random_point(point, norm, generator)
+            point = project(start, batch.pixels, epsilon, norm)
         best: tuple[Tensor, ...] = ()
         for count in range(steps + 1):
             logits, odds, gradient = batch.evaluate(point, gradient=count < steps)
             taken = torch.full_like(batch.labels, count)
             visit = (batch.succeeded(logits), odds, point, logits, taken)
             best = _better(visit, best) if count else visit
-            moved = point + step_size * _direction(_inside(gradient, point), norm)
-            point = _project(moved, batch.pixels, epsilon, norm)
+            moved = point + step_size * direction(inside(gradient, point), norm)
+            point = project(moved, batch.pixels, epsilon, norm)
         return best[2], best[3], best[4]
 
     return _in_batches(model, images, labels, move, targeted, batch_size)
@@ -208,7 +209,7 @@ def minimal_fgsm(
             active, gradient = active[same], gradient[same]
             if len(active) == 0 or count == steps:
                 break
-            moved = pixels[active] + step_size * _direction(gradient, "linf" if sign else "l2")
+            moved = pixels[active] + step_size * direction(gradient, "linf" if sign else "l2")
             pixels[active], taken[active] = moved.clamp(0, 1), count + 1
         return pixels, logits, taken
 
@@ -327,16 +328,6 @@ def _logits(model: nn.Module, pixels: Tensor) -> Tensor:  # (n, K) float32, or w
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _direction(gradient: Tensor, norm: str) -> Tensor:
-    """Steepest direction of length 1 in the norm, per image; zero for a zero gradient."""
-    if norm == "linf":
-        return gradient.sign()
-    tiny = torch.finfo(gradient.dtype).tiny
-    # scaled to a maximum of 1 first, so that squares neither underflow nor overflow
-    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
-    return scaled / _length(scaled).clamp_min(tiny)
-
-
 def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The better of two points (success, odds, ...) per image: by success, then by odds."""
     better = (visit[0] & ~best[0]) | ((visit[0] == best[0]) & (visit[1] > best[1]))
@@ -344,50 +335,6 @@ def _better(visit: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> tuple[Tensor
         torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
         for new, old in zip(visit, best, strict=True)
     )
-
-
-def _project(point: Tensor, clean: Tensor, epsilon: float, norm: str) -> Tensor:
-    """The nearest point in [0, 1] within `epsilon` of the clean image; approximate for "l2"."""
-    if norm == "linf":
-        return point.clamp(clean - epsilon, clean + epsilon).clamp(0, 1)
-    # By the KKT conditions it is clip(clean + scale * change), with the scale at which its distance
-    # is `epsilon`. Scaling once and then clipping would waste part of the radius on pixels that
-    # cannot move.
-    tiny = torch.finfo(point.dtype).tiny
-    scale = torch.ones_like(point[:, :1, :1, :1])
-    for _ in range(5):
-        change = (clean + scale * (point - clean)).clamp(0, 1) - clean
-        scale = (scale * epsilon / _length(change).clamp_min(tiny)).clamp(max=1)
-    change = change * (epsilon / _length(change).clamp_min(max(epsilon, tiny)))
-    return (clean + change).clamp(0, 1)
-
-
-def _random_start(like: Tensor, norm: str, generator: Generator) -> Tensor:
-    """Random points of the unit ball, one per image.
-
-    For "l2", at a distance of at most 1/4. Nearly all of a ball of many dimensions lies at its
-    surface; such a start uses up the radius in a direction of no effect, which steps hardly undo.
-    """
-    shape = like.shape[1:]
-
-    def sample() -> Tensor:
-        if norm == "linf":
-            return 2 * torch.rand(shape, generator=generator) - 1
-        direction = torch.randn(shape, generator=generator)
-        return direction.mul(torch.rand((), generator=generator) / (4 * direction.norm()))
-
-    # one image at a time, so that the batch size does not change the samples
-    return torch.stack([sample() for _ in range(len(like))]).to(like)
-
-
-def _inside(gradient: Tensor, point: Tensor) -> Tensor:
-    """The gradient without the part that points out of [0, 1], which would shorten an L2 step."""
-    leaves = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
-    return gradient.masked_fill(leaves, 0)
-
-
-def _length(change: Tensor) -> Tensor:  # (n, 1, 1, 1), Euclidean norm
-    return change.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
 def _check_epsilon(epsilon: float, norm: str) -> None:
