@@ -118,6 +118,7 @@ class NarrowResNet18(ResNet):
         self.normalize = normalize_for(sample)
         self.conv1 = nn.Conv2d(sample.images.shape[1], 8, kernel_size=3, padding=1, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(8), nn.ReLU()
+        self.maxpool = None
         self.layer1 = _stage(8, 8, 2, stride=1)
         self.layer2 = _stage(8, 16, 2, stride=2)
         self.layer3 = _stage(16, 32, 2, stride=2)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from seewhy.progress import clock, named_steps
+from seewhy.progress import clock, named_steps, waiting
 
 Capture = pytest.CaptureFixture[str]
 SHARES = {"maps": 3, "attacks": 6, "slices": 1}
@@ -57,6 +57,22 @@ def test_named_steps_print_nothing_if_quiet(capsys: Capture) -> None:
         steps.begin("maps")
         steps.advance(1)
     assert capsys.readouterr().err == ""
+
+
+def test_waiting_shows_its_text_on_a_terminal_only(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with waiting("loading"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with waiting("loading", quiet=True):
+        pass
+    assert capsys.readouterr().err == ""
+    with waiting("loading"):
+        pass
+    assert "loading" in capsys.readouterr().err
 
 
 def test_clock() -> None:

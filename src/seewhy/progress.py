@@ -172,6 +172,16 @@ def _step_bar() -> Iterator[Callable[[str, float], None]]:
         yield lambda text, done: bar.update(task, description=text, completed=done)
 
 
+@contextmanager
+def waiting(text: str, quiet: bool = False) -> Iterator[None]:
+    """Show that something takes seconds and cannot tell how far it is, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with make_console(stderr=True).status(text):
+        yield
+
+
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)

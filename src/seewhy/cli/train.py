@@ -16,7 +16,7 @@ from seewhy.cli.arguments import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.experiments.parallel import Parallel
-from seewhy.progress import note, say
+from seewhy.progress import note, say, waiting
 from seewhy.runs.checkpoint import CheckpointPolicy
 from seewhy.train.world import is_first_process, is_restart
 
@@ -43,10 +43,11 @@ class Train(RecipeOptions):
 
 def train(options: Train) -> int:
     """Train a model and print its result; returns 1 if the report could not be written."""
-    from seewhy.runs.directory import has_started
-    from seewhy.runs.output import check_empty, run_directory
-    from seewhy.runs.training import fit
-    from seewhy.train.plan import check_recipe
+    with waiting("loading torch", options.quiet):
+        from seewhy.runs.directory import has_started
+        from seewhy.runs.output import check_empty, run_directory
+        from seewhy.runs.training import fit
+        from seewhy.train.plan import check_recipe
 
     check_recipe(options.settings)  # before the data is loaded
     if options.output is not None and is_restart() and has_started(options.output):

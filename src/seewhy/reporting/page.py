@@ -22,6 +22,7 @@ from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import is_writable, make_directory, remove_fragments, write_text
+from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.images import report_images
@@ -89,11 +90,12 @@ def report(
         path = directory / FILE
     keep = directory is not None
     context = make_context(run, against, data, full=full, fresh=fresh, quiet=quiet, keep=keep)
-    page = render_page(replace(context, paths=paths))
-    if directory is not None:
-        _save_figures(page, directory)
-    make_directory(Path(path).parent)
-    write_text(Path(path), page.html)
+    with waiting("writing the report", quiet):
+        page = render_page(replace(context, paths=paths))
+        if directory is not None:
+            _save_figures(page, directory)
+        make_directory(Path(path).parent)
+        write_text(Path(path), page.html)
     return Path(path)
 
 

@@ -23,7 +23,7 @@ from seewhy.models.registry import build_model, untrained_spec, weights_file_of
 from seewhy.models.tta import bind_tta
 from seewhy.models.weights_file import loading_note
 from seewhy.notation import parse
-from seewhy.progress import note
+from seewhy.progress import note, waiting
 from seewhy.runs.checkpoint import (
     CheckpointPolicy,
 )
@@ -135,7 +135,8 @@ def _fit(
         warning = f"; {test.warning}" if test.warning else ""
         note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
     with seeded(recipe.seed, plan.device):
-        state = new_state(plan)
+        with waiting("building the model", quiet):
+            state = new_state(plan)
         if remark := loading_note(state.model):
             note(remark, quiet)
         session = Session(
