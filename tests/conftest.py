@@ -33,7 +33,8 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-LONG = ("test_gpu.py", "test_docs.py")  # up to minutes a test
+# up to minutes a test
+LONG = ("test_gpu.py", "test_docs.py", "test_distributed.py", "test_resume.py", "test_exporter.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -70,10 +70,13 @@ def cache_of_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def few_digits(cache_of_examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of the digits: what the examples show does not depend on their number."""
+    """A quarter of the digits, smaller samples: what the examples show does not depend on them."""
     all_digits = digits._digits
     monkeypatch.setattr(digits, "_digits", lambda: all_digits()[:450])
     monkeypatch.setenv("SEEWHY_CACHE", str(cache_of_examples))
+    monkeypatch.setattr("seewhy.diagnosis.saliency.TRUST_IMAGES", 6)
+    monkeypatch.setattr("seewhy.diagnosis.diagnosis.ATTACK_IMAGES", 40)
+    monkeypatch.setattr("seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES", 40)
 
 
 def run_page(page: Path) -> int:
@@ -118,6 +121,7 @@ def test_a_script_runs(script: Path) -> None:
 @pytest.mark.parametrize(
     "script", sorted((ROOT / "examples" / "experiments").glob("*.py")), ids=lambda path: path.name
 )
+@pytest.mark.usefixtures("blank_figures")
 def test_an_experiment_runs(
     script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from benchmarks.lr_finder import NarrowResNet18
+
 from seewhy.models.registry import blank_sample
 
 

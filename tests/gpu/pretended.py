@@ -5,6 +5,7 @@ host waits for the device when it reads a value; each wait is recorded. It does 
 memory or rounding. The library of pretended.cpp must be preloaded into the process.
 """
 
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -240,6 +241,7 @@ def launches() -> Iterator[list[str]]:
 
 def install() -> None:
     """Give this process one simulated GPU, called cuda."""
+    os.environ.pop("LD_PRELOAD", None)  # its child processes need no torch
     answers: dict[str, Callable[..., Any]] = {
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
