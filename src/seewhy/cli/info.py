@@ -146,6 +146,9 @@ class List:
 
     table: Annotated[Positional[str | None], arg(metavar="[TABLE]", help_behavior_hint="")] = None
     """Describe the entries of this table, such as optimizers; by default all names are listed."""
+    pretrained: OptionalText = None
+    """With the table models: find published weights by words of the name and limits, as in
+    "resnet size<=224 parameters<30M accuracy>75"."""
 
 
 class Listed(NamedTuple):
@@ -159,6 +162,13 @@ def list_(options: List) -> None:
     """Print all names by table, or the entries of a table with their settings."""
     from seewhy.cli import listings
 
+    if options.pretrained is not None:
+        from seewhy.models.pretrained_list import find_published
+
+        if options.table != "models":
+            raise SeewhyError("--pretrained is for models: seewhy list models --pretrained WORD")
+        listings.print_published(*find_published(options.pretrained))
+        return
     listed = _listed_tables()
     if options.table is None:
         listings.print_names({name: sorted(table.functions) for name, table in listed.items()})

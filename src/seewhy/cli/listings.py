@@ -7,8 +7,11 @@ from textwrap import TextWrapper
 from typing import Any
 
 from seewhy.attribution.methods import METHODS
-from seewhy.cli.tables import console
+from seewhy.cli.tables import console, table
+from seewhy.models.pretrained_list import PublishedModel
 from seewhy.train.recipe import Recipe, as_dict
+
+_MOST_ROWS = 40  # of published weights
 
 
 def print_functions(functions: Mapping[str, Callable[..., object]], given: int) -> None:
@@ -115,3 +118,38 @@ def _listed(value: object) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def print_published(models: Sequence[PublishedModel], remarks: Sequence[str]) -> None:
+    """Models with published weights; a value that is not known is a dash."""
+    out = console()
+    listed = models[:_MOST_ROWS]
+    columns = {
+        "pixels": [_number(model.size) for model in listed],
+        "classes": [_number(model.classes) for model in listed],
+        "params": [_millions(model.parameters) for model in listed],
+        "top-1": ["–" if m.accuracy is None else f"{m.accuracy:.1f}%" for m in listed],
+    }
+    known = {heading: cells for heading, cells in columns.items() if set(cells) != {"–"}}
+    rows = table("model", *known)
+    for model, *cells in zip(listed, *known.values(), strict=True):
+        rows.add_row(model.spec, *cells)
+    if models:
+        out.print(rows)
+    more = len(models) - _MOST_ROWS
+    if more > 0:
+        out.print(f"and {more:,} more; add a word or a limit, as in 'resnet size<=224'")
+    elif not models:
+        out.print("No published weights fit; remove a word or a limit.")
+    if any(model.spec.startswith(("timm:", "torchvision:")) for model in models):
+        out.print("Train from them with --model NAME,pretrained=true, or NAME,weights=FILE.")
+    for remark in remarks:
+        out.print(remark)
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _millions(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.1f}M"
