@@ -24,7 +24,7 @@ TRAIN = "train tiny.toml --data bars"
             "trian",
             "unknown command 'trian' (did you mean 'train'?); possible: cache, compare",
         ),
-        ("train", "train needs RECIPE|FILE.toml and --data NAME|PATH (see `seewhy train --help`)"),
+        ("train", "train needs --data NAME|PATH (see `seewhy train --help`)"),
         ("train tiny.toml", "train needs --data NAME|PATH (see `seewhy train --help`)"),
         ("train tiny.toml --data", "--data needs a value (see `seewhy train --help`)"),
         ("train tiny.toml --dta bars", "unknown option --dta (did you mean '--data'?) (see"),

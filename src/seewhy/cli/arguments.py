@@ -38,6 +38,7 @@ RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx")]
 
 HELP = ("-h", "--help")
 _NO_RECIPE = "?"  # default of the recipe while its name is looked for
+AUTO = "auto"  # the recipe that `choose_recipe` finds for the data
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class RecipeOptions:
     settings: Annotated[OmitArgPrefixes[Recipe], arg(name="recipe")] = field(default_factory=Recipe)
     """Override fields of the recipe. The defaults are those of the recipe."""
 
+    default_recipe = ""  # of a command that needs no recipe
+
     def base_recipe(self) -> Recipe:
         """The recipe that `settings` start from."""
         from seewhy.train.recipes import find_recipe
@@ -118,7 +121,8 @@ def parse(command: str, options: type[T], arguments: Sequence[str]) -> T:
     with _one_line_errors(command, options, arguments):
         if issubclass(options, RecipeOptions):
             base = _named_recipe(options, arguments, settings)
-            settings["default"] = options(tyro.MISSING, tyro.MISSING, settings=base)
+            name = options.default_recipe or tyro.MISSING
+            settings["default"] = options(name, tyro.MISSING, settings=base)
         if set(arguments) & set(HELP):
             arguments = ["--help"]  # tyro's help leaves out positional arguments that are given
         parsed: T = tyro.cli(options, args=arguments, **settings)
@@ -129,12 +133,12 @@ def _named_recipe(
     options: type[RecipeOptions], arguments: Sequence[str], settings: dict[str, Any]
 ) -> Recipe:
     """The recipe that the arguments name, from a first parse in which nothing is required."""
-    default = options(_NO_RECIPE, "", settings=Recipe())
+    default = options(options.default_recipe or _NO_RECIPE, "", settings=Recipe())
     without_help = [argument for argument in arguments if argument not in HELP]
     parsed, unknown = tyro.cli(
         options, args=without_help, default=default, return_unknown_args=True, **settings
     )
-    if unknown or parsed.recipe == _NO_RECIPE:
+    if unknown or parsed.recipe == _NO_RECIPE or (parsed.recipe == AUTO and not parsed.data):
         return Recipe()  # the second parse prints the error or the help
     return parsed.base_recipe()
 

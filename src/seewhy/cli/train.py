@@ -1,12 +1,14 @@
 """`seewhy train`, `seewhy resume` and `seewhy demo`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from seewhy.cli.arguments import (
+    AUTO,
+    DataOptions,
     Flag,
     OptionalFloat,
     OptionalPath,
@@ -22,13 +24,19 @@ from seewhy.train.world import is_first_process, is_restart
 
 if TYPE_CHECKING:
     from seewhy.data.dataset import Dataset
+    from seewhy.runs.choice import Choice
     from seewhy.runs.run import Run
+    from seewhy.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Train(RecipeOptions):
-    """Train a model on a dataset."""
+    """Train a model on a dataset; without a recipe, one is chosen for the data."""
 
+    default_recipe = AUTO
+
+    minutes: OptionalFloat = None
+    """Train as many of the recipe's epochs as fit into this time (default: all)."""
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
     """How often to write a checkpoint."""
     output: OptionalPath = None
@@ -39,6 +47,20 @@ class Train(RecipeOptions):
     """Do not write report.html at the end."""
     quiet: Flag = False
     """Print no progress."""
+
+    def base_recipe(self) -> "Recipe":
+        """The recipe that `settings` start from: the one that is named, or chosen."""
+        return self.choice().recipe if self.recipe == AUTO else super().base_recipe()
+
+    def choice(self) -> "Choice":
+        """The recipe for the data, the model and the device."""
+        from seewhy.runs.choice import choose_recipe
+        from seewhy.train.recipe import Recipe
+
+        model = self.settings.model
+        loading = self.loading
+        default = None if model == Recipe().model else model
+        return choose_recipe(self.data, default, self.device, loading.root, loading.label)
 
 
 def train(options: Train) -> int:
@@ -55,7 +77,12 @@ def train(options: Train) -> int:
     if options.output is not None:
         check_empty(options.output)
     recipe, policy = options.settings, options.checkpoint
-    data = load_data(options.data, options.loading)
+    data = load_data(options.data, _loading(options))
+    if options.minutes is not None:
+        from seewhy.runs.pace import fit_into
+
+        recipe, line = fit_into(recipe, data, options.minutes, options.device)
+        note(line, options.quiet or not is_first_process())
     if not is_first_process():
         fit(recipe, data, None, options.device, options.quiet, policy)
         return 0
@@ -81,6 +108,28 @@ def _restart(options: Train, directory: Path) -> int:
         recipe=options.settings,
     )
     return _finish(run, data, options.no_report, options.quiet) if first else 0
+
+
+def _loading(options: Train) -> DataOptions:
+    """How to load the data: photographs for published weights as these need them.
+
+    Prints which recipe was chosen, if none was named.
+    """
+    from seewhy.data.facts import data_facts
+    from seewhy.runs.choice import has_published_weights, loading_for
+
+    loading, values = options.loading, {}
+    if options.recipe == AUTO:
+        choice = options.choice()
+        note(choice.reason, options.quiet or not is_first_process())
+        note(choice.alternative, options.quiet or not is_first_process())
+        values = dict(choice.loading)
+    elif has_published_weights(options.settings.model):
+        facts = data_facts(options.data, loading.root, loading.label)
+        values = dict(loading_for(options.settings.model, facts))
+    if loading.image_size is not None or loading.margin:
+        return loading
+    return replace(loading, **values)
 
 
 @dataclass(frozen=True)

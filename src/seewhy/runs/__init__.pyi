@@ -1,4 +1,6 @@
 from .checkpoint import CheckpointPolicy as CheckpointPolicy
+from .choice import Choice as Choice
+from .choice import choose_recipe as choose_recipe
 from .environment import Environment as Environment
 from .lr_search import find_lr as find_lr
 from .lr_search import images_per_second as images_per_second

@@ -168,6 +168,34 @@ SPEEDRUN94 = Recipe(
 # torchvision:NAME with pretrained=true.
 
 PROBE = Recipe(name="probe", model="efficientnet-lite0", probe="logistic", epochs=0, augment=())
+FINETUNE = Recipe(
+    name="finetune",
+    model="efficientnet-lite0",
+    probe="logistic",
+    epochs=5,
+    batch_size=32,
+    lr=1e-3,
+    optimizer="adamw",
+    weight_decay=0.05,
+    schedule="cosine:warmup=0.1",
+    layer_decay=0.85,
+    freeze_norm=True,
+    augment=("resized-crop:scale=0.35", "flip"),
+    ema=0.99,
+)
+PHOTOS = Recipe(
+    name="photos",
+    model="resnet18:stem=imagenet",
+    epochs=60,
+    batch_size=64,
+    lr=1e-3,
+    optimizer="adamw",
+    weight_decay=0.05,
+    schedule="cosine:warmup=0.1",
+    augment=("resized-crop:scale=0.35", "flip", "trivial-augment"),
+    label_smoothing=0.1,
+    eval_every=5,
+)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -186,6 +214,8 @@ RECIPES: dict[str, Recipe] = {
             augment=("crop:1,mode=constant",),
             label_smoothing=0.1,
         ),
+        FINETUNE,
+        PHOTOS,
         PROBE,
         RESNET18_ADAM_ONECYCLE,
         plus(RESNET18_ADAM_ONECYCLE, optimizer="adamw", batch_size=128, lr=2e-3, weight_decay=0.05),

@@ -1,0 +1,127 @@
+"""Choosing a recipe by the data, the model, and the machine."""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from seewhy.data.dataset import Dataset
+from seewhy.data.facts import DataFacts, data_facts
+from seewhy.models.pretrained import pretrained_info
+from seewhy.notation import parse
+from seewhy.train.device import find_device
+from seewhy.train.recipe import Recipe
+from seewhy.train.recipes import RECIPES
+
+PHOTO_SIDE = 64  # pixels of the shorter side from which images are photographs
+FINETUNE_FROM = 1000  # images: see benchmarks/finetuning.py
+FINETUNE_ON_CPU = 20_000  # images above which a CPU would take hours
+UNEVEN = 3.0  # images of the largest class, as a multiple of the smallest, for class weights
+SMALL_DATA = 5000  # images of fewer pixels, for which the small model of the demo is enough
+TIMM_MODEL = "timm:efficientnet_lite0.ra_in1k,pretrained=true"
+TIMM_REPOSITORY = "timm/efficientnet_lite0.ra_in1k"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe for a dataset, and why."""
+
+    recipe: Recipe
+    loading: Mapping[str, Any]  # arguments of `load`: image_size and margin, if they matter
+    reason: str  # what was chosen and why
+    alternative: str  # how to choose otherwise
+
+
+def choose_recipe(
+    data: str | os.PathLike[str] | Dataset,
+    model: str | None = None,
+    device: str = "auto",
+    root: str | os.PathLike[str] | None = None,
+    label: str | None = None,
+) -> Choice:
+    """Choose a recipe, and how to load the data for it.
+
+    Args:
+        data: A dataset, or its name or path, as `seewhy.load` takes it.
+        model: The model, such as "efficientnet-lite0:weights=FILE"; by default published weights
+            that timm has in its local cache, else a model for training from scratch.
+        device: Device to train on.
+        root: As for `seewhy.load`.
+        label: As for `seewhy.load`.
+
+    Raises:
+        SeewhyError: If there is no such dataset, model, or device.
+    """
+    facts = data_facts(data, root, label)
+    on_cpu = find_device(device).type == "cpu"
+    photographs = facts.side >= PHOTO_SIDE
+    if model is None and photographs and _timm_has_weights():
+        model = TIMM_MODEL
+    pretrained = model is not None and has_published_weights(model)
+    images = f"{facts.train_images:,} training images"
+    if pretrained and on_cpu and facts.train_images > FINETUNE_ON_CPU:
+        name, why = "probe", f"{images} are many for this CPU"
+    elif pretrained and facts.train_images >= FINETUNE_FROM:
+        name, why = "finetune", f"{images} are enough to train the whole model"
+    elif pretrained:
+        name, why = "probe", f"{images} are few, so only the head of the model is trained"
+    elif photographs:
+        name, why = "photos", "there is no model with published weights, so one is trained from 0"
+    elif facts.train_images < SMALL_DATA:
+        name, why = "demo", f"{images} are small (about {facts.side} pixels) and few"
+    else:
+        name, why = "speednet-8", f"the images are small (about {facts.side} pixels)"
+    recipe = RECIPES[name]
+    if model is not None:
+        recipe = replace(recipe, model=model)
+    if max(facts.class_counts) > UNEVEN * min(facts.class_counts):
+        recipe = replace(recipe, class_weights=True)
+        why += f"; class weights, as classes have {_range(facts)} images"
+    other = {"probe": "finetune", "finetune": "probe"}.get(name, "probe")
+    advice = f"seewhy train {other} --data … chooses otherwise; seewhy recipes lists all"
+    if name == "photos":
+        advice = (
+            "with published weights it would take minutes: --model "
+            "efficientnet-lite0:weights=FILE, or pip install timm"
+        )
+    return Choice(
+        recipe,
+        loading_for(recipe.model, facts, default=224 if name == "photos" else None),
+        f"recipe {name}: {why}",
+        advice,
+    )
+
+
+def loading_for(model: str, facts: DataFacts, default: int | None = None) -> Mapping[str, Any]:
+    """Arguments of `load` for photographs: image size and margin of the weights of a model.
+
+    Empty for small images, and for a model without published weights unless there is a `default`
+    size.
+    """
+    info = pretrained_info(model) if has_published_weights(model) else None
+    if facts.side < PHOTO_SIDE or (info is None and default is None):
+        return {}
+    if info is None:
+        return {"image_size": default, "margin": 32}
+    margin = round(info.image_size / info.preprocessing.crop) - info.image_size
+    return {"image_size": info.image_size, "margin": margin}
+
+
+def has_published_weights(model: str) -> bool:
+    """Whether a spec names published weights, by `weights=FILE` or `pretrained=true`."""
+    keywords = parse(model)[2]
+    return "weights" in keywords or keywords.get("pretrained", "").lower() == "true"
+
+
+def _timm_has_weights() -> bool:
+    """Whether timm is installed, and its weights are in the local cache of the hub."""
+    if importlib.util.find_spec("timm") is None:
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(TIMM_REPOSITORY, "model.safetensors"), str)
+
+
+def _range(facts: DataFacts) -> str:
+    return f"{min(facts.class_counts):,} to {max(facts.class_counts):,}"

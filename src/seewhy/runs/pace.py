@@ -1,0 +1,58 @@
+"""Fitting a recipe into a given time, by the pace of a few steps."""
+
+from dataclasses import replace
+
+from seewhy.data.dataset import Dataset
+from seewhy.errors import SeewhyError
+from seewhy.runs.lr_search import images_per_second
+from seewhy.train.recipe import Recipe
+
+FORWARD_SHARE = 1 / 3  # of a training step that a pass without gradients takes
+LONGEST_MEASUREMENT = 5.0  # seconds
+RESERVE = 0.9  # of the time that is planned, as the pace varies
+
+
+def fit_into(
+    recipe: Recipe, data: Dataset, minutes: float, device: str = "auto"
+) -> tuple[Recipe, str]:
+    """The recipe with as many of its epochs as fit into a time, measured on a few steps.
+
+    Args:
+        recipe: The recipe.
+        data: Data to train on.
+        minutes: Time for training and evaluating, without the report.
+        device: Device to train on.
+
+    Returns:
+        The recipe, and a line that says what fits.
+
+    Raises:
+        SeewhyError: If not even a hundredth of an epoch fits, or minutes is not above 0.
+    """
+    if not minutes > 0:
+        raise SeewhyError(f"minutes must be more than 0, found {minutes:g}")
+    if recipe.epochs == 0:
+        return recipe, f"{recipe.name} has no epochs to fit into {minutes:g} minutes"
+    seconds = 60 * minutes
+    measured = replace(recipe, probe="none", lr=1e-9)
+    pace = images_per_second(measured, data, device, min(LONGEST_MEASUREMENT, 0.05 * seconds))
+    held_out = len(data.test if data.validation is None else data.validation)
+    evaluation = FORWARD_SHARE * held_out / pace
+    views = 0 if recipe.probe == "none" else 2 if "views=flip" in recipe.probe else 1
+    fixed = FORWARD_SHARE * views * len(data.train) / pace + 2 * evaluation
+    per_epoch = len(data.train) / pace + (
+        evaluation / recipe.eval_every if recipe.eval_every else 0
+    )
+    epochs = int(100 * (RESERVE * seconds - fixed) / per_epoch) / 100
+    if epochs <= 0 and views:
+        epochs = 0.0
+    elif epochs <= 0:
+        raise SeewhyError(
+            f"not even a hundredth of an epoch of {recipe.name} fits into {minutes:g} minutes, at "
+            f"{pace:,.0f} images/s; give more minutes, or choose a smaller model or smaller images"
+        )
+    fitted = replace(recipe, epochs=min(recipe.epochs, epochs))
+    return fitted, (
+        f"{fitted.epochs:g} of the {recipe.epochs:g} epochs of {recipe.name} fit into {minutes:g} "
+        f"minutes, at {pace:,.0f} images/s"
+    )
