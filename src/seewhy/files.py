@@ -32,6 +32,10 @@ def problem_of_file(path: Path) -> str:
         if path.is_symlink():
             return f"a link to {path.readlink()}, which does not exist"
         return "missing"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "a link that leads to itself"
     if stat.S_ISREG(mode):
         return ""
     return f"{_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file"

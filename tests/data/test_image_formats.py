@@ -202,3 +202,22 @@ def test_data_files_must_be_regular_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / name if name.endswith(("npz", "gz")) else tmp_path
     with pytest.raises(SeewhyError, match=f"{name} is a named pipe, not a regular file"):
         load(path, quiet=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no links")
+def test_a_link_that_leads_to_itself_is_one_bad_image(tmp_path: Path) -> None:
+    path = folder_with(tmp_path) / "a" / "loop.png"
+    path.symlink_to("loop.png")
+    with pytest.raises(SeewhyError, match=r"a/loop\.png is a link that leads to itself; remove"):
+        load(tmp_path / "set", quiet=True)
+    assert load(tmp_path / "set", skip_bad_images=True, quiet=True).skipped == ("a/loop.png",)
+
+
+def test_a_tiff_that_pillow_does_not_read_says_what_to_do() -> None:
+    fields = [(256, 1), (257, 1), (258, 32), (259, 1), (262, 1), (273, 8), (277, 1), (279, 4)]
+    tags = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in fields)
+    content = (
+        b"MM\0*" + struct.pack(">II", 12, 7) + struct.pack(">H", len(fields)) + tags + bytes(4)
+    )
+    with pytest.raises(SeewhyError, match="a TIFF of a kind that Pillow does not read"):
+        decode_image(content, (8, 8), 1)

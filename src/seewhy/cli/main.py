@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import getdoc
@@ -80,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    with lasting_streams() as failed_writes:
+    with lasting_streams() as failed_writes, warnings.catch_warnings():
+        # about EXIF blocks and the like; what matters is in our own messages
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         code = _exit_code(arguments, debug)
     for error in failed_writes:
         reason = error.strerror or error

@@ -133,6 +133,8 @@ def _arrays(file: NamedFile) -> dict[str, np.ndarray]:
                 for name in loaded.files
             }
     except ValueError as error:
+        if not file.content.startswith((b"\x93NUMPY", b"PK", b"\x80")):  # 80: a pickle
+            raise file.damaged("neither an .npy nor an .npz file") from error
         if "pickle" in str(error).lower():
             raise SeewhyError(
                 f"{file.name} holds Python objects, which are not read from a file; save arrays of "

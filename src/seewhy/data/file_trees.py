@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from seewhy.data.listing import IMAGE_SUFFIXES, is_ignored, natural_key, printable
+from seewhy.data.listing import IMAGE_SUFFIXES, is_folder, is_ignored, natural_key, printable
 from seewhy.errors import SeewhyError
 from seewhy.files import problem_of_file
 
@@ -58,7 +58,7 @@ def directory_tree(root: Path) -> FileTree:
             for entry in entries:
                 if is_ignored(entry.name):
                     continue
-                if entry.is_dir():
+                if is_folder(entry):
                     folders.append(entry.name)
                 elif depth and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                     image_folders.append(relative)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seewhy.data.listing import IMAGE_SUFFIXES, is_ignored, list_folders, printable
+from seewhy.data.listing import IMAGE_SUFFIXES, is_folder, is_ignored, list_folders, printable
 from seewhy.data.raw import (
     ROLES,
     assign_roles,
@@ -237,7 +237,7 @@ def _has_images(folder: Path) -> bool:
 def _files(folder: Path) -> list[str]:
     """The names of the files in a folder, without hidden and system files."""
     with os.scandir(folder) as entries:
-        return [each.name for each in entries if not (is_ignored(each.name) or each.is_dir())]
+        return [each.name for each in entries if not (is_ignored(each.name) or is_folder(each))]
 
 
 def _relative(root: Path, folder: Path) -> str:

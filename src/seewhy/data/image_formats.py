@@ -13,6 +13,7 @@ Opener = Callable[[IO[bytes], str], Image.Image]
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REFUSED = (
     (b"%!PS", "PostScript (EPS), a program, which is never run"),
     (b"\xc5\xd0\xd3\xc6", "PostScript (EPS), a program, which is never run"),
@@ -37,6 +38,11 @@ def open_known_format(file: IO[bytes]) -> Image.Image:
             return opener(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # as in Image.open
             continue
+    if prefix[:4] in _TIFF:
+        raise UnusableImage(
+            "a TIFF of a kind that Pillow does not read, or damaged; convert it to 8 or 16 bits "
+            "or to float32"
+        )
     for start, reason in _REFUSED:
         if prefix.startswith(start):
             raise UnusableImage(reason)

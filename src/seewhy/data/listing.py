@@ -31,6 +31,14 @@ def listed_file(path: Path) -> ListedFile:
     return ListedFile(path, stat.st_size, stat.st_mtime_ns)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def list_folders(root: Path) -> list[Path]:
     """The folders in `root`, in natural order, without hidden and system folders."""
     return sorted(

@@ -1,0 +1,196 @@
+"""Every command on odd files, and random command lines: no traceback, no hang, no stray file."""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hostile_files import table_contents, write_images
+
+from seewhy.cli import main
+from seewhy.cli.arguments import option_names
+from seewhy.data.dataset import Dataset
+from seewhy.data.sources import SOURCES
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.train,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGALRM and POSIX file names"),
+    pytest.mark.usefixtures("blank_figures"),
+]
+SECONDS = 20  # for one command
+
+
+@contextmanager
+def no_hang(command: Sequence[str]) -> Iterator[None]:
+    def fail(*_: object) -> None:
+        pytest.fail(f"{command} takes more than {SECONDS} s of processor time")
+
+    previous = signal.signal(signal.SIGVTALRM, fail)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    wall = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(10 * SECONDS)  # what waits takes no processor time
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.alarm(0)
+        signal.signal(signal.SIGVTALRM, previous)
+        signal.signal(signal.SIGALRM, wall)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., int]:
+    """Runs a command and returns its exit code; an error is one line after the notes."""
+
+    def call(*command: str) -> int:
+        capsys.readouterr()
+        with no_hang(command):
+            code = main.main(command)
+        printed = capsys.readouterr()
+        assert code in (0, 1, 2), (command, printed.err)
+        assert "Traceback" not in printed.out + printed.err, (command, printed)
+        assert "\x1b" not in printed.out.replace("\x1b[?25", "") + printed.err, command
+        if code == 2:
+            assert printed.err.endswith("\n"), (command, printed.err)
+            last = printed.err.splitlines()[-1]
+            assert last.startswith("seewhy: "), (command, printed.err)
+            assert len(last) < 1500, command
+        return code
+
+    return call
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of all files below a directory but those in `out`."""
+    return {
+        os.fsdecode(os.fsencode(path)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.parts[len(root.parts)] != "out" and not path.is_dir()
+    }
+
+
+def test_every_command_survives_hostile_images(
+    trained: Path, workspace: Path, run: Callable[..., int]
+) -> None:
+    images = write_images(workspace / "images")
+    assert len(images) > 90
+    for name in ("a", "b"):
+        write_images(workspace / "classes" / name)
+        for kind in ("pipe", "socket", "up", "device"):  # what only a mistake puts there
+            (workspace / "classes" / name / f"{kind}.png").unlink(missing_ok=True)
+        (workspace / "classes" / name / "up").unlink()
+    before = snapshot(workspace)
+    layers = ["--layers", "group3"]
+    assert run("predict", "run", "images") == 1
+    assert run("predict", "run", "images", "--json") == 1
+    assert run("explain", "run", "images", *layers, "--output", "out/explain") == 1
+    assert run("data", "images", "--output", "out") == 2
+    assert run("data", "classes", "--output", "out") == 2
+    loading = ["--skip-bad-images", "--image-size", "8", "--channels", "3"]
+    assert run("data", "classes", *loading, "--output", "out") == 0
+    training = ["tiny.toml", "--data", "classes", *loading, "--epochs", "1", "--quiet"]
+    assert run("train", *training, "--no-report", "--output", "out/run") == 0
+    assert run("find-lr", *training[:-1], "--output", "out/find-lr") in (0, 2)
+    assert run("evaluate", "out/run") == 0
+    assert run("evaluate", "run", "--data", "classes") == 2  # other images are unreadable
+    assert run("explain", "out/run", "--errors", "2", *layers, "--output", "out/errors") == 0
+    for path in images[::3]:
+        run("predict", "run", f"images/{path.name}")
+    assert snapshot(workspace) == before
+
+
+def test_every_command_survives_hostile_tables(
+    trained: Path, workspace: Path, run: Callable[..., int]
+) -> None:
+    for name, content in table_contents().items():
+        (workspace / name).write_bytes(content)
+        folder = workspace / f"in-{name.replace('.', '-')}"
+        folder.mkdir()
+        (folder / name.removeprefix("empty-").removeprefix("text-")).write_bytes(content)
+    before = snapshot(workspace)
+    out = ["--output", "out/x"]
+    for path in [*table_contents(), *(path.name for path in workspace.glob("in-*")), "run"]:
+        assert run("data", path, *out) == 2
+        assert run("evaluate", "run", "--data", path) == 2
+        if path.endswith(("z", "t")):
+            assert run("train", "tiny.toml", "--data", path, *out) == 2
+        if path != "run":
+            assert run("predict", path, "x.png") == 2
+            assert run("report", path, *out) == 2
+            assert run("resume", path) == 2
+            assert run("export", path, "--output", "out/x.onnx") == 2
+    assert snapshot(workspace) == before
+
+
+# values of every kind; none makes a command do much
+VALUES = [
+    "", " ", "0", "-1", "1", "2", "0.5", "-0.0", "nan", "inf", "-inf", "1e400", "1e-400",
+    "0x10", "1_0",
+    "½", "٣", "x", "true", "False", "None", "[1,2]", "[", "a:b=c,d=e", ":", "=", ",", "-",
+    "..", ".",
+    "/dev/null", "/", "run", "bars", "tiny.toml", "demo", "cpu", "cuda", "cuda:99",
+    "\x1b[31m", "\n",
+    "\udcff", "é", "e\u0301", "\u202e", "a" * 300, "%s", "{x}", "[red]", "~", "*",
+    "group3", "grad-cam",
+    "sgd", "crop:1", "crop:-1", "speednet:width=0.125", "speednet:width=1e9", "timm", "hub:", "--",
+    "99999999999999999999", "missing.png", "model.onnx", "missing/deep", "test", "all",
+]  # fmt: skip
+HARMLESS = {"jobs": ["0", "-1", "x"], "backend": ["x", ""], "output": ["out/x", ""]}
+POSITIONAL = [
+    "run",
+    "tiny.toml",
+    "demo",
+    "bars",
+    "resnet18",
+    "missing",
+    "",
+    "optimizers",
+    "\x1b[2J",
+]
+
+
+def command_line(choose: random.Random) -> list[str]:
+    """A command with random arguments: valid and invalid values, repeated and unknown options."""
+    name = choose.choice([*main.COMMANDS, "explain", "train", "predict", "", "trian"])
+    if name == "demo":  # it has no options that would make it small
+        return ["demo", choose.choice(["--output", "--nope", "x", "--json"])]
+    options = option_names(main.COMMANDS[name].options) if name in main.COMMANDS else ["--x"]
+    options = [option for option in options if option != "--compile"]  # takes a minute
+    line = [choose.choice(POSITIONAL) for _ in range(choose.choice([0, 1, 1, 1, 2]))]
+    if name in ("train", "find-lr", "compare") and choose.random() < 0.7:
+        line = ["tiny.toml", "--data", "bars", "--epochs", "1"]
+    for _ in range(choose.choice([0, 1, 1, 2, 3, 4])):
+        option = choose.choice([*options, "--unknown", "--he"])
+        values = HARMLESS.get(option[2:], VALUES)
+        count = choose.choice([0, 1, 1, 1, 1, 2])
+        given = [choose.choice(values) for _ in range(count)]
+        if given and choose.random() < 0.2:
+            line.append(f"{option}={given[0]}")
+        else:
+            line += [option, *given]
+    return [name, *line]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of packages that are imported
+def test_random_command_lines(
+    trained: Path,
+    workspace: Path,
+    data: Dataset,
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = torch.arange(24)
+    small = replace(
+        data, train=data.train.take(few), test=data.test.take(few), fingerprint="1" * 32
+    )
+    monkeypatch.setitem(SOURCES, "bars", lambda: small)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    choose = random.Random(0)
+    assert {run(*command_line(choose)) for _ in range(300)} >= {0, 2}
