@@ -74,6 +74,8 @@ def few_digits(cache_of_examples: Path, monkeypatch: pytest.MonkeyPatch) -> None
     all_digits = digits._digits
     monkeypatch.setattr(digits, "_digits", lambda: all_digits()[:450])
     monkeypatch.setenv("SEEWHY_CACHE", str(cache_of_examples))
+    # the start of a process takes longer than a trial
+    monkeypatch.setattr("seewhy.experiments.runner.number_of_jobs", lambda *arguments: 1)
     monkeypatch.setattr("seewhy.diagnosis.saliency.TRUST_IMAGES", 6)
     monkeypatch.setattr("seewhy.diagnosis.diagnosis.ATTACK_IMAGES", 40)
     monkeypatch.setattr("seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES", 40)

@@ -741,6 +741,7 @@ def test_capture_of_data_parallel():
     assert result.forward.model is model
 
 
+@pytest.mark.slow
 def test_capture_of_distributed_data_parallel(tmp_path):
     model = net_of()
     expected = capture_layers(model, images_of(), "layer1")["layer1"]

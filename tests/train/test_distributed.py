@@ -179,6 +179,7 @@ def test_exchange_between_two_processes(two_processes: TwoProcesses) -> None:
     assert "Warning" not in stderr
 
 
+@pytest.mark.slow
 def test_sync_batch_norm_on_a_gpu_shares_its_tensors() -> None:
     """Only its evaluation runs on the CPU."""
     norm = nn.BatchNorm2d(3)
