@@ -25,6 +25,8 @@ from .metrics import macro_f1 as macro_f1
 from .metrics import top_k_accuracy as top_k_accuracy
 from .metrics import uneven_scores as uneven_scores
 from .metrics import worst_confusions as worst_confusions
+from .outliers import UnusualImage as UnusualImage
+from .outliers import unusual_images as unusual_images
 from .paired import ClassChange as ClassChange
 from .paired import PairedComparison as PairedComparison
 from .paired import compare_predictions as compare_predictions
