@@ -35,6 +35,8 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> None:
     modules = {"torchvision": torchvision, "timm": timm}
     monkeypatch.setattr(pretrained_list, "imported", modules.__getitem__)
     monkeypatch.setattr(pretrained_list, "cached_models", lambda: ["o/small", "timm/small.x"])
+    ours = (PublishedModel("ours:weights=FILE", 224, 1000, 4_652_008),)
+    monkeypatch.setattr(pretrained_list, "_ours", lambda: ours)
 
 
 @pytest.mark.usefixtures("packages")
@@ -44,7 +46,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> None:
         ("small", ["hf:o/small", "torchvision:small", "timm:small_vit.tag"]),
         ("SMALL vit", ["timm:small_vit.tag"]),
         ("torchvision: size<=96", ["torchvision:small"]),
-        ("parameters>4.6M parameters<5M", ["efficientnet-lite0:weights=FILE"]),
+        ("parameters>4.6M parameters<5M", ["ours:weights=FILE"]),
         ("accuracy>=80", ["torchvision:large"]),
         ("classes=2 accuracy<70", ["torchvision:small"]),
         ("nothing", []),

@@ -27,7 +27,7 @@ from seewhy.runs.environment import WeightsFile
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import Run, open_run
-from seewhy.runs.training import fit
+from seewhy.runs.training import fit, resume
 from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe, from_dict, to_toml
 from seewhy.train.recipes import find_recipe
@@ -353,6 +353,14 @@ def test_fit_begins_with_the_weights_of_a_file(
     error = capsys.readouterr().err
     remark = "weights.safetensors: a head for 3 classes, so that for 2 classes is new\n"
     assert error.count(remark) == 1
+    shutil.copytree(tmp_path / "run", tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / "checkpoints")
+    (tmp_path / "part" / "summary.json").unlink()
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(
+        SeewhyError, match=r"weights\.safetensors has changed since the run started"
+    ):
+        resume(tmp_path / "part", data, quiet=True)
     file.unlink()
     opened = open_run(tmp_path / "run")
     assert opened.environment == again.environment

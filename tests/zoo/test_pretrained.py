@@ -54,12 +54,23 @@ def test_weights_of_a_file_are_those_of_the_package(tmp_path: Path, spec: str, m
 
 
 def test_timm_weights_at_another_size(tmp_path: Path) -> None:
-    net = timm.create_model("vit_tiny_patch16_224")
+    """The position embeddings are those that timm itself computes for the size."""
+    net = timm.create_model("vit_tiny_patch16_224").eval()
     torch.save(net.state_dict(), tmp_path / "w.pth")
     spec = f"timm:vit_tiny_patch16_224,img_size=64,weights={tmp_path / 'w.pth'}"
-    with pytest.raises(
-        SeewhyError, match=r"of another shape: pos_embed \(1, 197, 192\) instead of"
-    ):
+    model = build_model(spec, 1000, blank_sample(3, 64, 64)).eval()
+    expected = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=64,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(tmp_path / "w.pth")},
+    ).eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels), expected((pixels - 0.5) / 0.5))
+    other = timm.create_model("vit_small_patch16_224")
+    torch.save(other.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(SeewhyError, match="does not have the published layout of timm:vit_tiny"):
         build_model(spec, 3, blank_sample(3, 64, 64))
 
 

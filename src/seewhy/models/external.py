@@ -1,8 +1,9 @@
 """Models of timm and torchvision (extra `zoo`): `timm:resnet50`, `torchvision:vgg16`."""
 
 import importlib
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -109,6 +110,23 @@ def external_head(package: str, name: str) -> str:
         return str(classifier if isinstance(classifier, str) else classifier[0])
     with torch.device("meta"):
         return find_head(_without_auxiliary(imported("torchvision").models.get_model(name)))
+
+
+def external_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Published tensors as timm converts them for its model, such as position embeddings.
+
+    Unchanged for a model without such a conversion, or if the file is of another model.
+    """
+    net = model.get_submodule("net")
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return tensors
+    plain = {k.removeprefix("net."): v for k, v in tensors.items() if not k.startswith("normalize")}
+    try:
+        converted: dict[str, Tensor] = convert(plain, net)
+    except Exception:  # any, since the tensors may be those of another model
+        return tensors
+    return {**{k: v for k, v in tensors.items() if k.startswith("normalize")}, **converted}
 
 
 def _timm_info(name: str) -> PretrainedInfo:

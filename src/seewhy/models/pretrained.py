@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from seewhy.errors import SeewhyError
-from seewhy.models.external import external_head, external_info
+from seewhy.models.external import external_head, external_info, external_tensors
 from seewhy.models.huggingface_model import huggingface_info
 from seewhy.models.published import LAYOUTS, Layout, PretrainedInfo
 from seewhy.models.weights_file import read_state_dict, weights_statistics
@@ -72,6 +72,7 @@ def layout_of(spec: str, tensors: Mapping[str, Tensor]) -> Layout:
         preprocessing=info.preprocessing,
         mean=info.mean,
         std=info.std,
+        convert=external_tensors,
     )
 
 

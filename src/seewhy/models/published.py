@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.models.efficientnet import STAGES
@@ -28,6 +28,13 @@ class PretrainedInfo:
     settings: tuple[str, ...] = ()  # of the model, such as stem=cifar
 
 
+Tensors = Mapping[str, Tensor]
+
+
+def _unchanged(model: nn.Module, tensors: Tensors) -> Tensors:
+    return tensors
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the tensors of a file spell those of a model, and what they were trained on."""
@@ -41,6 +48,7 @@ class Layout:
     mean: tuple[float, ...] | None = IMAGENET_MEAN
     std: tuple[float, ...] | None = IMAGENET_STD
     settings: tuple[str, ...] = ()  # of the model
+    convert: Callable[[nn.Module, Tensors], Tensors] = _unchanged  # to the model's image size
 
 
 def _vgg(name: str, tensors: Mapping[str, Tensor]) -> Layout:

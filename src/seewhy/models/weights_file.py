@@ -54,6 +54,8 @@ def load_weights(
         SeewhyError: If the file has another layout, with the first tensors that do not fit.
     """
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(_NORMALIZE)}
+    on_meta = any(value.is_meta for value in own.values())
+    tensors = layout.convert(model, tensors)
     keys = _spelling(own, tensors, layout)
     compared = _compare(own, keys, tensors)
     if compared.missing or compared.reshaped:
@@ -69,7 +71,8 @@ def load_weights(
     counters = {k: torch.zeros_like(v, device="cpu") for k, v in kept.items() if v.is_meta}
     normalize, remark = _normalize(model, tensors, layout, sample)
     statistics = {f"{_NORMALIZE}{k}": v for k, v in normalize.items()}
-    model.load_state_dict({**kept, **counters, **compared.found, **statistics}, assign=True)
+    values = {**kept, **counters, **compared.found, **statistics}
+    model.load_state_dict(values, assign=on_meta)  # assigning would separate tied weights
     _NOTES[model] = _note(path, model, compared, keys, tensors, remark)
 
 

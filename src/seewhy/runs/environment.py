@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from seewhy import __version__
+from seewhy.errors import SeewhyError
 
 PACKAGES = ("torch", "numpy", "datasets", "pillow")
 
@@ -75,6 +76,17 @@ def current_environment(
         git=_git_commit(),
         weights=None if weights is None else _weights_file(weights),
     )
+
+
+def check_weights_file(environment: Environment) -> None:
+    """Raise SeewhyError if the file of weights that a run began with has changed."""
+    weights = environment.weights
+    if weights is not None and Path(weights.path).is_file():
+        found = _weights_file(Path(weights.path)).sha256
+        if found != weights.sha256:
+            raise SeewhyError(
+                f"{weights.path} has changed since the run started; restore it, or start a new run"
+            )
 
 
 def _weights_file(path: Path) -> WeightsFile:

@@ -37,7 +37,7 @@ from seewhy.runs.directory import (
     write_predictions,
     write_result,
 )
-from seewhy.runs.environment import Resumption, current_environment
+from seewhy.runs.environment import Resumption, check_weights_file, current_environment
 from seewhy.runs.lr_search import resolve_lr
 from seewhy.runs.model_card import model_card
 from seewhy.runs.output import claim_directory, lock_directory
@@ -206,6 +206,8 @@ def resume(
             set_damaged_aside(loaded)
         elif world.is_first:
             note(f"{path} has no checkpoint, so training starts again from the beginning")
+        if loaded is None:
+            check_weights_file(environment)
         with seeded(recipe.seed, plan.device):
             built = None
             if loaded is not None:  # the checkpoint has the weights
