@@ -17,6 +17,7 @@ from seewhy.exporting import check as check_module
 from seewhy.exporting.exporter import export
 from seewhy.exporting.formats import FORMATS
 from seewhy.models.classifier import Classifier
+from seewhy.models.efficientnet import STAGES
 from seewhy.models.inference import compute_logits
 from seewhy.models.normalization import Normalize
 from seewhy.models.onnx_file import onnx_classifier
@@ -123,6 +124,8 @@ def small_model(name: str, side: int, monkeypatch: pytest.MonkeyPatch) -> nn.Mod
     if name.startswith("vgg"):
         monkeypatch.setattr(nn, "Linear", NarrowLinear)
         monkeypatch.setattr("seewhy.models.vgg.STAGES", ((8,), (8,), (8, 8), (8,), (512,)))
+    if name.startswith("efficientnet"):
+        monkeypatch.setattr("seewhy.models.efficientnet.STAGES", STAGES[:2])
     spec = "speednet:width=0.125,depth=3" if name == "speednet" else name
     model = build_model(spec, 3, blank_sample(3, side, side)).eval()
     if name.startswith("resnet"):
@@ -136,7 +139,7 @@ def test_every_registered_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    side = 32 if name.startswith("vgg") else 8
+    side = 32 if name.startswith(("vgg", "efficientnet")) else 8
     model = small_model(name, side, monkeypatch)
     classifier = Classifier(model, image_shape=(3, side, side))
     check = export(classifier, tmp_path / "model.onnx", quiet=True)
