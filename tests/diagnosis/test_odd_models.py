@@ -74,6 +74,7 @@ def test_a_lazy_layer_without_weights_is_named(images: Tensor, tmp_path) -> None
     assert compute_logits(model, images).shape == (4, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(
     "program",

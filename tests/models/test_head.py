@@ -78,6 +78,7 @@ def test_head_of_own_models(spec: str, head: str) -> None:
     assert find_head(model, blank_sample(3, 8, 8).images) == find_head(model) == head
 
 
+@pytest.mark.slow
 def test_head_of_vgg_without_memory() -> None:
     with torch.device("meta"):
         assert find_head(build_model("vgg16", 5, blank_sample(3, 32, 32))) == "classifier.6"

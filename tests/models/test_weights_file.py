@@ -110,6 +110,7 @@ def test_efficientnet_lite0_in_a_file(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_for_training_keep_all_but_the_head(
     lite0: tuple[Path, dict[str, torch.Tensor]],
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_foreign_layout_is_refused(
     refused(message, f"{name}:weights={resnet18[0]}")
 
 
+@pytest.mark.slow
 def test_weights_of_another_shape_are_refused(
     tmp_path: Path, resnet18: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:

@@ -45,6 +45,7 @@ def test_probabilities_are_those_of_scikit_learn(
     assert fit.validation is None
 
 
+@pytest.mark.slow
 def test_c_has_the_lowest_loss_in_cross_validation() -> None:
     features, labels = blobs(20, 30)
     fit = fit_logistic(features, labels, 3, folds=5, seed=1)

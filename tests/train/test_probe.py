@@ -71,6 +71,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_head_is_the_logistic_regression_of_the_features(data: Dataset, scale: float) -> None:
     state, plan, events = probed(replace(PROBE, probe="logistic"), data, Net(scale=scale))
@@ -179,6 +180,7 @@ def test_views_are_mirror_images(data: Dataset, passes: list[int]) -> None:
     assert totals == {480}
 
 
+@pytest.mark.slow
 def test_other_weights_or_layers_have_other_features(data: Dataset, passes: list[int]) -> None:
     probed(PROBE, data, Net())
     passes.clear()
