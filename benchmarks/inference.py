@@ -82,7 +82,6 @@ def measured(name: str, side: int, weights: str | None) -> SpeedRow:
 
 def main(weights: str | None = None) -> None:
     """Measure and save."""
-    torch.set_num_threads(2)
     rows = [
         measured(name, side, weights if name == "efficientnet-lite0" else None)
         for name, side in NETWORKS
@@ -92,7 +91,7 @@ def main(weights: str | None = None) -> None:
         "inference",
         "Forward passes: images/s by batch size, and at the size that is chosen",
         rows,
-        note="`compute_logits` in fp32 with two threads; medians of three rounds.",
+        note=f"fp32, {torch.get_num_threads()} threads; medians of three rounds.",
         columns=("network", "batch size: images/s", "chosen", "chosen / best"),
     )
 

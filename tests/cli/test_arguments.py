@@ -48,7 +48,7 @@ TRAIN = "train tiny.toml --data bars"
         ("resume", "resume needs RUN|EXPERIMENT (see `seewhy resume --help`)"),
         ("resume nowhere", "nowhere is not a run directory (no such directory)"),
         ("evaluate nowhere", "nowhere is not a run directory (no such directory)"),
-        ("predict --jsn run 0.png", "unknown option --jsn (did you mean '--json'?)"),
+        ("evaluate --jsn run", "unknown option --jsn (did you mean '--json'?)"),
         ("predict run", "predict needs at least one image file"),
         ("data bars --recipe davidnet-42", "unknown recipe"),
         ("summary resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),

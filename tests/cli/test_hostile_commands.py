@@ -89,7 +89,7 @@ def test_every_command_survives_hostile_images(
     before = snapshot(workspace)
     layers = ["--layers", "group3"]
     assert run("predict", "run", "images") == 1
-    assert run("predict", "run", "images", "--json") == 1
+    assert run("predict", "run", "images", "--format", "jsonl") == 1
     assert run("explain", "run", "images", *layers, "--output", "out/explain") == 1
     assert run("data", "images", "--output", "out") == 2
     assert run("data", "classes", "--output", "out") == 2

@@ -32,9 +32,16 @@ def diagnosed(context: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[b
     made: list[bool] = []
 
     def diagnose(
-        classifier: Classifier, data: Dataset, predictions: Predictions, *, full: bool, quiet: bool
+        classifier: Classifier,
+        data: Dataset,
+        predictions: Predictions,
+        *,
+        full: bool,
+        quiet: bool,
+        minutes: float,
     ) -> Diagnosis:
         assert (classifier.precision, classifier.tta) == ("fp32", "none")
+        assert minutes == 2
         made.append(full)
         return context.diagnosis
 

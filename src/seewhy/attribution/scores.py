@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy.attribution.explanation import Explanation, explain_prepared, names_for
 from seewhy.attribution.faithfulness import (
+    PERCENTILES,
     deletion,
     insertion,
     random_maps,
@@ -110,6 +111,8 @@ def trust(
     labels: Tensor | None = None,
     masks: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
+    steps: int = STEPS,
+    noise_maps: int = RANDOM_MAPS,
 ) -> tuple[TrustScore, ...]:
     """Measure the maps of every method at every layer on the same images.
 
@@ -127,6 +130,8 @@ def trust(
         labels: True classes (N,) int64, for the target "true".
         masks: (N, H, W) bool, True on the object, if known.
         progress: Called with 1 after each method and layer.
+        steps: Points of a deletion or insertion curve.
+        noise_maps: Random maps per image, whose mean is the chance level.
 
     Returns:
         One score per layer and method; trusted ones first, then by gain.
@@ -147,12 +152,21 @@ def trust(
     scores = []
     for key, maps in explanation.maps.items():
         if maps.shape not in chance:
-            areas = [_area(forward, noise) for noise in random_maps(maps, RANDOM_MAPS, seed=0)]
+            areas = [
+                _area(forward, noise, steps) for noise in random_maps(maps, noise_maps, seed=0)
+            ]
             chance[maps.shape] = torch.stack(areas).mean(0)
-        scores.append(_score(key, explanation, forward, chance[maps.shape], checks[key], masks))
+        area = _area(forward, maps.nan_to_num(0, 0, 0), steps) - chance[maps.shape]
+        scores.append(_score(key, explanation, forward, area, checks[key], masks))
         if progress is not None:
             progress(1)
     return tuple(sorted(scores, key=lambda score: (not score.trusted, -score.gain.mean)))
+
+
+def passes_of_trust(maps: int, layers: int, steps: int, noise_maps: int) -> int:
+    """Forward passes per image of `trust` for so many maps at so many layers."""
+    curves = 2 * (steps + 1)  # deletion and insertion
+    return maps * (curves + 2 * len(PERCENTILES) + 1) + layers * noise_maps * curves
 
 
 def _without_residue(explanation: Explanation) -> Explanation:
@@ -175,14 +189,12 @@ def _score(
     key: tuple[str, str],
     explanation: Explanation,
     forward: ForwardPass,
-    chance: Tensor,
+    gain: Tensor,
     check: SanityCheck,
     masks: Tensor | None,
 ) -> TrustScore:
     maps = explanation.maps[key].nan_to_num(0, 0, 0)  # `non_empty` counts them
-    summaries = bootstrap_summary(
-        {"gain": _area(forward, maps) - chance, "road": road(forward, maps).combined}
-    )
+    summaries = bootstrap_summary({"gain": gain, "road": road(forward, maps).combined})
     kinds = explanation.statuses[key].kinds
     pointing = relevance_mass = None
     if masks is not None:
@@ -200,6 +212,6 @@ def _score(
     )
 
 
-def _area(forward: ForwardPass, maps: Tensor) -> Tensor:  # (N,)
+def _area(forward: ForwardPass, maps: Tensor, steps: int) -> Tensor:  # (N,)
     """Area between the insertion and deletion curves; large for a faithful map."""
-    return insertion(forward, maps, STEPS).auc - deletion(forward, maps, STEPS).auc
+    return insertion(forward, maps, steps).auc - deletion(forward, maps, steps).auc

@@ -34,6 +34,7 @@ RunPath = Annotated[Positional[Path], arg(metavar="RUN")]
 OwnModel = Annotated[
     str | None, arg(name="model", metavar="MODULE:FUNCTION", help_behavior_hint="")
 ]
+ReportMinutes = Annotated[float, arg(metavar="MINUTES")]
 RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx")]
 
 HELP = ("-h", "--help")

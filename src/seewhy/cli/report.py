@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seewhy.cli.arguments import Flag, OptionalPath, OwnModel, RunPath
+from seewhy.cli.arguments import Flag, OptionalPath, OwnModel, ReportMinutes, RunPath
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Report:
     """Diagnose the run again instead of using the saved diagnosis."""
     paths: Flag = False
     """Show image paths instead of file names only."""
+    report_minutes: ReportMinutes = 2.0
+    """Time for a new diagnosis: each question gets as many test images as fit; inf for all."""
     output: OptionalPath = None
     """File to write (default: report.html in the run directory)."""
     own_model: OwnModel = None
@@ -46,6 +48,7 @@ def report(options: Report) -> None:
         fresh=options.fresh,
         paths=options.paths,
         quiet=options.quiet,
+        minutes=options.report_minutes,
     )
     if not options.quiet:
         print_path("open", path)

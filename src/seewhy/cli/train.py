@@ -14,6 +14,7 @@ from seewhy.cli.arguments import (
     OptionalPath,
     OwnModel,
     RecipeOptions,
+    ReportMinutes,
     load_data,
 )
 from seewhy.errors import SeewhyError
@@ -45,6 +46,8 @@ class Train(RecipeOptions):
     """auto, cpu, cuda, cuda:1 or mps."""
     no_report: Flag = False
     """Do not write report.html at the end."""
+    report_minutes: ReportMinutes = 2.0
+    """Time for the report: each question gets as many test images as fit; inf for all."""
     quiet: Flag = False
     """Print no progress."""
 
@@ -89,7 +92,7 @@ def train(options: Train) -> int:
     say(repr(data))
     with run_directory(recipe.name, options.output) as directory:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
-    return _finish(run, data, options.no_report, options.quiet)
+    return _finish(run, data, options.no_report, options.quiet, options.report_minutes)
 
 
 def _restart(options: Train, directory: Path) -> int:
@@ -107,7 +110,9 @@ def _restart(options: Train, directory: Path) -> int:
         checkpoint=options.checkpoint,
         recipe=options.settings,
     )
-    return _finish(run, data, options.no_report, options.quiet) if first else 0
+    return (
+        _finish(run, data, options.no_report, options.quiet, options.report_minutes) if first else 0
+    )
 
 
 def _loading(options: Train) -> DataOptions:
@@ -188,7 +193,9 @@ def _resume_experiment(options: Resume) -> int:
     return finish(experiment)
 
 
-def _finish(run: "Run", data: "Dataset | None", no_report: bool, quiet: bool) -> int:
+def _finish(
+    run: "Run", data: "Dataset | None", no_report: bool, quiet: bool, minutes: float = 2.0
+) -> int:
     """Write the report and print the result; the result also if there is no report."""
     from seewhy.cli import tables
 
@@ -197,7 +204,7 @@ def _finish(run: "Run", data: "Dataset | None", no_report: bool, quiet: bool) ->
         if not no_report:
             from seewhy.reporting.page import report
 
-            report(run, data=data, quiet=quiet)
+            report(run, data=data, quiet=quiet, minutes=minutes)
     except SeewhyError as error:  # the run has finished and is kept
         note(f"seewhy: no report was written: {error}")
         code = 1

@@ -1,5 +1,6 @@
 """diagnose: all computed results about a classifier, stored with the run."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -7,9 +8,10 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution.explanation import explain
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import Dataset, Split
 from seewhy.data.duplicates import DuplicatePair, near_duplicates
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
+from seewhy.diagnosis.budget import Budget, affordable
 from seewhy.diagnosis.label_issues import find_label_issues
 from seewhy.diagnosis.predictions import (
     Predictions,
@@ -25,7 +27,13 @@ from seewhy.diagnosis.robustness import (
     attack_curves,
     corruption_curves,
 )
-from seewhy.diagnosis.saliency import Saliency, measure_saliency, sample_indices
+from seewhy.diagnosis.saliency import (
+    TRUST_IMAGES,
+    Saliency,
+    measure_saliency,
+    plan_saliency,
+    sample_indices,
+)
 from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
@@ -37,14 +45,16 @@ MAX_LABEL_ISSUES = 24  # shown
 MAX_DUPLICATES = 12  # shown
 MAX_SLICE_EXAMPLES = 8  # shown per weak slice
 LEAST_CONFIDENT = 30  # correctly classified images shown, over all classes; at least one per class
-STEPS = {  # of `diagnose`, with their shares of the time
-    "heat maps": 30,
-    "attacks": 33,
-    "adversarial examples": 7,
-    "corruptions": 20,
+STEPS = {  # of `diagnose`, in their order, with their shares of the time
+    "heat maps": 40,
+    "attacks": 27,
+    "adversarial examples": 6,
+    "corruptions": 17,
     "weak slices": 8,
     "near-duplicates": 2,
 }
+MINUTES = 2.0  # that a diagnosis may take
+SLICE_PACE, SLICE_BLOCK = 32, 1024  # images whose features tell the pace; that are held at once
 ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
 
 
@@ -63,11 +73,26 @@ class Diagnosis:
     corruptions: tuple[RobustnessCurve, ...]
     corruption_sample: Tensor  # (C, h, w) uint8, example image for the corruptions
     slices: tuple[Slice, ...]
+    slice_images: int  # test images in which they were searched
     duplicates: tuple[DuplicatePair, ...]  # across splits
     thumbnails: Thumbnails  # of the test images that a report may show
     other_splits: tuple[str, ...]  # names of the other splits
     duplicate_thumbnails: tuple[Thumbnails, ...]  # of their images that duplicate test images
     seconds: float  # duration of the diagnosis
+    minutes: float  # that it was allowed to take; infinite for no limit
+
+    @property
+    def limited(self) -> bool:
+        """Whether a question had fewer images than it would have without a limit of time."""
+        total = len(self.names)
+        wanted = [
+            (self.slice_images, total),
+            (self.attacks[0].images, ATTACK_IMAGES),
+            (self.corruptions[0].images, CORRUPTION_IMAGES),
+        ]
+        if self.saliency is not None:
+            wanted.append((self.saliency.images, TRUST_IMAGES))
+        return any(images < min(limit, total) for images, limit in wanted)
 
 
 def diagnose(
@@ -77,11 +102,13 @@ def diagnose(
     *,
     full: bool = False,
     quiet: bool = False,
+    minutes: float | None = MINUTES,
 ) -> Diagnosis:
     """Compute all results that a report shows about a classifier on the test split of `data`.
 
-    Measures on a sample of the test images use the same sample each time. If the model cannot be
-    explained, `saliency_error` gives the reason, and the rest is measured.
+    Measures on a sample of the test images use the same sample each time, or the first part of it
+    where the time is limited; the diagnosis records how many images each had. If the model cannot
+    be explained, `saliency_error` gives the reason, and the rest is measured.
 
     Args:
         classifier: A run, a Classifier, or a module in evaluation mode. Robustness and features are
@@ -90,11 +117,15 @@ def diagnose(
         predictions: Predictions of the test split; predicted if None.
         full: Explain every error. Otherwise at most 2,000, spread over the confusions.
         quiet: Show no progress.
+        minutes: Time to take. The pace is measured, and each question gets as many images as fit;
+            the smallest numbers may take longer. None and infinity for all images.
 
     Raises:
         SeewhyError: If `predictions` are of other images than the test split, and if the model is
-            in training mode.
+            in training mode, or `minutes` is not above 0.
     """
+    if minutes is not None and not minutes > 0:
+        raise SeewhyError(f"minutes must be above 0, found {minutes}; None sets no limit")
     classifier = as_classifier(classifier)
     if not classifier.classes:
         classifier = replace(classifier, classes=data.classes)
@@ -103,6 +134,7 @@ def diagnose(
     started, test = time.monotonic(), data.test
     if predictions is None:
         predictions = predict_split(classifier, test)
+    budget = Budget(math.inf if minutes is None else 60 * minutes, STEPS)
     errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
     note(
         f"accuracy {100 * predictions.accuracy:.2f}% on {len(test):,} test images, "
@@ -113,21 +145,34 @@ def diagnose(
     saliency_error = ""
     with named_steps("diagnosing", STEPS, quiet) as steps:
         steps.begin("heat maps")
+        seconds = budget.begin("heat maps")
         try:
-            saliency = measure_saliency(classifier, test, predictions, errors, steps.advance)
+            plan = plan_saliency(classifier, test, len(errors), seconds)
+            errors = errors if full else diverse_errors(predictions, plan.errors)
+            saliency = measure_saliency(classifier, test, predictions, errors, steps.advance, plan)
         except SeewhyError as error:
             saliency_error = str(error)
         sample = test.take(sample_indices(len(test), ATTACK_IMAGES))
         steps.begin("attacks")
-        attacks = attack_curves(classifier, sample.images, sample.labels)
+        attacks = attack_curves(
+            classifier, sample.images, sample.labels, seconds=budget.begin("attacks")
+        )
         steps.begin("adversarial examples")
-        adversarial = adversarial_examples(classifier, sample.images, sample.labels)
+        adversarial = adversarial_examples(
+            classifier,
+            sample.images,
+            sample.labels,
+            seconds=budget.begin("adversarial examples"),
+        )
         steps.begin("corruptions")
         sample = test.take(sample_indices(len(test), CORRUPTION_IMAGES))
-        corruptions = corruption_curves(classifier, sample.images, sample.labels)
+        corruptions = corruption_curves(
+            classifier, sample.images, sample.labels, seconds=budget.begin("corruptions")
+        )
         steps.begin("weak slices")
-        features = extract_features(classifier, test.images)
-        slices = weak_slices(predictions, features, image_attributes(test.images))
+        slices, slice_images = _find_slices(
+            classifier, test, predictions, budget.begin("weak slices")
+        )
         steps.begin("near-duplicates")
         duplicates = near_duplicates(data.splits)
     other_splits = tuple(name for name in data.splits if name != "test")
@@ -145,6 +190,7 @@ def diagnose(
         corruptions=corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
+        slice_images=slice_images,
         duplicates=duplicates,
         thumbnails=make_thumbnails(
             test,
@@ -162,7 +208,31 @@ def diagnose(
             for name in other_splits
         ),
         seconds=time.monotonic() - started,
+        minutes=budget.seconds / 60,
     )
+
+
+def _find_slices(
+    classifier: Classifier, test: Split, predictions: Predictions, seconds: float
+) -> tuple[tuple[Slice, ...], int]:
+    """The weak slices, and the number of images in which they were searched."""
+    count = len(test)
+    if not math.isinf(seconds):
+        first, began = min(count, SLICE_PACE), time.monotonic()
+        extract_features(classifier, test.images[:first])
+        # half of the time, because the clusters take some too
+        pace = (time.monotonic() - began) / first
+        count = affordable(seconds / 2, pace, count, least=first)
+    rows = sample_indices(len(test), count)
+    features, columns = [], []
+    for block in torch.split(rows, SLICE_BLOCK):
+        part = test.images[block]
+        features.append(extract_features(classifier, part))
+        columns.append(image_attributes(part))
+    attributes = {name: torch.cat([each[name] for each in columns]) for name in columns[0]}
+    sampled = replace(predictions, logits=predictions.logits[rows], labels=predictions.labels[rows])
+    found = weak_slices(sampled, torch.cat(features), attributes)
+    return tuple(replace(each, members=rows[each.members]) for each in found), count
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:

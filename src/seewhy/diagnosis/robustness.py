@@ -1,6 +1,8 @@
 """Robustness: accuracy under attacks and corruptions of increasing strength."""
 
 import inspect
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.diagnosis.attacks import ATTACKS, Attack, autocast_model, pgd
+from seewhy.diagnosis.budget import images_within
 from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from seewhy.diagnosis.predictions import round_robin
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError, lookup
+from seewhy.models.batching import batch_size
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import check_labels
@@ -54,6 +58,7 @@ def attack_curves(
     epsilons: Sequence[float] = (0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255),
     steps: int = 10,
     progress: Callable[[int], None] | None = None,
+    seconds: float = math.inf,
 ) -> tuple[RobustnessCurve, ...]:
     """Measure accuracy against epsilon, the bound on the change of every pixel.
 
@@ -70,6 +75,7 @@ def attack_curves(
         epsilons: Bounds above 0 and up to 1, for pixels in [0, 1].
         steps: Number of steps of the iterative attacks.
         progress: Called with 1 after each attack at each epsilon.
+        seconds: Time after which no more images are attacked; then the curves have fewer images.
 
     Raises:
         SeewhyError: For an attack that is unknown or has no epsilon, an epsilon out of range,
@@ -85,22 +91,41 @@ def attack_curves(
     check_labels(labels, len(images))
     labels, levels = labels.cpu(), sorted({0.0, *epsilons})
     model = autocast_model(classifier)
-    correct = compute_logits(model, images).argmax(1) == labels
-    wrong_from = torch.where(correct, len(levels), 0)  # (N,), first level with a wrong prediction
+    parts = [
+        _first_errors(model, images[rows], labels[rows], functions, levels, progress)
+        for rows in images_within(seconds, model, images)
+    ]
     curves = []
-    for name, function in zip(attacks, functions, strict=True):
+    for name, wrong_from in zip(attacks, torch.cat(parts, 1), strict=True):
+        counts = [int((wrong_from > level).sum()) for level in range(len(levels))]
+        curves.append(_curve(name, levels, counts, len(wrong_from)))
+    return tuple(curves)
+
+
+def _first_errors(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    functions: Sequence[Callable[..., Attack]],
+    levels: Sequence[float],
+    progress: Callable[[int], None] | None,
+) -> Tensor:  # (attacks, N) int64
+    """After each attack, the first level with a wrong prediction, or the number of levels."""
+    correct = compute_logits(model, images).argmax(1) == labels
+    wrong_from = torch.where(correct, len(levels), 0)
+    found = []
+    for function in functions:
         for level, epsilon in enumerate(levels[1:], 1):
             rows = (wrong_from > level).nonzero()[:, 0]
             if len(rows):
-                attacked: Attack = function(
+                attacked = function(
                     model, _take(images, rows), _take(labels, rows), epsilon=epsilon
                 )
                 wrong_from[rows[attacked.logits.argmax(1).cpu() != labels[rows]]] = level
             if progress is not None:
                 progress(1)
-        counts = [int((wrong_from > level).sum()) for level in range(len(levels))]
-        curves.append(_curve(name, levels, counts, len(images)))
-    return tuple(curves)
+        found.append(wrong_from.clone())
+    return torch.stack(found)
 
 
 def corruption_curves(
@@ -110,6 +135,7 @@ def corruption_curves(
     corruptions: Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    seconds: float = math.inf,
 ) -> tuple[RobustnessCurve, ...]:
     """Measure accuracy under common corruptions at strengths 0 to 5.
 
@@ -121,6 +147,7 @@ def corruption_curves(
         corruptions: Entries of CORRUPTIONS, one curve each; None for all of them.
         seed: Seed of the random corruptions, the same at every strength.
         progress: Called with 1 after each corruption at each strength.
+        seconds: Time after which no more images are corrupted; then the curves have fewer images.
 
     Raises:
         SeewhyError: For an unknown corruption, and images or labels of the wrong shape.
@@ -128,19 +155,26 @@ def corruption_curves(
     check_labels(labels, len(images))
     labels, model = labels.cpu(), autocast_model(classifier)
 
-    def count_correct(pixels: Tensor) -> int:
-        logits = compute_logits(model, pixels)
-        return int((logits.argmax(1) == labels).sum())
+    names = list(CORRUPTIONS if corruptions is None else corruptions)
+    counts = torch.zeros(len(names), 1 + len(STRENGTHS), dtype=torch.int64)
+    measured = 0
+    for rows in images_within(seconds, model, images):
+        part, true = images[rows], labels[rows]
 
-    clean, curves = count_correct(images), []
-    for name in CORRUPTIONS if corruptions is None else corruptions:
-        counts = [clean]
-        for strength in STRENGTHS:
-            counts.append(count_correct(corrupt(images, name, strength, seed)))
-            if progress is not None:
-                progress(1)
-        curves.append(_curve(name, (0, *STRENGTHS), counts, len(images)))
-    return tuple(curves)
+        def count_correct(pixels: Tensor, true: Tensor = true) -> int:
+            return int((compute_logits(model, pixels).argmax(1) == true).sum())
+
+        counts[:, 0] += count_correct(part)
+        for row, name in enumerate(names):
+            for column, strength in enumerate(STRENGTHS, 1):
+                counts[row, column] += count_correct(corrupt(part, name, strength, seed))
+                if progress is not None:
+                    progress(1)
+        measured += len(part)
+    return tuple(
+        _curve(name, (0, *STRENGTHS), row, measured)
+        for name, row in zip(names, counts.tolist(), strict=True)
+    )
 
 
 def adversarial_examples(
@@ -150,6 +184,7 @@ def adversarial_examples(
     count: int = 8,
     epsilon: float = 2 / 255,
     steps: int = 10,
+    seconds: float = math.inf,
 ) -> AdversarialExamples:
     """Find images that are classified correctly until PGD changes them by at most `epsilon`.
 
@@ -165,6 +200,7 @@ def adversarial_examples(
         count: Maximum number of examples.
         epsilon: Bound on the change of every value, from 1/255 to 1 for pixels in [0, 1].
         steps: Number of steps of PGD.
+        seconds: Time after which no more images are attacked.
 
     Raises:
         SeewhyError: For an epsilon or a count out of range, images or labels of the wrong shape or
@@ -182,7 +218,10 @@ def adversarial_examples(
     model = autocast_model(classifier)
     batches: list[tuple[Tensor, ...]] = []
     kinds: set[tuple[int, int]] = set()
-    for rows in torch.split(torch.arange(len(images)), _TRIED):
+    began, tried = time.monotonic(), min(_TRIED, batch_size(model, images))
+    for rows in torch.split(torch.arange(len(images)), tried):
+        if batches and time.monotonic() - began > seconds / 2:  # the next ones may take as long
+            break
         batch = _fool(model, _take(images, rows).cpu(), labels[rows], whole_steps / 255, steps)
         batches.append((rows[batch[0]], *batch[1:]))
         kinds.update(zip(batch[3].tolist(), batch[4].tolist(), strict=True))

@@ -1,5 +1,7 @@
 """Saliency: attribution maps of errors for the predicted and the true class, and their scores."""
 
+import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +14,15 @@ from seewhy.attribution.explanation import explain
 from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.maps import resize_maps
 from seewhy.attribution.methods import bind_methods
-from seewhy.attribution.scores import TrustScore, trust
-from seewhy.attribution.target import Relative
+from seewhy.attribution.scores import RANDOM_MAPS, STEPS, TrustScore, passes_of_trust, trust
+from seewhy.attribution.target import Relative, forward_pass
 from seewhy.data.dataset import Split
+from seewhy.diagnosis.budget import affordable
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
+from seewhy.models.batching import batch_size
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.inspection import unwrap_model
 
 SALIENCY_METHODS = ("grad-cam", "hires-cam", "layer-cam")  # share one forward and one backward pass
 TARGETS = ("predicted", "true")  # the class of the first and of the second map of an error
@@ -27,6 +32,12 @@ ATTRIBUTION_SIDE = 32  # largest side of the mean maps per class
 TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
 
 TRUST_SHARE = 0.7  # of the time, usually
+
+# How `trust` is measured, the most thorough first: all layers or the last one, points of a curve,
+# random maps. A way is taken if it leaves time for enough images; else the last one.
+_WAYS = ((True, STEPS, RANDOM_MAPS), (False, STEPS, RANDOM_MAPS), (False, STEPS // 2, 2))
+_ENOUGH = 8
+_ERROR_SHARE, _CLASS_SHARE = 0.25, 0.15  # of the time, at most, of a limited time
 
 _PIXELS = 2**18  # pixels per batch
 
@@ -59,6 +70,68 @@ class Saliency:
     shown: TrustScore  # of the maps that are shown first: of the last layer, to be seen at a glance
     maps: LayerMaps  # of the errors
     class_attribution: ClassAttribution  # over correctly classified images
+
+
+@dataclass(frozen=True)
+class SaliencyPlan:
+    """How many images are explained, and how `trust` is measured."""
+
+    layers: tuple[str, ...]
+    measured_layers: tuple[str, ...]
+    errors: int  # at most
+    class_images: int = ATTRIBUTION_IMAGES
+    trust_images: int = TRUST_IMAGES
+    steps: int = STEPS
+    noise_maps: int = RANDOM_MAPS
+
+
+def plan_saliency(
+    classifier: ClassifierLike, test: Split, errors: int, seconds: float = math.inf
+) -> SaliencyPlan:
+    """Choose what `measure_saliency` can do in the seconds, by the time of one batch.
+
+    Args:
+        classifier: A run, a Classifier, or a module in evaluation mode.
+        test: The split that was predicted.
+        errors: Number of errors to explain, at most.
+        seconds: Time for all of it; infinity for no limit.
+
+    Raises:
+        SeewhyError: For a model without a layer to explain.
+    """
+    classifier = replace(as_classifier(classifier), precision="fp32")
+    layers = tuple(resolve_layers(classifier.model, test.images[:1], "auto"))
+    if math.isinf(seconds):
+        return SaliencyPlan(layers, layers, errors)
+    began = time.monotonic()
+    images = test.images[: batch_size(unwrap_model(classifier.model), test.images)]
+    forward, backward = _pace(classifier, images, layers)
+    left = seconds - (time.monotonic() - began)
+    explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
+    class_images = affordable(_CLASS_SHARE * left, backward, ATTRIBUTION_IMAGES, least=1)
+    left -= 2 * backward * explained + backward * min(class_images, len(test))
+    for all_layers, steps, noise_maps in _WAYS:
+        measured = layers if all_layers else layers[-1:]
+        maps = len(SALIENCY_METHODS) * len(measured)
+        passes = passes_of_trust(maps, len(measured), steps, noise_maps)
+        per_image = forward * passes + 2 * backward  # the second one is of the random model
+        count = affordable(left, per_image, TRUST_IMAGES, least=2)
+        if count >= min(_ENOUGH, len(test)):
+            break
+    return SaliencyPlan(layers, measured, explained, class_images, count, steps, noise_maps)
+
+
+def _pace(classifier: Classifier, images: Tensor, layers: Sequence[str]) -> tuple[float, float]:
+    """Seconds per image of a forward pass, and of maps at the layers; the better of two."""
+    forward, backward = [], []
+    for _ in range(2):
+        began = time.monotonic()
+        forward_pass(classifier, images)
+        middle = time.monotonic()
+        capture_layers(classifier, images, list(layers))
+        forward.append(middle - began)
+        backward.append(time.monotonic() - middle)
+    return min(forward) / len(images), min(backward) / len(images)
 
 
 def layer_maps(
@@ -109,6 +182,7 @@ def measure_saliency(
     predictions: Predictions,
     errors: Tensor,
     progress: Callable[[float], None] = lambda fraction: None,
+    plan: SaliencyPlan | None = None,
 ) -> Saliency:
     """Measure trust scores, and compute the maps of errors.
 
@@ -118,25 +192,29 @@ def measure_saliency(
         predictions: Predictions of that split.
         errors: (M,) int64, the images to explain.
         progress: Called with fractions of the work as they are done.
+        plan: From `plan_saliency`; everything by default.
 
     Raises:
         SeewhyError: For a model without a layer to explain.
     """
     # fp32: gradients in half precision would coarsen the maps
     classifier = replace(as_classifier(classifier), classes=predictions.classes, precision="fp32")
-    layers = resolve_layers(classifier.model, test.images[:1], "auto")
-    sample = test.take(sample_indices(len(test), TRUST_IMAGES))
-    maps = len(SALIENCY_METHODS) * len(layers)
+    plan = plan_saliency(classifier, test, len(errors)) if plan is None else plan
+    layers = plan.layers
+    sample = test.take(sample_indices(len(test), plan.trust_images))
+    maps = len(SALIENCY_METHODS) * len(plan.measured_layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # maps that are left out are not shown either
         scores = trust(
             classifier,
             sample.images,
             SALIENCY_METHODS,
-            layers,
+            plan.measured_layers,
             labels=sample.labels,
             masks=sample.masks,
             progress=lambda count: progress(TRUST_SHARE * count / maps),
+            steps=plan.steps,
+            noise_maps=plan.noise_maps,
         )
     best = _best_score(classifier, sample.images[:1], scores)
     shown = first_shown(scores, layers[-1])
@@ -149,7 +227,9 @@ def measure_saliency(
         best=best,
         shown=shown,
         maps=layer_maps(classifier, test, errors, predicted, methods, layers),
-        class_attribution=_class_attribution(classifier, test, predictions, best),
+        class_attribution=_class_attribution(
+            classifier, test, predictions, best, plan.class_images
+        ),
     )
 
 
@@ -197,12 +277,12 @@ def _best_score(
 
 
 def _class_attribution(
-    classifier: Classifier, test: Split, predictions: Predictions, best: TrustScore
+    classifier: Classifier, test: Split, predictions: Predictions, best: TrustScore, count: int
 ) -> ClassAttribution:
     indices = predictions.correct.nonzero().flatten()
     if not len(indices):
         indices = torch.arange(len(test))
-    sample = test.take(indices[sample_indices(len(indices), ATTRIBUTION_IMAGES)])
+    sample = test.take(indices[sample_indices(len(indices), count)])
     explanation = explain(
         classifier,
         sample.images,

@@ -103,7 +103,7 @@ def _pace_of(model: nn.Module, images: Tensor) -> _Pace:
 
 def _largest_feature_map(model: nn.Module, image: Tensor) -> int:
     """Most bytes that a module reads and writes for an image (1, C, H, W)."""
-    largest = _GROWTH * 4 * image.numel()
+    largest = max(1, _GROWTH * 4 * image.numel())
 
     def observe(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         nonlocal largest

@@ -13,7 +13,7 @@ from seewhy.diagnosis.calibration import (
     measure_calibration,
     temperature_scaling,
 )
-from seewhy.diagnosis.diagnosis import Diagnosis, diagnose
+from seewhy.diagnosis.diagnosis import MINUTES, Diagnosis, diagnose
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions
@@ -76,6 +76,7 @@ def make_context(
     fresh: bool = False,
     quiet: bool = False,
     keep: bool = True,
+    minutes: float | None = MINUTES,
 ) -> ReportContext:
     """The context of the report of a run.
 
@@ -89,6 +90,7 @@ def make_context(
         fresh: Diagnose again even if there is a diagnosis.
         quiet: Show no progress.
         keep: Save a new diagnosis in the run directory.
+        minutes: Time for a new diagnosis, as in `diagnose`.
 
     Raises:
         SeewhyError: If a run has not finished, the two have different test images, or the run
@@ -102,13 +104,18 @@ def make_context(
         )  # fails early, before minutes of work
     diagnosis = None if fresh else _read_diagnosis(run, full, quiet)
     if diagnosis is None:
-        diagnosis = _diagnose(run, data, full, quiet, keep)
+        diagnosis = _diagnose(run, data, full, quiet, keep, minutes)
     baseline = None
     if against is not None:
         shared = data is not None and data.fingerprint == against.data_origin.fingerprint
         keep = keep and against.directory is not None and is_writable(against.directory)
         baseline = make_context(
-            against, data=data if shared else None, full=full, quiet=quiet, keep=keep
+            against,
+            data=data if shared else None,
+            full=full,
+            quiet=quiet,
+            keep=keep,
+            minutes=minutes,
         )
     return ReportContext(run, result, predictions, diagnosis, full, baseline=baseline)
 
@@ -136,11 +143,18 @@ def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
     return diagnosis
 
 
-def _diagnose(run: Run, data: Dataset | None, full: bool, quiet: bool, keep: bool) -> Diagnosis:
+def _diagnose(
+    run: Run,
+    data: Dataset | None,
+    full: bool,
+    quiet: bool,
+    keep: bool,
+    minutes: float | None,
+) -> Diagnosis:
     """Diagnose a run on its data; with `keep`, save the diagnosis in its directory."""
     _, predictions = _finished(run)
     data = reload_data(run.data_origin, data)
-    diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet)
+    diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet, minutes=minutes)
     if run.directory is not None and keep:
         save(diagnosis, run.directory / FILE)
     return diagnosis

@@ -41,6 +41,11 @@ def count(number: int, singular: str, plural: str = "") -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
+def count_of(number: int, total: int, singular: str) -> str:
+    """`153 test images`, `12 of 153 test images`."""
+    return count(total, singular) if number == total else f"{number:,} of {count(total, singular)}"
+
+
 def duration(seconds: float) -> str:
     """`3.4 s`, `42 s`, `28 min`, `1 h 12 min`."""
     if seconds < 9.95:

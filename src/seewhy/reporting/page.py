@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from seewhy import __version__
 from seewhy.data.dataset import Dataset
-from seewhy.diagnosis.diagnosis import slice_examples
+from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
 from seewhy.diagnosis.predictions import diverse_errors
 from seewhy.errors import SeewhyError, check_type
 from seewhy.escaping import json_text, visible
@@ -49,6 +49,7 @@ def report(
     fresh: bool = False,
     paths: bool = False,
     quiet: bool = False,
+    minutes: float | None = MINUTES,
 ) -> Path:
     """Write the report of a finished run and return its path.
 
@@ -65,6 +66,7 @@ def report(
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
         quiet: Show no progress.
+        minutes: Time for a new diagnosis, as in `diagnose`.
 
     Raises:
         SeewhyError: If a run has not finished, the two have different test images, or there is
@@ -89,7 +91,9 @@ def report(
         remove_fragments(directory)
         path = directory / FILE
     keep = directory is not None
-    context = make_context(run, against, data, full=full, fresh=fresh, quiet=quiet, keep=keep)
+    context = make_context(
+        run, against, data, full=full, fresh=fresh, quiet=quiet, keep=keep, minutes=minutes
+    )
     with waiting("writing the report", quiet):
         page = render_page(replace(context, paths=paths))
         if directory is not None:
@@ -262,7 +266,14 @@ def _with_gallery(
 
 def _source(context: ReportContext) -> str:
     name = "memory" if context.run.directory is None else context.run.directory.name
-    return f"run {name}. The diagnosis took {duration(context.diagnosis.seconds)}."
+    diagnosis = context.diagnosis
+    text = f"run {name}. The diagnosis took {duration(diagnosis.seconds)}"
+    if not diagnosis.limited:
+        return f"{text}."
+    return (
+        f"{text}, for which some questions had fewer images: `seewhy report {name} --fresh "
+        f"--report-minutes {2 * diagnosis.minutes:g}` takes more."
+    )
 
 
 def _save_figures(page: Page, directory: Path) -> None:

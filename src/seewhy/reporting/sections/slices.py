@@ -9,6 +9,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import weakness_note
 from seewhy.reporting.formatting import (
     count,
+    count_of,
     map_name,
     percent,
     percent_interval,
@@ -41,6 +42,9 @@ def slices_section(context: ReportContext, sprites: Sprites) -> Section:
         shortcuts=[
             _question(shortcut, saliency, context) for shortcut in shortcuts if saliency is not None
         ],
+        searched=count_of(
+            context.diagnosis.slice_images, len(context.diagnosis.names), "test image"
+        ),
         sprites=sprites,
     )
     parts = (_finding(slices, shortcuts), weakness_note(context, "slices and average heat maps"))

@@ -4,7 +4,7 @@ from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.saliency import MIN_MAP_SIDE
 from seewhy.figures.trust import trust_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, layer_labels, map_name, percent
+from seewhy.reporting.formatting import count_of, layer_labels, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
@@ -45,7 +45,7 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section:
         passed=best.trusted,
         map_name=map_name(best.method, best.layer, saliency.maps.layers),
         smallest_side=MIN_MAP_SIDE,
-        images=count(saliency.images, "test image"),
+        images=count_of(saliency.images, len(context.diagnosis.names), "test image"),
     )
     return Section(TITLE, finding, html, figures=figures)
 
