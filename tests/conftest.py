@@ -34,7 +34,14 @@ def pytest_collection_finish() -> None:
 
 
 # up to minutes a test
-LONG = ("test_gpu.py", "test_docs.py", "test_distributed.py", "test_resume.py", "test_exporter.py")
+LONG = (
+    "test_gpu.py",
+    "test_docs.py",
+    "test_notebooks.py",
+    "test_distributed.py",
+    "test_resume.py",
+    "test_exporter.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -593,6 +593,7 @@ def test_albumentations_single_transform(albumentations):
     assert after.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_albumentations_keeps_the_callers_random_state(albumentations):
     pipeline = albumentations.Compose([albumentations.HorizontalFlip(p=0.5)], seed=3)
     before = pipeline.py_random.getstate()
@@ -600,6 +601,7 @@ def test_albumentations_keeps_the_callers_random_state(albumentations):
     assert pipeline.py_random.getstate() == before
 
 
+@pytest.mark.slow
 def test_albumentations_must_keep_size_and_dtype(albumentations):
     with pytest.raises(
         SeewhyError, match=r"RandomCrop must return \(6, 6, 3\) uint8, found \(4, 4, 3\) uint8"

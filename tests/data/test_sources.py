@@ -149,6 +149,7 @@ def test_load_rejects_values_out_of_range(options: dict[str, object], message: s
     refused(message, "digits", **options)
 
 
+@pytest.mark.slow
 def test_load_takes_numpy_numbers() -> None:
     data = load(
         "digits", image_size=np.int64(6), validation=np.float64(0.25), seed=np.uint8(3), quiet=True
