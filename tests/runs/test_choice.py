@@ -15,7 +15,7 @@ from seewhy.models.published import LAYOUTS
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.runs import choice as choice_module
 from seewhy.runs import pace
-from seewhy.runs.choice import choose_recipe
+from seewhy.runs.choice import choose_recipe, random_features_note
 from seewhy.runs.pace import fit_into
 from seewhy.train.plan import check_recipe
 from seewhy.train.recipe import Recipe
@@ -131,3 +131,12 @@ def test_pace_is_measured_for_recipes_with_probe_and_range_test(
     fitted, _ = fit_into(replace(recipe, probe="logistic", lr="find", epochs=1000), data, 0.02)
     assert 0 < fitted.epochs < 1000
     assert fitted.lr == "find"
+
+
+def test_a_probe_of_random_weights_is_noted(weights: str) -> None:
+    assert random_features_note("resnet18:stem=imagenet").endswith(
+        "as in resnet18:stem=imagenet,weights=FILE"
+    )
+    assert random_features_note("timm:resnet50").endswith("timm:resnet50,pretrained=true")
+    for model in (weights, "timm:resnet50,pretrained=true", "speednet", "package.module:network"):
+        assert random_features_note(model) == ""

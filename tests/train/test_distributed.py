@@ -130,11 +130,11 @@ print("exit code", main(["train", *sys.argv[1:], "--output", "two"]))
 broadcast_from_rank0(lambda: None, world)  # torchrun ends all processes when the first one fails
 sys.exit(main(["train", "demo", "--data", "digits", "--model", "nosuch"]))
 """
-# an odd batch size, label mixing, clipping, averaging, weighted classes, and two optimizers
+# a probe, an odd batch size, label mixing, clipping, averaging, class weights, two optimizers
 OPTIONS = shlex.split(
     "demo --data digits --limit 400 --model speednet:width=0.05 --epochs 1.5 --batch-size 97 "
     "--lr 0.05 --optimizer muon:bias_lr=4 --augment crop:1 mixup --clip 5 --ema 0.9 "
-    "--accumulate 2 --class-weights --l1 1e-4 --precision fp32"
+    "--accumulate 2 --class-weights --l1 1e-4 --precision fp32 --probe logistic:views=flip,c=0.1"
 )
 
 
@@ -205,17 +205,20 @@ def test_broadcast_from_rank0_in_one_process() -> None:
 @pytest.mark.slow
 @pytest.mark.train
 @pytest.mark.usefixtures("blank_figures")
-def test_two_processes_train_like_one(two_processes: TwoProcesses, tmp_path: Path) -> None:
-    """Also with an odd batch size, label mixing, clipping, averaging, and two optimizers."""
+def test_two_processes_train_like_one(
+    two_processes: TwoProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a probe, an odd batch size, label mixing, clipping, averaging, two optimizers."""
     directory, stdout = two_processes.directory, two_processes.stdout
     assert stdout.count("exit code 0\n") == 2, two_processes.stderr
     assert (directory / "two" / "report.html").exists()
     assert stdout.count("test images correct") == 1  # only the first process speaks
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "cache"))  # without the features of the two
     assert main(["train", *OPTIONS, "--output", str(tmp_path / "one"), "--no-report"]) == 0
     one, two = open_run(tmp_path / "one"), open_run(directory / "two")
     assert one.predictions is not None
     assert two.predictions is not None
-    assert len(two.history) == len(one.history) == 2
+    assert len(two.history) == len(one.history) == 3
     for mine, other in zip(one.history, two.history, strict=True):
         assert mine.train_loss == pytest.approx(other.train_loss, rel=1e-4)
         assert mine.eval_loss == pytest.approx(other.eval_loss, rel=1e-3)

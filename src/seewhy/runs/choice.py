@@ -8,7 +8,8 @@ from typing import Any
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.facts import DataFacts, data_facts
-from seewhy.models.pretrained import pretrained_info
+from seewhy.models.pretrained import PACKAGES, pretrained_info
+from seewhy.models.published import LAYOUTS
 from seewhy.notation import parse
 from seewhy.train.device import find_device
 from seewhy.train.recipe import Recipe
@@ -112,6 +113,19 @@ def has_published_weights(model: str) -> bool:
     """Whether a spec names published weights, by `weights=FILE` or `pretrained=true`."""
     keywords = parse(model)[2]
     return "weights" in keywords or keywords.get("pretrained", "").lower() == "true"
+
+
+def random_features_note(model: str) -> str:
+    """A warning for a probe of a model that could have published weights but has none, or empty."""
+    name = parse(model)[0]
+    if name not in (*LAYOUTS, *PACKAGES) or has_published_weights(model):
+        return ""
+    setting = "pretrained=true" if name in PACKAGES else "weights=FILE"
+    joint = "," if ":" in model else ":"
+    return (
+        f"the probe uses features of random weights: {model} names no published ones; name them, "
+        f"as in {model}{joint}{setting}"
+    )
 
 
 def _timm_has_weights() -> bool:

@@ -27,6 +27,7 @@ from seewhy.progress import note, waiting
 from seewhy.runs.checkpoint import (
     CheckpointPolicy,
 )
+from seewhy.runs.choice import random_features_note
 from seewhy.runs.console import live_table
 from seewhy.runs.directory import (
     CHECKPOINTS,
@@ -137,6 +138,8 @@ def _fit(
     with seeded(recipe.seed, plan.device):
         with waiting("building the model", quiet):
             state = new_state(plan)
+        if plan.probe is not None and (remark := random_features_note(recipe.model)):
+            note(remark, quiet)
         if remark := loading_note(state.model):
             note(remark, quiet)
         session = Session(
