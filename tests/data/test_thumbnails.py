@@ -21,10 +21,10 @@ def test_make_thumbnails_keeps_small_images() -> None:
 
 
 def test_make_thumbnails_averages_areas() -> None:
-    split = split_of(3, 1, 96, 192)
+    split = split_of(3, 1, 128, 256)
     found = make_thumbnails(split, [1])
-    assert found.images.shape == (1, 1, 48, 96)
-    expected = split.images[1].double().reshape(1, 48, 2, 96, 2).mean((2, 4))
+    assert found.images.shape == (1, 1, 64, 128)
+    expected = split.images[1].double().reshape(1, 64, 2, 128, 2).mean((2, 4))
     assert (found.images[0] - expected).abs().max() <= 0.5
 
 

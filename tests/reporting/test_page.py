@@ -88,6 +88,14 @@ def parsed(page: Page) -> Parsed:
     return parsed
 
 
+@pytest.mark.parametrize(("side", "body"), [(32, "<body>"), (100, '<body class="photos">')])
+def test_thumbnails_of_photographs_are_smoothed(side: int, body: str) -> None:
+    """The pixels of small images stay sharp."""
+    sprites = Sprites({"a": torch.zeros(3, side, side, dtype=torch.uint8)})
+    assert sprites["a"] is not None
+    assert body in module.render_document("title", "headline", {}, "source", sprites.sheets())
+
+
 def test_policy_allows_only_the_style_and_script_of_the_page(parsed: Parsed) -> None:
     (policy,) = (
         each["content"]

@@ -103,6 +103,7 @@ def test_large_images_are_compressed() -> None:
     (sheet,) = sprites.sheets()
     error = np.abs(cut(sprites, [sheet], tile).astype(float) - image.permute(1, 2, 0).numpy())
     assert 0 < error.mean() < 4
+    assert not sheet.lossless
     grainy = noise(1, 3, 96, 96)[0].permute(1, 2, 0)
     assert len(data_url(grainy, lossless=False)) < 0.7 * len(data_url(grainy, lossless=True))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from seewhy.data.dataset import Split
 
 FIGURE_SIDE = 128  # maximum longer side of an image in a figure, in pixels
-THUMBNAIL_SIDE = 96  # maximum longer side of a thumbnail, in pixels
+THUMBNAIL_SIDE = 128  # maximum longer side of a thumbnail, in pixels
 
 _BLOCK = 256  # images read at once
 
@@ -24,7 +24,7 @@ class Thumbnails:
 
 
 def make_thumbnails(split: Split, indices: Sequence[int]) -> Thumbnails:
-    """Thumbnails of the images at `indices`, without repetition, no side longer than 96 pixels."""
+    """Thumbnails of the images at `indices`, without repetition, no side longer than 128 pixels."""
     unique = torch.tensor(sorted(set(indices)), dtype=torch.int64)
     blocks = torch.split(unique, _BLOCK) if len(unique) else [unique]
     images = [downscale(split.images[block], THUMBNAIL_SIDE) for block in blocks]

@@ -193,6 +193,7 @@ def render_document(
         style=Markup(style),
         script=Markup(script),
         sheets=sheets,
+        photos=not all(sheet.lossless for sheet in sheets),
         sections=sections,
         data=script_json({key: section.data for key, section in sections.items() if section.data}),
         viewer=viewer,

@@ -32,6 +32,7 @@ class SpriteSheet:
     width: int
     height: int
     url: str  # WebP as a data URL; small images are lossless, to preserve adversarial perturbations
+    lossless: bool
 
 
 class Sprites:
@@ -72,7 +73,7 @@ class Sprites:
         tiles = tiles.reshape(rows, COLUMNS, 3, self.height, self.width)
         grid = tiles.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (height, width, 3)
         lossless = max(self.height, self.width) <= LOSSLESS
-        return SpriteSheet(grid.shape[1], grid.shape[0], data_url(grid, lossless))
+        return SpriteSheet(grid.shape[1], grid.shape[0], data_url(grid, lossless), lossless)
 
     def _padded(self, image: Tensor) -> Tensor:
         """The image in the middle of a white sprite."""
