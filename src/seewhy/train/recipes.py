@@ -204,9 +204,9 @@ RECIPES: dict[str, Recipe] = {
         plus(DAVIDNET_24),
         Recipe(
             name="demo",
-            model="speednet:width=0.5",
+            model="speednet:width=0.375",
             epochs=12,
-            batch_size=128,
+            batch_size=64,
             lr=1.0,
             optimizer="sgd:momentum=0.85,nesterov=true,bias_lr=8",
             weight_decay=5e-4,
