@@ -224,6 +224,10 @@ def test_preprocessing_as_published(tmp_path: Path) -> None:
             r"\(30 in all\); unexpected: conv1.weight, bn1.weight, bn1.bias, … \(122 in all\)",
         ),
         (
+            "efficientnet-lite0",
+            "layout of efficientnet-lite0: missing: _conv_stem.weight, _bn0.weight, _bn0.bias, … ",
+        ),
+        (
             "davidnet",
             "davidnet has no published weights in a file; possible: efficientnet-lite0, r",
         ),

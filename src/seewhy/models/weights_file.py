@@ -151,7 +151,7 @@ def _spelling(
     """The file's key for each of the model's: as published, or as in a file of a run."""
     spellings = [
         {key: rename(key.removeprefix(prefix)) for key in own}
-        for rename in (str, layout.rename)
+        for rename in (layout.rename, str)  # as published, if neither fits
         for prefix in ("", "net.")
     ]
     return max(spellings, key=lambda keys: sum(key in tensors for key in keys.values()))
