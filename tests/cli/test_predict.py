@@ -1,6 +1,7 @@
 """`seewhy evaluate` and `seewhy predict`."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -170,3 +171,18 @@ def test_names_are_printed_without_markup(
         out = capsys.readouterr().out
         assert all(name in out for name in named.classes)
         assert arguments[0] != "predict" or "[red]x[_red].png" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no links")
+def test_predict_of_a_dead_link_says_so(trained: Path, error_of: ErrorOf) -> None:
+    Path("dead.png").symlink_to("nowhere.png")
+    message = error_of("predict", "run", "dead.png")
+    assert "dead.png is a link to nowhere.png, which does not exist; pass image" in message
+
+
+@pytest.mark.parametrize("command", [["predict", "run"], ["data"], ["evaluate"], ["report"]])
+def test_a_name_that_is_too_long_is_one_line(
+    command: list[str], workspace: Path, error_of: ErrorOf
+) -> None:
+    message = error_of(*command, f"./{'x' * 300}")
+    assert message.endswith("File name too long; pass another path, or check its permissions")

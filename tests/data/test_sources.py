@@ -436,8 +436,8 @@ def test_load_rejects_invalid_folders(tmp_path: Path) -> None:
         tree(tmp_path / "one", {"a": 5}),
     )
     refused(
-        "needs at least two images per class, found one in 'b'",
-        tree(tmp_path / "single", {"a": 5, "b": 1}),
+        "the test split needs a class with at least two images, found one in 'a', 'b'; add images",
+        tree(tmp_path / "single", {"a": 1, "b": 1}),
     )
     lacking = tree(tmp_path / "lacking", {"train/a": 2, "train/b": 2, "test/a": 1, "test/zebra": 1})
     refused("the test split has classes missing from train: 'zebra'", lacking)
@@ -655,3 +655,28 @@ def test_reload_data_detects_changed_files(tmp_path: Path) -> None:
 def test_data_origin_survives_json() -> None:
     origin = replace(in_memory([0, 1]).origin, skipped=("a.png",))
     assert from_plain(DataOrigin, json.loads(json.dumps(asdict(origin)))) == origin
+
+
+def test_a_class_with_one_image_stays_in_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load(tree(tmp_path / "single", {"a": 5, "b": 1, "c": 2}), validation=0.3)
+    assert "the test split has no images of 'b', which have only one" in capsys.readouterr().err
+    assert data.train.labels.tolist().count(1) == 1
+    assert set(data.test.labels.tolist()) == {0, 2}
+
+
+def test_fingerprint_of_a_dataset_with_another_split_is_computed_anew() -> None:
+    data = load("digits", quiet=True)
+    assert replace(data, name="x").fingerprint == data.fingerprint
+    assert replace(replace(data, name="x"), value_range=None).fingerprint == data.fingerprint
+    relabeled = replace(data.test, labels=data.test.labels.flip(0))
+    changed = replace(data, test=relabeled)
+    renamed = replace(data, classes=tuple("abcdefghij"))
+    assert changed.fingerprint == renamed.fingerprint == ""
+    for other in (changed, renamed, replace(changed, name="y")):
+        assert check_dataset(other).fingerprint not in ("", data.fingerprint)
+        with pytest.raises(SeewhyError, match="is not the data of the run: its fingerprint is"):
+            reload_data(data.origin, other)
+    assert check_dataset(replace(changed, test=data.test)).fingerprint == data.fingerprint
+    assert replace(data, test=relabeled, fingerprint="given").fingerprint == "given"

@@ -114,6 +114,12 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
             return _interrupted(INTERRUPTIONS[received[0]]())
         if _is_out_of_memory(error):
             error = SeewhyError(f"{OUT_OF_MEMORY} ({_first_line(error)})")
+        if (
+            isinstance(error, OSError) and error.filename is not None
+        ):  # of no function in particular
+            error = SeewhyError(
+                f"{error.filename}: {error.strerror}; pass another path, or check its permissions"
+            )
         if not isinstance(error, SeewhyError):
             raise
         if debug:

@@ -61,11 +61,26 @@ class Dataset:
     train: Split
     test: Split
     validation: Split | None
-    fingerprint: str  # hex digest of the decoded content: equal for equal data from any source
+    fingerprint: str  # hex digest of the decoded content: equal for equal data from any source;
+    # empty if it is not computed yet, as after `dataclasses.replace(data, test=…)`
     skipped: tuple[str, ...] = ()  # unreadable files
     load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
     value_range: ValueRange | None = None  # of images with more than 8 bits, see `Preprocessing`
     held_out: tuple[str, ...] = ()  # splits that the source lacks, drawn from its training images
+    described: tuple[object, ...] = field(default=(), repr=False)  # what the fingerprint is of
+
+    def __post_init__(self) -> None:
+        # `dataclasses.replace` keeps the fingerprint, also of other images, labels or classes
+        content = [
+            id(getattr(split, name, None))
+            for split in (self.train, self.test, self.validation)
+            for name in ("images", "labels")
+        ]
+        described = (self.fingerprint, str(self.classes), *content)
+        if self.described[:1] == (self.fingerprint,) and self.described != described:
+            object.__setattr__(self, "fingerprint", "")
+        object.__setattr__(self, "described", (self.fingerprint, *described[1:]))
+
     margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
     fit: str = "crop"  # of the images that were resized, see `Preprocessing`
 

@@ -32,6 +32,7 @@ from seewhy.data.raw import (
     split_words,
 )
 from seewhy.errors import SeewhyError
+from seewhy.files import problem_of_file
 
 # a file name on the hub
 _SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.parquet", re.IGNORECASE)
@@ -85,9 +86,12 @@ def image_files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
             found = sorted(glob.glob(str(path), recursive=True), key=natural_key)  # noqa: PTH207
-            if found:
-                return [each for each in map(Path, found) if each.is_file()]
-            raise SeewhyError(f"{path} does not exist; pass image files or directories of images")
+            files = [each for each in map(Path, found) if each.is_file()]
+            if files:
+                return files
+            problem = problem_of_file(path) if path.is_symlink() else ""
+            reason = f"is {problem}" if problem else "does not exist"
+            raise SeewhyError(f"{path} {reason}; pass image files or directories of images")
         return [path]
     images = [
         file.path

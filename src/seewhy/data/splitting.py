@@ -69,7 +69,7 @@ def assign_splits(
             continue
         labels = splits["train"].labels
         if groups is None:
-            _check_counts(raw, labels, name, new)
+            _check_counts(raw, labels, name, new, quiet)
             kept, held_out = stratified_split(labels, fraction, options.seed)
         else:
             kept, held_out = grouped_split(labels, groups["train"], fraction, options.seed)
@@ -245,12 +245,19 @@ def _report_groups(groups: Mapping[str, np.ndarray], name: str, quiet: bool) -> 
             )
 
 
-def _check_counts(raw: RawDataset, labels: np.ndarray, name: str, new: str) -> None:
-    single = np.flatnonzero(np.bincount(labels, minlength=len(raw.classes)) == 1)
-    if len(single):
+def _check_counts(raw: RawDataset, labels: np.ndarray, name: str, new: str, quiet: bool) -> None:
+    counts = np.bincount(labels, minlength=len(raw.classes))
+    single = np.flatnonzero(counts == 1)
+    if counts.max() < 2:
         raise SeewhyError(
-            f"{name}: the {new} split needs at least two images per class, found one in "
-            f"{list_classes(raw.classes, single)}; add images, or remove the class"
+            f"{name}: the {new} split needs a class with at least two images, found one in "
+            f"{list_classes(raw.classes, single)}; add images"
+        )
+    if len(single):
+        note(
+            f"{name}: the {new} split has no images of {list_classes(raw.classes, single)}, which "
+            "have only one",
+            quiet,
         )
 
 
