@@ -87,6 +87,7 @@ def test_head_is_the_logistic_regression_of_the_features(data: Dataset, scale: f
     assert [event.images for event in progress if isinstance(event, FeatureStats)][-1] == 240
     assert isinstance(stats, ProbeStats)
     assert (stats.c, stats.images, stats.features) == (fit.c, 240, 64)
+    assert (stats.head, stats.scale) == ("head", pytest.approx(scale, rel=1e-3))
     assert isinstance(row, EpochStats)
     assert (row.epoch, row.step, state.probe) == (0, 0, stats)
     accuracy = (logits.argmax(1) == data.train.labels).float().mean().item()
@@ -94,7 +95,7 @@ def test_head_is_the_logistic_regression_of_the_features(data: Dataset, scale: f
     assert row.train_loss == pytest.approx(
         F.cross_entropy(logits, data.train.labels).item(), rel=1e-3
     )
-    test = head_logits(net, plan, data.test.images)
+    test = head_logits(net, plan, stats, data.test.images)
     with torch.no_grad():
         torch.testing.assert_close(test, net(data.test.images.float() / 255), rtol=0, atol=1e-4)
     assert row.eval_accuracy == pytest.approx(

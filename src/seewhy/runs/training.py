@@ -59,7 +59,7 @@ from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
-from seewhy.train.probe import head_logits
+from seewhy.train.probe import ProbeStats, head_logits
 from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
 from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
@@ -297,9 +297,9 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     classifier = Classifier(
         model, data.classes, data.image_shape, precision, recipe.tta, data.preprocessing
     )
-    predictions = plain = _predict_test(classifier, session.plan)
+    predictions = plain = _predict_test(classifier, session.plan, recorder.probe)
     if recipe.tta != "none":
-        plain = _predict_test(replace(classifier, tta="none"), session.plan)
+        plain = _predict_test(replace(classifier, tta="none"), session.plan, recorder.probe)
     return Run(
         recipe=recipe,
         classifier=classifier,
@@ -314,12 +314,16 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     )
 
 
-def _predict_test(classifier: Classifier, plan: TrainingPlan) -> Predictions:
+def _predict_test(
+    classifier: Classifier, plan: TrainingPlan, probe: ProbeStats | None
+) -> Predictions:
     """Predict the test split; after a probe alone, from the features in the cache."""
     split = plan.data.test
-    if plan.steps > 0 or plan.world.size > 1:
+    if probe is None or plan.steps > 0 or plan.world.size > 1:
         return predict_split(classifier, split, reproducible=True)
-    logits = bind_tta(classifier.tta)(partial(head_logits, classifier.model, plan), split.images)
+    logits = bind_tta(classifier.tta)(
+        partial(head_logits, classifier.model, plan, probe), split.images
+    )
     return Predictions(logits, split.labels, classifier.classes)
 
 

@@ -128,9 +128,9 @@ def _probe(state: TrainState, plan: TrainingPlan) -> Iterator[Event]:
         if average is not None:
             average.update(clone_weights(state.model))
     state.seconds += stats.seconds
+    state.probe = stats
     train = _evaluate(state, plan, plan.train_center)
     measured = _evaluate(state, plan, plan.eval_split)
-    state.probe = stats
     yield EpochStats(
         epoch=0.0,
         step=0,
@@ -345,8 +345,8 @@ def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluatio
     if len(images):
         with swap_weights(state.averaged, state.model):
             classifier = Classifier(state.model, precision=plan.precision)
-            if plan.probe is not None and state.step == 0 and plan.world.size == 1:
-                logits = head_logits(state.model, plan, images)
+            if state.probe is not None and state.step == 0 and plan.world.size == 1:
+                logits = head_logits(state.model, plan, state.probe, images)
             else:
                 logits = compute_logits(classifier, images, reproducible=True, check_finite=False)
         loss, weight = _criterion(logits, one_hot(labels, plan.num_classes), plan)

@@ -49,6 +49,8 @@ class ProbeStats:
     views: int  # of each image
     features: int  # numbers per image
     seconds: float
+    head: str = ""  # name of the layer that was set
+    scale: float = 1.0  # of its outputs in the logits
 
 
 def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, None, ProbeStats]:
@@ -105,25 +107,24 @@ def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, No
         views,
         stacked.shape[2],
         time.perf_counter() - start,
+        head,
+        scale,
     )
 
 
-def head_logits(model: nn.Module, plan: TrainingPlan, images: Tensor) -> Tensor:
-    """Logits (N, K) of images (N, C, H, W) uint8 of a model whose other layers are untrained.
+def head_logits(model: nn.Module, plan: TrainingPlan, probe: ProbeStats, images: Tensor) -> Tensor:
+    """Logits (N, K) of images (N, C, H, W) uint8 of a model of which only the head was trained.
 
     Their features are kept too, so that another probe needs no pass through the model.
     """
-    head = _find_linear_head(model, images)
-    progress = _features(model, head, plan, images, verify=False)
+    progress = _features(model, probe.head, plan, images, verify=False)
     while True:
         try:
             next(progress)
         except StopIteration as end:
             features: Tensor = end.value
             break
-    layer = unwrap_model(model).get_submodule(head)
-    scale = _scale_after_head(model, head, plan, images[:4], features[:4])
-    return scale * _linear(layer, features)
+    return probe.scale * _linear(unwrap_model(model).get_submodule(probe.head), features)
 
 
 def _find_linear_head(model: nn.Module, images: Tensor) -> str:

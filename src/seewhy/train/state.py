@@ -101,7 +101,7 @@ class TrainState:
     seconds: float = 0.0  # training time of those epochs
     epoch_seconds: float = 0.0  # training time of the current epoch
     watched_losses: list[float] = field(default_factory=list)  # per epoch, for plateau schedules
-    probe: ProbeStats | None = None  # once the head has been set, and evaluated
+    probe: ProbeStats | None = None  # once the head has been set
 
     @property
     def averaged(self) -> Weights | None:
