@@ -67,6 +67,9 @@ class Dataset:
     load_args: Mapping[str, Any] = field(default_factory=dict)  # of `load`; empty if made in memory
     value_range: ValueRange | None = None  # of images with more than 8 bits, see `Preprocessing`
     held_out: tuple[str, ...] = ()  # splits that the source lacks, drawn from its training images
+
+    margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
+    fit: str = "crop"  # of the images that were resized, see `Preprocessing`
     described: tuple[object, ...] = field(default=(), repr=False)  # what the fingerprint is of
 
     def __post_init__(self) -> None:
@@ -80,9 +83,6 @@ class Dataset:
         if self.described[:1] == (self.fingerprint,) and self.described != described:
             object.__setattr__(self, "fingerprint", "")
         object.__setattr__(self, "described", (self.fingerprint, *described[1:]))
-
-    margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
-    fit: str = "crop"  # of the images that were resized, see `Preprocessing`
 
     @property
     def splits(self) -> dict[str, Split]:
