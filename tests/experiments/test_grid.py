@@ -80,7 +80,7 @@ def test_recipe_grid_of_optimizers_finds_the_lr() -> None:
     [
         (
             {"optimiser": ["sgd"]},
-            "unknown recipe field 'optimiser' (did you mean 'optimizer'?); possible: model, epochs",
+            "unknown recipe field 'optimiser' (did you mean 'optimizer'?); possible: model, probe",
         ),
         (
             {"seed": [0, 1]},
