@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -86,6 +87,9 @@ def images_per_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return fix
 
 
+# ignored in what nohup or the background of a script starts, but tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 HANDLED = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -100,7 +104,10 @@ def child_processes() -> dict[int, str]:
     """Process id and command line of each child, where /proc tells; without those that may last."""
     children = {}
     for file in glob("/proc/self/task/*/children"):  # noqa: PTH207  # faster, for every test
-        for pid in Path(file).read_text().split():
+        pids: list[str] = []
+        with suppress(OSError):  # the thread has ended in the meantime
+            pids = Path(file).read_text().split()
+        for pid in pids:
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:

@@ -77,11 +77,15 @@ def few_digits(
     if "extending.md" not in request.node.name:  # which states an accuracy
         monkeypatch.setattr(digits, "_digits", lambda: all_digits()[:450])
         monkeypatch.setenv("SEEWHY_CACHE", str(cache_of_examples))
-    # the start of a process takes longer than a trial
-    monkeypatch.setattr("seewhy.experiments.runner.number_of_jobs", lambda *arguments: 1)
     monkeypatch.setattr("seewhy.diagnosis.saliency.TRUST_IMAGES", 6)
     monkeypatch.setattr("seewhy.diagnosis.diagnosis.ATTACK_IMAGES", 40)
     monkeypatch.setattr("seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES", 40)
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a process takes longer than a trial of the examples."""
+    monkeypatch.setattr("seewhy.experiments.runner.number_of_jobs", lambda *arguments: 1)
 
 
 def run_page(page: Path) -> int:

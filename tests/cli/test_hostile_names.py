@@ -95,3 +95,33 @@ def test_no_output_acts_on_the_terminal_the_spreadsheet_or_the_page(
     assert "\\<img src=x" in card
     [row] = [line for line in card.splitlines() if line.startswith("| classes |")]
     assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.train
+@pytest.mark.usefixtures("blank_figures")
+def test_report_comparison_and_export_show_hostile_names_harmlessly(
+    hostile: Dataset, workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = ["tiny.toml", "--data", "bars", "--epochs", "1"]
+    compared = [*small, "--vary", "lr", "0.1", "0.5", "--seeds", "1", "--output", "compared"]
+    for command in (
+        ["train", *small, "--output", "run"],
+        ["compare", *compared],
+        ["export", "run", "--format", "torch"],
+    ):
+        assert main.main(command) == 0, (command, capfd.readouterr())
+        printed = capfd.readouterr()
+        check(printed.out + printed.err, f"output of {command}")
+    written = [path for path in workspace.rglob("*") if path.suffix in TEXT]
+    assert {workspace / each / "report.html" for each in ("run", "compared")} < set(written)
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".html":  # a line break is a space there
+            assert not ACTING.search(text), path
+            assert "<img src=x" not in text
+        else:
+            check(text, str(path))
+        if path.suffix == ".csv":
+            cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
+            assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]

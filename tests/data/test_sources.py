@@ -1,6 +1,8 @@
 """`load`: names, directories, data in memory, and errors of one line."""
 
+import copy
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -680,3 +682,10 @@ def test_fingerprint_of_a_dataset_with_another_split_is_computed_anew() -> None:
             reload_data(data.origin, other)
     assert check_dataset(replace(changed, test=data.test)).fingerprint == data.fingerprint
     assert replace(data, test=relabeled, fingerprint="given").fingerprint == "given"
+
+
+def test_fingerprint_survives_pickling_and_copying() -> None:
+    data = load("digits", quiet=True)
+    for same in (pickle.loads(pickle.dumps(data)), copy.deepcopy(data)):
+        assert replace(same, name="x").fingerprint == data.fingerprint
+        assert replace(same, test=same.train).fingerprint == ""

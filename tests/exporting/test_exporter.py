@@ -134,7 +134,7 @@ def small_model(name: str, side: int, monkeypatch: pytest.MonkeyPatch) -> nn.Mod
     return model
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"timm", "torchvision", "resnet34"}))
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"hf", "timm", "torchvision", "resnet34"}))
 def test_every_registered_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,7 +74,7 @@ def later(small_recipe: Recipe, data: Dataset, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def context(run: Run, data: Dataset) -> ReportContext:
     """The context of the run, with its diagnosis in the run directory."""
-    return make_context(run, data=data, quiet=True)
+    return make_context(run, data=data, quiet=True, minutes=None)
 
 
 @pytest.fixture(scope="session")

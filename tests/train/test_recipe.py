@@ -150,7 +150,7 @@ def test_find_recipe_does_not_look_up_names(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(
         to_toml(RECIPES["demo"])
-        .replace("speednet:width=0.5", "mine:depth=3")
+        .replace(RECIPES["demo"].model, "mine:depth=3")
         .replace("crop:1", "<invert>")
     )
     recipe = find_recipe(path)

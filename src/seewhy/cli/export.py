@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import Flag, OptionalPath, OwnModel
 from seewhy.errors import SeewhyError, lookup
+from seewhy.escaping import visible
 
 if TYPE_CHECKING:
     from seewhy.exporting.check import ExportCheck
@@ -68,7 +69,7 @@ def _print_check(check: "ExportCheck", runtime: str) -> None:
     from seewhy.cli import tables
 
     out = tables.console()
-    out.print(f"{check.images:,} {check.source}, fp32 on the CPU\n")
+    out.print(f"{check.images:,} {visible(check.source)}, fp32 on the CPU\n")
     rows = tables.table("", "")
     rows.show_header = False
     rows.add_row("same predicted class", f"{check.same_class:,} of {check.images:,}")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train(RecipeOptions):
-    """Train a model on a dataset; without a recipe, one is chosen for the data."""
+    """Train a model on a dataset; the recipe is optional."""
 
     default_recipe = AUTO
 

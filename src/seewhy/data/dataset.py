@@ -84,6 +84,11 @@ class Dataset:
             object.__setattr__(self, "fingerprint", "")
         object.__setattr__(self, "described", (self.fingerprint, *described[1:]))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # in another process, equal tensors have other identities
+        self.__dict__.update(state | {"described": ()})
+        self.__post_init__()
+
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name: "train", "test" and, if there is one, "validation".

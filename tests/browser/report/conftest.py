@@ -136,8 +136,8 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     before = fit(
         replace(RECIPE, epochs=1.5), data, reports.root / "before", device="cpu", quiet=True
     )
-    make_context(before, data=data, quiet=True)  # saves the diagnosis
-    context = make_context(run, before, data=data, quiet=True)
+    make_context(before, data=data, quiet=True, minutes=None)  # saves the diagnosis
+    context = make_context(run, before, data=data, quiet=True, minutes=None)
     _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, context)
@@ -151,7 +151,10 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     )
     result = replace(run.result, accuracy=1.0, plain_accuracy=1.0, interval=perfect.interval)
     context = make_context(
-        replace(run, directory=None, predictions=perfect, result=result), data=data, quiet=True
+        replace(run, directory=None, predictions=perfect, result=result),
+        data=data,
+        quiet=True,
+        minutes=None,
     )
     _write(reports.perfect, context)
 
