@@ -87,8 +87,10 @@ def images_per_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return fix
 
 
-# ignored in what nohup or the background of a script starts, but tests send it
+# ignored in what nohup or the background of a script starts, but tests send them
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 HANDLED = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)

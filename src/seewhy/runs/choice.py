@@ -68,7 +68,7 @@ def choose_recipe(
     elif pretrained:
         name, why = "probe", f"{images} are few, so only the head of the model is trained"
     elif photographs:
-        name, why = "photos", "there is no model with published weights, so one is trained from 0"
+        name, why = "photos", "without published weights, a model is trained from scratch"
     elif facts.train_images < SMALL_DATA:
         name, why = "demo", f"{images} are small (about {facts.side} pixels) and few"
     else:
@@ -80,7 +80,7 @@ def choose_recipe(
         recipe = replace(recipe, class_weights=True)
         why += f"; class weights, as classes have {_range(facts)} images"
     other = {"probe": "finetune", "finetune": "probe"}.get(name, "probe")
-    advice = f"seewhy train {other} --data … chooses otherwise; seewhy recipes lists all"
+    advice = f"to choose another: `seewhy train {other} --data …`; `seewhy recipes` lists all"
     if name == "photos":
         advice = (
             "with published weights it would take minutes: --model "

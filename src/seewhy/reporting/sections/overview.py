@@ -45,7 +45,7 @@ def _calibration(context: ReportContext) -> tuple[str, str]:
     text = f"{confidence_summary(context.predictions)}, ECE {percent(context.calibration.ece)}"
     scaling = helpful_scaling(context)
     if scaling is None:
-        return f"{text}.", "Use the probabilities as they are."
+        return f"{text}.", "Use the probabilities as they are: scaling does not improve them."
     text += (
         f", reduced to {percent(scaling.after.ece)} by temperature scaling "
         f"(T = {scaling.temperature:.2f})"
