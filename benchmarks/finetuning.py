@@ -37,7 +37,7 @@ def joined(data: Dataset) -> Split:
 
 
 def out_of_fold(recipe: Recipe, data: Dataset, split: Split, seed: int) -> float:
-    """Accuracy in [0, 1] of K trainings on the images that they did not see."""
+    """Accuracy in [0, 1] of K runs, each on the images of its held-out fold."""
     fold_of = stratified_folds(split.labels.numpy(), FOLDS, seed)
     correct = 0
     for fold in range(FOLDS):
@@ -68,7 +68,7 @@ def folds_row(what: str, recipe: Recipe, data: Dataset, seeds: tuple[int, ...]) 
 
 
 def seconds_of(recipe: Recipe, data: Dataset) -> float:
-    """Processor seconds of a training, on all threads."""
+    """CPU seconds of one run, over all threads."""
     start = time.process_time()
     fit(recipe, data, quiet=True)
     return time.process_time() - start

@@ -23,7 +23,7 @@ def note(text: str, quiet: bool = False) -> None:
 
 def say(text: str) -> None:
     """Print lines on standard output."""
-    print(visible(text, keep="\n"), flush=True)  # to be seen while the command goes on
+    print(visible(text, keep="\n"), flush=True)  # visible while the command is still running
 
 
 def make_console(stderr: bool = False) -> "Console":

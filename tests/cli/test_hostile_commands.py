@@ -170,11 +170,11 @@ def command_line(choose: random.Random) -> list[str]:
         option = choose.choice([*options, "--unknown", "--he"])
         values = HARMLESS.get(option[2:], VALUES)
         count = choose.choice([0, 1, 1, 1, 1, 2])
-        given = [choose.choice(values) for _ in range(count)]
-        if given and choose.random() < 0.2:
-            line.append(f"{option}={given[0]}")
+        arguments = [choose.choice(values) for _ in range(count)]
+        if arguments and choose.random() < 0.2:
+            line.append(f"{option}={arguments[0]}")
         else:
-            line += [option, *given]
+            line += [option, *arguments]
     return [name, *line]
 
 

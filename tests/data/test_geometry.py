@@ -83,15 +83,15 @@ def test_resized_crop_samples_its_box():
 
 def test_rotate_equals_pillow():
     generator = np.random.default_rng(0)
-    pictures = [
+    photos = [
         Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((40, 40))
         for _ in range(20)
     ]
-    images = torch.from_numpy(np.stack([np.asarray(each) for each in pictures])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.stack([np.asarray(each) for each in photos])).permute(0, 3, 1, 2)
     after = apply(["rotate:30"], images.contiguous()).permute(0, 2, 3, 1).numpy()
     angles = 30 * (2 * torch.rand(20, generator=seeded()) - 1)
     inside = np.hypot(*(np.mgrid[0:40, 0:40] - 19.5)) < 18
-    for picture, angle, pixels in zip(pictures, angles.tolist(), after, strict=True):
+    for picture, angle, pixels in zip(photos, angles.tolist(), after, strict=True):
         turned = np.asarray(picture.rotate(angle, Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(pixels - turned)[inside].max() <= 2
     assert (after > 0).any(-1).all()  # reflected, no black corners

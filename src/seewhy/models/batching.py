@@ -19,7 +19,7 @@ _GPU_PIXELS, _GPU_LARGEST = 2**22, 1024  # per batch on other devices, which gai
 
 _LONG = 5.0  # seconds; a longer pass tries other sizes on some of its batches
 _TRIALS = 3  # batches per size; the fastest counts, because the processor may be shared
-_GAIN = 0.95  # the search goes on while a size takes at most this fraction of the last one's time
+_GAIN = 0.95  # larger sizes are tried while one takes at most this fraction of the last one's time
 
 
 def batches(
@@ -73,7 +73,7 @@ class _Pace:
         self.trials[size] += 1
 
     def next_size(self, remaining: int) -> int:
-        """The size of the next batch, with so many images to go: one to try, or the fastest."""
+        """The size of the next batch, given the images left: one to try, or the fastest."""
         best = {size: best for size, best in self.fastest.items() if self.trials[size] >= _TRIALS}
         if self.fitting in best and best[self.fitting] * remaining > _LONG:
             for factor in (2, 0.5):

@@ -150,7 +150,7 @@ def _features(
 ) -> Generator[FeatureStats, None, Tensor]:
     """The features (N, D) of images, from the cache or computed, in evaluation mode.
 
-    Yields progress, for the view with this number of so many: 0 is the image, 1 its mirror image.
+    Yields progress, for the view with this index: 0 is the image, 1 its mirror image.
     To `verify` the cache, two of its images are computed again.
     """
     classifier = Classifier(unwrap_model(model), precision=plan.precision)
