@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
-from seewhy.models.features import extract_features
+from seewhy.models.features import extract_features, predict_with_features
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
+from seewhy.models.tta import TTA
 
 
 def images_of(count: int, channels: int = 3, side: int = 12) -> Tensor:
@@ -105,3 +106,27 @@ def test_features_of_floats_are_those_of_bytes() -> None:
     assert not floats.is_inference()
     with torch.no_grad():
         torch.testing.assert_close(floats, model[:2](images / 255))
+
+
+@pytest.mark.parametrize(("tta", "passes"), [("none", 1), ("flip", 2), ("mirrored", 2)])
+def test_predict_with_features_runs_the_network_once_for_each_view(
+    monkeypatch: pytest.MonkeyPatch, tta: str, passes: int
+) -> None:
+    # without the images themselves, whose features then need a pass
+    monkeypatch.setitem(TTA, "mirrored", lambda predict, images: predict(images.flip(3)))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2)).eval()
+    classifier, images, seen = Classifier(model, tta=tta), images_of(9), []
+    expected = compute_logits(classifier, images), extract_features(classifier, images)
+    model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    found = predict_with_features(classifier, images)
+    assert sum(seen) == passes * len(images) + 1  # one image, to find the head
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_predict_with_features_rejects_logits_that_are_not_finite() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).eval()
+    nn.init.constant_(model[1].bias, float("nan"))
+    with pytest.raises(SeewhyError, match="the logits of 2 of 2 images are not finite"):
+        predict_with_features(model, images_of(2))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.models.batching import batches
-from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.head import find_heads
-from seewhy.models.inference import autocasting, for_outputs
+from seewhy.models.inference import autocasting, check_finite_logits, for_outputs
 from seewhy.models.inspection import (
     evaluating,
     is_program,
@@ -17,6 +17,7 @@ from seewhy.models.inspection import (
     prepare_images,
     unwrap_model,
 )
+from seewhy.models.tta import bind_tta
 
 
 def extract_features(
@@ -40,9 +41,37 @@ def extract_features(
     Returns:
         Features (N, D) float32 on the CPU.
     """
-    classifier = as_classifier(classifier)
+    classifier = replace(as_classifier(classifier), tta="none")
+    _, features = _predict(classifier, images, batch_size, measured=not reproducible)
+    return features
+
+
+def predict_with_features(classifier: ClassifierLike, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits as from `compute_logits`, and features as from `extract_features`, in one pass.
+
+    Args:
+        classifier: A run, a Classifier, or a module; computes in its precision.
+        images: (N, C, H, W) uint8, N of at least 1.
+
+    Returns:
+        Logits (N, K), with the classifier's test-time augmentation, and the features (N, D) of the
+        images themselves; float32 on the CPU.
+
+    Raises:
+        SeewhyError: If the model cannot take the images, and if a logit is not finite.
+    """
+    logits, features = _predict(as_classifier(classifier), images, None, measured=True)
+    check_finite_logits(logits)
+    return logits, features
+
+
+def _predict(
+    classifier: Classifier, images: Tensor, batch_size: int | None, measured: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) and features (N, D), float32 on the CPU."""
     model = unwrap_model(classifier.model)
     heads = find_heads(model, images, classifier.extract_logits)
+    augmented = bind_tta(classifier.tta)
     with evaluating(model):
         fast = for_outputs(replace(classifier, model=model), images)
     seen: list[Tensor] = []  # candidates of a batch; the last one is the best
@@ -54,29 +83,38 @@ def extract_features(
         if isinstance(output, Tensor) and output.ndim == 4:
             seen.append(output)
 
+    def predict(batch: Tensor) -> Tensor:
+        seen.clear()
+        pixels = prepare_images(batch, model)
+        pixels = pixels.contiguous(memory_format=memory_format_of(model))
+        with naming_images(pixels):
+            logits = classifier.extract_logits(fast(pixels)).float()
+        if batch is plain:
+            fitting = [each for each in seen if len(each) == len(logits)] or [logits]
+            features = fitting[-1].float()
+            rows.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())
+        return logits
+
     if heads:
         parts = [fast.get_submodule(heads[-1])]
         handles = [part.register_forward_pre_hook(record_input) for part in parts]
     else:
         parts = [part for part in fast.modules() if not is_program(part)]  # programs take no hooks
         handles = [part.register_forward_hook(record_output) for part in parts]
-    rows: list[Tensor] = []
+    logits, rows = list[Tensor](), list[Tensor]()
     try:
         with (
             evaluating(model),
             torch.inference_mode(),
             autocasting(classifier.precision, classifier.device),
         ):
-            for chosen in batches(model, images, batch_size, measured=not reproducible):
-                pixels = prepare_images(images[chosen], model)
-                pixels = pixels.contiguous(memory_format=memory_format_of(model))
-                with naming_images(pixels):
-                    logits = classifier.extract_logits(fast(pixels))
-                fitting = [each for each in seen if len(each) == len(logits)] or [logits]
-                features = fitting[-1].float()
-                rows.append((features.flatten(2).mean(2) if features.ndim > 2 else features).cpu())
-                seen.clear()
+            for chosen in batches(model, images, batch_size, measured=measured):
+                plain, count = images[chosen], len(rows)
+                logits.append(augmented(predict, plain).cpu())
+                if len(rows) == count:  # an augmentation without the image itself
+                    predict(plain)
     finally:
         for handle in handles:
             handle.remove()
-    return torch.cat(rows).clone()  # outside inference_mode, so that they may enter a graph
+    # outside inference_mode, so that they may enter a graph
+    return torch.cat(logits).clone(), torch.cat(rows).clone()

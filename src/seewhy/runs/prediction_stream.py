@@ -15,7 +15,7 @@ from torch import Tensor
 from seewhy.data.decode import Encoded, decode_image
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.features import extract_features
+from seewhy.models.features import predict_with_features
 from seewhy.models.inference import compute_logits
 
 BLOCK = 64  # images decoded ahead of the model, and predicted together
@@ -92,8 +92,11 @@ def predict_stream(
                 failures.append(str(result))
         if names:
             batch = torch.stack(pixels)
-            logits = compute_logits(classifier, batch)
-            rows = extract_features(classifier, batch) if features else None
+            rows = None
+            if features:
+                logits, rows = predict_with_features(classifier, batch)
+            else:
+                logits = compute_logits(classifier, batch)
             yield PredictedBlock(tuple(names), logits, rows)
 
 
