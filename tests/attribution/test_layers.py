@@ -255,7 +255,6 @@ def test_list_layers_names_compiled_part():
     assert resolve_layers(model, images, [model.stem, "stem.0", "stem._orig_mod.0"]) == [
         "stem",
         "stem.0",
-        "stem._orig_mod.0",
     ]
 
 

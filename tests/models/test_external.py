@@ -14,10 +14,13 @@ from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import pretrained_classifier
 from seewhy.models.graph import model_graph
+from seewhy.models.inspection import check_eval_mode
 from seewhy.models.pretrained import pretrained_info
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model, untrained_spec
+from seewhy.models.summary import model_summary
 from seewhy.models.weights_file import loading_note
+from seewhy.train.freezing import freezable
 
 RGB = blank_sample(3, 8, 8)
 
@@ -252,6 +255,30 @@ def test_external_probe_leaves_no_trace():
     assert torch.equal(model.net.head.weight, again.net.head.weight)
 
 
+@pytest.mark.usefixtures("timm")
+def test_external_layers_have_the_names_of_the_package():
+    """Everywhere where a name is shown, and wherever one is taken."""
+    model = build_model("timm:resnet50", 4, RGB)
+    net = model.net
+    outside = {"(model)", "normalize"}
+    inside = {name for name, _ in net.named_modules() if name}
+    rows = model_summary(model, tuple(RGB.images.shape[1:])).layers
+    assert outside | inside == {row.name for row in rows}
+    assert (rows[0].type, rows[0].depth) == ("Net", 0)
+    assert {row.depth for row in rows[1:]} == {1}
+    assert sum(row.parameters for row in rows[1:]) == rows[0].parameters
+    for name in ("head", "net.head", "net.head.weight"):
+        assert freezable(model, {name: 1.0})[0][0] is net.head.weight
+    with pytest.raises(SeewhyError, match="possible: body, head$"):
+        freezable(model, {"no": 1.0})
+    model.head = new = nn.Linear(net.head.in_features, 7)
+    assert net.head is model.head is new
+    assert set(dict(model.named_children())) == {"normalize", "net"}
+    model.eval().head.train()
+    with pytest.raises(SeewhyError, match="its layer 'head' is in training mode"):
+        check_eval_mode(model)
+
+
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_external_missing_package(package, monkeypatch):
     monkeypatch.setattr(
@@ -344,8 +371,8 @@ def test_layers_of_an_external_model_have_its_own_names():
     assert [layer.name for layer in list_layers(model, RGB.images)] == ["normalize", "body"]
     assert model.get_submodule("body") is model.get_submodule("net.body") is model.net.body
     for name in ("body", "net.body"):
-        maps = explain(model, torch.rand(1, 3, 8, 8), "grad-cam", name, 0)
-        assert maps.layers == (name,)
+        maps = explain(model, torch.rand(1, 3, 8, 8), "grad-cam", name, 0, warn=False)
+        assert maps.layers == ("body",)
     graph = model_graph(model, (3, 8, 8), 4)
     assert [step.layer for step in graph.steps if step.parameters] == ["body", "head"]
     assert graph.types["body"] == "Conv2d"

@@ -17,7 +17,7 @@ from seewhy.attribution.target import ForwardPass, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.batching import batches
 from seewhy.models.inference import autocasting
-from seewhy.models.inspection import check_observable, inspecting, passes_gradient
+from seewhy.models.inspection import check_observable, inspecting, layer_path, passes_gradient
 from seewhy.models.normalization import Normalize
 
 NO_PATH = (
@@ -223,7 +223,11 @@ def full_gradients(forward: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
     """
     model = forward.model
     check_observable(model, parts=True)
-    biased = {name: module for name, module in model.named_modules() if isinstance(module, AFFINE)}
+    biased = {
+        layer_path(name, model): module
+        for name, module in model.named_modules()
+        if isinstance(module, AFFINE)
+    }
     with inspecting(model):
         with (
             record_outputs(model, list(biased), len(forward.images)) as outputs,

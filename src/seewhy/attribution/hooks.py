@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inspection import layer_path
+from seewhy.models.inspection import named_layers
 from seewhy.models.memory import is_out_of_memory
 
 WITHOUT_GRADIENT = (
@@ -78,12 +78,12 @@ def main_tensor(output: object, count: int) -> Tensor | None:
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
     """The submodules that hooks can observe, by their `layer_path`."""
-    parts: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        path = layer_path(name, model)
-        if path and not isinstance(module, torch.jit.ScriptModule):
-            parts.setdefault(path, module)
-    return parts
+    layers = named_layers(model).items()
+    return {
+        path: layer
+        for path, layer in layers
+        if path and not isinstance(layer, torch.jit.ScriptModule)
+    }
 
 
 def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:

@@ -11,7 +11,7 @@ from seewhy.attribution.layer_selection import SINGLE_POSITION, record_layers, s
 from seewhy.attribution.target import PreparedInputs, prepare
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.classifier import ClassifierLike
-from seewhy.models.inspection import check_observable, inspecting, unwrap_model
+from seewhy.models.inspection import check_observable, inspecting, layer_path, unwrap_model
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -119,7 +119,7 @@ def _layer_name(layer: str | nn.Module, model: nn.Module) -> str:
         # Not `layer in parts`: that has only the first name of a shared module.
         with suppress(AttributeError):
             model.get_submodule(layer)
-            return layer
+            return layer_path(layer, model) or layer
     raise SeewhyError(
         f"unknown layer {layer!r}{did_you_mean(str(layer), parts)}; `seewhy layers MODEL` and "
         "seewhy.attribution.list_layers(model, images) list the layers"

@@ -24,7 +24,7 @@ from seewhy.attribution.target import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
-from seewhy.models.inspection import check_observable, inspecting
+from seewhy.models.inspection import check_observable, inspecting, layer_path
 
 MAX_SIMILARITY = 0.5  # a method fails at this mean rank correlation with the maps of a random model
 
@@ -123,7 +123,7 @@ def randomize(
                 similarities[key].append(
                     rank_correlation(trained.abs(), maps[key].abs()) if key in maps else unknown
                 )
-    randomized = tuple(modules[stop - 1] for stop in stops[1:])
+    randomized = tuple(layer_path(modules[stop - 1], model) for stop in stops[1:])
     return {
         key: _sanity_check(randomized, torch.stack(values)) for key, values in similarities.items()
     }

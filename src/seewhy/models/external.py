@@ -185,11 +185,19 @@ class External(nn.Module):
         return output if isinstance(output, Tensor) else extract_logits(output)
 
     def __getattr__(self, name: str) -> Any:
+        return self._inside()[name] if name in self._inside() else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._inside():  # a new head, for example
+            setattr(self.net, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _inside(self) -> dict[str, nn.Module | None]:
+        """The modules of the other package's model whose names are not taken here."""
         children = self.__dict__.get("_modules", {})
         inside = children["net"].__dict__["_modules"] if "net" in children else {}
-        return (
-            inside[name] if name not in children and name in inside else super().__getattr__(name)
-        )
+        return {name: module for name, module in inside.items() if name not in children}
 
 
 def imported(name: str) -> ModuleType:

@@ -16,6 +16,7 @@ from seewhy.data.cache import cache_root, require_space
 from seewhy.errors import SeewhyError
 from seewhy.files import make_directory, write_atomically
 from seewhy.models.classifier import Classifier
+from seewhy.models.inspection import layer_path, named_layers
 from seewhy.progress import note
 
 FORMAT = 1  # increase it when the features of a network change
@@ -29,16 +30,17 @@ def feature_folder(classifier: Classifier, head: str) -> Path:
     The weights of the head, a module's name, do not matter.
     """
     hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    model = classifier.model
     # the settings of layers, such as strides and activations, without the number of classes
     layers = [
-        f"{name}={type(module).__name__}({module.extra_repr()})"
-        for name, module in classifier.model.named_modules()
-        if name != head
+        f"{path}={type(module).__name__}({module.extra_repr()})"
+        for path, module in named_layers(model).items()
+        if path != layer_path(head, model)
     ]
     described = [FORMAT, classifier.precision, classifier.device.type, *layers]
     hasher.update("\n".join(map(str, described)).encode())
-    for name, tensor in classifier.model.state_dict().items():
-        if name.rpartition(".")[0] != head:
+    for name, tensor in model.state_dict().items():
+        if layer_path(name, model).rpartition(".")[0] != layer_path(head, model):
             values = tensor.detach().cpu().contiguous()
             hasher.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             hasher.update(values.flatten().view(torch.uint8).numpy().data)

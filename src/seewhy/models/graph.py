@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from seewhy.errors import SeewhyError
-from seewhy.models.inspection import layer_path
+from seewhy.models.inspection import layer_path, layer_types
 from seewhy.models.operations import (
     FUNCTIONS,
     JOINS,
@@ -115,9 +115,7 @@ def model_graph(
         image_shape=image_shape,
         steps=steps,
         blocks=tuple(blocks),
-        types={
-            layer_path(path, module): type(each).__name__ for path, each in module.named_modules()
-        },
+        types=layer_types(module),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         multiply_adds=sum(step.multiply_adds for step in steps),
     )

@@ -77,7 +77,7 @@ def check_eval_mode(model: nn.Module) -> None:
     }
     training = next(
         (
-            name
+            layer_path(name, model)
             for name, part in model.named_modules()
             if _is_training(part) and part not in exported
         ),
@@ -115,7 +115,7 @@ def check_initialized(model: nn.Module) -> None:
         parameters = part.parameters(recurse=False)
         if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
             raise SeewhyError(
-                f"the layer {name!r} ({type(part).__name__}) has no weights yet; call the model "
+                f"the layer {layer_path(name, model)!r} ({type(part).__name__}) has no weights yet; call the model "
                 "once with a batch of images, as in model(images), and train it or load its weights"
             )
 
@@ -186,6 +186,22 @@ def layer_path(name: str, model: nn.Module) -> str:
     steps = [step for step in name.split(".") if step != "_orig_mod"]
     wrapped = getattr(unwrap_model(model), "wrapped_child", None)
     return ".".join(steps[1:] if steps[0] == wrapped else steps) if steps else ""
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a model by their `layer_path`, a wrapper for what it wraps; "" is the model.
+
+    Hooks belong on the wrapper: torch.compile may not run those of the module inside.
+    """
+    layers: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        layers.setdefault(layer_path(name, model), module)
+    return layers
+
+
+def layer_types(model: nn.Module) -> dict[str, str]:
+    """Class names of the modules of a model by their `layer_path`, without wrappers."""
+    return {layer_path(name, model): type(each).__name__ for name, each in model.named_modules()}
 
 
 def check_images(images: Tensor) -> None:

@@ -16,6 +16,9 @@ from seewhy.models.inspection import (
     device_of,
     evaluating,
     input_dtype,
+    layer_path,
+    layer_types,
+    named_layers,
     unwrap_model,
 )
 from seewhy.models.memory import is_out_of_memory
@@ -127,7 +130,7 @@ def model_summary(
         parameters = list(module.parameters())
         owned = _owned_parameters(module, calls)
         total = sum(parameter.numel() for parameter in parameters)
-        layers = _layers(calls, owned, total, batch_size)
+        layers = _layers(calls, layer_types(module), owned, total, batch_size)
         leaves = [call for call, row in zip(calls, layers, strict=True) if not row.is_block]
         activations = sum(call.output_bytes for call in leaves if owned[call.name])
         return ModelSummary(
@@ -214,7 +217,7 @@ def _forward(title: str, model: nn.Module, image: Tensor) -> list[_Call]:
             call.multiply_adds = _multiply_adds(module, made)
 
     with ExitStack() as stack:
-        for name, module in model.named_modules():
+        for name, module in named_layers(model).items():
             hooks = (
                 module.register_forward_pre_hook(lambda module, _, name=name: begin(name, module)),
                 module.register_forward_hook(
@@ -257,7 +260,7 @@ def _owned_parameters(model: nn.Module, calls: list[_Call]) -> Counter[str]:
     names = {call.name for call in calls}
     owned: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        owner = name.rpartition(".")[0]
+        owner = layer_path(name, model).rpartition(".")[0]
         while owner not in names:
             owner = owner.rpartition(".")[0]
         owned[owner] += parameter.numel()
@@ -265,7 +268,11 @@ def _owned_parameters(model: nn.Module, calls: list[_Call]) -> Counter[str]:
 
 
 def _layers(
-    calls: list[_Call], owned: Mapping[str, int], total: int, batch_size: int
+    calls: list[_Call],
+    types: Mapping[str, str],
+    owned: Mapping[str, int],
+    total: int,
+    batch_size: int,
 ) -> tuple[LayerSummary, ...]:
     """The rows of the summary; a block's numbers are the sums of the deeper rows after it."""
     depths = [call.name.count(".") + 1 if call.name else 0 for call in calls]
@@ -281,7 +288,7 @@ def _layers(
         multiply_adds += sum(row.multiply_adds for row in inside)
         row = LayerSummary(
             name=call.name or ROOT,
-            type=type(call.module).__name__,
+            type=types[call.name],
             depth=depth,
             is_block=bool(inside),
             kernel=_kernel(call.module),

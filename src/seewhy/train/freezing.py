@@ -6,6 +6,7 @@ from torch import nn
 
 from seewhy._torch_compat import BatchNorm
 from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.models.inspection import layer_path
 from seewhy.notation import parse
 
 
@@ -35,23 +36,25 @@ def freezable(model: nn.Module, epochs: dict[str, float]) -> list[tuple[nn.Param
 
     Args:
         model: The model.
-        epochs: Epoch by the name of a parameter or module.
+        epochs: Epoch by the name of a parameter or module, as `layer_path` or torch spells it.
 
     Raises:
         SeewhyError: For a name without trainable parameters.
     """
     trainable = [
-        (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
+        (name, layer_path(name, model), parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     ]
     result = []
     for prefix, epoch in epochs.items():
         matches = [
             (parameter, epoch)
-            for name, parameter in trainable
-            if f"{name}.".startswith(f"{prefix}.")
+            for name, path, parameter in trainable
+            if f"{path}.".startswith(f"{prefix}.") or f"{name}.".startswith(f"{prefix}.")
         ]
         if not matches:
-            modules = dict.fromkeys(name.split(".")[0] for name, _ in trainable)
+            modules = dict.fromkeys(path.split(".")[0] for _, path, _ in trainable)
             raise SeewhyError(
                 f"freeze: the model has no trainable parameter {prefix!r}"
                 f"{did_you_mean(prefix, modules)}; possible: {', '.join(modules)}"

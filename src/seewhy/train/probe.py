@@ -20,7 +20,7 @@ from seewhy.models.feature_cache import (
 from seewhy.models.features import extract_features
 from seewhy.models.head import find_head
 from seewhy.models.inference import compute_logits
-from seewhy.models.inspection import unwrap_model
+from seewhy.models.inspection import layer_path, unwrap_model
 from seewhy.train.distributed import all_reduce_sum, broadcast_from_rank0
 from seewhy.train.logistic import CrossValidation, fit_logistic
 from seewhy.train.plan import TrainingPlan
@@ -107,7 +107,7 @@ def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, No
         views,
         stacked.shape[2],
         time.perf_counter() - start,
-        head,
+        layer_path(head, model),
         scale,
     )
 
@@ -134,7 +134,7 @@ def _find_linear_head(model: nn.Module, images: Tensor) -> str:
     if isinstance(layer, nn.Conv2d) and (layer.kernel_size != (1, 1) or layer.groups > 1):
         raise SeewhyError(
             f"a probe needs a head that is a linear layer or a 1x1 convolution, found {layer} "
-            f"({head}); set probe none, or choose another model"
+            f"({layer_path(head, model)}); set probe none, or choose another model"
         )
     return head
 
@@ -239,7 +239,8 @@ def _scale_after_head(
     scale = float((outputs * logits).sum() / outputs.square().sum().clamp(min=1e-30))
     if scale <= 0 or not _agree(scale * outputs, logits):
         raise SeewhyError(
-            f"the logits of {plan.recipe.model} are not linear in what enters its head ({head}), "
+            f"the logits of {plan.recipe.model} are not linear in what enters its head "
+            f"({layer_path(head, model)}), "
             "so a probe cannot set it; set probe none, or choose another model"
         )
     return 1.0 if abs(scale - 1) < TOLERANCE else scale
