@@ -269,7 +269,7 @@ def test_external_layers_have_the_names_of_the_package():
     assert sum(row.parameters for row in rows[1:]) == rows[0].parameters
     for name in ("head", "net.head", "net.head.weight"):
         assert freezable(model, {name: 1.0})[0][0] is net.head.weight
-    with pytest.raises(SeewhyError, match="possible: body, head$"):
+    with pytest.raises(SeewhyError, match=r"possible: body, head$"):
         freezable(model, {"no": 1.0})
     model.head = new = nn.Linear(net.head.in_features, 7)
     assert net.head is model.head is new

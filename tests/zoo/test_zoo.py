@@ -1,12 +1,13 @@
 """Every architecture of the zoo has layers to explain, where they seem, and finite maps."""
 
 import pytest
+import timm
 import torch
+import transformers
 from torch import nn
 
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import explain
-from seewhy.attribution.layers import list_layers
 from seewhy.figures.model import model_figure
 from seewhy.figures.model_layout import layout_model
 from seewhy.models.graph import model_graph
@@ -81,38 +82,6 @@ TORCHVISION = ("resnet18", "googlenet", "mobilenet_v3_small", "squeezenet1_1", "
 SIDES = {"crossvit_9_240": 240, "swinv2_tiny_window8_256": 256}
 
 
-def side_of(name: str) -> int:
-    import timm
-
-    return SIDES.get(name) or timm.get_pretrained_cfg(name).input_size[-1]
-
-
-def assert_explained(model: nn.Module, side: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, side, side, generator=generator)
-    layers = list_layers(model, images)
-    assert any(layer.auto for layer in layers)
-    explanation = explain(model, images, ["hires-cam"], target=1, warn=False)
-    for maps in explanation.maps.values():
-        assert maps.isfinite().all()
-        assert min(maps.shape[1:]) > 1
-
-
-@pytest.mark.parametrize("name", TIMM)
-def test_timm(name: str) -> None:
-    torch.manual_seed(0)
-    side = side_of(name)
-    model = build_model(f"timm:{name}", 5, blank_sample(3, side, side)).eval()
-    assert_explained(model, side)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision(name: str) -> None:
-    torch.manual_seed(0)
-    model = build_model(f"torchvision:{name}", 5, blank_sample(3, 224, 224)).eval()
-    assert_explained(model, 224)
-
-
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64}
 TRANSFORMERS = {
     "ViT": {**SMALL, "patch_size": 8},
@@ -121,22 +90,103 @@ TRANSFORMERS = {
     "Dinov2": {**SMALL, "patch_size": 8},
     "Swin": {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]},
     "Swinv2": {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]},
-    "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    "ConvNextV2": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "image_size": 64},
+    "ConvNextV2": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "image_size": 64},
     "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
     "RegNet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "groups_width": 8},
     "Pvt": {"image_size": 64},
+    "Levit": {"hidden_sizes": [16, 24, 32], "num_attention_heads": [1, 2, 2], "depths": [1, 1, 1]},
+    "Hiera": {
+        "image_size": [112, 112],
+        "embed_dim": 16,
+        "depths": [1, 1, 1],
+        "num_heads": [1, 1, 2],
+        "patch_stride": [4, 4],
+        "masked_unit_attention": [True, False, False],
+        "num_query_pool": 2,
+        "masked_unit_size": [4, 4],
+    },
+    "CLIP": {
+        "vision_config": {**SMALL, "image_size": 112, "patch_size": 8, "intermediate_size": 64}
+    },
 }
+TRANSFORMERS_SIDES = {"Hiera": 112, "CLIP": 112, "Levit": 224}
+
+PLACES = ((0.18, 0.18), (0.5, 0.72), (0.8, 0.3))  # centers, as fractions of height and width
+HALF = 1 / 14  # of a patch's side
+
+# Layers whose random weights spread a change over the whole grid: nearly uniform attention, and
+# many sums of three convolutions. Their grids leave no doubt.
+SPREAD = {
+    "levit_conv_128s": ("stages.2",),
+    "mobileone_s0": ("stages.2", "stages.3"),
+    "repvgg_a0": ("stages.2", "stages.3"),
+    "RegNet": ("stages.2",),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name: str) -> None:
+    torch.manual_seed(0)
+    side = SIDES.get(name) or timm.get_pretrained_cfg(name).input_size[-1]
+    model = build_model(f"timm:{name}", 5, blank_sample(3, side, side))
+    assert_explained(model, side, SPREAD.get(name, ()))
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(f"torchvision:{name}", 5, blank_sample(3, 224, 224))
+    assert_explained(model, 224)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers(name: str) -> None:
-    import transformers
-
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**TRANSFORMERS[name], num_labels=5)
     model = getattr(transformers, f"{name}ForImageClassification")(config)
-    assert_explained(model.eval(), 64)
+    assert_explained(model, TRANSFORMERS_SIDES.get(name, 64), SPREAD.get(name, ()))
+
+
+def assert_explained(model: nn.Module, side: int, spread: tuple[str, ...] = ()) -> None:
+    """There are automatic layers, where they seem, and their maps are finite.
+
+    Where a patch is planted, the activation of every automatic layer changes most.
+    """
+    model = normalized(model, side)
+    half = int(HALF * side)
+    images = torch.full((1 + len(PLACES), 3, side, side), 0.5)
+    noise = torch.rand(3, 2 * half, 2 * half, generator=torch.Generator().manual_seed(0))
+    for image, (y, x) in zip(images[1:], PLACES, strict=True):
+        top, left = int(y * side) - half, int(x * side) - half
+        image[:, top : top + 2 * half, left : left + 2 * half] = noise
+    explanation = explain(model, images, ["hires-cam"], target=1, warn=False)
+    for maps in explanation.maps.values():
+        assert maps.isfinite().all()
+        assert min(maps.shape[1:]) > 1
+    wrong = []
+    for name, capture in capture_layers(model, images, explanation.layers).items():
+        changes = (capture.activation[1:] - capture.activation[:1]).square().sum(1)
+        height, width = changes.shape[1:]
+        for change, (y, x) in zip(changes, PLACES, strict=True):
+            row, column = divmod(int(change.argmax()), width)
+            apart = max(abs((row + 0.5) / height - y), abs((column + 0.5) / width - x))
+            if apart > HALF + 1 / min(height, width) and not name.endswith(spread or ("\0",)):
+                wrong.append(f"{name}: {apart:.2f} from ({y}, {x})")
+    assert not wrong
+
+
+def normalized(model: nn.Module, side: int) -> nn.Module:
+    """The model with BatchNorm statistics of its own activations, as a trained model has."""
+    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if norms:
+        for norm in norms:
+            norm.momentum = None  # a plain mean
+            norm.reset_running_stats()
+            norm.train()
+        with torch.no_grad():
+            model(torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(1)))
+    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -158,95 +208,3 @@ def test_drawing(name: str, folded: dict[str, int]) -> None:
     frames = {frame.name: frame.count for frame in layout_model(graph).frames}
     assert frames.items() >= folded.items()
     assert len(model_figure(graph).axes[0].texts) > 30
-
-
-# Where a patch is planted, the activation of every automatic layer changes most
-
-PLACES = ((0.18, 0.18), (0.5, 0.72), (0.8, 0.3))  # centers, as fractions of height and width
-HALF = 1 / 14  # of a patch's side
-
-# Layers whose random weights spread a change over the whole grid: nearly uniform attention, and
-# many sums of three convolutions. Their grids leave no doubt.
-SPREAD = {
-    "levit_conv_128s": ("stages.2",),
-    "mobileone_s0": ("stages.2", "stages.3"),
-    "repvgg_a0": ("stages.2", "stages.3"),
-    "RegNet": ("stages.2",),
-}
-
-FURTHER = {
-    "Hiera": {
-        "image_size": [112, 112],
-        "embed_dim": 16,
-        "depths": [1, 1, 1],
-        "num_heads": [1, 1, 2],
-        "patch_stride": [4, 4],
-        "masked_unit_attention": [True, False, False],
-        "num_query_pool": 2,
-        "masked_unit_size": [4, 4],
-    },
-    "CLIP": {
-        "vision_config": {**SMALL, "image_size": 112, "patch_size": 8, "intermediate_size": 64}
-    },
-}
-
-
-def normalized(model: nn.Module, side: int) -> nn.Module:
-    """The model with BatchNorm statistics of its own activations, as a trained model has."""
-    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    if norms:
-        for norm in norms:
-            norm.momentum = None  # a plain mean
-            norm.reset_running_stats()
-            norm.train()
-        with torch.no_grad():
-            model(torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(1)))
-    return model.eval()
-
-
-def assert_placed(model: nn.Module, side: int, spread: tuple[str, ...] = ()) -> None:
-    half = int(HALF * side)
-    images = torch.full((1 + len(PLACES), 3, side, side), 0.5)
-    noise = torch.rand(3, 2 * half, 2 * half, generator=torch.Generator().manual_seed(0))
-    for image, (y, x) in zip(images[1:], PLACES, strict=True):
-        top, left = int(y * side) - half, int(x * side) - half
-        image[:, top : top + 2 * half, left : left + 2 * half] = noise
-    names = [layer.name for layer in list_layers(model, images) if layer.auto]
-    assert names
-    wrong = []
-    for name, capture in capture_layers(model, images, names).items():
-        changes = (capture.activation[1:] - capture.activation[:1]).square().sum(1)
-        height, width = changes.shape[1:]
-        for change, (y, x) in zip(changes, PLACES, strict=True):
-            row, column = divmod(int(change.argmax()), width)
-            apart = max(abs((row + 0.5) / height - y), abs((column + 0.5) / width - x))
-            if apart > HALF + 1 / min(height, width) and not name.endswith(spread or ("\0",)):
-                wrong.append(f"{name}: {apart:.2f} from ({y}, {x})")
-    assert not wrong
-
-
-@pytest.mark.parametrize("name", TIMM)
-def test_placement_timm(name: str) -> None:
-    torch.manual_seed(0)
-    side = side_of(name)
-    model = build_model(f"timm:{name}", 5, blank_sample(3, side, side))
-    assert_placed(normalized(model, side), side, SPREAD.get(name, ()))
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_placement_torchvision(name: str) -> None:
-    torch.manual_seed(0)
-    model = build_model(f"torchvision:{name}", 5, blank_sample(3, 224, 224))
-    assert_placed(normalized(model, 224), 224)
-
-
-@pytest.mark.parametrize("name", [*TRANSFORMERS, *FURTHER])
-def test_placement_transformers(name: str) -> None:
-    import transformers
-
-    torch.manual_seed(0)
-    settings = {**TRANSFORMERS, **FURTHER}[name]
-    side = 112 if name in FURTHER else 64
-    config = getattr(transformers, f"{name}Config")(**settings, num_labels=5)
-    model = getattr(transformers, f"{name}ForImageClassification")(config)
-    assert_placed(normalized(model, side), side, SPREAD.get(name, ()))

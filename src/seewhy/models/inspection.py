@@ -115,8 +115,9 @@ def check_initialized(model: nn.Module) -> None:
         parameters = part.parameters(recurse=False)
         if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
             raise SeewhyError(
-                f"the layer {layer_path(name, model)!r} ({type(part).__name__}) has no weights yet; call the model "
-                "once with a batch of images, as in model(images), and train it or load its weights"
+                f"the layer {layer_path(name, model)!r} ({type(part).__name__}) has no weights "
+                "yet; call the model once with a batch of images, as in model(images), and train "
+                "it or load its weights"
             )
 
 
