@@ -6,7 +6,7 @@ They are installed in a separate directory, outside the project's environment, a
 import io
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr
 from importlib import import_module, invalidate_caches
 from importlib.metadata import version
@@ -32,6 +32,23 @@ PACKAGES = {
         int(torch.__version__.split(".")[1]) + 15
     ),  # 0.28 goes with torch 2.13
 }
+FINETUNING = {
+    "torchvision": PACKAGES["torchvision"],
+    "fastai": "fastai==2.8.12",
+    "fastcore": "fastcore<3",
+    "fastdownload": "fastdownload<2",
+    "fasttransform": "fasttransform",
+    "fastprogress": "fastprogress",
+    "plum": "plum-dispatch<2.10",
+    "beartype": "beartype",
+    "requests": "requests",
+    "urllib3": "urllib3",
+    "idna": "idna",
+    "certifi": "certifi",
+    "charset_normalizer": "charset-normalizer",
+    "yaml": "pyyaml",
+    "cloudpickle": "cloudpickle",
+}
 GRAD_CAM = {
     "grad-cam": "GradCAM",
     "grad-cam++": "GradCAMPlusPlus",
@@ -54,17 +71,19 @@ CAPTUM = ("grad-cam", "hires-cam")
 _OPERATORS: list[torch.library.Library] = []  # keep declarations alive
 
 
-def bring() -> str:
+def bring(packages: Mapping[str, str] = PACKAGES) -> str:
     """Install missing packages and make all importable; return names and versions of the peers."""
     if str(DIRECTORY) not in sys.path:
         sys.path.append(str(DIRECTORY))  # last, so that the project's packages take precedence
-    missing = [requirement for module, requirement in PACKAGES.items() if find_spec(module) is None]
+    missing = [requirement for module, requirement in packages.items() if find_spec(module) is None]
     if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--no-deps", "--target", str(DIRECTORY), *missing], check=True)
         invalidate_caches()
     _declare_operators()
-    return ", ".join(f"{name} {version(name)}" for name in ("grad-cam", "torchcam", "captum"))
+    known = (("grad-cam", "pytorch_grad_cam"), ("torchcam", "torchcam"), ("captum", "captum"))
+    names = [name for name, module in (*known, ("fastai", "fastai")) if module in packages]
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def grad_cams(
