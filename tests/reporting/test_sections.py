@@ -11,14 +11,24 @@ from torch import Tensor, nn
 from seewhy.cli.tables import print_accuracies, print_run
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.paired import compare_predictions
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.images import report_images
 from seewhy.reporting.page import render_page
 from seewhy.reporting.section import Section
 from seewhy.reporting.sections import SECTIONS
-from seewhy.reporting.sections.calibration import calibration_section, helpful_scaling
+from seewhy.reporting.sections.calibration import (
+    calibration_section,
+    confidence_summary,
+    helpful_scaling,
+)
 from seewhy.reporting.sections.overview import overview_section
-from seewhy.reporting.sections.robustness import attack_summary, smallest_attack, worst_corruption
+from seewhy.reporting.sections.robustness import (
+    attack_summary,
+    corruption_summary,
+    smallest_attack,
+    worst_corruption,
+)
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.model_card import model_card
 from seewhy.runs.run import Run
@@ -152,6 +162,33 @@ def test_robustness_reports_the_smallest_attack_and_the_worst_corruption(
     if attack.accuracy < attack.clean:
         assert f"Accuracy falls {change} (ε = 1/255, {attack.images} images)." in finding
     assert f"corruption is {worst.name}: {100 * worst.accuracy[5]:.1f}% at strength 5" in finding
+
+
+def test_a_corruption_without_significant_harm_is_not_called_harmful(
+    context: ReportContext,
+) -> None:
+    diagnosis = context.diagnosis
+    for lowest, harmed in ((0.55, False), (0.25, True)):
+        corruptions = tuple(
+            replace(
+                curve,
+                accuracy=torch.tensor([0.75, 0.75, 0.75, 0.75, 0.75, lowest]),
+                low=torch.full((6,), 0.3),  # of 3 of 4 images
+            )
+            for curve in diagnosis.corruptions
+        )
+        text = corruption_summary(replace(diagnosis, corruptions=corruptions))
+        assert text.startswith("The most harmful corruption is ") == harmed
+        assert text.startswith("No corruption lowers it significantly") != harmed
+
+
+def test_confidence_within_the_interval_of_the_accuracy_is_no_finding() -> None:
+    logits = torch.tensor([[3.0, 0.0]]).repeat(20, 1)  # confidence 95.3%
+    labels = torch.tensor([0] * 18 + [1] * 2)  # accuracy 90%
+    few = Predictions(logits, labels, ("cat", "dog"))
+    many = Predictions(logits.repeat(50, 1), labels.repeat(50), ("cat", "dog"))
+    assert confidence_summary(few).startswith("Mean confidence, 95.3%, agrees with the accuracy")
+    assert confidence_summary(many).startswith("The model is overconfident: mean confidence 95.3%")
 
 
 def test_attack_summary_says_if_nothing_changes(context: ReportContext) -> None:

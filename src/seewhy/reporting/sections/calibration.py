@@ -7,9 +7,10 @@ from seewhy.diagnosis.calibration import (
     risk_coverage_curve,
 )
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.figures.calibration import MIN_IMAGES, reliability_figure, risk_coverage_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import percent
+from seewhy.reporting.formatting import percent, percent_interval
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
@@ -58,10 +59,14 @@ def calibration_section(context: ReportContext, sprites: Sprites) -> Section:
 
 
 def confidence_summary(predictions: Predictions) -> str:
-    """Mean confidence and accuracy, and which of the two is higher."""
+    """Mean confidence and accuracy, and whether one is significantly higher."""
     confidence, accuracy = predictions.confidence.mean().item(), predictions.accuracy
-    if percent(confidence) == percent(accuracy):
-        return f"Mean confidence equals accuracy ({percent(accuracy)})"
+    interval = wilson_interval(int(predictions.correct.sum()), len(predictions.labels))
+    if interval[0] <= confidence <= interval[1]:
+        return (
+            f"Mean confidence, {percent(confidence)}, agrees with the accuracy, "
+            f"{percent(accuracy)} (95% CI {percent_interval(interval)})"
+        )
     direction = "overconfident" if confidence > accuracy else "underconfident"
     return (
         f"The model is {direction}: mean confidence {percent(confidence)}, "

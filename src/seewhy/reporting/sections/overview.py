@@ -8,6 +8,7 @@ from seewhy.reporting.sections.calibration import confidence_summary, helpful_sc
 from seewhy.reporting.sections.robustness import (
     attack_summary,
     corruption_summary,
+    is_harmed,
     smallest_attack,
     worst_corruption,
 )
@@ -58,10 +59,10 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     diagnosis = context.diagnosis
     text = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}"
     note = weakness_note(context, "attacks and corruptions")
-    action = (
-        f"If the corruption {worst_corruption(diagnosis).name} occurs in use, train with an "
-        "augmentation like it."
-    )
+    worst = worst_corruption(diagnosis)
+    action = f"If the corruption {worst.name} occurs in use, train with an augmentation like it."
+    if not is_harmed(diagnosis):
+        action = "If the pixels may be tampered with, train on adversarial images."
     return f"{text} {note}".strip(), action
 
 

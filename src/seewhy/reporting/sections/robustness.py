@@ -84,6 +84,11 @@ def worst_corruption(diagnosis: Diagnosis) -> RobustnessCurve:
     return min(diagnosis.corruptions, key=lambda curve: curve.accuracy[1:].mean().item())
 
 
+def is_harmed(diagnosis: Diagnosis) -> bool:
+    """Whether a corruption brings the accuracy below the 95% interval of the clean images."""
+    return any(curve.accuracy[1:].min() < curve.low[0] for curve in diagnosis.corruptions)
+
+
 def attack_summary(diagnosis: Diagnosis) -> str:
     """A sentence on the smallest attack."""
     attack = smallest_attack(diagnosis)
@@ -98,6 +103,8 @@ def attack_summary(diagnosis: Diagnosis) -> str:
 def corruption_summary(diagnosis: Diagnosis) -> str:
     """A sentence on the worst corruption."""
     worst = worst_corruption(diagnosis)
+    if not is_harmed(diagnosis):
+        return f"No corruption lowers it significantly ({count(worst.images, 'image')})."
     return (
         f"The most harmful corruption is {worst.name}: {percent(worst.accuracy[-1].item())} "
         f"at strength {worst.levels[-1]:g} ({count(worst.images, 'image')})."
