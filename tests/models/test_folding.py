@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seewhy.models.folding import folded
+from seewhy.models.folding import folded, folded_for_training
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
 
@@ -52,6 +52,22 @@ class Block(nn.Module):
         else:
             x = self.norm(x)
         return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "bias"])
+def test_folded_for_training_has_the_gradients_of_the_model(kind):
+    model = trained(Block(kind)).double()
+    fast = folded_for_training(model)
+    assert set(fast.parameters()) == set(model.parameters())
+    pixels, gradients, calls = IMAGES[:4].double() / 255, [], []
+    model.norm.register_forward_hook(lambda *_: calls.append(1))
+    for each in (model, fast):
+        logits = each(pixels)
+        model.zero_grad()
+        logits.square().sum().backward()
+        gradients.append([logits, *(parameter.grad.clone() for parameter in model.parameters())])
+    assert len(calls) == 1  # none by the second pass
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["plain", "bias"])

@@ -8,6 +8,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.models.registry import build_model
 from seewhy.train.freezing import freezable, frozen_after
+from seewhy.train.layer_decay import layer_depths
 from seewhy.train.loop import EpochStats, train
 from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe
@@ -93,3 +94,24 @@ def test_freeze_norm_keeps_the_statistics_and_trains_the_rest(
     statistics = {"running_mean", "running_var", "num_batches_tracked"}
     assert changed & statistics == (set() if freeze_norm else statistics)
     assert {"weight", "bias"} <= changed
+
+
+@pytest.mark.slow
+def test_freeze_layers_trains_the_last_layers_only(recipe: Recipe, data: Dataset) -> None:
+    recipe = replace(recipe, epochs=1 / 6, schedule="constant", freeze_layers=0.35)
+    plan = make_plan(recipe, data, "cpu")
+    state = new_state(plan)
+    before = {name: each.detach().clone() for name, each in state.model.named_parameters()}
+    list(train(state, plan))
+    changed = {
+        name
+        for name, parameter in state.model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    depths = layer_depths(state.model, data.train.images)
+    parameters = dict(state.model.named_parameters())
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    first = {name for name, parameter in parameters.items() if depths[parameter] < 2}
+    assert int(0.35 * (1 + max(depths.values()))) == 2
+    assert changed == trained - first
+    assert trained & first  # again, after the training

@@ -141,5 +141,5 @@ def _conv(
     layers["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     layers["norm"] = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
     if relu:
-        layers["relu"] = nn.ReLU6()
+        layers["relu"] = nn.ReLU6(inplace=True)
     return nn.Sequential(layers)

@@ -6,6 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -43,6 +44,39 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
     if known.state != state:
         known.state, known.model = state, _fold(model, known.pairs, images[:1])
     return known.model or model
+
+
+def folded_for_training(model: nn.Module) -> nn.Module:
+    """The model for training with the running statistics of BatchNorm, without a pass for each.
+
+    A BatchNorm in evaluation mode that alone reads the output of a convolution becomes a factor of
+    its weights, and gradients flow through it. All weights are shared with `model`, which is not
+    changed. A model on a GPU, or with a hook, is returned as it is.
+    """
+    if device_of(model).type != "cpu" or unwrap_model(model) is not model or _has_hooks(model):
+        return model
+    replaced: dict[nn.Module, nn.Module] = {}
+    for conv, norm in _find_pairs(model):
+        if norm.affine and conv.padding_mode == "zeros":
+            replaced[conv], replaced[norm] = _ScaledConv(conv, norm), nn.Identity()
+    return _replace_modules(model, replaced)
+
+
+class _ScaledConv(nn.Module):
+    """A convolution and the BatchNorm behind it, in evaluation mode, as one convolution."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm = self.conv, self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+        weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - scale * mean
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 @dataclass(eq=False)

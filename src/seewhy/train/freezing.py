@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from seewhy._torch_compat import BatchNorm
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.inspection import layer_path
 from seewhy.notation import parse
+from seewhy.train.layer_decay import layer_depths
 
 
 def frozen_after(entries: Sequence[str]) -> dict[str, float]:
@@ -61,6 +62,27 @@ def freezable(model: nn.Module, epochs: dict[str, float]) -> list[tuple[nn.Param
             )
         result += matches
     return result
+
+
+def first_layers(
+    model: nn.Module, images: Tensor, fraction: float
+) -> list[tuple[nn.Parameter, float]]:
+    """The trainable parameters of the first layers, each with epoch 0: never trained.
+
+    Args:
+        model: The model; for its layers see `layer_depths`.
+        images: (N, C, H, W) uint8; the first ones pass through the model.
+        fraction: Of the layers, in [0, 1), rounded down.
+    """
+    if not fraction:
+        return []
+    depths = layer_depths(model, images)
+    end = int(fraction * (max(depths.values()) + 1))
+    return [
+        (parameter, 0.0)
+        for parameter, depth in depths.items()
+        if parameter.requires_grad and depth < end
+    ]
 
 
 def freeze_norms(model: nn.Module) -> None:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -16,14 +16,15 @@ from seewhy.data.augment import one_hot
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models.folding import folded_for_training
 from seewhy.models.inference import autocasting, compute_logits
 from seewhy.train.averaging import clone_weights, swap_weights
 from seewhy.train.batches import batches, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
-from seewhy.train.freezing import freezable, freeze_norms
+from seewhy.train.freezing import freeze_norms
 from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
-from seewhy.train.plan import TrainingPlan
+from seewhy.train.plan import TrainingPlan, freezing
 from seewhy.train.probe import FeatureStats, ProbeStats, head_logits, set_head
 from seewhy.train.state import TrainState
 from seewhy.train.update import MIN_LOSS_SCALE, update
@@ -101,7 +102,7 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
     model, recipe = state.model, plan.recipe
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     forward = torch.compile(model, dynamic=False) if recipe.compile else model
-    run = _Run(state, plan, forward, freezable(model, plan.frozen_after))
+    run = _Run(state, plan, forward, freezing(plan, model))
     # one graph per image size and batch size, and another one after a freeze
     graphs = 4 * len(set(plan.resolution_factors)) if recipe.compile else 0
     try:
@@ -161,6 +162,8 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
     model.train()
     if recipe.freeze_norm:
         freeze_norms(model)
+        if not recipe.compile:  # a compiler fuses them itself
+            run = replace(run, forward=folded_for_training(model))
     for images, labels in batches(
         plan.train_split,
         plan.num_classes,

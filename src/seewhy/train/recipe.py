@@ -69,6 +69,8 @@ class Recipe:
     """Momentum schedule (beta1 for Adam), as a factor, such as dip:low=0.9."""
     freeze: tuple[str, ...] = ()
     """Freeze parameters or whole modules, each after an epoch: whiten:3, after 3 epochs."""
+    freeze_layers: float = 0.0
+    """Fraction of the layers, from the first, that are frozen throughout, in [0, 1)."""
     freeze_norm: bool = False
     """Keep the running mean and variance of BatchNorm, and use them in training too."""
     augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")
@@ -120,6 +122,7 @@ class Recipe:
             ("lr", self.lr == "find" or self.lr > 0, "more than 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("layer_decay", 0 < self.layer_decay <= 1, "more than 0 and at most 1"),
+            ("freeze_layers", 0 <= self.freeze_layers < 1, "in [0, 1)"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("l1", self.l1 >= 0, "0 or more"),
             ("clip", self.clip >= 0, "0 or more"),
