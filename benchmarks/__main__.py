@@ -12,6 +12,7 @@ from benchmarks import (
     inference,
     loading,
     lr_finder,
+    memory,
     overhead,
     pipeline,
     report,
@@ -24,6 +25,7 @@ from benchmarks import (
 startup.main()
 steps.main()
 inference.main()
+memory.main()
 tutorial.main()
 overhead.main()
 explaining.main()

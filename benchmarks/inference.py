@@ -1,10 +1,8 @@
-"""Images per second by batch size, and at the size that is chosen for the model.
+"""Forward passes: images per second at the batch size that is chosen, and at the best one.
 
-`python -m benchmarks.inference [EFFICIENTNET-LITE0-WEIGHTS]`; without the file of published
-weights, five networks with random weights are measured.
+ResNet-50 needs torchvision (`pip install 'seewhy[zoo]'`), and is left out without it.
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -13,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.results import keep
-from seewhy.models.batching import batches
-from seewhy.models.classifier import pretrained_classifier
+from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size, batches
 from seewhy.models.inference import compute_logits
 from seewhy.models.registry import blank_sample, build_model
 
@@ -22,13 +20,14 @@ NETWORKS = (
     ("speednet", 32),
     ("davidnet", 32),
     ("resnet18", 32),
-    ("resnet18", 224),
-    ("vgg16", 224),
     ("efficientnet-lite0", 224),
+    ("resnet18", 224),
+    ("torchvision:resnet50", 224),
 )
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # up to 32 at 224 pixels
-SECONDS = 0.3  # at least, per size and round
-ROUNDS = 3  # in turn, because other programs share the processor
+SMALL, LARGE = (1, 4, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32)  # up to 32 pixels, above
+SECONDS = 0.1  # at least, per size and round
+ROUNDS = 5  # in turn, because other programs share the processor
+LONG = 6.0  # seconds of a pass that tries other sizes
 
 
 @dataclass(frozen=True)
@@ -36,65 +35,69 @@ class SpeedRow:
     """Images per second of one network."""
 
     network: str
-    by_size: str
-    chosen: str
-    ratio: str  # to the best size
+    first: str  # at the size that fits the cache
+    chosen: str  # after a long pass
+    best: str
+    ratio: str  # chosen to best
 
 
-def speed(model: nn.Module, pixels: Tensor, size: int | None) -> float:
-    """Images per second of `compute_logits`."""
-    images, began = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - began) < SECONDS:
-        part = pixels if size is None else pixels[: max(size, min(len(pixels), 4 * size))]
-        compute_logits(model, part, batch_size=size)
-        images += len(part)
-    return images / seconds
+def seconds_per_image(model: nn.Module, pixels: Tensor, size: int) -> float:
+    """The fastest of several passes of one batch."""
+    began, passes = time.perf_counter(), []
+    while not passes or time.perf_counter() - began < SECONDS:
+        start = time.perf_counter()
+        compute_logits(model, pixels[:size], batch_size=size)
+        passes.append((time.perf_counter() - start) / size)
+    return min(passes)
 
 
-def measured(name: str, side: int, weights: str | None) -> SpeedRow:
+def measured(name: str, model: nn.Module, side: int) -> SpeedRow:
     """Measure one network."""
-    torch.manual_seed(0)
-    if weights is None:
-        model = build_model(name, 10, blank_sample(3, side, side))
-    else:
-        model = pretrained_classifier(f"{name}:weights={weights}").model
     model = model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    count = 1024 if side < 100 else 32
-    pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
-    sizes = [size for size in SIZES if size <= count]
-    compute_logits(model, pixels.repeat(4, 1, 1, 1))  # a long pass, which tries other sizes
-    rates: dict[int | None, list[float]] = {size: [] for size in (*sizes, None)}
-    for _ in range(ROUNDS):
-        for size, found in rates.items():
-            found.append(speed(model, pixels, size))
-    rate = {size: median(found) for size, found in rates.items()}
-    best = max(rate[size] for size in sizes)
+    sizes = SMALL if side < 100 else LARGE
+    pixels = torch.randint(0, 256, (sizes[-1], 3, side, side), dtype=torch.uint8)
+    fitting = batch_size(model, pixels)
+    seconds_per_image(model, pixels, fitting)  # to warm up
+    count = LONG / seconds_per_image(model, pixels, fitting)
+    compute_logits(model, pixels.repeat(1 + int(count / len(pixels)), 1, 1, 1))
     first = next(batches(model, pixels, measured=True))
+    chosen = first.stop - first.start
+    paces: dict[int, list[float]] = {size: [] for size in sorted({*sizes, fitting, chosen})}
+    for _ in range(ROUNDS):
+        for size, found in paces.items():
+            found.append(seconds_per_image(model, pixels, size))
+    pace = {size: median(found) for size, found in paces.items()}
+    best = min(pace, key=pace.__getitem__)
     row = SpeedRow(
-        network=f"{name}, {side}x{side}",
-        by_size=", ".join(f"{size}: {rate[size]:.0f}" for size in sizes),
-        chosen=f"{first.stop - first.start}: {rate[None]:.0f}",
-        ratio=f"{rate[None] / best:.2f}",
+        f"{name}, {side}x{side}",
+        *(f"{size}: {1 / pace[size]:.0f} images/s" for size in (fitting, chosen, best)),
+        f"{pace[best] / pace[chosen]:.2f}",
     )
-    print(row, flush=True)  # each takes minutes
+    print(row, {size: round(1 / each, 1) for size, each in pace.items()}, flush=True)
     return row
 
 
-def main(weights: str | None = None) -> None:
+def main() -> None:
     """Measure and save."""
-    rows = [
-        measured(name, side, weights if name == "efficientnet-lite0" else None)
-        for name, side in NETWORKS
-        if weights is not None or name != "efficientnet-lite0"
-    ]
+    rows = []
+    for name, side in NETWORKS:
+        torch.manual_seed(0)
+        try:
+            model = build_model(name, 10, blank_sample(3, side, side))
+        except SeewhyError as error:
+            print(f"{name} is left out: {error}")
+        else:
+            rows.append(measured(name, model, side))
     keep(
         "inference",
-        "Forward passes: images/s by batch size, and at the size that is chosen",
+        "Forward passes: batch sizes",
         rows,
-        note=f"fp32, {torch.get_num_threads()} threads; medians of three rounds.",
-        columns=("network", "batch size: images/s", "chosen", "chosen / best"),
+        note=f"`benchmarks/inference.py`: fp32, {torch.get_num_threads()} threads, random weights; "
+        f"medians of {ROUNDS} interleaved rounds. The first batches have a size that fits the "
+        "cache; a pass of more than 5 s tries others.",
+        columns=("network", "at first", "chosen", "best", "chosen / best"),
     )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,7 +1,12 @@
-"""Cost of augmentation in a step; speedup of bf16 and channels-last over fp32 and NCHW."""
+"""Cost of augmentation in a step; speedup of bf16 and channels-last over fp32 and NCHW.
 
+`python -m benchmarks.steps photographs` measures only images of 224x224.
+"""
+
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
@@ -15,12 +20,13 @@ from seewhy.models.registry import build_model
 from seewhy.train.device import find_precision
 
 BATCH, RUNS = 512, 7
+PHOTOGRAPHS, PHOTOGRAPH_RUNS = 32, 3
 
 
-def interleaved(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each function, called in turn RUNS times after one call to warm up."""
+def interleaved(functions: dict[str, Callable[[], object]], runs: int = RUNS) -> dict[str, float]:
+    """Median seconds of each function, called in turn `runs` times after one call to warm up."""
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for run in range(RUNS + 1):
+    for run in range(runs + 1):
         for name, function in functions.items():
             began = time.perf_counter()
             function()
@@ -49,14 +55,43 @@ def step(
     return run
 
 
+def noise(count: int, side: int) -> Split:
+    """Random images."""
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+    return Split(pixels, torch.arange(count) % 10, [str(i) for i in range(count)])
+
+
+def photographs() -> None:
+    """Measure and save the cost of augmentation of images of 224x224."""
+    split, best = noise(PHOTOGRAPHS, 224), find_precision("auto", torch.device("cpu"))
+    batch = Batch(split.images, one_hot(split.labels, 10), torch.arange(PHOTOGRAPHS), 0)
+    generator = torch.Generator().manual_seed(0)
+    sets = [("resized-crop",), ("flip",), ("rotate",), ("resized-crop", "flip", "rotate")]
+    functions: dict[str, Callable[[], object]] = {
+        " + ".join(names): partial(bind_augmentations(names), batch, generator) for names in sets
+    }
+    training = step("resnet18", best, True, split)
+    times = interleaved({**functions, "step": training}, PHOTOGRAPH_RUNS)
+    how = (
+        f"`benchmarks/steps.py`, batch {PHOTOGRAPHS} of 224x224, {best}, median of "
+        f"{PHOTOGRAPH_RUNS} interleaved repeats"
+    )
+    rows = [Row("ResNet-18, forward, backward, and update", f"{times['step']:.2f} s", how)]
+    rows += [
+        Row(
+            name,
+            f"{1000 * times[name]:.0f} ms, {100 * times[name] / times['step']:.1f}% of the step",
+            how,
+        )
+        for name in functions
+    ]
+    keep("steps-photographs", "Augmentation of photographs", rows)
+
+
 def main() -> None:
     """Measure and save."""
-    torch.manual_seed(0)
-    split = Split(
-        torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8),
-        torch.arange(BATCH) % 10,
-        [str(i) for i in range(BATCH)],
-    )
+    split = noise(BATCH, 32)
     best = find_precision("auto", torch.device("cpu"))
     augment = bind_augmentations(("crop:4", "flip", "cutout:16"))
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +121,8 @@ def main() -> None:
         ),
     ]
     keep("steps", "Training steps", rows)
+    photographs()
 
 
 if __name__ == "__main__":
-    main()
+    photographs() if sys.argv[1:] == ["photographs"] else main()

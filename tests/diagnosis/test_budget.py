@@ -1,11 +1,12 @@
 """A diagnosis within its time: fewer images for each question, and the numbers recorded."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset, Split
 from seewhy.diagnosis import budget as budget_module
@@ -13,6 +14,7 @@ from seewhy.diagnosis.budget import Budget, affordable, images_within
 from seewhy.diagnosis.diagnosis import diagnose
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models.inference import compute_logits
 
 
 class Clock:
@@ -40,23 +42,33 @@ def test_budget_gives_what_a_step_leaves_to_the_later_ones(monkeypatch):
     ("seconds", "per_image", "expected"),
     [
         (math.inf, 1.0, [100]),
-        (1000, 1.0, [8, 92]),
-        (30, 1.0, [8, 22]),  # 8 of 30 seconds are gone after the first batch
-        (5, 1.0, [8]),
-        (20, 0.0, [8, 92]),
+        (2000, 1.0, [1, 8, 72, 19]),
+        (30, 1.0, [1, 8, 21]),
+        (5, 1.0, [1, 4]),
+        (0, 1.0, [1]),
+        (20, 0.0, [1, 8, 72, 19]),
     ],
 )
-def test_images_within_follows_the_pace(
-    monkeypatch, images_per_batch, seconds, per_image, expected
-):
+def test_images_within_follows_the_pace(monkeypatch, seconds, per_image, expected):
     clock = Clock(monkeypatch)
-    images_per_batch(8)
-    model, images = nn.Flatten().eval(), torch.zeros(100, 1, 4, 4)
     sizes = []
-    for rows in images_within(seconds, model, images):
-        sizes.append(len(images[rows]))
+    for rows in images_within(seconds, 100):
+        sizes.append(rows.stop - rows.start)
         clock.now += per_image * sizes[-1]
     assert sizes == expected
+
+
+def test_images_within_follows_images_that_take_longer(monkeypatch):
+    clock, sizes = Clock(monkeypatch), []
+    for rows in images_within(100, 500, most=40):
+        sizes.append(rows.stop - rows.start)
+        clock.now += sum(0.1 if row == 0 else 2.0 for row in range(rows.start, rows.stop))
+    assert sizes == [1, 8, 40, 1]  # 96.1 seconds after 49 images, 1.96 each
+    assert list(images_within(math.inf, 90, most=40)) == [
+        slice(0, 40),
+        slice(40, 80),
+        slice(80, 90),
+    ]
 
 
 def test_affordable():
@@ -66,29 +78,54 @@ def test_affordable():
     assert affordable(10, 0, 100) == 100
 
 
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+
+
+def noise(count: int) -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    split = Split(images, torch.arange(count) % 3, [f"{index}.png" for index in range(count)])
+    return Dataset("noise", ("a", "b", "c"), split, split, None, "0" * 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("easy", [False, True], ids=["correct", "mistaken"])
+def test_diagnosis_of_a_slow_network_stays_within_its_time(monkeypatch, images_per_batch, easy):
+    """At the pace of a ResNet-50 on two cores: 12 images/s at 224 pixels."""
+    images_per_batch(8)
+    clock = Clock(monkeypatch)
+    for module in ("diagnosis", "saliency"):
+        path = f"seewhy.diagnosis.{module}.time"
+        monkeypatch.setattr(path, SimpleNamespace(monotonic=lambda: clock.now))
+    model, data = net(), noise(153)
+    labels = compute_logits(model, data.test.images).argmax(1)
+    if not easy:  # attacks of images that are classified correctly take many times as long
+        data = replace(data, test=replace(data.test, labels=labels))
+
+    def pass_time(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        clock.now += len(output) / 12
+        if output.requires_grad:
+            output.register_hook(lambda _: setattr(clock, "now", clock.now + len(output) / 6))
+
+    model.register_forward_hook(pass_time)
+    found = diagnose(Classifier(model, data.classes), data, quiet=True)
+    assert 60 < found.seconds < 125
+    assert found.limited
+
+
 @pytest.mark.slow
 def test_diagnosis_with_little_time_takes_few_images(images_per_batch) -> None:
     images_per_batch(8)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    split = Split(images, torch.arange(60) % 3, [f"{index}.png" for index in range(60)])
-    data = Dataset("noise", ("a", "b", "c"), split, split, None, "0" * 32)
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(4, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(4, 3),
-    )
-    classifier = Classifier(net.eval(), data.classes)
+    data = noise(60)
+    classifier = Classifier(net(), data.classes)
     little = diagnose(classifier, data, quiet=True, minutes=1e-9)
     assert little.saliency is not None
     assert (little.saliency.images, len(little.errors)) == (2, 1)
     assert {score.layer for score in little.saliency.scores} == {little.saliency.maps.layers[-1]}
-    assert {curve.images for curve in (*little.attacks, *little.corruptions)} == {8}
+    assert {curve.images for curve in (*little.attacks, *little.corruptions)} == {1}
     assert little.slice_images == 32
     assert little.limited
     assert little.minutes == pytest.approx(1e-9)

@@ -4,9 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 
-from torch import Tensor, nn
-
-from seewhy.models.batching import batch_size
+_GROWTH = 8  # images at most for each one before them
 
 
 class Budget:
@@ -28,26 +26,33 @@ class Budget:
         return remaining * self.shares.pop(step) / total
 
 
-def images_within(seconds: float, model: nn.Module, images: Tensor) -> Iterator[slice]:
-    """The first batch of images, and then as many more as its pace allows in the seconds.
+def images_within(seconds: float, count: int, most: int | None = None) -> Iterator[slice]:
+    """The first of `count` images, and then as many more as the pace so far allows in the seconds.
+
+    An attack stops early at some images, and others take many times as long: so the numbers grow
+    step by step.
 
     Args:
-        seconds: Time for all images; infinity for all of them at once.
-        model: The model that computes them before the next are asked for.
-        images: (N, C, H, W).
+        seconds: Time for all images; infinity for no limit.
+        count: Number of images, which are computed before the next are asked for.
+        most: Images at once; None for no limit.
     """
-    if math.isinf(seconds):
-        yield slice(0, len(images))
-        return
-    first, began = min(len(images), batch_size(model, images)), time.monotonic()
-    yield slice(0, first)
-    taken = time.monotonic() - began
-    more = affordable(seconds - taken, taken / first, len(images) - first)
-    if more:
-        yield slice(first, first + more)
+    most = count if most is None else most
+    began, start = time.monotonic(), 0
+    size = min(count, most if math.isinf(seconds) else 1)
+    while True:
+        yield slice(start, start + size)
+        start += size
+        if start >= count:
+            return
+        spent = time.monotonic() - began
+        limit = min(most, _GROWTH * start, count - start)
+        size = affordable(seconds - spent, spent / start, limit)
+        if not size:
+            return
 
 
 def affordable(seconds: float, per_image: float, images: int, least: int = 0) -> int:
     """How many of the images fit in the seconds, but at least `least` of them."""
-    count = images if per_image * images <= seconds else math.floor(seconds / per_image)
+    count = images if per_image * images <= max(seconds, 0) else math.floor(seconds / per_image)
     return min(images, max(least, count))

@@ -132,9 +132,10 @@ def diagnose(
     if predictions is not None:
         _check_same_split(predictions, data)
     started, test = time.monotonic(), data.test
+    budget = Budget(math.inf if minutes is None else 60 * minutes, STEPS)
     if predictions is None:
         predictions = predict_split(classifier, test)
-    budget = Budget(math.inf if minutes is None else 60 * minutes, STEPS)
+    validation = None if data.validation is None else predict_split(classifier, data.validation)
     errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
     note(
         f"accuracy {100 * predictions.accuracy:.2f}% on {len(test):,} test images, "
@@ -178,7 +179,7 @@ def diagnose(
     other_splits = tuple(name for name in data.splits if name != "test")
     return Diagnosis(
         names=tuple(test.names),
-        validation=None if data.validation is None else predict_split(classifier, data.validation),
+        validation=validation,
         errors=errors,
         saliency=saliency,
         saliency_error=saliency_error,

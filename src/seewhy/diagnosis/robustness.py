@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from seewhy.diagnosis.predictions import round_robin
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError, lookup
-from seewhy.models.batching import batch_size
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import check_labels
@@ -93,7 +91,7 @@ def attack_curves(
     model = autocast_model(classifier)
     parts = [
         _first_errors(model, images[rows], labels[rows], functions, levels, progress)
-        for rows in images_within(seconds, model, images)
+        for rows in images_within(seconds, len(images))
     ]
     curves = []
     for name, wrong_from in zip(attacks, torch.cat(parts, 1), strict=True):
@@ -158,7 +156,7 @@ def corruption_curves(
     names = list(CORRUPTIONS if corruptions is None else corruptions)
     counts = torch.zeros(len(names), 1 + len(STRENGTHS), dtype=torch.int64)
     measured = 0
-    for rows in images_within(seconds, model, images):
+    for rows in images_within(seconds, len(images)):
         part, true = images[rows], labels[rows]
 
         def count_correct(pixels: Tensor, true: Tensor = true) -> int:
@@ -218,12 +216,9 @@ def adversarial_examples(
     model = autocast_model(classifier)
     batches: list[tuple[Tensor, ...]] = []
     kinds: set[tuple[int, int]] = set()
-    began, tried = time.monotonic(), min(_TRIED, batch_size(model, images))
-    for rows in torch.split(torch.arange(len(images)), tried):
-        if batches and time.monotonic() - began > seconds / 2:  # the next ones may take as long
-            break
-        batch = _fool(model, _take(images, rows).cpu(), labels[rows], whole_steps / 255, steps)
-        batches.append((rows[batch[0]], *batch[1:]))
+    for rows in images_within(seconds, len(images), _TRIED):
+        batch = _fool(model, images[rows].cpu(), labels[rows], whole_steps / 255, steps)
+        batches.append((rows.start + batch[0], *batch[1:]))
         kinds.update(zip(batch[3].tolist(), batch[4].tolist(), strict=True))
         if len(kinds) >= count:
             break

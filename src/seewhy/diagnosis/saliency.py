@@ -33,10 +33,16 @@ TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
 
 TRUST_SHARE = 0.7  # of the time, usually
 
-# How `trust` is measured, the most thorough first: all layers or the last one, points of a curve,
-# random maps. A way is taken if it leaves time for enough images; else the last one.
-_WAYS = ((True, STEPS, RANDOM_MAPS), (False, STEPS, RANDOM_MAPS), (False, STEPS // 2, 2))
+# How `trust` is measured, the most thorough first: all layers or the last one, methods, points of a
+# curve, random maps. A way is taken if it leaves time for enough images; else the last one.
+_WAYS = (
+    (True, SALIENCY_METHODS, STEPS, RANDOM_MAPS),
+    (False, SALIENCY_METHODS, STEPS, RANDOM_MAPS),
+    (False, SALIENCY_METHODS, STEPS // 2, 2),
+    (False, SALIENCY_METHODS[:1], STEPS // 4, 1),
+)
 _ENOUGH = 8
+_PACE_SHARE = 0.1  # of the time, at most, to measure the pace of a batch
 _ERROR_SHARE, _CLASS_SHARE = 0.25, 0.15  # of the time, at most, of a limited time
 
 _PIXELS = 2**18  # pixels per batch
@@ -78,6 +84,7 @@ class SaliencyPlan:
 
     layers: tuple[str, ...]
     measured_layers: tuple[str, ...]
+    measured_methods: tuple[str, ...]
     errors: int  # at most
     class_images: int = ATTRIBUTION_IMAGES
     trust_images: int = TRUST_IMAGES
@@ -102,23 +109,27 @@ def plan_saliency(
     classifier = replace(as_classifier(classifier), precision="fp32")
     layers = tuple(resolve_layers(classifier.model, test.images[:1], "auto"))
     if math.isinf(seconds):
-        return SaliencyPlan(layers, layers, errors)
+        return SaliencyPlan(layers, layers, SALIENCY_METHODS, errors)
     began = time.monotonic()
-    images = test.images[: batch_size(unwrap_model(classifier.model), test.images)]
-    forward, backward = _pace(classifier, images, layers)
+    forward, backward = _pace(classifier, test.images[:1], layers)
+    size = min(len(test), batch_size(unwrap_model(classifier.model), test.images))
+    if 2 * size * (forward + backward) < _PACE_SHARE * seconds:
+        forward, backward = _pace(classifier, test.images[:size], layers)
     left = seconds - (time.monotonic() - began)
     explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
     class_images = affordable(_CLASS_SHARE * left, backward, ATTRIBUTION_IMAGES, least=1)
     left -= 2 * backward * explained + backward * min(class_images, len(test))
-    for all_layers, steps, noise_maps in _WAYS:
+    for all_layers, methods, steps, noise_maps in _WAYS:
         measured = layers if all_layers else layers[-1:]
-        maps = len(SALIENCY_METHODS) * len(measured)
+        maps = len(methods) * len(measured)
         passes = passes_of_trust(maps, len(measured), steps, noise_maps)
         per_image = forward * passes + 2 * backward  # the second one is of the random model
         count = affordable(left, per_image, TRUST_IMAGES, least=2)
         if count >= min(_ENOUGH, len(test)):
             break
-    return SaliencyPlan(layers, measured, explained, class_images, count, steps, noise_maps)
+    return SaliencyPlan(
+        layers, measured, methods, explained, class_images, count, steps, noise_maps
+    )
 
 
 def _pace(classifier: Classifier, images: Tensor, layers: Sequence[str]) -> tuple[float, float]:
@@ -202,13 +213,13 @@ def measure_saliency(
     plan = plan_saliency(classifier, test, len(errors)) if plan is None else plan
     layers = plan.layers
     sample = test.take(sample_indices(len(test), plan.trust_images))
-    maps = len(SALIENCY_METHODS) * len(plan.measured_layers)
+    maps = len(plan.measured_methods) * len(plan.measured_layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # maps that are left out are not shown either
         scores = trust(
             classifier,
             sample.images,
-            SALIENCY_METHODS,
+            plan.measured_methods,
             plan.measured_layers,
             labels=sample.labels,
             masks=sample.masks,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seewhy._torch_compat import uncompiled
 from seewhy.models.inspection import device_of, evaluating, is_program, prepare_images, unwrap_model
 
-_SMALLEST, _LARGEST = 4, 256  # images per batch on a CPU, before others are tried
+_SMALLEST, _LARGEST = 8, 256  # images per batch on a CPU, before others are tried
 _CACHE_BYTES = 2**25  # batches whose largest feature maps fill a cache of this size are fastest
 _GROWTH = 16  # least size of the largest feature map, in images: programs do not show theirs
 _GPU_PIXELS, _GPU_LARGEST = 2**22, 1024  # per batch on other devices, which gain from large ones
