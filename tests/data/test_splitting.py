@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seewhy.data.sources import load, reload_data
-from seewhy.data.splitting import grouped_split
+from seewhy.data.splitting import grouped_folds, grouped_split
 from seewhy.errors import SeewhyError
 
 
@@ -124,3 +125,39 @@ def test_names_outside_the_pattern_are_groups_of_their_own(
     scene(99).save(root / "ant" / "other.png")
     load(root, group_by=r"s\d+")
     assert "matches 30 of 31 names; the others, such as 'ant/other.png'" in capsys.readouterr().err
+
+
+def test_grouped_folds_keep_groups_whole_and_classes_in_proportion() -> None:
+    generator = np.random.default_rng(0)
+    groups = generator.integers(0, 400, 3000)
+    labels = (groups % 3 + (generator.random(3000) < 0.2)) % 3
+    folds = grouped_folds(labels, groups, 5, seed=1)
+    for group in range(400):
+        assert len(np.unique(folds[groups == group])) <= 1
+    for fold in range(5):
+        shares = np.bincount(labels[folds == fold]) / np.bincount(labels)
+        assert np.abs(shares - 0.2).max() < 0.01
+    assert np.array_equal(folds, grouped_folds(labels, groups, 5, seed=1))
+    assert not np.array_equal(folds, grouped_folds(labels, groups, 5, seed=2))
+
+
+def test_folds_leave_a_test_folder_alone_unless_all_images_are_divided(tmp_path: Path) -> None:
+    bursts(tmp_path / "train", scenes=6)
+    bursts(tmp_path / "test", scenes=2)
+    alone = load(tmp_path, folds=2, group_by=r"s\d+", quiet=True)
+    assert len(alone.train) == len(alone.test) == 18
+    assert alone.folds is not None
+    sides = [
+        {name for name, at in zip(alone.train.names, alone.folds, strict=True) if at == fold}
+        for fold in range(2)
+    ]
+    assert not scenes_of(sides[0]) & scenes_of(sides[1])
+    assert load(tmp_path, quiet=True).fingerprint != alone.fingerprint
+    everything = load(tmp_path, folds=2, split="file", margin=8, image_size=32, quiet=True)
+    assert len(everything.train) == 24
+    assert everything.train.images.shape[2:] == (40, 40)  # a margin, also of what a fold tests
+    assert torch.equal(everything.train.images[:, :, 4:-4, 4:-4], everything.test.images)
+    with pytest.raises(SeewhyError, match="needs 7 groups of images, found 6"):
+        load(tmp_path, folds=7, group_by=r"s\d+", quiet=True)
+    with pytest.raises(SeewhyError, match="all images of 'ant' are in one fold"):
+        load(tmp_path, folds=2, group_by="ant|s[02]", quiet=True)

@@ -269,6 +269,34 @@ def test_report_says_that_the_test_set_was_used(context: ReportContext) -> None:
     assert "test set was used" not in model_card(context.run)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_svg")
+def test_report_says_that_it_is_of_a_cross_validation(
+    context: ReportContext, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = replace(context.result, folds=5)
+    folded = replace(
+        context,
+        result=result,
+        run=replace(context.run, result=result),
+        diagnosis=replace(context.diagnosis, fold_images=24),
+    )
+    text = "5-fold cross-validation: each image was predicted by a model that was not trained on"
+    section = overview_section(folded, Sprites({}))
+    assert section.finding.startswith("Cross-validated accuracy is ")
+    assert text in section.finding
+    assert "with the 24 images of that fold" in section.finding
+    issues = SECTIONS["label-issues"](folded, Sprites({}))
+    assert issues is not None
+    assert re.search("held-out images? ha(s|ve) a near-duplicate in another fold", issues.finding)
+    robustness = SECTIONS["robustness"](folded, Sprites(report_images(folded)))
+    assert robustness is not None
+    assert re.search("(all|drawn from the) 24 images of the first fold", text_of(robustness.html))
+    assert text in model_card(folded.run)
+    print_run(folded.run)
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
 def test_uneven_classes_are_scored_alike_beside_the_accuracy(
     context: ReportContext, capsys: pytest.CaptureFixture[str]
 ) -> None:

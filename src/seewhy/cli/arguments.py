@@ -243,12 +243,13 @@ def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec
     )
 
 
-def load_data(name: str, options: DataOptions) -> "Dataset":
-    """Load a dataset with the options."""
+def load_data(name: str, options: DataOptions, folds: int | None = None) -> "Dataset":
+    """Load a dataset with the options; folds are for cross-validation."""
     from seewhy.data.sources import load
 
     values = {each.name: getattr(options, each.name) for each in fields(options)}
     values["range"] = range_of_words(values["range"])
+    values |= {} if folds is None else {"folds": folds}
     return load(name, seed=values.pop("split_seed"), **values)
 
 

@@ -21,7 +21,7 @@ from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
 from seewhy.progress import clock, make_console
 from seewhy.runs.prediction_stream import ImagePrediction
-from seewhy.runs.result import describe_test_use, describe_uneven
+from seewhy.runs.result import describe_folds, describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 
 RUN_FILES = {
@@ -101,11 +101,14 @@ def print_run(run: Run) -> None:
     out = console()
     result = run.result
     if result is not None:
+        held_out = "" if result.folds else "test "
         out.print(
-            f"\n{percent(result.accuracy)} of {result.test_images:,} test images correct "
+            f"\n{percent(result.accuracy)} of {result.test_images:,} {held_out}images correct "
             f"(95% interval {interval_text(result.interval)})",
             style="bold",
         )
+        if result.folds:
+            out.print(describe_folds(result))
         if uneven := describe_uneven(result):
             out.print(f"classes are uneven: {uneven}")
         if run.recipe.tta != "none":

@@ -11,6 +11,7 @@ from seewhy.cli.arguments import (
     DataOptions,
     Flag,
     OptionalFloat,
+    OptionalInt,
     OptionalPath,
     OwnModel,
     RecipeOptions,
@@ -36,6 +37,9 @@ class Train(RecipeOptions):
 
     default_recipe = AUTO
 
+    folds: OptionalInt = None
+    """Cross-validation: this many trainings, each image predicted by the one that did not see it,
+    and a last one on all images. The images of a test folder stay out, unless --split is file."""
     minutes: OptionalFloat = None
     """Train as many of the recipe's epochs as fit into this time (default: all)."""
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
@@ -80,11 +84,13 @@ def train(options: Train) -> int:
     if options.output is not None:
         check_empty(options.output)
     recipe, policy = options.settings, options.checkpoint
-    data = load_data(options.data, _loading(options))
+    data = load_data(options.data, _loading(options), options.folds)
     if options.minutes is not None:
         from seewhy.runs.pace import fit_into
 
-        recipe, line = fit_into(recipe, data, options.minutes, options.device)
+        runs = data.num_folds + 1
+        recipe, line = fit_into(recipe, data, options.minutes / runs, options.device)
+        line += f" (a share of {options.minutes:g} for each of {runs} trainings)" * (runs > 1)
         note(line, options.quiet or not is_first_process())
     if not is_first_process():
         fit(recipe, data, None, options.device, options.quiet, policy)
@@ -101,7 +107,7 @@ def _restart(options: Train, directory: Path) -> int:
 
     first = is_first_process()
     note(f"seewhy: restarted by torchrun: resuming {directory}", options.quiet or not first)
-    data = load_data(options.data, options.loading)
+    data = load_data(options.data, options.loading, options.folds)
     run = resume_run(
         directory,
         data,

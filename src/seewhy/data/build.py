@@ -71,6 +71,7 @@ class _WrittenSplit:
     labels: np.ndarray  # (N,) int64, of the readable images
     digest: str
     skipped: list[str]
+    folds: tuple[int, ...]  # (N,), or empty
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +148,8 @@ def build_entry(
         skipped=tuple(image for split in written.values() for image in split.skipped),
         value_range=image_format.preprocessing.value_range,
         held_out=drawn,
+        folds=written["train"].folds,
+        left_out=sum(map(len, raw.splits.values())) - len(splits["train"]) if options.folds else 0,
     )
     write_header(directory, header)
     return bool(drawn)
@@ -292,6 +295,7 @@ def _write_split(
         labels,
         split_digest(hasher, shape, labels),
         skipped,
+        () if split.folds is None else tuple(split.folds[readable].tolist()),
     )
 
 

@@ -69,6 +69,8 @@ class Header:
     skipped: tuple[str, ...]
     value_range: ValueRange | None = None  # of images with more than 8 bits
     held_out: tuple[str, ...] = ()  # splits that were drawn from train
+    folds: tuple[int, ...] = ()  # of each training image, from 0, for cross-validation
+    left_out: int = 0  # test images of the source that take no part in it
 
 
 def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
@@ -98,6 +100,8 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
             tuple(stored["skipped"]),
             check_range(stored["value_range"]),
             tuple(stored.get("held_out", ())),
+            tuple(stored.get("folds", ())),
+            int(stored.get("left_out", 0)),
         )
         return header, {name: _read_split(directory, name, split) for name, split in splits.items()}
     except KeyError as error:

@@ -70,6 +70,8 @@ class Dataset:
 
     margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
     fit: str = "crop"  # of the images that were resized, see `Preprocessing`
+    folds: Tensor | None = None  # (N,) int64, from 0: the images of `train`, which are also those
+    # of `test`, are each tested by the run that does not train on its fold
     described: tuple[object, ...] = field(default=(), repr=False)  # what the fingerprint is of
 
     def __post_init__(self) -> None:
@@ -97,6 +99,11 @@ class Dataset:
         """
         splits = {"train": self.train.center_crop(self.margin), "test": self.test}
         return splits if self.validation is None else splits | {"validation": self.validation}
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds; 0 without cross-validation."""
+        return 0 if self.folds is None else 1 + int(self.folds.max())
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -127,6 +134,11 @@ class Dataset:
 
     def __repr__(self) -> str:
         channels, height, width = self.image_shape
+        if self.folds is not None:
+            return (
+                f"Dataset({visible(self.name)}: {len(self.train):,} images in {self.num_folds} "
+                f"folds, {len(self.classes)} classes, {channels}x{height}x{width})"
+            )
         validation = "" if self.validation is None else f", {len(self.validation):,} validation"
         return (
             f"Dataset({visible(self.name)}: {len(self.train):,} train{validation}, "

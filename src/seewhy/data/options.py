@@ -38,6 +38,7 @@ class LoadOptions:
     path_column: str | None = None  # of a CSV file
     label_pattern: str | None = None  # regular expression on file names, with a group "label"
     group_by: str | None = None  # column, regular expression on names, or "duplicates"
+    folds: int = 0  # into which the training images are divided; 0 for none
 
     def __post_init__(self) -> None:
         if self.label is not None and not isinstance(self.label, str):
@@ -53,6 +54,13 @@ class LoadOptions:
             "skip_bad_images": bool(self.skip_bad_images),
             "range": check_range(self.range),
         }
+        if self.folds:
+            checked["folds"] = check_integer("folds", self.folds, minimum=2)
+            if self.validation:
+                raise SeewhyError(
+                    f"folds are not for validation={self.validation:g}: every image is validated "
+                    "by the run that did not see it; leave validation out"
+                )
         lookup(FITS, self.fit, "fit")
         if self.split is not None:
             lookup(SPLITS, self.split, "split")
@@ -81,6 +89,8 @@ class LoadOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values."""
         values = asdict(self)
+        if not self.folds:
+            del values["folds"]
         return values | {"range": list(self.range) if isinstance(self.range, tuple) else self.range}
 
 

@@ -33,6 +33,7 @@ class RawSplit:
     labels: np.ndarray  # (N,) int64
     masks: np.ndarray | None = None  # (N, H, W) bool
     groups: np.ndarray | None = None  # (N,) text, of the column that images are grouped by
+    folds: np.ndarray | None = None  # (N,) int64, the fold of each image, from 0
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -52,6 +52,8 @@ def load(
     group_by: str | None = None,
     path_column: str | None = None,
     label_pattern: str | None = None,
+    folds: int = 0,
+    fold: int | None = None,
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a directory, an archive, or a CSV file.
@@ -92,6 +94,12 @@ def load(
         path_column: Name of the column of image paths in a CSV file, if it has several.
         label_pattern: Regular expression on file names, whose group `label` is the class, such as
             "(?P<label>[a-z]+)_", for images without class folders.
+        folds: Number of folds for cross-validation, at least 2: `fit` then predicts every training
+            image by a model that was not trained on its fold. The training and validation images
+            are divided, and a test split of the source is left alone; with split="file" or "group"
+            all images are.
+        fold: Of these, the one that is the test split, from 1; the others are for training. None
+            for cross-validation.
         quiet: Print nothing on stderr.
 
     Returns:
@@ -122,6 +130,7 @@ def load(
         path_column,
         label_pattern,
         group_by,
+        folds,
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
     load_args = {
@@ -133,7 +142,8 @@ def load(
     if limit is not None and limit < len(dataset.train):
         dataset = _limit_training_images(dataset, limit, options.seed)
         load_args["limit"] = limit
-    return replace(dataset, load_args=load_args)
+    dataset = replace(dataset, load_args=load_args)
+    return dataset if fold is None else take_fold(dataset, fold)
 
 
 def source_name(name: str | os.PathLike[str]) -> str:
@@ -183,7 +193,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         same_size &= options.channels in (None, dataset.image_shape[0])
         same_size &= options.margin in (0, dataset.margin)
         as_it_is = options.split in (None, "folder") and options.label is None
-        if same_size and as_it_is and not options.validation:
+        if same_size and as_it_is and not options.validation and not options.folds:
             return dataset
         source = memory_source(dataset)
     if source.description:
@@ -214,11 +224,18 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
             "sets another)",
             quiet,
         )
+    if header.left_out:
+        note(
+            f"{source.name}: its {header.left_out:,} test images stay out of the folds; `seewhy "
+            "evaluate` measures the model on them at the end (split='file' divides all images)",
+            quiet,
+        )
+    train = splits["train"]
     return Dataset(
         name=source.name,
         classes=header.classes,
-        train=splits["train"],
-        test=splits["test"],
+        train=train,
+        test=splits["test"] if not header.folds else train.center_crop(options.margin),
         validation=splits.get("validation"),
         fingerprint=header.fingerprint,
         skipped=header.skipped,
@@ -226,7 +243,31 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         held_out=header.held_out,
         margin=options.margin,
         fit=options.fit,
+        folds=torch.tensor(header.folds) if header.folds else None,
     )
+
+
+def take_fold(dataset: Dataset, fold: int) -> Dataset:
+    """One fold (from 1) as the test split, and the others for training, copied into memory.
+
+    Raises SeewhyError if there is no such fold.
+    """
+    folds = dataset.folds
+    if folds is None or not 1 <= fold <= dataset.num_folds:
+        raise SeewhyError(
+            f"{dataset.name} has no fold {fold}; folds are numbered from 1 to folds, as in "
+            "load(…, folds=5, fold=1)"
+        )
+    held_out, kept = ((folds == fold - 1).nonzero()[:, 0], (folds != fold - 1).nonzero()[:, 0])
+    part = replace(
+        dataset,
+        train=dataset.train.take(kept),
+        test=dataset.test.take(held_out),
+        folds=None,
+        fingerprint="",
+        load_args=dataset.load_args and {**dataset.load_args, "fold": fold},
+    )
+    return check_dataset(part)
 
 
 def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
@@ -237,7 +278,11 @@ def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
             f"{len(dataset.classes)}, found {limit}"
         )
     indices = torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed))
-    return check_dataset(replace(dataset, train=dataset.train.take(indices), fingerprint=""))
+    limited = replace(dataset, train=dataset.train.take(indices), fingerprint="")
+    if dataset.folds is not None:
+        test = limited.train.center_crop(dataset.margin)
+        limited = replace(limited, test=test, folds=dataset.folds[indices])
+    return check_dataset(limited)
 
 
 def find_source(

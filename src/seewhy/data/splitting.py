@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from seewhy.data.dataset import Split, stratified_split
+from seewhy.data.dataset import Split, stratified_folds, stratified_split
 from seewhy.data.decode import Encoded, Preprocessing, open_image, to_pixels
 from seewhy.data.duplicates import near_duplicates
 from seewhy.data.options import DUPLICATES, LoadOptions
@@ -43,17 +44,20 @@ def assign_splits(
         quiet: Print nothing.
 
     Returns:
-        Splits by name in the order train, test, validation, and which of them are random.
+        Splits by name in the order train, test, validation, and which of them are random. With
+        folds, only train, which has the fold of each image: a test folder is left alone.
 
     Raises:
         SeewhyError: The labels are invalid, or a class has too few images or groups to be split.
     """
     splits, validation = dict(raw.splits), options.validation
     check_labels(raw.classes, {key: split.labels for key, split in splits.items()}, name)
-    if options.split == "folder" and "test" not in splits:
+    if options.split == "folder" and "test" not in splits and not options.folds:
         raise SeewhyError(f"{name} has no test split; leave split out, so that one is drawn")
     if options.split in ("file", "group"):
         splits = {"train": _pool(list(splits.values()))}
+    elif options.folds:
+        splits = {"train": _pool([split for key, split in splits.items() if key != "test"])}
     if validation and "validation" in splits:
         raise SeewhyError(
             f"{name} has its own validation split of {len(splits['validation']):,}; "
@@ -63,6 +67,10 @@ def assign_splits(
     if options.split == "group" or options.group_by is not None:
         groups = _find_groups(splits, name, options, quiet)
         _report_groups(groups, name, quiet)
+    if options.folds:
+        labels = splits["train"].labels
+        folds = _divide(raw, labels, None if groups is None else groups["train"], name, options)
+        return {"train": replace(splits["train"], folds=folds)}, ("test",)
     drawn = []
     for new, fraction in (("test", TEST_FRACTION), ("validation", validation)):
         if new in splits or not fraction:
@@ -117,6 +125,70 @@ def grouped_split(
             held[classes] += counts
             chosen[index] = True
     return np.flatnonzero(~chosen[group]), np.flatnonzero(chosen[group])
+
+
+def grouped_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Divide images into folds by whole groups, each class as evenly as these allow.
+
+    Groups come in random order, the largest first. Each goes to the fold that then has the most
+    even share of every class (least squares), as in scikit-learn's StratifiedGroupKFold.
+
+    Args:
+        labels: (N,) int64.
+        groups: (N,) int64, the group of each image.
+        folds: Number of folds.
+        seed: The same seed gives the same folds.
+
+    Returns:
+        (N,) int64, the fold of each image, from 0.
+    """
+    generator = np.random.default_rng(seed)
+    names, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    totals = np.bincount(labels).astype(float)
+    counts = np.zeros((len(names), len(totals)))
+    np.add.at(counts, (group, labels), 1)
+    shares = counts / np.maximum(totals, 1)
+    shuffled = generator.permutation(len(names))
+    filled, fold_of = np.zeros((folds, len(totals))), np.zeros(len(names), dtype=np.int64)
+    for index in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        growth = ((filled + shares[index]) ** 2 - filled**2).sum(1)
+        fold_of[index] = growth.argmin()
+        filled[fold_of[index]] += shares[index]
+    return fold_of[group]
+
+
+def _divide(
+    raw: RawDataset, labels: np.ndarray, groups: np.ndarray | None, name: str, options: LoadOptions
+) -> np.ndarray:
+    """The fold of each training image.
+
+    Raises SeewhyError unless each class has images in every fold, or, of groups, in two.
+    """
+    counts = np.bincount(labels, minlength=len(raw.classes))
+    smallest = int(counts[counts > 0].min())
+    if groups is None and smallest < options.folds:
+        few = list_classes(raw.classes, np.flatnonzero(counts == smallest))
+        remedy = f"folds={smallest} is possible; or add images" if smallest > 1 else "add images"
+        raise SeewhyError(
+            f"{name}: folds={options.folds} needs {options.folds} training images of each class, "
+            f"found {smallest} of {few}; {remedy}"
+        )
+    if groups is None:
+        return stratified_folds(labels, options.folds, options.seed)
+    found = len(np.unique(groups))
+    if found < options.folds:
+        raise SeewhyError(
+            f"{name}: folds={options.folds} needs {options.folds} groups of images, found {found}; "
+            "use fewer folds, or group_by other names"
+        )
+    folds = grouped_folds(labels, groups, options.folds, options.seed)
+    for label in np.unique(labels):
+        if len(np.unique(folds[labels == label])) < 2:
+            raise SeewhyError(
+                f"{name}: all images of {raw.classes[label]!r} are in one fold, so no run would "
+                "see it; group_by other names, or add images of other groups"
+            )
+    return folds
 
 
 def _pool(splits: Sequence[RawSplit]) -> RawSplit:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,9 +10,15 @@ from torch import Tensor
 
 from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset, Split
-from seewhy.data.duplicates import DuplicatePair, near_duplicates
+from seewhy.data.duplicates import DuplicatePair
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
 from seewhy.diagnosis.budget import Budget, affordable
+from seewhy.diagnosis.folds import (
+    first_fold,
+    leaked_duplicates,
+    take_predictions,
+    with_maps_of_folds,
+)
 from seewhy.diagnosis.label_issues import find_label_issues
 from seewhy.diagnosis.predictions import (
     Predictions,
@@ -80,19 +87,25 @@ class Diagnosis:
     duplicate_thumbnails: tuple[Thumbnails, ...]  # of their images that duplicate test images
     seconds: float  # duration of the diagnosis
     minutes: float  # that it was allowed to take; infinite for no limit
+    fold_images: int = 0  # of the first fold, whose model is measured; 0 without folds
 
     @property
     def limited(self) -> bool:
         """Whether a question had fewer images than it would have without a limit of time."""
-        total = len(self.names)
         wanted = [
-            (self.slice_images, total),
             (self.attacks[0].images, ATTACK_IMAGES),
             (self.corruptions[0].images, CORRUPTION_IMAGES),
         ]
         if self.saliency is not None:
             wanted.append((self.saliency.images, TRUST_IMAGES))
-        return any(images < min(limit, total) for images, limit in wanted)
+        return self.slice_images < len(self.names) or any(
+            images < min(limit, self.measured_images) for images, limit in wanted
+        )
+
+    @property
+    def measured_images(self) -> int:
+        """Number of images on which a model can be measured: it was not trained on them."""
+        return self.fold_images or len(self.names)
 
 
 def diagnose(
@@ -103,6 +116,7 @@ def diagnose(
     full: bool = False,
     quiet: bool = False,
     minutes: float | None = MINUTES,
+    folds: Sequence[ClassifierLike] = (),
 ) -> Diagnosis:
     """Compute all results that a report shows about a classifier on the test split of `data`.
 
@@ -119,6 +133,9 @@ def diagnose(
         quiet: Show no progress.
         minutes: Time to take. The pace is measured, and each question gets as many images as fit;
             the smallest numbers may take longer. None and infinity for all images.
+        folds: If `data` has folds, the model that was trained without each. Maps of an error are
+            those of the model that made it. Attacks, corruptions, and what is measured about maps
+            are those of the first one, on the images of its fold.
 
     Raises:
         SeewhyError: If `predictions` are of other images than the test split, and if the model is
@@ -131,6 +148,11 @@ def diagnose(
         classifier = replace(classifier, classes=data.classes)
     if predictions is not None:
         _check_same_split(predictions, data)
+    if len(folds) != data.num_folds:
+        raise SeewhyError(
+            f"{data.name} has {data.num_folds} folds, found {len(folds)} models of folds; pass "
+            "those of the cross-validation"
+        )
     started, test = time.monotonic(), data.test
     budget = Budget(math.inf if minutes is None else 60 * minutes, STEPS)
     if predictions is None:
@@ -142,41 +164,53 @@ def diagnose(
         f"{int((~predictions.correct).sum()):,} errors",
         quiet,
     )
+    models = [replace(as_classifier(each), classes=classifier.classes) for each in folds]
+    measured, unseen = (models or [classifier])[0], first_fold(data)
     saliency: Saliency | None = None
     saliency_error = ""
     with named_steps("diagnosing", STEPS, quiet) as steps:
         steps.begin("heat maps")
         seconds = budget.begin("heat maps")
         try:
-            plan = plan_saliency(classifier, test, len(errors), seconds)
+            plan = plan_saliency(measured, test, len(errors), seconds)
             errors = errors if full else diverse_errors(predictions, plan.errors)
-            saliency = measure_saliency(classifier, test, predictions, errors, steps.advance, plan)
+            seen_by = test if not models else test.take(unseen)
+            saliency = measure_saliency(
+                measured,
+                seen_by,
+                take_predictions(predictions, unseen),
+                errors[:0] if models else errors,
+                steps.advance,
+                plan,
+            )
+            if models:
+                saliency = with_maps_of_folds(saliency, models, data, predictions, errors)
         except SeewhyError as error:
             saliency_error = str(error)
-        sample = test.take(sample_indices(len(test), ATTACK_IMAGES))
+        sample = test.take(unseen[sample_indices(len(unseen), ATTACK_IMAGES)])
         steps.begin("attacks")
         attacks = attack_curves(
-            classifier, sample.images, sample.labels, seconds=budget.begin("attacks")
+            measured, sample.images, sample.labels, seconds=budget.begin("attacks")
         )
         steps.begin("adversarial examples")
         adversarial = adversarial_examples(
-            classifier,
+            measured,
             sample.images,
             sample.labels,
             seconds=budget.begin("adversarial examples"),
         )
         steps.begin("corruptions")
-        sample = test.take(sample_indices(len(test), CORRUPTION_IMAGES))
+        sample = test.take(unseen[sample_indices(len(unseen), CORRUPTION_IMAGES)])
         corruptions = corruption_curves(
-            classifier, sample.images, sample.labels, seconds=budget.begin("corruptions")
+            measured, sample.images, sample.labels, seconds=budget.begin("corruptions")
         )
         steps.begin("weak slices")
         slices, slice_images = _find_slices(
             classifier, test, predictions, budget.begin("weak slices")
         )
         steps.begin("near-duplicates")
-        duplicates = near_duplicates(data.splits)
-    other_splits = tuple(name for name in data.splits if name != "test")
+        duplicates = leaked_duplicates(data)
+    other_splits = tuple(name for name in data.splits if name != "test" and not models)
     return Diagnosis(
         names=tuple(test.names),
         validation=validation,
@@ -187,7 +221,7 @@ def diagnose(
         adversarial=adversarial,
         adversarial_maps=None
         if saliency is None
-        else _adversarial_maps(classifier, adversarial, saliency),
+        else _adversarial_maps(measured, adversarial, saliency),
         corruptions=corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
@@ -210,6 +244,7 @@ def diagnose(
         ),
         seconds=time.monotonic() - started,
         minutes=budget.seconds / 60,
+        fold_images=len(unseen) if models else 0,
     )
 
 
@@ -231,8 +266,7 @@ def _find_slices(
         features.append(extract_features(classifier, part))
         columns.append(image_attributes(part))
     attributes = {name: torch.cat([each[name] for each in columns]) for name in columns[0]}
-    sampled = replace(predictions, logits=predictions.logits[rows], labels=predictions.labels[rows])
-    found = weak_slices(sampled, torch.cat(features), attributes)
+    found = weak_slices(take_predictions(predictions, rows), torch.cat(features), attributes)
     return tuple(replace(each, members=rows[each.members]) for each in found), count
 
 

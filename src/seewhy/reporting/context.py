@@ -20,6 +20,7 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.files import is_writable
 from seewhy.progress import note
+from seewhy.runs.cross_validation import fold_runs
 from seewhy.runs.result import RunResult
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
@@ -43,6 +44,11 @@ class ReportContext:
     def title(self) -> str:
         """Recipe and dataset, as `resnet18 on cifar10`."""
         return f"{self.run.recipe.name} on {self.run.data_origin.name}"
+
+    @property
+    def images_noun(self) -> str:
+        """What the predicted images are: test images, or images that the folds held out."""
+        return "held-out image" if self.result.folds else "test image"
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -154,7 +160,15 @@ def _diagnose(
     """Diagnose a run on its data; with `keep`, save the diagnosis in its directory."""
     _, predictions = _finished(run)
     data = reload_data(run.data_origin, data)
-    diagnosis = diagnose(run.classifier, data, predictions, full=full, quiet=quiet, minutes=minutes)
+    diagnosis = diagnose(
+        run.classifier,
+        data,
+        predictions,
+        full=full,
+        quiet=quiet,
+        minutes=minutes,
+        folds=fold_runs(run),
+    )
     if run.directory is not None and keep:
         save(diagnosis, run.directory / FILE)
     return diagnosis

@@ -166,7 +166,7 @@ def _run(run: Run) -> Card:
         facts |= {
             "accuracy": f"{percent(result.accuracy, 2)} ({percent_interval(result.interval, 2)})",
             **_uneven(result),
-            "test images": f"{result.test_images:,}",
+            f"{'held-out' if result.folds else 'test'} images": f"{result.test_images:,}",
             "training time": duration(result.train_seconds),
             "speed": f"{result.images_per_second:,.0f} images/s",
         }

@@ -30,6 +30,7 @@ from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
 from seewhy.reporting.sprites import Sprites, SpriteSheet
+from seewhy.runs.result import accuracy_name
 from seewhy.runs.run import Run
 
 FILE = "report.html"  # in the directory of a run or an experiment
@@ -248,7 +249,8 @@ def _with_gallery(
     html = render_document(
         title=context.title,
         headline=(
-            f"Test accuracy {percent(result.accuracy, 2)} ({count(result.test_images, 'image')})"
+            f"{accuracy_name(result)} {percent(result.accuracy, 2)} "
+            f"({count(result.test_images, 'image')})"
         ),
         sections=sections,
         source=_source(context),

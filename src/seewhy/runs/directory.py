@@ -48,6 +48,7 @@ SUMMARY = "summary.json"  # written last: the run has finished
 MODEL_CARD = "README.md"
 FIGURES = "figures"
 TENSORBOARD = "tensorboard"
+FOLDS = "folds"  # run directories 1, 2, … of a cross-validation
 
 # env.json comes first and status.json last: what lies between may be written again
 WRITTEN_FIRST = (ENVIRONMENT, RECIPE, COMMAND, HISTORY, LR_RANGE_TEST, FIGURES)

@@ -90,8 +90,11 @@ def check_weights_file(environment: Environment) -> None:
 
 
 def _weights_file(path: Path) -> WeightsFile:
-    with path.open("rb") as file:
-        return WeightsFile(str(path), hashlib.file_digest(file, "sha256").hexdigest())
+    try:
+        with path.open("rb") as file:
+            return WeightsFile(str(path), hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise SeewhyError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
 def _processor_name() -> str:

@@ -1,7 +1,7 @@
 """The model card of a run: README.md in its directory."""
 
 from seewhy.escaping import markdown_code, markdown_text
-from seewhy.runs.result import describe_test_use, describe_uneven
+from seewhy.runs.result import describe_folds, describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
 
@@ -19,7 +19,9 @@ def model_card(run: Run) -> str:
     kept = part[preprocessing.fit]
     if preprocessing.crop != 1:
         kept += f" of {100 * preprocessing.crop:.1f}%"
-    if result.test_used_by:
+    if result.folds:
+        selection = describe_folds(result)
+    elif result.test_used_by:
         selection = f"{describe_test_use(result.test_used_by)} "
         selection += f"Epoch {result.selected_epoch:g} was kept."
     elif result.selected_on == "last epoch":
@@ -45,10 +47,11 @@ def model_card(run: Run) -> str:
     uneven = describe_uneven(result)
     if uneven:
         uneven = f"Classes are uneven: {uneven}. "
+    held_out = "" if result.folds else "test "
     hardware = markdown_text(f"{run.environment.hardware} ({run.environment.precision})")
     return f"""# {markdown_text(f"{run.recipe.name} on {data.name}")}
 
-**{100 * result.accuracy:.2f}%** of {result.test_images:,} test images are classified correctly
+**{100 * result.accuracy:.2f}%** of {result.test_images:,} {held_out}images are classified correctly
 (95% confidence interval {low:.2f}–{high:.2f}%). {uneven}{selection}
 
 | | |

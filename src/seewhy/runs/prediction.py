@@ -69,9 +69,14 @@ def find_split(
     classifier = as_classifier(classifier)
     if isinstance(data, Dataset):
         return data, split or "test"
+    if data is None and run is None:
+        raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
+    if run is not None and split in (None, "test") and run.data_origin.load_args.get("folds"):
+        own = data is None or source_name(data) == run.data_origin.load_args["name"]
+        if own:
+            return _outside_folds(run), "test"
     if data is None:
-        if run is None:
-            raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
+        assert run is not None
         return reload_data(run.data_origin), split or "test"
     if run is not None and source_name(data) == run.data_origin.load_args.get("name"):
         # as it was loaded for the training, so that no split contains images of another one
@@ -91,6 +96,22 @@ def find_split(
         note(f"{loaded.name} has no test split of its own: all of its images are measured")
         split = "all"
     return loaded, split or "test"
+
+
+def _outside_folds(run: Run) -> Dataset:
+    """The data of a run with their own test split, which is not in the folds or the training."""
+    arguments = dict(run.data_origin.load_args)
+    folds, fold, chosen = (arguments.pop(name, None) for name in ("folds", "fold", "split"))
+    if fold is not None:
+        return reload_data(run.data_origin)
+    data = None if chosen in ("file", "group") else load(**arguments)
+    if data is None or "test" in data.held_out:
+        raise SeewhyError(
+            f"the model was trained on all images of {run.data_origin.name}; its accuracy is that "
+            f"of {folds}-fold cross-validation, in summary.json; evaluate other images, as in "
+            "data='new-photos'"
+        )
+    return data
 
 
 def _report_change(data: Dataset, split: str | None) -> None:

@@ -20,6 +20,7 @@ from seewhy.runs.checkpoint import (
     weights_of,
     write_checkpoint,
 )
+from seewhy.runs.cross_validation import OutOfFold
 from seewhy.runs.directory import (
     CHECKPOINTS,
     HISTORY,
@@ -66,6 +67,7 @@ class Session:
     start: ResumeState = field(default_factory=ResumeState)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     quiet: bool = False  # show nothing
+    out_of_fold: OutOfFold | None = None  # of a cross-validation, whose folds have finished
 
 
 class Recorder:
@@ -88,8 +90,7 @@ class Recorder:
 
     def __enter__(self) -> Self:
         if self.directory is not None:
-            make_directory(self.directory)
-            self._write_start(self.directory)
+            write_start(self.session)
             self._open_tensorboard(self.directory)
         return self
 
@@ -164,18 +165,6 @@ class Recorder:
         rows = [row for row in self.history if row.eval_accuracy is not None]
         return len(rows) - 1 - rows.index(self.best_row) if self.best_row in rows else 0
 
-    def _write_start(self, directory: Path) -> None:
-        """Write what is known before the first step, in the order of WRITTEN_FIRST."""
-        session = self.session
-        write_environment(directory, session.environment, self.plan.data.origin, session.checkpoint)
-        write_recipe(directory, self.plan.recipe)
-        write_command(directory)
-        write_history(directory, self.history)
-        if self.session.start.range_test is not None:
-            write_lr_range_test(directory, self.session.start.range_test)
-        write_status(directory, "running")
-        link_latest(directory)
-
     def _open_tensorboard(self, directory: Path) -> None:
         purge_step = self.history[-1].step + 1 if self.history else None
         try:
@@ -210,6 +199,23 @@ class Recorder:
                 and name not in ("step", "epoch")
             ):
                 self._tensorboard.add_scalar(name.replace("_", "/", 1), value, row.step)
+
+
+def write_start(session: Session) -> None:
+    """Write what is known before the first step, in the order of WRITTEN_FIRST."""
+    directory = session.directory
+    if directory is None:
+        return
+    make_directory(directory)
+    data, start = session.plan.data.origin, session.start
+    write_environment(directory, session.environment, data, session.checkpoint)
+    write_recipe(directory, session.plan.recipe)
+    write_command(directory)
+    write_history(directory, start.history)
+    if start.range_test is not None:
+        write_lr_range_test(directory, start.range_test)
+    write_status(directory, "running")
+    link_latest(directory)
 
 
 def best_epoch(history: Sequence[EpochStats]) -> EpochStats | None:

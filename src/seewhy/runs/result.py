@@ -33,11 +33,12 @@ class RunResult:
     balanced_accuracy: float | None = None  # mean recall; None unless the test classes are uneven
     macro_f1: float | None = None  # likewise
     test_used_by: str = ""  # setting that read the test loss during training; empty for none
+    folds: int = 0  # of a cross-validation, whose held-out predictions are measured; 0 for none
 
 
 def make_result(
     predictions: Predictions,
-    plain: Predictions,
+    plain_accuracy: float,
     history: Sequence[EpochStats],
     selected: EpochStats | None,
     state: TrainState,
@@ -45,7 +46,7 @@ def make_result(
 ) -> RunResult:
     """The result of a finished run.
 
-    `plain` are the predictions without test-time augmentation, `selected` is the best epoch on a
+    `plain_accuracy` is that without test-time augmentation, `selected` is the best epoch on a
     validation split.
     """
     last = history[-1]
@@ -53,7 +54,7 @@ def make_result(
     probed = 0 if state.probe is None else state.probe.images * state.probe.views
     return RunResult(
         accuracy=predictions.accuracy,
-        plain_accuracy=plain.accuracy,
+        plain_accuracy=plain_accuracy,
         interval=predictions.interval,
         test_images=len(predictions.labels),
         test_nll=predictions.losses.mean().item(),
@@ -69,6 +70,7 @@ def make_result(
         balanced_accuracy=None if uneven is None else uneven.balanced_accuracy,
         macro_f1=None if uneven is None else uneven.macro_f1,
         test_used_by=plan.test_used_by,
+        folds=plan.data.num_folds,
     )
 
 
@@ -78,6 +80,22 @@ def describe_uneven(scores: RunResult | UnevenScores | None) -> str:
         return ""
     balanced, f1 = 100 * scores.balanced_accuracy, 100 * scores.macro_f1
     return f"balanced accuracy {balanced:.2f}%, macro F1 {f1:.2f}%"
+
+
+def accuracy_name(result: RunResult) -> str:
+    """`Test accuracy`, or the accuracy of a cross-validation."""
+    return "Cross-validated accuracy" if result.folds else "Test accuracy"
+
+
+def describe_folds(result: RunResult) -> str:
+    """What the accuracy of a cross-validation is of, and what the model is; empty for others."""
+    if not result.folds:
+        return ""
+    return (
+        f"{result.folds}-fold cross-validation: each image was predicted by a model that was not "
+        f"trained on its fold. The model of this run was then trained on all {result.test_images:,}"
+        " images."
+    )
 
 
 def describe_test_use(test_used_by: str) -> str:

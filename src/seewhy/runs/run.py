@@ -57,6 +57,7 @@ class Run:
     directory: Path | None  # None if nothing was written
     range_test: LRRangeTest | None = None  # which chose the learning rate, if any
     probe: ProbeStats | None = None  # which set the head before the first step, if any
+    folds: tuple["Run", ...] = ()  # of a cross-validation in this process, see `fold_runs`
 
     @property
     def model(self) -> nn.Module:
@@ -78,9 +79,10 @@ class Run:
         if self.result is None:
             return f"Run({name}: not finished, {len(self.history)} epochs)"
         low, high = (100 * bound for bound in self.result.interval)
+        held_out = "held-out " if self.result.folds else "test "
         return (
             f"Run({name}: {100 * self.result.accuracy:.2f}% [{low:.2f}–{high:.2f}] "
-            f"on {self.result.test_images:,} test images, {self.result.train_seconds:.0f} s)"
+            f"on {self.result.test_images:,} {held_out}images, {self.result.train_seconds:.0f} s)"
         )
 
 

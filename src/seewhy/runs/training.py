@@ -1,7 +1,7 @@
 """`fit` and `resume`: train a run, show its progress, and write its directory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -12,11 +12,10 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.memory import check_dataset
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import Predictions, predict_split
-from seewhy.errors import check_type
+from seewhy.errors import SeewhyError, check_type
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_text
-from seewhy.interruption import INTERRUPTIONS, handling_interruptions
 from seewhy.models.classifier import Classifier
 from seewhy.models.own import OwnModel, using_model
 from seewhy.models.registry import build_model, untrained_spec, weights_file_of
@@ -24,15 +23,16 @@ from seewhy.models.tta import bind_tta
 from seewhy.models.weights_file import loading_note
 from seewhy.notation import parse
 from seewhy.progress import note, waiting
-from seewhy.runs.checkpoint import (
-    CheckpointPolicy,
-)
+from seewhy.runs.checkpoint import CheckpointPolicy, checkpoint_files
 from seewhy.runs.choice import random_features_note
 from seewhy.runs.console import live_table
+from seewhy.runs.cross_validation import OutOfFold, predict_folds
 from seewhy.runs.directory import (
     CHECKPOINTS,
     FIGURES,
+    FOLDS,
     MODEL_CARD,
+    has_started,
     read_checkpoint_policy,
     read_lr_range_test,
     write_predictions,
@@ -42,7 +42,7 @@ from seewhy.runs.environment import Resumption, check_weights_file, current_envi
 from seewhy.runs.lr_search import resolve_lr
 from seewhy.runs.model_card import model_card
 from seewhy.runs.output import claim_directory, lock_directory
-from seewhy.runs.recorder import Recorder, ResumeState, Session
+from seewhy.runs.recorder import Recorder, ResumeState, Session, write_start
 from seewhy.runs.result import make_result
 from seewhy.runs.resumption import (
     best_weights_so_far,
@@ -52,6 +52,7 @@ from seewhy.runs.resumption import (
     set_damaged_aside,
 )
 from seewhy.runs.run import Run
+from seewhy.runs.stopping import stoppable
 from seewhy.runs.weights import check_model_is_known
 from seewhy.serialization import from_plain, reading
 from seewhy.train.device import find_device, seeded
@@ -62,7 +63,6 @@ from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.probe import ProbeStats, head_logits
 from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
 from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
-from seewhy.train.world import World
 
 
 def fit(
@@ -76,10 +76,14 @@ def fit(
 ) -> Run:
     """Train a new model and predict the test split.
 
-    With a validation split, the weights of its best epoch are kept, and the test split is evaluated
-    once, at the end. Without one, the weights of the last epoch are kept. A run that ends early
-    keeps the files written so far and can be resumed. Under torchrun all processes train one model;
-    the first one shows progress and writes files. The caller's random state is restored.
+    Data with folds (`load(…, folds=5)`) are cross-validated: a model is trained without each fold
+    and predicts it. The result is that of these predictions, and the model of the run is trained on
+    all images. With a validation split, the weights of its best epoch are kept, and the test split
+    is evaluated once, at the end. Otherwise, the weights of the last epoch are kept.
+
+    A run that ends early keeps the files written so far and can be resumed. Under torchrun all
+    processes train one model; the first one shows progress and writes files. The caller's random
+    state is restored.
 
     Args:
         recipe: What to train and how. With `lr="find"` a range test comes first, and the recipe of
@@ -111,6 +115,10 @@ def fit(
     path = None if directory is None else Path(directory)
     with distributed_session(device) as (world, device_name):
         plan = make_plan(recipe, data, find_device(device_name), world)
+        if data.folds is not None and world.size > 1:
+            raise SeewhyError(
+                f"folds are trained by one process, found {world.size}; start it without torchrun"
+            )
         # locked from here on: another process must not begin in it during the range test
         with claim_directory(path if world.is_first else None):
             return _fit(plan, path, device_name, checkpoint, quiet or not world.is_first)
@@ -123,8 +131,24 @@ def _fit(
     checkpoint: CheckpointPolicy | None,
     quiet: bool,
 ) -> Run:
-    """Find the learning rate if the recipe leaves it open, and train."""
+    """Train the folds, if any; find the learning rate if the recipe leaves it open, and train."""
     recipe, world = plan.recipe, plan.world
+
+    def new_session(test: LRRangeTest | None = None) -> Session:
+        return Session(
+            plan,
+            current_environment(plan.device, plan.precision, weights_file_of(recipe.model)),
+            directory if world.is_first else None,
+            ResumeState(range_test=test),
+            checkpoint or CheckpointPolicy(),
+            quiet,
+        )
+
+    out_of_fold = None
+    if plan.data.folds is not None:
+        session = new_session()
+        write_start(session)
+        out_of_fold = _predict_folds(session, device_name)
 
     def search_lr() -> tuple[LearningRate, LRRangeTest | None]:
         resolved, test = resolve_lr(recipe, plan.data, device_name)
@@ -142,15 +166,23 @@ def _fit(
             note(remark, quiet)
         if remark := loading_note(state.model):
             note(remark, quiet)
-        session = Session(
-            plan,
-            current_environment(plan.device, plan.precision, weights_file_of(recipe.model)),
-            directory if world.is_first else None,
-            ResumeState(range_test=test),
-            checkpoint or CheckpointPolicy(),
-            quiet,
-        )
+        session = replace(new_session(test), out_of_fold=out_of_fold)
         return _train_to_end(state, session)
+
+
+def _predict_folds(session: Session, device: str) -> OutOfFold:
+    """Train the folds of a cross-validation that have not finished."""
+    recipe, policy, quiet = session.plan.recipe, session.checkpoint, session.quiet
+
+    def train_fold(data: Dataset, path: Path | None) -> Run:
+        if path is not None and has_started(path):
+            return resume(path, data, device, quiet, policy, recipe)
+        return fit(recipe, data, path, device, quiet, policy)
+
+    plan = session.plan
+    out_of_fold = predict_folds(plan.data, session.directory, train_fold, plan.device, quiet)
+    note(f"the model of the run: all {len(plan.data.train):,} images to train on", quiet)
+    return out_of_fold
 
 
 def resume(
@@ -203,6 +235,14 @@ def resume(
         lock_directory(path if world.is_first else None),
     ):
         plan = make_plan(recipe, data, find_device(device_name), world)
+        policy = checkpoint or read_checkpoint_policy(path)
+        if data.folds is not None and not checkpoint_files(path / CHECKPOINTS):
+            if lr is not None:
+                raise SeewhyError(
+                    f"lr is for the run of one fold, such as {path / FOLDS / '1'}; resume that "
+                    "first, then all of them without it"
+                )
+            return _fit(plan, path, device_name, policy, quiet)
         lrs = {each.lr for each in environment.resumed} | {lr}
         loaded = checkpoint_to_resume(path, recipe, recipe.lr in lrs)
         if world.is_first and loaded is not None:
@@ -234,9 +274,11 @@ def resume(
                 replace(environment, resumed=(*environment.resumed, resumption)),
                 path if world.is_first else None,
                 ResumeState(history, best, read_lr_range_test(path), state.probe),
-                checkpoint or read_checkpoint_policy(path),
+                policy,
                 quiet or not world.is_first,
             )
+            if data.folds is not None:
+                session = replace(session, out_of_fold=_predict_folds(session, device_name))
             return _train_to_end(state, session)
 
 
@@ -297,20 +339,29 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     classifier = Classifier(
         model, data.classes, data.image_shape, precision, recipe.tta, data.preprocessing
     )
-    predictions = plain = _predict_test(classifier, session.plan, recorder.probe)
-    if recipe.tta != "none":
-        plain = _predict_test(replace(classifier, tta="none"), session.plan, recorder.probe)
+    if session.out_of_fold is not None:
+        predictions = session.out_of_fold.predictions
+        plain_accuracy = session.out_of_fold.plain_accuracy
+    else:
+        predictions = _predict_test(classifier, session.plan, recorder.probe)
+        plain_accuracy = predictions.accuracy
+        if recipe.tta != "none":
+            plain = replace(classifier, tta="none")
+            plain_accuracy = _predict_test(plain, session.plan, recorder.probe).accuracy
     return Run(
         recipe=recipe,
         classifier=classifier,
         history=history,
         predictions=predictions,
-        result=make_result(predictions, plain, history, recorder.best_row, state, session.plan),
+        result=make_result(
+            predictions, plain_accuracy, history, recorder.best_row, state, session.plan
+        ),
         environment=session.environment,
         data_origin=data.origin,
         directory=session.directory,
         range_test=session.start.range_test,
         probe=recorder.probe,
+        folds=() if session.out_of_fold is None else session.out_of_fold.runs,
     )
 
 
@@ -331,25 +382,3 @@ def _interrupted_text(state: TrainState, directory: Path | None) -> str:
     if directory is None:
         return f"Interrupted after step {state.step}."
     return f"Interrupted. Files written so far are kept. Resume with: seewhy resume {directory}"
-
-
-@contextmanager
-def stoppable(world: World) -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
-    """Yield a function that returns the exception to raise after a signal, else None.
-
-    After the first signal the current step finishes; the same one again interrupts at once, but not
-    another one, since supervisors send two. With several processes the first one interrupts at
-    once, because no process can wait for the others.
-    """
-    received: list[int] = []
-
-    def handle(number: int) -> None:
-        if number in received:
-            raise INTERRUPTIONS[received[0]]
-        received.append(number)
-
-    if world.size > 1:
-        yield lambda: None
-        return
-    with handling_interruptions(handle):
-        yield lambda: INTERRUPTIONS[received[0]] if received else None

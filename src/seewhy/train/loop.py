@@ -131,7 +131,7 @@ def _probe(state: TrainState, plan: TrainingPlan) -> Iterator[Event]:
     state.seconds += stats.seconds
     state.probe = stats
     train = _evaluate(state, plan, plan.train_center)
-    measured = _evaluate(state, plan, plan.eval_split)
+    measured = _evaluate(state, plan, plan.eval_split) if plan.has_held_out else None
     yield EpochStats(
         epoch=0.0,
         step=0,
@@ -141,9 +141,9 @@ def _probe(state: TrainState, plan: TrainingPlan) -> Iterator[Event]:
         images_per_second=stats.images * stats.views / stats.seconds,
         train_loss=train.loss,
         train_accuracy=train.accuracy,
-        eval_loss=measured.loss,
-        eval_accuracy=measured.accuracy,
-        eval_nll=measured.nll,
+        eval_loss=None if measured is None else measured.loss,
+        eval_accuracy=None if measured is None else measured.accuracy,
+        eval_nll=None if measured is None else measured.nll,
     )
 
 
@@ -299,6 +299,7 @@ def _end_epoch(state: TrainState, plan: TrainingPlan) -> EpochStats:
     state.totals.reset()
     every = plan.recipe.eval_every
     evaluated = state.step == plan.steps or (every > 0 and state.epoch % every == 0)
+    evaluated = evaluated and plan.has_held_out
     measured = _evaluate(state, plan, plan.eval_split) if evaluated else None
     group = state.optimizers[0].param_groups[0]
     row = EpochStats(

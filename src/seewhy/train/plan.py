@@ -92,6 +92,11 @@ class TrainingPlan(BoundRecipe):
         return self.data.test if self.data.validation is None else self.data.validation
 
     @property
+    def has_held_out(self) -> bool:
+        """Whether the run does not train on `eval_split`, as the last one of folds does."""
+        return self.data.folds is None
+
+    @property
     def watched_split(self) -> str:
         """The split whose loss the schedules watch: "validation", "train" or "test"."""
         chosen = {schedule.on for schedule in self.schedules} - {"auto"}
@@ -326,6 +331,10 @@ def _check_watched(plan: TrainingPlan) -> None:
         raise SeewhyError(
             "a schedule with on=validation needs a validation split, such as "
             "load(..., validation=0.1), or use on=train"
+        )
+    if chosen == ["test"] and not plan.has_held_out:
+        raise SeewhyError(
+            "a schedule with on=test would read the images that the folds hold out; use on=train"
         )
     if chosen and chosen != ["train"] and plan.recipe.eval_every == 0:
         raise SeewhyError(

@@ -68,18 +68,19 @@ def errors_section(context: ReportContext, sprites: Sprites) -> Section:
         other_methods=_other_methods(context, len(cards)),
         fully_explained=FULLY_EXPLAINED,
     )
-    return Section("Errors", _finding(predictions), html, _data(context, cards))
+    return Section("Errors", _finding(context), html, _data(context, cards))
 
 
 def _map_name(saliency: Saliency, score: TrustScore) -> str:
     return map_name(score.method, score.layer, saliency.maps.layers)
 
 
-def _finding(predictions: Predictions) -> str:
+def _finding(context: ReportContext) -> str:
+    predictions = context.predictions
     wrong = ~predictions.correct
     errors = int(wrong.sum())
     text = (
-        f"{errors:,} of {count(len(wrong), 'test image')} "
+        f"{errors:,} of {count(len(wrong), context.images_noun)} "
         f"{'is' if errors == 1 else 'are'} misclassified"
     )
     if not errors:

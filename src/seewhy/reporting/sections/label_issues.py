@@ -34,6 +34,7 @@ def label_issues_section(context: ReportContext, sprites: Sprites) -> Section:
         classes=context.predictions.classes,
         names={issue.index: context.name(issue.index) for issue in issues},
         sprites=sprites,
+        folds=context.result.folds,
         csv=csv_link(CSV_HEADER, [_csv_row(context, issue) for issue in issues[:CSV_ROWS]]),
         csv_rows=min(CSV_ROWS, len(issues)),
     )
@@ -50,26 +51,35 @@ def _issues_finding(context: ReportContext) -> str:
     if not issues:
         return "No suspected label errors."
     share = percent(issues / len(context.predictions.labels))
-    return f"{count(issues, 'suspected label error')} ({share} of the test images)."
+    return f"{count(issues, 'suspected label error')} ({share} of the {context.images_noun}s)."
 
 
 def _leaks_finding(context: ReportContext) -> str:
     """Number of test images with a near-duplicate in training, and the accuracy on the others."""
-    correct = context.predictions.correct
-    pairs = [dict((pair.first, pair.second)) for pair in context.diagnosis.duplicates]
-    leaked = sorted({pair["test"] for pair in pairs if pair.keys() == {"test", "train"}})
+    correct, noun = context.predictions.correct, context.images_noun
+    training = "another fold" if context.result.folds else "the training split"
+    leaked = leaked_images(context)
     if not leaked:
-        return "No test image has a near-duplicate in the training split."
+        return f"No {noun} has a near-duplicate in {training}."
     others = torch.ones_like(correct)
     others[leaked] = False
     text = (
-        f"{count(len(leaked), 'test image')} {'has' if len(leaked) == 1 else 'have'} "
-        "a near-duplicate in the training split"
+        f"{count(len(leaked), noun)} {'has' if len(leaked) == 1 else 'have'} "
+        f"a near-duplicate in {training}"
     )
     if not others.any():
         return f"{text}."
     accuracy = correct[others].float().mean().item()
-    return f"{text}; accuracy on the other test images is {percent(accuracy, 2)}."
+    return f"{text}; accuracy on the other {noun}s is {percent(accuracy, 2)}."
+
+
+def leaked_images(context: ReportContext) -> list[int]:
+    """The test images of which the model was trained on a near-duplicate."""
+    pairs = [(pair.first, pair.second) for pair in context.diagnosis.duplicates]
+    if context.result.folds:
+        return sorted({index for pair in pairs for _, index in pair})
+    by_split = [dict(pair) for pair in pairs]
+    return sorted({pair["test"] for pair in by_split if pair.keys() == {"test", "train"}})
 
 
 def _csv_row(context: ReportContext, issue: LabelIssue) -> tuple[object, ...]:

@@ -13,7 +13,12 @@ from seewhy.reporting.sections.robustness import (
     worst_corruption,
 )
 from seewhy.reporting.sprites import Sprites
-from seewhy.runs.result import describe_test_use, describe_uneven
+from seewhy.runs.result import (
+    accuracy_name,
+    describe_folds,
+    describe_test_use,
+    describe_uneven,
+)
 
 START = "Look at the most confident ones first."
 
@@ -22,9 +27,16 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     """Accuracy, what explains the errors, calibration, robustness, and what to do next."""
     result = context.result
     finding = (
-        f"Test accuracy is {percent(result.accuracy, 2)} "
+        f"{accuracy_name(result)} is {percent(result.accuracy, 2)} "
         f"(95% CI {percent_interval(result.interval, 2)}, {count(result.test_images, 'image')})."
     )
+    if result.folds:
+        finding += (
+            f" {describe_folds(result)} Heat maps of an image are those of the model that "
+            "predicted it; attacks, corruptions and explanation quality are measured on the model "
+            f"without the first fold, with the {count(context.diagnosis.fold_images, 'image')} of "
+            "that fold."
+        )
     if uneven := describe_uneven(result):
         finding += f" Classes are uneven: {uneven}."
     if result.test_used_by:
@@ -71,7 +83,7 @@ def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:
     errors = int((~context.predictions.correct).sum())
     attack = smallest_attack(context.diagnosis)
     return [
-        (percent(context.result.accuracy, 2), "test accuracy", "classes"),
+        (percent(context.result.accuracy, 2), accuracy_name(context.result).lower(), "classes"),
         (f"{errors:,}", "error" if errors == 1 else "errors", "errors"),
         (percent(context.calibration.ece), "calibration error (ECE)", "calibration"),
         (

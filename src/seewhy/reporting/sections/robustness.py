@@ -16,6 +16,7 @@ from seewhy.reporting.findings import weakness_note
 from seewhy.reporting.formatting import count, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.runs.result import accuracy_name
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,13 @@ def _clean_note(context: ReportContext) -> str:
         f"{percent(curve.accuracy[0].item())} of {count(curve.images, 'image')} ({use})"
         for curve, use in ((attacks, "attacks"), (corruptions, "corruptions"))
     ]
-    drawn = "drawn from the" if attacks.images < result.test_images else "all"
+    total = context.diagnosis.measured_images
+    drawn = "drawn from the" if attacks.images < total else "all"
+    kind = "images of the first fold" if result.folds else "test images"
     return (
         f"Accuracy without attack or corruption: {' and '.join(clean)}, {drawn} "
-        f"{result.test_images:,} test images, without test-time augmentation. The test accuracy, "
-        f"{percent(result.accuracy, 2)}, is that of all test images"
+        f"{total:,} {kind}, without test-time augmentation. The {accuracy_name(result).lower()}, "
+        f"{percent(result.accuracy, 2)}, is that of all {'' if result.folds else 'test '}images"
         f"{_with_augmentation(context)}."
     )
 

@@ -43,7 +43,7 @@ def slices_section(context: ReportContext, sprites: Sprites) -> Section:
             _question(shortcut, saliency, context) for shortcut in shortcuts if saliency is not None
         ],
         searched=count_of(
-            context.diagnosis.slice_images, len(context.diagnosis.names), "test image"
+            context.diagnosis.slice_images, len(context.diagnosis.names), context.images_noun
         ),
         sprites=sprites,
     )

@@ -34,6 +34,11 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
         f"on {run.environment.hardware} ({result.images_per_second:,.0f} images/s); "
         f"final training loss {run.history[-1].train_loss:.3f}."
     )
+    if result.folds:
+        finding += (
+            f" This is the last training, on all images; those of the {result.folds} folds are in "
+            "folds/."
+        )
     if result.test_used_by:
         finding += f" {describe_test_use(result.test_used_by)}"
     figures = {

@@ -45,7 +45,7 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section:
         passed=best.trusted,
         map_name=map_name(best.method, best.layer, saliency.maps.layers),
         smallest_side=MIN_MAP_SIDE,
-        images=count_of(saliency.images, len(context.diagnosis.names), "test image"),
+        images=count_of(saliency.images, context.diagnosis.measured_images, context.images_noun),
     )
     return Section(TITLE, finding, html, figures=figures)
 
