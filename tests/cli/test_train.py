@@ -2,18 +2,34 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from seewhy.cli import main
+from seewhy.cli.arguments import AUTO
+from seewhy.cli.train import Train
 from seewhy.errors import SeewhyError
+from seewhy.train.recipe import Recipe
 
 Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
 QUIET = ["--quiet", "--no-report"]
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
+
+
+def test_a_model_that_is_named_is_chosen_for_even_if_it_is_the_default_of_a_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(
+        "seewhy.runs.choice.choose_recipe", lambda data, model, *rest: asked.append(model)
+    )
+    for model in (Recipe().model, AUTO):
+        Train("auto", "birds", settings=replace(Recipe(), model=model)).choice()
+    assert asked == ["resnet18", None]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from seewhy.models.published import LAYOUTS
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.runs import choice as choice_module
 from seewhy.runs import pace
-from seewhy.runs.choice import choose_recipe, random_features_note
+from seewhy.runs.choice import choose_recipe, has_published_weights, random_features_note
 from seewhy.runs.pace import fit_into
 from seewhy.train.plan import check_recipe
 from seewhy.train.recipe import Recipe
@@ -68,6 +68,12 @@ def test_choice_by_images_and_model(
     recipe, reason = chosen(monkeypatch, found, weights if pretrained else None)
     assert recipe == name
     assert reason.startswith(f"recipe {name}: {why}")
+
+
+def test_models_of_transformers_have_published_weights_unless_told_otherwise() -> None:
+    assert has_published_weights("hf:microsoft/resnet-18")
+    assert not has_published_weights("hf:microsoft/resnet-18,pretrained=false")
+    assert not has_published_weights("timm:resnet18")
 
 
 def test_uneven_classes_are_weighted(monkeypatch: pytest.MonkeyPatch, weights: str) -> None:

@@ -35,7 +35,7 @@ OwnModel = Annotated[
     str | None, arg(name="model", metavar="MODULE:FUNCTION", help_behavior_hint="")
 ]
 ReportMinutes = Annotated[float, arg(metavar="MINUTES")]
-RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx")]
+RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx|MODEL")]
 
 HELP = ("-h", "--help")
 _NO_RECIPE = "?"  # default of the recipe while its name is looked for
@@ -65,7 +65,7 @@ class DataOptions:
     channels: OptionalInt = None
     """1 for gray, 3 for RGB (default: gray if all images are)."""
     margin: int = 0
-    """Pixels by which training images are larger, for random crops, such as 32 for 224 of 256."""
+    """Extra pixels per side of training images, for random crops: 32 stores 256 for 224."""
     fit: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
     split: OptionalText = None
@@ -79,8 +79,8 @@ class DataOptions:
     """Column, or regular expression on the names of images, that tells which belong together;
     duplicates groups near-duplicates (default of --split group)."""
     range: RangeWords = ()
-    """Values that become black and white, for images with more than 8 bits: two numbers, that of
-    their type, or as measured (default: dataset)."""
+    """Pixel values mapped to black and white, for images of more than 8 bits: two numbers; dtype,
+    the range of their type; or dataset, the measured range (default: dataset)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RecipeOptions:
     )
     """How to load the data."""
     settings: Annotated[OmitArgPrefixes[Recipe], arg(name="recipe")] = field(default_factory=Recipe)
-    """Override fields of the recipe. The defaults are those of the recipe."""
+    """Override fields of the recipe; with the name of a recipe, --help shows its values."""
 
     default_recipe = ""  # of a command that needs no recipe
 
@@ -134,7 +134,8 @@ def _named_recipe(
     options: type[RecipeOptions], arguments: Sequence[str], settings: dict[str, Any]
 ) -> Recipe:
     """The recipe that the arguments name, from a first parse in which nothing is required."""
-    default = options(options.default_recipe or _NO_RECIPE, "", settings=Recipe())
+    settings_default = Recipe(model=AUTO)  # to see if a model is named
+    default = options(options.default_recipe or _NO_RECIPE, "", settings=settings_default)
     without_help = [argument for argument in arguments if argument not in HELP]
     parsed, unknown = tyro.cli(
         options, args=without_help, default=default, return_unknown_args=True, **settings

@@ -31,7 +31,8 @@ class Evaluate:
     """Measure accuracy on a dataset, overall and per class."""
 
     model: RunOrFile
-    """Run directory, such as runs/latest, or a file of `seewhy export`."""
+    """Run directory, such as runs/latest, a file of `seewhy export`, or a model with published
+    weights, such as timm:NAME."""
     data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
     """Dataset (default: the one the run was trained on; required for a file)."""
     split: Annotated[str | None, arg(metavar="SPLIT", help_behavior_hint="")] = None
@@ -76,7 +77,8 @@ class Predict:
     """Predict the classes of image files."""
 
     model: RunOrFile
-    """Run directory, such as runs/latest, or a file of `seewhy export`."""
+    """Run directory, such as runs/latest, a file of `seewhy export`, or a model with published
+    weights, such as timm:NAME."""
     images: Annotated[
         Positional[tuple[Path, ...]],
         arg(metavar="IMAGE|DIRECTORY|PATTERN …", help_behavior_hint="(required)"),

@@ -20,7 +20,7 @@ class Report:
     paths: Flag = False
     """Show image paths instead of file names only."""
     report_minutes: ReportMinutes = 2.0
-    """Time for a new diagnosis: each question gets as many test images as fit; inf for all."""
+    """Time for a new diagnosis: as many test images as fit are analyzed; inf for no limit."""
     output: OptionalPath = None
     """File to write (default: report.html in the run directory)."""
     own_model: OwnModel = None

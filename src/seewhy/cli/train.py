@@ -51,7 +51,7 @@ class Train(RecipeOptions):
     no_report: Flag = False
     """Do not write report.html at the end."""
     report_minutes: ReportMinutes = 2.0
-    """Time for the report: each question gets as many test images as fit; inf for all."""
+    """Time for the report: each analysis gets as many test images as fit; inf for no limit."""
     quiet: Flag = False
     """Print no progress."""
 
@@ -62,12 +62,10 @@ class Train(RecipeOptions):
     def choice(self) -> "Choice":
         """The recipe for the data, the model and the device."""
         from seewhy.runs.choice import choose_recipe
-        from seewhy.train.recipe import Recipe
 
-        model = self.settings.model
         loading = self.loading
-        default = None if model == Recipe().model else model
-        return choose_recipe(self.data, default, self.device, loading.root, loading.label)
+        model = None if self.settings.model == AUTO else self.settings.model
+        return choose_recipe(self.data, model, self.device, loading.root, loading.label)
 
 
 def train(options: Train) -> int:

@@ -110,9 +110,10 @@ def loading_for(model: str, facts: DataFacts, default: int | None = None) -> Map
 
 
 def has_published_weights(model: str) -> bool:
-    """Whether a spec names published weights, by `weights=FILE` or `pretrained=true`."""
-    keywords = parse(model)[2]
-    return "weights" in keywords or keywords.get("pretrained", "").lower() == "true"
+    """Whether a spec names published weights, by `weights=FILE`, `pretrained=true`, or `hf:`."""
+    name, _, keywords = parse(model)
+    default = "true" if name == "hf" else ""
+    return "weights" in keywords or keywords.get("pretrained", default).lower() == "true"
 
 
 def random_features_note(model: str) -> str:
