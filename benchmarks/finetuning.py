@@ -1,7 +1,7 @@
 """Probing and fine-tuning published weights, beside torch's tutorial and fastai.
 
-`python -m benchmarks.finetuning WEIGHTS --photos DIR --cifar10 PATH --names photos-probe` measures
-the named rows of `ROWS` and saves each as soon as it is measured. WEIGHTS is the file of
+`python -m benchmarks.finetuning --weights FILE --photos DIR --cifar10 PATH --names photos-probe`
+measures the named rows of `ROWS` and saves each as soon as it is measured. FILE has the weights of
 EfficientNet-Lite0, DIR has train and test class folders, PATH is what `seewhy.load` takes.
 `--minutes` limits each training of a peer; times are seconds of all cores, divided by them, which
 is the wall time of an otherwise idle machine.

@@ -38,7 +38,7 @@ FINETUNING = {
     "fastcore": "fastcore<3",
     "fastdownload": "fastdownload<2",
     "fasttransform": "fasttransform",
-    "fastprogress": "fastprogress",
+    "fastprogress": "fastprogress==1.0.3",
     "plum": "plum-dispatch<2.10",
     "beartype": "beartype",
     "requests": "requests",
@@ -195,6 +195,8 @@ def imputed(image: Tensor, removed: Tensor) -> Tensor:  # (C, H, W)
 
 def _declare_operators() -> None:
     """Declare torchvision's operators if its binary does not fit this build of torch."""
+    if _OPERATORS:
+        return
     spec: Any = find_spec("torchvision")
     try:
         binary = next(Path(spec.origin).parent.glob("_C.*"))
