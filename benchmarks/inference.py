@@ -3,6 +3,7 @@
 ResNet-50 needs torchvision (`pip install 'seewhy[zoo]'`), and is left out without it.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -24,10 +25,10 @@ NETWORKS = (
     ("resnet18", 224),
     ("torchvision:resnet50", 224),
 )
-SMALL, LARGE = (1, 4, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32)  # up to 32 pixels, above
+SMALL, LARGE = (4, 16, 32, 64, 128), (1, 2, 4, 8, 16)  # up to 32 pixels, above
 SECONDS = 0.1  # at least, per size and round
-ROUNDS = 5  # in turn, because other programs share the processor
-LONG = 6.0  # seconds of a pass that tries other sizes
+ROUNDS = 3  # in turn, because other programs share the processor
+LONG = 8.0  # seconds of a pass that tries other sizes
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,17 @@ class SpeedRow:
     chosen: str  # after a long pass
     best: str
     ratio: str  # chosen to best
+    processor_ratio: str  # the same of processor time
 
 
-def seconds_per_image(model: nn.Module, pixels: Tensor, size: int) -> float:
-    """The fastest of several passes of one batch."""
-    began, passes = time.perf_counter(), []
+def seconds_per_image(model: nn.Module, pixels: Tensor, size: int) -> tuple[float, float]:
+    """Wall time of the fastest of several passes of one batch, and mean processor time."""
+    began, cpu, passes = time.perf_counter(), time.process_time(), list[float]()
     while not passes or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         compute_logits(model, pixels[:size], batch_size=size)
         passes.append((time.perf_counter() - start) / size)
-    return min(passes)
+    return min(passes), (time.process_time() - cpu) / len(passes) / size
 
 
 def measured(name: str, model: nn.Module, side: int) -> SpeedRow:
@@ -58,22 +60,26 @@ def measured(name: str, model: nn.Module, side: int) -> SpeedRow:
     pixels = torch.randint(0, 256, (sizes[-1], 3, side, side), dtype=torch.uint8)
     fitting = batch_size(model, pixels)
     seconds_per_image(model, pixels, fitting)  # to warm up
-    count = LONG / seconds_per_image(model, pixels, fitting)
+    count = LONG / seconds_per_image(model, pixels, fitting)[0]
     compute_logits(model, pixels.repeat(1 + int(count / len(pixels)), 1, 1, 1))
     first = next(batches(model, pixels, measured=True))
     chosen = first.stop - first.start
-    paces: dict[int, list[float]] = {size: [] for size in sorted({*sizes, fitting, chosen})}
+    paces: dict[int, list[tuple[float, float]]] = {size: [] for size in {*sizes, fitting, chosen}}
     for _ in range(ROUNDS):
         for size, found in paces.items():
             found.append(seconds_per_image(model, pixels, size))
-    pace = {size: median(found) for size, found in paces.items()}
-    best = min(pace, key=pace.__getitem__)
+    wall, cpu = (
+        {size: median(each[column] for each in found) for size, found in paces.items()}
+        for column in (0, 1)
+    )
+    best = min(wall, key=wall.__getitem__)
     row = SpeedRow(
         f"{name}, {side}x{side}",
-        *(f"{size}: {1 / pace[size]:.0f} images/s" for size in (fitting, chosen, best)),
-        f"{pace[best] / pace[chosen]:.2f}",
+        *(f"{size}: {1 / wall[size]:.0f} images/s" for size in (fitting, chosen, best)),
+        f"{wall[best] / wall[chosen]:.2f}",
+        f"{min(cpu.values()) / cpu[chosen]:.2f}",
     )
-    print(row, {size: round(1 / each, 1) for size, each in pace.items()}, flush=True)
+    print(row, {size: round(1 / each, 1) for size, each in sorted(cpu.items())}, flush=True)
     return row
 
 
@@ -93,9 +99,17 @@ def main() -> None:
         "Forward passes: batch sizes",
         rows,
         note=f"`benchmarks/inference.py`: fp32, {torch.get_num_threads()} threads, random weights; "
-        f"medians of {ROUNDS} interleaved rounds. The first batches have a size that fits the "
-        "cache; a pass of more than 5 s tries others.",
-        columns=("network", "at first", "chosen", "best", "chosen / best"),
+        f"medians of {ROUNDS} interleaved rounds, beside other programs. The first batches have a "
+        "size that fits the cache; a pass of more than 5 s tries others. OMP_WAIT_POLICY is "
+        f"{os.environ.get('OMP_WAIT_POLICY', 'not set')}.",
+        columns=(
+            "network",
+            "at first",
+            "chosen",
+            "best",
+            "chosen / best",
+            "the same in processor time",
+        ),
     )
 
 

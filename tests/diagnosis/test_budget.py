@@ -126,7 +126,7 @@ def test_diagnosis_with_little_time_takes_few_images(images_per_batch) -> None:
     assert (little.saliency.images, len(little.errors)) == (2, 1)
     assert {score.layer for score in little.saliency.scores} == {little.saliency.maps.layers[-1]}
     assert {curve.images for curve in (*little.attacks, *little.corruptions)} == {1}
-    assert little.slice_images == 32
+    assert little.slice_images == 16
     assert little.limited
     assert little.minutes == pytest.approx(1e-9)
     with pytest.raises(SeewhyError, match="minutes must be above 0, found 0"):

@@ -26,7 +26,9 @@ class Budget:
         return remaining * self.shares.pop(step) / total
 
 
-def images_within(seconds: float, count: int, most: int | None = None) -> Iterator[slice]:
+def images_within(
+    seconds: float, count: int, most: int | None = None, first: int = 1
+) -> Iterator[slice]:
     """The first of `count` images, and then as many more as the pace so far allows in the seconds.
 
     An attack stops early at some images, and others take many times as long: so the numbers grow
@@ -36,10 +38,11 @@ def images_within(seconds: float, count: int, most: int | None = None) -> Iterat
         seconds: Time for all images; infinity for no limit.
         count: Number of images, which are computed before the next are asked for.
         most: Images at once; None for no limit.
+        first: Images in any case.
     """
     most = count if most is None else most
     began, start = time.monotonic(), 0
-    size = min(count, most if math.isinf(seconds) else 1)
+    size = min(count, most if math.isinf(seconds) else first)
     while True:
         yield slice(start, start + size)
         start += size

@@ -12,7 +12,7 @@ from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.duplicates import DuplicatePair
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
-from seewhy.diagnosis.budget import Budget, affordable
+from seewhy.diagnosis.budget import Budget, images_within
 from seewhy.diagnosis.folds import (
     first_fold,
     leaked_duplicates,
@@ -40,6 +40,7 @@ from seewhy.diagnosis.saliency import (
     measure_saliency,
     plan_saliency,
     sample_indices,
+    sample_order,
 )
 from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
@@ -61,7 +62,7 @@ STEPS = {  # of `diagnose`, in their order, with their shares of the time
     "near-duplicates": 2,
 }
 MINUTES = 2.0  # that a diagnosis may take
-SLICE_PACE, SLICE_BLOCK = 32, 1024  # images whose features tell the pace; that are held at once
+SLICE_FIRST, SLICE_BLOCK = 16, 1024  # images whose features tell the pace; that are held at once
 ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
 
 
@@ -252,22 +253,22 @@ def _find_slices(
     classifier: Classifier, test: Split, predictions: Predictions, seconds: float
 ) -> tuple[tuple[Slice, ...], int]:
     """The weak slices, and the number of images in which they were searched."""
-    count = len(test)
-    if not math.isinf(seconds):
-        first, began = min(count, SLICE_PACE), time.monotonic()
-        extract_features(classifier, test.images[:first])
-        # half of the time, because the clusters take some too
-        pace = (time.monotonic() - began) / first
-        count = affordable(seconds / 2, pace, count, least=first)
-    rows = sample_indices(len(test), count)
-    features, columns = [], []
-    for block in torch.split(rows, SLICE_BLOCK):
-        part = test.images[block]
+    order = sample_order(len(test))
+    drawn, features, columns = [], [], []
+    # half of the time, because the clusters take some too
+    for block in images_within(seconds / 2, len(test), SLICE_BLOCK, first=SLICE_FIRST):
+        rows = order[block].sort().values  # sorted, for images on disk
+        part = test.images[rows]
+        drawn.append(rows)
         features.append(extract_features(classifier, part))
         columns.append(image_attributes(part))
-    attributes = {name: torch.cat([each[name] for each in columns]) for name in columns[0]}
-    found = weak_slices(take_predictions(predictions, rows), torch.cat(features), attributes)
-    return tuple(replace(each, members=rows[each.members]) for each in found), count
+    rows, positions = torch.cat(drawn).sort()
+    attributes = {
+        name: torch.cat([each[name] for each in columns])[positions] for name in columns[0]
+    }
+    sampled = take_predictions(predictions, rows)
+    found = weak_slices(sampled, torch.cat(features)[positions], attributes)
+    return tuple(replace(each, members=rows[each.members]) for each in found), len(rows)
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:

@@ -257,9 +257,13 @@ def first_shown(scores: Sequence[TrustScore], last: str) -> TrustScore:
 
 
 def sample_indices(total: int, count: int) -> Tensor:
-    """Draw `count` of `total` indices with a fixed seed; sorted, for images on disk."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randperm(total, generator=generator)[:count].sort().values
+    """The first `count` of `total` indices in a random order; sorted, for images on disk."""
+    return sample_order(total)[:count].sort().values
+
+
+def sample_order(total: int) -> Tensor:
+    """A random order of `total` indices, with a fixed seed."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))
 
 
 def _shrink(maps: Tensor) -> Tensor:
