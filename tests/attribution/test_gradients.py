@@ -1,6 +1,8 @@
 """Gradients at the pixels against finite differences and closed forms."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -418,3 +420,16 @@ def test_pixel_methods_in_bf16():
         assert result.dtype == torch.float32
         exact = ATTRIBUTIONS[method](forward_pass(model, images, TARGET))
         assert 0 < (result - exact).abs().max() < 0.1 * exact.abs().max(), method
+
+
+@pytest.mark.slow
+def test_gradients_of_a_vector_import_no_sympy():
+    """sympy and what comes with it take a second, before the first map or attack."""
+    code = """import sys, torch; from seewhy.attribution.hooks import gradients_at
+x = torch.tensor([1.0, 2.0], requires_grad=True); y = x**2
+with torch.no_grad():
+    (slope,) = gradients_at(y, [x], torch.tensor([3.0, -1.0]))
+print(slope.tolist(), "sympy" in sys.modules)"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[6.0, -4.0] False"

@@ -47,7 +47,7 @@ def test_train_prints_the_result_and_the_files(workspace: Path, capsys: Capture)
     assert (directory / "model.safetensors").is_file()
     assert "next: open runs/" in out
     assert "<title>tiny on bars: " in (directory / "report.html").read_text()
-    assert (directory / "figures" / "confusion.png").is_file()
+    assert (directory / "figures" / "confusion.svg").is_file()
 
 
 @pytest.mark.train

@@ -105,7 +105,7 @@ def test_open_experiment_reads_what_was_written(tmp_path: Path) -> None:
 def test_open_experiment_reads_prepared_recipes_and_range_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seewhy.runs.directory.save_figure", lambda figure, path: None)
+    monkeypatch.setattr("seewhy.runs.directory.write_figure", lambda figure, path: None)
     start(tmp_path / "e", seconds=None)
     first, second = recipe_directories(tmp_path / "e", RECIPES).values()
     first.mkdir()

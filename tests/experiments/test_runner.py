@@ -69,7 +69,7 @@ def no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if "workers" not in request.fixturenames:
         monkeypatch.setattr("seewhy.runs.training.curves_figure", lambda *arguments: None)
         for module in ("training", "directory"):
-            monkeypatch.setattr(f"seewhy.runs.{module}.save_figure", lambda figure, path: None)
+            monkeypatch.setattr(f"seewhy.runs.{module}.write_figure", lambda figure, path: None)
 
 
 @pytest.fixture(scope="module")
@@ -764,7 +764,7 @@ def test_dask_gives_the_results_of_one_process(
     def skip_figures() -> None:
         import seewhy.runs.training as module
 
-        module.curves_figure = module.save_figure = lambda *arguments: None  # type: ignore[assignment]
+        module.curves_figure = module.write_figure = lambda *arguments: None  # type: ignore[assignment]
 
     monkeypatch.setitem(AUGMENTATIONS, "shifts", shifts)
     recipes = {

@@ -332,9 +332,9 @@ def test_report_experiment_links_to_the_reports_of_the_trials(
     ]
     assert links == ["01-adam-crop-1/seed-0/report.html", "01-adam-crop-1/seed-1/report.html"]
     assert all((path.parent / link).read_text() == "the report" for link in links)
-    assert {each.name for each in (trained.home / "figures").glob("*.png")} >= {
-        "recipes.png",
-        "recipes-accuracy.png",
+    assert {each.name for each in (trained.home / "figures").glob("*.svg")} >= {
+        "recipes.svg",
+        "recipes-accuracy.svg",
     }
     other = render_experiment_page(open_experiment(trained.home), tmp_path / "elsewhere").html
     assert "/a%20b/compared/" in other

@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -398,13 +399,15 @@ def test_report_writes_the_page_and_its_figures(
         name: figure for name, figure in page.figures.items() if name in ("trust", "coverage")
     }
     monkeypatch.setattr(module, "render_page", lambda context: replace(page, figures=figures))
-    path = report(run, quiet=True)
+    with monkeypatch.context() as patch:  # the figures of the page are not drawn again
+        patch.setattr(Figure, "savefig", lambda *_, **__: pytest.fail("drawn twice"))
+        path = report(run, quiet=True)
     assert path == run.directory / "report.html"
     assert path.read_text() == page.html
     for name in ("trust", "coverage"):
-        assert "<svg" in (run.directory / "figures" / f"{name}.svg").read_text()
-        with Image.open(run.directory / "figures" / f"{name}.png") as image:
-            assert image.width > 300
+        root = ElementTree.parse(run.directory / "figures" / f"{name}.svg").getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert float(root.attrib["width"].removesuffix("pt")) > 150
     path.write_text("before")
     assert report(run, path=tmp_path / "other.html", quiet=True) == tmp_path / "other.html"
     assert (tmp_path / "other.html").read_text() == page.html

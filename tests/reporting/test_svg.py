@@ -1,4 +1,3 @@
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from seewhy.figures.style import STYLE, fix_layout
-from seewhy.reporting.svg import inline_svg
+from seewhy.figures.style import STYLE
+from seewhy.reporting.svg import drawn_svg, inline_svg
 
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
 
@@ -32,11 +31,7 @@ def figure() -> Figure:
 
 def original(figure: Figure) -> Element:
     """What matplotlib writes, untouched."""
-    stream = io.StringIO()
-    with mpl.rc_context(STYLE | {"svg.hashsalt": "seewhy"}):
-        fix_layout(figure)  # that of the screen, for all files
-        figure.savefig(stream, format="svg")
-    return ElementTree.fromstring(stream.getvalue())
+    return ElementTree.fromstring(drawn_svg(figure))
 
 
 def name_of(element: Element) -> str:
@@ -80,9 +75,6 @@ def pairs(request: pytest.FixtureRequest) -> list[Pair]:
     figures: Mapping[str, Figure] = (
         {"own": figure()} if request.param == "own" else request.getfixturevalue("page").figures
     )
-    for each in figures.values():
-        for _ in range(4):
-            original(each)  # a layout settles when it is drawn
     return [
         Pair(
             name,

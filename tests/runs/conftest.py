@@ -65,4 +65,4 @@ def unfinished(directory: Path) -> Run:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws no curves, which takes longer than training; the shared runs above have them."""
     monkeypatch.setattr("seewhy.runs.training.curves_figure", lambda *_: None)
-    monkeypatch.setattr("seewhy.runs.training.save_figure", lambda *_: None)
+    monkeypatch.setattr("seewhy.runs.training.write_figure", lambda *_: None)

@@ -51,8 +51,7 @@ def test_files_of_a_finished_run(run: Run, directory: Path, recipe: Recipe, data
     assert environment["processor"]
     assert environment["threads"] == torch.get_num_threads()
     assert (environment["device"], environment["precision"]) == ("cpu", "fp32")
-    for name in ("curves.svg", "curves.png"):
-        assert (directory / "figures" / name).stat().st_size > 1000
+    assert (directory / "figures" / "curves.svg").stat().st_size > 1000
 
 
 @pytest.mark.train

@@ -130,7 +130,7 @@ def test_resume_keeps_the_learning_rate_that_was_found(
     recipe: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recipe may be passed with `lr="find"`, as it was started, or with the number."""
-    monkeypatch.setattr("seewhy.runs.directory.save_figure", lambda *_: None)
+    monkeypatch.setattr("seewhy.runs.directory.write_figure", lambda *_: None)
     unresolved = replace(recipe, lr="find", epochs=2)
     whole = fit(unresolved, data, quiet=True)
     part = fit_until(8, unresolved, data, tmp_path / "part")
@@ -376,7 +376,7 @@ from seewhy.cli.main import main
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.runs import training
 
-training.save_figure = lambda figure, stem: None  # drawing takes longer than training
+training.write_figure = lambda figure, stem: None  # drawing takes longer than training
 signals = [int(number) for number in os.environ["SIGNALS"].split()]
 
 def interrupt(batch, generator):

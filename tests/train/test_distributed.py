@@ -119,7 +119,7 @@ assert calls == (["0"] * 3 if world.is_first else [])
 print("broadcast done")
 
 for module in (seewhy.runs.training, seewhy.reporting.page):
-    module.save_figure = lambda figure, stem: None  # drawing takes longer than all the rest
+    module.write_figure = lambda figure, stem: None  # drawing takes longer than all the rest
 recipe = replace(
     RECIPES["demo"], lr="find", model="speednet:width=0.05", epochs=0.5, precision="fp32"
 )

@@ -115,8 +115,12 @@ def gradients_at(
     With `vector`, of the shape of `score`, it is that of their product.
     """
     try:
+        if vector is not None:
+            # a scalar, because torch.autograd.grad imports sympy for a vector, which takes a second
+            with torch.enable_grad():
+                score = (score * vector).sum()
         return torch.autograd.grad(
-            score, list(outputs), vector, create_graph=create_graph, allow_unused=True
+            score, list(outputs), create_graph=create_graph, allow_unused=True
         )
     except RuntimeError as error:
         if is_out_of_memory(error):

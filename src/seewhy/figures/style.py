@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 
 from seewhy.data.decode import open_image
 from seewhy.errors import SeewhyError
-from seewhy.files import make_directory, write_atomically
+from seewhy.files import make_directory, write_atomically, write_text
 
 # Okabe & Ito 2008, "Color Universal Design"
 BLUE, VERMILION = "#0072B2", "#D55E00"
@@ -23,6 +25,11 @@ ORANGE, SKY, GREEN, YELLOW, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#F0E442",
 HEAT = "inferno"
 
 SUFFIXES = (".svg", ".png", ".pdf")  # of files that hold a figure
+
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_NOT_IN_XML = dict.fromkeys(
+    [code for code in range(32) if chr(code) not in "\t\n\r"] + [0xFFFE, 0xFFFF]
+)
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # keep text as text in SVG
@@ -82,22 +89,38 @@ def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the suffix of `path` names (.svg, .png, .pdf)."""
     check_figure_path(path)
     make_directory(path.parent)
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # text is text in the SVG
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        fix_layout(figure)
+    if path.suffix == ".svg":
+        write_text(path, figure_svg(figure))
+        return
+    with _drawing(figure):
         write_atomically(path, figure.savefig)
+
+
+def figure_svg(figure: Figure) -> str:
+    """A figure as the text of an SVG file, the same whenever it is drawn."""
+    stream = io.StringIO()
+    with _drawing(figure), mpl.rc_context({"svg.hashsalt": "seewhy"}):
+        figure.savefig(stream, format="svg", metadata=_NO_METADATA)
+    return stream.getvalue().translate(_NOT_IN_XML)
 
 
 def figure_png(figure: Figure) -> bytes:
     """A figure as a PNG file of 256 colors: a notebook keeps it, at a quarter of the size."""
     stream, small = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        fix_layout(figure)
+    with _drawing(figure):
         figure.savefig(stream, format="png")
     open_image(stream.getvalue()).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
     return small.getvalue()
+
+
+@contextmanager
+def _drawing(figure: Figure) -> Iterator[None]:
+    """Fix the layout of a figure and draw it in our style."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # text is text in an SVG, which the reader's fonts draw
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        fix_layout(figure)
+        yield
 
 
 def heat_colors(steps: int) -> bytes:

@@ -20,7 +20,6 @@ from seewhy.errors import SeewhyError, check_type
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
-from seewhy.figures.style import save_figure
 from seewhy.files import is_writable, make_directory, remove_fragments, write_text
 from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, make_context
@@ -30,6 +29,7 @@ from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
 from seewhy.reporting.sprites import Sprites, SpriteSheet
+from seewhy.reporting.svg import drawn_svg
 from seewhy.runs.result import accuracy_name
 from seewhy.runs.run import Run
 
@@ -280,8 +280,9 @@ def _source(context: ReportContext) -> str:
 
 
 def _save_figures(page: Page, directory: Path) -> None:
+    make_directory(directory / "figures")
     for name, figure in page.figures.items():
-        save_figure(figure, directory / "figures" / name)
+        write_text(directory / "figures" / f"{name}.svg", drawn_svg(figure))
 
 
 def _asset(name: str) -> str:

@@ -1,22 +1,24 @@
 """Figures as inline SVG: unique ids, no inline styles, and colors that dark mode can replace."""
 
-import io
 import re
-import warnings
+from weakref import WeakKeyDictionary
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from seewhy.escaping import visible
-from seewhy.figures.style import STYLE, fix_layout
+from seewhy.figures.style import figure_svg
 
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_FORBIDDEN = dict.fromkeys(
-    [code for code in range(32) if chr(code) not in "\t\n\r"] + [0xFFFE, 0xFFFF]
-)  # characters that XML does not allow
+_DRAWN: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
 _COORDINATES = ("d", "transform", "points", "x", "y", "width", "height")
+
+
+def drawn_svg(figure: Figure) -> str:
+    """A finished figure as the text of an SVG file, drawn once for the page and the file."""
+    if figure not in _DRAWN:
+        _DRAWN[figure] = figure_svg(figure)
+    return _DRAWN[figure]
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
@@ -31,14 +33,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         name: Prefix of its ids, unique in the page.
         description: Text alternative.
     """
-    stream = io.StringIO()
-    with mpl.rc_context(STYLE | {"svg.hashsalt": "seewhy"}), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font"
-        )  # the browser draws the text
-        fix_layout(figure)
-        figure.savefig(stream, format="svg", metadata=_NO_METADATA)
-    text = stream.getvalue().translate(_FORBIDDEN)
+    text = drawn_svg(figure)
     root = ElementTree.fromstring(text)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     for element in root.iter():

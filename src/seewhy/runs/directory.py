@@ -18,7 +18,7 @@ from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_con
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
-from seewhy.figures.style import save_figure
+from seewhy.figures.style import write_figure
 from seewhy.files import write_atomically, write_error, write_text
 from seewhy.progress import note
 from seewhy.runs.checkpoint import CheckpointPolicy
@@ -210,7 +210,7 @@ def _json_line(row: EpochStats) -> str:
 def write_lr_range_test(directory: Path, test: LRRangeTest) -> None:
     """Write the range test and its figure."""
     _write_json(directory / LR_RANGE_TEST, asdict(test))
-    save_figure(lr_finder_figure(test), directory / FIGURES / "lr_range_test")
+    write_figure(lr_finder_figure(test), directory / FIGURES / "lr_range_test.svg")
 
 
 def read_lr_range_test(directory: Path) -> LRRangeTest | None:

@@ -14,7 +14,7 @@ from seewhy.data.sources import reload_data
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, check_type
 from seewhy.figures.curves import curves_figure
-from seewhy.figures.style import save_figure
+from seewhy.figures.style import write_figure
 from seewhy.files import write_text
 from seewhy.models.classifier import Classifier
 from seewhy.models.own import OwnModel, using_model
@@ -310,7 +310,7 @@ def _train_to_end(state: TrainState, session: Session) -> Run:
         if directory is not None:
             write_text(directory / MODEL_CARD, model_card(run))
             curves = curves_figure(run.history, held_out, recipe.name)
-            save_figure(curves, directory / FIGURES / "curves")
+            write_figure(curves, directory / FIGURES / "curves.svg")
             assert run.predictions is not None
             assert run.result is not None
             write_predictions(directory, run.predictions, data.test.names)
