@@ -39,7 +39,6 @@ def main(weights: str, folder: str) -> None:
             compute_logits(classifier, block) for block in pixels.split(BLOCK)
         ],
         "both": lambda: list(predict_stream(classifier, files)),
-        "both, and features": lambda: list(predict_stream(classifier, files, features=True)),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(REPEATS):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Dataset, Split
 from seewhy.diagnosis import budget as budget_module
-from seewhy.diagnosis.budget import Budget, affordable, images_within
+from seewhy.diagnosis.budget import Budget, affordable, images_within, surely_within
 from seewhy.diagnosis.diagnosis import diagnose
 from seewhy.errors import SeewhyError
+from seewhy.models.batching import batch_size
 from seewhy.models.classifier import Classifier
 from seewhy.models.inference import compute_logits
 
@@ -69,6 +70,24 @@ def test_images_within_follows_images_that_take_longer(monkeypatch):
         slice(40, 80),
         slice(80, 90),
     ]
+
+
+def test_images_that_surely_fit_are_taken_at_once(monkeypatch, images_per_batch):
+    clock, images = Clock(monkeypatch), noise(100).test.images
+    images_per_batch(8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+
+    def pass_time(module: nn.Module, inputs: object, output: Tensor) -> None:
+        clock.now += len(output)
+
+    batch_size(model, images)  # takes a pass, the first time
+    model.register_forward_hook(pass_time)
+    assert surely_within(10_000, model, images, passes=10) == 100
+    assert surely_within(1000, model, images, passes=10) == 50
+    assert surely_within(1, model, images, passes=10) == 1
+    assert clock.now == 3 * 8
+    assert surely_within(math.inf, model, images, passes=10) == 100
+    assert next(images_within(1000, 100, first=50)) == slice(0, 50)
 
 
 def test_affordable():

@@ -4,7 +4,13 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 
+from torch import Tensor, nn
+
+from seewhy.models.batching import batch_size
+from seewhy.models.inference import compute_logits
+
 _GROWTH = 8  # images at most for each one before them
+_TIMED = 32  # images at most whose time tells that of the others
 
 
 class Budget:
@@ -53,6 +59,22 @@ def images_within(
         size = affordable(seconds - spent, spent / start, limit)
         if not size:
             return
+
+
+def surely_within(seconds: float, model: nn.Module, images: Tensor, passes: int) -> int:
+    """How many images fit in half of the seconds, but at least one, by the time of a batch.
+
+    Args:
+        seconds: Time for all images; infinity for no limit.
+        model: A model in evaluation mode.
+        images: (N, C, H, W) uint8.
+        passes: Forward passes that an image takes at most; a backward pass takes as long as two.
+    """
+    if math.isinf(seconds) or not len(images):
+        return len(images)
+    began, size = time.monotonic(), min(len(images), batch_size(model, images), _TIMED)
+    compute_logits(model, images[:size])
+    return affordable(seconds / 2, passes * (time.monotonic() - began) / size, len(images), least=1)
 
 
 def affordable(seconds: float, per_image: float, images: int, least: int = 0) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.diagnosis.attacks import ATTACKS, Attack, autocast_model, pgd
-from seewhy.diagnosis.budget import images_within
+from seewhy.diagnosis.budget import images_within, surely_within
 from seewhy.diagnosis.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from seewhy.diagnosis.predictions import round_robin
 from seewhy.diagnosis.statistics import wilson_interval
@@ -89,9 +89,11 @@ def attack_curves(
     check_labels(labels, len(images))
     labels, levels = labels.cpu(), sorted({0.0, *epsilons})
     model = autocast_model(classifier)
+    passes = 2 + len(epsilons) * len(attacks) * (5 + 3 * steps)
+    first = surely_within(seconds, model, images, passes)
     parts = [
         _first_errors(model, images[rows], labels[rows], functions, levels, progress)
-        for rows in images_within(seconds, len(images))
+        for rows in images_within(seconds, len(images), first=first)
     ]
     curves = []
     for name, wrong_from in zip(attacks, torch.cat(parts, 1), strict=True):
@@ -156,7 +158,8 @@ def corruption_curves(
     names = list(CORRUPTIONS if corruptions is None else corruptions)
     counts = torch.zeros(len(names), 1 + len(STRENGTHS), dtype=torch.int64)
     measured = 0
-    for rows in images_within(seconds, len(images)):
+    first = surely_within(seconds, model, images, 1 + len(names) * len(STRENGTHS))
+    for rows in images_within(seconds, len(images), first=first):
         part, true = images[rows], labels[rows]
 
         def count_correct(pixels: Tensor, true: Tensor = true) -> int:
@@ -216,7 +219,8 @@ def adversarial_examples(
     model = autocast_model(classifier)
     batches: list[tuple[Tensor, ...]] = []
     kinds: set[tuple[int, int]] = set()
-    for rows in images_within(seconds, len(images), _TRIED):
+    first = min(_TRIED, surely_within(seconds, model, images, 6 + 3 * steps))
+    for rows in images_within(seconds, len(images), _TRIED, first):
         batch = _fool(model, images[rows].cpu(), labels[rows], whole_steps / 255, steps)
         batches.append((rows.start + batch[0], *batch[1:]))
         kinds.update(zip(batch[3].tolist(), batch[4].tolist(), strict=True))
