@@ -66,7 +66,7 @@ def small(count: int) -> Subject:
 
 def large(count: int) -> Subject:
     """torchvision's ResNet-50 and images of ImageNet's size."""
-    return _subject("torchvision:resnet50", 1000, count, 224, "net.layer{}")
+    return _subject("torchvision:resnet50", 1000, count, 224, "layer{}")
 
 
 def gradient() -> list[Row]:

@@ -265,7 +265,7 @@ def explain_large(bench: Bench) -> dict[str, Any]:
     """The same of torchvision's ResNet-50."""
     if bench.tiny or not find_spec("torchvision"):
         return {"seewhy, images/s": "not measured"}
-    return _explain_speed(bench, "torchvision:resnet50", "net.layer{}", 64, 224)
+    return _explain_speed(bench, "torchvision:resnet50", "layer{}", 64, 224)
 
 
 def trust_time(bench: Bench) -> dict[str, Any]:

@@ -115,9 +115,9 @@ def torchcam(
     model: nn.Module, images: Tensor, layers: Sequence[str]
 ) -> dict[tuple[str, str], Tensor]:
     """Each of TORCHCAM at all layers, as documented: one forward pass for each method."""
-    found = {}
+    found, modules = {}, [model.get_submodule(layer) for layer in layers]
     for method, name in TORCHCAM.items():
-        with getattr(import_module("torchcam.methods"), name)(model, list(layers)) as extractor:
+        with getattr(import_module("torchcam.methods"), name)(model, modules) as extractor:
             logits = model(images)
             maps = extractor(logits.argmax(1).tolist(), logits)
         found.update({(layer, method): each for layer, each in zip(layers, maps, strict=True)})
@@ -129,9 +129,10 @@ def torchcam_at_once(
 ) -> dict[tuple[str, str], Tensor]:
     """The same from one forward pass; each method has its own backward pass."""
     module, found = import_module("torchcam.methods"), {}
+    modules = [model.get_submodule(layer) for layer in layers]
     with ExitStack() as stack:
         extractors = {
-            method: stack.enter_context(getattr(module, name)(model, list(layers)))
+            method: stack.enter_context(getattr(module, name)(model, modules))
             for method, name in TORCHCAM.items()
         }
         logits = model(images)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from hostile_files import table_contents, write_images
 from seewhy.cli import main
 from seewhy.cli.arguments import option_names
 from seewhy.data.dataset import Dataset
-from seewhy.data.sources import SOURCES
+from seewhy.data.sources import SOURCES, load
 
 pytestmark = [
     pytest.mark.slow,
@@ -194,3 +195,102 @@ def test_random_command_lines(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     choose = random.Random(0)
     assert {run(*command_line(choose)) for _ in range(300)} >= {0, 2}
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "binary": lambda path: path.write_bytes(b"\xff\x00\x1b[2J" * 50),
+    "json": lambda path: path.write_bytes(b'{"\x1b[2J": [NaN, -1, {"a": null}]}'),
+    "list": lambda path: path.write_bytes(b"[1, 2]"),
+    "missing": lambda path: path.unlink(),
+    "directory": lambda path: (path.unlink(), path.mkdir()),
+    "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
+}
+
+
+READERS = [
+    ["evaluate", "damaged"],
+    ["export", "damaged", "--output", "out/x.onnx", "--data", "missing"],  # importing ONNX is slow
+    ["trust", "damaged", "--methods", "hires-cam", "--layers", "group3", "--images", "2"],
+    ["layers", "damaged"],
+    ["explain", "damaged", "--errors", "1", "--layers", "group3", "--output", "out/explain"],
+    ["predict", "damaged", "x.png"],
+    ["resume", "damaged", "--quiet"],
+    ["evaluate", "damaged", "--data", "damaged"],
+]
+
+
+def test_every_command_survives_damaged_runs(
+    trained: Path, workspace: Path, run: Callable[..., int]
+) -> None:
+    """Files of a run are damaged in different ways, and read by one command after another."""
+    (workspace / "x.png").write_bytes(b"")
+    names = sorted(path.name for path in trained.iterdir() if path.is_file())
+    assert {"recipe.toml", "env.json", "model.safetensors"} <= set(names)
+    cases = [(name, kind) for name in names for kind in DAMAGE][::9]
+    before = snapshot(trained)
+    for index, (name, kind) in enumerate(cases):
+        shutil.copytree(trained, workspace / "damaged")
+        DAMAGE[kind](workspace / "damaged" / name)
+        run(*READERS[index % len(READERS)])
+        shutil.rmtree(workspace / "damaged")
+        shutil.rmtree(workspace / "out", ignore_errors=True)
+    assert snapshot(trained) == before
+
+
+def test_every_command_survives_hostile_experiments(
+    workspace: Path, run: Callable[..., int]
+) -> None:
+    images = write_images(workspace / "classes" / "a")
+    (workspace / "classes" / "b").mkdir()
+    for path in images:
+        if path.stem in ("pipe", "socket", "up", "device"):
+            path.unlink()
+        elif path.stem.startswith("turned"):
+            shutil.copy(path, workspace / "classes" / "b")
+    for name, content in table_contents().items():
+        (workspace / name).write_bytes(content)
+    before = snapshot(workspace)
+    one = ["--vary", "lr", "0.1", "--seeds", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
+    for path in [*sorted(table_contents())[::3], "classes", "/dev/null", "missing", "\x1b[2J"]:
+        assert run("compare", "tiny.toml", "--data", path, *one, "--output", "out/x") == 2
+        assert run("find-lr", "tiny.toml", "--data", path, "--output", "out/x") == 2
+    assert not (workspace / "out").exists()
+    loading = ["--skip-bad-images", "--image-size", "8", "--channels", "3", "--epochs", "1"]
+    comparison = ["compare", "tiny.toml", "--data", "classes", *loading, *one]
+    assert run(*comparison, "--output", "out/compare") == 0
+    assert run(*comparison, "--output", "out/compare") == 2  # is there already
+    assert snapshot(workspace) == before
+
+
+def test_summary_and_cache_survive_hostile_input(
+    workspace: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = workspace / "cache" / "datasets"
+    monkeypatch.setenv("SEEWHY_CACHE", str(workspace / "cache"))
+    load("digits")
+    [whole] = [path for path in cache.iterdir() if path.is_dir()]
+    for file in sorted(path.name for path in whole.iterdir()):
+        for kind, damage in DAMAGE.items():
+            copied = shutil.copytree(whole, cache / f"{file}-{kind}")
+            damage(copied / file)
+    write_images(cache / "images")
+    (cache / "\x1b[2J[red]").mkdir()
+    (cache / "loop").symlink_to("loop")
+    (cache / "\udcff").mkdir()
+    before = snapshot(workspace)
+    assert run("cache") == 0
+    assert run("cache", "--verify") == 1
+    for root in ("tiny.toml", "missing", "/dev/null", "\x1b[2J"):
+        monkeypatch.setenv("SEEWHY_CACHE", root)
+        assert run("cache", "--verify") in (0, 2)
+    for model in (*VALUES[::5], "resnet18:", "vgg16:depth=nan", "speednet:width=-1", "timm:x"):
+        run("summary", model)
+        run("layers", model)
+    for size in ("0", "-1", "1", "99999999", "nan"):
+        assert run("summary", "speednet:width=0.125", "--image-size", size) == 2
+        assert run("summary", "speednet:width=0.125", "--channels", size) in (0, 2)
+    for figure in ("", ".", "tiny.toml", "/dev/null", "x.exe", "tiny.toml/x.svg"):
+        assert run("summary", "speednet:width=0.125", "--figure", figure) == 2
+    assert snapshot(workspace) == before

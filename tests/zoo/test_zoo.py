@@ -1,5 +1,7 @@
 """Every architecture of the zoo has layers to explain, where they seem, and finite maps."""
 
+import math
+
 import pytest
 import timm
 import torch
@@ -110,19 +112,10 @@ TRANSFORMERS = {
         "vision_config": {**SMALL, "image_size": 112, "patch_size": 8, "intermediate_size": 64}
     },
 }
-TRANSFORMERS_SIDES = {"Hiera": 112, "CLIP": 112, "Levit": 224}
+TRANSFORMERS_SIDES = {"Hiera": 112, "CLIP": 112, "Levit": 224, "RegNet": 224}  # 64 is too small
 
 PLACES = ((0.18, 0.18), (0.5, 0.72), (0.8, 0.3))  # centers, as fractions of height and width
 HALF = 1 / 14  # of a patch's side
-
-# Layers whose random weights spread a change over the whole grid: nearly uniform attention, and
-# many sums of three convolutions. Their grids leave no doubt.
-SPREAD = {
-    "levit_conv_128s": ("stages.2",),
-    "mobileone_s0": ("stages.2", "stages.3"),
-    "repvgg_a0": ("stages.2", "stages.3"),
-    "RegNet": ("stages.2",),
-}
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -130,7 +123,7 @@ def test_timm(name: str) -> None:
     torch.manual_seed(0)
     side = SIDES.get(name) or timm.get_pretrained_cfg(name).input_size[-1]
     model = build_model(f"timm:{name}", 5, blank_sample(3, side, side))
-    assert_explained(model, side, SPREAD.get(name, ()))
+    assert_explained(model, side)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -145,15 +138,15 @@ def test_transformers(name: str) -> None:
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**TRANSFORMERS[name], num_labels=5)
     model = getattr(transformers, f"{name}ForImageClassification")(config)
-    assert_explained(model, TRANSFORMERS_SIDES.get(name, 64), SPREAD.get(name, ()))
+    assert_explained(model, TRANSFORMERS_SIDES.get(name, 64))
 
 
-def assert_explained(model: nn.Module, side: int, spread: tuple[str, ...] = ()) -> None:
+def assert_explained(model: nn.Module, side: int) -> None:
     """There are automatic layers, where they seem, and their maps are finite.
 
     Where a patch is planted, the activation of every automatic layer changes most.
     """
-    model = normalized(model, side)
+    model = normalized(local(model), side)
     half = int(HALF * side)
     images = torch.full((1 + len(PLACES), 3, side, side), 0.5)
     noise = torch.rand(3, 2 * half, 2 * half, generator=torch.Generator().manual_seed(0))
@@ -171,9 +164,30 @@ def assert_explained(model: nn.Module, side: int, spread: tuple[str, ...] = ()) 
         for change, (y, x) in zip(changes, PLACES, strict=True):
             row, column = divmod(int(change.argmax()), width)
             apart = max(abs((row + 0.5) / height - y), abs((column + 0.5) / width - x))
-            if apart > HALF + 1 / min(height, width) and not name.endswith(spread or ("\0",)):
+            if apart > HALF + 1 / min(height, width):
                 wrong.append(f"{name}: {apart:.2f} from ({y}, {x})")
     assert not wrong
+
+
+@torch.no_grad()
+def local(model: nn.Module) -> nn.Module:
+    """The model with the center of each kernel, and attention to near positions, emphasized.
+
+    Random weights spread a change over the whole grid in some networks: LeViT's attention is nearly
+    uniform, and dozens of 3x3 convolutions in a row, as in RepVGG and RegNet, diffuse it. Where a
+    position lies in the image does not depend on the weights.
+    """
+    for part in model.modules():
+        if isinstance(part, nn.Conv2d) and min(part.kernel_size) > 1:
+            middle = tuple(side // 2 for side in part.kernel_size)
+            center = part.weight[:, :, *middle].clone()
+            part.weight *= 0.3
+            part.weight[:, :, *middle] = center
+        biases = getattr(part, "attention_biases", None)  # of LeViT: (heads, rows * columns)
+        if isinstance(biases, nn.Parameter):
+            distance = torch.arange(math.isqrt(biases.shape[1]))
+            biases.copy_(-(distance[:, None] + distance).flatten().expand_as(biases))
+    return model
 
 
 def normalized(model: nn.Module, side: int) -> nn.Module:
