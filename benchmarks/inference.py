@@ -27,8 +27,8 @@ NETWORKS = (
 )
 SMALL, LARGE = (4, 16, 32, 64, 128), (1, 2, 4, 8, 16)  # up to 32 pixels, above
 SECONDS = 0.1  # at least, per size and round
-ROUNDS = 3  # in turn, because other programs share the processor
-LONG = 8.0  # seconds of a pass that tries other sizes
+ROUNDS = 5  # in turn, because other programs share the processor
+LONG = 7.0  # seconds of a pass that tries other sizes
 
 
 @dataclass(frozen=True)
