@@ -52,7 +52,8 @@ def main(argv: Sequence[str] = ()) -> None:
     recipe = find_recipe("speednet-8", model="speednet:width=0.25", epochs=4, batch_size=100)
     with tempfile.TemporaryDirectory() as folder:
         run = fit(recipe, data, f"{folder}/run", device="cpu", quiet=True)
-    model = run.model.eval()
+    # torchattacks cannot take gradients that are channels-last
+    model = run.model.eval().to(memory_format=torch.contiguous_format)
     for parameter in model.parameters():
         parameter.requires_grad_(False)  # torchattacks would compute their gradients too
     images = data.test.images[:IMAGES].float() / 255

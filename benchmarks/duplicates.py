@@ -117,6 +117,7 @@ def main(argv: Sequence[str] = ()) -> None:
             Row(f"{name}: {finder}", _score(pairs, len(originals)), how)
             for finder, (pairs, _) in found.items()
         ]
+        print(rows[-len(found) :], flush=True)
     half = len(originals) // 2
     distinct = (originals[:half], originals[half : 2 * half])
     found = {"seewhy": _pairs(*distinct), **_peers(arguments.peers, *distinct)}
