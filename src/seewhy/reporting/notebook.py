@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -33,11 +32,11 @@ from seewhy.exporting.check import ExportCheck
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.slices import heat_images
+from seewhy.figures.style import figure_png
 from seewhy.models.summary import ModelSummary, shape_text
 from seewhy.models.summary_table import MEMORY_NOTE, count_text, summary_columns
 from seewhy.reporting.formatting import count, duration, percent, percent_interval
 from seewhy.reporting.section import render
-from seewhy.reporting.svg import inline_svg
 from seewhy.runs.result import RunResult, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
@@ -67,7 +66,7 @@ class Card:
     facts: Mapping[str, object]
     tables: Sequence[Table] = ()
     images: Sequence[tuple[Markup, str]] = ()  # with captions
-    figure: str = ""  # HTML
+    figure: str = ""  # Markup
     note: str = ""
 
 
@@ -188,7 +187,7 @@ def _run(run: Run) -> Card:
     ]
     figure = ""
     if run.history:
-        figure = _svg(curves_figure(run.history, held_out), "Loss, accuracy and learning rate")
+        figure = _plot(curves_figure(run.history, held_out), "Loss, accuracy and learning rate")
     tables = [Table(headers, rows, count(len(rows), "epoch"), folded=True)] if rows else []
     return Card(f"Run {run.recipe.name}", facts, tables, figure=figure)
 
@@ -257,7 +256,7 @@ def _lr_range_test(test: LRRangeTest) -> Card:
     facts = {"updates": f"{len(test.lrs):,}", "ended": test.ended}
     if test.refusal or test.warning:
         facts["warning"] = test.refusal or test.warning
-    figure = _svg(lr_finder_figure(test), "Loss by learning rate")
+    figure = _plot(lr_finder_figure(test), "Loss by learning rate")
     table = Table(("suggestion", "#learning rate"), rows)
     return Card("Learning-rate range test", facts, [table], figure=figure)
 
@@ -285,7 +284,7 @@ def _experiment(experiment: Experiment) -> Card:
         )
     figure = ""
     if finished:
-        figure = _svg(seeds_figure(experiment, "accuracy"), "Accuracy of every seed, by recipe")
+        figure = _plot(seeds_figure(experiment, "accuracy"), "Accuracy of every seed, by recipe")
     tests = [
         (
             test.better,
@@ -327,15 +326,17 @@ def _image(image: Tensor, label: str) -> Markup:
     """An image (C, H, W) uint8 as an <img> element."""
     stream = io.BytesIO()
     Image.fromarray(to_rgb(image).permute(1, 2, 0).numpy()).save(stream, "PNG", optimize=True)
-    data = base64.b64encode(stream.getvalue()).decode()
+    return _png_image(stream.getvalue(), label)
+
+
+def _plot(figure: Figure, description: str) -> Markup:
+    """A figure as an <img> element: notebooks that are not trusted show no <svg>."""
+    return _png_image(figure_png(figure), description)
+
+
+def _png_image(content: bytes, label: str) -> Markup:
+    data = base64.b64encode(content).decode()
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(visible(label), data)
-
-
-def _svg(figure: Figure, description: str) -> Markup:
-    """A figure as <svg>, with ids that no other figure of the page has."""
-    text = inline_svg(figure, "figure-id", description)
-    digest = blake2b(text.encode(), digest_size=6).hexdigest()
-    return Markup(text.replace("figure-id", f"f{digest}"))
 
 
 CARDS: dict[type, Callable[[Any], Card]] = {
