@@ -161,3 +161,27 @@ def test_folds_leave_a_test_folder_alone_unless_all_images_are_divided(tmp_path:
         load(tmp_path, folds=7, group_by=r"s\d+", quiet=True)
     with pytest.raises(SeewhyError, match="all images of 'ant' are in one fold"):
         load(tmp_path, folds=2, group_by="ant|s[02]", quiet=True)
+
+
+def test_a_class_of_two_images_is_too_small_for_test_and_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bursts(tmp_path / "two", scenes=2, images=2)
+    with pytest.raises(SeewhyError) as caught:
+        load(tmp_path / "two", validation=0.2, quiet=True)
+    assert str(caught.value).endswith(
+        "two: after the test split, 'ant', 'bee' have one image each, so none is left for the "
+        "validation split; leave validation out, or add images"
+    )
+    assert len(load(tmp_path / "two", quiet=True).test) == 2
+    bursts(tmp_path / "three", scenes=1, images=2)
+    bursts(tmp_path / "three", scenes=2, images=3)
+    (tmp_path / "three/bee/s0-2.png").unlink()
+    capsys.readouterr()
+    data = load(tmp_path / "three", validation=0.2)
+    assert data.validation is not None
+    assert len(data.validation) == 1
+    said = "the validation split has no images of 'bee', which after the test split have only one"
+    assert said in capsys.readouterr().err
+    load(tmp_path / "three", folds=2)
+    assert "three: 2 folds from CLASS/" in capsys.readouterr().err

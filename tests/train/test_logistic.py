@@ -105,7 +105,7 @@ def test_classes_of_one_and_two_images() -> None:
 
 def test_classes_of_one_image_alone_are_refused_unless_c_is_given() -> None:
     features, labels = blobs(1, 5)
-    with pytest.raises(SeewhyError, match=r"no class has two images.*logistic:c=0\.01"):
+    with pytest.raises(SeewhyError, match=r"no class has two training images.*logistic:c=0\.01"):
         fit_logistic(features, labels, 3)
     assert np.isfinite(fit_logistic(features, labels, 3, c=0.01).weight).all()
 

@@ -14,6 +14,7 @@ from seewhy.data.listing import natural_key
 from seewhy.errors import SeewhyError
 
 TEST_FRACTION = 0.2  # fraction held out if there is no test split
+DRAWN_TEST = f"train and test ({TEST_FRACTION:.0%} of each class)"  # in descriptions
 
 _NAMES_OF_ROLES = {
     "train": ("train", "training", "trainset"),
@@ -161,7 +162,7 @@ def describe_splits(places: Mapping[str, str], unused: Iterable[str]) -> str:
     if "test" in places:
         text = ", ".join(f"{role} from {place}" for role, place in places.items())
     else:
-        text = f"train and test ({TEST_FRACTION:.0%} of each class) from {places['train']}"
+        text = f"{DRAWN_TEST} from {places['train']}"
     names = ", ".join(sorted(unused))
     return f"{text}; not used: {names}" if names else text
 

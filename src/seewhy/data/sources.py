@@ -23,6 +23,7 @@ from seewhy.data.memory import check_dataset, memory_source
 from seewhy.data.options import LoadOptions, check_integer, one_line
 from seewhy.data.pixel_range import check_range
 from seewhy.data.raw import (
+    DRAWN_TEST,
     LoadRequest,
     Source,
 )
@@ -197,7 +198,8 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
             return dataset
         source = memory_source(dataset)
     if source.description:
-        note(f"{source.name}: {source.description}", quiet)
+        divided = source.description.replace(DRAWN_TEST, f"{options.folds} folds")
+        note(f"{source.name}: {divided if options.folds else source.description}", quiet)
     in_every_entry = ("seed", "skip_bad_images")  # they change the entry only where they have to
     values = {key: value for key, value in options.to_json().items() if key not in in_every_entry}
     key = {"source": source.signature, **values}

@@ -71,13 +71,13 @@ def assign_splits(
         labels = splits["train"].labels
         folds = _divide(raw, labels, None if groups is None else groups["train"], name, options)
         return {"train": replace(splits["train"], folds=folds)}, ("test",)
-    drawn = []
+    drawn: list[str] = []
     for new, fraction in (("test", TEST_FRACTION), ("validation", validation)):
         if new in splits or not fraction:
             continue
         labels = splits["train"].labels
         if groups is None:
-            _check_counts(raw, labels, name, new, quiet)
+            _check_counts(raw, labels, name, new, drawn, quiet)
             kept, held_out = stratified_split(labels, fraction, options.seed)
         else:
             kept, held_out = grouped_split(labels, groups["train"], fraction, options.seed)
@@ -317,20 +317,26 @@ def _report_groups(groups: Mapping[str, np.ndarray], name: str, quiet: bool) -> 
             )
 
 
-def _check_counts(raw: RawDataset, labels: np.ndarray, name: str, new: str, quiet: bool) -> None:
+def _check_counts(
+    raw: RawDataset, labels: np.ndarray, name: str, new: str, drawn: list[str], quiet: bool
+) -> None:
+    """Check that a class has two images to divide; `drawn` splits have taken some before."""
     counts = np.bincount(labels, minlength=len(raw.classes))
     single = np.flatnonzero(counts == 1)
+    names = list_classes(raw.classes, single)
+    if counts.max() < 2 and drawn:
+        raise SeewhyError(
+            f"{name}: after the {drawn[-1]} split, {names} have one image each, so none is left "
+            f"for the {new} split; leave {new} out, or add images"
+        )
     if counts.max() < 2:
         raise SeewhyError(
             f"{name}: the {new} split needs a class with at least two images, found one in "
-            f"{list_classes(raw.classes, single)}; add images"
+            f"{names}; add images"
         )
     if len(single):
-        note(
-            f"{name}: the {new} split has no images of {list_classes(raw.classes, single)}, which "
-            "have only one",
-            quiet,
-        )
+        have = f"after the {drawn[-1]} split have only one left" if drawn else "have only one"
+        note(f"{name}: the {new} split has no images of {names}, which {have}", quiet)
 
 
 def _check_groups(

@@ -133,8 +133,8 @@ def _cross_validate(
     held_out = fold_of >= 0
     if not held_out.any():
         raise SeewhyError(
-            "the probe's C cannot be chosen by cross-validation: no class has two images; add "
-            "images, or set it, as in logistic:c=0.01"
+            "the probe's C cannot be chosen by cross-validation: no class has two training "
+            "images; add some, or set it, as in logistic:c=0.01"
         )
     classes, indices = np.unique(labels, return_inverse=True)
     total = weights[held_out].sum()
