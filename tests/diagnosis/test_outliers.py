@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import median_abs_deviation
 from sklearn.neighbors import NearestNeighbors
 
 from seewhy.diagnosis.outliers import unusual_images
@@ -27,6 +28,12 @@ def test_unusual_images_finds_what_is_of_no_group() -> None:
     [first, second] = unusual_images(features, count=2)
     assert first.index == 17
     assert first.similarity < 0.5 < second.similarity
+    assert first.distinct
+    assert not second.distinct
+    similarities = np.array([each.similarity for each in unusual_images(features, 60)])
+    spread = median_abs_deviation(similarities, scale="normal")
+    expected = (np.median(similarities) - similarities[0]) / spread
+    assert first.deviations == pytest.approx(expected, rel=0.05)  # torch takes the lower median
 
 
 def test_unusual_images_rejects_other_input() -> None:

@@ -269,6 +269,27 @@ def test_report_says_that_the_test_set_was_used(context: ReportContext) -> None:
     assert "test set was used" not in model_card(context.run)
 
 
+@pytest.mark.usefixtures("no_svg")
+def test_an_image_unlike_all_others_comes_first(context: ReportContext) -> None:
+    usual = tuple(replace(each, deviations=1.0) for each in context.diagnosis.unusual)
+    assert len(usual) == 8
+    strange = replace(usual[3], deviations=7.0)
+    name = context.name(strange.index)
+    sentence = re.escape(name) + r" \(labeled .+?\) is unlike all other images\."
+    for unusual, said in (((strange, *usual[4:]), True), (usual, False)):
+        odd = replace(context, diagnosis=replace(context.diagnosis, unusual=unusual))
+        sprites = Sprites(report_images(odd))
+        issues = SECTIONS["label-issues"](odd, sprites)
+        assert issues is not None
+        assert bool(re.match(sentence, issues.finding)) == said
+        text = text_of(issues.html)
+        assert text.index("Unusual images") < text.index(name) < text.index("Suspected label")
+        assert ("unlike all others" in text) == said
+        assert 'class="tile missing"' not in issues.html
+        verdict = text_of(overview_section(odd, sprites).html)
+        assert bool(re.search(sentence, verdict)) == said
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_svg")
 def test_report_says_that_it_is_of_a_cross_validation(

@@ -20,6 +20,7 @@ from seewhy.diagnosis.folds import (
     with_maps_of_folds,
 )
 from seewhy.diagnosis.label_issues import find_label_issues
+from seewhy.diagnosis.outliers import UnusualImage, unusual_images
 from seewhy.diagnosis.predictions import (
     Predictions,
     diverse_errors,
@@ -51,6 +52,7 @@ from seewhy.progress import named_steps, note
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
 MAX_DUPLICATES = 12  # shown
+MAX_UNUSUAL = 8  # shown
 MAX_SLICE_EXAMPLES = 8  # shown per weak slice
 LEAST_CONFIDENT = 30  # correctly classified images shown, over all classes; at least one per class
 STEPS = {  # of `diagnose`, in their order, with their shares of the time
@@ -82,6 +84,7 @@ class Diagnosis:
     corruption_sample: Tensor  # (C, h, w) uint8, example image for the corruptions
     slices: tuple[Slice, ...]
     slice_images: int  # test images in which they were searched
+    unusual: tuple[UnusualImage, ...]  # of these images, the least like the others first
     duplicates: tuple[DuplicatePair, ...]  # across splits
     thumbnails: Thumbnails  # of the test images that a report may show
     other_splits: tuple[str, ...]  # names of the other splits
@@ -206,7 +209,7 @@ def diagnose(
             measured, sample.images, sample.labels, seconds=budget.begin("corruptions")
         )
         steps.begin("weak slices")
-        slices, slice_images = _find_slices(
+        slices, slice_images, unusual = _find_slices(
             classifier, test, predictions, budget.begin("weak slices")
         )
         steps.begin("near-duplicates")
@@ -227,6 +230,7 @@ def diagnose(
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
         slice_images=slice_images,
+        unusual=unusual,
         duplicates=duplicates,
         thumbnails=make_thumbnails(
             test,
@@ -234,6 +238,7 @@ def diagnose(
                 *errors.tolist(),
                 *least_confident_examples(predictions).tolist(),
                 *(index for each in slices for index in slice_examples(each, predictions).tolist()),
+                *(each.index for each in unusual),
                 *(issue.index for issue in find_label_issues(predictions)[:MAX_LABEL_ISSUES]),
                 *_shown_duplicates(duplicates, "test"),
             ],
@@ -251,8 +256,8 @@ def diagnose(
 
 def _find_slices(
     classifier: Classifier, test: Split, predictions: Predictions, seconds: float
-) -> tuple[tuple[Slice, ...], int]:
-    """The weak slices, and the number of images in which they were searched."""
+) -> tuple[tuple[Slice, ...], int, tuple[UnusualImage, ...]]:
+    """The weak slices, the number of images in which they were searched, and unusual ones."""
     order = sample_order(len(test))
     drawn, features, columns = [], [], []
     # half of the time, because the clusters take some too
@@ -266,9 +271,11 @@ def _find_slices(
     attributes = {
         name: torch.cat([each[name] for each in columns])[positions] for name in columns[0]
     }
-    sampled = take_predictions(predictions, rows)
-    found = weak_slices(sampled, torch.cat(features)[positions], attributes)
-    return tuple(replace(each, members=rows[each.members]) for each in found), len(rows)
+    stacked = torch.cat(features)[positions]
+    found = weak_slices(take_predictions(predictions, rows), stacked, attributes)
+    slices = tuple(replace(each, members=rows[each.members]) for each in found)
+    unusual = unusual_images(stacked, MAX_UNUSUAL) if len(rows) > 1 else ()
+    return slices, len(rows), tuple(replace(each, index=int(rows[each.index])) for each in unusual)
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:

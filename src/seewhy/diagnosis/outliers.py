@@ -8,7 +8,9 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 
+DISTINCT = 5.0  # deviations from which an image is unlike all others
 _ROWS = 1000  # of the cosine matrix in memory at once
+_TO_STANDARD = 1.4826  # times the median absolute deviation: the standard deviation of a normal one
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,12 @@ class UnusualImage:
 
     index: int
     similarity: float  # mean cosine of the features of the image and of its neighbors, in [-1, 1]
+    deviations: float  # below the median of all similarities, in robust standard deviations
+
+    @property
+    def distinct(self) -> bool:
+        """Whether the image is unlike all others, and not only the first of a list."""
+        return self.deviations >= DISTINCT
 
 
 def unusual_images(
@@ -34,7 +42,8 @@ def unusual_images(
         neighbors: Number of neighbors of each image.
 
     Returns:
-        The images, the least similar first.
+        The images, the least similar first. Their deviations are from the median similarity, in
+        units of 1.4826 times the median absolute deviation (Rousseeuw & Croux 1993).
 
     Raises:
         SeewhyError: If the features have another shape, or `count` or `neighbors` is below 1.
@@ -54,5 +63,10 @@ def unusual_images(
         nearest = cosines.topk(min(neighbors, len(features) - 1), dim=1).values
         means.append(nearest.mean(1))
     similarities = torch.cat(means)
+    median = similarities.median()
+    spread = _TO_STANDARD * (similarities - median).abs().median()
+    deviations = (median - similarities) / spread.clamp(min=1e-6)
     order = similarities.argsort(stable=True)[:count].tolist()
-    return tuple(UnusualImage(index, float(similarities[index])) for index in order)
+    return tuple(
+        UnusualImage(index, float(similarities[index]), float(deviations[index])) for index in order
+    )

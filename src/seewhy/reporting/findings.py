@@ -125,6 +125,18 @@ def _labels(context: ReportContext) -> Finding | None:
     return Finding("label-issues", "Label issues", errors, f"{text} {note}".strip(), action)
 
 
+def unusual_note(context: ReportContext) -> str:
+    """The images that are unlike all others, in a sentence; empty if there are none."""
+    images = [each.index for each in context.diagnosis.unusual if each.distinct]
+    if not images:
+        return ""
+    label = context.predictions.classes[context.predictions.labels[images[0]]]
+    first = f"{context.name(images[0])} (labeled {label})"
+    if len(images) == 1:
+        return f"{first} is unlike all other images."
+    return f"{len(images)} images are unlike all others, such as {first}."
+
+
 def label_note(context: ReportContext) -> str:
     """Why suspected label errors mean little; empty if they do not."""
     note = weakness_note(context, "suspected label errors")

@@ -4,8 +4,9 @@ import torch
 
 from seewhy.diagnosis.diagnosis import MAX_DUPLICATES, MAX_LABEL_ISSUES
 from seewhy.diagnosis.label_issues import LabelIssue
+from seewhy.diagnosis.outliers import UnusualImage
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.findings import label_note
+from seewhy.reporting.findings import label_note, unusual_note
 from seewhy.reporting.formatting import count, percent
 from seewhy.reporting.section import Section, csv_link, render
 from seewhy.reporting.sprites import Sprites
@@ -33,12 +34,14 @@ def label_issues_section(context: ReportContext, sprites: Sprites) -> Section:
         total_pairs=len(pairs),
         classes=context.predictions.classes,
         names={issue.index: context.name(issue.index) for issue in issues},
+        unusual=[_unusual(context, each) for each in context.diagnosis.unusual],
         sprites=sprites,
         folds=context.result.folds,
         csv=csv_link(CSV_HEADER, [_csv_row(context, issue) for issue in issues[:CSV_ROWS]]),
         csv_rows=min(CSV_ROWS, len(issues)),
     )
     parts = (
+        unusual_note(context),
         _issues_finding(context),
         label_note(context) if issues else "",
         _leaks_finding(context),
@@ -71,6 +74,13 @@ def _leaks_finding(context: ReportContext) -> str:
         return f"{text}."
     accuracy = correct[others].float().mean().item()
     return f"{text}; accuracy on the other {noun}s is {percent(accuracy, 2)}."
+
+
+def _unusual(context: ReportContext, image: UnusualImage) -> tuple[int, str, str, str]:
+    """Index, name, label and similarity of an unusual image."""
+    label = context.predictions.classes[context.predictions.labels[image.index]]
+    distinct = ", unlike all others" if image.distinct else ""
+    return image.index, context.name(image.index), label, f"{image.similarity:.2f}{distinct}"
 
 
 def leaked_images(context: ReportContext) -> list[int]:

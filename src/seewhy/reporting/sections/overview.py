@@ -1,7 +1,7 @@
 """The overview: the main results in a few sentences."""
 
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.findings import ranked_findings, weakness_note
+from seewhy.reporting.findings import ranked_findings, unusual_note, weakness_note
 from seewhy.reporting.formatting import count, duration, percent, percent_interval
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections.calibration import confidence_summary, helpful_scaling
@@ -21,6 +21,7 @@ from seewhy.runs.result import (
 )
 
 START = "Look at the most confident ones first."
+UNUSUAL = "Look at it, and remove what is not an image of any class."
 
 
 def overview_section(context: ReportContext, sprites: Sprites) -> Section:
@@ -49,6 +50,8 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     ]
     if not context.predictions.correct.all() and not findings:
         items.insert(0, ("errors", "Errors", "The errors have nothing in common.", START))
+    if unusual := unusual_note(context):
+        items.insert(0, ("label-issues", "Label issues", unusual, UNUSUAL))
     html = render("sections/overview.html", items=items, numbers=_numbers(context))
     return Section("Overview", finding, html)
 
