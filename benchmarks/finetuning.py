@@ -30,6 +30,7 @@ from seewhy.data.sources import load
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.runs.choice import choose_recipe
 from seewhy.runs.environment import current_environment
+from seewhy.runs.run import Run
 from seewhy.runs.training import fit
 from seewhy.train.recipe import Recipe
 from seewhy.train.recipes import RECIPES
@@ -149,22 +150,25 @@ class Clock:
 
 def runs(name: str, per_class: int, setting: Setting) -> Measured:
     """A recipe on enlarged images of CIFAR-10, once for each seed, from an empty cache."""
-    data = setting.enlarged(per_class)
-    accuracies, seconds = [], []
+    data, recipe = setting.enlarged(per_class), setting.recipe(name)
+    accuracies, probed, seconds = [], [], []
     for seed in setting.seeds:
-        accuracy, taken = _run(replace(setting.recipe(name), seed=seed), data)
-        accuracies.append(accuracy)
+        run, taken = _run(replace(recipe, seed=seed), data)
+        accuracies.append(_accuracy(run))
+        probed.append(100 * (run.history[0].eval_accuracy or 0))
         seconds.append(taken)
     how = f"{per_class * len(data.classes):,} images; {_tested(data)}; seeds {_listed(setting)}"
+    if recipe.epochs:
+        how += f"; {recipe.epochs:g} epochs, from a probe with {fmean(probed):.2f}%"
     return _percent(accuracies, len(data.test)), f"{fmean(seconds):.0f} s", how
 
 
 def once(name: str, setting: Setting) -> Measured:
     """A recipe on the photographs in their folders, from an empty cache of features."""
     data = setting.photographs()
-    accuracy, seconds = _run(setting.recipe(name), data)
+    run, seconds = _run(setting.recipe(name), data)
     how = f"{len(data.train)} photographs at {data.image_shape[1]} pixels; {_tested(data)}"
-    return _percent([accuracy], len(data.test)), f"{seconds:.0f} s", how
+    return _percent([_accuracy(run)], len(data.test)), f"{seconds:.0f} s", how
 
 
 def folds(recipe: str, changes: dict[str, str], setting: Setting) -> Measured:
@@ -233,13 +237,18 @@ def out_of_fold(recipe: Recipe, data: Dataset, split: Split, seed: int) -> float
     return correct / len(split)
 
 
-def _run(recipe: Recipe, data: Dataset) -> tuple[float, float]:
-    """Accuracy in percent, and seconds, from an empty cache."""
+def _run(recipe: Recipe, data: Dataset) -> tuple[Run, float]:
+    """A run from an empty cache, and its seconds."""
     with _empty_cache():
         clock = Clock()
         run = fit(recipe, data, quiet=True)
+    return run, clock.seconds()
+
+
+def _accuracy(run: Run) -> float:
+    """In percent, on the test images."""
     assert run.result is not None
-    return 100 * run.result.accuracy, clock.seconds()
+    return 100 * run.result.accuracy
 
 
 class _empty_cache:  # noqa: N801
