@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.models.inference import compute_logits
-from seewhy.runs.checkpoint import read_checkpoint
+from seewhy.runs.checkpoint import load_checkpoint
 from seewhy.runs.directory import read_environment, read_history, read_predictions, read_result
 from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import open_classifier, open_run
@@ -241,7 +241,7 @@ def test_a_signed_checkpoint_of_another_form(
     path: str, value: Any, unfinished_directory: Path, data: Dataset
 ) -> None:
     last = unfinished_directory / "checkpoints" / "last.pt"
-    content = read_checkpoint(last)
+    content = load_checkpoint(last)
     if path:
         changed(content, path, value)
     write_signed(last, content if path else value)
@@ -259,7 +259,7 @@ def test_mutated_checkpoints_with_a_valid_checksum(directory: Path) -> None:
         for _ in range(1 + number % 4):
             mutated[choose.randrange(pickled, pickled + 4000)] = choose.randrange(256)
         path.write_bytes(bytes(mutated) + hashlib.sha256(mutated).digest())
-        message_of(lambda: read_checkpoint(path))
+        message_of(lambda: load_checkpoint(path))
 
 
 FILES = ("env.json", "metrics.jsonl", "predictions.npz", "recipe.toml", "summary.json")

@@ -21,7 +21,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 from seewhy.runs import training
-from seewhy.runs.checkpoint import CheckpointPolicy, read_checkpoint
+from seewhy.runs.checkpoint import CheckpointPolicy, load_checkpoint
 from seewhy.runs.directory import read_environment, read_status
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit, resume
@@ -263,9 +263,9 @@ def test_checkpoints_by_epoch_and_of_the_best(
     directory = tmp_path / "run" / "checkpoints"
     names = {path.name for path in directory.iterdir()}
     assert names == {"last.pt", "previous.pt", "best.pt", "epoch-0002.pt", "epoch-0004.pt"}
-    assert read_checkpoint(directory / "epoch-0002.pt")["state"]["step"] == 12
-    assert read_checkpoint(directory / "last.pt")["state"]["step"] == 24
-    rows = read_checkpoint(directory / "best.pt")["history"]
+    assert load_checkpoint(directory / "epoch-0002.pt")["state"]["step"] == 12
+    assert load_checkpoint(directory / "last.pt")["state"]["step"] == 24
+    rows = load_checkpoint(directory / "best.pt")["history"]
     assert rows[-1]["eval_accuracy"] == max(row["eval_accuracy"] for row in rows)
     # torch ignores the checksum at the end
     torch.load(directory / "last.pt", weights_only=True)
@@ -290,7 +290,7 @@ def test_resume_after_dying_twice_at_the_end_of_an_epoch(
     part = tmp_path / "part"
     with dying(stop_before_the_row):
         fit(recipe, data, part, quiet=True, checkpoint=EVERY_STEP)
-    checkpoint = read_checkpoint(part / "checkpoints" / "last.pt")
+    checkpoint = load_checkpoint(part / "checkpoints" / "last.pt")
     assert (checkpoint["state"]["step"], len(checkpoint["history"])) == (12, 1)
     with dying(stop_after_two_events):
         resume(part, data, quiet=True, checkpoint=CheckpointPolicy(checkpoint_seconds=1e9))
@@ -432,7 +432,7 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     ]
     for name in names:
         assert not (tmp_path / name / "summary.json").exists()
-        checkpoint = read_checkpoint(tmp_path / name / "checkpoints" / "last.pt")
+        checkpoint = load_checkpoint(tmp_path / name / "checkpoints" / "last.pt")
         assert 0 < checkpoint["state"]["step"] <= 2 * 6 + 1
     completed = run_seewhy(
         f"train demo {options} --output whole",

@@ -77,11 +77,11 @@ def test_freezing_keeps_the_history_complete(recipe: Recipe, data: Dataset) -> N
     assert len([event for event in train(state, plan) if isinstance(event, EpochStats)]) == 2
 
 
-@pytest.mark.parametrize("freeze_norm", [False, True])
-def test_freeze_norm_keeps_the_statistics_and_trains_the_rest(
-    recipe: Recipe, data: Dataset, freeze_norm: bool
+@pytest.mark.parametrize("freeze_bn", [False, True])
+def test_freeze_bn_keeps_the_statistics_and_trains_the_rest(
+    recipe: Recipe, data: Dataset, freeze_bn: bool
 ) -> None:
-    recipe = replace(recipe, epochs=1 / 6, schedule="constant", freeze_norm=freeze_norm)
+    recipe = replace(recipe, epochs=1 / 6, schedule="constant", freeze_bn=freeze_bn)
     plan = make_plan(recipe, data, "cpu")
     state = new_state(plan)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
@@ -92,7 +92,7 @@ def test_freeze_norm_keeps_the_statistics_and_trains_the_rest(
         if not torch.equal(tensor, before[name])
     }
     statistics = {"running_mean", "running_var", "num_batches_tracked"}
-    assert changed & statistics == (set() if freeze_norm else statistics)
+    assert changed & statistics == (set() if freeze_bn else statistics)
     assert {"weight", "bias"} <= changed
 
 

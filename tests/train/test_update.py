@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from seewhy.data.dataset import Dataset, Split
 from seewhy.errors import SeewhyError
 from seewhy.models.registry import MODELS
-from seewhy.runs.checkpoint import CheckpointPolicy, read_checkpoint
+from seewhy.runs.checkpoint import CheckpointPolicy, load_checkpoint
 from seewhy.runs.environment import current_environment
 from seewhy.runs.recorder import Recorder, Session
 from seewhy.runs.training import fit
@@ -381,7 +381,7 @@ def test_nonfinite_loss_within_an_update(
             quiet=True,
             checkpoint=CheckpointPolicy(checkpoint_seconds=0),
         )
-    kept = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["state"]
+    kept = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["state"]
     assert kept["step"] == 1
     assert all(gradient.isfinite().all() for gradient in kept["gradients"].values())
 

@@ -50,7 +50,7 @@ class LoadedCheckpoint:
     damaged: dict[Path, str]  # newer checkpoints that cannot be read, with the reasons
 
 
-def write_checkpoint(directory: Path, content: dict[str, Any], names: Sequence[str] = ()) -> None:
+def save_checkpoint(directory: Path, content: dict[str, Any], names: Sequence[str] = ()) -> None:
     """Write `content` as last.pt and as each of `names`; the last.pt before becomes previous.pt."""
     import torch
 
@@ -75,7 +75,7 @@ def write_checkpoint(directory: Path, content: dict[str, Any], names: Sequence[s
     write_atomically(last, write)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, with tensors on the CPU.
 
     Raises SeewhyError if the file is missing, damaged, or not a checkpoint.
@@ -128,7 +128,7 @@ def newest_checkpoint(directory: Path) -> LoadedCheckpoint:
     candidates = [directory / LAST, directory / PREVIOUS, *checkpoint_files(directory)]
     for path in dict.fromkeys(candidates):
         try:
-            return LoadedCheckpoint(path, read_checkpoint(path), damaged)
+            return LoadedCheckpoint(path, load_checkpoint(path), damaged)
         except SeewhyError as error:
             damaged[path] = str(error)
     raise SeewhyError(f"no checkpoint to resume from: {'; '.join(damaged.values())}; train again")
@@ -139,7 +139,7 @@ def best_weights(directory: Path, step: int) -> "dict[str, Tensor] | None":
 
     Raises SeewhyError if the file is missing or damaged.
     """
-    state = read_checkpoint(directory / BEST)["state"]
+    state = load_checkpoint(directory / BEST)["state"]
     return weights_of(state) if state["step"] <= step else None
 
 

@@ -17,8 +17,8 @@ from seewhy.runs.checkpoint import (
     BEST,
     CheckpointPolicy,
     newest_checkpoint,
+    save_checkpoint,
     weights_of,
-    write_checkpoint,
 )
 from seewhy.runs.cross_validation import OutOfFold
 from seewhy.runs.directory import (
@@ -138,7 +138,7 @@ class Recorder:
             "history": [asdict(row) for row in self.history],
             "recipe": as_dict(self.plan.recipe),
         }
-        write_checkpoint(self.directory / CHECKPOINTS, content, names)
+        save_checkpoint(self.directory / CHECKPOINTS, content, names)
         self._last_checkpoint = time.monotonic()
 
     def keep_weights(self) -> None:

@@ -71,7 +71,7 @@ class Recipe:
     """Freeze parameters or whole modules, each after an epoch: whiten:3, after 3 epochs."""
     freeze_layers: float = 0.0
     """Fraction of the layers, from the first, that are frozen throughout, in [0, 1)."""
-    freeze_norm: bool = False
+    freeze_bn: bool = False
     """Keep the running mean and variance of BatchNorm, and use them in training too."""
     augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")
     """Augmentations, in order, such as crop:4 flip cutout:16."""

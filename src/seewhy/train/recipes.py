@@ -179,7 +179,7 @@ FINETUNE = Recipe(
     weight_decay=0.05,
     schedule="cosine:warmup=0.1",
     layer_decay=0.85,
-    freeze_norm=True,
+    freeze_bn=True,
     augment=("resized-crop:scale=0.35", "flip"),
     ema=0.99,
 )
