@@ -280,7 +280,8 @@ def _source(context: ReportContext) -> str:
 
 
 def _save_figures(page: Page, directory: Path) -> None:
-    make_directory(directory / "figures")
+    if page.figures:
+        make_directory(directory / "figures")
     for name, figure in page.figures.items():
         write_text(directory / "figures" / f"{name}.svg", drawn_svg(figure))
 

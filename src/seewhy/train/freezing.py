@@ -85,7 +85,7 @@ def first_layers(
     ]
 
 
-def freeze_bns(model: nn.Module) -> None:
+def freeze_batch_norms(model: nn.Module) -> None:
     """Put every BatchNorm with running statistics into evaluation mode: it uses and keeps them."""
     for module in model.modules():
         if isinstance(module, BatchNorm) and module.track_running_stats:

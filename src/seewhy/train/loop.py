@@ -22,7 +22,7 @@ from seewhy.train.averaging import clone_weights, swap_weights
 from seewhy.train.batches import batches, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
-from seewhy.train.freezing import freeze_bns
+from seewhy.train.freezing import freeze_batch_norms
 from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
 from seewhy.train.plan import TrainingPlan, freezing
 from seewhy.train.probe import FeatureStats, ProbeStats, head_logits, set_head
@@ -161,7 +161,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         torch.manual_seed(seed * plan.world.size + plan.world.rank)
     model.train()
     if recipe.freeze_bn:
-        freeze_bns(model)
+        freeze_batch_norms(model)
         if not recipe.compile:  # a compiler fuses them itself
             run = replace(run, forward=folded_for_training(model))
     for images, labels in batches(
