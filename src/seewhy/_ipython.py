@@ -1,7 +1,6 @@
 """Values that show themselves in a notebook: formatters registered where IPython runs."""
 
 import sys
-from typing import Any
 
 # Types as IPython names them: their modules are imported only if such a value exists.
 SHOWN_TYPES = (
@@ -31,13 +30,16 @@ def register_formatters() -> None:
     formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", _png)
 
 
-def _html(value: Any) -> str:
+def _html(value: object) -> str:
     from seewhy.reporting.notebook import to_html
 
     return to_html(value)
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: object) -> bytes:
+    from matplotlib.figure import Figure
+
     from seewhy.figures.style import figure_png
 
+    assert isinstance(figure, Figure)
     return figure_png(figure)
