@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from filelock import FileLock
 from joblib.externals.loky import get_reusable_executor
+from torch import nn
 
 import seewhy.experiments.runner
 from seewhy.cli import main
@@ -30,6 +32,7 @@ from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import Experiment, open_experiment
 from seewhy.experiments.parallel import Parallel
 from seewhy.experiments.runner import resume_experiment, run_experiment
+from seewhy.models.own import using_model
 from seewhy.runs.checkpoint import CheckpointPolicy
 from seewhy.runs.directory import read_environment
 from seewhy.runs.lr_search import find_lr
@@ -809,3 +812,12 @@ def test_run_experiment_takes_a_built_in_recipe(tmp_path: Path) -> None:
     experiment = run_all({"demo": recipe}, load("digits", quiet=True), tmp_path / "e")
     assert len(experiment.finished) == 1
     assert experiment.data.load_args["name"] == "digits"
+
+
+def test_a_model_of_ones_own_is_sent_to_the_worker_processes(data: Dataset) -> None:
+    values = data.train.images[0].numel()
+    with using_model(nn.Sequential(nn.Flatten(), nn.Linear(values, 9)), "mine"):
+        added = seewhy.experiments.runner._table_additions()
+    sent = cloudpickle.loads(cloudpickle.dumps(added[1]))["mine"]
+    model = sent(len(data.classes), data.train)
+    assert model(data.train.images[:2] / 255).shape == (2, len(data.classes))

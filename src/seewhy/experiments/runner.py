@@ -239,11 +239,13 @@ def _resume_text(experiment: Experiment) -> str:
 
 
 def _table_additions() -> list[dict[str, Any]]:
-    """The entries of _TABLES from outside seewhy."""
+    """The entries of _TABLES that a process does not have by importing seewhy."""
 
     def is_added(entry: object) -> bool:
         function = getattr(entry, "func", entry)  # of a functools.partial
-        return str(getattr(function, "__module__", "")).partition(".")[0] != "seewhy"
+        outside = str(getattr(function, "__module__", "")).partition(".")[0] != "seewhy"
+        # a function made in a function, as around a model of one's own
+        return outside or "<locals>" in getattr(function, "__qualname__", "")
 
     return [{key: entry for key, entry in table.items() if is_added(entry)} for table in _TABLES]
 
