@@ -24,7 +24,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks import finetuning_peers
-from benchmarks.results import HERE, keep
+from benchmarks.results import HERE, keep, processor_text
 from seewhy.data.dataset import Dataset, Split, stratified_folds
 from seewhy.data.sources import load
 from seewhy.diagnosis.statistics import wilson_interval
@@ -129,7 +129,7 @@ def save(row: Row) -> None:
 
 def machine() -> str:
     """The processor, and how many of its cores are used."""
-    return f"{current_environment(torch.device('cpu'), '').processor}, {cores()} cores"
+    return processor_text(current_environment(torch.device("cpu"), "").processor, cores())
 
 
 def cores() -> int:

@@ -66,9 +66,14 @@ def rendered() -> str:
     )
 
 
+def processor_text(name: str, cores: int) -> str:
+    """`AMD EPYC, 2 cores`."""
+    return f"{name}, {cores} core{'s' * (cores != 1)}"
+
+
 def _section(content: dict[str, Any]) -> str:
     where = content["where"]
-    hardware = where["accelerator"] or f"{where['processor']}, {where['cores']} cores"
+    hardware = where["accelerator"] or processor_text(where["processor"], where["cores"])
     software = f"torch {where['packages']['torch']}, Python {where['python']}"
     lines = [
         f"## {content['title']}",
