@@ -72,7 +72,8 @@ class Card:
 
 def to_html(value: Any) -> str:
     """A value of CARDS as HTML, for IPython. Its text has the color of the notebook's theme."""
-    return render("notebook.html", card=CARDS[type(value)](value))
+    html = render("notebook.html", card=CARDS[type(value)](value))
+    return "\n".join(line for line in html.splitlines() if line)  # the notebook keeps every line
 
 
 def _dataset(data: Dataset) -> Card:
