@@ -104,12 +104,12 @@ def figure_svg(figure: Figure) -> str:
     return stream.getvalue().translate(_NOT_IN_XML)
 
 
-def figure_png(figure: Figure) -> bytes:
-    """A figure as a PNG file of 256 colors: a notebook keeps it, at a quarter of the size."""
+def figure_png(figure: Figure, colors: int = 256) -> bytes:
+    """A figure as a PNG file of few colors: a notebook keeps it, at a quarter of the size."""
     stream, small = io.BytesIO(), io.BytesIO()
     with _drawing(figure):
         figure.savefig(stream, format="png")
-    open_image(stream.getvalue()).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    open_image(stream.getvalue()).convert("RGB").quantize(colors).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

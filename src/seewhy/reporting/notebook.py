@@ -72,8 +72,7 @@ class Card:
 
 def to_html(value: Any) -> str:
     """A value of CARDS as HTML, for IPython. Its text has the color of the notebook's theme."""
-    html = render("notebook.html", card=CARDS[type(value)](value))
-    return "\n".join(line for line in html.splitlines() if line)  # the notebook keeps every line
+    return render("notebook.html", card=CARDS[type(value)](value))
 
 
 def _dataset(data: Dataset) -> Card:
@@ -332,7 +331,7 @@ def _image(image: Tensor, label: str) -> Markup:
 
 def _plot(figure: Figure, description: str) -> Markup:
     """A figure as an <img> element: notebooks that are not trusted show no <svg>."""
-    return _png_image(figure_png(figure), description)
+    return _png_image(figure_png(figure, colors=64), description)  # lines and text
 
 
 def _png_image(content: bytes, label: str) -> Markup:
