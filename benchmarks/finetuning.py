@@ -107,8 +107,8 @@ def measure(
         minutes: Limit of each training of a peer.
     """
     setting = Setting(weights, photos, cifar10, seeds, minutes)
-    given = {"photos": photos, "cifar10": cifar10}
-    for name in names or [each for each in ROWS if given[each.partition("-")[0]]]:
+    sources = {"photos": photos, "cifar10": cifar10}
+    for name in names or [each for each in ROWS if sources[each.partition("-")[0]]]:
         what, how_measured = ROWS[name]
         save(Row(what, *how_measured(setting), machine()))
 

@@ -181,7 +181,9 @@ def test_a_class_of_two_images_is_too_small_for_test_and_validation(
     data = load(tmp_path / "three", validation=0.2)
     assert data.validation is not None
     assert len(data.validation) == 1
-    said = "the validation split has no images of 'bee', which after the test split have only one"
-    assert said in capsys.readouterr().err
+    warning = (
+        "the validation split has no images of 'bee', which after the test split have only one"
+    )
+    assert warning in capsys.readouterr().err
     load(tmp_path / "three", folds=2)
     assert "three: 2 folds from CLASS/" in capsys.readouterr().err

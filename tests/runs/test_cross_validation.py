@@ -13,7 +13,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load, take_fold
 from seewhy.errors import SeewhyError
 from seewhy.models import feature_cache
-from seewhy.runs.cross_validation import fold_runs
+from seewhy.runs.cross_validation import fold_runs, predict_folds
 from seewhy.runs.directory import read_status
 from seewhy.runs.prediction import evaluate
 from seewhy.runs.run import Run, open_run
@@ -157,3 +157,20 @@ def test_one_fold_is_loaded_again(folded: Dataset) -> None:
     names = np.array(folded.train.names)
     assert list(part.test.names) == names[folded.folds.numpy() == 1].tolist()
     assert not set(part.test.names) & set(part.train.names)
+
+
+def test_a_fold_that_fails_removes_no_other_fold(folded: Dataset, tmp_path: Path) -> None:
+    second = tmp_path / "folds" / "2" / "summary.json"
+    second.parent.mkdir(parents=True)
+    second.write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def fail(data: Dataset, path: Path | None) -> Run:
+        raise SeewhyError("no")
+
+    for kept in (True, False):
+        with pytest.raises(SeewhyError, match="no"):
+            predict_folds(folded, tmp_path, fail, torch.device("cpu"), quiet=True)
+        assert (tmp_path / "notes.txt").exists()
+        assert second.exists() == (tmp_path / "status.json").exists() == kept
+        second.unlink(missing_ok=True)

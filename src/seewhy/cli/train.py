@@ -38,7 +38,7 @@ class Train(RecipeOptions):
     default_recipe = AUTO
 
     folds: OptionalInt = None
-    """Cross-validation: this many trainings, each image predicted by the one that did not see it,
+    """Number of folds for cross-validation: each image predicted by a run that did not see it,
     and a last one on all images. The images of a test folder stay out, unless --split is file."""
     minutes: OptionalFloat = None
     """Train as many of the recipe's epochs as fit into this time (default: all)."""
@@ -88,7 +88,7 @@ def train(options: Train) -> int:
 
         runs = data.num_folds + 1
         recipe, line = fit_into(recipe, data, options.minutes / runs, options.device)
-        line += f" (a share of {options.minutes:g} for each of {runs} trainings)" * (runs > 1)
+        line += f" (a share of {options.minutes:g} for each of {runs} runs)" * (runs > 1)
         note(line, options.quiet or not is_first_process())
     if not is_first_process():
         fit(recipe, data, None, options.device, options.quiet, policy)

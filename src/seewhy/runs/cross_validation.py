@@ -12,7 +12,14 @@ from seewhy.data.sources import take_fold
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
-from seewhy.runs.directory import CHECKPOINTS, FOLDS, has_finished, has_started, write_status
+from seewhy.runs.directory import (
+    CHECKPOINTS,
+    FOLDS,
+    STATUS,
+    WRITTEN_FIRST,
+    has_finished,
+    write_status,
+)
 from seewhy.runs.run import Run, open_run
 
 
@@ -42,8 +49,8 @@ def predict_folds(
         quiet: Show nothing.
 
     Raises:
-        SeewhyError: If a fold cannot be trained; then a directory without a fold that has started
-            is emptied.
+        SeewhyError: If a fold cannot be trained; then nothing remains of a run none of whose
+            folds has started.
         KeyboardInterrupt: After a signal.
     """
     assert data.folds is not None
@@ -103,9 +110,12 @@ def _pooled(data: Dataset, runs: list[Run]) -> OutOfFold:
 
 
 def _record_failure(directory: Path, error: BaseException) -> None:
-    if not has_started(directory / FOLDS / "1"):  # a run that cannot start leaves no files
-        for path in directory.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Write why folds are missing; if no fold has a file, remove what was written before them."""
+    if not any((directory / FOLDS).glob("*/*")):  # a run that cannot start leaves no files
+        for name in (*WRITTEN_FIRST, STATUS):
+            if (directory / name).is_file():
+                (directory / name).unlink()
+        shutil.rmtree(directory / FOLDS, ignore_errors=True)
         return
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     write_status(directory, status, f"{type(error).__name__}: {error}")
