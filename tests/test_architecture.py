@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from seewhy.cli.main import COMMANDS
+
 SOURCE = Path(__file__).parents[1] / "src" / "seewhy"
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST = 400  # lines
@@ -137,8 +139,9 @@ def test_no_file_is_long() -> None:
 
 
 def test_the_command_line_starts_without_anything_heavy() -> None:
-    """What `seewhy --help` imports at the top of its files names no slow library."""
-    seen, waiting = set(), {"seewhy", "seewhy.__main__", "seewhy.cli.main"}
+    """What the help of a command imports at the top of its files names no slow library."""
+    commands = {f"seewhy.cli.{command.module}" for command in COMMANDS.values()}
+    seen, waiting = set(), {"seewhy", "seewhy.__main__", "seewhy.cli.main"} | commands
     paths = {module_name(path): path for path in FILES}
     while waiting:
         module = waiting.pop()

@@ -71,7 +71,7 @@ def test_option_names_are_those_of_the_help(
     monkeypatch.setenv("COLUMNS", "100")
     assert main.main([name, "--help"]) == 0
     listed = set(re.findall(r"^.? (--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE))
-    assert set(option_names(main.COMMANDS[name].options)) == listed
+    assert set(option_names(main.COMMANDS[name].load()[0])) == listed
 
 
 def test_recipe_may_come_after_the_options(workspace: Path) -> None:
@@ -115,7 +115,7 @@ def test_without_tyros_hook_its_own_error_is_printed(
     ],
 )
 def test_errors_name_options(message: str, expected: str) -> None:
-    assert name_options(message, main.COMMANDS["train"].options) == expected
+    assert name_options(message, Train) == expected
 
 
 def test_an_unreadable_image_names_the_option(

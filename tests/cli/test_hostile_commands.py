@@ -162,7 +162,7 @@ def command_line(choose: random.Random) -> list[str]:
     name = choose.choice([*main.COMMANDS, "explain", "train", "predict", "", "trian"])
     if name == "demo":  # it has no options that would make it small
         return ["demo", choose.choice(["--output", "--nope", "x", "--json"])]
-    options = option_names(main.COMMANDS[name].options) if name in main.COMMANDS else ["--x"]
+    options = option_names(main.COMMANDS[name].load()[0]) if name in main.COMMANDS else ["--x"]
     options = [option for option in options if option != "--compile"]  # takes a minute
     line = [choose.choice(POSITIONAL) for _ in range(choose.choice([0, 1, 1, 1, 2]))]
     if name in ("train", "find-lr", "compare") and choose.random() < 0.7:

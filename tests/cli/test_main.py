@@ -1,5 +1,6 @@
 """The table of commands, exit codes, signals and pipes."""
 
+import ast
 import json
 import os
 import signal
@@ -11,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from seewhy.cli import main
+from seewhy.cli import info, main
 from seewhy.cli.info import List
-from seewhy.cli.main import Command
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.batch import Batch
 from seewhy.errors import SeewhyError
@@ -47,6 +47,34 @@ def test_help_lists_every_command(
     lines = capsys.readouterr().out.splitlines()
     assert set(main.COMMANDS) <= {line[2:12].strip() for line in lines}
     assert all(len(line) <= columns for line in lines)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_the_summary_of_a_command_begins_its_help(name: str) -> None:
+    command = main.COMMANDS[name]
+    options, _ = command.load()
+    assert command.summary == (options.__doc__ or "").partition("\n")[0]
+
+
+def test_the_overview_imports_no_command() -> None:
+    code = (
+        "import sys; from seewhy.cli.main import main; main(['--help']); "
+        "assert 'tyro' not in sys.modules and 'seewhy.cli.train' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_help_of_an_option_is_a_line() -> None:
+    """The help keeps the line breaks of a docstring, whatever the width of the terminal."""
+    for path in Path(main.__file__).parent.glob("*.py"):
+        for definition in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(definition, ast.ClassDef):
+                texts = [
+                    statement.value.value
+                    for statement in definition.body[1:]
+                    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+                ]
+                assert not [text for text in texts if "\n" in text], path
 
 
 @pytest.mark.sampled(5)
@@ -102,7 +130,7 @@ def test_exit_codes_of_errors(
     def run(options: List) -> None:
         raise error
 
-    monkeypatch.setitem(main.COMMANDS, "list", Command(List, run))
+    monkeypatch.setattr(info, "list_", run)
     assert main.main(["list"]) == code
     assert capsys.readouterr().err.startswith(message)
 
@@ -111,7 +139,7 @@ def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(options: List) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(main.COMMANDS, "list", Command(List, run))
+    monkeypatch.setattr(info, "list_", run)
     with pytest.raises(ZeroDivisionError):
         main.main(["list"])
 
@@ -225,16 +253,14 @@ def test_an_interruption_that_a_library_turns_into_an_error_stays_one(
         except KeyboardInterrupt:
             raise kind("could not determine the shape of object type") from None
 
-    monkeypatch.setitem(main.COMMANDS, "list", Command(List, run))
+    monkeypatch.setattr(info, "list_", run)
     assert main.main(["list"]) == 130
     assert capsys.readouterr().err == "seewhy: Interrupted. Files written so far are kept.\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
 def test_nohup_stays_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        main.COMMANDS, "list", Command(List, lambda _: os.kill(os.getpid(), signal.SIGHUP))
-    )
+    monkeypatch.setattr(info, "list_", lambda _: os.kill(os.getpid(), signal.SIGHUP))
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert main.main(["list"]) == 0

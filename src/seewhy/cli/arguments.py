@@ -69,18 +69,15 @@ class DataOptions:
     fit: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
     split: OptionalText = None
-    """folder: the splits of the source; file: drawn anew from all images; group: drawn anew, no
-    group of images in two splits (default: those of the source, and what is missing is drawn)."""
+    """folder (default): as in the source; file: redrawn; group: redrawn, with groups intact."""
     path_column: OptionalText = None
     """Column of image paths in a CSV file (default: path, file, filename or image)."""
     label_pattern: OptionalText = None
     """Regular expression on file names whose group "label" is the class: (?P<label>[a-z]+)_"""
     group_by: OptionalText = None
-    """Column, or regular expression on the names of images, that tells which belong together;
-    duplicates groups near-duplicates (default of --split group)."""
+    """Group images by a column, by a regular expression on names, or by duplicates (default)."""
     range: RangeWords = ()
-    """Pixel values mapped to black and white, for images of more than 8 bits: two numbers; dtype,
-    the range of their type; or dataset, the measured range (default: dataset)."""
+    """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (measured; default)."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ class Explain:
     """Draw attribution maps of images, or of a run's errors."""
 
     model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
-    """Run directory, such as runs/latest, or a model with published weights: timm:NAME,
-    torchvision:NAME, or a file, as in vgg16:weights=vgg16.pth."""
+    """Run directory, such as runs/latest, or published weights, as in vgg16:weights=vgg16.pth."""
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
@@ -45,8 +44,7 @@ class Explain:
     layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution (see `seewhy layers MODEL`)."""
     target: TargetWords = ()
-    """predicted (default), true, runner-up, or a class name or number; two for a difference of
-    logits."""
+    """predicted (default), true, runner-up, class name or number; two: difference of logits."""
     smooth: str = "none"
     """Average maps over flips (flip), or over flips and three brightness levels (flip-scale)."""
     errors: int = 10
@@ -66,8 +64,7 @@ class Explain:
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
     range: RangeWords = ()
-    """Values that become black and white, for images with more than 8 bits: two numbers, that of
-    their type, or that of the training images (default: dataset)."""
+    """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (training; default)."""
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
     own_model: OwnModel = None

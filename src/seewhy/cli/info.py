@@ -147,8 +147,7 @@ class List:
     table: Annotated[Positional[str | None], arg(metavar="[TABLE]", help_behavior_hint="")] = None
     """Describe the entries of this table, such as optimizers; by default all names are listed."""
     pretrained: OptionalText = None
-    """With the table models: find published weights by words of the name and limits, as in
-    "resnet size<=224 parameters<30M accuracy>75"."""
+    """With models: find published weights, as in "resnet size<=224 parameters<30M accuracy>75"."""
 
 
 class Listed(NamedTuple):

@@ -5,69 +5,84 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from inspect import getdoc
+from importlib import import_module
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NamedTuple
 
 from seewhy import __version__
-from seewhy.cli.arguments import RecipeOptions, name_options, parse
-from seewhy.cli.compare import Compare, compare
-from seewhy.cli.explain import Explain, Layers, Methods, Trust, explain, layers, methods, trust
-from seewhy.cli.export import Export, export
-from seewhy.cli.find_lr import FindLr, find_lr
-from seewhy.cli.info import (
-    Cache,
-    Data,
-    List,
-    Recipes,
-    Summary,
-    cache,
-    data,
-    list_,
-    recipes,
-    summary,
-)
-from seewhy.cli.own_model import register_own_model, with_own_model
-from seewhy.cli.predict import Evaluate, Predict, evaluate, predict
-from seewhy.cli.report import Report, report
 from seewhy.cli.streams import lasting_streams
-from seewhy.cli.train import Demo, Resume, Train, demo, resume, train
 from seewhy.errors import SeewhyError, lookup
 from seewhy.interruption import INTERRUPTIONS, exit_code, handling_interruptions
 from seewhy.progress import note, say
 
 
 class Command(NamedTuple):
-    """A dataclass of options, whose docstring is the help, and the function that takes them.
+    """Where a command is, and what it does; its module is imported when it runs."""
 
-    The function returns its exit code, or None for 0.
-    """
+    module: str  # of this package
+    options: str  # a dataclass in it, whose docstring is the summary
+    function: str  # takes the options; returns the exit code, or None for 0
+    summary: str
 
-    options: type
-    run: Callable[[Any], int | None]
+    def load(self) -> tuple[type, Callable[[Any], int | None]]:
+        """The dataclass and the function."""
+        module = import_module(f"seewhy.cli.{self.module}")
+        return getattr(module, self.options), getattr(module, self.function)
 
 
 COMMANDS = {
-    "demo": Command(Demo, demo),
-    "train": Command(Train, train),
-    "resume": Command(Resume, resume),
-    "find-lr": Command(FindLr, find_lr),
-    "compare": Command(Compare, compare),
-    "evaluate": Command(Evaluate, evaluate),
-    "predict": Command(Predict, predict),
-    "export": Command(Export, export),
-    "report": Command(Report, report),
-    "explain": Command(Explain, explain),
-    "trust": Command(Trust, trust),
-    "data": Command(Data, data),
-    "cache": Command(Cache, cache),
-    "summary": Command(Summary, summary),
-    "list": Command(List, list_),
-    "recipes": Command(Recipes, recipes),
-    "layers": Command(Layers, layers),
-    "methods": Command(Methods, methods),
+    "demo": Command(
+        "train", "Demo", "demo", "Train on embedded handwritten digits in under a minute."
+    ),
+    "train": Command(
+        "train", "Train", "train", "Train a model on a dataset; the recipe is optional."
+    ),
+    "resume": Command(
+        "train", "Resume", "resume", "Resume an interrupted run or experiment in its directory."
+    ),
+    "find-lr": Command(
+        "find_lr", "FindLr", "find_lr", "Suggest learning rates for a recipe with a range test."
+    ),
+    "compare": Command(
+        "compare", "Compare", "compare", "Compare variants of a recipe over several seeds."
+    ),
+    "evaluate": Command(
+        "predict", "Evaluate", "evaluate", "Measure accuracy on a dataset, overall and per class."
+    ),
+    "predict": Command("predict", "Predict", "predict", "Predict the classes of image files."),
+    "export": Command(
+        "export", "Export", "export", "Write a model as ONNX or a torch.export program."
+    ),
+    "report": Command(
+        "report", "Report", "report", "Write an offline HTML report of where a run fails and why."
+    ),
+    "explain": Command(
+        "explain", "Explain", "explain", "Draw attribution maps of images, or of a run's errors."
+    ),
+    "trust": Command(
+        "explain", "Trust", "trust", "Measure the faithfulness of each method and layer."
+    ),
+    "data": Command(
+        "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
+    ),
+    "cache": Command("info", "Cache", "cache", "List cached datasets, or verify their checksums."),
+    "summary": Command(
+        "info", "Summary", "summary", "Print the layers of a model and their costs, and draw it."
+    ),
+    "list": Command(
+        "info", "List", "list_", "List the names of models, optimizers and other entries."
+    ),
+    "recipes": Command(
+        "info", "Recipes", "recipes", "List the built-in recipes, or print one as TOML."
+    ),
+    "layers": Command(
+        "explain", "Layers", "layers", "List the layers at which a model can be explained."
+    ),
+    "methods": Command(
+        "explain", "Methods", "methods", "List the attribution methods with papers and costs."
+    ),
 }
 
 
@@ -131,7 +146,11 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
 def _with_options(message: str, arguments: Sequence[str]) -> str:
     """The message with the options of the command instead of the arguments of functions."""
     command = COMMANDS.get(arguments[0]) if arguments else None
-    return message if command is None else name_options(message, command.options)
+    if command is None:
+        return message
+    from seewhy.cli.arguments import name_options
+
+    return name_options(message, command.load()[0])
 
 
 OUT_OF_MEMORY = (
@@ -167,7 +186,11 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     command = lookup(COMMANDS, name, "command")
-    options: Any = parse(name, command.options, arguments[1:])
+    from seewhy.cli.arguments import RecipeOptions, parse
+    from seewhy.cli.own_model import register_own_model, with_own_model
+
+    kind, run_command = command.load()
+    options: Any = parse(name, kind, arguments[1:])
     if isinstance(options, RecipeOptions) and ":" in options.settings.model:
         settings = with_own_model(options.settings, options.base_recipe())
         options = replace(options, settings=settings)
@@ -177,16 +200,15 @@ def _run(arguments: list[str]) -> int:
             getattr(options, n) for n in ("run", "model", "directory") if hasattr(options, n)
         )
         register_own_model(own_model, Path(run))
-    return command.run(options) or 0
+    return run_command(options) or 0
 
 
 def overview() -> str:
     """The text of `seewhy --help`."""
     width = min(get_terminal_size().columns, 100)
-    summaries = {name: getdoc(command.options) or "" for name, command in COMMANDS.items()}
     rows = [
-        fill(summary, width, initial_indent=f"  {name:<10} ", subsequent_indent=13 * " ")
-        for name, summary in summaries.items()
+        fill(command.summary, width, initial_indent=f"  {name:<10} ", subsequent_indent=13 * " ")
+        for name, command in COMMANDS.items()
     ]
     paragraphs = [
         "seewhy trains image classifiers fast, then shows why they are right and wrong.",

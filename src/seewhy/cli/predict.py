@@ -31,8 +31,7 @@ class Evaluate:
     """Measure accuracy on a dataset, overall and per class."""
 
     model: RunOrFile
-    """Run directory, such as runs/latest, a file of `seewhy export`, or a model with published
-    weights, such as timm:NAME."""
+    """Run directory, such as runs/latest, exported file, or published weights such as timm:NAME."""
     data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
     """Dataset (default: the one the run was trained on; required for a file)."""
     split: Annotated[str | None, arg(metavar="SPLIT", help_behavior_hint="")] = None
@@ -77,19 +76,16 @@ class Predict:
     """Predict the classes of image files."""
 
     model: RunOrFile
-    """Run directory, such as runs/latest, a file of `seewhy export`, or a model with published
-    weights, such as timm:NAME."""
+    """Run directory, such as runs/latest, exported file, or published weights such as timm:NAME."""
     images: Annotated[
         Positional[tuple[Path, ...]],
         arg(metavar="IMAGE|DIRECTORY|PATTERN …", help_behavior_hint="(required)"),
     ]
-    """Image files, directories, or patterns such as "photos/**/*.jpg"; resized and cropped like the
-    training images."""
+    """Image files, directories, or patterns such as "photos/**/*.jpg", resized as in training."""
     top: int = 5
     """Number of classes to show."""
     format: Annotated[str | None, arg(metavar="csv|jsonl", help_behavior_hint="")] = None
-    """csv (a row per image and class) or jsonl (a JSON object per line); default: text, or the
-    suffix of --output."""
+    """text, csv (a row per image and class) or jsonl (default: by suffix of --output, or text)."""
     output: OptionalPath = None
     """File to write instead of standard output."""
     embed: Annotated[Path | None, arg(metavar="FILE.npy|.npz|.csv", help_behavior_hint="")] = None
@@ -97,8 +93,7 @@ class Predict:
     max_pixels: OptionalInt = None
     """Largest number of pixels of an image that is decoded (default: 150 million)."""
     range: RangeWords = ()
-    """Values that become black and white, for images with more than 8 bits: two numbers, that of
-    their type, or that of the training images (default: dataset)."""
+    """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (training; default)."""
     own_model: OwnModel = None
     """Function that builds the run's model, if it is your own."""
     device: str = "auto"

@@ -37,9 +37,10 @@ class Train(RecipeOptions):
 
     default_recipe = AUTO
 
+    recipe: Annotated[Positional[str], arg(metavar="[RECIPE|FILE.toml]")]
+    """Built-in recipe (see `seewhy recipes`) or TOML file; if omitted, chosen for the data."""
     folds: OptionalInt = None
-    """Number of folds for cross-validation: each image predicted by a run that did not see it,
-    and a last one on all images. The images of a test folder stay out, unless --split is file."""
+    """Cross-validate: predict each image by a run that has not seen it; then train on all."""
     minutes: OptionalFloat = None
     """Train as many of the recipe's epochs as fit into this time (default: all)."""
     checkpoint: OmitArgPrefixes[CheckpointPolicy] = field(default_factory=CheckpointPolicy)
