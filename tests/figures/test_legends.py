@@ -24,6 +24,7 @@ from seewhy.figures.curves import accuracy_figure, curves_figure, loss_figure, l
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.robustness import attack_curves_figure
 from seewhy.figures.style import STYLE
+from seewhy.figures.thresholds import precision_recall_figure, roc_figure
 from seewhy.figures.trust import trust_figure
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest, exponential_average
@@ -80,6 +81,8 @@ def trusted() -> Figure:
 FIGURES: dict[str, Callable[[], Figure]] = {
     "reliability": reliability,
     "risk and coverage": lambda: risk_coverage_figure(risk_coverage_curve(predictions())),
+    "roc": lambda: roc_figure(predictions()),
+    "precision and recall": lambda: precision_recall_figure(predictions()),
     "attacks": attacks,
     "range test": range_test,
     "curves": lambda: curves_figure(history()),
@@ -113,5 +116,5 @@ def test_every_figure_with_a_legend_is_tested() -> None:
     """tests/experiments/test_figures.py has those of experiments; colorbars are no legends."""
     files = (Path(seewhy.__file__).parent / "figures").glob("*.py")
     with_legend = {path.stem for path in files if "legend" in path.read_text()}
-    tested = {"calibration", "curves", "lr_finder", "robustness", "trust"}
+    tested = {"calibration", "curves", "lr_finder", "robustness", "thresholds", "trust"}
     assert with_legend - {"style", "explanations"} == tested

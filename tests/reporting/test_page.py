@@ -453,6 +453,8 @@ def test_page_has_the_figures_of_all_sections(page: Page) -> None:
         "trust",
         "confusion",
         "classes",
+        "roc",
+        "precision_recall",
         "reliability",
         "coverage",
         "attacks",

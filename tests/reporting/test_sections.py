@@ -4,8 +4,10 @@ import re
 from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from seewhy.cli.tables import print_accuracies, print_run
@@ -22,6 +24,7 @@ from seewhy.reporting.sections.calibration import (
     confidence_summary,
     helpful_scaling,
 )
+from seewhy.reporting.sections.classes import classes_section
 from seewhy.reporting.sections.overview import overview_section
 from seewhy.reporting.sections.robustness import (
     attack_summary,
@@ -117,6 +120,35 @@ def test_classes_names_the_best_and_the_worst(
     for name, share in zip(predictions.classes, shares, strict=True):
         assert name in text
         assert f"{100 * share:.1f}%" in text
+
+
+def test_classes_has_the_areas_under_the_curves(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    predictions = context.predictions
+    own, probabilities = np.eye(4)[predictions.labels], predictions.probabilities.numpy()
+    text = text_of(sections["classes"].html)
+    assert f"mean AUROC {roc_auc_score(own, probabilities):.3f}" in text
+    assert f"mean average precision {average_precision_score(own, probabilities):.3f}." in text
+    for name, truth, score in zip(predictions.classes, own.T, probabilities.T, strict=True):
+        areas = roc_auc_score(truth, score), average_precision_score(truth, score)
+        row = rf"{re.escape(name)} \d+ [\d.%– ]* {areas[0]:.3f} {areas[1]:.3f} "
+        assert re.search(row, text), name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_svg")
+def test_classes_names_the_positive_class_of_two(context: ReportContext) -> None:
+    labels = context.predictions.labels % 2
+    logits = torch.stack([-context.predictions.logits[:, 0], context.predictions.logits[:, 1]], 1)
+    two = replace(context.predictions, logits=logits, labels=labels, classes=("healthy", "ill"))
+    html = classes_section(replace(context, predictions=two), Sprites({})).html
+    auroc = roc_auc_score(labels, logits.softmax(1)[:, 1])
+    assert f"Positive class: ill. AUROC {auroc:.3f}, average precision" in text_of(html)
+    one = replace(two, labels=torch.ones_like(labels))
+    section = classes_section(replace(context, predictions=one), Sprites({}))
+    assert "Undefined, because all images are of one class." in text_of(section.html)
+    assert not {"roc", "precision_recall"} & set(section.figures)
 
 
 @pytest.mark.usefixtures("no_svg")

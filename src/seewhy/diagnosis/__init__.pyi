@@ -53,3 +53,10 @@ from .shortcuts import suspected_shortcuts as suspected_shortcuts
 from .slices import Slice as Slice
 from .slices import image_attributes as image_attributes
 from .slices import weak_slices as weak_slices
+from .thresholds import ClassRanking as ClassRanking
+from .thresholds import DecisionThreshold as DecisionThreshold
+from .thresholds import RankingScores as RankingScores
+from .thresholds import ThresholdCurve as ThresholdCurve
+from .thresholds import best_threshold as best_threshold
+from .thresholds import ranking_scores as ranking_scores
+from .thresholds import threshold_curve as threshold_curve

@@ -21,4 +21,6 @@ from .samples import augmentations_figure as augmentations_figure
 from .samples import samples_figure as samples_figure
 from .slices import class_attribution_figure as class_attribution_figure
 from .slices import slices_figure as slices_figure
+from .thresholds import precision_recall_figure as precision_recall_figure
+from .thresholds import roc_figure as roc_figure
 from .trust import trust_figure as trust_figure

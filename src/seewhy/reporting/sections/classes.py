@@ -5,7 +5,9 @@ from torch import Tensor
 from seewhy.diagnosis.diagnosis import least_confident_examples
 from seewhy.diagnosis.metrics import ClassScore, class_scores, worst_confusions
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
+from seewhy.diagnosis.thresholds import RankingScores, ranking_scores
 from seewhy.figures.classes import class_figure, confusion_figure
+from seewhy.figures.thresholds import precision_recall_figure, roc_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, percent
 from seewhy.reporting.section import Section, figure_html, render
@@ -15,24 +17,51 @@ SHADES = 8  # of a cell of the confusion matrix
 MOST_CLASSES = 100  # in the confusion matrix and in the table
 MOST_CONFUSIONS = 10
 UPRIGHT = 2  # characters of a class name that fit above a cell of the matrix
+_CURVES = {  # description and caption by name
+    "roc": (
+        "True-positive rate by false-positive rate",
+        "AUROC is how often an image of the class has a higher probability of it than another one.",
+    ),
+    "precision_recall": (
+        "Precision by recall",
+        "Average precision of random predictions: the share of the class among the images.",
+    ),
+}
 
 
 def classes_section(context: ReportContext, sprites: Sprites) -> Section:
     """Accuracy, precision, recall and F1 of each class, and the confusion matrix."""
     predictions = context.predictions
-    scores = [score for score in class_scores(predictions) if score.images]
-    ranked = sorted(scores, key=lambda score: score.accuracy)
+    ranking = ranking_scores(predictions)
+    ranked_classes = {row.index: row for row in ranking.classes if not row.undefined}
+    rows = [
+        (score, ranked_classes.get(index))
+        for index, score in enumerate(class_scores(predictions))
+        if score.images
+    ]
+    worst_first = sorted(rows, key=lambda row: row[0].accuracy)
     counts = confusion_matrix(predictions)
     in_matrix = _most_confused(counts)
     figures = {
         "classes": class_figure(predictions),
         "confusion": confusion_figure(predictions),
     }
+    curves = {}
+    if ranked_classes:
+        curves = {
+            "roc": roc_figure(predictions),
+            "precision_recall": precision_recall_figure(predictions),
+        }
     html = render(
         "sections/classes.html",
         figure=figure_html(figures["classes"], "classes", "Accuracy of each class"),
-        scores=ranked[:MOST_CLASSES] if len(scores) > MOST_CLASSES else scores,
-        total=len(scores),
+        rows=worst_first[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows,
+        curves=[
+            (figure_html(figure, name, _CURVES[name][0]), _CURVES[name][1])
+            for name, figure in curves.items()
+        ],
+        curve_summary=_summarize_curves(ranking),
+        total=len(rows),
         classes=predictions.classes,
         in_matrix=in_matrix.tolist(),
         upright=max(len(predictions.classes[index]) for index in in_matrix.tolist()) <= UPRIGHT,
@@ -44,7 +73,9 @@ def classes_section(context: ReportContext, sprites: Sprites) -> Section:
         least_confident=_least_confident(predictions)[:MOST_CLASSES],
         sprites=sprites,
     )
-    return Section("Classes", _finding(scores), html, figures=figures)
+    return Section(
+        "Classes", _finding([score for score, _ in rows]), html, figures=figures | curves
+    )
 
 
 def _finding(scores: list[ClassScore]) -> str:
@@ -61,6 +92,25 @@ def _finding(scores: list[ClassScore]) -> str:
     return (
         f"{text}; it is most often predicted as {worst.confused_with} "
         f"({count(worst.confusions, 'image')})."
+    )
+
+
+def _summarize_curves(ranking: RankingScores) -> str:
+    """What is positive, the areas under the curves, and which classes have none."""
+    defined = [row for row in ranking.classes if not row.undefined]
+    if not defined:
+        return "Undefined, because all images are of one class."
+    if len(ranking.classes) == 1:
+        (row,) = defined
+        return (
+            f"Positive class: {row.name}. AUROC {row.auroc:.3f}, average precision "
+            f"{row.average_precision:.3f} (of random predictions {row.prevalence:.3f})."
+        )
+    missing = len(ranking.classes) - len(defined)
+    without = f", without {count(missing, 'class', 'classes')} that have no images"
+    return (
+        f"Each class against the rest: mean AUROC {ranking.macro_auroc:.3f}, mean average "
+        f"precision {ranking.macro_average_precision:.3f}{without if missing else ''}."
     )
 
 
