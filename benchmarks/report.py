@@ -33,7 +33,7 @@ def main() -> None:
     result, data = run.result, reload_data(run.data_origin)
     predictions, predict_seconds = timed(lambda: evaluate(run, data))
     diagnosis, diagnose_seconds = timed(lambda: diagnose(run, data, predictions, quiet=True))
-    context = ReportContext(run, result, predictions, diagnosis)
+    context = ReportContext(run.classifier, run.data_origin, predictions, diagnosis, run)
     page, render_seconds = timed(lambda: render_page(context))
     path = RUN / "report.html"
     path.write_text(page.html, encoding="utf-8")

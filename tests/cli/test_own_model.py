@@ -29,6 +29,9 @@ def build(num_classes, sample, width=4):
 def published():
     return build(1000, None)
 
+def trained():
+    return build(3, None)
+
 setting = 3
 """
 
@@ -76,6 +79,25 @@ def test_model_option_opens_a_run_of_ones_own_model(
     assert "of 60 test images of bars correct" in capsys.readouterr().out
     assert main.main(["layers", "own", "--model", "nets.mine:build"]) == 2  # it is known now
     assert "is seewhy's tiny-net; leave out --model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own", "blank_figures")
+def test_a_function_that_returns_a_model_is_evaluated_and_reported(
+    capsys: pytest.CaptureFixture[str], error_of: ErrorOf
+) -> None:
+    assert "add labeled images, as in --data photos" in error_of("report", "nets.mine:trained")
+    assert "nets.mine:setting is not a function" in error_of("evaluate", "nets.mine:setting")
+    assert "nets.mine:build fails: TypeError" in error_of(
+        "evaluate", "nets.mine:build", "--data", "bars"
+    )
+    assert main.main(["evaluate", "nets.mine:trained", "--data", "bars"]) == 0
+    assert "of 60 test images of bars correct" in capsys.readouterr().out
+    words = ["report", "nets.mine:trained", "--data", "bars", "--report-minutes", "0.01"]
+    assert main.main(words) == 0
+    assert capsys.readouterr().out == "open: report.html\n"
+    assert "<h1>Sequential on bars</h1>" in Path("report.html").read_text()
+    assert "report.html exists; name another file with --output" in error_of(*words)
 
 
 @pytest.mark.usefixtures("forgets_the_model")

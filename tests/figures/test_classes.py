@@ -73,7 +73,7 @@ def test_class_figure_rows() -> None:
     ]
     bottom, top = axes.get_ylim()
     assert bottom > top
-    assert axes.get_title(loc="left") == "Accuracy by class, worst first, 1 without images"
+    assert axes.get_title(loc="left") == "Accuracy by class, 3 of 4 with images"
 
 
 def test_class_figure_mean() -> None:
@@ -134,7 +134,7 @@ def test_confusion_figure_of_many_classes() -> None:
     counts[torch.arange(30, 130), torch.arange(30, 130).roll(1)] = 5
     figure = confusion_figure(predictions_of(counts, [f"class {index}" for index in range(130)]))
     assert names(figure) == [f"class {index}" for index in range(30, 130)]
-    assert "the 100 classes with the most errors" in figure.get_suptitle()
+    assert "100 of 130 classes" in figure.get_suptitle()
     errors = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(errors[1, 0], 100 * 5 / 15)
 

@@ -95,7 +95,7 @@ def odd(diagnosed_case: DiagnosedCase) -> ReportContext:
     model, data, predictions, diagnosis = diagnosed_case
     run = run_of(model, data, predictions)
     assert run.result is not None
-    return ReportContext(run, run.result, predictions, diagnosis)
+    return ReportContext(run.classifier, run.data_origin, predictions, diagnosis, run)
 
 
 def run_of(model: nn.Module, data: Dataset, predictions: Predictions) -> Run:

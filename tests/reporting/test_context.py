@@ -12,6 +12,7 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.reporting.context import FILE, ReportContext, make_context
+from seewhy.reporting.page import report
 from seewhy.runs.run import Run, open_run
 from seewhy.serialization import load, save
 
@@ -128,11 +129,8 @@ def test_unfinished_runs_are_rejected(
 
 def test_changed_data_are_rejected(copy: Run, data: Dataset, diagnosed: list[bool]) -> None:
     path_of(copy).unlink()
-    with pytest.raises(
-        SeewhyError,
-        match=r"bars is not the data of the run: .*; restore the data, or train again",
-    ):
-        make_context(copy, data=replace(data, fingerprint="6" * 32), quiet=True)
+    with pytest.raises(SeewhyError, match="not those that the run was tested on; add the file"):
+        report(copy, replace(data, fingerprint="6" * 32), quiet=True)
     with pytest.raises(SeewhyError, match="bars was made in memory, so it cannot be loaded again"):
         make_context(copy, quiet=True)
     assert diagnosed == []
@@ -184,19 +182,20 @@ def test_runs_on_different_images_are_rejected_before_diagnosing(
         ),
     ):
         with pytest.raises(SeewhyError, match=message):
-            make_context(copy, replace(later, predictions=other), data, quiet=True)
+            make_context(copy, data, replace(later, predictions=other), quiet=True)
     assert diagnosed == []
     assert not path_of(copy).exists()
 
 
-def test_baseline_is_diagnosed_on_the_same_data(
+def test_baseline_is_not_diagnosed(
     copy: Run, later: Run, data: Dataset, diagnosed: list[bool]
 ) -> None:
-    found = make_context(copy, replace(later, directory=None), data, quiet=True)
-    assert diagnosed == [False]  # the data are at hand, though they cannot be loaded
+    found = make_context(copy, data, replace(later, directory=None), quiet=True)
+    assert diagnosed == []
     assert found.baseline is not None
     assert found.baseline.predictions is later.predictions
-    assert found.baseline.baseline is None
+    errors = (~found.baseline.predictions.correct).nonzero()[:, 0]
+    assert set(errors.tolist()) == set(found.baseline.thumbnails.indices.tolist())
 
 
 def test_name_has_directories_with_paths(context: ReportContext) -> None:

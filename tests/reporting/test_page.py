@@ -432,7 +432,7 @@ def test_report_to_another_file_writes_nothing_into_the_runs(
     monkeypatch.setattr(module, "render_page", lambda context: Page("page", {"f": Figure()}))
     before = {path: path.stat().st_mtime_ns for each in directories for path in each.rglob("*")}
     first, second = map(open_run, directories)
-    path = report(first, second, tmp_path / "new" / "report.html", data, quiet=True)
+    path = report(first, data, tmp_path / "new" / "report.html", against=second, quiet=True)
     assert path.read_text() == "page"
     after = {path: path.stat().st_mtime_ns for each in directories for path in each.rglob("*")}
     assert after == before

@@ -57,7 +57,7 @@ def text_of(html: str) -> str:
 @pytest.mark.usefixtures("no_svg")
 def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
     sections = make_sections(odd)
-    assert set(sections) == set(SECTIONS) - {"comparison", "experiment"}
+    assert set(sections) == set(SECTIONS) - {"comparison", "experiment", "model"}
     for section in sections.values():
         assert re.search(r"\d|^No ", section.finding)
         assert section.finding.endswith(".")
@@ -75,7 +75,7 @@ def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
 @pytest.mark.parametrize("diagnosed_case", ["perfect", "absent class", "no layer"], indirect=True)
 def test_odd_cases_have_a_page(odd: ReportContext) -> None:
     page = render_page(odd)
-    assert len(re.findall(r"<section id=", page.html)) == len(SECTIONS) - 2
+    assert len(re.findall(r"<section id=", page.html)) == len(SECTIONS) - 3
     only_files = {"confusion", "corruption_samples", "class_attribution"}
     in_page = set(page.figures) - only_files
     assert len(in_page) >= 8
@@ -292,7 +292,9 @@ def test_report_says_that_the_test_set_was_used(context: ReportContext) -> None:
     result = replace(context.result, test_used_by=used)
     text = f"The test set was used in training: {used} watched the test loss"
     for name in ("overview", "training"):
-        section = SECTIONS[name](replace(context, result=result), Sprites({}))
+        section = SECTIONS[name](
+            replace(context, run=replace(context.run, result=result)), Sprites({})
+        )
         assert section is not None
         assert text in section.finding
     card = model_card(replace(context.run, result=result))
@@ -330,7 +332,6 @@ def test_report_says_that_it_is_of_a_cross_validation(
     result = replace(context.result, folds=5)
     folded = replace(
         context,
-        result=result,
         run=replace(context.run, result=result),
         diagnosis=replace(context.diagnosis, fold_images=24),
     )
@@ -357,7 +358,7 @@ def test_uneven_classes_are_scored_alike_beside_the_accuracy(
     result = replace(context.result, balanced_accuracy=0.6125, macro_f1=0.585)
     for part, shown in ((result, True), (context.result, False)):
         run = replace(context.run, result=part)
-        section = SECTIONS["overview"](replace(context, run=run, result=part), Sprites({}))
+        section = SECTIONS["overview"](replace(context, run=run), Sprites({}))
         assert section is not None
         print_run(run)
         for page in (section.finding, model_card(run), capsys.readouterr().out):
@@ -386,7 +387,7 @@ def test_training_reports_time_recipe_and_data(
 def test_comparison_reports_fixed_and_new_errors(
     context: ReportContext, later: Run, data: Dataset
 ) -> None:
-    both = make_context(context.run, later, data, quiet=True)
+    both = make_context(context.run, data, later, quiet=True)
     assert both.baseline is not None
     before, after = both.baseline.predictions.correct, both.predictions.correct
     fixed, new = (int(mask.sum()) for mask in (after & ~before, before & ~after))

@@ -242,7 +242,7 @@ def test_predict_split_refuses_outputs_that_are_no_classes(data: Dataset) -> Non
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model, data: report(model), "expected a Run, found Linear; open one with open_run"),
+        (lambda model, data: report(model), "report needs data, as in report"),
         (
             lambda model, data: fit(model, data),
             "expected a Recipe, found Linear; pass a recipe, such",

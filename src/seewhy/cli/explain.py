@@ -18,6 +18,7 @@ from seewhy.cli.arguments import (
     RunPath,
     range_of_words,
 )
+from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.progress import say
 
@@ -90,7 +91,7 @@ def explain(options: Explain) -> int:
         write_explanations,
     )
     from seewhy.runs.output import check_empty, run_directory
-    from seewhy.runs.run import Run, open_classifier
+    from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 
     if options.errors < 1:
@@ -110,7 +111,7 @@ def explain(options: Explain) -> int:
     if options.output is not None:
         check_empty(options.output)
     files = [file for path in options.images for file in image_files(path)]
-    opened = open_classifier(
+    opened = open_model(
         options.model,
         find_device(options.device),
         options.image_size,

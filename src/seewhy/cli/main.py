@@ -56,7 +56,7 @@ COMMANDS = {
         "export", "Export", "export", "Write a model as ONNX or a torch.export program."
     ),
     "report": Command(
-        "report", "Report", "report", "Write an offline HTML report of where a run fails and why."
+        "report", "Report", "report", "Write an offline HTML report of where a model fails and why."
     ),
     "explain": Command(
         "explain", "Explain", "explain", "Draw attribution maps of images, or of a run's errors."

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from seewhy.errors import SeewhyError
 
 if TYPE_CHECKING:
+    from seewhy.models.classifier import Classifier
+    from seewhy.runs.run import Run
     from seewhy.train.recipe import Recipe
 
 
@@ -60,6 +62,41 @@ def with_own_model(recipe: "Recipe", base: "Recipe") -> "Recipe":
     if name not in MODELS:
         MODELS[name] = own_builder(function, name)
     return replace(recipe, model=name)
+
+
+def open_model(
+    text: str, device: Any, image_size: int | None = None, **options: Any
+) -> "Run | Classifier":
+    """What `open_classifier` opens, or the model that `package.module:function` returns.
+
+    The function takes no arguments and returns a trained module, or a Classifier.
+
+    Args:
+        text: What the user named.
+        device: Device for the model.
+        image_size: As for `open_classifier`.
+        options: As for `open_classifier`; of them, a function's model takes only `classes`.
+
+    Raises:
+        SeewhyError: As for `open_classifier`, and if the function cannot be imported or fails.
+    """
+    from seewhy.models.classifier import as_classifier
+    from seewhy.models.registry import MODELS
+    from seewhy.notation import parse
+    from seewhy.runs.run import open_classifier
+
+    if not _is_path(text) or parse(text)[0] in MODELS or Path(text).exists():
+        return open_classifier(text, device, image_size, **options)
+    function = _imported(text)
+    try:
+        made = function()
+    except Exception as error:  # whatever the user's code raises
+        raise SeewhyError(f"{text} fails: {type(error).__name__}: {error}") from error
+    classifier = as_classifier(made)
+    classifier.model.to(device).eval()
+    classes = options.get("classes") or classifier.classes
+    shape = classifier.image_shape if image_size is None else (3, image_size, image_size)
+    return replace(classifier, classes=classes, image_shape=shape)
 
 
 def _is_path(text: str) -> bool:

@@ -18,6 +18,7 @@ from seewhy.cli.arguments import (
     RunOrFile,
     range_of_words,
 )
+from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError, lookup
 from seewhy.progress import note, say
 
@@ -51,10 +52,10 @@ def evaluate(options: Evaluate) -> None:
     from seewhy.diagnosis.predictions import accuracies
     from seewhy.runs.prediction import evaluate as evaluate_classifier
     from seewhy.runs.prediction import find_split
-    from seewhy.runs.run import Run, open_classifier
+    from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 
-    classifier = open_classifier(options.model, find_device(options.device))
+    classifier = open_model(options.model, find_device(options.device))
     if options.data is None and not isinstance(classifier, Run):
         raise SeewhyError(
             f"{options.model} does not say which data it was trained on; add them, as in --data "
@@ -105,7 +106,6 @@ def predict(options: Predict) -> int:
     from seewhy.data.folders import image_files
     from seewhy.models.classifier import as_classifier, with_range
     from seewhy.runs.prediction_files import check_feature_path
-    from seewhy.runs.run import open_classifier
     from seewhy.train.device import find_device
 
     if not options.images:
@@ -125,7 +125,7 @@ def predict(options: Predict) -> int:
             failures.append(str(error))
     if not files:
         raise SeewhyError(failures[0])
-    opened = open_classifier(options.model, find_device(options.device))
+    opened = open_model(options.model, find_device(options.device))
     classifier = with_range(as_classifier(opened), range_of_words(options.range))
     for failure in failures:
         note(f"skipped: {failure}")

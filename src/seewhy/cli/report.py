@@ -1,18 +1,41 @@
 """`seewhy report`."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-from seewhy.cli.arguments import Flag, OptionalPath, OwnModel, ReportMinutes, RunPath
+from tyro.conf import arg
+
+from seewhy.cli.arguments import (
+    Flag,
+    OptionalInt,
+    OptionalPath,
+    OwnModel,
+    ReportMinutes,
+    RunOrFile,
+)
+from seewhy.cli.own_model import open_model
+from seewhy.errors import SeewhyError
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write an offline HTML report of where a run fails and why."""
+    """Write an offline HTML report of where a model fails and why."""
 
-    run: RunPath
-    """Run directory, such as runs/latest."""
-    against: OptionalPath = None
-    """Compare with another run on the same test images."""
+    model: RunOrFile
+    """Run directory, ONNX file, published weights such as timm:NAME, or MODULE:FUNCTION."""
+    data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
+    """Labeled images: a dataset or a folder (default: the run's own; required for others)."""
+    split: Annotated[str | None, arg(metavar="SPLIT", help_behavior_hint="")] = None
+    """train, test, validation, or all (default: test, or all images of a folder without splits)."""
+    against: Annotated[
+        str | None, arg(metavar="RUN|FILE.onnx|MODEL", help_behavior_hint="(default: none)")
+    ] = None
+    """Compare with another run or model on the same test images."""
+    classes: OptionalPath = None
+    """Text file with a class name per line, for published weights and MODULE:FUNCTION."""
+    image_size: OptionalInt = None
+    """Image size for published weights and MODULE:FUNCTION (default: that of the weights)."""
     full: Flag = False
     """Show all errors, regardless of the file size."""
     fresh: Flag = False
@@ -22,28 +45,45 @@ class Report:
     report_minutes: ReportMinutes = 2.0
     """Time for a new diagnosis: as many test images as fit are analyzed; inf for no limit."""
     output: OptionalPath = None
-    """File to write (default: report.html in the run directory)."""
+    """File to write (default: report.html in the run directory, or here for other models)."""
     own_model: OwnModel = None
     """Function that builds the run's model, if it is your own."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
     quiet: Flag = False
     """Print only errors."""
 
 
 def report(options: Report) -> None:
-    """Write the report of a run."""
+    """Write the report of a run, or of another model on labeled images."""
     from seewhy.cli.tables import print_path
+    from seewhy.models.weights_file import read_class_names
+    from seewhy.reporting.context import is_own_data
+    from seewhy.reporting.page import FILE
     from seewhy.reporting.page import report as write_report
-    from seewhy.runs.run import open_run
+    from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 
     device = find_device(options.device)
-    against = None if options.against is None else open_run(options.against, device)
+    classes = () if options.classes is None else read_class_names(options.classes)
+    model = open_model(options.model, device, options.image_size, classes=classes)
+    if options.data is None and not isinstance(model, Run):
+        raise SeewhyError(
+            f"{options.model} does not say which data it was trained on; add labeled images, as in "
+            "--data photos"
+        )
+    own = isinstance(model, Run) and is_own_data(model, options.data, options.split)
+    output = options.output
+    if output is None and not own:
+        output = Path(FILE)
+        if output.exists():
+            raise SeewhyError(f"{output} exists; name another file with --output")
     path = write_report(
-        open_run(options.run, device),
-        against,
-        options.output,
+        model,
+        options.data,
+        output,
+        against=None if options.against is None else open_model(options.against, device),
+        split=options.split,
         full=options.full,
         fresh=options.fresh,
         paths=options.paths,

@@ -209,7 +209,7 @@ def _finish(
         if not no_report:
             from seewhy.reporting.page import report
 
-            report(run, data=data, quiet=quiet, minutes=minutes)
+            report(run, data, quiet=quiet, minutes=minutes)
     except SeewhyError as error:  # the run has finished and is kept
         note(f"seewhy: no report was written: {error}")
         code = 1

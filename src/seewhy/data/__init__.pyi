@@ -8,6 +8,7 @@ from .dataset import class_weights as class_weights
 from .decode import Preprocessing as Preprocessing
 from .duplicates import DuplicatePair as DuplicatePair
 from .duplicates import near_duplicates as near_duplicates
+from .labeled_images import as_dataset as as_dataset
 from .sources import SOURCES as SOURCES
 from .sources import load as load
 from .sources import reload_data as reload_data

@@ -58,7 +58,7 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
+    train: Split  # empty for data that is only to be predicted
     test: Split
     validation: Split | None
     fingerprint: str  # hex digest of the decoded content: equal for equal data from any source;
@@ -93,12 +93,13 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits by name: "train", "test" and, if there is one, "validation".
+        """The splits by name: "train" unless it is empty, "test" and, if there, "validation".
 
         All have images of `image_shape`.
         """
-        splits = {"train": self.train.center_crop(self.margin), "test": self.test}
-        return splits if self.validation is None else splits | {"validation": self.validation}
+        train = {"train": self.train.center_crop(self.margin)} if len(self.train) else {}
+        validation = {} if self.validation is None else {"validation": self.validation}
+        return {**train, "test": self.test, **validation}
 
     @property
     def num_folds(self) -> int:

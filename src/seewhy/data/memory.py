@@ -48,7 +48,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
             f"{dataset.name}: classes must be a tuple of names, found "
             f"{describe_value(dataset.classes)}"
         )
-    labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
+    splits = {"train": dataset.train, **dataset.splits}
+    labels = {name: split.labels.cpu().numpy() for name, split in splits.items()}
     check_labels(dataset.classes, labels, dataset.name)
     if dataset.fingerprint:
         return dataset

@@ -194,11 +194,12 @@ def list_classes(classes: Sequence[str], indices: np.ndarray) -> str:
     return ", ".join(repr(classes[i]) for i in indices[:_LISTED_CLASSES]) + more
 
 
-def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str) -> None:
-    """Raise SeewhyError for classes and labels that cannot be trained on.
+def check_label_range(
+    classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str
+) -> None:
+    """Raise SeewhyError for classes whose names are not text or not unique, or labels without one.
 
-    Reasons are names of classes that are not text or not unique, an empty split, labels out of
-    range, fewer than two classes in train, and classes missing from train.
+    A split without images is such an error too.
     """
     for each in classes:
         if not isinstance(each, str):
@@ -226,6 +227,15 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], nam
                 f"out of range 0 to {len(classes) - 1} (found {int(wrong[0])}){unlabeled}; "
                 "keep only labeled images"
             )
+
+
+def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], name: str) -> None:
+    """Raise SeewhyError for classes and labels that cannot be trained on.
+
+    Reasons are those of `check_label_range`, fewer than two classes in train, and classes missing
+    from train.
+    """
+    check_label_range(classes, labels, name)
     trained = np.unique(labels["train"])
     if len(trained) < 2:
         raise SeewhyError(

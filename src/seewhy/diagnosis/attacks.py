@@ -24,6 +24,7 @@ from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import autocasting, for_outputs
 from seewhy.models.inspection import (
+    NoGradientsError,
     check_images,
     check_labels,
     device_of,
@@ -260,7 +261,7 @@ class _Batch:
             others = logits.scatter(1, label, -math.inf).logsumexp(1)
             odds = (others - logits.gather(1, label)[:, 0]) * (-1 if self.targeted else 1)
         if gradient and not passes_gradient(self.model, odds):
-            raise SeewhyError(
+            raise NoGradientsError(
                 "an attack needs gradients of the logits, but the model detaches a tensor, is "
                 "quantized, or runs under torch.no_grad; remove that"
             )

@@ -34,6 +34,7 @@ from seewhy.diagnosis.robustness import (
     adversarial_examples,
     attack_curves,
     corruption_curves,
+    no_adversarial_examples,
 )
 from seewhy.diagnosis.saliency import (
     TRUST_IMAGES,
@@ -47,6 +48,7 @@ from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.features import extract_features
+from seewhy.models.inspection import NoGradientsError
 from seewhy.progress import named_steps, note
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
@@ -77,7 +79,7 @@ class Diagnosis:
     errors: Tensor  # (M,) int64, explained test images, the most confident error first
     saliency: Saliency | None  # None if the model cannot be explained
     saliency_error: str  # why the model cannot be explained, else empty
-    attacks: tuple[RobustnessCurve, ...]
+    attacks: tuple[RobustnessCurve, ...]  # empty if the model has no gradients
     adversarial: AdversarialExamples
     adversarial_maps: Tensor | None  # (S, 2, h, w) float32, of each clean and adversarial image
     corruptions: tuple[RobustnessCurve, ...]
@@ -92,14 +94,13 @@ class Diagnosis:
     seconds: float  # duration of the diagnosis
     minutes: float  # that it was allowed to take; infinite for no limit
     fold_images: int = 0  # of the first fold, whose model is measured; 0 without folds
+    attack_error: str = ""  # why the model cannot be attacked, else empty
 
     @property
     def limited(self) -> bool:
         """Whether a question had fewer images than it would have without a limit of time."""
-        wanted = [
-            (self.attacks[0].images, ATTACK_IMAGES),
-            (self.corruptions[0].images, CORRUPTION_IMAGES),
-        ]
+        wanted = [(curve.images, ATTACK_IMAGES) for curve in self.attacks]
+        wanted += [(curve.images, CORRUPTION_IMAGES) for curve in self.corruptions]
         if self.saliency is not None:
             wanted.append((self.saliency.images, TRUST_IMAGES))
         return self.slice_images < len(self.names) or any(
@@ -193,16 +194,19 @@ def diagnose(
             saliency_error = str(error)
         sample = test.take(unseen[sample_indices(len(unseen), ATTACK_IMAGES)])
         steps.begin("attacks")
-        attacks = attack_curves(
-            measured, sample.images, sample.labels, seconds=budget.begin("attacks")
-        )
-        steps.begin("adversarial examples")
-        adversarial = adversarial_examples(
-            measured,
-            sample.images,
-            sample.labels,
-            seconds=budget.begin("adversarial examples"),
-        )
+        seconds = budget.begin("attacks")
+        attacks: tuple[RobustnessCurve, ...] = ()
+        adversarial = no_adversarial_examples(sample.images)
+        attack_error = ""
+        try:
+            attacks = attack_curves(measured, sample.images, sample.labels, seconds=seconds)
+            steps.begin("adversarial examples")
+            seconds = budget.begin("adversarial examples")
+            adversarial = adversarial_examples(
+                measured, sample.images, sample.labels, seconds=seconds
+            )
+        except NoGradientsError as error:
+            attack_error = str(error)
         steps.begin("corruptions")
         sample = test.take(unseen[sample_indices(len(unseen), CORRUPTION_IMAGES)])
         corruptions = corruption_curves(
@@ -251,6 +255,7 @@ def diagnose(
         seconds=time.monotonic() - started,
         minutes=budget.seconds / 60,
         fold_images=len(unseen) if models else 0,
+        attack_error=attack_error,
     )
 
 
@@ -265,7 +270,7 @@ def _find_slices(
         rows = order[block].sort().values  # sorted, for images on disk
         part = test.images[rows]
         drawn.append(rows)
-        features.append(extract_features(classifier, part))
+        features.append(_features(classifier, part, predictions.logits[rows]))
         columns.append(image_attributes(part))
     rows, positions = torch.cat(drawn).sort()
     attributes = {
@@ -278,6 +283,14 @@ def _find_slices(
     return slices, len(rows), tuple(replace(each, index=int(rows[each.index])) for each in unusual)
 
 
+def _features(classifier: Classifier, images: Tensor, logits: Tensor) -> Tensor:  # (N, D) float32
+    """Features of images; the logits for a model without layers, such as one in an ONNX file."""
+    try:
+        return extract_features(classifier, images)
+    except NoGradientsError:
+        return logits.float()
+
+
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:
     """Indices of the most confident errors in a slice, (E,) int64."""
     order = most_confident_errors(predictions)
@@ -286,7 +299,7 @@ def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:
 
 def least_confident_examples(predictions: Predictions) -> Tensor:
     """Indices of the least confident correct predictions to show, (E,) int64, by class."""
-    per_class = max(1, LEAST_CONFIDENT // len(predictions.classes))
+    per_class = max(1, LEAST_CONFIDENT // len(set(predictions.labels.tolist())))
     return least_confident_correct(predictions, per_class)
 
 

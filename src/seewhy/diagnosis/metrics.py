@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.diagnosis.statistics import wilson_interval
@@ -101,6 +102,22 @@ def worst_confusions(predictions: Predictions, count: int | None = None) -> tupl
             cells[order].tolist(), images[order].tolist(), strict=True
         )
     )
+
+
+def most_confused(counts: Tensor, most: int) -> Tensor:
+    """The classes with the most errors, by true or predicted class.
+
+    Args:
+        counts: (K, K) int64, images by true and predicted class.
+        most: Largest number of classes to return.
+
+    Returns:
+        Indices of classes, ascending, int64; without those that have no images and no predictions.
+    """
+    errors = counts.clone().fill_diagonal_(0)
+    present = (counts.sum(0) + counts.sum(1)).nonzero()[:, 0]
+    order = (errors.sum(0) + errors.sum(1))[present].argsort(descending=True, stable=True)
+    return present[order[:most]].sort().values
 
 
 def balanced_accuracy(predictions: Predictions) -> float:

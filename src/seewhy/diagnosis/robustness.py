@@ -243,6 +243,13 @@ def adversarial_examples(
     )
 
 
+def no_adversarial_examples(images: Tensor) -> AdversarialExamples:
+    """The examples of a model that cannot be attacked: none, for images (N, C, H, W) uint8."""
+    index, number = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    none = images[:0].cpu()
+    return AdversarialExamples(index, 0.0, none, none, index, index, number, number)
+
+
 def _fool(
     model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int
 ) -> tuple[Tensor, ...]:

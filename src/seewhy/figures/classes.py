@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.diagnosis.metrics import class_scores
+from seewhy.diagnosis.metrics import class_scores, most_confused
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 from seewhy.figures.text import text_width, truncate
@@ -69,11 +69,11 @@ def confusion_figure(predictions: Predictions) -> Figure:
     """Show the confusion matrix, with errors in color as a fraction of the true class.
 
     Counts are written into the cells of up to 20 classes. Of more than 100 classes those with the
-    most errors are shown.
+    most errors are shown; classes without images and predictions are left out.
     """
     counts, classes = confusion_matrix(predictions).cpu(), predictions.classes
     all_shares = 100 * counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
-    indices = _most_confused(counts)
+    indices = most_confused(counts, MAX_CLASSES).tolist()
     counts, shares = counts[indices][:, indices], all_shares[indices][:, indices].numpy()
     numbered = len(indices) <= MAX_NUMBERED
     side = min(0.9, max(0.34, 2.4 / len(indices))) if numbered else 0.1  # inches of a cell
@@ -94,7 +94,7 @@ def confusion_figure(predictions: Predictions) -> Figure:
         _label_cells(axes, names, side)
         if numbered:
             _write_counts(axes, counts)
-        of = f", the {len(names)} classes with the most errors" if len(names) < len(classes) else ""
+        of = f", {len(names)} of {len(classes):,} classes" if len(names) < len(classes) else ""
         figure.suptitle(
             f"Confusion matrix{of}", x=0.01, ha="left", fontsize=STYLE["axes.titlesize"]
         )
@@ -110,17 +110,10 @@ def confusion_figure(predictions: Predictions) -> Figure:
 
 
 def _class_title(shown: int, present: int, total: int) -> str:
-    missing = f", {total - present} without images" if present < total else ""
     if shown < present:
-        return f"The {shown} worst of {present} classes{missing}"
-    return f"Accuracy by class, worst first{missing}"
-
-
-def _most_confused(counts: Tensor) -> list[int]:
-    """Indices of the classes with the most errors, as true or predicted class, in order."""
-    errors = counts.clone().fill_diagonal_(0)
-    order = (errors.sum(0) + errors.sum(1)).argsort(descending=True, stable=True)
-    return sorted(order[:MAX_CLASSES].tolist())
+        return f"The {shown} worst of {present:,} classes"
+    rest = "worst first" if present == total else f"{present:,} of {total:,} with images"
+    return f"Accuracy by class, {rest}"
 
 
 def _label_cells(axes: Axes, names: Sequence[str], side: float) -> None:

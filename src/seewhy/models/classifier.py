@@ -1,7 +1,7 @@
 """A model with its classes, image shape, and precision, for `predict`, `explain`, and others."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import InitVar, dataclass, replace
 from operator import index
 from typing import Protocol
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.data.pixel_range import check_range
 from seewhy.errors import SeewhyError, check_type
-from seewhy.models.inspection import device_of
-from seewhy.models.normalization import Normalize
+from seewhy.models.inspection import device_of, unwrap_model
+from seewhy.models.normalization import Normalize, Preprocessed
 from seewhy.models.outputs import extract_logits
 from seewhy.models.pretrained import pretrained_info, split_weights
 from seewhy.models.published import PretrainedInfo
@@ -39,6 +39,9 @@ class Classifier:
         preprocessing: How an image file becomes pixels.
         output: Key, field, or index of the logits among several outputs of the model; by default
             `logits`, or the only tensor (N, K).
+        name: Name of the model in reports; by default that of its class.
+        preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
+            torchvision's `Normalize`; None if the model takes pixels. It becomes part of `model`.
 
     Raises:
         SeewhyError: For an unknown precision or an impossible image shape.
@@ -51,8 +54,16 @@ class Classifier:
     tta: str = "none"
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING
     output: str | int | None = None
+    name: str = ""
+    preprocess: InitVar[Callable[[Tensor], Tensor] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, preprocess: Callable[[Tensor], Tensor] | None) -> None:
+        if preprocess is not None:
+            object.__setattr__(self, "model", Preprocessed(self.model, preprocess))
+        if not self.name:
+            inner = unwrap_model(self.model)
+            inner = getattr(inner, getattr(inner, "wrapped_child", ""), inner)
+            object.__setattr__(self, "name", type(inner).__name__)
         object.__setattr__(self, "classes", _class_names(self.classes))
         check_type(self.preprocessing, Preprocessing, "pass seewhy.data.Preprocessing(crop=0.875)")
         check_type(self.tta, str, "pass an entry of seewhy.TTA, such as 'flip'")
@@ -64,7 +75,7 @@ class Classifier:
             object.__setattr__(self, "image_shape", _image_shape(self.image_shape))
 
     def __repr__(self) -> str:
-        parts = [type(self.model).__name__]
+        parts = [self.name]
         if self.classes:
             first = ", ".join(self.classes[:3]) + (", …" if len(self.classes) > 3 else "")
             parts.append(f"{len(self.classes)} classes ({first})")
@@ -214,6 +225,7 @@ def pretrained_classifier(
             "torchvision:NAME, or a file, as in vgg16:weights=vgg16.pth"
         )
     size = image_size or info.image_size
+    shown = name if path is None else parse(name)[0]
     setting = "pretrained=true" if path is None else next(iter(info.settings), "")
     if setting and setting.partition("=")[0] not in settings:
         name = f"{name},{setting}"
@@ -225,6 +237,7 @@ def pretrained_classifier(
         tuple(classes) or info.classes,
         (info.channels, size, size),
         preprocessing=info.preprocessing,
+        name=shown,
     )
     classifier.class_names(len(info.classes))
     return _with_crop(classifier, crop)

@@ -14,6 +14,10 @@ from seewhy.models.memory import is_out_of_memory
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+class NoGradientsError(SeewhyError):
+    """No gradient of the logits reaches the pixels."""
+
+
 @contextmanager
 def inspecting(model: nn.Module) -> Iterator[nn.Module]:
     """Enable gradients with respect to the inputs and layers of `model`, but not its weights.

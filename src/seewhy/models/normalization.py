@@ -1,7 +1,7 @@
 """Normalization inside the model, so that its input is pixels in [0, 1]."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,28 @@ class Normalize(nn.Module):
             # torch passes a copy, so the caller's dictionary is not changed
             state_dict.setdefault(prefix + name, buffer)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Preprocessed(nn.Module):
+    """A model whose input is made from pixels by a function outside of it.
+
+    Args:
+        net: The model; its layers keep their names.
+        preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `net`, such as
+            torchvision's `Normalize`; differentiable, so that gradients reach the pixels.
+    """
+
+    wrapped_child = "net"  # see `layer_path`
+
+    def __init__(self, net: nn.Module, preprocess: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.net = net
+        self.train(net.training)
+
+    def forward(self, pixels: Tensor) -> object:
+        """Pixels (N, C, H, W) float in [0, 1] to the output of the model."""
+        return self.net(self.preprocess(pixels))
 
 
 def normalize_for(sample: Split) -> Normalize:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models.inspection import NoGradientsError
 
 SUFFIX = ".onnx"
 MARK = "seewhy"  # key of the metadata that only files of seewhy have
@@ -40,7 +41,7 @@ class FileModel(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] to logits (N, K)."""
         if pixels.requires_grad and torch.is_grad_enabled():
-            raise SeewhyError(
+            raise NoGradientsError(
                 "a model in an exported file has no gradients; explain it with rise or occlusion, "
                 "or use the run that it was made from"
             )
@@ -97,7 +98,9 @@ def onnx_classifier(path: str | Path) -> Classifier:
 
     model = FileModel(run, uint8=PIXEL_TYPES[inputs[0].type], probabilities=probabilities)
     shape = (channels, height, width)
-    return Classifier(model.eval(), classes, shape, tta=tta, preprocessing=preprocessing)
+    return Classifier(
+        model.eval(), classes, shape, tta=tta, preprocessing=preprocessing, name=path.name
+    )
 
 
 def import_onnx_package(name: str) -> ModuleType:

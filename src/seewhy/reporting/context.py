@@ -1,27 +1,29 @@
-"""The context of a report: a run, its predictions, its diagnosis, and a run to compare with."""
+"""The context of a report: a classifier with its predictions and diagnosis, and a baseline."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import DataOrigin, Dataset
 from seewhy.data.memory import check_dataset
-from seewhy.data.sources import reload_data
+from seewhy.data.sources import reload_data, source_name
+from seewhy.data.thumbnails import Thumbnails, make_thumbnails
 from seewhy.diagnosis.calibration import (
     Calibration,
     TemperatureScaling,
     measure_calibration,
     temperature_scaling,
 )
-from seewhy.diagnosis.diagnosis import MINUTES, Diagnosis, diagnose
+from seewhy.diagnosis.diagnosis import MAX_ERRORS, MINUTES, Diagnosis, diagnose
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.paired import compare_predictions
-from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.predictions import Predictions, diverse_errors, predict_split
 from seewhy.errors import SeewhyError
-from seewhy.files import is_writable
+from seewhy.models.classifier import Classifier, ClassifierLike
 from seewhy.progress import note
 from seewhy.runs.cross_validation import fold_runs
-from seewhy.runs.result import RunResult
+from seewhy.runs.prediction import measured_data
+from seewhy.runs.result import RunResult, accuracy_name
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
 
@@ -29,26 +31,57 @@ FILE = "diagnosis.npz"  # in the run directory
 
 
 @dataclass(frozen=True, eq=False)
+class Baseline:
+    """The model that a report compares with, on the same test images."""
+
+    title: str
+    source: str  # the name of the run's directory, or the title
+    predictions: Predictions
+    thumbnails: Thumbnails  # of its errors
+
+
+@dataclass(frozen=True, eq=False)
 class ReportContext:
     """The data of a report, shared by its sections."""
 
-    run: Run
-    result: RunResult
+    classifier: Classifier
+    data: DataOrigin
     predictions: Predictions  # of the test split
     diagnosis: Diagnosis
+    run: Run | None = None  # a finished one; None for a model that seewhy did not train
     full: bool = False  # show all errors, regardless of the file size
     paths: bool = False  # show image paths with their directories
-    baseline: "ReportContext | None" = None  # the run to compare with
+    baseline: Baseline | None = None
+
+    @property
+    def result(self) -> RunResult | None:
+        """The result of the run; None without one."""
+        return None if self.run is None else self.run.result
 
     @property
     def title(self) -> str:
-        """Recipe and dataset, as `resnet18 on cifar10`."""
-        return f"{self.run.recipe.name} on {self.run.data_origin.name}"
+        """Recipe or model, and dataset, as `resnet18 on cifar10`."""
+        return _title(self.run or self.classifier, self.data)
+
+    @property
+    def source(self) -> str:
+        """The name of the run's directory, or the title."""
+        return _source(self.run or self.classifier, self.data)
+
+    @property
+    def folds(self) -> int:
+        """Number of folds, if the predictions are those of a cross-validation; else 0."""
+        return 0 if self.result is None else self.result.folds
+
+    @property
+    def accuracy_name(self) -> str:
+        """`Test accuracy`, or the accuracy of a cross-validation."""
+        return "Test accuracy" if self.result is None else accuracy_name(self.result)
 
     @property
     def images_noun(self) -> str:
         """What the predicted images are: test images, or images that the folds held out."""
-        return "held-out image" if self.result.folds else "test image"
+        return "held-out image" if self.folds else "test image"
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -74,24 +107,28 @@ class ReportContext:
 
 
 def make_context(
-    run: Run,
-    against: Run | None = None,
-    data: Dataset | None = None,
+    classifier: ClassifierLike,
+    data: object = None,
+    against: ClassifierLike | None = None,
     *,
+    split: str | None = None,
     full: bool = False,
     fresh: bool = False,
     quiet: bool = False,
     keep: bool = True,
     minutes: float | None = MINUTES,
 ) -> ReportContext:
-    """The context of the report of a run.
+    """The context of a report.
 
-    The diagnosis is read from the run directory. If there is none, the run is diagnosed.
+    The diagnosis of a run is read from its directory, unless it has none, or is to be measured on
+    other data.
 
     Args:
-        run: A finished run.
-        against: A run on the same test images to compare with.
-        data: The dataset of the run; loaded again by default. Only needed to diagnose.
+        classifier: A finished run, or another classifier.
+        data: Labeled images, as for `evaluate`. Those of a run are loaded again by default; they
+            are only needed to diagnose it.
+        against: A run or classifier to compare with, on the same test images.
+        split: The split to measure, as for `evaluate`; of a run's own data, it is the test split.
         full: Explain and show all errors.
         fresh: Diagnose again even if there is a diagnosis.
         quiet: Show no progress.
@@ -99,39 +136,104 @@ def make_context(
         minutes: Time for a new diagnosis, as in `diagnose`.
 
     Raises:
-        SeewhyError: If a run has not finished, the two have different test images, or the run
-            directory cannot be written.
+        SeewhyError: If a run has not finished, the two have different test images, the run
+            directory cannot be written, and as for `evaluate`.
     """
-    result, predictions = _finished(run)
-    data = None if data is None else check_dataset(data)
-    if against is not None:
-        compare_predictions(
-            _finished(against)[1], predictions
-        )  # fails early, before minutes of work
+    if isinstance(classifier, Run) and is_own_data(classifier, data, split):
+        return _run_context(classifier, data, against, full, fresh, quiet, keep, minutes)
+    named, measured = measured_data(classifier, data, split)
+    predictions = predict_split(named, measured.test)
+    baseline = None if against is None else _measured_baseline(against, predictions, measured)
+    diagnosis = diagnose(named, measured, predictions, full=full, quiet=quiet, minutes=minutes)
+    return ReportContext(
+        named, measured.origin, predictions, diagnosis, full=full, baseline=baseline
+    )
+
+
+def is_own_data(run: Run, data: object, split: str | None) -> bool:
+    """Whether the data are those that a run was tested on."""
+    if split not in (None, "test"):
+        return False
+    if data is None:
+        return True
+    if isinstance(data, str | Path):
+        return source_name(data) == run.data_origin.load_args.get("name")
+    return isinstance(data, Dataset) and check_dataset(data).fingerprint == (
+        run.data_origin.fingerprint
+    )
+
+
+def _run_context(
+    run: Run,
+    data: object,
+    against: ClassifierLike | None,
+    full: bool,
+    fresh: bool,
+    quiet: bool,
+    keep: bool,
+    minutes: float | None,
+) -> ReportContext:
+    """The context of the report of a run on its own data."""
+    predictions = _finished(run)
+    dataset = check_dataset(data) if isinstance(data, Dataset) else None
+    baseline = None
+    if isinstance(against, Run):
+        baseline = _run_baseline(against, run, dataset, quiet)
+    elif against is not None:
+        dataset = reload_data(run.data_origin, dataset)
+        baseline = _measured_baseline(against, predictions, dataset)
     diagnosis = None if fresh else _read_diagnosis(run, full, quiet)
     if diagnosis is None:
-        diagnosis = _diagnose(run, data, full, quiet, keep, minutes)
-    baseline = None
-    if against is not None:
-        shared = data is not None and data.fingerprint == against.data_origin.fingerprint
-        keep = keep and against.directory is not None and is_writable(against.directory)
-        baseline = make_context(
-            against,
-            data=data if shared else None,
-            full=full,
-            quiet=quiet,
-            keep=keep,
-            minutes=minutes,
-        )
-    return ReportContext(run, result, predictions, diagnosis, full, baseline=baseline)
+        diagnosis = _diagnose(run, dataset, full, quiet, keep, minutes)
+    return ReportContext(
+        run.classifier, run.data_origin, predictions, diagnosis, run, full, baseline=baseline
+    )
 
 
-def _finished(run: Run) -> tuple[RunResult, Predictions]:
-    """Result and predictions of a finished run."""
+def _run_baseline(against: Run, run: Run, data: Dataset | None, quiet: bool) -> Baseline:
+    """A run to compare with another; its images are those of its diagnosis, or of the data."""
+    predictions = _finished(against)
+    compare_predictions(predictions, _finished(run))  # fails early, before minutes of work
+    diagnosis = _read_diagnosis(against, False, quiet)
+    if diagnosis is None:
+        thumbnails = _of_errors(predictions, reload_data(run.data_origin, data))
+    else:
+        thumbnails = diagnosis.thumbnails
+    origin = against.data_origin
+    return Baseline(_title(against, origin), _source(against, origin), predictions, thumbnails)
+
+
+def _measured_baseline(
+    against: ClassifierLike, predictions: Predictions, data: Dataset
+) -> Baseline:
+    """Another classifier, predicting the same test images."""
+    classifier, same = measured_data(against, data)
+    others = predict_split(classifier, same.test)
+    compare_predictions(others, predictions)
+    model = against if isinstance(against, Run) else classifier
+    title, source = _title(model, data.origin), _source(model, data.origin)
+    return Baseline(title, source, others, _of_errors(others, data))
+
+
+def _of_errors(predictions: Predictions, data: Dataset) -> Thumbnails:
+    return make_thumbnails(data.test, diverse_errors(predictions, MAX_ERRORS).tolist())
+
+
+def _title(model: Run | Classifier, data: DataOrigin) -> str:
+    return f"{model.recipe.name if isinstance(model, Run) else model.name} on {data.name}"
+
+
+def _source(model: Run | Classifier, data: DataOrigin) -> str:
+    directory = model.directory if isinstance(model, Run) else None
+    return _title(model, data) if directory is None else directory.name
+
+
+def _finished(run: Run) -> Predictions:
+    """The predictions of a finished run."""
     if run.predictions is None or run.result is None:
         name = run.directory or "this run"
         raise SeewhyError(f"{name} has not finished; resume it with `seewhy resume` first")
-    return run.result, run.predictions
+    return run.predictions
 
 
 def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
@@ -143,7 +245,7 @@ def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
     except SeewhyError as error:
         note(f"{error}; diagnosing again", quiet)
         return None
-    _, predictions = _finished(run)
+    predictions = _finished(run)
     if full and len(diagnosis.errors) < int((~predictions.correct).sum()):
         return None
     return diagnosis
@@ -158,7 +260,7 @@ def _diagnose(
     minutes: float | None,
 ) -> Diagnosis:
     """Diagnose a run on its data; with `keep`, save the diagnosis in its directory."""
-    _, predictions = _finished(run)
+    predictions = _finished(run)
     data = reload_data(run.data_origin, data)
     diagnosis = diagnose(
         run.classifier,

@@ -25,7 +25,7 @@ def report_images(context: ReportContext) -> Images:
     diagnosis = context.diagnosis
     images: Images = {}
     if context.baseline is not None:
-        images |= _thumbnails("test", context.baseline.diagnosis.thumbnails)
+        images |= _thumbnails("test", context.baseline.thumbnails)
     images |= _thumbnails("test", diagnosis.thumbnails)
     for split, thumbnails in zip(
         diagnosis.other_splits, diagnosis.duplicate_thumbnails, strict=True

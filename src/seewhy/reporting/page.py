@@ -13,16 +13,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seewhy import __version__
-from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
 from seewhy.diagnosis.predictions import diverse_errors
-from seewhy.errors import SeewhyError, check_type
+from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
 from seewhy.files import is_writable, make_directory, remove_fragments, write_text
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.progress import waiting
-from seewhy.reporting.context import ReportContext, make_context
+from seewhy.reporting.context import ReportContext, is_own_data, make_context
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.images import report_images
 from seewhy.reporting.section import Section, render
@@ -30,7 +30,6 @@ from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
 from seewhy.reporting.sprites import Sprites, SpriteSheet
 from seewhy.reporting.svg import drawn_svg
-from seewhy.runs.result import accuracy_name
 from seewhy.runs.run import Run
 
 FILE = "report.html"  # in the directory of a run or an experiment
@@ -41,28 +40,34 @@ SCRIPTS = ("state", "maps", "gallery", "viewer", "matrix", "main")  # in assets/
 
 
 def report(
-    run: Run,
-    against: Run | None = None,
+    classifier: ClassifierLike,
+    data: object = None,
     path: str | Path | None = None,
-    data: Dataset | None = None,
     *,
+    against: ClassifierLike | None = None,
+    split: str | None = None,
     full: bool = False,
     fresh: bool = False,
     paths: bool = False,
     quiet: bool = False,
     minutes: float | None = MINUTES,
 ) -> Path:
-    """Write the report of a finished run and return its path.
+    """Write the report of a finished run, or of any model on labeled images, and return its path.
 
-    The first report of a run diagnoses it, which takes a minute or more. The diagnosis and the
-    figures are saved in the run directory, so that later reports are fast and do not need the data;
-    with a path, nothing is written but the report.
+    Diagnosing takes a minute or more. The diagnosis of a run on its own data is saved in the run
+    directory, with the figures, so that later reports are fast and do not need the data; with a
+    path, nothing is written but the report.
 
     Args:
-        run: A finished run.
-        against: A run on the same test images to compare with.
-        path: The file to write; by default report.html in the run directory.
-        data: The dataset of the run; loaded again by default. Only needed to diagnose.
+        classifier: A finished run, a Classifier, or a module in evaluation mode whose input is
+            pixels in [0, 1]: `Classifier(model, classes, preprocess=normalize)` puts a
+            normalization before the model.
+        data: Labeled images: a Dataset, a source for `load` such as the path of a folder, or what
+            `as_dataset` takes, such as (images, labels) or a torch DataLoader. Classes are matched
+            by name. A run's own data are loaded again by default.
+        path: The file to write; by default report.html in the directory of the run.
+        against: A run or classifier to compare with on the same test images.
+        split: The split to measure: "train", "test", "validation" or "all"; as for `evaluate`.
         full: Show all errors; otherwise as many as fit into 2 MB.
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
@@ -70,30 +75,36 @@ def report(
         minutes: Time for a new diagnosis, as in `diagnose`.
 
     Raises:
-        SeewhyError: If a run has not finished, the two have different test images, or there is
-            neither a path nor a run directory that can be written.
+        SeewhyError: If a run has not finished, the images do not fit the model, the two models
+            have different test images or classes, or there is neither a path nor a run directory
+            that can be written.
     """
-    check_type(
-        run,
-        Run,
-        "open one with open_run(directory), or measure a model with diagnose(model, data)",
-    )
-    directory = run.directory if path is None else None  # to keep the results in
+    run = classifier if isinstance(classifier, Run) else None
+    own = run is not None and is_own_data(run, data, split)
+    if run is None:
+        as_classifier(classifier)  # its errors come before those about data and path
+        if data is None:
+            raise SeewhyError("report needs data, as in report(model, 'photos', 'report.html')")
     if path is None:
-        if directory is None:
+        if run is not None and not own:
             raise SeewhyError(
-                "this run has no directory; pass a path, as in report(run, path='report.html')"
+                "these images are not those that the run was tested on; add the file to write, as "
+                "in report(run, data, 'report.html')"
             )
-        if not is_writable(directory):
-            raise SeewhyError(
-                f"{directory} cannot be written; pass another file with --output, as in "
-                f"`seewhy report {directory} --output report.html`"
-            )
-        remove_fragments(directory)
+        directory = _directory_of(run)
         path = directory / FILE
-    keep = directory is not None
+    else:
+        directory = None  # to keep the results in
     context = make_context(
-        run, against, data, full=full, fresh=fresh, quiet=quiet, keep=keep, minutes=minutes
+        classifier,
+        data,
+        against,
+        split=split,
+        full=full,
+        fresh=fresh,
+        quiet=quiet,
+        keep=directory is not None,
+        minutes=minutes,
     )
     with waiting("writing the report", quiet):
         page = render_page(replace(context, paths=paths))
@@ -102,6 +113,23 @@ def report(
         make_directory(Path(path).parent)
         write_text(Path(path), page.html)
     return Path(path)
+
+
+def _directory_of(run: Run | None) -> Path:
+    """The directory of a run, for the report of it on its own data, which has no path."""
+    if run is None:
+        raise SeewhyError("add the file to write, as in report(model, data, 'report.html')")
+    if run.directory is None:
+        raise SeewhyError(
+            "this run has no directory; pass a path, as in report(run, path='report.html')"
+        )
+    if not is_writable(run.directory):
+        raise SeewhyError(
+            f"{run.directory} cannot be written; pass another file with --output, as in "
+            f"`seewhy report {run.directory} --output report.html`"
+        )
+    remove_fragments(run.directory)
+    return run.directory
 
 
 def report_experiment(experiment: Experiment, path: str | Path | None = None) -> Path:
@@ -245,12 +273,11 @@ def _with_gallery(
     layers = (
         0 if context.diagnosis.saliency is None else len(context.diagnosis.saliency.maps.layers)
     )
-    result = context.result
     html = render_document(
         title=context.title,
         headline=(
-            f"{accuracy_name(result)} {percent(result.accuracy, 2)} "
-            f"({count(result.test_images, 'image')})"
+            f"{context.accuracy_name} {percent(context.predictions.accuracy, 2)} "
+            f"({count(len(context.predictions.labels), 'image')})"
         ),
         sections=sections,
         source=_source(context),
@@ -268,15 +295,17 @@ def _with_gallery(
 
 
 def _source(context: ReportContext) -> str:
-    name = "memory" if context.run.directory is None else context.run.directory.name
-    diagnosis = context.diagnosis
-    text = f"run {name}. The diagnosis took {duration(diagnosis.seconds)}"
+    """What the page was made from, and how long it took."""
+    diagnosis, run = context.diagnosis, context.run
+    name = context.title if run is None else f"run {context.source if run.directory else 'memory'}"
+    text = f"{name}. The diagnosis took {duration(diagnosis.seconds)}"
     if not diagnosis.limited:
         return f"{text}."
-    return (
-        f"{text}, for which some questions had fewer images: `seewhy report {name} --fresh "
-        f"--report-minutes {2 * diagnosis.minutes:g}` takes more."
-    )
+    minutes = f"{2 * diagnosis.minutes:g}"
+    text += ", for which some questions had fewer images: "
+    if run is None:
+        return f"{text}minutes={minutes} takes more."
+    return f"{text}`seewhy report {context.source} --fresh --report-minutes {minutes}` takes more."
 
 
 def _save_figures(page: Page, directory: Path) -> None:

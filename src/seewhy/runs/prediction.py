@@ -7,26 +7,27 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from seewhy.data.dataset import Dataset, Split
+from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
+from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load, reload_data, source_name
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.inference import compute_logits
 from seewhy.progress import note
 from seewhy.runs.prediction_stream import ImagePrediction, predict_stream
 from seewhy.runs.run import Run
 
 
 def evaluate(
-    classifier: ClassifierLike,
-    data: Dataset | str | Path | None = None,
-    split: str | None = None,
+    classifier: ClassifierLike, data: object = None, split: str | None = None
 ) -> Predictions:
     """Predict a split, by default the test split of the data that a run was trained on.
 
     Args:
         classifier: A run, a Classifier or a module.
-        data: Dataset, or a source for `load`, with images resized for the classifier. By default
+        data: Dataset; a source for `load`, with images resized for the classifier; or labeled
+            images as for `as_dataset`, such as (images, labels) or a torch DataLoader. By default
             the data of the run is loaded again. Classes are matched by name, so their order may
             differ and some may be missing.
         split: "train", "test", "validation" or "all". By default "test"; or "all" if a source that
@@ -39,36 +40,96 @@ def evaluate(
         SeewhyError: If the images have another shape, a class is unknown to the classifier, there
             is no such split, or the data of the run has changed since it was trained.
     """
-    data, split = find_split(classifier, data, split)
+    found, split = find_split(classifier, data, split)
+    classifier = _named_for(classifier, found)
+    parts = [
+        predict_split(classifier, _relabeled(part, found, classifier.classes))
+        for part in _parts(found, split)
+    ]
+    return Predictions(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        classifier.classes,
+    )
+
+
+def measured_data(
+    classifier: ClassifierLike, data: object, split: str | None = None
+) -> tuple[Classifier, Dataset]:
+    """The classifier with class names, and the data with the measured split as its test split.
+
+    Labels index the classes of the classifier. For the arguments and errors see `evaluate`.
+    """
+    found, split = find_split(classifier, data, split)
+    classifier = _named_for(classifier, found)
+    classes = classifier.classes
+    parts = [_relabeled(part, found, classes) for part in _parts(found, split)]
+    others = {
+        name: _relabeled(part, found, classes)
+        for name, part in found.splits.items()
+        if split not in (name, "all")
+    }
+    test = _joined(parts)
+    measured = Dataset(
+        name=found.name,
+        classes=classes,
+        train=others.get("train", Split(test.images[:0], test.labels[:0], [])),
+        test=test,
+        validation=others.get("validation"),
+        fingerprint="",
+        skipped=found.skipped,
+        load_args=found.load_args,
+    )
+    digests = {name: compute_digest(part) for name, part in measured.splits.items()}
+    return classifier, replace(measured, fingerprint=fingerprint(classes, digests))
+
+
+def _named_for(classifier: ClassifierLike, data: Dataset) -> Classifier:
+    """The classifier with names of its classes, by default those of the data.
+
+    Raises SeewhyError if it takes images of another shape.
+    """
     classifier = as_classifier(classifier)
     if classifier.image_shape not in (None, data.image_shape):
         size, expected_size = (
             "x".join(map(str, shape)) for shape in (data.image_shape, classifier.image_shape or ())
         )
         raise SeewhyError(f"{data.name} has images of {size}, but the model takes {expected_size}")
+    if classifier.classes:
+        return classifier
+    classes = data.classes
+    if classes == tuple(map(str, range(len(classes)))):  # the data may not have all classes
+        outputs = compute_logits(classifier, data.test.images[:1]).shape[1]
+        classes = tuple(map(str, range(max(outputs, len(classes)))))
+    return replace(classifier, classes=classes)
+
+
+def _parts(data: Dataset, split: str) -> list[Split]:
+    """The splits that `split` names."""
     splits = {name: [part] for name, part in data.splits.items()}
     splits["all"] = list(data.splits.values())
-    classes = classifier.classes or data.classes
-    named = replace(classifier, classes=classes)
-    parts = [
-        predict_split(named, _relabeled(part, data, classes))
-        for part in lookup(splits, split, "split")
-    ]
-    return Predictions(
-        torch.cat([part.logits for part in parts]),
+    return lookup(splits, split, "split")
+
+
+def _joined(parts: Sequence[Split]) -> Split:
+    """Several splits as one, copied into memory; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    masks = [part.masks for part in parts if part.masks is not None]
+    return Split(
+        torch.cat([part.images for part in parts]),
         torch.cat([part.labels for part in parts]),
-        classes,
+        [name for part in parts for name in part.names],
+        torch.cat(masks) if len(masks) == len(parts) else None,
     )
 
 
-def find_split(
-    classifier: ClassifierLike, data: Dataset | str | Path | None, split: str | None
-) -> tuple[Dataset, str]:
+def find_split(classifier: ClassifierLike, data: object, split: str | None) -> tuple[Dataset, str]:
     """The dataset and the split to evaluate; for the arguments see `evaluate`."""
     run = classifier if isinstance(classifier, Run) else None
     classifier = as_classifier(classifier)
-    if isinstance(data, Dataset):
-        return data, split or "test"
+    if data is not None and not isinstance(data, str | Path):
+        return as_dataset(data, classifier.classes), split or "test"
     if data is None and run is None:
         raise SeewhyError("evaluate needs data, as in evaluate(model, 'cifar10')")
     if run is not None and split in (None, "test") and run.data_origin.load_args.get("folds"):
@@ -189,11 +250,36 @@ def _relabeled(split: Split, data: Dataset, classes: tuple[str, ...]) -> Split:
     """The split with labels that index `classes` instead of the classes of `data`."""
     if data.classes == classes:
         return split
-    unknown = [name for name in data.classes if name not in classes]
+    matches = [_matching(name, classes) for name in data.classes]
+    present = set(split.labels.tolist())
+    unknown = [
+        name for label, name in enumerate(data.classes) if label in present and not matches[label]
+    ]
     if unknown:
+        shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
         raise SeewhyError(
-            f"{data.name} has classes unknown to the model: {', '.join(unknown)}; the model has "
-            f"{', '.join(classes)}"
+            f"{data.name} has classes unknown to the model: {', '.join(unknown[:20])}; the model "
+            f"has {shown}; rename the classes of the data, or name those of the model"
         )
-    index = torch.tensor([classes.index(name) for name in data.classes])
+    index = torch.tensor([found[0] if found else 0 for found in matches])
     return replace(split, labels=index[split.labels])
+
+
+def _matching(name: str, classes: tuple[str, ...]) -> list[int]:
+    """The class with a name, if there is one; else the only one with it as a synonym.
+
+    Names of ImageNet have synonyms, as `ant, emmet, pismire`; a folder may be called `Ant`.
+    """
+    if name in classes:
+        return [classes.index(name)]
+    plain = _plain(name)
+    found = [
+        index
+        for index, each in enumerate(classes)
+        if plain in (_plain(each), *map(_plain, each.split(",")))
+    ]
+    return found if len(found) == 1 else []
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())

@@ -136,8 +136,7 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     before = fit(
         replace(RECIPE, epochs=1.5), data, reports.root / "before", device="cpu", quiet=True
     )
-    make_context(before, data=data, quiet=True, minutes=None)  # saves the diagnosis
-    context = make_context(run, before, data=data, quiet=True, minutes=None)
+    context = make_context(run, data, before, quiet=True, minutes=None)
     _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, context)

@@ -78,7 +78,7 @@ function showGallery() {
 function describeGallery() {
   const [trueClass, predicted] = state.confusion;
   const images = `${order.length} image${order.length === 1 ? "" : "s"}`;
-  const omitted = order.length === 0 && document.querySelector("#errors .notice") ? " (some were omitted to limit the file size)" : "";
+  const omitted = order.length === 0 && document.querySelector("#errors .notice") ? " (some are not shown)" : "";
   const words = [];
   if (trueClass !== null) words.push(`true ${errors.classes[trueClass]}`);
   if (predicted !== null) words.push(`predicted ${errors.classes[predicted]}`);

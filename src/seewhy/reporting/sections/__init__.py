@@ -10,6 +10,7 @@ from seewhy.reporting.sections.comparison import comparison_section
 from seewhy.reporting.sections.errors import errors_section
 from seewhy.reporting.sections.experiment import experiment_section
 from seewhy.reporting.sections.label_issues import label_issues_section
+from seewhy.reporting.sections.model import model_section
 from seewhy.reporting.sections.overview import overview_section
 from seewhy.reporting.sections.robustness import robustness_section
 from seewhy.reporting.sections.slices import slices_section
@@ -30,4 +31,5 @@ SECTIONS: dict[str, Callable[[ReportContext, Sprites], Section | None]] = {
     "trust": trust_section,
     "experiment": experiment_section,
     "training": training_section,
+    "model": model_section,
 }

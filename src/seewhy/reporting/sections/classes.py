@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from seewhy.diagnosis.diagnosis import least_confident_examples
-from seewhy.diagnosis.metrics import ClassScore, class_scores, worst_confusions
+from seewhy.diagnosis.metrics import ClassScore, class_scores, most_confused, worst_confusions
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.diagnosis.thresholds import RankingScores, ranking_scores
 from seewhy.figures.classes import class_figure, confusion_figure
@@ -41,7 +41,7 @@ def classes_section(context: ReportContext, sprites: Sprites) -> Section:
     ]
     worst_first = sorted(rows, key=lambda row: row[0].accuracy)
     counts = confusion_matrix(predictions)
-    in_matrix = _most_confused(counts)
+    in_matrix = most_confused(counts, MOST_CLASSES)
     figures = {
         "classes": class_figure(predictions),
         "confusion": confusion_figure(predictions),
@@ -64,6 +64,7 @@ def classes_section(context: ReportContext, sprites: Sprites) -> Section:
         total=len(rows),
         classes=predictions.classes,
         in_matrix=in_matrix.tolist(),
+        cut=len(in_matrix) == MOST_CLASSES,
         upright=max(len(predictions.classes[index]) for index in in_matrix.tolist()) <= UPRIGHT,
         matrix=_cells(counts[in_matrix][:, in_matrix]),
         confusions=[
@@ -112,13 +113,6 @@ def _summarize_curves(ranking: RankingScores) -> str:
         f"Each class against the rest: mean AUROC {ranking.macro_auroc:.3f}, mean average "
         f"precision {ranking.macro_average_precision:.3f}{without if missing else ''}."
     )
-
-
-def _most_confused(counts: Tensor) -> Tensor:  # at most (MOST_CLASSES,) int64, ascending
-    """The classes with most errors, by true or predicted class."""
-    errors = counts.clone().fill_diagonal_(0)
-    order = (errors.sum(0) + errors.sum(1)).argsort(descending=True, stable=True)
-    return order[:MOST_CLASSES].sort().values
 
 
 def _cells(counts: Tensor) -> list[list[tuple[int, int]]]:

@@ -3,7 +3,7 @@
 from seewhy.diagnosis.paired import PairedComparison, compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.figures.paired import paired_figure
-from seewhy.reporting.context import ReportContext
+from seewhy.reporting.context import Baseline, ReportContext
 from seewhy.reporting.formatting import count, p_value, signed_points
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
@@ -40,7 +40,7 @@ def comparison_section(context: ReportContext, sprites: Sprites) -> Section | No
         galleries=galleries,
         sprites=sprites,
     )
-    finding = _finding(comparison, _short_name(context.baseline))
+    finding = _finding(comparison, context.baseline.source)
     return Section("Comparison", finding, html, figures=figures)
 
 
@@ -58,15 +58,9 @@ def _finding(comparison: PairedComparison, baseline: str) -> str:
     )
 
 
-def _name(context: ReportContext) -> str:
-    """Recipe, data and directory of a run."""
-    directory = context.run.directory
-    return context.title if directory is None else f"{context.title}, {directory.name}"
-
-
-def _short_name(context: ReportContext) -> str:
-    directory = context.run.directory
-    return context.title if directory is None else directory.name
+def _name(model: ReportContext | Baseline) -> str:
+    """Recipe or model, data, and the directory of a run."""
+    return model.title if model.source == model.title else f"{model.title}, {model.source}"
 
 
 def _label(before: Predictions, after: Predictions, index: int) -> str:

@@ -38,7 +38,7 @@ HEADERS_OF_TESTS = ("#95% CI", "#p", "#adjusted p", "significant")
 
 def experiment_section(context: ReportContext, sprites: Sprites) -> Section | None:
     """The experiment of a run; None for a run that is not a trial."""
-    if context.run.directory is None:
+    if context.run is None or context.run.directory is None:
         return None
     directory = context.run.directory.resolve()
     root = directory.parent.parent

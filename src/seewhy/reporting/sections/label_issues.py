@@ -36,7 +36,7 @@ def label_issues_section(context: ReportContext, sprites: Sprites) -> Section:
         names={issue.index: context.name(issue.index) for issue in issues},
         unusual=[_unusual(context, each) for each in context.diagnosis.unusual],
         sprites=sprites,
-        folds=context.result.folds,
+        folds=context.folds,
         csv=csv_link(CSV_HEADER, [_csv_row(context, issue) for issue in issues[:CSV_ROWS]]),
         csv_rows=min(CSV_ROWS, len(issues)),
     )
@@ -60,8 +60,10 @@ def _issues_finding(context: ReportContext) -> str:
 def _leaks_finding(context: ReportContext) -> str:
     """Number of test images with a near-duplicate in training, and the accuracy on the others."""
     correct, noun = context.predictions.correct, context.images_noun
-    training = "another fold" if context.result.folds else "the training split"
+    training = "another fold" if context.folds else "the training split"
     leaked = leaked_images(context)
+    if not context.folds and "train" not in context.diagnosis.other_splits:
+        return ""  # the training images are unknown
     if not leaked:
         return f"No {noun} has a near-duplicate in {training}."
     others = torch.ones_like(correct)
@@ -86,7 +88,7 @@ def _unusual(context: ReportContext, image: UnusualImage) -> tuple[int, str, str
 def leaked_images(context: ReportContext) -> list[int]:
     """The test images of which the model was trained on a near-duplicate."""
     pairs = [(pair.first, pair.second) for pair in context.diagnosis.duplicates]
-    if context.result.folds:
+    if context.folds:
         return sorted({index for pair in pairs for _, index in pair})
     by_split = [dict(pair) for pair in pairs]
     return sorted({pair["test"] for pair in by_split if pair.keys() == {"test", "train"}})

@@ -1,5 +1,6 @@
 """The overview: the main results in a few sentences."""
 
+from seewhy.diagnosis.metrics import uneven_scores
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import ranked_findings, unusual_note, weakness_note
 from seewhy.reporting.formatting import count, duration, percent, percent_interval
@@ -14,7 +15,6 @@ from seewhy.reporting.sections.robustness import (
 )
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.result import (
-    accuracy_name,
     describe_folds,
     describe_test_use,
     describe_uneven,
@@ -26,21 +26,21 @@ UNUSUAL = "Look at it, and remove what is not an image of any class."
 
 def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     """Accuracy, what explains the errors, calibration, robustness, and what to do next."""
-    result = context.result
+    result, predictions = context.result, context.predictions
     finding = (
-        f"{accuracy_name(result)} is {percent(result.accuracy, 2)} "
-        f"(95% CI {percent_interval(result.interval, 2)}, {count(result.test_images, 'image')})."
+        f"{context.accuracy_name} is {percent(predictions.accuracy, 2)} (95% CI "
+        f"{percent_interval(predictions.interval, 2)}, {count(len(predictions.labels), 'image')})."
     )
-    if result.folds:
+    if result is not None and result.folds:
         finding += (
             f" {describe_folds(result)} Heat maps of an image are those of the model that "
             "predicted it; attacks, corruptions and explanation quality are measured on the model "
             f"without the first fold, with the {count(context.diagnosis.fold_images, 'image')} of "
             "that fold."
         )
-    if uneven := describe_uneven(result):
+    if uneven := describe_uneven(result or uneven_scores(predictions)):
         finding += f" Classes are uneven: {uneven}."
-    if result.test_used_by:
+    if result is not None and result.test_used_by:
         finding += f" {describe_test_use(result.test_used_by)}"
     findings = ranked_findings(context)
     items = [
@@ -75,6 +75,11 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     text = f"{attack_summary(diagnosis)} {corruption_summary(diagnosis)}"
     note = weakness_note(context, "attacks and corruptions")
     worst = worst_corruption(diagnosis)
+    if diagnosis.attack_error and not is_harmed(diagnosis):
+        return (
+            f"{text} {note}".strip(),
+            "Measure the model that the file was made from, to attack it.",
+        )
     action = f"If the corruption {worst.name} occurs in use, train with an augmentation like it."
     if not is_harmed(diagnosis):
         action = "If the pixels may be tampered with, train on adversarial images."
@@ -84,20 +89,17 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
 def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:
     """Value, name and section of each number that the overview highlights."""
     errors = int((~context.predictions.correct).sum())
-    attack = smallest_attack(context.diagnosis)
-    return [
-        (percent(context.result.accuracy, 2), accuracy_name(context.result).lower(), "classes"),
+    numbers = [
+        (percent(context.predictions.accuracy, 2), context.accuracy_name.lower(), "classes"),
         (f"{errors:,}", "error" if errors == 1 else "errors", "errors"),
         (percent(context.calibration.ece), "calibration error (ECE)", "calibration"),
-        (
-            percent(attack.accuracy),
-            f"adversarial accuracy (ε\u00a0=\u00a0{attack.epsilon})",
-            "robustness",
-        ),
-        (
-            f"{len(context.label_issues):,}",
-            "suspected label error" + "s" * (len(context.label_issues) != 1),
-            "label-issues",
-        ),
-        (duration(context.result.train_seconds), "training time", "training"),
     ]
+    if context.diagnosis.attacks:
+        attack = smallest_attack(context.diagnosis)
+        name = f"adversarial accuracy (ε\u00a0=\u00a0{attack.epsilon})"
+        numbers.append((percent(attack.accuracy), name, "robustness"))
+    issues = len(context.label_issues)
+    numbers.append((f"{issues:,}", "suspected label error" + "s" * (issues != 1), "label-issues"))
+    if context.result is not None:
+        numbers.append((duration(context.result.train_seconds), "training time", "training"))
+    return numbers

@@ -16,7 +16,6 @@ from seewhy.reporting.findings import weakness_note
 from seewhy.reporting.formatting import count, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
-from seewhy.runs.result import accuracy_name
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,18 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
     diagnosis = context.diagnosis
     attacks, corruptions = diagnosis.attacks, diagnosis.corruptions
     figures = {
-        "attacks": attack_curves_figure(attacks),
+        **({"attacks": attack_curves_figure(attacks)} if attacks else {}),
         "corruptions": corruption_figure(corruptions),
         "corruption_samples": corruption_samples_figure(diagnosis.corruption_sample),
     }
-    epsilons = [f"{255 * level:g}/255" for level in attacks[0].levels.tolist()[1:]]
+    levels = attacks[0].levels.tolist()[1:] if attacks else []
+    epsilons = [f"{255 * level:g}/255" for level in levels]
     html = render(
         "sections/robustness.html",
-        attack_figure=figure_html(figures["attacks"], "attacks", "Accuracy by ε"),
+        attack_error=diagnosis.attack_error,
+        attack_figure=figure_html(figures["attacks"], "attacks", "Accuracy by ε")
+        if attacks
+        else "",
         corruption_figure=figure_html(
             figures["corruptions"], "corruptions", "Accuracy by corruption and strength"
         ),
@@ -91,7 +94,9 @@ def is_harmed(diagnosis: Diagnosis) -> bool:
 
 
 def attack_summary(diagnosis: Diagnosis) -> str:
-    """A sentence on the smallest attack."""
+    """A sentence on the smallest attack; empty if the model cannot be attacked."""
+    if not diagnosis.attacks:
+        return ""
     attack = smallest_attack(diagnosis)
     clean, accuracy = percent(attack.clean), percent(attack.accuracy)
     change = f"falls from {clean} to" if accuracy != clean else "stays at"
@@ -114,26 +119,28 @@ def corruption_summary(diagnosis: Diagnosis) -> str:
 
 def _clean_note(context: ReportContext) -> str:
     """Why the accuracies without attack and without corruption differ from the test accuracy."""
-    attacks, corruptions = context.diagnosis.attacks[0], context.diagnosis.corruptions[0]
-    result = context.result
+    diagnosis, folds = context.diagnosis, context.folds
+    curves = [*diagnosis.attacks[:1], *diagnosis.corruptions[:1]]
+    uses = ["attacks", "corruptions"][-len(curves) :]
     clean = [
         f"{percent(curve.accuracy[0].item())} of {count(curve.images, 'image')} ({use})"
-        for curve, use in ((attacks, "attacks"), (corruptions, "corruptions"))
+        for curve, use in zip(curves, uses, strict=True)
     ]
-    total = context.diagnosis.measured_images
-    drawn = "drawn from the" if attacks.images < total else "all"
-    kind = "images of the first fold" if result.folds else "test images"
+    total = diagnosis.measured_images
+    drawn = "drawn from the" if curves[0].images < total else "all"
+    kind = "images of the first fold" if folds else "test images"
     return (
         f"Accuracy without attack or corruption: {' and '.join(clean)}, {drawn} "
-        f"{total:,} {kind}, without test-time augmentation. The {accuracy_name(result).lower()}, "
-        f"{percent(result.accuracy, 2)}, is that of all {'' if result.folds else 'test '}images"
+        f"{total:,} {kind}, without test-time augmentation. The {context.accuracy_name.lower()}, "
+        f"{percent(context.predictions.accuracy, 2)}, is that of all "
+        f"{'' if folds else 'test '}images"
         f"{_with_augmentation(context)}."
     )
 
 
 def _with_augmentation(context: ReportContext) -> str:
     """The test-time augmentation of the test accuracy, if any."""
-    name = context.run.recipe.tta
+    name = context.classifier.tta
     return "" if name == "none" else f", with test-time augmentation ({name})"
 
 

@@ -90,7 +90,9 @@ def _question(shortcut: Shortcut, saliency: Saliency, context: ReportContext) ->
     rows, columns = (
         side / cells
         for side, cells in zip(
-            context.run.image_shape[1:], saliency.class_attribution.mean_maps.shape[1:], strict=True
+            context.data.image_shape[1:],
+            saliency.class_attribution.mean_maps.shape[1:],
+            strict=True,
         )
     )
     top, bottom = (round(rows * row) for row in (peak.top, peak.top + peak.height))

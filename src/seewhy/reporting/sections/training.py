@@ -1,32 +1,27 @@
 """Training: curves, the model, recipe, data and environment."""
 
-from dataclasses import replace
-from weakref import WeakKeyDictionary
-
-from markupsafe import Markup
-from torch import nn
-
-from seewhy.errors import SeewhyError
 from seewhy.figures.curves import accuracy_figure, loss_figure, lr_schedule_figure
 from seewhy.figures.lr_finder import lr_finder_figure
-from seewhy.figures.model import model_figure
-from seewhy.models.graph import ModelGraph, model_graph
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.section import Section, figure_html, render
+from seewhy.reporting.sections.model import model_drawing
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.console import probe_text
-from seewhy.runs.result import describe_test_use
+from seewhy.runs.result import RunResult, describe_test_use
 from seewhy.runs.run import Run
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import to_toml
 
-_GRAPHS: WeakKeyDictionary[nn.Module, ModelGraph] = WeakKeyDictionary()  # a trace takes a second
 
+def training_section(context: ReportContext, sprites: Sprites) -> Section | None:
+    """Loss, accuracy and learning rate by epoch, the model, the recipe, and the environment.
 
-def training_section(context: ReportContext, sprites: Sprites) -> Section:
-    """Loss, accuracy and learning rate by epoch, the model, the recipe, and the environment."""
+    None without a run.
+    """
     run, result = context.run, context.result
+    if run is None or result is None:
+        return None
     split = "test" if result.selected_on == "last epoch" else "validation"
     trained = count_epochs(result.epochs) if result.epochs else "A linear probe"
     finding = (
@@ -89,27 +84,11 @@ def training_section(context: ReportContext, sprites: Sprites) -> Section:
             "#momentum",
         ],
         rows=[_row(stats) for stats in run.history],
-        facts=_facts(context),
-        drawing=_drawing(run),
+        facts=_facts(run, result),
+        drawing=model_drawing(run.classifier, run.recipe.model),
         recipe=to_toml(run.recipe),
     )
     return Section("Training", finding, html, figures=figures)
-
-
-def _drawing(run: Run) -> str:
-    """The model as a figure, or why there is none; empty if the size of its images is unknown."""
-    model, shape = run.classifier.model, run.classifier.image_shape
-    if shape is None:
-        return ""
-    try:
-        if model not in _GRAPHS:
-            _GRAPHS[model] = model_graph(model, shape)
-    except SeewhyError as error:
-        return str(error)
-    figure = model_figure(replace(_GRAPHS[model], title=run.recipe.model))
-    drawing = figure_html(figure, "model", f"Layers of {run.recipe.model}, with their costs")
-    attributes = 'class="model scroll" tabindex="0" role="region" aria-label="drawing of the model"'
-    return Markup(f"<div {attributes}>{{}}</div>").format(drawing)
 
 
 def count_epochs(epochs: float) -> str:
@@ -132,9 +111,8 @@ def _row(stats: EpochStats) -> tuple[str, ...]:
     )
 
 
-def _facts(context: ReportContext) -> list[tuple[str, str]]:
+def _facts(run: Run, result: RunResult) -> list[tuple[str, str]]:
     """Names and values of the environment table."""
-    run, result = context.run, context.result
     images = [count(number, f"{split} image") for split, number in run.data_origin.images.items()]
     packages, weights = run.environment.packages, run.environment.weights
     return [

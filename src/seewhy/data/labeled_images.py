@@ -1,0 +1,237 @@
+"""Labeled images of other libraries as a `Dataset`: arrays, and datasets and loaders of PyTorch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
+from seewhy.data.raw import check_label_range
+from seewhy.errors import SeewhyError, describe_value
+
+IMAGE_KEYS = ("image", "images", "pixel_values", "img")
+LABEL_KEYS = ("label", "labels", "fine_label", "target", "targets")
+IMAGES, LABELS = 0, 1  # the parts of a pair
+CHANNELS = (1, 3, 4)  # of images; another number is a height
+
+
+def as_dataset(
+    data: object, classes: Sequence[str] = (), *, name: str = "", limit: int | None = None
+) -> Dataset:
+    """Labeled images as a `Dataset` that can be evaluated and diagnosed; its train split is empty.
+
+    Pixels are stored as uint8. Images must have one size and must not be normalized: the pixels
+    that a report shows are those that the model is given.
+
+    Args:
+        data: A pair (images, labels) of tensors or arrays, images (N, C, H, W), (N, H, W, C) or
+            (N, H, W), uint8 or float in [0, 1], labels (N,) integers. Or an iterable of labeled
+            images, or of batches of them, such as a torch `Dataset` or `DataLoader`, or a dataset
+            of Hugging Face: each a pair, or a dict with an image and a label; images may be
+            Pillow's. A `Dataset` of seewhy is returned as it is.
+        classes: Names of the K classes, for data that names none; by default numbers.
+        name: Name of the data in a report; by default that of its class.
+        limit: Largest number of images to read from an iterable; None for all.
+
+    Raises:
+        SeewhyError: If the images or labels have another type or shape, or sizes differ, if values
+            are outside [0, 1], or a label has no class.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if _is_pair(data):
+        parts = list(_read([data], limit))
+    elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
+        parts = list(_read(data, limit))
+    else:
+        raise SeewhyError(
+            f"data must be a Dataset, a pair (images, labels), or labeled images such as a torch "
+            f"DataLoader, found {describe_value(data)}"
+        )
+    if not sum(len(labels) for _, labels in parts):
+        raise SeewhyError(f"{_name(data)} has no images")
+    images, labels = _stacked([part for part, _ in parts]), torch.cat([each for _, each in parts])
+    named = _classes(data) or tuple(classes) or tuple(map(str, range(1 + int(labels.max()))))
+    name = name or _name(data)
+    check_label_range(named, {"test": labels.numpy()}, name)
+    test = Split(images, labels, _names(data, len(labels)))
+    content = fingerprint(named, {"test": compute_digest(test)})
+    return Dataset(name, named, Split(images[:0], labels[:0], []), test, None, content)
+
+
+def _is_pair(value: object) -> bool:
+    """Whether a value is (images, labels), and not two labeled images."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(part, Tensor | np.ndarray) for part in value)
+        and value[LABELS].ndim == 1
+    )
+
+
+def _read(data: object, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images (N, C, H, W) uint8 and labels (N,) of each item, which may be a batch."""
+    count = 0
+    for number, item in enumerate(_items(data)):
+        image, label = _parts(item, number)
+        labels = _whole(label)
+        pixels, labels = _pixels(image, batch=labels.ndim == 1), labels.reshape(-1)
+        if len(pixels) != len(labels):
+            raise SeewhyError(
+                f"item {number} of the data has {len(pixels)} images and {len(labels)} labels; "
+                "each image needs one label, and a batch as many labels as images"
+            )
+        if limit is not None:
+            pixels, labels = pixels[: limit - count], labels[: limit - count]
+        count += len(labels)
+        yield pixels, labels
+        if count == limit:
+            return
+
+
+def _items(data: object) -> Iterator[Any]:
+    """The items of an iterable, or of a torch Dataset, which has only a length and an index."""
+    if isinstance(data, Iterable):
+        return iter(data)
+    length = len(data)  # type: ignore[arg-type]
+    return (data[index] for index in range(length))  # type: ignore[index]
+
+
+def _parts(item: object, number: int) -> tuple[Any, Any]:
+    """Image and label of an item: a pair, or a mapping with one key of each."""
+    if isinstance(item, Mapping):
+        image = next((item[key] for key in IMAGE_KEYS if key in item), None)
+        label = next((item[key] for key in LABEL_KEYS if key in item), None)
+        if image is not None and label is not None:
+            return image, label
+        found = f"a dict with {', '.join(map(str, islice(item, 8)))}"
+    elif isinstance(item, tuple | list) and len(item) >= 2:
+        return item[IMAGES], item[LABELS]
+    else:
+        found = describe_value(item)
+    raise SeewhyError(
+        f"item {number} of the data must be a pair (image, label), or a dict with image and label, "
+        f"found {found}"
+    )
+
+
+def _pixels(value: object, batch: bool) -> Tensor:  # (N, C, H, W) uint8
+    """Pixels of an image, or of a batch of images."""
+    if isinstance(value, Image.Image):
+        value = np.array(value if value.mode in ("L", "RGB") else value.convert("RGB"))
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Image.Image):
+        return _stacked([_pixels(each, batch=False) for each in value])
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.copy())
+    if not isinstance(value, Tensor) or value.ndim not in (2, 3, 4):
+        raise SeewhyError(
+            "images must be tensors or arrays (N, C, H, W), or Pillow images, found "
+            f"{describe_value(value)}"
+        )
+    value = value.detach().cpu()
+    return _bytes(_channels_first(value, batch)).contiguous()
+
+
+def _channels_first(value: Tensor, batch: bool) -> Tensor:  # (N, C, H, W)
+    """An image or a batch of images, each (H, W), (C, H, W) or (H, W, C), as a batch."""
+    if not batch and value.ndim < 4:
+        value = value[None]
+    if value.ndim == 3:
+        return value[:, None]
+    if value.shape[1] not in CHANNELS and value.shape[-1] in CHANNELS:
+        return value.movedim(-1, 1)
+    return value
+
+
+def _bytes(value: Tensor) -> Tensor:
+    """Pixels as uint8."""
+    if value.dtype == torch.uint8:
+        return value
+    if not value.is_floating_point():
+        raise SeewhyError(
+            f"images must be uint8, or float in [0, 1], found {describe_value(value)}; scale them"
+        )
+    low, high = (float(each) for each in value.aminmax()) if value.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):
+        raise SeewhyError(
+            f"images must be float in [0, 1], found values from {low:.3g} to {high:.3g}; if they "
+            "are normalized, leave the normalization out of the data's transform, and give it to "
+            "the model: Classifier(model, preprocess=Normalize(mean, std))"
+        )
+    return (value.float() * 255).round().to(torch.uint8)
+
+
+def _whole(value: object) -> Tensor:  # (N,) int64, or a single one ()
+    """Labels as integers."""
+    labels = torch.as_tensor(value).detach().cpu()
+    if labels.ndim > 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise SeewhyError(
+            f"labels must be whole numbers, one per image, found {describe_value(labels)}"
+        )
+    return labels.to(torch.int64)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Batches of images as one tensor; a single batch is not copied."""
+    shapes = {tuple(part.shape[1:]) for part in parts if len(part)}
+    if len(shapes) > 1:
+        first, second = ("x".join(map(str, shape)) for shape in sorted(shapes)[:2])
+        raise SeewhyError(
+            f"images differ in size: {first} and {second}; resize them in the data's transform"
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _layers(data: object) -> Iterator[Any]:
+    """The data itself, and what it wraps: the dataset of a loader, of a subset, and so on."""
+    while data is not None:
+        yield data
+        data = getattr(data, "dataset", None)
+
+
+def _classes(data: object) -> tuple[str, ...]:
+    """Names of the classes that the data knows; empty if none."""
+    for each in _layers(data):
+        names = getattr(each, "classes", None)
+        if names is None:  # of Hugging Face
+            features = getattr(each, "features", None)
+            known = features if isinstance(features, Mapping) else {}
+            names = next((getattr(known[k], "names", None) for k in LABEL_KEYS if k in known), None)
+        if isinstance(names, list | tuple) and names:
+            return tuple(map(str, names))
+    return ()
+
+
+def _names(data: object, count: int) -> list[str]:
+    """File names where the data knows them in the order in which it was read, else numbers."""
+    sampler = getattr(data, "sampler", None)
+    ordered = sampler is None or isinstance(sampler, torch.utils.data.SequentialSampler)
+    indices: Sequence[int] | None = None
+    for each in _layers(data) if ordered else ():
+        if isinstance(each, torch.utils.data.Subset):
+            inner = [int(index) for index in each.indices]
+            indices = inner if indices is None else [inner[index] for index in indices]
+        samples = getattr(each, "samples", None)
+        if isinstance(samples, list) and all(_is_file(sample) for sample in samples[:1]):
+            rows = range(len(samples)) if indices is None else indices
+            if len(rows) >= count:
+                return [str(samples[row][0]) for row in rows[:count]]
+    return [str(index) for index in range(count)]
+
+
+def _is_file(sample: object) -> bool:
+    return isinstance(sample, tuple) and len(sample) > 1 and isinstance(sample[0], str | Path)
+
+
+def _name(data: object) -> str:
+    """The name of the data, from its root directory or its class."""
+    *_, inner = _layers(data)
+    root = getattr(inner, "root", None)
+    if isinstance(root, str | Path) and Path(root).name:
+        return Path(root).name
+    return "arrays" if _is_pair(data) else type(inner).__name__
