@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.errors import SeewhyError
@@ -118,6 +119,10 @@ def test_preprocess_is_part_of_the_model(run: Run, data: Dataset) -> None:
     found = replace(classifier, precision="fp32")  # which does not normalize twice
     pixels = data.test.images[:8].float() / 255
     torch.testing.assert_close(found.model(pixels), run.model(pixels), atol=1e-4, rtol=1e-4)
+    assert not any(part.training for part in found.model.modules())
+    explanation = explain(found, pixels[:2], layers="auto")  # layers have their own names
+    assert all(found.model.get_submodule(layer) is not None for layer in explanation.layers)
+    assert all(layer.startswith("net.") for layer in explanation.layers)
 
 
 def test_two_models_are_compared_on_the_same_images(

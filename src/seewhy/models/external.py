@@ -17,7 +17,12 @@ from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.head import find_head, replace_head
 from seewhy.models.hub import from_hub
 from seewhy.models.inspection import evaluating
-from seewhy.models.normalization import Normalize, adapt_channels, normalize_for
+from seewhy.models.normalization import (
+    Normalize,
+    Wrapper,
+    adapt_channels,
+    normalize_for,
+)
 from seewhy.models.outputs import extract_logits
 from seewhy.models.published import PretrainedInfo
 
@@ -167,13 +172,8 @@ def _interpolation(name: str) -> str:
     return name if name == "bilinear" else "bicubic"
 
 
-class External(nn.Module):
-    """A model of another package; images (N, C, H, W) float in [0, 1] to logits (N, K).
-
-    Its layers have the names that they have in the other package: `layer1` is `net.layer1`.
-    """
-
-    wrapped_child = "net"  # see `layer_path`
+class External(Wrapper):
+    """A model of another package; images (N, C, H, W) float in [0, 1] to logits (N, K)."""
 
     def __init__(self, net: nn.Module, normalize: Normalize) -> None:
         super().__init__()
@@ -183,21 +183,6 @@ class External(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         output = self.net(self.normalize(pixels))
         return output if isinstance(output, Tensor) else extract_logits(output)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._inside()[name] if name in self._inside() else super().__getattr__(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._inside():  # a new head, for example
-            setattr(self.net, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def _inside(self) -> dict[str, nn.Module | None]:
-        """The modules of the other package's model whose names are not taken here."""
-        children = self.__dict__.get("_modules", {})
-        inside = children["net"].__dict__["_modules"] if "net" in children else {}
-        return {name: module for name, module in inside.items() if name not in children}
 
 
 def imported(name: str) -> ModuleType:

@@ -44,26 +44,50 @@ class Normalize(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class Preprocessed(nn.Module):
-    """A model whose input is made from pixels by a function outside of it.
-
-    Args:
-        net: The model; its layers keep their names.
-        preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `net`, such as
-            torchvision's `Normalize`; differentiable, so that gradients reach the pixels.
-    """
+class Wrapper(nn.Module):
+    """A model around another one, whose layers have the names that they have in that one."""
 
     wrapped_child = "net"  # see `layer_path`
 
-    def __init__(self, net: nn.Module, preprocess: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.preprocess = preprocess
-        self.net = net
-        self.train(net.training)
+    def __getattr__(self, name: str) -> Any:
+        return self._inside()[name] if name in self._inside() else super().__getattr__(name)
 
-    def forward(self, pixels: Tensor) -> object:
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._inside():  # a new head, for example
+            setattr(self.__dict__["_modules"][self.wrapped_child], name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _inside(self) -> dict[str, nn.Module | None]:
+        """The modules of the wrapped model whose names are not taken here."""
+        children = self.__dict__.get("_modules", {})
+        wrapped = children.get(self.wrapped_child)
+        inside = {} if wrapped is None else wrapped.__dict__["_modules"]
+        return {name: module for name, module in inside.items() if name not in children}
+
+
+class Preprocessed(Wrapper):
+    """A model whose input is made from pixels by a function outside of it.
+
+    Args:
+        model: The model.
+        preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
+            torchvision's `Normalize`; differentiable, so that gradients reach the pixels.
+    """
+
+    wrapped_child = "_model"  # a name that no layer of the model has
+
+    def __init__(self, model: nn.Module, preprocess: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        if isinstance(preprocess, nn.Module):
+            preprocess.train(model.training)  # else the model would seem to be in both modes
+        self._preprocess = preprocess
+        self._model = model
+        self.training = model.training
+
+    def forward(self, pixels: Tensor) -> Any:
         """Pixels (N, C, H, W) float in [0, 1] to the output of the model."""
-        return self.net(self.preprocess(pixels))
+        return self._model(self._preprocess(pixels))
 
 
 def normalize_for(sample: Split) -> Normalize:
