@@ -11,9 +11,8 @@ from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
-from seewhy.reporting.context import ReportContext, make_context
+from seewhy.reporting.context import FILE, ReportContext, make_context
 from seewhy.reporting.page import report
-from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.run import Run, open_run
 from seewhy.serialization import load, save
 
@@ -54,7 +53,7 @@ def diagnosed(context: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[b
 
 def path_of(run: Run) -> Path:
     assert run.directory is not None
-    return run.directory / DIAGNOSIS
+    return run.directory / FILE
 
 
 def test_make_context_reads_the_diagnosis_without_data(

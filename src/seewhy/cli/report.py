@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
@@ -17,15 +17,21 @@ from seewhy.cli.arguments import (
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 
+if TYPE_CHECKING:
+    from seewhy.diagnosis.predictions import Predictions
+    from seewhy.models.classifier import Classifier
+
 
 @dataclass(frozen=True)
 class Report:
     """Write an offline HTML report of where a model fails and why."""
 
     model: RunOrFile
-    """Run directory, ONNX file, published weights such as timm:NAME, or MODULE:FUNCTION."""
+    """Run directory, ONNX file, published weights, MODULE:FUNCTION, or CSV file of predictions."""
     data: Annotated[str | None, arg(metavar="NAME|PATH", help_behavior_hint="")] = None
     """Labeled images: a dataset or a folder (default: the run's own; required for others)."""
+    images: OptionalPath = None
+    """Directory of the images of a CSV file of predictions (default: that of the file)."""
     split: Annotated[str | None, arg(metavar="SPLIT", help_behavior_hint="")] = None
     """train, test, validation, or all (default: test, or all images of a folder without splits)."""
     against: Annotated[
@@ -57,6 +63,8 @@ class Report:
 def report(options: Report) -> None:
     """Write the report of a run, or of another model on labeled images."""
     from seewhy.cli.tables import print_path
+    from seewhy.data.table_files import is_table
+    from seewhy.diagnosis.prediction_table import read_prediction_table
     from seewhy.models.weights_file import read_class_names
     from seewhy.reporting.context import is_own_data
     from seewhy.reporting.page import FILE
@@ -65,9 +73,18 @@ def report(options: Report) -> None:
     from seewhy.train.device import find_device
 
     device = find_device(options.device)
+    if options.images is not None and not is_table(options.model):
+        raise SeewhyError(
+            f"--images is for a CSV file of predictions; use --data with {options.model}"
+        )
     classes = () if options.classes is None else read_class_names(options.classes)
-    model = open_model(options.model, device, options.image_size, classes=classes)
-    if options.data is None and not isinstance(model, Run):
+    model: Run | Classifier | Predictions
+    data: object = options.data
+    if is_table(options.model):
+        model, data = read_prediction_table(options.model, options.images, quiet=options.quiet)
+    else:
+        model = open_model(options.model, device, options.image_size, classes=classes)
+    if data is None and not isinstance(model, Run):
         raise SeewhyError(
             f"{options.model} does not say which data it was trained on; add labeled images, as in "
             "--data photos"
@@ -80,7 +97,7 @@ def report(options: Report) -> None:
             raise SeewhyError(f"{output} exists; name another file with --output")
     path = write_report(
         model,
-        options.data,
+        data,
         output,
         against=None if options.against is None else open_model(options.against, device),
         split=options.split,

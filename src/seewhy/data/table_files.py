@@ -27,8 +27,8 @@ from seewhy.errors import SeewhyError, did_you_mean
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 
-_PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
-_LABELS = ("label", "class", "target", "category", "class_name")
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
+LABEL_COLUMNS = ("label", "class", "target", "category", "class_name")
 _SPLITS = ("split", "subset")
 
 
@@ -125,8 +125,8 @@ def _read_rows(table: Path, options: LoadOptions) -> list[_Row]:
     if len(cells) < 2:
         raise SeewhyError(f"{table} has no rows; expected a header, such as path,label, and rows")
     header = cells[0][1]
-    path = _column(table, header, options.path_column, "path_column", _PATHS)
-    label = _column(table, header, options.label, "label", _LABELS)
+    path = _column(table, header, options.path_column, "path_column", PATH_COLUMNS)
+    label = _column(table, header, options.label, "label", LABEL_COLUMNS)
     split = next((i for i, name in enumerate(header) if name.lower() in _SPLITS), None)
     group = header.index(options.group_by) if options.group_by in header else None
     for line, row in cells:

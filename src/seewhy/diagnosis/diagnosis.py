@@ -49,7 +49,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.features import extract_features
 from seewhy.models.inspection import NoGradientsError
-from seewhy.progress import named_steps, note
+from seewhy.progress import Steps, named_steps, note
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
@@ -65,6 +65,8 @@ STEPS = {  # of `diagnose`, in their order, with their shares of the time
     "weak slices": 8,
     "near-duplicates": 2,
 }
+OF_PREDICTIONS = ("weak slices", "near-duplicates")  # the steps that need no model
+NO_MODEL = "there is no model, only its predictions"
 MINUTES = 2.0  # that a diagnosis may take
 SLICE_FIRST, SLICE_BLOCK = 16, 1024  # images whose features tell the pace; that are held at once
 ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
@@ -114,7 +116,7 @@ class Diagnosis:
 
 
 def diagnose(
-    classifier: ClassifierLike,
+    classifier: ClassifierLike | None,
     data: Dataset,
     predictions: Predictions | None = None,
     *,
@@ -132,6 +134,7 @@ def diagnose(
     Args:
         classifier: A run, a Classifier, or a module in evaluation mode. Robustness and features are
             measured in its precision, maps in fp32. Without class names it has those of `data`.
+            None for predictions alone: then nothing is explained, attacked or corrupted.
         data: Its test split is diagnosed; all splits are searched for near-duplicates.
         predictions: Predictions of the test split; predicted if None.
         full: Explain every error. Otherwise at most 2,000, spread over the confusions.
@@ -148,89 +151,58 @@ def diagnose(
     """
     if minutes is not None and not minutes > 0:
         raise SeewhyError(f"minutes must be above 0, found {minutes}; None sets no limit")
-    classifier = as_classifier(classifier)
-    if not classifier.classes:
-        classifier = replace(classifier, classes=data.classes)
     if predictions is not None:
         _check_same_split(predictions, data)
+    if classifier is not None:
+        classifier = as_classifier(classifier)
+        classifier = replace(classifier, classes=classifier.classes or data.classes)
     if len(folds) != data.num_folds:
         raise SeewhyError(
             f"{data.name} has {data.num_folds} folds, found {len(folds)} models of folds; pass "
             "those of the cross-validation"
         )
     started, test = time.monotonic(), data.test
-    budget = Budget(math.inf if minutes is None else 60 * minutes, STEPS)
+    shares = STEPS if classifier is not None else {name: STEPS[name] for name in OF_PREDICTIONS}
+    budget = Budget(math.inf if minutes is None else 60 * minutes, shares)
     if predictions is None:
+        if classifier is None:
+            raise SeewhyError("pass predictions to diagnose without a model")
         predictions = predict_split(classifier, test)
-    validation = None if data.validation is None else predict_split(classifier, data.validation)
+    validation: Predictions | None = None
+    if data.validation is not None and classifier is not None:
+        validation = predict_split(classifier, data.validation)
     errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
     note(
         f"accuracy {100 * predictions.accuracy:.2f}% on {len(test):,} test images, "
         f"{int((~predictions.correct).sum()):,} errors",
         quiet,
     )
-    models = [replace(as_classifier(each), classes=classifier.classes) for each in folds]
-    measured, unseen = (models or [classifier])[0], first_fold(data)
-    saliency: Saliency | None = None
-    saliency_error = ""
-    with named_steps("diagnosing", STEPS, quiet) as steps:
-        steps.begin("heat maps")
-        seconds = budget.begin("heat maps")
-        try:
-            plan = plan_saliency(measured, test, len(errors), seconds)
-            errors = errors if full else diverse_errors(predictions, plan.errors)
-            seen_by = test if not models else test.take(unseen)
-            saliency = measure_saliency(
-                measured,
-                seen_by,
-                take_predictions(predictions, unseen),
-                errors[:0] if models else errors,
-                steps.advance,
-                plan,
-            )
-            if models:
-                saliency = with_maps_of_folds(saliency, models, data, predictions, errors)
-        except SeewhyError as error:
-            saliency_error = str(error)
-        sample = test.take(unseen[sample_indices(len(unseen), ATTACK_IMAGES)])
-        steps.begin("attacks")
-        seconds = budget.begin("attacks")
-        attacks: tuple[RobustnessCurve, ...] = ()
-        adversarial = no_adversarial_examples(sample.images)
-        attack_error = ""
-        try:
-            attacks = attack_curves(measured, sample.images, sample.labels, seconds=seconds)
-            steps.begin("adversarial examples")
-            seconds = budget.begin("adversarial examples")
-            adversarial = adversarial_examples(
-                measured, sample.images, sample.labels, seconds=seconds
-            )
-        except NoGradientsError as error:
-            attack_error = str(error)
-        steps.begin("corruptions")
-        sample = test.take(unseen[sample_indices(len(unseen), CORRUPTION_IMAGES)])
-        corruptions = corruption_curves(
-            measured, sample.images, sample.labels, seconds=budget.begin("corruptions")
-        )
+    models = [replace(as_classifier(each), classes=predictions.classes) for each in folds]
+    measured, unseen = models[0] if models else classifier, first_fold(data)
+    found = _OfModel(errors, adversarial=no_adversarial_examples(test.images))
+    with named_steps("diagnosing", budget.shares, quiet) as steps:
+        if measured is not None:
+            found = _measure_model(measured, models, data, predictions, errors, full, steps, budget)
         steps.begin("weak slices")
         slices, slice_images, unusual = _find_slices(
             classifier, test, predictions, budget.begin("weak slices")
         )
         steps.begin("near-duplicates")
         duplicates = leaked_duplicates(data)
+    errors = found.errors
     other_splits = tuple(name for name in data.splits if name != "test" and not models)
     return Diagnosis(
         names=tuple(test.names),
         validation=validation,
         errors=errors,
-        saliency=saliency,
-        saliency_error=saliency_error,
-        attacks=attacks,
-        adversarial=adversarial,
+        saliency=found.saliency,
+        saliency_error=found.saliency_error,
+        attacks=found.attacks,
+        adversarial=found.adversarial,
         adversarial_maps=None
-        if saliency is None
-        else _adversarial_maps(measured, adversarial, saliency),
-        corruptions=corruptions,
+        if measured is None or found.saliency is None
+        else _adversarial_maps(measured, found.adversarial, found.saliency),
+        corruptions=found.corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
         slice_images=slice_images,
@@ -255,40 +227,113 @@ def diagnose(
         seconds=time.monotonic() - started,
         minutes=budget.seconds / 60,
         fold_images=len(unseen) if models else 0,
-        attack_error=attack_error,
+        attack_error=found.attack_error,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _OfModel:
+    """The results for which a model is needed, of the same names in `Diagnosis`."""
+
+    errors: Tensor
+    adversarial: AdversarialExamples
+    saliency: Saliency | None = None
+    saliency_error: str = NO_MODEL
+    attacks: tuple[RobustnessCurve, ...] = ()
+    attack_error: str = NO_MODEL
+    corruptions: tuple[RobustnessCurve, ...] = ()
+
+
+def _measure_model(
+    measured: Classifier,
+    models: Sequence[Classifier],
+    data: Dataset,
+    predictions: Predictions,
+    errors: Tensor,
+    full: bool,
+    steps: Steps,
+    budget: Budget,
+) -> _OfModel:
+    """Heat maps of the errors, attacks and corruptions; `models` are those of the folds."""
+    test, unseen = data.test, first_fold(data)
+    saliency: Saliency | None = None
+    saliency_error = attack_error = ""
+    steps.begin("heat maps")
+    seconds = budget.begin("heat maps")
+    try:
+        plan = plan_saliency(measured, test, len(errors), seconds)
+        errors = errors if full else diverse_errors(predictions, plan.errors)
+        saliency = measure_saliency(
+            measured,
+            test if not models else test.take(unseen),
+            take_predictions(predictions, unseen),
+            errors[:0] if models else errors,
+            steps.advance,
+            plan,
+        )
+        if models:
+            saliency = with_maps_of_folds(saliency, models, data, predictions, errors)
+    except SeewhyError as error:
+        saliency_error = str(error)
+    sample = test.take(unseen[sample_indices(len(unseen), ATTACK_IMAGES)])
+    images, labels = sample.images, sample.labels
+    attacks: tuple[RobustnessCurve, ...] = ()
+    adversarial = no_adversarial_examples(images)
+    try:
+        steps.begin("attacks")
+        seconds = budget.begin("attacks")
+        attacks = attack_curves(measured, images, labels, seconds=seconds)
+        steps.begin("adversarial examples")
+        seconds = budget.begin("adversarial examples")
+        adversarial = adversarial_examples(measured, images, labels, seconds=seconds)
+    except NoGradientsError as error:
+        attack_error = str(error)
+    steps.begin("corruptions")
+    sample = test.take(unseen[sample_indices(len(unseen), CORRUPTION_IMAGES)])
+    seconds = budget.begin("corruptions")
+    corruptions = corruption_curves(measured, sample.images, sample.labels, seconds=seconds)
+    return _OfModel(
+        errors, adversarial, saliency, saliency_error, attacks, attack_error, corruptions
     )
 
 
 def _find_slices(
-    classifier: Classifier, test: Split, predictions: Predictions, seconds: float
+    classifier: Classifier | None, test: Split, predictions: Predictions, seconds: float
 ) -> tuple[tuple[Slice, ...], int, tuple[UnusualImage, ...]]:
     """The weak slices, the number of images in which they were searched, and unusual ones."""
     order = sample_order(len(test))
     drawn, features, columns = [], [], []
+    model = classifier if _has_features(classifier, test.images[:1]) else None
     # half of the time, because the clusters take some too
     for block in images_within(seconds / 2, len(test), SLICE_BLOCK, first=SLICE_FIRST):
         rows = order[block].sort().values  # sorted, for images on disk
         part = test.images[rows]
         drawn.append(rows)
-        features.append(_features(classifier, part, predictions.logits[rows]))
+        if model is not None:
+            features.append(extract_features(model, part))
         columns.append(image_attributes(part))
     rows, positions = torch.cat(drawn).sort()
     attributes = {
         name: torch.cat([each[name] for each in columns])[positions] for name in columns[0]
     }
-    stacked = torch.cat(features)[positions]
+    stacked = torch.cat(features)[positions] if features else None
     found = weak_slices(take_predictions(predictions, rows), stacked, attributes)
     slices = tuple(replace(each, members=rows[each.members]) for each in found)
-    unusual = unusual_images(stacked, MAX_UNUSUAL) if len(rows) > 1 else ()
+    unusual: tuple[UnusualImage, ...] = ()
+    if stacked is not None and len(rows) > 1:
+        unusual = unusual_images(stacked, MAX_UNUSUAL)
     return slices, len(rows), tuple(replace(each, index=int(rows[each.index])) for each in unusual)
 
 
-def _features(classifier: Classifier, images: Tensor, logits: Tensor) -> Tensor:  # (N, D) float32
-    """Features of images; the logits for a model without layers, such as one in an ONNX file."""
+def _has_features(classifier: Classifier | None, images: Tensor) -> bool:
+    """Whether images have features: there is a model, and it has layers, unlike one in a file."""
+    if classifier is None:
+        return False
     try:
-        return extract_features(classifier, images)
+        extract_features(classifier, images)
     except NoGradientsError:
-        return logits.float()
+        return False
+    return True
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:

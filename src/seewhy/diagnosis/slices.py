@@ -97,7 +97,7 @@ class _Group:
 
 def weak_slices(
     predictions: Predictions,
-    features: Tensor,
+    features: Tensor | None,
     attributes: Mapping[str, Tensor],
     significance: float = 0.05,
     seed: int = 0,
@@ -111,7 +111,7 @@ def weak_slices(
 
     Args:
         predictions: Predictions of N images.
-        features: (N, D) float, as from `extract_features`.
+        features: (N, D) float, as from `extract_features`; None for extremes of attributes alone.
         attributes: Values (N,) float by name, as from `image_attributes`.
         significance: Maximum corrected p-value of a slice, between 0 and 1.
         seed: Seed of k-means.
@@ -126,8 +126,12 @@ def weak_slices(
     _check(predictions, features, attributes, significance)
     correct, labels = predictions.correct.cpu(), predictions.labels.cpu()
     attributes = {name: values.cpu().double() for name, values in attributes.items()}
-    groups = _clusters(features.cpu(), labels, attributes, predictions.classes, seed)
-    groups += _attribute_ends(attributes)
+    groups = _attribute_ends(attributes)
+    if features is not None:
+        groups = [
+            *_clusters(features.cpu(), labels, attributes, predictions.classes, seed),
+            *groups,
+        ]
     groups = [group for group in groups if MIN_IMAGES <= len(group.members) < len(labels)]
     errors = [int((~correct[group.members]).sum()) for group in groups]
     sizes = [len(group.members) for group in groups]
@@ -255,7 +259,7 @@ def _without_overlap(slices: list[Slice]) -> tuple[Slice, ...]:
 
 def _check(
     predictions: Predictions,
-    features: Tensor,
+    features: Tensor | None,
     attributes: Mapping[str, Tensor],
     significance: float,
 ) -> None:
@@ -265,11 +269,11 @@ def _check(
             f"found {significance}"
         )
     images = len(predictions.labels)
-    if features.ndim != 2 or len(features) != images:
+    if features is not None and (features.ndim != 2 or len(features) != images):
         raise SeewhyError(
             f"features must be ({images}, D), one row per image, found {describe_value(features)}"
         )
-    if not features.isfinite().all():
+    if features is not None and not features.isfinite().all():
         raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
     for name, values in attributes.items():
         if values.shape != (images,) or not values.isfinite().all():

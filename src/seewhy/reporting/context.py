@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from seewhy.data.dataset import DataOrigin, Dataset
+from seewhy.data.labeled_images import as_dataset
 from seewhy.data.memory import check_dataset
 from seewhy.data.sources import reload_data, source_name
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
@@ -22,11 +23,12 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
 from seewhy.progress import note
 from seewhy.runs.cross_validation import fold_runs
-from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.prediction import measured_data
 from seewhy.runs.result import RunResult, accuracy_name
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
+
+FILE = "diagnosis.npz"  # in the run directory
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Baseline:
 class ReportContext:
     """The data of a report, shared by its sections."""
 
-    classifier: Classifier
+    classifier: Classifier | None  # None for predictions alone
     data: DataOrigin
     predictions: Predictions  # of the test split
     diagnosis: Diagnosis
@@ -106,7 +108,7 @@ class ReportContext:
 
 
 def make_context(
-    classifier: ClassifierLike,
+    classifier: ClassifierLike | Predictions,
     data: object = None,
     against: ClassifierLike | None = None,
     *,
@@ -123,7 +125,7 @@ def make_context(
     other data.
 
     Args:
-        classifier: A finished run, or another classifier.
+        classifier: A finished run, another classifier, or predictions of the test split of `data`.
         data: Labeled images, as for `evaluate`. Those of a run are loaded again by default; they
             are only needed to diagnose it.
         against: A run or classifier to compare with, on the same test images.
@@ -140,8 +142,12 @@ def make_context(
     """
     if isinstance(classifier, Run) and is_own_data(classifier, data, split):
         return _run_context(classifier, data, against, full, fresh, quiet, keep, minutes)
-    named, measured = measured_data(classifier, data, split)
-    predictions = predict_split(named, measured.test)
+    named: Classifier | None
+    if isinstance(classifier, Predictions):
+        named, measured, predictions = None, as_dataset(data), classifier
+    else:
+        named, measured = measured_data(classifier, data, split)
+        predictions = predict_split(named, measured.test)
     baseline = None if against is None else _measured_baseline(against, predictions, measured)
     diagnosis = diagnose(named, measured, predictions, full=full, quiet=quiet, minutes=minutes)
     return ReportContext(
@@ -218,11 +224,12 @@ def _of_errors(predictions: Predictions, data: Dataset) -> Thumbnails:
     return make_thumbnails(data.test, diverse_errors(predictions, MAX_ERRORS).tolist())
 
 
-def _title(model: Run | Classifier, data: DataOrigin) -> str:
-    return f"{model.recipe.name if isinstance(model, Run) else model.name} on {data.name}"
+def _title(model: Run | Classifier | None, data: DataOrigin) -> str:
+    name = model.recipe.name if isinstance(model, Run) else model.name if model else "predictions"
+    return f"{name} on {data.name}"
 
 
-def _source(model: Run | Classifier, data: DataOrigin) -> str:
+def _source(model: Run | Classifier | None, data: DataOrigin) -> str:
     directory = model.directory if isinstance(model, Run) else None
     return _title(model, data) if directory is None else directory.name
 
@@ -237,10 +244,10 @@ def _finished(run: Run) -> Predictions:
 
 def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
     """The diagnosis in the run directory; None if it is missing or incomplete."""
-    if run.directory is None or not (run.directory / DIAGNOSIS).exists():
+    if run.directory is None or not (run.directory / FILE).exists():
         return None
     try:
-        diagnosis = load(Diagnosis, run.directory / DIAGNOSIS)
+        diagnosis = load(Diagnosis, run.directory / FILE)
     except SeewhyError as error:
         note(f"{error}; diagnosing again", quiet)
         return None
@@ -271,5 +278,5 @@ def _diagnose(
         folds=fold_runs(run),
     )
     if run.directory is not None and keep:
-        save(diagnosis, run.directory / DIAGNOSIS)
+        save(diagnosis, run.directory / FILE)
     return diagnosis

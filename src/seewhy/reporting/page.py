@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from seewhy import __version__
 from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
-from seewhy.diagnosis.predictions import diverse_errors
+from seewhy.diagnosis.predictions import Predictions, diverse_errors
 from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
@@ -40,7 +40,7 @@ SCRIPTS = ("state", "maps", "gallery", "viewer", "matrix", "main")  # in assets/
 
 
 def report(
-    classifier: ClassifierLike,
+    classifier: ClassifierLike | Predictions,
     data: object = None,
     path: str | Path | None = None,
     *,
@@ -61,7 +61,8 @@ def report(
     Args:
         classifier: A finished run, a Classifier, or a module in evaluation mode whose input is
             pixels in [0, 1]: `Classifier(model, classes, preprocess=normalize)` puts a
-            normalization before the model.
+            normalization before the model. Or predictions of the test images of `data`, as from
+            `read_prediction_table`: then there are no heat maps, attacks and corruptions.
         data: Labeled images: a Dataset, a source for `load` such as the path of a folder, or what
             `as_dataset` takes, such as (images, labels) or a torch DataLoader. Classes are matched
             by name. A run's own data are loaded again by default.
@@ -82,7 +83,8 @@ def report(
     run = classifier if isinstance(classifier, Run) else None
     own = run is not None and is_own_data(run, data, split)
     if run is None:
-        as_classifier(classifier)  # its errors come before those about data and path
+        if not isinstance(classifier, Predictions):
+            as_classifier(classifier)  # its errors come before those about data and path
         if data is None:
             raise SeewhyError("report needs data, as in report(model, 'photos', 'report.html')")
     if path is None:

@@ -19,10 +19,10 @@ _GRAPHS: WeakKeyDictionary[nn.Module, ModelGraph] = WeakKeyDictionary()  # a tra
 
 
 def model_section(context: ReportContext, sprites: Sprites) -> Section | None:
-    """The model and its data; None for a run, which has a section about its training."""
-    if context.run is not None:
-        return None
+    """The model and its data; None for a run, which has a training section, and for predictions."""
     classifier, data = context.classifier, context.data
+    if context.run is not None or classifier is None:
+        return None
     parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
     images = [count(number, f"{split} image") for split, number in data.images.items()]
     finding = f"{classifier.name} has {count(parameters, 'parameter')}."

@@ -46,8 +46,9 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     items = [
         *((each.key, each.title, each.text, each.next_step) for each in findings),
         ("calibration", "Calibration", *_calibration(context)),
-        ("robustness", "Robustness", *_robustness(context)),
     ]
+    if context.diagnosis.corruptions:
+        items.append(("robustness", "Robustness", *_robustness(context)))
     if not context.predictions.correct.all() and not findings:
         items.insert(0, ("errors", "Errors", "The errors have nothing in common.", START))
     if unusual := unusual_note(context):

@@ -29,10 +29,15 @@ class SmallestAttack:
     images: int
 
 
-def robustness_section(context: ReportContext, sprites: Sprites) -> Section:
-    """Accuracy by the size of an attack and by the strength of common corruptions."""
+def robustness_section(context: ReportContext, sprites: Sprites) -> Section | None:
+    """Accuracy by the size of an attack and by the strength of common corruptions.
+
+    None for predictions alone.
+    """
     diagnosis = context.diagnosis
     attacks, corruptions = diagnosis.attacks, diagnosis.corruptions
+    if not corruptions:
+        return None
     figures = {
         **({"attacks": attack_curves_figure(attacks)} if attacks else {}),
         "corruptions": corruption_figure(corruptions),
@@ -140,7 +145,7 @@ def _clean_note(context: ReportContext) -> str:
 
 def _with_augmentation(context: ReportContext) -> str:
     """The test-time augmentation of the test accuracy, if any."""
-    name = context.classifier.tta
+    name = "none" if context.classifier is None else context.classifier.tta
     return "" if name == "none" else f", with test-time augmentation ({name})"
 
 

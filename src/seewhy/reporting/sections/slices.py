@@ -42,6 +42,7 @@ def slices_section(context: ReportContext, sprites: Sprites) -> Section:
         shortcuts=[
             _question(shortcut, saliency, context) for shortcut in shortcuts if saliency is not None
         ],
+        clustered=bool(context.diagnosis.unusual),
         searched=count_of(
             context.diagnosis.slice_images, len(context.diagnosis.names), context.images_noun
         ),

@@ -21,8 +21,13 @@ MASK_HEADERS = ("#pointing game", "#relevance inside the object")
 TITLE = "Explanation quality"
 
 
-def trust_section(context: ReportContext, sprites: Sprites) -> Section:
-    """Faithfulness and parameter randomization of every method at every layer."""
+def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
+    """Faithfulness and parameter randomization of every method at every layer.
+
+    None for predictions alone.
+    """
+    if context.classifier is None:
+        return None
     saliency = context.diagnosis.saliency
     if saliency is None:
         html = render("sections/trust.html", unexplained=context.diagnosis.saliency_error)
