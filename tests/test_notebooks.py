@@ -15,7 +15,7 @@ DATA = "shapes:train=200,test=60"
 RECIPE = "tiny.toml"
 EPOCHS, UPDATES = 2, 12
 LAYERS = ["group3", "group1"]
-IMAGES, SEEDS, OPTIMIZERS = 60, 2, ["sgd", "muon"]
+IMAGES, SEEDS, OPTIMIZERS = 20, 2, ["sgd", "muon"]
 """
 }
 TINY = """
