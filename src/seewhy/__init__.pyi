@@ -33,6 +33,7 @@ from .models.registry import MODELS as MODELS
 from .models.tta import TTA as TTA
 from .reporting.page import report as report
 from .reporting.sections import SECTIONS as SECTIONS
+from .runs.calibration import calibrate as calibrate
 from .runs.choice import choose_recipe as choose_recipe
 from .runs.lr_search import find_lr as find_lr
 from .runs.prediction import evaluate as evaluate

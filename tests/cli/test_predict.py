@@ -16,6 +16,8 @@ from seewhy.cli import main
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import SOURCES
 from seewhy.models.features import extract_features
+from seewhy.models.inference import compute_logits
+from seewhy.runs.calibration import calibrate, run_temperature
 from seewhy.runs.prediction_stream import read_image
 from seewhy.runs.run import open_run
 
@@ -64,6 +66,63 @@ def test_predict(trained: Path, data: Dataset, capsys: Capture) -> None:
     assert "0.png" in out
     assert "upright" in out
     assert "level" not in out
+
+
+def test_calibrated_predictions_and_abstention(
+    trained: Path, data: Dataset, capsys: Capture
+) -> None:
+    run = open_run(trained)
+    names = [f"{index}.png" for index in range(6)]
+    for index, name in enumerate(names):
+        Image.fromarray(data.test.images[index].permute(1, 2, 0).numpy()).save(name)
+    scaled = compute_logits(calibrate(run), data.test.images[:6]).softmax(1).amax(1)
+    threshold = float(scaled.sort().values[2:4].mean())  # half of the images are above
+    options = ["--calibrated", "--abstain-below", str(threshold)]
+    assert main.main(["predict", "run", *names, "--format", "jsonl", *options]) == 0
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["top"][0]["probability"] for row in rows] == pytest.approx(
+        scaled.tolist(), abs=1e-4
+    )
+    assert [row["abstained"] for row in rows] == (scaled < threshold).tolist()
+    assert f"calibrated: {run_temperature(run)}" in printed.err
+    assert "abstained from 3 of 6 images: confidence below" in printed.err
+    assert main.main(["predict", "run", *names, *options]) == 0
+    assert capsys.readouterr().out.count(".png, abstained\n") == 3
+
+
+def test_evaluate_prints_coverage_and_accuracy_without_abstained_images(
+    trained: Path, capsys: Capture
+) -> None:
+    predictions = open_run(trained).predictions
+    assert predictions is not None
+    threshold = predictions.confidence.sort().values[19:21].mean().item()  # 20 of 60 are below
+    kept = predictions.confidence >= threshold
+    command = ["evaluate", "run", "--data", "bars", "--abstain-below"]
+    assert main.main([*command, str(threshold)]) == 0
+    accuracy = predictions.correct[kept].double().mean().item()
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"coverage 66.67%: 40 of 60 images with a confidence of at least {threshold:g}" in out
+    assert f"{100 * accuracy:.2f}% of these correct" in out
+    assert main.main([*command, str(threshold), "--json"]) == 0
+    selective = json.loads(capsys.readouterr().out)["selective"]
+    assert (selective["images"], selective["accuracy"]) == (40, accuracy)
+    assert main.main([*command, "0.99999999", "--json"]) == 0
+    selective = json.loads(capsys.readouterr().out)["selective"]
+    assert selective["accuracy"] is None or selective["images"]
+    assert main.main([*command, str(threshold), "--calibrated"]) == 0
+    assert "calibrated: temperature" in capsys.readouterr().err
+
+
+def test_impossible_calibration_and_abstention_are_one_line(
+    trained: Path, error_of: ErrorOf
+) -> None:
+    Path("x.png").touch()
+    for command in (["predict", "run", "x.png"], ["evaluate", "run"]):
+        error = error_of(*command, "--abstain-below", "80")
+        assert "--abstain-below must be above 0 and below 1, found 80; did you mean 0.8?" in error
+    (trained / "summary.json").unlink()
+    assert "has no test predictions" in error_of("predict", "run", "x.png", "--calibrated")
 
 
 def test_predict_takes_directories(trained: Path, capsys: Capture, error_of: ErrorOf) -> None:

@@ -18,9 +18,11 @@ from seewhy.diagnosis.calibration import (
     fit_temperature,
     measure_calibration,
     risk_coverage_curve,
+    selective_accuracy,
     temperature_scaling,
 )
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
 
 
@@ -368,6 +370,25 @@ def test_aurc_of_perfect_and_wrong_predictions() -> None:
     assert risk_coverage_curve(sure((0.9, False), (0.8, False))).aurc == 1
     single = risk_coverage_curve(sure((0.9, True)))
     assert (single.coverage.tolist(), single.accuracy.tolist()) == ([1], [1])
+
+
+def test_selective_accuracy_by_counting() -> None:
+    """An image at the threshold is kept."""
+    predictions = sure((0.9, True), (0.8, True), (0.8, False), (0.75, True), (0.6, False))
+    found = selective_accuracy(predictions, 0.8)
+    assert (found.images, found.coverage) == (3, 0.6)
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert found.interval == wilson_interval(2, 3)
+    none = selective_accuracy(predictions, 0.95)
+    assert (none.images, none.coverage) == (0, 0)
+    assert math.isnan(none.accuracy)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.1, 85, math.nan], ids=str)
+def test_selective_accuracy_needs_a_confidence(threshold: float) -> None:
+    hint = r"; did you mean 0\.85\?" if threshold == 85 else ""
+    with pytest.raises(SeewhyError, match=f"above 0 and below 1, found {threshold}{hint}$"):
+        selective_accuracy(sure((0.9, True)), threshold)
 
 
 def test_coverage_at_accuracy_by_brute_force() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from seewhy.models.inference import compute_logits
 from seewhy.models.normalization import Normalize
 from seewhy.models.onnx_file import onnx_classifier
 from seewhy.models.registry import MODELS, blank_sample, build_model
+from seewhy.runs.calibration import FittedTemperature, calibrate, run_temperature
 from seewhy.runs.prediction import evaluate
+from seewhy.runs.run import Run
 from seewhy.train.recipe import Recipe, to_toml
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -304,3 +306,38 @@ def test_export_rejects(data: Dataset, tmp_path: Path, files: Callable[..., Path
 def test_a_run_of_data_in_memory_needs_its_data(run: Any, tmp_path: Path) -> None:
     with pytest.raises(SeewhyError, match="checked with the test images of the run: bars was made"):
         export(run, tmp_path / "model.onnx")
+
+
+def test_exported_file_divides_by_the_temperature(tmp_path: Path) -> None:
+    """Without seewhy too; opened again, it is not divided twice."""
+    path, pixels = tmp_path / "model.onnx", images(20)
+    classifier = replace(ours(), temperature=0.4)
+    assert export(classifier, path, probabilities=True, quiet=True).same_class == 64
+    expected = (compute_logits(ours(), pixels) / 0.4).softmax(1)
+    np.testing.assert_allclose(
+        run_file(path, pixels.numpy() / np.float32(255)), expected, atol=1e-5
+    )
+    opened = onnx_classifier(path)
+    assert run_temperature(opened) == FittedTemperature(0.4, "", 0)
+    for each in (opened, calibrate(opened)):
+        found = compute_logits(each, pixels).softmax(1)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.train
+def test_calibrated_export_of_a_run_says_what_its_temperature_was_fitted_on(
+    run: Run, data: Dataset, tmp_path: Path
+) -> None:
+    path, fitted = tmp_path / "model.pt2", run_temperature(run)
+    check = export(run, path, data=data, calibrated=True, quiet=True)
+    assert check.same_class == len(data.test)
+    assert json.loads(read_metadata(path)["calibration"]) == asdict(fitted)
+    assert (fitted.fitted_on, fitted.images) == ("test", 60)
+    plain = compute_logits(replace(run.classifier, tta="none"), data.test.images)
+    found = torch.export.load(path).module()(data.test.images.float() / 255)
+    torch.testing.assert_close(found, plain / fitted.temperature, rtol=1e-4, atol=1e-4)
+
+
+def test_uncalibrated_file_has_no_temperature(files: Callable[..., Path]) -> None:
+    with pytest.raises(SeewhyError, match="need a run, or a file exported with calibration"):
+        run_temperature(onnx_classifier(files("model.onnx")))

@@ -11,8 +11,9 @@ from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
-from seewhy.reporting.context import FILE, ReportContext, make_context
+from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.page import report
+from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.run import Run, open_run
 from seewhy.serialization import load, save
 
@@ -53,7 +54,7 @@ def diagnosed(context: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[b
 
 def path_of(run: Run) -> Path:
     assert run.directory is not None
-    return run.directory / FILE
+    return run.directory / DIAGNOSIS
 
 
 def test_make_context_reads_the_diagnosis_without_data(

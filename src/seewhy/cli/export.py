@@ -30,6 +30,8 @@ class Export:
     """Take pixels from 0 to 255 as uint8 instead of 0 to 1 as float32."""
     probabilities: Flag = False
     """Return probabilities instead of logits."""
+    calibrated: Flag = False
+    """Divide the logits by the temperature of the run, fitted on validation or test images."""
     own_model: OwnModel = None
     """Function that builds the run's model, if it is your own."""
     quiet: Flag = False
@@ -58,6 +60,7 @@ def export(options: Export) -> None:
         data=options.data,
         uint8=options.uint8,
         probabilities=options.probabilities,
+        calibrated=options.calibrated,
         quiet=options.quiet,
     )
     if not options.quiet:

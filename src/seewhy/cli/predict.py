@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import (
     Flag,
+    OptionalFloat,
     OptionalInt,
     OptionalPath,
     OwnModel,
@@ -37,6 +38,10 @@ class Evaluate:
     """Dataset (default: the one the run was trained on; required for a file)."""
     split: Annotated[str | None, arg(metavar="SPLIT", help_behavior_hint="")] = None
     """train, test, validation, or all (default: test, or all images of a folder without splits)."""
+    calibrated: Flag = False
+    """Divide the logits by the temperature of the run, fitted on validation or test images."""
+    abstain_below: OptionalFloat = None
+    """Also measure the images with at least this confidence, such as 0.8."""
     json: Flag = False
     """Print JSON."""
     own_model: OwnModel = None
@@ -48,6 +53,7 @@ class Evaluate:
 def evaluate(options: Evaluate) -> None:
     """Print the accuracy with 95% intervals."""
     from seewhy.cli import tables
+    from seewhy.diagnosis.calibration import check_threshold, selective_accuracy
     from seewhy.diagnosis.metrics import uneven_scores
     from seewhy.diagnosis.predictions import accuracies
     from seewhy.runs.prediction import evaluate as evaluate_classifier
@@ -55,6 +61,8 @@ def evaluate(options: Evaluate) -> None:
     from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 
+    if options.abstain_below is not None:
+        check_threshold(options.abstain_below, "--abstain-below")
     classifier = open_model(options.model, find_device(options.device))
     if options.data is None and not isinstance(classifier, Run):
         raise SeewhyError(
@@ -62,14 +70,24 @@ def evaluate(options: Evaluate) -> None:
             "cifar10"
         )
     data, split = find_split(classifier, options.data, options.split)
-    predictions = evaluate_classifier(classifier, data, split)
+    predictions = evaluate_classifier(classifier, data, split, calibrated=options.calibrated)
+    selective = None
+    if options.abstain_below is not None:
+        selective = selective_accuracy(predictions, options.abstain_below)
     if options.json:
         values = {"data": data.name, "split": split, **accuracies(predictions)}
         if uneven := uneven_scores(predictions):
             values |= asdict(uneven)
+        if selective is not None:
+            values["selective"] = _finite(asdict(selective))
         say(json.dumps(values, allow_nan=False))
     else:
-        tables.print_accuracies(predictions, data.name, split)
+        tables.print_accuracies(predictions, data.name, split, selective)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without those of no image."""
+    return values if values["images"] else {**values, "accuracy": None, "interval": None}
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,10 @@ class Predict:
     """Image files, directories, or patterns such as "photos/**/*.jpg", resized as in training."""
     top: int = 5
     """Number of classes to show."""
+    calibrated: Flag = False
+    """Divide the logits by the temperature of the run, fitted on validation or test images."""
+    abstain_below: OptionalFloat = None
+    """Mark predictions with a lower confidence, such as 0.8, as abstained."""
     format: Annotated[str | None, arg(metavar="csv|jsonl", help_behavior_hint="")] = None
     """text, csv (a row per image and class) or jsonl (default: by suffix of --output, or text)."""
     output: OptionalPath = None
@@ -104,7 +126,9 @@ class Predict:
 def predict(options: Predict) -> int:
     """Print the most probable classes as images are read; returns 1 if some could not be read."""
     from seewhy.data.folders import image_files
+    from seewhy.diagnosis.calibration import check_threshold
     from seewhy.models.classifier import as_classifier, with_range
+    from seewhy.runs.calibration import calibrate, run_temperature
     from seewhy.runs.prediction_files import check_feature_path
     from seewhy.train.device import find_device
 
@@ -114,6 +138,8 @@ def predict(options: Predict) -> int:
         )
     if options.top < 1:
         raise SeewhyError(f"--top must be at least 1, found {options.top}")
+    if options.abstain_below is not None:
+        check_threshold(options.abstain_below, "--abstain-below")
     write = _format_of(options)
     if options.embed is not None:
         check_feature_path(options.embed)
@@ -126,6 +152,10 @@ def predict(options: Predict) -> int:
     if not files:
         raise SeewhyError(failures[0])
     opened = open_model(options.model, find_device(options.device))
+    if options.calibrated:
+        fitted = run_temperature(opened)
+        opened = calibrate(opened, fitted)
+        note(f"calibrated: {fitted}")
     classifier = with_range(as_classifier(opened), range_of_words(options.range))
     for failure in failures:
         note(f"skipped: {failure}")
@@ -160,7 +190,7 @@ def _predict_files(
     from seewhy.runs.prediction_stream import predict_stream
 
     failures: list[str] = []
-    count, features, lines = 0, None, None
+    count, abstained, features, lines = 0, 0, None, None
     with ExitStack() as stack:
         if options.output is not None:
             temporary = stack.enter_context(writing_atomically(options.output))
@@ -175,7 +205,8 @@ def _predict_files(
             failures=failures,
             features=features is not None,
         ):
-            predictions = block.top(classifier, options.top)
+            predictions = block.top(classifier, options.top, options.abstain_below)
+            abstained += sum(bool(each.abstained) for each in predictions)
             if write is None:
                 tables.print_predictions(predictions)
             elif lines is not None:
@@ -191,6 +222,11 @@ def _predict_files(
             raise SeewhyError(f"none of the {len(files):,} images can be read: {failures[0]}")
         for failure in failures:
             note(f"skipped: {failure}")
+        if options.abstain_below is not None:
+            note(
+                f"abstained from {abstained:,} of {tables.counted(count, 'image')}: confidence "
+                f"below {options.abstain_below:g}"
+            )
         if features is not None:
             features.finish()
     if features is not None and options.embed is not None and options.embed.suffix == ".npy":

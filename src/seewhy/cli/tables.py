@@ -14,6 +14,7 @@ from seewhy.attribution.explanation import Explanation
 from seewhy.attribution.layers import Layer
 from seewhy.attribution.scores import TrustScore
 from seewhy.data.statistics import Description
+from seewhy.diagnosis.calibration import SelectiveAccuracy
 from seewhy.diagnosis.metrics import uneven_scores
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.escaping import visible
@@ -134,7 +135,9 @@ def print_run(run: Run) -> None:
     )
 
 
-def print_accuracies(predictions: Predictions, data: str, split: str) -> None:
+def print_accuracies(
+    predictions: Predictions, data: str, split: str, selective: SelectiveAccuracy | None = None
+) -> None:
     """Accuracy overall and per class, the worst class first; `data` is the name of the dataset."""
     out = console()
     count = f"{len(predictions.labels):,}"
@@ -146,6 +149,8 @@ def print_accuracies(predictions: Predictions, data: str, split: str) -> None:
     )
     if uneven := describe_uneven(uneven_scores(predictions)):
         out.print(f"classes are uneven: {uneven}")
+    if selective is not None:
+        out.print(_selective_text(selective, len(predictions.labels)))
     out.print()
     rows = table("class", "images", "accuracy", "95% interval", "")
     for row in sorted(predictions.by_class, key=lambda row: row.accuracy):
@@ -160,11 +165,26 @@ def print_accuracies(predictions: Predictions, data: str, split: str) -> None:
     out.print(rows)
 
 
+def _selective_text(selective: SelectiveAccuracy, images: int) -> str:
+    """Coverage and accuracy of the images that are not abstained from."""
+    coverage = (
+        f"coverage {percent(selective.coverage)}: {selective.images:,} of "
+        f"{counted(images, 'image')} with a confidence of at least {selective.threshold:g}"
+    )
+    if not selective.images:
+        return coverage
+    return (
+        f"{coverage}; {percent(selective.accuracy)} of these correct "
+        f"(95% interval {interval_text(selective.interval)})"
+    )
+
+
 def print_predictions(predictions: Sequence[ImagePrediction]) -> None:
     """The most probable classes of each image."""
     out = console()
     for prediction in predictions:
-        out.print(visible(Path(prediction.image).name), style="bold")
+        abstained = ", abstained" if prediction.abstained else ""
+        out.print(visible(Path(prediction.image).name) + abstained, style="bold")
         for row in prediction.top:
             out.print(f"  {percent(row.probability):>7}  {visible(row.name)}")
 

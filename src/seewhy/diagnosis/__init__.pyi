@@ -3,11 +3,14 @@ from .attacks import Attack as Attack
 from .attacks import attack as attack
 from .calibration import Calibration as Calibration
 from .calibration import RiskCoverageCurve as RiskCoverageCurve
+from .calibration import SelectiveAccuracy as SelectiveAccuracy
 from .calibration import TemperatureScaling as TemperatureScaling
 from .calibration import coverage_at_accuracy as coverage_at_accuracy
+from .calibration import cross_fitted as cross_fitted
 from .calibration import fit_temperature as fit_temperature
 from .calibration import measure_calibration as measure_calibration
 from .calibration import risk_coverage_curve as risk_coverage_curve
+from .calibration import selective_accuracy as selective_accuracy
 from .calibration import temperature_scaling as temperature_scaling
 from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt

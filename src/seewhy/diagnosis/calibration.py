@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -47,6 +48,17 @@ class RiskCoverageCurve:
     accuracy: Tensor  # (M,) float64 in [0, 1], of the images kept
     confidence: Tensor  # (M,) float64 in [0, 1], lowest confidence kept
     aurc: float  # area under the curve of risk (1 - accuracy) by coverage, in [0, 1]
+
+
+@dataclass(frozen=True)
+class SelectiveAccuracy:
+    """Accuracy of selective prediction at one confidence threshold."""
+
+    threshold: float  # in (0, 1)
+    images: int  # kept
+    coverage: float  # fraction of images kept, in [0, 1]
+    accuracy: float  # of the images kept, in [0, 1]; nan for none
+    interval: tuple[float, float]  # 95%; nan for none
 
 
 def measure_calibration(predictions: Predictions, bins: int = 15) -> Calibration:
@@ -156,6 +168,24 @@ def temperature_scaling(
         scaled = replace(predictions, logits=predictions.logits.double() / temperature)
         after = measure_calibration(scaled, bins)
         return TemperatureScaling(temperature, "validation", before, after)
+    after = measure_calibration(cross_fitted(predictions, seed), bins)
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    return TemperatureScaling(temperature, "cross-fitted", before, after)
+
+
+def cross_fitted(predictions: Predictions, seed: int = 0) -> Predictions:
+    """Scale each of two random halves by the temperature fitted on the other.
+
+    Args:
+        predictions: Predictions of N images.
+        seed: Seed of the halves, which are stratified by class.
+
+    Returns:
+        Predictions with scaled logits in float64; the predicted classes are the same.
+
+    Raises:
+        SeewhyError: For a single image.
+    """
     if len(predictions.labels) < 2:
         raise SeewhyError(
             "cross-fitting a temperature needs at least 2 images, found 1; predict more images, or "
@@ -166,8 +196,7 @@ def temperature_scaling(
     halves = _halves(labels, seed)
     for half, other in (halves, halves[::-1]):
         scaled_logits[half] = logits[half] / fit_temperature(logits[other], labels[other])
-    after = measure_calibration(replace(predictions, logits=scaled_logits), bins)
-    return TemperatureScaling(fit_temperature(logits, labels), "cross-fitted", before, after)
+    return replace(predictions, logits=scaled_logits)
 
 
 def risk_coverage_curve(predictions: Predictions) -> RiskCoverageCurve:
@@ -217,6 +246,35 @@ def coverage_at_accuracy(predictions: Predictions, accuracy: float) -> tuple[flo
         return None
     last = int(reached[-1])
     return float(accepted[last] / accepted[-1]), float(confidence[last])
+
+
+def selective_accuracy(predictions: Predictions, threshold: float) -> SelectiveAccuracy:
+    """Measure the images that are kept if those below a confidence are rejected.
+
+    Args:
+        predictions: Predictions of N images.
+        threshold: Images with a `Predictions.confidence` of at least that are kept; in (0, 1).
+
+    Raises:
+        SeewhyError: For a threshold outside (0, 1).
+    """
+    check_threshold(threshold)
+    kept = predictions.confidence >= threshold
+    images, correct = int(kept.sum()), int(predictions.correct[kept].sum())
+    return SelectiveAccuracy(
+        threshold,
+        images,
+        coverage=images / len(kept),
+        accuracy=correct / images if images else math.nan,
+        interval=wilson_interval(correct, images) if images else (math.nan, math.nan),
+    )
+
+
+def check_threshold(threshold: float, name: str = "threshold") -> None:
+    """Raise SeewhyError unless a threshold of the confidence is above 0 and below 1."""
+    if not 0 < threshold < 1:
+        hint = f"; did you mean {threshold / 100:g}?" if 1 < threshold < 100 else ""
+        raise SeewhyError(f"{name} must be above 0 and below 1, found {threshold:g}{hint}")
 
 
 def _slope(margins: Tensor, inverse: float) -> float:

@@ -19,7 +19,9 @@ from seewhy.exporting.formats import FORMATS, PIXELS, Format
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inspection import check_initialized, unwrap_model
-from seewhy.models.onnx_file import MARK, FileModel
+from seewhy.models.onnx_file import CALIBRATION, MARK, FileModel
+from seewhy.progress import note
+from seewhy.runs.calibration import run_temperature
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
 
@@ -31,6 +33,7 @@ def export(
     data: Dataset | str | Path | None = None,
     uint8: bool = False,
     probabilities: bool = False,
+    calibrated: bool = False,
     quiet: bool = False,
 ) -> ExportCheck:
     """Write a trained model to a file that runs without its code, and check the file.
@@ -50,6 +53,7 @@ def export(
             that of the run is loaded again; for a Classifier or module, random images are used.
         uint8: Take pixels as uint8 from 0 to 255 instead of float32 from 0 to 1.
         probabilities: Return probabilities instead of logits.
+        calibrated: Divide the logits by the temperature of the run, as from `calibrate`.
         quiet: Show no progress.
 
     Returns:
@@ -62,7 +66,13 @@ def export(
     path = Path(path)
     format_ = _format_of(path)
     run = classifier if isinstance(classifier, Run) else None
+    fitted = run_temperature(classifier) if calibrated else None
     classifier = as_classifier(classifier)
+    if fitted is not None:
+        note(f"calibrated: {fitted}", quiet)
+        classifier = replace(classifier, temperature=fitted.temperature)
+    elif classifier.temperature != 1:
+        fitted = run_temperature(classifier)
     if isinstance(classifier.model, FileModel):
         raise SeewhyError("the model comes from an exported file; export the run it was made from")
     if isinstance(classifier.model, torch.jit.ScriptModule):
@@ -89,12 +99,15 @@ def export(
         classifier, model=_frozen_copy(classifier.model), precision="fp32", tta="none"
     )
     metadata = _metadata(run, classifier, uint8=uint8, probabilities=probabilities)
+    if fitted is not None:
+        metadata[CALIBRATION] = json.dumps(asdict(fitted))
     program = _trace(original, uint8=uint8, probabilities=probabilities)
     checks: list[ExportCheck] = []
 
     def write(temporary: Path) -> None:
         format_.save(program, temporary, metadata)
-        exported = replace(original, model=format_.open(temporary, metadata), output=None)
+        model = format_.open(temporary, metadata)
+        exported = replace(original, model=model, output=None, temperature=1.0)
         checks.append(check_file(path, exported, original, images, source, quiet))
 
     write_atomically(path, write)

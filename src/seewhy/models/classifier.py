@@ -1,5 +1,6 @@
 """A model with its classes, image shape, and precision, for `predict`, `explain`, and others."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, replace
 from operator import index
@@ -39,12 +40,13 @@ class Classifier:
         preprocessing: How an image file becomes pixels.
         output: Key, field, or index of the logits among several outputs of the model; by default
             `logits`, or the only tensor (N, K).
+        temperature: Divides the logits, as in temperature scaling (Guo et al. 2017); above 0.
         name: Name of the model in reports; by default that of its class.
         preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
             torchvision's `Normalize`; None if the model takes pixels. It becomes part of `model`.
 
     Raises:
-        SeewhyError: For an unknown precision or an impossible image shape.
+        SeewhyError: For an unknown precision, an impossible image shape or temperature.
     """
 
     model: nn.Module
@@ -54,6 +56,7 @@ class Classifier:
     tta: str = "none"
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING
     output: str | int | None = None
+    temperature: float = 1.0
     name: str = ""
     preprocess: InitVar[Callable[[Tensor], Tensor] | None] = None
 
@@ -73,6 +76,9 @@ class Classifier:
             )
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", _image_shape(self.image_shape))
+        check_type(self.temperature, (int, float), "pass a number, such as 1.5")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise SeewhyError(f"temperature must be above 0, found {self.temperature}")
 
     def __repr__(self) -> str:
         parts = [self.name]
@@ -86,6 +92,8 @@ class Classifier:
             parts.append(f"tta {self.tta}")
         if self.output is not None:
             parts.append(f"output {self.output!r}")
+        if self.temperature != 1:
+            parts.append(f"temperature {self.temperature:.3g}")
         if self.preprocessing.crop != 1:
             parts.append(f"crop {self.preprocessing.crop:.3g}")
         if self.preprocessing.fit != "crop":
@@ -98,7 +106,7 @@ class Classifier:
         return device_of(self.model)
 
     def extract_logits(self, output: object) -> Tensor:
-        """The logits (N, K) in an output of the model.
+        """The logits (N, K) in an output of the model, divided by the temperature.
 
         Args:
             output: The value that the model returned.
@@ -106,7 +114,8 @@ class Classifier:
         Raises:
             SeewhyError: If it holds no logits, or several tensors that could be the logits.
         """
-        return extract_logits(output, len(self.classes) or None, self.output)
+        logits = extract_logits(output, len(self.classes) or None, self.output)
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def class_names(self, num_classes: int) -> tuple[str, ...]:
         """Names of the model's classes, or numbers if it has no names.

@@ -69,7 +69,8 @@ def _predict(
     classifier: Classifier, images: Tensor, batch_size: int | None, measured: bool
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, K) and features (N, D), float32 on the CPU."""
-    model = unwrap_model(classifier.model)
+    model, temperature = unwrap_model(classifier.model), classifier.temperature
+    classifier = replace(classifier, temperature=1.0)  # divided last, as in `compute_logits`
     heads = find_heads(model, images, classifier.extract_logits)
     augmented = bind_tta(classifier.tta)
     with evaluating(model):
@@ -117,4 +118,4 @@ def _predict(
         for handle in handles:
             handle.remove()
     # outside inference_mode, so that they may enter a graph
-    return torch.cat(logits).clone(), torch.cat(rows).clone()
+    return torch.cat(logits) / temperature, torch.cat(rows).clone()

@@ -1,5 +1,7 @@
 """Logits of stored images."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ def compute_logits(
 ) -> Tensor:
     """Compute the logits of images in evaluation mode.
 
-    The classifier's precision and test-time augmentation apply. The model's mode is
+    The classifier's precision, test-time augmentation and temperature apply. The model's mode is
     restored. Only one batch at a time is converted to floats. On a CPU, BatchNorm is folded into
     the convolutions before it for larger passes in fp32.
 
@@ -55,6 +57,8 @@ def compute_logits(
         raise SeewhyError(f"batch_size must be at least 1, found {batch_size}")
     classifier = as_classifier(classifier)
     original, precision = classifier.model, classifier.precision
+    # divided after the augmentation, which depends on the confidence of the model itself
+    undivided = replace(classifier, temperature=1.0)
     device = classifier.device if device is None else torch.device(device)
     dtype = input_dtype(original) or torch.float32
     augmented = no_tta if classifier.tta == "none" else bind_tta(classifier.tta)
@@ -62,13 +66,15 @@ def compute_logits(
     def predict(batch: Tensor) -> Tensor:
         pixels = _to_floats(batch, device, dtype)
         with naming_images(pixels):
-            return classifier.extract_logits(model(pixels)).float()
+            return undivided.extract_logits(model(pixels)).float()
 
     with evaluating(original), torch.inference_mode(), autocasting(precision, device):
         model = for_outputs(classifier, images)
         rows = batches(original, images, batch_size, measured=not reproducible)
         parts = [augmented(predict, images[each]) for each in rows]
     logits = torch.cat(parts).cpu()  # outside inference_mode, so that they may enter a graph
+    if classifier.temperature != 1:
+        logits = logits / classifier.temperature
     if check_finite:
         check_finite_logits(logits)
     return logits

@@ -17,6 +17,7 @@ from seewhy.models.inspection import NoGradientsError
 
 SUFFIX = ".onnx"
 MARK = "seewhy"  # key of the metadata that only files of seewhy have
+CALIBRATION = "calibration"  # key of the metadata that only calibrated files have
 PIXEL_TYPES = {"tensor(float)": False, "tensor(uint8)": True}  # whether they are uint8
 LEAST_PROBABILITY = 1e-37  # about the smallest normal float32; its logarithm is finite
 
@@ -28,15 +29,23 @@ class FileModel(nn.Module):
         run: Maps pixels (N, C, H, W) to scores (N, K) float32, both contiguous on the CPU.
         uint8: Whether `run` takes uint8 pixels; else float32 in [0, 1].
         probabilities: Whether the scores are probabilities; else logits.
+        calibration: The temperature that the file divides its logits by, and what it was fitted on,
+            as plain values; None if it divides by none.
     """
 
     def __init__(
-        self, run: Callable[[Tensor], Tensor], *, uint8: bool = False, probabilities: bool = False
+        self,
+        run: Callable[[Tensor], Tensor],
+        *,
+        uint8: bool = False,
+        probabilities: bool = False,
+        calibration: Any = None,
     ) -> None:
         super().__init__()
         self.run = run
         self.uint8 = uint8
         self.probabilities = probabilities
+        self.calibration = calibration
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] to logits (N, K)."""
@@ -78,6 +87,7 @@ def onnx_classifier(path: str | Path) -> Classifier:
         classes = tuple(map(str, json.loads(metadata["classes"])))
         channels, height, width = map(int, json.loads(metadata["image_shape"]))
         preprocessing = Preprocessing(**json.loads(metadata["preprocessing"]))
+        calibration = json.loads(metadata.get(CALIBRATION, "null"))
         tta, probabilities = metadata["tta"], metadata["output"] == "probabilities"
     except (KeyError, ValueError, TypeError) as error:
         raise SeewhyError(
@@ -96,7 +106,12 @@ def onnx_classifier(path: str | Path) -> Classifier:
         (scores,) = session.run(names[0], {names[1]: pixels.numpy()})
         return torch.from_numpy(scores)
 
-    model = FileModel(run, uint8=PIXEL_TYPES[inputs[0].type], probabilities=probabilities)
+    model = FileModel(
+        run,
+        uint8=PIXEL_TYPES[inputs[0].type],
+        probabilities=probabilities,
+        calibration=calibration,
+    )
     shape = (channels, height, width)
     return Classifier(
         model.eval(), classes, shape, tta=tta, preprocessing=preprocessing, name=path.name

@@ -23,12 +23,11 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
 from seewhy.progress import note
 from seewhy.runs.cross_validation import fold_runs
+from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.prediction import measured_data
 from seewhy.runs.result import RunResult, accuracy_name
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
-
-FILE = "diagnosis.npz"  # in the run directory
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,10 +243,10 @@ def _finished(run: Run) -> Predictions:
 
 def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:
     """The diagnosis in the run directory; None if it is missing or incomplete."""
-    if run.directory is None or not (run.directory / FILE).exists():
+    if run.directory is None or not (run.directory / DIAGNOSIS).exists():
         return None
     try:
-        diagnosis = load(Diagnosis, run.directory / FILE)
+        diagnosis = load(Diagnosis, run.directory / DIAGNOSIS)
     except SeewhyError as error:
         note(f"{error}; diagnosing again", quiet)
         return None
@@ -278,5 +277,5 @@ def _diagnose(
         folds=fold_runs(run),
     )
     if run.directory is not None and keep:
-        save(diagnosis, run.directory / FILE)
+        save(diagnosis, run.directory / DIAGNOSIS)
     return diagnosis

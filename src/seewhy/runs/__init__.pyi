@@ -1,3 +1,6 @@
+from .calibration import FittedTemperature as FittedTemperature
+from .calibration import calibrate as calibrate
+from .calibration import run_temperature as run_temperature
 from .checkpoint import CheckpointPolicy as CheckpointPolicy
 from .choice import Choice as Choice
 from .choice import choose_recipe as choose_recipe

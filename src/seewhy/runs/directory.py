@@ -42,6 +42,7 @@ PROBE = "probe.json"
 CHECKPOINTS = "checkpoints"  # a directory, see checkpoint.py
 WEIGHTS = "model.safetensors"  # see weights.py
 PREDICTIONS = "predictions.npz"
+DIAGNOSIS = "diagnosis.npz"
 ERRORS = "errors.csv"
 CONFUSION = "confusion.csv"
 SUMMARY = "summary.json"  # written last: the run has finished

@@ -10,17 +10,23 @@ from PIL import Image
 from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
 from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load, reload_data, source_name
+from seewhy.diagnosis.calibration import check_threshold
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.progress import note
+from seewhy.runs.calibration import calibrate_predictions
 from seewhy.runs.prediction_stream import ImagePrediction, predict_stream
 from seewhy.runs.run import Run
 
 
 def evaluate(
-    classifier: ClassifierLike, data: object = None, split: str | None = None
+    classifier: ClassifierLike,
+    data: object = None,
+    split: str | None = None,
+    *,
+    calibrated: bool = False,
 ) -> Predictions:
     """Predict a split, by default the test split of the data that a run was trained on.
 
@@ -32,6 +38,8 @@ def evaluate(
             differ and some may be missing.
         split: "train", "test", "validation" or "all". By default "test"; or "all" if a source that
             the run was not trained on has no test split, such as a folder of new images.
+        calibrated: Divide the logits by the temperature of the run, as from `calibrate`; on the
+            test images that it was fitted on, it is cross-fitted.
 
     Returns:
         Predictions on the N images of the split, logits (N, K).
@@ -41,16 +49,20 @@ def evaluate(
             is no such split, or the data of the run has changed since it was trained.
     """
     found, split = find_split(classifier, data, split)
-    classifier = _named_for(classifier, found)
+    named = _named_for(classifier, found)
     parts = [
-        predict_split(classifier, _relabeled(part, found, classifier.classes))
+        predict_split(named, _relabeled(part, found, named.classes))
         for part in _parts(found, split)
     ]
-    return Predictions(
+    predictions = Predictions(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.labels for part in parts]),
-        classifier.classes,
+        named.classes,
     )
+    if calibrated:
+        predictions, how = calibrate_predictions(predictions, classifier, found, split)
+        note(f"calibrated: {how}")
+    return predictions
 
 
 def measured_data(
@@ -191,6 +203,7 @@ def predict(
     top: int = 5,
     max_pixels: int | None = None,
     failures: list[str] | None = None,
+    abstain_below: float | None = None,
 ) -> list[ImagePrediction]:
     """Predict the classes of image files or Pillow images.
 
@@ -203,13 +216,18 @@ def predict(
         max_pixels: Largest number of pixels of an image that is decoded; None for 150 million.
         failures: A list for the errors of images that cannot be read, which are then left out; by
             default the first one is raised.
+        abstain_below: Confidence in (0, 1) below which a prediction is marked as abstained; pass
+            `calibrate(run)` as the classifier for calibrated confidences. None for no threshold.
 
     Returns:
         The most probable classes of each image, in the order of `images`.
 
     Raises:
-        SeewhyError: If an image cannot be read, none can be, or `top` is less than 1.
+        SeewhyError: If an image cannot be read, none can be, `top` is less than 1, or
+            `abstain_below` is outside (0, 1).
     """
+    if abstain_below is not None:
+        check_threshold(abstain_below, "abstain_below")
     classifier = as_classifier(classifier)
     if top < 1:
         raise SeewhyError(f"top must be at least 1, found {top}")
@@ -219,7 +237,7 @@ def predict(
     found = [
         prediction
         for block in predict_stream(classifier, sources, max_pixels=max_pixels, failures=failures)
-        for prediction in block.top(classifier, top)
+        for prediction in block.top(classifier, top, abstain_below)
     ]
     if not found:
         raise SeewhyError(f"none of the {len(sources)} images can be read: {(failures or [''])[0]}")

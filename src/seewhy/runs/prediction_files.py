@@ -15,19 +15,29 @@ from seewhy.runs.prediction_stream import ImagePrediction
 
 
 def predictions_csv(predictions: Sequence[ImagePrediction], header: bool) -> str:
-    """One row per image and class, best first, as in predictions.csv of `seewhy explain`."""
+    """One row per image and class, best first, as in predictions.csv of `seewhy explain`.
+
+    With a threshold, the column `abstained` is true or false, the same in all rows of an image.
+    """
+    abstains = any(prediction.abstained is not None for prediction in predictions)
     rows = [
         [prediction.image, rank, row.name, f"{row.probability:.6f}"]
+        + [str(bool(prediction.abstained)).lower()] * abstains
         for prediction in predictions
         for rank, row in enumerate(prediction.top, 1)
     ]
-    text = csv_text(["image", "rank", "class", "probability"], rows).replace("\r\n", "\n")
+    columns = ["image", "rank", "class", "probability"] + ["abstained"] * abstains
+    text = csv_text(columns, rows).replace("\r\n", "\n")
     return text if header else text.partition("\n")[2]
 
 
 def predictions_jsonl(predictions: Sequence[ImagePrediction], header: bool) -> str:
-    """One JSON object per image, in a line of its own."""
-    return "".join(json_text(asdict(each)) + "\n" for each in predictions)
+    """One JSON object per image, in a line of its own; `abstained` only with a threshold."""
+    rows = [asdict(each) for each in predictions]
+    for row in rows:
+        if row["abstained"] is None:
+            del row["abstained"]
+    return "".join(json_text(row) + "\n" for row in rows)
 
 
 FORMATS: dict[str, Callable[[Sequence[ImagePrediction], bool], str]] = {

@@ -37,6 +37,7 @@ class ImagePrediction:
 
     image: str  # path, or "image 0" for the first image in memory
     top: tuple[ClassProbability, ...]
+    abstained: bool | None = None  # whether the confidence is below a threshold; None without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,12 @@ class PredictedBlock:
     logits: Tensor  # (n, K) float32
     features: Tensor | None  # (n, D) float32
 
-    def top(self, classifier: Classifier, count: int) -> list[ImagePrediction]:
+    def top(
+        self, classifier: Classifier, count: int, abstain_below: float | None = None
+    ) -> list[ImagePrediction]:
         """The most probable classes of each image."""
         classes = classifier.class_names(self.logits.shape[1])
-        return top_predictions(self.logits, classes, self.names, count)
+        return top_predictions(self.logits, classes, self.names, count, abstain_below)
 
 
 def predict_stream(
@@ -105,6 +108,7 @@ def top_predictions(
     classes: Sequence[str],
     images: Sequence[str],
     top: int,
+    abstain_below: float | None = None,
 ) -> list[ImagePrediction]:
     """The most probable classes of the images with these names, best first.
 
@@ -112,6 +116,10 @@ def top_predictions(
     """
     finite = logits.isfinite().all(1).tolist()
     best = logits.softmax(1).topk(min(top, len(classes)))
+    # not the opposite, so that an image without finite logits is abstained from
+    abstained: list[bool | None] = [None] * len(logits)
+    if abstain_below is not None:
+        abstained = (~(best.values[:, 0] >= abstain_below)).tolist()
     return [
         ImagePrediction(
             image,
@@ -120,9 +128,10 @@ def top_predictions(
                 for value, index in zip(values, indices, strict=True)
                 if known
             ),
+            abstains,
         )
-        for image, values, indices, known in zip(
-            images, best.values.tolist(), best.indices.tolist(), finite, strict=True
+        for image, values, indices, known, abstains in zip(
+            images, best.values.tolist(), best.indices.tolist(), finite, abstained, strict=True
         )
     ]
 

@@ -19,8 +19,9 @@ from seewhy.data.dataset import Dataset, Split
 from seewhy.data.shapes import SHAPES, draw_shapes
 from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.reporting.context import FILE, ReportContext, make_context
+from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.page import render_page
+from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit
 from seewhy.serialization import load
@@ -94,7 +95,7 @@ class Reports:
 
     @property
     def diagnosis(self) -> Diagnosis:
-        return load(Diagnosis, self.directory / FILE)
+        return load(Diagnosis, self.directory / DIAGNOSIS)
 
     def errors(self) -> dict[int, tuple[int, int]]:
         """True and predicted class of each misclassified image, from predictions.npz."""
