@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seewhy.cli.tables import print_accuracies, print_run
 from seewhy.data.dataset import Dataset
+from seewhy.diagnosis.calibration import selective_accuracy
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.reporting.context import ReportContext, make_context
@@ -149,6 +150,23 @@ def test_classes_names_the_positive_class_of_two(context: ReportContext) -> None
     section = classes_section(replace(context, predictions=one), Sprites({}))
     assert "Undefined, because all images are of one class." in text_of(section.html)
     assert not {"roc", "precision_recall"} & set(section.figures)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_svg")
+def test_calibration_gives_a_threshold_that_predict_takes(context: ReportContext) -> None:
+    """The images that it keeps are as accurate as the page says."""
+    section = calibration_section(context, Sprites({}))
+    found = re.findall(
+        r"Coverage at (\d+)% selective accuracy: ([\d.]+)% of the images .confidence ≥ ([\d.]+)\)",
+        section.html,
+    )
+    assert found
+    assert "--abstain-below" in section.html
+    for accuracy, coverage, threshold in found:
+        kept = selective_accuracy(context.predictions, float(threshold))
+        assert kept.accuracy >= int(accuracy) / 100
+        assert kept.coverage == pytest.approx(float(coverage) / 100, abs=0.02)
 
 
 @pytest.mark.usefixtures("no_svg")

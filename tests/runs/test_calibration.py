@@ -167,6 +167,14 @@ def test_evaluate_with_a_temperature_of_validation_images_scales_the_test_images
     torch.testing.assert_close(found.logits, raw.logits.double() / temperature)
 
 
+def test_evaluate_without_a_temperature_fails_before_it_predicts(
+    weak_run: Run, loadable: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seewhy.runs.prediction.predict_split", lambda *_: pytest.fail("too late"))
+    with pytest.raises(SeewhyError, match=r"^calibrated predictions need a run"):
+        evaluate(weak_run.classifier, loadable, calibrated=True)
+
+
 def logits_of(confidences: list[float]) -> Tensor:
     p = torch.tensor(confidences)
     return torch.stack([p, 1 - p], 1).log()

@@ -87,13 +87,16 @@ def calibrate(classifier: ClassifierLike, fitted: FittedTemperature | None = Non
 
 
 def calibrate_predictions(
-    predictions: Predictions, classifier: ClassifierLike, data: Dataset, split: str
+    predictions: Predictions,
+    fitted: FittedTemperature,
+    classifier: ClassifierLike,
+    data: Dataset,
+    split: str,
 ) -> tuple[Predictions, str]:
-    """Scale predictions of a split of a dataset, and describe how.
+    """Scale a classifier's predictions of a split by its temperature, and describe how.
 
     A temperature that was fitted on the same test images is cross-fitted.
     """
-    fitted = run_temperature(classifier)
     if _known_temperature(as_classifier(classifier)) is not None:
         return predictions, str(fitted)  # scaled already
     if split == fitted.fitted_on == TEST and _is_data_of(classifier, data):

@@ -16,7 +16,7 @@ from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.progress import note
-from seewhy.runs.calibration import calibrate_predictions
+from seewhy.runs.calibration import calibrate_predictions, run_temperature
 from seewhy.runs.prediction_stream import ImagePrediction, predict_stream
 from seewhy.runs.run import Run
 
@@ -50,6 +50,7 @@ def evaluate(
     """
     found, split = find_split(classifier, data, split)
     named = _named_for(classifier, found)
+    fitted = run_temperature(classifier) if calibrated else None  # fails before minutes of work
     parts = [
         predict_split(named, _relabeled(part, found, named.classes))
         for part in _parts(found, split)
@@ -59,8 +60,8 @@ def evaluate(
         torch.cat([part.labels for part in parts]),
         named.classes,
     )
-    if calibrated:
-        predictions, how = calibrate_predictions(predictions, classifier, found, split)
+    if fitted is not None:
+        predictions, how = calibrate_predictions(predictions, fitted, classifier, found, split)
         note(f"calibrated: {how}")
     return predictions
 
