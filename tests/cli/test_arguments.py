@@ -55,7 +55,7 @@ TRAIN = "train tiny.toml --data bars"
         ("summary resnet18 --num-classes 1", "at least 2 classes, found 1"),
         ("methods --all", "unknown option --all (see `seewhy methods --help`)"),
         ("methods all", "unexpected argument 'all' (see `seewhy methods --help`)"),
-        ("report", "report needs RUN (see `seewhy report --help`)"),
+        ("report", "report needs RUN|FILE.onnx|MODEL (see `seewhy report --help`)"),
         ("report run --ful", "unknown option --ful (did you mean '--full'?)"),
     ],
 )
