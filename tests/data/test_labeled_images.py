@@ -30,6 +30,13 @@ class Indexed(torch.utils.data.Dataset[Any]):
         return PILLOW[index], int(LABELS[index])
 
 
+class WithoutLength:
+    """It has an index only, and raises IndexError after the last."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return PIXELS[index], LABELS.tolist()[index]
+
+
 def dicts() -> Iterator[dict[str, Any]]:
     for image, label in zip(PILLOW, LABELS.tolist(), strict=True):
         yield {"image": image, "label": label, "id": 7}
@@ -42,7 +49,12 @@ def dicts() -> Iterator[dict[str, Any]]:
         (FLOATS, LABELS),
         (FLOATS.double().numpy(), LABELS.numpy()),
         (PIXELS.permute(0, 2, 3, 1).numpy(), LABELS.int()),
+        (PIXELS, LABELS.tolist()),
+        (list(PIXELS), LABELS[:, None]),
+        (PIXELS, torch.nn.functional.one_hot(LABELS).float().numpy()),
+        {"image": PIXELS, "label": LABELS},
         list(zip(PIXELS, LABELS, strict=True)),
+        WithoutLength(),
         Indexed(),
         Subset(Indexed(), range(6)),
         DataLoader(TensorDataset(FLOATS, LABELS), batch_size=4),
@@ -68,6 +80,8 @@ def test_as_dataset_reads_gray_images() -> None:
     assert torch.equal(as_dataset((gray, LABELS)).test.images, gray[:, None])
     images = [(Image.fromarray(image.numpy()), 0) for image in gray]
     assert torch.equal(as_dataset(images).test.images, gray[:, None])
+    for mode in ("LA", "1"):
+        assert as_dataset([(images[0][0].convert(mode), 0)]).image_shape == (1, 5, 4)
     assert as_dataset([(image.convert("RGBA"), 0) for image in PILLOW]).image_shape == (3, 5, 4)
 
 
@@ -114,7 +128,7 @@ def test_as_dataset_reads_no_more_than_the_limit() -> None:
         ([([1, 2], 0)], "images must be tensors or arrays .* found list"),
         (
             (FLOATS - 0.5, LABELS),
-            r"found values from -0.5 to 0.5; if they are normalized, .*prepro",
+            r"values from -0.5 to 0.5; if they are normalized, .*prepro",
         ),
         ((FLOATS.index_fill(0, torch.tensor(0), torch.nan), LABELS), "values from nan"),
         ((PIXELS.int(), LABELS), r"images must be uint8, or float in \[0, 1\], found .* int32"),
@@ -125,7 +139,20 @@ def test_as_dataset_reads_no_more_than_the_limit() -> None:
             [(PILLOW[0], 0), (PILLOW[1].resize((9, 9)), 1)],
             "differ in size: 3x5x4 and 3x9x9; resize",
         ),
-        (DataLoader(TensorDataset(FLOATS, torch.eye(6)), batch_size=6), "labels must be whole"),
+        ((PIXELS, torch.ones(6, 2)), "labels must be whole numbers, one per image, found .*float"),
+        ((FLOATS * 255, LABELS), "values from 0 to 255; if they are from 0 to 255, convert them"),
+        ((PIXELS, list("abcabc")), r"one per image, found 'a'; number the classes, as in labels ="),
+        ([(PILLOW[0], "cat")], "one per image, found 'cat'; number"),
+        ((PIXELS, LABELS * 10**9), "labels must be class indices from 0, found 2,000,000,000"),
+        (
+            {"train": [], "test": []},
+            r"a dict with train, test; pass one split .*\['train'\]",
+        ),
+        ([(PIXELS[0], 0), (PIXELS[1, :1], 1)], "differ in channels: 1x5x4 and 3x5x4; convert"),
+        (
+            [(Image.fromarray(np.full((2, 2), 999, np.uint16)), 0)],
+            "int32 with values from 999 to 999; scale them to 0 to 255",
+        ),
     ],
 )
 def test_as_dataset_says_what_does_not_fit(data: Any, message: str) -> None:

@@ -70,6 +70,10 @@ def test_classifier_repr() -> None:
         ),
         (lambda: Classifier(nn.ReLU(), image_shape=(3, 0, 8)), r"found \(3, 0, 8\)"),
         (
+            lambda: Classifier(nn.ReLU(), ("a", "b")).class_names(1),
+            "returns a single number per image; for two classes, let it return two logits: torch",
+        ),
+        (
             lambda: Classifier(nn.ReLU(), ("a", "b")).class_names(3),
             "the model has 3 classes, but the classifier has 2 class names; give one name per",
         ),

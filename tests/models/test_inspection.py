@@ -12,6 +12,7 @@ from torch import nn
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import (
     check_images,
+    evaluating,
     inspecting,
     memory_format_of,
     prepare_images,
@@ -82,6 +83,15 @@ def test_inspecting_gradients_and_restored_state(around, error):
         for parameter in model.parameters()
         if parameter is not model[6].weight
     )
+
+
+def test_evaluating_takes_a_model_around_an_exported_program():
+    program = torch.export.export(small_net(), (images_of(),)).module()
+    model = nn.Sequential(nn.Dropout(0.5), program)
+    model.training = False
+    with evaluating(model) as found:
+        assert (found is model, model.training, model[0].training) == (True, False, False)
+    assert (model.training, model[0].training) == (False, True)
 
 
 def test_inspecting_nested():

@@ -1,5 +1,6 @@
 """The report of a model that seewhy did not train."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def quick(context: ReportContext, monkeypatch: pytest.MonkeyPatch) -> list[Datas
 
 
 def test_report_of_a_module(run: Run, data: Dataset, tmp_path: Path) -> None:
-    path = report(run.model, data, tmp_path / "report.html", quiet=True, minutes=0.02)
+    model = copy.deepcopy(run.model).train()
+    path = report(model, data, tmp_path / "report.html", quiet=True, minutes=0.02)
+    assert all(part.training for part in model.modules())  # measured in evaluation mode
     page = path.read_text()
     name = type(run.model).__name__
     assert f"<h1>{name} on bars</h1>" in page

@@ -73,6 +73,46 @@ def test_evaluate_measures_all_of_a_folder_without_splits(
     assert len(evaluate(run, folder, "test").labels) == 3  # as asked for
 
 
+@pytest.mark.parametrize(
+    ("folders", "split", "measured"),
+    [
+        (["test"], None, "test"),
+        (["test"], "all", "test"),
+        (["val"], "test", "val"),
+        (["val", "test"], None, "test"),
+        (["val", "test"], "validation", "val"),
+    ],
+)
+def test_evaluate_measures_a_folder_that_has_no_training_images(
+    run: Run,
+    data: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    folders: list[str],
+    split: str | None,
+    measured: str,
+) -> None:
+    for number, name in enumerate(["test", "val"]):
+        if name in folders:
+            write_folder(tmp_path / "new" / name, data, 4 - number)
+    predictions = evaluate(run.classifier, tmp_path / "new", split)
+    assert len(predictions.labels) == (12 if measured == "test" else 9)
+    assert capsys.readouterr().err == f"new has no training images: {measured}/ is measured\n"
+    with pytest.raises(SeewhyError, match="unknown split 'train'; possible: test"):
+        evaluate(run.classifier, tmp_path / "new", "train")
+
+
+def test_evaluate_says_in_which_order_it_takes_the_outputs(
+    data: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+    evaluate(model, data)
+    names = ", ".join(data.classes)
+    assert f"its outputs are taken in the order of {data.name}: {names};" in capsys.readouterr().err
+    evaluate(Classifier(model, data.classes), data)
+    assert capsys.readouterr().err == ""
+
+
 def test_evaluate_splits_the_folder_of_the_training_as_the_training_did(
     recipe: Recipe, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,28 @@ def find_layout(root: Path) -> FolderLayout:
     return FolderLayout({"train": _class_folders(top)}, description)
 
 
+def held_out_folders(root: Path) -> dict[str, Path]:
+    """The folders of the test and validation splits, if none is for training; else empty.
+
+    Without a test split, the validation split is used as the test split.
+    """
+    top = _inner_folder(root, role=None)
+    folders = _used_folders(top)
+    if not _lacks_training(folders):
+        return {}
+    by_role = {role: _only(role, found, top) for role, found in _by_role(folders).items()}
+    splits = {folder.name: folder for folder in by_role.values()}
+    return {role: splits[name] for role, name in assign_roles(splits, str(top)).items()}
+
+
+def _lacks_training(folders: Sequence[Path]) -> bool:
+    """Whether the folders are those of splits, but none is for training."""
+    by_role = _by_role(folders)
+    others = [folder for folder in folders if role_in_name(folder.name) is None]
+    trees = [folder for found in by_role.values() for folder in found if _may_be_split(folder)]
+    return "train" not in by_role and not others and bool(trees)
+
+
 def _layout_of_splits(root: Path, top: Path, splits: Mapping[str, Path]) -> FolderLayout:
     """SPLIT/CLASS."""
     roles = assign_roles(splits, str(top))
@@ -108,7 +130,7 @@ def _split_folders(top: Path, folders: Sequence[Path]) -> Mapping[str, Path]:
     trees = {role: list(filter(_may_be_split, found)) for role, found in by_role.items()}
     others = [folder for folder in folders if role_in_name(folder.name) is None]
     if "train" not in by_role:
-        if not others and any(trees.values()):
+        if _lacks_training(folders):
             raise SeewhyError(
                 f"{top}: no folder of training images; found {_names(folders)}; add train/, or "
                 "pass one of these folders to split it"

@@ -1,5 +1,6 @@
 """Labeled images of other libraries as a `Dataset`: arrays, and datasets and loaders of PyTorch."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,11 @@ IMAGE_KEYS = ("image", "images", "pixel_values", "img")
 LABEL_KEYS = ("label", "labels", "fine_label", "target", "targets")
 IMAGES, LABELS = 0, 1  # the parts of a pair
 CHANNELS = (1, 3, 4)  # of images; another number is a height
+_IMAGE_TYPES = (Image.Image, Tensor, np.ndarray)
+_MODES = {"1": "L", "L": "L", "LA": "L", "F": "F", "I": "I"} | dict.fromkeys(
+    ("I;16", "I;16B", "I;16L", "I;16N"), "I"
+)  # of Pillow; all others become RGB
+_MOST_CLASSES = 100_000  # that data may have without naming them
 
 
 def as_dataset(
@@ -29,11 +35,12 @@ def as_dataset(
     that a report shows are those that the model is given.
 
     Args:
-        data: A pair (images, labels) of tensors or arrays, images (N, C, H, W), (N, H, W, C) or
-            (N, H, W), uint8 or float in [0, 1], labels (N,) integers. Or an iterable of labeled
-            images, or of batches of them, such as a torch `Dataset` or `DataLoader`, or a dataset
-            of Hugging Face: each a pair, or a dict with an image and a label; images may be
-            Pillow's. A `Dataset` of seewhy is returned as it is.
+        data: A pair (images, labels) of tensors, arrays or lists, images (N, C, H, W),
+            (N, H, W, C) or (N, H, W), uint8 or float in [0, 1], labels (N,) or (N, 1) integers, or
+            one-hot (N, K). Or a dict of them. Or an iterable of labeled images, or of batches of
+            them, such as a torch `Dataset` or `DataLoader`, or a dataset of Hugging Face: each a
+            pair, or a dict with an image and a label; images may be Pillow's. A `Dataset` of
+            seewhy is returned as it is.
         classes: Names of the K classes, for data that names none; by default numbers.
         name: Name of the data in a report; by default that of its class.
         limit: Largest number of images to read from an iterable; None for all.
@@ -44,7 +51,14 @@ def as_dataset(
     """
     if isinstance(data, Dataset):
         return data
-    if _is_pair(data):
+    if isinstance(data, Mapping) and not _has_labeled_images(data):
+        names = ", ".join(map(str, islice(data, 8)))
+        raise SeewhyError(
+            f"data is a dict with {names or 'nothing'}; pass one split of it, as in "
+            f"data[{next(iter(data), 'test')!r}], or images and labels, as in "
+            "{'image': images, 'label': labels}"
+        )
+    if _is_pair(data) or isinstance(data, Mapping):
         parts = list(_read([data], limit))
     elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
         parts = list(_read(data, limit))
@@ -56,7 +70,7 @@ def as_dataset(
     if not sum(len(labels) for _, labels in parts):
         raise SeewhyError(f"{_name(data)} has no images")
     images, labels = _stacked([part for part, _ in parts]), torch.cat([each for _, each in parts])
-    named = _classes(data) or tuple(classes) or tuple(map(str, range(1 + int(labels.max()))))
+    named = _classes(data) or tuple(classes) or _numbers(labels)
     name = name or _name(data)
     check_label_range(named, {"test": labels.numpy()}, name)
     test = Split(images, labels, _names(data, len(labels)))
@@ -69,9 +83,16 @@ def _is_pair(value: object) -> bool:
     return (
         isinstance(value, tuple | list)
         and len(value) == 2
-        and all(isinstance(part, Tensor | np.ndarray) for part in value)
-        and value[LABELS].ndim == 1
+        and isinstance(value[IMAGES], Tensor | np.ndarray | list)
+        and _are_labels(value[LABELS])
     )
+
+
+def _are_labels(value: object) -> bool:
+    """Whether a value is the labels of several images: not an image, and not an item of data."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim in (1, 2)
+    return isinstance(value, list) and all(np.ndim(each) == 0 for each in value[:1])
 
 
 def _read(data: object, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,10 +117,14 @@ def _read(data: object, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _items(data: object) -> Iterator[Any]:
     """The items of an iterable, or of a torch Dataset, which has only a length and an index."""
-    if isinstance(data, Iterable):
-        return iter(data)
-    length = len(data)  # type: ignore[arg-type]
+    if isinstance(data, Iterable) or not hasattr(data, "__len__"):
+        return iter(data)  # type: ignore[call-overload, no-any-return]
+    length = len(data)
     return (data[index] for index in range(length))  # type: ignore[index]
+
+
+def _has_labeled_images(item: Mapping[Any, Any]) -> bool:
+    return all(any(key in item for key in keys) for keys in (IMAGE_KEYS, LABEL_KEYS))
 
 
 def _parts(item: object, number: int) -> tuple[Any, Any]:
@@ -123,8 +148,8 @@ def _parts(item: object, number: int) -> tuple[Any, Any]:
 def _pixels(value: object, batch: bool) -> Tensor:  # (N, C, H, W) uint8
     """Pixels of an image, or of a batch of images."""
     if isinstance(value, Image.Image):
-        value = np.array(value if value.mode in ("L", "RGB") else value.convert("RGB"))
-    if isinstance(value, list | tuple) and value and isinstance(value[0], Image.Image):
+        value = np.array(value.convert(_MODES.get(value.mode, "RGB")))
+    if isinstance(value, list | tuple) and isinstance(next(iter(value), None), _IMAGE_TYPES):
         return _stacked([_pixels(each, batch=False) for each in value])
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.copy())
@@ -152,28 +177,56 @@ def _bytes(value: Tensor) -> Tensor:
     """Pixels as uint8."""
     if value.dtype == torch.uint8:
         return value
-    if not value.is_floating_point():
-        raise SeewhyError(
-            f"images must be uint8, or float in [0, 1], found {describe_value(value)}; scale them"
-        )
     low, high = (float(each) for each in value.aminmax()) if value.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= 1):
-        raise SeewhyError(
-            f"images must be float in [0, 1], found values from {low:.3g} to {high:.3g}; if they "
-            "are normalized, leave the normalization out of the data's transform, and give it to "
-            "the model: Classifier(model, preprocess=Normalize(mean, std))"
+    if value.is_floating_point() and low >= 0 and high <= 1:
+        return (value.float() * 255).round().to(torch.uint8)
+    if not math.isfinite(low + high):
+        remedy = "pixels must be finite, so leave out or mend the images that are not"
+    elif low >= 0 and 1 < high <= 255:
+        remedy = "if they are from 0 to 255, convert them to uint8"
+    elif not value.is_floating_point():
+        remedy = "scale them to 0 to 255 and convert them to uint8"
+    else:
+        remedy = (
+            "if they are normalized, leave the normalization out of the data's transform, and give "
+            "it to the model: Classifier(model, preprocess=Normalize(mean, std))"
         )
-    return (value.float() * 255).round().to(torch.uint8)
+    raise SeewhyError(
+        f"images must be uint8, or float in [0, 1], found {describe_value(value)} with values from "
+        f"{low:.3g} to {high:.3g}; {remedy}"
+    )
 
 
 def _whole(value: object) -> Tensor:  # (N,) int64, or a single one ()
-    """Labels as integers."""
-    labels = torch.as_tensor(value).detach().cpu()
+    """Labels as integers; (N, 1) and one-hot (N, K) are those of N images."""
+    try:
+        labels = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SeewhyError(
+            f"labels must be whole numbers, one per image, found {_shown(value)}; number the "
+            "classes, as in labels = [classes.index(name) for name in names]"
+        ) from error
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    elif labels.ndim == 2 and _is_one_hot(labels):
+        labels = labels.float().argmax(1)
     if labels.ndim > 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise SeewhyError(
-            f"labels must be whole numbers, one per image, found {describe_value(labels)}"
+            f"labels must be whole numbers, one per image, found {describe_value(labels)}; convert "
+            "them to int64"
         )
     return labels.to(torch.int64)
+
+
+def _is_one_hot(labels: Tensor) -> bool:
+    """Whether each row (N, K) is zero but for a single one."""
+    return bool(((labels == 0) | (labels == 1)).all() and (labels != 0).sum(1).eq(1).all())
+
+
+def _shown(value: object) -> str:
+    """A label that is no number, for a message."""
+    first = value[0] if isinstance(value, list | tuple | np.ndarray) and len(value) else value
+    return repr(str(first)[:60]) if isinstance(first, str) else describe_value(value)
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -181,8 +234,10 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     shapes = {tuple(part.shape[1:]) for part in parts if len(part)}
     if len(shapes) > 1:
         first, second = ("x".join(map(str, shape)) for shape in sorted(shapes)[:2])
+        gray = len({shape[1:] for shape in shapes}) == 1
+        what, remedy = ("channels", "convert") if gray else ("size", "resize")
         raise SeewhyError(
-            f"images differ in size: {first} and {second}; resize them in the data's transform"
+            f"images differ in {what}: {first} and {second}; {remedy} them in the data's transform"
         )
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
@@ -205,6 +260,17 @@ def _classes(data: object) -> tuple[str, ...]:
         if isinstance(names, list | tuple) and names:
             return tuple(map(str, names))
     return ()
+
+
+def _numbers(labels: Tensor) -> tuple[str, ...]:
+    """The numbers from 0 to the largest label (N,), as the names of the classes."""
+    highest = int(labels.max())
+    if highest >= _MOST_CLASSES:
+        raise SeewhyError(
+            f"labels must be class indices from 0, found {highest:,}; number the classes, and pass "
+            "their names"
+        )
+    return tuple(map(str, range(1 + highest)))
 
 
 def _names(data: object, count: int) -> list[str]:

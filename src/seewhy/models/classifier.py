@@ -14,7 +14,7 @@ from seewhy.data.pixel_range import check_range
 from seewhy.errors import SeewhyError, check_type
 from seewhy.models.inspection import device_of, unwrap_model
 from seewhy.models.normalization import Normalize, Preprocessed
-from seewhy.models.outputs import extract_logits
+from seewhy.models.outputs import TWO_LOGITS, extract_logits
 from seewhy.models.pretrained import pretrained_info, split_weights
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model
@@ -126,6 +126,8 @@ class Classifier:
         Raises:
             SeewhyError: If the number of names differs.
         """
+        if num_classes == 1 and len(self.classes) == 2:
+            raise SeewhyError(f"the model returns a single number per image; {TWO_LOGITS}")
         if self.classes and len(self.classes) != num_classes:
             raise SeewhyError(
                 f"the model has {num_classes} classes, but the classifier has "

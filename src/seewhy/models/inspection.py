@@ -56,16 +56,24 @@ def inspecting(model: nn.Module) -> Iterator[nn.Module]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put `model` in evaluation mode inside the block, and restore the mode of every submodule."""
-    if _is_exported(model):  # it has only the mode in which it was exported
-        yield model
-        return
     check_initialized(model)
     training = {part: part.training for part in model.modules() if hasattr(part, "training")}
     try:
-        yield model.eval()
+        _evaluate(model)
+        yield model
     finally:
         for module, mode in training.items():
             module.training = mode  # train(mode) would reset submodules that were frozen one by one
+
+
+def _evaluate(model: nn.Module) -> None:
+    """Call `eval`, but not of an exported program, which has only the mode that it was made in."""
+    if not any(map(_is_exported, model.modules())):
+        model.eval()
+    elif not _is_exported(model):
+        model.training = False
+        for part in model.children():
+            _evaluate(part)
 
 
 def device_of(model: nn.Module) -> torch.device:

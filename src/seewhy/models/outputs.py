@@ -6,6 +6,10 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 
+TWO_LOGITS = (
+    "for two classes, let it return two logits: torch.cat([torch.zeros_like(z), z], 1) for a logit "
+    "z (N, 1)"
+)
 Parts = dict[str | int, object]  # of a model's output, by key, field, or index
 
 
@@ -56,9 +60,10 @@ def _parts(output: object) -> Parts:
 def _checked(logits: object, output: object) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = describe_value(logits if isinstance(logits, Tensor) else output)
+        remedy = f"; {TWO_LOGITS}" if isinstance(logits, Tensor) and logits.ndim == 1 else ""
         raise SeewhyError(
             f"the model must return logits (N, K), or a tuple, dict, or object with them, "
-            f"found {found}"
+            f"found {found}{remedy}"
         )
     return logits
 

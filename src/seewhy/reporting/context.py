@@ -1,5 +1,6 @@
 """The context of a report: a classifier with its predictions and diagnosis, and a baseline."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -21,6 +22,7 @@ from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions, diverse_errors, predict_split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
+from seewhy.models.inspection import evaluating
 from seewhy.progress import note
 from seewhy.runs.cross_validation import fold_runs
 from seewhy.runs.directory import DIAGNOSIS
@@ -148,7 +150,8 @@ def make_context(
         named, measured = measured_data(classifier, data, split)
         predictions = predict_split(named, measured.test)
     baseline = None if against is None else _measured_baseline(against, predictions, measured)
-    diagnosis = diagnose(named, measured, predictions, full=full, quiet=quiet, minutes=minutes)
+    with nullcontext() if named is None else evaluating(named.model):
+        diagnosis = diagnose(named, measured, predictions, full=full, quiet=quiet, minutes=minutes)
     return ReportContext(
         named, measured.origin, predictions, diagnosis, full=full, baseline=baseline
     )

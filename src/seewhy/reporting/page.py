@@ -59,10 +59,10 @@ def report(
     path, nothing is written but the report.
 
     Args:
-        classifier: A finished run, a Classifier, or a module in evaluation mode whose input is
-            pixels in [0, 1]: `Classifier(model, classes, preprocess=normalize)` puts a
-            normalization before the model. Or predictions of the test images of `data`, as from
-            `read_prediction_table`: then there are no heat maps, attacks and corruptions.
+        classifier: A finished run, a Classifier, or a module whose input is pixels in [0, 1]:
+            `Classifier(model, classes, preprocess=normalize)` puts a normalization before the
+            model. It is measured in evaluation mode. Or predictions of the test images of `data`,
+            as from `read_prediction_table`: then there are no heat maps, attacks and corruptions.
         data: Labeled images: a Dataset, a source for `load` such as the path of a folder, or what
             `as_dataset` takes, such as (images, labels) or a torch DataLoader. Classes are matched
             by name. A run's own data are loaded again by default.
