@@ -86,10 +86,10 @@ class SaliencyPlan:
     measured_layers: tuple[str, ...]
     measured_methods: tuple[str, ...]
     errors: int  # at most
-    class_images: int = ATTRIBUTION_IMAGES
-    trust_images: int = TRUST_IMAGES
-    steps: int = STEPS
-    noise_maps: int = RANDOM_MAPS
+    class_images: int
+    trust_images: int
+    steps: int
+    noise_maps: int
 
 
 def plan_saliency(
@@ -109,7 +109,16 @@ def plan_saliency(
     classifier = replace(as_classifier(classifier), precision="fp32")
     layers = tuple(resolve_layers(classifier.model, test.images[:1], "auto"))
     if math.isinf(seconds):
-        return SaliencyPlan(layers, layers, SALIENCY_METHODS, errors)
+        return SaliencyPlan(
+            layers,
+            layers,
+            SALIENCY_METHODS,
+            errors,
+            ATTRIBUTION_IMAGES,
+            TRUST_IMAGES,
+            STEPS,
+            RANDOM_MAPS,
+        )
     began = time.monotonic()
     forward, backward = _pace(classifier, test.images[:1], layers)
     size = min(len(test), batch_size(unwrap_model(classifier.model), test.images))

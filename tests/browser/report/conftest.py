@@ -32,6 +32,7 @@ SIGNS = 'a, "b" & 100%=#'  # a class name with all special characters of an addr
 FOLDER = "image-folder"  # of the images; a report must not show it
 SAMPLE_SIZES = {
     "seewhy.diagnosis.saliency.TRUST_IMAGES": 6,
+    "seewhy.diagnosis.diagnosis.TRUST_IMAGES": 6,
     "seewhy.diagnosis.diagnosis.ATTACK_IMAGES": 40,
     "seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES": 40,
 }  # images; small, because their number is not under test
@@ -138,6 +139,8 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
         replace(RECIPE, epochs=1.5), data, reports.root / "before", device="cpu", quiet=True
     )
     context = make_context(run, data, before, quiet=True, minutes=None)
+    assert context.diagnosis.saliency is not None
+    assert context.diagnosis.saliency.images == 6  # the sizes above are in force
     _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, context)
