@@ -146,6 +146,10 @@ def test_classes_names_the_positive_class_of_two(context: ReportContext) -> None
     html = classes_section(replace(context, predictions=two), Sprites({})).html
     auroc = roc_auc_score(labels, logits.softmax(1)[:, 1])
     assert f"Positive class: ill. AUROC {auroc:.3f}, average precision" in text_of(html)
+    assert 'class="long"' not in html
+    long = replace(two, classes=("healthy", "ill, as a class with a long name of synonyms"))
+    wide = classes_section(replace(context, predictions=long), Sprites({})).html
+    assert '<th scope="row" class="long">ill, as a class' in wide
     one = replace(two, labels=torch.ones_like(labels))
     section = classes_section(replace(context, predictions=one), Sprites({}))
     assert "Undefined, because all images are of one class." in text_of(section.html)
