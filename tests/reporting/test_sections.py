@@ -234,6 +234,9 @@ def test_a_corruption_without_significant_harm_is_not_called_harmful(
         text = corruption_summary(replace(diagnosis, corruptions=corruptions))
         assert text.startswith("The most harmful corruption is ") == harmed
         assert text.startswith("No corruption lowers it significantly") != harmed
+        few = tuple(replace(curve, images=3) for curve in corruptions)
+        text = corruption_summary(replace(diagnosis, corruptions=few))
+        assert text.startswith("Corruptions were measured on 3 images only")
 
 
 def test_confidence_within_the_interval_of_the_accuracy_is_no_finding() -> None:

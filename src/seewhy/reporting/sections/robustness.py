@@ -17,6 +17,8 @@ from seewhy.reporting.formatting import count, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
+FEWEST = 10  # images on which a corruption is judged
+
 
 @dataclass(frozen=True)
 class SmallestAttack:
@@ -95,7 +97,9 @@ def worst_corruption(diagnosis: Diagnosis) -> RobustnessCurve:
 
 def is_harmed(diagnosis: Diagnosis) -> bool:
     """Whether a corruption brings the accuracy below the 95% interval of the clean images."""
-    return any(curve.accuracy[1:].min() < curve.low[0] for curve in diagnosis.corruptions)
+    return diagnosis.corruptions[0].images >= FEWEST and any(
+        curve.accuracy[1:].min() < curve.low[0] for curve in diagnosis.corruptions
+    )
 
 
 def attack_summary(diagnosis: Diagnosis) -> str:
@@ -114,6 +118,11 @@ def attack_summary(diagnosis: Diagnosis) -> str:
 def corruption_summary(diagnosis: Diagnosis) -> str:
     """A sentence on the worst corruption."""
     worst = worst_corruption(diagnosis)
+    if worst.images < FEWEST:
+        return (
+            f"Corruptions were measured on {count(worst.images, 'image')} only: more time allows "
+            "more, and a comparison."
+        )
     if not is_harmed(diagnosis):
         return f"No corruption lowers it significantly ({count(worst.images, 'image')})."
     return (
