@@ -65,6 +65,18 @@ def test_predict_split_runs_in_evaluation_mode(data: Dataset) -> None:
         predict_split(Classifier(model, ("a", "b")), data.test)
 
 
+def test_predict_split_takes_the_logarithms_of_probabilities(
+    data: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model("speednet:width=0.125", 3, data.train).eval()
+    expected = predict_split(model, data.test)
+    assert capsys.readouterr().err == ""
+    found = predict_split(torch.nn.Sequential(model, torch.nn.Softmax(1)).eval(), data.test)
+    assert "the model returns probabilities; their logarithms are taken" in capsys.readouterr().err
+    torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [

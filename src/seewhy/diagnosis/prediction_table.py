@@ -9,11 +9,10 @@ import torch
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
 from seewhy.data.table_files import LABEL_COLUMNS, PATH_COLUMNS
-from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.predictions import LEAST_PROBABILITY, Predictions
 from seewhy.errors import SeewhyError
 
 OTHER_COLUMNS = ("split", "subset", "group", "index", "id")  # of numbers that are no scores
-LEAST_PROBABILITY = 1e-12  # instead of 0, whose logarithm is infinite
 TOLERANCE = 0.01  # of the sum of probabilities, which may have been rounded
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 
+SOFTMAX_TOLERANCE = 1e-3  # of the sum of probabilities, which bf16 rounds
 TWO_LOGITS = (
     "for two classes, let it return two logits: torch.cat([torch.zeros_like(z), z], 1) for a logit "
     "z (N, 1)"
@@ -85,3 +86,10 @@ def _ambiguous(matrices: Mapping[str | int, Tensor], num_classes: int | None) ->
 def _listed(parts: Mapping[str | int, object]) -> str:
     """Each part with its shape or type, as in `main (8, 10) float32, loss float`."""
     return ", ".join(f"{key} {describe_value(part)}" for key, part in parts.items()) or "nothing"
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether the outputs of a model (N, K) are those of a softmax, for K of at least 2."""
+    sums = outputs.float().sum(1)
+    several = outputs.shape[1] > 1 and len(outputs) > 0
+    return several and bool(outputs.min() >= 0 and ((sums - 1).abs() < SOFTMAX_TOLERANCE).all())

@@ -14,6 +14,7 @@ from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.head import find_head, replace_head
 from seewhy.models.inspection import device_of, evaluating
+from seewhy.models.outputs import are_probabilities
 from seewhy.models.registry import MODELS
 
 OwnModel = nn.Module | Callable[..., nn.Module]
@@ -168,8 +169,7 @@ def _logits(model: nn.Module, name: str, sample: Split) -> Tensor:
             f"{name} must return logits (N, K) for training, a tensor, found {found}; wrap it in a "
             "module that returns them"
         )
-    sums = output.sum(1)
-    if output.shape[1] > 1 and output.min() >= 0 and torch.allclose(sums, torch.ones_like(sums)):
+    if are_probabilities(output):
         raise SeewhyError(
             f"{name} returns probabilities, but the loss needs logits; remove its softmax"
         )
