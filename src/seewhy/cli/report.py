@@ -52,6 +52,8 @@ class Report:
     """Time for a new diagnosis: as many test images as fit are analyzed; inf for no limit."""
     output: OptionalPath = None
     """File to write (default: report.html in the run directory, or here for other models)."""
+    json: OptionalPath = None
+    """File for the numbers of the report (default: report.json in the run directory)."""
     own_model: OwnModel = None
     """Function that builds the run's model, if it is your own."""
     device: str = "auto"
@@ -101,6 +103,7 @@ def report(options: Report) -> None:
         output,
         against=None if options.against is None else open_model(options.against, device),
         split=options.split,
+        json=options.json,
         full=options.full,
         fresh=options.fresh,
         paths=options.paths,

@@ -8,3 +8,4 @@ from .section import figure_html as figure_html
 from .section import sprite_html as sprite_html
 from .sections import SECTIONS as SECTIONS
 from .sprites import Sprites as Sprites
+from .values import report_values as report_values

@@ -30,9 +30,11 @@ from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
 from seewhy.reporting.sprites import Sprites, SpriteSheet
 from seewhy.reporting.svg import drawn_svg
+from seewhy.reporting.values import report_values
 from seewhy.runs.run import Run
 
 FILE = "report.html"  # in the directory of a run or an experiment
+JSON_FILE = "report.json"  # in the directory of a run
 BUDGET = 2_000_000  # bytes of the file
 FEWEST_ERRORS = 48  # errors shown even above the budget
 GALLERY = "errors"  # the section that is shortened to fit the budget
@@ -46,6 +48,7 @@ def report(
     *,
     against: ClassifierLike | None = None,
     split: str | None = None,
+    json: str | Path | None = None,
     full: bool = False,
     fresh: bool = False,
     paths: bool = False,
@@ -69,6 +72,8 @@ def report(
         path: The file to write; by default report.html in the directory of the run.
         against: A run or classifier to compare with on the same test images.
         split: The split to measure: "train", "test", "validation" or "all"; as for `evaluate`.
+        json: Another file to write, with the numbers of the report (see `report_values`); by
+            default report.json in the directory of the run, if there is no path.
         full: Show all errors; otherwise as many as fit into 2 MB.
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
@@ -109,11 +114,16 @@ def report(
         minutes=minutes,
     )
     with waiting("writing the report", quiet):
-        page = render_page(replace(context, paths=paths))
+        context = replace(context, paths=paths)
+        page = render_page(context)
         if directory is not None:
             _save_figures(page, directory)
+            json = json or directory / JSON_FILE
         make_directory(Path(path).parent)
         write_text(Path(path), page.html)
+        if json is not None:
+            make_directory(Path(json).parent)
+            write_text(Path(json), json_text(report_values(context), indent=1) + "\n")
     return Path(path)
 
 

@@ -1,0 +1,194 @@
+"""The numbers of a report as plain values, for JSON."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from seewhy import __version__
+from seewhy.attribution.scores import TrustScore
+from seewhy.diagnosis.calibration import Calibration
+from seewhy.diagnosis.label_issues import LabelIssue
+from seewhy.diagnosis.metrics import class_scores, uneven_scores, worst_confusions
+from seewhy.diagnosis.robustness import RobustnessCurve
+from seewhy.diagnosis.slices import Slice
+from seewhy.diagnosis.thresholds import ranking_scores
+from seewhy.reporting.context import ReportContext
+
+DECIMALS = 6
+
+
+def report_values(context: ReportContext) -> dict[str, Any]:
+    """The numbers that the report shows, and those behind its figures.
+
+    Args:
+        context: From `make_context`.
+
+    Returns:
+        A value that JSON can represent. Fractions are from 0 to 1, intervals are of 95%; what is
+        undefined, such as the precision of a class that is never predicted, is None. Images are
+        named as in the report. The keys are described in docs/report.md.
+    """
+    diagnosis, predictions = context.diagnosis, context.predictions
+    uneven, scaling = uneven_scores(predictions), context.scaling
+    wrong = (~predictions.correct).nonzero()[:, 0].tolist()
+    values = {
+        "seewhy": __version__,
+        "title": context.title,
+        "data": {
+            "name": context.data.name,
+            "fingerprint": context.data.fingerprint,
+            "classes": context.data.classes,
+            "image_shape": context.data.image_shape,
+            "images": context.data.images,
+        },
+        "accuracy": {
+            "kind": context.accuracy_name,
+            "images": len(predictions.labels),
+            "value": predictions.accuracy,
+            "interval": predictions.interval,
+            "balanced": None if uneven is None else uneven.balanced_accuracy,
+            "macro_f1": None if uneven is None else uneven.macro_f1,
+        },
+        "classes": _classes(context),
+        "confusions": [
+            {
+                "true": predictions.classes[pair.true],
+                "predicted": predictions.classes[pair.predicted],
+                "images": pair.images,
+            }
+            for pair in worst_confusions(predictions)
+        ],
+        "errors": [_error(context, index) for index in wrong],
+        "calibration": _calibration(context.calibration)
+        | {
+            "temperature": None if scaling is None else scaling.temperature,
+            "scaled": None if scaling is None else _calibration(scaling.after),
+        },
+        "attacks": [_curve(curve) for curve in diagnosis.attacks],
+        "corruptions": [_curve(curve) for curve in diagnosis.corruptions],
+        "slices": {
+            "images": diagnosis.slice_images,
+            "weak": [_slice(weak) for weak in diagnosis.slices],
+        },
+        "label_issues": [_label_issue(context, issue) for issue in context.label_issues],
+        "unusual": [
+            {"image": context.name(each.index), "similarity": each.similarity}
+            for each in diagnosis.unusual
+            if each.distinct
+        ],
+        "near_duplicates": [
+            {"splits": [pair.first[0], pair.second[0]], "indices": [pair.first[1], pair.second[1]]}
+            for pair in diagnosis.duplicates
+        ],
+        "explanations": []
+        if diagnosis.saliency is None
+        else [_trust(score) for score in diagnosis.saliency.scores],
+        "seconds": diagnosis.seconds,
+    }
+    plain: dict[str, Any] = _plain(values)
+    return plain
+
+
+def _classes(context: ReportContext) -> list[dict[str, Any]]:
+    """Scores of each class that has images or is predicted."""
+    ranking = {row.name: row for row in ranking_scores(context.predictions).classes}
+    rows = []
+    for score in class_scores(context.predictions):
+        if score.images or score.predicted:
+            row = ranking.get(score.name)
+            rows.append(
+                {
+                    "name": score.name,
+                    "images": score.images,
+                    "predicted": score.predicted,
+                    "accuracy": score.accuracy,
+                    "interval": score.interval,
+                    "precision": score.precision,
+                    "f1": score.f1,
+                    "auroc": None if row is None else row.auroc,
+                    "average_precision": None if row is None else row.average_precision,
+                }
+            )
+    return rows
+
+
+def _error(context: ReportContext, index: int) -> dict[str, Any]:
+    predictions = context.predictions
+    return {
+        "image": context.name(index),
+        "true": predictions.classes[int(predictions.labels[index])],
+        "predicted": predictions.classes[int(predictions.predicted[index])],
+        "confidence": predictions.confidence[index].item(),
+    }
+
+
+def _calibration(measured: Calibration) -> dict[str, Any]:
+    return {
+        "ece": measured.ece,
+        "mce": measured.mce,
+        "brier": measured.brier,
+        "nll": measured.nll,
+    }
+
+
+def _curve(curve: RobustnessCurve) -> dict[str, Any]:
+    return {
+        "name": curve.name,
+        "images": curve.images,
+        "levels": curve.levels,
+        "accuracy": curve.accuracy,
+        "low": curve.low,
+        "high": curve.high,
+    }
+
+
+def _slice(weak: Slice) -> dict[str, Any]:
+    return {
+        "description": weak.description,
+        "images": weak.images,
+        "accuracy": weak.accuracy,
+        "interval": weak.interval,
+        "rest_accuracy": weak.rest_accuracy,
+        "p_value": weak.p_value,
+    }
+
+
+def _label_issue(context: ReportContext, issue: LabelIssue) -> dict[str, Any]:
+    classes = context.predictions.classes
+    return {
+        "image": context.name(issue.index),
+        "given": classes[issue.given_label],
+        "suggested": classes[issue.suggested_label],
+        "probability": issue.probability,
+        "self_confidence": issue.self_confidence,
+    }
+
+
+def _trust(score: TrustScore) -> dict[str, Any]:
+    return {
+        "layer": score.layer,
+        "method": score.method,
+        "trusted": score.trusted,
+        "gain": score.gain.mean,
+        "interval": score.gain.interval,
+        "road": score.road.mean,
+        "random_weights_similarity": score.sanity.final_similarity,
+        "non_empty": score.non_empty,
+        "pointing": score.pointing,
+        "relevance_mass": score.relevance_mass,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Lists, dicts and rounded numbers; None for numbers that JSON does not have."""
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, Sequence | Iterable) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return round(value, DECIMALS) if math.isfinite(value) else None
+    return value

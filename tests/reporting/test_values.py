@@ -1,0 +1,47 @@
+"""The numbers of a report as JSON."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.escaping import json_text
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.values import report_values
+
+
+def test_values_are_those_of_the_predictions(context: ReportContext) -> None:
+    values = json.loads(json_text(report_values(context)))
+    labels, predicted = context.predictions.labels, context.predictions.logits.argmax(1)
+    assert values["accuracy"]["value"] == pytest.approx((labels == predicted).float().mean().item())
+    assert len(values["errors"]) == int((labels != predicted).sum())
+    assert sum(row["images"] for row in values["confusions"]) == len(values["errors"])
+    for index, row in enumerate(values["classes"]):
+        assert row["images"] == int((labels == index).sum())
+        assert row["predicted"] == int((predicted == index).sum())
+        expected = (predicted == index)[labels == index].float().mean().item()
+        assert row["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert [curve["name"] for curve in values["attacks"]] == ["fgsm", "pgd"]
+    assert values["attacks"][0]["accuracy"] == pytest.approx(
+        context.diagnosis.attacks[0].accuracy.tolist(), abs=1e-6
+    )
+    assert context.diagnosis.saliency is not None
+    assert len(values["explanations"]) == len(context.diagnosis.saliency.scores)
+    assert values["data"]["images"] == {"train": 240, "test": 120}
+
+
+def test_undefined_numbers_are_null(context: ReportContext) -> None:
+    """A class without images has no accuracy, one that is never predicted no precision."""
+    logits = torch.zeros(3, 4)
+    logits[:, 1] = 1.0
+    few = Predictions(logits, torch.tensor([0, 0, 2]), context.predictions.classes)
+    diagnosis = replace(context.diagnosis, names=("a", "b", "c"), saliency=None)
+    values = report_values(replace(context, predictions=few, diagnosis=diagnosis))
+    by_name = {row["name"]: row for row in values["classes"]}
+    first, second, third, _ = few.classes
+    assert by_name[second]["accuracy"] is None
+    assert by_name[first]["precision"] is None
+    assert set(by_name) == {first, second, third}
+    assert values["explanations"] == []
