@@ -155,7 +155,7 @@ def test_resume_writes_a_report_only_if_the_command_did(
         raise KeyboardInterrupt
 
     reported: list[object] = []
-    monkeypatch.setattr("seewhy.reporting.page.report", lambda run, **_: reported.append(run))
+    monkeypatch.setattr("seewhy.reporting.page.report", lambda run, *_, **__: reported.append(run))
     command = ["train", "tiny.toml", "--data", "bars", "--output", "part", "--quiet", *option]
     monkeypatch.setattr("sys.argv", ["seewhy", *command])
     with monkeypatch.context() as patch:
@@ -185,7 +185,7 @@ def test_demo_reaches_98_percent(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # the example of the README writes the same report
-    monkeypatch.setattr("seewhy.reporting.page.report", lambda run, **options: run.directory)
+    monkeypatch.setattr("seewhy.reporting.page.report", lambda run, *_, **__: run.directory)
     assert main.main(["demo"]) == 0
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert summary["accuracy"] >= 0.98
