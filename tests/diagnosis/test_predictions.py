@@ -13,6 +13,7 @@ from seewhy.diagnosis.predictions import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models.features import predict_with_features
 from seewhy.models.registry import build_model
 
 
@@ -65,16 +66,14 @@ def test_predict_split_runs_in_evaluation_mode(data: Dataset) -> None:
         predict_split(Classifier(model, ("a", "b")), data.test)
 
 
-def test_predict_split_takes_the_logarithms_of_probabilities(
-    data: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_that_returns_probabilities_keeps_its_confidences(data: Dataset) -> None:
     model = build_model("speednet:width=0.125", 3, data.train).eval()
-    expected = predict_split(model, data.test)
-    assert capsys.readouterr().err == ""
-    found = predict_split(torch.nn.Sequential(model, torch.nn.Softmax(1)).eval(), data.test)
-    assert "the model returns probabilities; their logarithms are taken" in capsys.readouterr().err
+    softmax = torch.nn.Sequential(model, torch.nn.Softmax(1)).eval()
+    expected, found = predict_split(model, data.test), predict_split(softmax, data.test)
     torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(found.losses, expected.losses, rtol=1e-3, atol=1e-4)
+    logits, _ = predict_with_features(softmax, data.test.images)
+    torch.testing.assert_close(logits, found.logits, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import torch
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
 from seewhy.data.table_files import LABEL_COLUMNS, PATH_COLUMNS
-from seewhy.diagnosis.predictions import LEAST_PROBABILITY, Predictions
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
+from seewhy.models.outputs import LEAST_PROBABILITY
 
 OTHER_COLUMNS = ("split", "subset", "group", "index", "id")  # of numbers that are no scores
 TOLERANCE = 0.01  # of the sum of probabilities, which may have been rounded

@@ -15,10 +15,6 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import check_finite_logits, compute_logits
 from seewhy.models.inspection import check_labels
-from seewhy.models.outputs import are_probabilities
-from seewhy.progress import note
-
-LEAST_PROBABILITY = 1e-12  # instead of 0, whose logarithm is infinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +136,6 @@ def predict_split(
             f"the model has {logits.shape[1]:,} outputs, but the labels are from 0 to "
             f"{labeled - 1}; if this is right, name the classes: Classifier(model, classes)"
         )
-    if are_probabilities(logits):
-        note(
-            "the model returns probabilities; their logarithms are taken as logits, which gives "
-            "the same probabilities"
-        )
-        logits = logits.clamp_min(LEAST_PROBABILITY).log()
     return Predictions(logits, split.labels, classifier.class_names(logits.shape[1]))
 
 

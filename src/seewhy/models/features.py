@@ -17,6 +17,7 @@ from seewhy.models.inspection import (
     prepare_images,
     unwrap_model,
 )
+from seewhy.models.outputs import as_logits
 from seewhy.models.tta import bind_tta
 
 
@@ -118,4 +119,4 @@ def _predict(
         for handle in handles:
             handle.remove()
     # outside inference_mode, so that they may enter a graph
-    return torch.cat(logits) / temperature, torch.cat(rows).clone()
+    return as_logits(torch.cat(logits)) / temperature, torch.cat(rows).clone()

@@ -10,6 +10,7 @@ from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.folding import folded
 from seewhy.models.inspection import evaluating, input_dtype, naming_images
+from seewhy.models.outputs import as_logits
 from seewhy.models.tta import bind_tta
 from seewhy.models.tta import none as no_tta
 
@@ -42,7 +43,7 @@ def compute_logits(
         check_finite: Whether to raise an error for logits that are not finite.
 
     Returns:
-        Logits (N, K), float32 on the CPU.
+        Logits (N, K), float32 on the CPU; the logarithms of a model's probabilities.
 
     Raises:
         SeewhyError: If the images are not (N, C, H, W) uint8, if N is 0, if the model cannot take
@@ -72,7 +73,9 @@ def compute_logits(
         model = for_outputs(classifier, images)
         rows = batches(original, images, batch_size, measured=not reproducible)
         parts = [augmented(predict, images[each]) for each in rows]
-    logits = torch.cat(parts).cpu()  # outside inference_mode, so that they may enter a graph
+    logits = as_logits(
+        torch.cat(parts).cpu()
+    )  # outside inference_mode, so that they may enter a graph
     if classifier.temperature != 1:
         logits = logits / classifier.temperature
     if check_finite:

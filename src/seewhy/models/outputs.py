@@ -6,6 +6,7 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 
+LEAST_PROBABILITY = 1e-12  # instead of 0, whose logarithm is infinite
 SOFTMAX_TOLERANCE = 1e-3  # of the sum of probabilities, which bf16 rounds
 TWO_LOGITS = (
     "for two classes, let it return two logits: torch.cat([torch.zeros_like(z), z], 1) for a logit "
@@ -88,8 +89,16 @@ def _listed(parts: Mapping[str | int, object]) -> str:
     return ", ".join(f"{key} {describe_value(part)}" for key, part in parts.items()) or "nothing"
 
 
+def as_logits(outputs: Tensor) -> Tensor:
+    """The outputs of a model (N, K), or their logarithms if they are probabilities.
+
+    These have the same softmax, so that confidences are right for a model that ends in one.
+    """
+    return outputs.clamp_min(LEAST_PROBABILITY).log() if are_probabilities(outputs) else outputs
+
+
 def are_probabilities(outputs: Tensor) -> bool:
     """Whether the outputs of a model (N, K) are those of a softmax, for K of at least 2."""
-    sums = outputs.float().sum(1)
-    several = outputs.shape[1] > 1 and len(outputs) > 0
-    return several and bool(outputs.min() >= 0 and ((sums - 1).abs() < SOFTMAX_TOLERANCE).all())
+    if outputs.shape[1] < 2 or not len(outputs) or not bool(outputs.min() >= 0):
+        return False
+    return bool(((outputs.float().sum(1) - 1).abs() < SOFTMAX_TOLERANCE).all())

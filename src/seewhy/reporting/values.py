@@ -8,15 +8,15 @@ from torch import Tensor
 
 from seewhy import __version__
 from seewhy.attribution.scores import TrustScore
-from seewhy.diagnosis.calibration import Calibration
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.diagnosis.metrics import class_scores, uneven_scores, worst_confusions
-from seewhy.diagnosis.robustness import RobustnessCurve
-from seewhy.diagnosis.slices import Slice
 from seewhy.diagnosis.thresholds import ranking_scores
 from seewhy.reporting.context import ReportContext
 
 DECIMALS = 6
+CALIBRATION = ("ece", "mce", "brier", "nll")
+CURVE = ("name", "images", "levels", "accuracy", "low", "high")
+SLICE = ("description", "images", "accuracy", "interval", "rest_accuracy", "p_value")
 
 
 def report_values(context: ReportContext) -> dict[str, Any]:
@@ -61,16 +61,16 @@ def report_values(context: ReportContext) -> dict[str, Any]:
             for pair in worst_confusions(predictions)
         ],
         "errors": [_error(context, index) for index in wrong],
-        "calibration": _calibration(context.calibration)
+        "calibration": _pick(context.calibration, *CALIBRATION)
         | {
             "temperature": None if scaling is None else scaling.temperature,
-            "scaled": None if scaling is None else _calibration(scaling.after),
+            "scaled": None if scaling is None else _pick(scaling.after, *CALIBRATION),
         },
-        "attacks": [_curve(curve) for curve in diagnosis.attacks],
-        "corruptions": [_curve(curve) for curve in diagnosis.corruptions],
+        "attacks": [_pick(curve, *CURVE) for curve in diagnosis.attacks],
+        "corruptions": [_pick(curve, *CURVE) for curve in diagnosis.corruptions],
         "slices": {
             "images": diagnosis.slice_images,
-            "weak": [_slice(weak) for weak in diagnosis.slices],
+            "weak": [_pick(weak, *SLICE) for weak in diagnosis.slices],
         },
         "label_issues": [_label_issue(context, issue) for issue in context.label_issues],
         "unusual": [
@@ -98,19 +98,12 @@ def _classes(context: ReportContext) -> list[dict[str, Any]]:
     for score in class_scores(context.predictions):
         if score.images or score.predicted:
             row = ranking.get(score.name)
-            rows.append(
-                {
-                    "name": score.name,
-                    "images": score.images,
-                    "predicted": score.predicted,
-                    "accuracy": score.accuracy,
-                    "interval": score.interval,
-                    "precision": score.precision,
-                    "f1": score.f1,
-                    "auroc": None if row is None else row.auroc,
-                    "average_precision": None if row is None else row.average_precision,
-                }
-            )
+            names = ("name", "images", "predicted", "accuracy", "interval", "precision", "f1")
+            areas = {
+                "auroc": None if row is None else row.auroc,
+                "average_precision": None if row is None else row.average_precision,
+            }
+            rows.append(_pick(score, *names) | areas)
     return rows
 
 
@@ -124,35 +117,9 @@ def _error(context: ReportContext, index: int) -> dict[str, Any]:
     }
 
 
-def _calibration(measured: Calibration) -> dict[str, Any]:
-    return {
-        "ece": measured.ece,
-        "mce": measured.mce,
-        "brier": measured.brier,
-        "nll": measured.nll,
-    }
-
-
-def _curve(curve: RobustnessCurve) -> dict[str, Any]:
-    return {
-        "name": curve.name,
-        "images": curve.images,
-        "levels": curve.levels,
-        "accuracy": curve.accuracy,
-        "low": curve.low,
-        "high": curve.high,
-    }
-
-
-def _slice(weak: Slice) -> dict[str, Any]:
-    return {
-        "description": weak.description,
-        "images": weak.images,
-        "accuracy": weak.accuracy,
-        "interval": weak.interval,
-        "rest_accuracy": weak.rest_accuracy,
-        "p_value": weak.p_value,
-    }
+def _pick(value: object, *names: str) -> dict[str, Any]:
+    """Some fields of a value, by name."""
+    return {name: getattr(value, name) for name in names}
 
 
 def _label_issue(context: ReportContext, issue: LabelIssue) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def measured_data(
     found, split = find_split(classifier, data, split)
     classifier = _named_for(classifier, found)
     classes = classifier.classes
+    if split == "test" and classes == found.classes and found.fingerprint and found.folds is None:
+        return classifier, found  # without reading all pixels for another fingerprint
     parts = [_relabeled(part, found, classes) for part in _parts(found, split)]
     others = {
         name: _relabeled(part, found, classes)
@@ -173,7 +175,7 @@ def find_split(classifier: ClassifierLike, data: object, split: str | None) -> t
         range=classifier.preprocessing.value_range,
         margin=_margin(classifier),
         fit=classifier.preprocessing.fit,
-        quiet=folder is not None,  # its message would name the splits for a training
+        quiet=folder is not None,  # its message is about drawing a training split
     )
     if folder is not None:
         name = Path(source_name(data)).name

@@ -19,7 +19,7 @@ _GRAPHS: WeakKeyDictionary[nn.Module, ModelGraph] = WeakKeyDictionary()  # a tra
 
 
 def model_section(context: ReportContext, sprites: Sprites) -> Section | None:
-    """The model and its data; None for a run, which has a training section, and for predictions."""
+    """The model and its data; None for runs (see training_section) and predictions alone."""
     classifier, data = context.classifier, context.data
     if context.run is not None or classifier is None:
         return None
