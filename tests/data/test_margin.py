@@ -106,7 +106,7 @@ def test_margin_of_data_in_memory_is_checked(data: Dataset) -> None:
 
 
 def test_letterbox_keeps_the_whole_image(tmp_path: Path) -> None:
-    whole = Preprocessing(fit="letterbox")
+    whole = Preprocessing(resize="letterbox")
     wide = Image.new("RGB", (80, 40), (255, 0, 0))
     pixels = decode_image(wide, (32, 32), 3, whole)
     inside = torch.zeros(32, 32, dtype=torch.bool)
@@ -124,11 +124,11 @@ def test_letterboxed_data_is_evaluated_whole(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path))
-    data = load(folder, image_size=32, fit="letterbox", quiet=True)
-    assert data.preprocessing == Preprocessing(fit="letterbox")
+    data = load(folder, image_size=32, resize="letterbox", quiet=True)
+    assert data.preprocessing == Preprocessing(resize="letterbox")
     path = sorted((folder / "test").rglob("*.png"))[0]
     assert torch.equal(data.test.images[0], decode_image(path, (32, 32), 3, data.preprocessing))
-    with pytest.raises(SeewhyError, match=r"unknown fit 'pad'; .*crop, letterbox"):
-        load(folder, fit="pad")
+    with pytest.raises(SeewhyError, match=r"unknown resize 'pad'; .*crop, letterbox"):
+        load(folder, resize="pad")
     with pytest.raises(SeewhyError, match="margin must be at least 0, found -1"):
         load(folder, margin=-1)

@@ -94,11 +94,14 @@ def test_split_pools_the_given_splits(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "30 images in 10 groups, the largest of 3" in capsys.readouterr().err
     assert not scenes_of(by_group.test.names) & scenes_of(by_group.train.names)
     assert (len(by_group.train), len(by_group.test)) == (24, 6)
-    by_file = load(tmp_path / "photos", split="file", quiet=True)
-    assert (len(by_file.train), len(by_file.test)) == (24, 6)
-    assert {*by_file.train.names, *by_file.test.names} == {*given.train.names, *given.test.names}
+    at_random = load(tmp_path / "photos", split="random", quiet=True)
+    assert (len(at_random.train), len(at_random.test)) == (24, 6)
+    assert {*at_random.train.names, *at_random.test.names} == {
+        *given.train.names,
+        *given.test.names,
+    }
     colors = dict(zip(given.train.names, given.train.images, strict=True))
-    for name, image in zip(by_file.train.names, by_file.train.images, strict=True):
+    for name, image in zip(at_random.train.names, at_random.train.images, strict=True):
         assert name not in colors or (colors[name] == image).all()
     assert load(tmp_path / "photos", split="folder", quiet=True).test.names == given.test.names
 
@@ -106,10 +109,10 @@ def test_split_pools_the_given_splits(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_split_options_are_refused_in_one_line(tmp_path: Path) -> None:
     root = bursts(tmp_path / "photos", scenes=2)
     for options, message in [
-        ({"split": "scene"}, "unknown split 'scene'; possible: file, folder, group"),
+        ({"split": "scene"}, "unknown split 'scene'; possible: folder, group, random"),
         ({"group_by": "("}, r"group_by '\(' is no regular expression"),
         ({"group_by": "patient"}, "is no column and matches no name, such as 'ant/s1-0.png'"),
-        ({"split": "file", "group_by": "s"}, "group_by is for split='group'"),
+        ({"split": "random", "group_by": "s"}, "group_by is for split='group'"),
         ({"split": "folder"}, "photos has no test split; leave split out"),
         ({"group_by": r"s\d+"}, "needs a class with at least two groups of images"),
     ]:
@@ -153,7 +156,7 @@ def test_folds_leave_a_test_folder_alone_unless_all_images_are_divided(tmp_path:
     ]
     assert not scenes_of(sides[0]) & scenes_of(sides[1])
     assert load(tmp_path, quiet=True).fingerprint != alone.fingerprint
-    everything = load(tmp_path, folds=2, split="file", margin=8, image_size=32, quiet=True)
+    everything = load(tmp_path, folds=2, split="random", margin=8, image_size=32, quiet=True)
     assert len(everything.train) == 24
     assert everything.train.images.shape[2:] == (40, 40)  # a margin, also of what a fold tests
     assert torch.equal(everything.train.images[:, :, 4:-4, 4:-4], everything.test.images)

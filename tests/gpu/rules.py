@@ -34,7 +34,7 @@ pretended.install()
 
 SETTINGS = [
     {"precision": "fp32"},
-    {"precision": "bf16", "accumulate": 2, "clip": 1.0, "l1": 1e-5},
+    {"precision": "bf16", "grad_accum_steps": 2, "clip_grad_norm": 1.0, "l1": 1e-5},
     {"ema": 0.9, "lookahead": 2, "freeze": ("whiten:0.2",)},
     {"resolution": "linear:warmup=0.9,start=0.5,end=1", "class_weights": True},
     {"schedule": "plateau", "momentum_schedule": "dip"},
@@ -166,7 +166,7 @@ def test_nonfinite_step_moves_no_weight(optimizer: str, recipe: Recipe, data: Da
 
 
 def test_train_resumes_to_the_same_end(recipe: Recipe, data: Dataset, tmp_path: Path) -> None:
-    recipe = replace(recipe, augment=("crop:1", "cutmix"), ema=0.9, accumulate=4, epochs=2)
+    recipe = replace(recipe, augment=("crop:1", "cutmix"), ema=0.9, grad_accum_steps=4, epochs=2)
     (whole, plan), (part, _), (resumed, _) = (begin(recipe, data) for _ in range(3))
     list(train(whole, plan))
     list(islice(train(part, plan), 7))  # amid an epoch and an update

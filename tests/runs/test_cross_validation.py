@@ -72,7 +72,8 @@ def test_folds_predict_what_they_were_not_trained_on(
             replace(
                 opened,
                 data_origin=replace(
-                    opened.data_origin, load_args={**opened.data_origin.load_args, "split": "file"}
+                    opened.data_origin,
+                    load_args={**opened.data_origin.load_args, "split": "random"},
                 ),
             )
         )

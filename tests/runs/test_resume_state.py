@@ -92,11 +92,11 @@ def test_everything_with_a_state_resumes(small: Recipe, data: Dataset, tmp_path:
     rich = replace(
         small,
         precision="fp16",
-        accumulate=2,
+        grad_accum_steps=2,
         freeze=("3:1",),
         resolution="linear:warmup=0.6,start=0.5,end=1",
         momentum_schedule="dip",
-        clip=0.1,
+        clip_grad_norm=0.1,
         l1=1e-4,
         class_weights=True,
     )
@@ -123,10 +123,10 @@ def test_schedule_resumes(name: str, small: Recipe, data: Dataset, tmp_path: Pat
     [
         {"precision": "fp16"},
         {"precision": "bf16"},
-        {"accumulate": 2},
+        {"grad_accum_steps": 2},
         {"freeze": ("3:1",)},
         {"resolution": "linear:warmup=0.6,start=0.5,end=1"},
-        {"clip": 0.1, "l1": 1e-4, "class_weights": True},
+        {"clip_grad_norm": 0.1, "l1": 1e-4, "class_weights": True},
     ],
     ids=str,
 )

@@ -23,8 +23,8 @@ KEEP = replace(PLAIN, batch_size=100, drop_last=False)
     ("changes", "cuts"),
     [
         ({}, [0, 100, 200, 240]),
-        ({"accumulate": 2}, [0, 200, 240]),
-        ({"accumulate": 3}, [0, 240]),
+        ({"grad_accum_steps": 2}, [0, 200, 240]),
+        ({"grad_accum_steps": 3}, [0, 240]),
         ({"optimizer": "gd"}, [0, 240]),
         ({"epochs": 0.34}, [0, 100]),
     ],

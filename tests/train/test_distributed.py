@@ -141,8 +141,9 @@ sys.exit(main(["train", "demo", "--data", "digits", "--model", "nosuch"]))
 # a probe, an odd batch size, label mixing, clipping, averaging, class weights, two optimizers
 OPTIONS = shlex.split(
     "demo --data digits --limit 400 --model speednet:width=0.05 --epochs 1.5 --batch-size 97 "
-    "--lr 0.05 --optimizer muon:bias_lr=4 --augment crop:1 mixup --clip 5 --ema 0.9 "
-    "--accumulate 2 --class-weights --l1 1e-4 --precision fp32 --probe logistic:views=flip,c=0.1"
+    "--lr 0.05 --optimizer muon:bias_lr_factor=4 --augment crop:1 mixup --clip-grad-norm 5 "
+    "--ema 0.9 --grad-accum-steps 2 --class-weights --l1 1e-4 --precision fp32 "
+    "--probe logistic:views=flip,c=0.1"
 )
 
 

@@ -69,7 +69,9 @@ def test_depths_of_a_resnet_count_residual_blocks(data: Dataset) -> None:
     assert depths["layer2.0.shortcut.0.weight"] == depths["layer2.0.conv1.weight"] == 3
 
 
-@pytest.mark.parametrize("optimizer", ["adamw:bias_lr=2", "muon:head_lr=3", "sgd:momentum=0.9"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw:bias_lr_factor=2", "muon:head_lr_factor=3", "sgd:momentum=0.9"]
+)
 def test_layer_decay_multiplies_the_rates_of_every_optimizer(optimizer: str) -> None:
     model = Transformer()
     optimizers = bind_optimizer(optimizer)(model, 0.1, 0.01)

@@ -30,11 +30,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "smoothing": {"label_smoothing": 0.2},
     "weights": {"class_weights": True},
     "mixed": {"augment": (mix,)},
-    "accumulated": {"accumulate": 4},
+    "accumulated": {"grad_accum_steps": 4},
     "gd": {"optimizer": "gd"},
     "smaller-last": {"batch_size": 100, "drop_last": False},
     "l1": {"l1": 0.01},
-    "clipped": {"clip": 0.05},
+    "clipped": {"clip_grad_norm": 0.05},
     "ema": {"ema": 0.9},
     "lookahead": {"lookahead": 1},
     "fp16": {"precision": "fp16"},
@@ -69,7 +69,7 @@ def by_formula(recipe: Recipe, data: Dataset) -> tuple[list[Tensor], list[Tensor
     batches = [
         order[start : start + recipe.batch_size] for start in range(0, 240, recipe.batch_size)
     ]
-    per_update = len(batches) if recipe.optimizer == "gd" else recipe.accumulate
+    per_update = len(batches) if recipe.optimizer == "gd" else recipe.grad_accum_steps
     edges = [*range(0, len(batches), per_update), len(batches)]
     epoch_loss = epoch_weight = torch.zeros(())
     for update, (start, stop) in enumerate(pairwise(edges), 1):
@@ -85,7 +85,7 @@ def by_formula(recipe: Recipe, data: Dataset) -> tuple[list[Tensor], list[Tensor
         objective = update_loss / update_weight + recipe.l1 * parameters[0].abs().sum()
         gradients = torch.autograd.grad(objective, parameters)
         norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-        factor = min(1.0, recipe.clip / norm.item()) if recipe.clip else 1.0
+        factor = min(1.0, recipe.clip_grad_norm / norm.item()) if recipe.clip_grad_norm else 1.0
         with torch.no_grad():
             decay = min(recipe.ema, (1 + update) / (10 + update))
             for p, gradient, average, slower in zip(parameters, gradients, ema, slow, strict=True):

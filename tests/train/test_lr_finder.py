@@ -56,7 +56,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "sgd:bias_lr=8", "muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd:bias_lr_factor=8", "muon", "adamw"])
 @pytest.mark.train
 def test_range_test_keeps_the_ratios_of_groups(
     data: Dataset, optimizer: str, monkeypatch: pytest.MonkeyPatch
@@ -91,10 +91,12 @@ def test_range_test_losses_are_training_losses(data: Dataset) -> None:
     assert np.mean(result.losses[:per_epoch]) == pytest.approx(rows[0].train_loss, rel=1e-4)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
 @pytest.mark.train
-def test_range_test_has_one_point_per_update(data: Dataset, accumulate: int) -> None:
-    result = lr_range_test(*begin(data, replace(RECIPE, accumulate=accumulate)), 1e-6, 1e-3, 12)
+def test_range_test_has_one_point_per_update(data: Dataset, grad_accum_steps: int) -> None:
+    result = lr_range_test(
+        *begin(data, replace(RECIPE, grad_accum_steps=grad_accum_steps)), 1e-6, 1e-3, 12
+    )
     assert len(result.lrs) == len(result.losses) == len(result.smoothed) == 12
     assert all(low < high for low, high in pairwise(result.lrs))
 
@@ -104,14 +106,16 @@ def test_range_test_averages_the_batches_of_an_update(data: Dataset) -> None:
     """At a learning rate near 0 an update has the mean loss of its three batches."""
     recipe = replace(RECIPE, augment=(), epochs=5)
     alone = lr_range_test(*begin(data, recipe), 1e-12, 2e-12, 30).losses
-    result = lr_range_test(*begin(data, replace(recipe, accumulate=3)), 1e-12, 2e-12, 10).losses
+    result = lr_range_test(
+        *begin(data, replace(recipe, grad_accum_steps=3)), 1e-12, 2e-12, 10
+    ).losses
     assert result == pytest.approx(np.reshape(alone, (10, 3)).mean(1), rel=1e-5)
 
 
 def test_range_test_within_an_update_forgets_its_weights(data: Dataset) -> None:
     """The first batch of an unfinished update has no share in the gradients of the test."""
     uneven = replace(data, train=data.train.take(torch.arange(240)[data.train.labels > 0][4:]))
-    recipe = replace(RECIPE, augment=(), accumulate=2, class_weights=True, optimizer="sgd")
+    recipe = replace(RECIPE, augment=(), grad_accum_steps=2, class_weights=True, optimizer="sgd")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
     plan = make_plan(recipe, uneven, "cpu")
     expected = lr_range_test(new_state(plan, copy.deepcopy(model)), plan, 1e-3, 1, 10).losses
@@ -125,7 +129,7 @@ def test_range_test_within_an_update_forgets_its_weights(data: Dataset) -> None:
 def test_range_test_lrs_do_not_depend_on_accumulation(data: Dataset, optimizer: str) -> None:
     once, thrice = (
         lr_range_test(
-            *begin(data, replace(RECIPE, optimizer=optimizer, accumulate=count)),
+            *begin(data, replace(RECIPE, optimizer=optimizer, grad_accum_steps=count)),
             1e-6,
             1e-2,
             12,
@@ -149,7 +153,7 @@ def test_range_test_of_gd_uses_single_batches(data: Dataset, fails: bool) -> Non
         return batch
 
     state, plan = begin(
-        data, replace(RECIPE, optimizer="gd:momentum=0.5", augment=(counts,), accumulate=2)
+        data, replace(RECIPE, optimizer="gd:momentum=0.5", augment=(counts,), grad_accum_steps=2)
     )
     kept = copy.deepcopy(state_dict(state))
     if fails:
@@ -161,7 +165,7 @@ def test_range_test_of_gd_uses_single_batches(data: Dataset, fails: bool) -> Non
         assert calls in (20, 21)  # the last one is only looked at
         likewise = replace(RECIPE, optimizer="sgd:momentum=0.5", augment=())
         assert result.losses == lr_range_test(*begin(data, likewise), 1e-4, 1e-1, 20).losses
-    assert plan.accumulate == plan.steps_per_epoch
+    assert plan.grad_accum_steps == plan.steps_per_epoch
     assert same(state_dict(state), kept)
 
 
@@ -265,13 +269,15 @@ def test_range_test_restores_everything(data: Dataset, fails: bool) -> None:
     assert [parameter.requires_grad for parameter in state.model.parameters()] == trained
 
 
-@pytest.mark.parametrize("accumulate", [2, 4, 8])
+@pytest.mark.parametrize("grad_accum_steps", [2, 4, 8])
 @pytest.mark.train
-def test_range_test_covers_the_range_with_accumulation(data: Dataset, accumulate: int) -> None:
+def test_range_test_covers_the_range_with_accumulation(
+    data: Dataset, grad_accum_steps: int
+) -> None:
     recipe = replace(
         RECIPE,
         batch_size=35,
-        accumulate=accumulate,
+        grad_accum_steps=grad_accum_steps,
         resolution="linear:start=0.5,end=1,warmup=0.5",
         lookahead=50,
         epochs=60,

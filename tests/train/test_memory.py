@@ -61,7 +61,9 @@ def test_memory_is_checked_before_the_first_step(
         fit(plan.recipe, data, tmp_path / "none", "cpu", quiet=True)
     text = str(error.value)
     assert re.match(r"a step of plain with a batch of 60 images of 3x8x8 needs about 0\.0 GB", text)
-    assert "use batch_size=16 and accumulate=4, so that an update still sees 64 images" in text
+    assert (
+        "use batch_size=16 and grad_accum_steps=4, so that an update still sees 64 images" in text
+    )
     assert "\n" not in text
     assert not (tmp_path / "none").exists()
     for size, fits in ((16, True), (24, True), (30, False)):
@@ -69,7 +71,7 @@ def test_memory_is_checked_before_the_first_step(
         if fits:
             new_state(changed)
         else:
-            with pytest.raises(SeewhyError, match="use batch_size=16 and accumulate=2"):
+            with pytest.raises(SeewhyError, match="use batch_size=16 and grad_accum_steps=2"):
                 new_state(changed)
     monkeypatch.setattr(memory, "available_memory", lambda device: weights)
     with pytest.raises(SeewhyError, match="use a smaller model or smaller images"):

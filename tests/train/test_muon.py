@@ -103,7 +103,9 @@ def test_muon_trains_hidden_weights_only(fallback: str, kind: type) -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2)
     )
-    optimizers = bind_optimizer(f"muon:fallback={fallback},head_lr=3,bias_lr=7")(net, 0.5, 0.01)
+    optimizers = bind_optimizer(f"muon:fallback={fallback},head_lr_factor=3,bias_lr_factor=7")(
+        net, 0.5, 0.01
+    )
     muon, others = optimizers
     assert isinstance(muon, Muon)
     assert isinstance(others, kind)
@@ -131,7 +133,7 @@ def test_muon_of_a_zero_weight_is_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["muon:momentum=1", "muon:ns_steps=0", "muon:fallback=lion", "muon:head_lr=0"]
+    "text", ["muon:momentum=1", "muon:ns_steps=0", "muon:fallback=lion", "muon:head_lr_factor=0"]
 )
 def test_muon_rejects_settings_out_of_range(text: str) -> None:
     with pytest.raises(SeewhyError):

@@ -26,7 +26,7 @@ def network() -> nn.Module:
 
 def test_parameter_groups() -> None:
     net = network()
-    (optimizer,) = bind_optimizer("sgd:bias_lr=8")(net, 0.5, 0.01)
+    (optimizer,) = bind_optimizer("sgd:bias_lr_factor=8")(net, 0.5, 0.01)
     weights, biases = optimizer.param_groups
     assert [
         parameter is expected
@@ -61,7 +61,7 @@ def test_optimizer_needs_trainable_parameters() -> None:
 
 
 def test_set_lr_scales_every_group_from_its_peak() -> None:
-    optimizers = bind_optimizer("sgd:bias_lr=2")(network(), 0.5, 5e-4)
+    optimizers = bind_optimizer("sgd:bias_lr_factor=2")(network(), 0.5, 5e-4)
     for factor in (0.1, 0.5):
         set_lr_and_momentum(optimizers, factor)
         assert [group["lr"] for group in optimizers[0].param_groups] == [0.5 * factor, 1.0 * factor]
@@ -208,7 +208,7 @@ def test_optimizer_state_bytes_of_several_optimizers() -> None:
     [
         "sgd:momentum=1",
         "sgd:nesterov=true",
-        "sgd:bias_lr=0",
+        "sgd:bias_lr_factor=0",
         "adam:beta1=1.5",
         "adamw:eps=0",
         "rmsprop:alpha=1",
@@ -244,7 +244,7 @@ def test_optimizer_bias_lr(name: str) -> None:
     net = network()
     groups = [
         group
-        for each in bind_optimizer(f"{name}:bias_lr=3")(net, 0.5, 5e-4)
+        for each in bind_optimizer(f"{name}:bias_lr_factor=3")(net, 0.5, 5e-4)
         for group in each.param_groups
     ]
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}

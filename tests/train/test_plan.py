@@ -97,20 +97,20 @@ def test_recipe_binds_no_name(bound: Counter[str]) -> None:
     assert not bound
 
 
-def plan_of(data: Dataset, epochs: float, accumulate: int, **changes: Any) -> TrainingPlan:
-    changes = {"epochs": epochs, "accumulate": accumulate} | changes
+def plan_of(data: Dataset, epochs: float, grad_accum_steps: int, **changes: Any) -> TrainingPlan:
+    changes = {"epochs": epochs, "grad_accum_steps": grad_accum_steps} | changes
     return make_plan(replace(NAMES, **changes), data, "cpu")
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 4, 8])
+@pytest.mark.parametrize("grad_accum_steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("epochs", [0.5, 1, 2.5])
-def test_plan_cuts_steps_into_updates(epochs: float, accumulate: int, data: Dataset) -> None:
-    """Counted one by one: an update ends after `accumulate` steps, with its epoch, or the run."""
-    plan = plan_of(data, epochs, accumulate)
+def test_plan_cuts_steps_into_updates(epochs: float, grad_accum_steps: int, data: Dataset) -> None:
+    """Counted one by one: an update ends after so many steps, with its epoch, or the run."""
+    plan = plan_of(data, epochs, grad_accum_steps)
     assert (plan.steps_per_epoch, plan.steps) == (6, round(6 * epochs))
     updates: list[list[int]] = []
     for step in range(plan.steps):
-        if step % 6 == 0 or len(updates[-1]) == accumulate:
+        if step % 6 == 0 or len(updates[-1]) == grad_accum_steps:
             updates.append([])
         updates[-1].append(step)
     assert plan.updates == len(updates)
@@ -124,7 +124,7 @@ def test_plan_cuts_steps_into_updates(epochs: float, accumulate: int, data: Data
 
 def test_plan_of_gd_has_an_update_per_epoch(data: Dataset) -> None:
     plan = plan_of(data, 3, 2, optimizer="gd:momentum=0.5")
-    assert (plan.accumulate, plan.updates) == (6, 3)
+    assert (plan.grad_accum_steps, plan.updates) == (6, 3)
 
 
 @pytest.mark.parametrize(

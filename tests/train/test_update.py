@@ -35,7 +35,7 @@ from seewhy.train.update import step_if_finite
 
 def test_accumulate_equals_one_large_batch(data: Dataset) -> None:
     """Six batches, four to an update: the last update of an epoch has only two."""
-    state, events = trained(replace(PLAIN, accumulate=4), data)
+    state, events = trained(replace(PLAIN, grad_accum_steps=4), data)
     assert_equal(state.model, by_hand(data, entropy, [0, 160, 240]))
     assert state.updates == 2
     assert len([event for event in events if isinstance(event, StepStats)]) == 6
@@ -50,7 +50,7 @@ def test_gd_updates_once_per_epoch(
 
 
 def test_clip_limits_the_gradient_norm(data: Dataset) -> None:
-    state, _ = trained(replace(PLAIN, clip=0.05), data)
+    state, _ = trained(replace(PLAIN, clip_grad_norm=0.05), data)
     assert_equal(state.model, by_hand(data, entropy, [*range(0, 241, 40)], clip=0.05))
 
 
@@ -58,7 +58,7 @@ def test_l1_penalizes_weights_only(data: Dataset) -> None:
     def loss(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return entropy(net, images, labels) + 0.01 * net[1].weight.abs().sum()
 
-    state, events = trained(replace(PLAIN, l1=0.01, accumulate=2), data)
+    state, events = trained(replace(PLAIN, l1=0.01, grad_accum_steps=2), data)
     assert_equal(state.model, by_hand(data, loss, [0, 80, 160, 240]))
     assert events[0].train_loss == pytest.approx(
         entropy(linear(), *batch(data, 0, 40)).item(), rel=1e-5
@@ -192,7 +192,7 @@ def test_fp16_learns(recipe: Recipe, data: Dataset) -> None:
     "optimizer", ["sgd", "sgd:momentum=0.9", "adam", "muon:fallback_momentum=0.5", "rmsprop"]
 )
 def test_fp16_skips_an_overflow(optimizer: str, data: Dataset) -> None:
-    changes = {"optimizer": optimizer, "lr": 0.01, "clip": 1.0}
+    changes = {"optimizer": optimizer, "lr": 0.01, "clip_grad_norm": 1.0}
     state, plan = begin(replace(PLAIN, precision="fp16", epochs=3, **changes), data)  # type: ignore[arg-type]
     state.scaler._init_scale = 2.0**40  # far too much for float16 gradients
     before = [p.detach().clone() for p in state.model.parameters()]
@@ -359,7 +359,7 @@ def test_compile_once_per_image_size(
 @pytest.mark.train
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(
-    "changes", [{"accumulate": 4}, {"optimizer": "gd"}], ids=["accumulated", "gd"]
+    "changes", [{"grad_accum_steps": 4}, {"optimizer": "gd"}], ids=["accumulated", "gd"]
 )
 def test_nonfinite_loss_within_an_update(
     precision: str,
@@ -403,7 +403,7 @@ def test_no_checkpoint_after_a_failure(data: Dataset, tmp_path: Path) -> None:
     [
         ({"optimizer": "gd", "epochs": 1}, [1.0]),
         ({"optimizer": "gd", "epochs": 3}, [1.0, 0.5, 0.0]),
-        ({"accumulate": 4, "epochs": 2}, [1.0, 0.6, 0.4, 0.0]),  # from steps 0, 4, 6 and 10
+        ({"grad_accum_steps": 4, "epochs": 2}, [1.0, 0.6, 0.4, 0.0]),  # from steps 0, 4, 6 and 10
         ({"epochs": 0.5}, [1.0, 0.5, 0.0]),
     ],
 )
@@ -421,7 +421,7 @@ def test_update_has_the_lr_of_its_first_batch(
 
 def test_lookahead_counts_updates_at_epoch_ends(data: Dataset) -> None:
     """Six batches an epoch and eight an update are one update an epoch."""
-    recipe = replace(PLAIN, epochs=3, accumulate=8, lookahead=3)
+    recipe = replace(PLAIN, epochs=3, grad_accum_steps=8, lookahead=3)
     state, _ = trained(recipe, data)
     assert state.updates == 3
     with pytest.raises(SeewhyError, match="lookahead 4 is more than the 3 updates of this run"):

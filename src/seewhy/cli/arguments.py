@@ -66,10 +66,10 @@ class DataOptions:
     """1 for gray, 3 for RGB (default: gray if all images are)."""
     margin: int = 0
     """Extra pixels per side of training images, for random crops: 32 stores 256 for 224."""
-    fit: str = "crop"
+    resize: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
     split: OptionalText = None
-    """folder (default): as in the source; file: redrawn; group: redrawn, with groups intact."""
+    """folder (default): as in the source; random: redrawn; group: redrawn, with groups intact."""
     path_column: OptionalText = None
     """Column of image paths in a CSV file (default: path, file, filename or image)."""
     label_pattern: OptionalText = None

@@ -191,7 +191,7 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool
         options.channels is not None,
         options.skip_bad_images,
         options.max_pixels,
-        Preprocessing(value_range=options.range, fit=options.fit),
+        Preprocessing(value_range=options.range, resize=options.resize),
         range_known=options.range is not None,
     )
     if deep and not image_format.range_known:
@@ -203,7 +203,7 @@ def _without_margin(image_format: _Format) -> _Format:
     """The format of images that are evaluated: the center crop, or with "letterbox" all of them."""
     height, width = (side - image_format.margin for side in image_format.image_size)
     crop = min(height, width) / min(image_format.image_size)
-    if image_format.preprocessing.fit != "crop":
+    if image_format.preprocessing.resize != "crop":
         crop = 1.0
     return replace(
         image_format,

@@ -69,7 +69,7 @@ class Dataset:
     held_out: tuple[str, ...] = ()  # splits that the source lacks, drawn from its training images
 
     margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
-    fit: str = "crop"  # of the images that were resized, see `Preprocessing`
+    resize: str = "crop"  # of the images that were resized, see `Preprocessing`
     folds: Tensor | None = None  # (N,) int64, from 0: the images of `train`, which are also those
     # of `test`, are each tested by the run that does not train on its fold
     described: tuple[object, ...] = field(default=(), repr=False)  # what the fingerprint is of
@@ -116,9 +116,9 @@ class Dataset:
     def preprocessing(self) -> Preprocessing:
         """How an image file becomes pixels like those of the test images."""
         side = min(self.image_shape[1:])
-        cropped = self.margin and self.fit == "crop"
+        cropped = self.margin and self.resize == "crop"
         crop = side / (side + self.margin) if cropped else 1.0
-        return Preprocessing(crop, value_range=self.value_range, fit=self.fit)
+        return Preprocessing(crop, value_range=self.value_range, resize=self.resize)
 
     @property
     def origin(self) -> "DataOrigin":

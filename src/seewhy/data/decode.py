@@ -32,7 +32,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-FITS = {
+RESIZE_MODES = {
     "crop": "the center crop that covers the shorter side",
     "letterbox": "the whole image, with gray beside its shorter side",
 }
@@ -53,21 +53,21 @@ class Preprocessing:
         value_range: The values that become black and white, for images with more than 8 bits per
             channel: (low, high), or "dtype" for the range of their type, 0 to 1 for floats. With
             None it is that of the type, and an image that does not fit it is rejected.
-        fit: "crop" or "letterbox", which resizes the whole image and adds gray beside it.
+        resize: "crop" or "letterbox", which resizes the whole image and adds gray beside it.
 
     Raises:
-        SeewhyError: If `crop` is not in (0, 1], or the interpolation, the range or `fit` is
+        SeewhyError: If `crop` is not in (0, 1], or the interpolation, the range or `resize` is
             unknown.
     """
 
     crop: float = 1.0
     interpolation: str = "bicubic"
     value_range: ValueRange | None = None
-    fit: str = "crop"
+    resize: str = "crop"
 
     def __post_init__(self) -> None:
         lookup(_FILTERS, self.interpolation, "interpolation")
-        lookup(FITS, self.fit, "fit")
+        lookup(RESIZE_MODES, self.resize, "resize")
         if not 0 < self.crop <= 1:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
         object.__setattr__(self, "value_range", check_range(self.value_range))  # a list in JSON
@@ -228,7 +228,7 @@ def resize_and_crop(
 ) -> Image.Image:
     """Resize until the center crop covers `image_size` (height, width), and crop.
 
-    With fit="letterbox", the whole image is in it, with gray beside it.
+    With resize="letterbox", the whole image is in it, with gray beside it.
     """
     height, width = image_size
     if image.size == (width, height) and preprocessing.crop == 1:
@@ -256,11 +256,11 @@ def crop_box(
 ) -> tuple[float, float, float, float]:
     """The part of an image of `size` (height, width) that `resize_and_crop` keeps.
 
-    Returns left, top, right, bottom. With fit="letterbox", it reaches beyond the image.
+    Returns left, top, right, bottom. With resize="letterbox", it reaches beyond the image.
     """
     (height, width), (to_height, to_width) = size, image_size
     scales = to_height / height, to_width / width
-    if preprocessing.fit == "letterbox":
+    if preprocessing.resize == "letterbox":
         scale = min(scales) / preprocessing.crop
         box_width, box_height = to_width / scale, to_height / scale
     else:

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from seewhy.data.decode import FITS
+from seewhy.data.decode import RESIZE_MODES
 from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError, lookup
 
 SPLITS = {
     "folder": "those of the folders or files",
-    "file": "drawn anew from all images",
+    "random": "drawn anew from all images",
     "group": "drawn anew from all images, without images of one group in two splits",
 }
 DUPLICATES = "duplicates"  # group_by: near-duplicates are a group
@@ -33,7 +33,7 @@ class LoadOptions:
     channels: int | None = None  # 1 or 3; None chooses from the images
     range: ValueRange | None = None  # of images with more than 8 bits; None is that of the dataset
     margin: int = 0  # pixels by which training images are larger
-    fit: str = "crop"  # crop or letterbox
+    resize: str = "crop"  # crop or letterbox
     split: str | None = None  # one of SPLITS; None keeps the given splits, and draws those missing
     path_column: str | None = None  # of a CSV file
     label_pattern: str | None = None  # regular expression on file names, with a group "label"
@@ -61,7 +61,7 @@ class LoadOptions:
                     f"folds are not for validation={self.validation:g}: every image is validated "
                     "by the run that did not see it; leave validation out"
                 )
-        lookup(FITS, self.fit, "fit")
+        lookup(RESIZE_MODES, self.resize, "resize")
         if self.split is not None:
             lookup(SPLITS, self.split, "split")
         check_pattern("group_by", self.group_by)
@@ -71,7 +71,7 @@ class LoadOptions:
                 f"label_pattern {self.label_pattern!r} has no group named label; write "
                 "(?P<label>…) around the part that is the label, as in '(?P<label>[a-z]+)_'"
             )
-        if self.group_by is not None and self.split in ("folder", "file"):
+        if self.group_by is not None and self.split in ("folder", "random"):
             raise SeewhyError(
                 f"group_by is for split='group', or splits that are drawn, found split="
                 f"{self.split!r}; leave one out"

@@ -48,7 +48,7 @@ def load(
     channels: int | None = None,
     range: tuple[float, float] | str | None = None,  # noqa: A002
     margin: int = 0,
-    fit: str = "crop",
+    resize: str = "crop",
     split: str | None = None,
     group_by: str | None = None,
     path_column: str | None = None,
@@ -84,9 +84,9 @@ def load(
         margin: Rows and columns by which training images are larger than the others, such as 32
             for images of 224 that are cropped at random from 256. The others are the center crop
             of an image resized to the larger size.
-        fit: "crop" keeps the center of an image that is not square; "letterbox" keeps all of it,
+        resize: "crop" keeps the center of an image that is not square; "letterbox" keeps all of it,
             with gray beside it.
-        split: "folder" for the splits of the source; "file" to draw them anew from all images;
+        split: "folder" for the splits of the source; "random" to draw them anew from all images;
             "group" to draw them so that no group of images is in two splits. None keeps the splits
             of the source, and draws those that are missing.
         group_by: Name of a column; or a regular expression, whose match in an image's name, or
@@ -97,8 +97,8 @@ def load(
             "(?P<label>[a-z]+)_", for images without class folders.
         folds: Number of folds for cross-validation, at least 2: `fit` then predicts every training
             image by a model that was not trained on its fold. The training and validation images
-            are divided, and a test split of the source is left alone; with split="file" or "group"
-            all images are.
+            are divided, and a test split of the source is left alone; with split="random" or
+            "group" all images are.
         fold: Of these, the one that is the test split, from 1; the others are for training. None
             for cross-validation.
         quiet: Print nothing on stderr.
@@ -126,7 +126,7 @@ def load(
         channels,
         check_range(range),
         margin,
-        fit,
+        resize,
         split,
         path_column,
         label_pattern,
@@ -229,7 +229,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
     if header.left_out:
         note(
             f"{source.name}: its {header.left_out:,} test images stay out of the folds; `seewhy "
-            "evaluate` measures the model on them at the end (split='file' divides all images)",
+            "evaluate` measures the model on them at the end (split='random' divides all images)",
             quiet,
         )
     train = splits["train"]
@@ -244,7 +244,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         value_range=value_range,
         held_out=header.held_out,
         margin=options.margin,
-        fit=options.fit,
+        resize=options.resize,
         folds=torch.tensor(header.folds) if header.folds else None,
     )
 

@@ -54,7 +54,7 @@ def assign_splits(
     check_labels(raw.classes, {key: split.labels for key, split in splits.items()}, name)
     if options.split == "folder" and "test" not in splits and not options.folds:
         raise SeewhyError(f"{name} has no test split; leave split out, so that one is drawn")
-    if options.split in ("file", "group"):
+    if options.split in ("random", "group"):
         splits = {"train": _pool(list(splits.values()))}
     elif options.folds:
         splits = {"train": _pool([split for key, split in splits.items() if key != "test"])}

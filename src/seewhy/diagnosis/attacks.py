@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.attribution.hooks import gradients_at
-from seewhy.diagnosis.balls import direction, inside, project, random_point
+from seewhy.diagnosis.lp_balls import direction, inside, project, random_point
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier

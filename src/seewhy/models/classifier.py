@@ -96,8 +96,8 @@ class Classifier:
             parts.append(f"temperature {self.temperature:.3g}")
         if self.preprocessing.crop != 1:
             parts.append(f"crop {self.preprocessing.crop:.3g}")
-        if self.preprocessing.fit != "crop":
-            parts.append(self.preprocessing.fit)
+        if self.preprocessing.resize != "crop":
+            parts.append(self.preprocessing.resize)
         return f"Classifier({', '.join(parts)}, on {self.device})"
 
     @property

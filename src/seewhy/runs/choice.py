@@ -68,7 +68,7 @@ def choose_recipe(
     elif pretrained:
         name, why = "probe", f"{images} are few, so only the head of the model is trained"
     elif photographs:
-        name, why = "photos", "without published weights, a model is trained from scratch"
+        name, why = "from-scratch", "without published weights, a model is trained from scratch"
     elif facts.train_images < SMALL_DATA:
         name, why = "demo", f"{images} are small (about {facts.side} pixels) and few"
     else:
@@ -81,14 +81,14 @@ def choose_recipe(
         why += f"; class weights, as classes have {_range(facts)} images"
     other = {"probe": "finetune", "finetune": "probe"}.get(name, "probe")
     advice = f"to choose another: `seewhy train {other} --data …`; `seewhy recipes` lists all"
-    if name == "photos":
+    if name == "from-scratch":
         advice = (
             "with published weights it would take minutes: --model "
             "efficientnet-lite0:weights=FILE, or pip install timm"
         )
     return Choice(
         recipe,
-        loading_for(recipe.model, facts, default=224 if name == "photos" else None),
+        loading_for(recipe.model, facts, default=224 if name == "from-scratch" else None),
         f"recipe {name}: {why}",
         advice,
     )

@@ -103,7 +103,7 @@ def settings(plan: TrainingPlan) -> dict[str, str]:
         "weight decay": recipe.weight_decay,
         "label smoothing": recipe.label_smoothing,
         "L1": recipe.l1,
-        "clip": recipe.clip,
+        "gradient norm at most": recipe.clip_grad_norm,
         "EMA": recipe.ema,
     }
     device = {"device": f"{plan.device}, {plan.precision}"}
@@ -113,8 +113,8 @@ def settings(plan: TrainingPlan) -> dict[str, str]:
         return device
     parts = [f"{name} {value:g}" for name, value in regularization.items() if value]
     batch = f"{plan.batch_size} images, {plan.steps_per_epoch:,} per epoch"
-    if plan.accumulate > 1:
-        batch += f", {plan.accumulate} per update"
+    if plan.grad_accum_steps > 1:
+        batch += f", {plan.grad_accum_steps} per update"
     return device | {
         "optimizer": recipe.optimizer,
         "learning rate": f"{lr_text(plan.lr)}, {recipe.schedule}",

@@ -257,7 +257,7 @@ def _write_overlays(
 ) -> None:
     """Write an overlay of the original for each map; outside the model's crop it has no heat."""
     channels, *shape = check_image_shape(classifier)
-    whole = replace(classifier.preprocessing, crop=1.0, fit="crop")
+    whole = replace(classifier.preprocessing, crop=1.0, resize="crop")
     opened = partial(open_image, image.file.source, None, whole, options.max_pixels)
     size = _overlay_size(upright_size(opened()))
     rows = to_pixels(opened(), size, channels, whole)  # opened again: its size may read its pixels

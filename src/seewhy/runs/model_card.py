@@ -16,7 +16,7 @@ def model_card(run: Run) -> str:
     channels, height, width = run.image_shape
     preprocessing = run.classifier.preprocessing
     part = {"crop": "the center crop", "letterbox": "the whole image, with gray beside it"}
-    kept = part[preprocessing.fit]
+    kept = part[preprocessing.resize]
     if preprocessing.crop != 1:
         kept += f" of {100 * preprocessing.crop:.1f}%"
     if result.folds:

@@ -174,7 +174,7 @@ def find_split(classifier: ClassifierLike, data: object, split: str | None) -> t
         channels=_channels(classifier),
         range=classifier.preprocessing.value_range,
         margin=_margin(classifier),
-        fit=classifier.preprocessing.fit,
+        resize=classifier.preprocessing.resize,
         quiet=folder is not None,  # its message is about drawing a training split
     )
     if folder is not None:
@@ -204,7 +204,7 @@ def _outside_folds(run: Run) -> Dataset:
     folds, fold, chosen = (arguments.pop(name, None) for name in ("folds", "fold", "split"))
     if fold is not None:
         return reload_data(run.data_origin)
-    data = None if chosen in ("file", "group") else load(**arguments)
+    data = None if chosen in ("random", "group") else load(**arguments)
     if data is None or "test" in data.held_out:
         raise SeewhyError(
             f"the model was trained on all images of {run.data_origin.name}; its accuracy is that "

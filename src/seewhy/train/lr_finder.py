@@ -202,7 +202,7 @@ def _range_test_plan(plan: TrainingPlan, start: float, end: float, updates: int)
         recipe=replace(plan.recipe, eval_every=0),
         momentum_schedule=Schedule(constant),
         resolution_schedule=Schedule(constant),  # the loss depends on the image size
-        accumulate=1 if single_batches else plan.accumulate,
+        grad_accum_steps=1 if single_batches else plan.grad_accum_steps,
         world=World(),
     )
     steps = test_plan.steps_for(updates)

@@ -59,10 +59,10 @@ def _remedy(plan: TrainingPlan, fitting: int) -> str:
     if fitting < 2:
         return "use a smaller model or smaller images"
     batch = 2 ** int(math.log2(min(fitting, plan.batch_size)))
-    accumulate = math.ceil(plan.batch_size * plan.accumulate / batch)
+    steps = math.ceil(plan.batch_size * plan.grad_accum_steps / batch)
     return (
-        f"use batch_size={batch} and accumulate={accumulate}, so that an update still sees "
-        f"{batch * accumulate} images, or smaller images or a smaller model"
+        f"use batch_size={batch} and grad_accum_steps={steps}, so that an update still sees "
+        f"{batch * steps} images, or smaller images or a smaller model"
     )
 
 

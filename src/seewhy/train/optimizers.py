@@ -41,17 +41,17 @@ def sgd(
     weight_decay: float,
     momentum: float = 0.0,
     nesterov: bool = False,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Stochastic gradient descent (momentum: Polyak 1964; Nesterov: Sutskever et al. 2013).
 
-    `bias_lr` multiplies the learning rate of biases and norms; `decay_all` applies weight decay to
-    them too.
+    `bias_lr_factor` multiplies the learning rate of biases and norms; `decay_all` applies weight
+    decay to them too.
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
     _require("nesterov", nesterov, momentum > 0 or not nesterov, "false where momentum is 0")
-    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    groups = parameter_groups(model, lr, weight_decay, bias_lr_factor, decay_all)
     return [_sgd(groups, lr, momentum, nesterov)]
 
 
@@ -60,11 +60,11 @@ def gd(
     lr: float,
     weight_decay: float,
     momentum: float = 0.0,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Gradient descent (Cauchy 1847): one update per epoch, with the gradient of all batches."""
-    return sgd(model, lr, weight_decay, momentum, False, bias_lr, decay_all)
+    return sgd(model, lr, weight_decay, momentum, False, bias_lr_factor, decay_all)
 
 
 def adagrad(
@@ -72,12 +72,12 @@ def adagrad(
     lr: float,
     weight_decay: float,
     eps: float = 1e-10,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adagrad (Duchi et al. 2011)."""
     _require("eps", eps, eps > 0, "more than 0")
-    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    groups = parameter_groups(model, lr, weight_decay, bias_lr_factor, decay_all)
     on_mps = groups[0]["params"][0].device.type == "mps"  # torch has no fused Adagrad there
     return [Adagrad(groups, lr=lr, eps=eps, fused=None if on_mps else True)]
 
@@ -88,13 +88,13 @@ def adadelta(
     weight_decay: float,
     rho: float = 0.9,
     eps: float = 1e-6,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adadelta (Zeiler 2012) with a learning rate (1 in the paper)."""
     _require("rho", rho, 0 <= rho < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
-    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    groups = parameter_groups(model, lr, weight_decay, bias_lr_factor, decay_all)
     return [Adadelta(groups, lr=lr, rho=rho, eps=eps)]
 
 
@@ -105,14 +105,14 @@ def rmsprop(
     alpha: float = 0.99,
     eps: float = 1e-8,
     momentum: float = 0.0,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """RMSprop (Tieleman & Hinton 2012, lecture 6.5)."""
     _require("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    groups = parameter_groups(model, lr, weight_decay, bias_lr_factor, decay_all)
     return [RMSprop(groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum)]
 
 
@@ -124,7 +124,7 @@ def adam(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[Optimizer]:
     """Adam (Kingma & Ba 2015) and its variants, by `kind`.
@@ -135,7 +135,7 @@ def adam(
     _require("beta1", beta1, 0 <= beta1 < 1, "in [0, 1)")
     _require("beta2", beta2, 0 <= beta2 < 1, "in [0, 1)")
     _require("eps", eps, eps > 0, "more than 0")
-    groups = parameter_groups(model, lr, weight_decay, bias_lr, decay_all)
+    groups = parameter_groups(model, lr, weight_decay, bias_lr_factor, decay_all)
     return [kind(groups, lr=lr, betas=(beta1, beta2), eps=eps)]
 
 
@@ -149,24 +149,25 @@ def muon(
     normalize_rows: bool = False,
     fallback: Literal["sgd", "adamw"] = "sgd",
     fallback_momentum: float = 0.85,
-    head_lr: float = 1.0,
-    bias_lr: float = 1.0,
+    head_lr_factor: float = 1.0,
+    bias_lr_factor: float = 1.0,
 ) -> list[Optimizer]:
     """Muon (Jordan et al. 2024) for all weights except those of the classification layer.
 
-    The weight of the classification layer, biases, and norms are trained by `fallback`. `head_lr`
-    multiplies the learning rate of this weight, `bias_lr` that of biases and norms.
+    The weight of the classification layer, biases, and norms are trained by `fallback`.
+    `head_lr_factor` multiplies the learning rate of this weight, `bias_lr_factor` that of biases
+    and norms.
     """
     _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
     _require("ns_steps", ns_steps, ns_steps >= 1, "at least 1")
     _require("fallback_momentum", fallback_momentum, 0 <= fallback_momentum < 1, "in [0, 1)")
-    _require("head_lr", head_lr, head_lr > 0, "more than 0")
-    groups = parameter_groups(model, lr, weight_decay, bias_lr)
+    _require("head_lr_factor", head_lr_factor, head_lr_factor > 0, "more than 0")
+    groups = parameter_groups(model, lr, weight_decay, bias_lr_factor)
     optimizers: list[Optimizer] = []
     weights = groups[0]["params"] if groups[0]["params"][0].ndim > 1 else []
     if weights:
         hidden = {**groups[0], "params": weights[:-1]}
-        groups[0] = {**groups[0], "params": weights[-1:], "lr": lr * head_lr}
+        groups[0] = {**groups[0], "params": weights[-1:], "lr": lr * head_lr_factor}
         if weights[1:]:
             optimizers.append(
                 Muon([hidden], lr, momentum, nesterov, ns_steps, normalize_rows=normalize_rows)
@@ -180,7 +181,7 @@ def parameter_groups(
     model: nn.Module,
     lr: float,
     weight_decay: float,
-    bias_lr: float = 1.0,
+    bias_lr_factor: float = 1.0,
     decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Split trainable parameters into weights, and biases and norms (at most one dimension).
@@ -189,16 +190,16 @@ def parameter_groups(
         model: The model; parameters without `requires_grad` are left out.
         lr: Learning rate of weights.
         weight_decay: Weight decay of weights.
-        bias_lr: Factor of `lr` for biases and norms.
+        bias_lr_factor: Factor of `lr` for biases and norms.
         decay_all: Apply `weight_decay` to biases and norms too.
 
     Returns:
         One or two parameter groups of a torch optimizer; an empty one is left out.
 
     Raises:
-        SeewhyError: If no parameter requires a gradient, or `bias_lr` is not positive.
+        SeewhyError: If no parameter requires a gradient, or `bias_lr_factor` is not positive.
     """
-    _require("bias_lr", bias_lr, bias_lr > 0, "more than 0")
+    _require("bias_lr_factor", bias_lr_factor, bias_lr_factor > 0, "more than 0")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise SeewhyError(
@@ -209,7 +210,7 @@ def parameter_groups(
     bias_decay = weight_decay if decay_all else 0.0
     groups = [
         {"params": weights, "lr": lr, "weight_decay": weight_decay},
-        {"params": biases, "lr": lr * bias_lr, "weight_decay": bias_decay},
+        {"params": biases, "lr": lr * bias_lr_factor, "weight_decay": bias_decay},
     ]
     return [group for group in groups if group["params"]]
 

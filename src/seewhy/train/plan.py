@@ -64,7 +64,7 @@ class TrainingPlan(BoundRecipe):
     images_per_epoch: int
     steps_per_epoch: int
     steps: int  # in all
-    accumulate: int  # steps per update; the last update of an epoch may have fewer
+    grad_accum_steps: int  # steps per update; the last update of an epoch may have fewer
 
     @property
     def lr(self) -> float:
@@ -164,8 +164,8 @@ class TrainingPlan(BoundRecipe):
     def update_steps(self, step: int) -> range:
         """The steps of the update that contains `step`; an update ends with its epoch."""
         epoch = self.epoch_steps(step // self.steps_per_epoch)
-        first = step - (step - epoch.start) % self.accumulate
-        return range(first, min(first + self.accumulate, epoch.stop))
+        first = step - (step - epoch.start) % self.grad_accum_steps
+        return range(first, min(first + self.grad_accum_steps, epoch.stop))
 
     def progress(self, step: int) -> float:
         """Progress of the update that contains `step`: 0 for the first update, 1 for the last."""
@@ -175,7 +175,7 @@ class TrainingPlan(BoundRecipe):
     def steps_for(self, updates: int) -> int:
         """Number of steps in the first `updates` updates."""
         epochs, remaining = divmod(updates, self._updates_in(self.steps_per_epoch))
-        in_last_epoch = min(remaining * self.accumulate, self.steps_per_epoch)
+        in_last_epoch = min(remaining * self.grad_accum_steps, self.steps_per_epoch)
         return epochs * self.steps_per_epoch + in_last_epoch
 
     @property
@@ -189,7 +189,7 @@ class TrainingPlan(BoundRecipe):
         return self.progress(step)
 
     def _updates_in(self, steps: int) -> int:
-        return -(-steps // self.accumulate)
+        return -(-steps // self.grad_accum_steps)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -240,7 +240,7 @@ def make_plan(
         images_per_epoch=min(steps_per_epoch * batch_size, len(data.train)),
         steps_per_epoch=steps_per_epoch,
         steps=max(1, round(recipe.epochs * steps_per_epoch)) if recipe.epochs else 0,
-        accumulate=steps_per_epoch if full_batch else recipe.accumulate,
+        grad_accum_steps=steps_per_epoch if full_batch else recipe.grad_accum_steps,
     )
     _check_data(plan)
     _check_machine(plan)

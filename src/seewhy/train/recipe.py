@@ -83,9 +83,9 @@ class Recipe:
     """Weight the loss inversely to class frequency."""
     l1: float = 0.0
     """L1 penalty on the weights; excludes biases and norms."""
-    clip: float = 0.0
+    clip_grad_norm: float = 0.0
     """Maximum gradient norm; 0 disables clipping."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Batches per optimizer update (gradient accumulation)."""
     ema: float = 0.0
     """Decay of a moving average that is evaluated in place of the weights; 0 disables it."""
@@ -125,8 +125,8 @@ class Recipe:
             ("freeze_layers", 0 <= self.freeze_layers < 1, "in [0, 1)"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("l1", self.l1 >= 0, "0 or more"),
-            ("clip", self.clip >= 0, "0 or more"),
-            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("clip_grad_norm", self.clip_grad_norm >= 0, "0 or more"),
+            ("grad_accum_steps", self.grad_accum_steps >= 1, "at least 1"),
             ("ema", 0 <= self.ema < 1, "in [0, 1)"),
             ("lookahead", self.lookahead >= 0, "0 or more"),
             ("patience", self.patience >= 0, "0 or more"),

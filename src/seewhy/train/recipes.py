@@ -130,7 +130,7 @@ def plus(recipe: Recipe, **changes: Any) -> Recipe:
         lr=0.08,
         optimizer=(
             "muon:momentum=0.9,ns_steps=3,normalize_rows=true,"
-            "fallback_momentum=0.9,head_lr=4,bias_lr=4"
+            "fallback_momentum=0.9,head_lr_factor=4,bias_lr_factor=4"
         ),
         weight_decay=5e-4,
         schedule="one-cycle:pct_start=0.2,anneal=cosine",
@@ -151,9 +151,9 @@ SPEEDRUN94 = Recipe(
     model="speednet",
     epochs=8,
     batch_size=500,
-    accumulate=2,
+    grad_accum_steps=2,
     lr=0.17,
-    optimizer="muon:momentum=0.6,ns_steps=3,normalize_rows=true,head_lr=4.9,bias_lr=312",
+    optimizer="muon:momentum=0.6,ns_steps=3,normalize_rows=true,head_lr_factor=4.9,bias_lr_factor=312",
     weight_decay=2.4e-3,
     schedule="linear",
     freeze=("whiten:3",),
@@ -183,8 +183,8 @@ FINETUNE = Recipe(
     augment=("resized-crop:scale=0.35", "flip"),
     ema=0.99,
 )
-PHOTOS = Recipe(
-    name="photos",
+FROM_SCRATCH = Recipe(
+    name="from-scratch",
     model="resnet18:stem=imagenet",
     epochs=60,
     batch_size=64,
@@ -208,14 +208,14 @@ RECIPES: dict[str, Recipe] = {
             epochs=12,
             batch_size=64,
             lr=1.0,
-            optimizer="sgd:momentum=0.85,nesterov=true,bias_lr=8",
+            optimizer="sgd:momentum=0.85,nesterov=true,bias_lr_factor=8",
             weight_decay=5e-4,
             schedule="linear:warmup=0.2,start=0.2,end=0.05",
             augment=("crop:1,mode=constant",),
             label_smoothing=0.1,
         ),
         FINETUNE,
-        PHOTOS,
+        FROM_SCRATCH,
         PROBE,
         RESNET18_ADAM_ONECYCLE,
         plus(RESNET18_ADAM_ONECYCLE, optimizer="adamw", batch_size=128, lr=2e-3, weight_decay=0.05),
@@ -236,7 +236,7 @@ RECIPES: dict[str, Recipe] = {
             epochs=8,
             batch_size=500,
             lr=1.0,
-            optimizer="sgd:momentum=0.85,nesterov=true,bias_lr=16",
+            optimizer="sgd:momentum=0.85,nesterov=true,bias_lr_factor=16",
             weight_decay=1e-3,
             schedule="linear:warmup=0.23,start=0.2",
             augment=("crop:2", "alternating-flip"),

@@ -48,8 +48,8 @@ def update(state: TrainState, plan: TrainingPlan) -> None:
     if plan.recipe.l1:
         _add_l1_gradient(optimizers, plan.recipe.l1)
     norm = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
-    if plan.recipe.clip:
-        factor = (plan.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
+    if plan.recipe.clip_grad_norm:
+        factor = (plan.recipe.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         foreach_mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
     overflow = ~norm.isfinite()
     finite = loss_sum.isfinite().all() & (~overflow | state.scaler.is_enabled())
