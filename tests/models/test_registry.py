@@ -79,7 +79,7 @@ def test_build_model_seed_and_copies(text):
         assert value.data_ptr() != copied.state_dict()[key].data_ptr()
 
 
-@pytest.mark.parametrize("text", ["davidnet", "resnet18", "speednet", "vgg16", "vgg16-bn"])
+@pytest.mark.parametrize("text", ["davidnet", "resnet18", "speednet", "vgg16", "vgg16-bn", "vit"])
 def test_build_model_on_default_device(text):
     with torch.device("meta"):
         model = build_model(text, 10, blank_sample(3, 32, 32))

@@ -79,7 +79,7 @@ def test_format_summary_fits_and_names_every_layer(text, width, summaries):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["resnet18", "davidnet", "speednet", "vgg16-bn"])
+@pytest.mark.parametrize("text", ["resnet18", "davidnet", "speednet", "vgg16-bn", "vit"])
 def test_format_summary_needs_80_columns(text):
     with torch.device("meta"):
         model = build_model(text, 10, blank_sample(3, 32, 32))

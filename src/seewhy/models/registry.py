@@ -18,6 +18,7 @@ from seewhy.models.published import LAYOUTS
 from seewhy.models.resnet import resnet18, resnet34
 from seewhy.models.speednet import speednet
 from seewhy.models.vgg import vgg16, vgg16_bn
+from seewhy.models.vit import vit
 from seewhy.models.weights_file import load_weights, read_state_dict
 from seewhy.notation import bind, parse, remove_argument
 
@@ -32,6 +33,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "torchvision": torchvision_model,
     "vgg16": vgg16,
     "vgg16-bn": vgg16_bn,
+    "vit": vit,
 }
 
 
