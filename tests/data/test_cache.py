@@ -17,6 +17,7 @@ from PIL import Image
 
 from seewhy.data.cache import Header, SplitHeader, cache_root, map_bytes, write_header, write_names
 from seewhy.data.dataset import Dataset, compute_digest, fingerprint
+from seewhy.data.decode import ORIGINAL
 from seewhy.data.folders import directory_source
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
@@ -79,6 +80,7 @@ def test_load_reads_the_entry_of_an_earlier_load(
         "images",
         "labels",
         "names",
+        "originals",
         "masks",
         "crc",
     }
@@ -376,7 +378,7 @@ def test_data_larger_than_the_memory_can_be_trained_on(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has no files of 315 GB")
     np.tile(np.array([0, 1], dtype="<i8"), count // 2).tofile(tmp_path / "train.labels")
-    write_names(tmp_path, "train", [str(i) for i in range(count)])
+    write_names(tmp_path, "train", [str(i) for i in range(count)], np.zeros(count, ORIGINAL))
     zeros = zlib.crc32(bytes(3 * side**2))  # an image is a block
     np.full(count, zeros, dtype="<u4").tofile(tmp_path / "train.images.crc")
     write_header(

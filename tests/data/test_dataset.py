@@ -1,8 +1,12 @@
 """Datasets: class counts and weights, stratified splits, fingerprints."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from seewhy.data.dataset import (
     Dataset,
@@ -13,6 +17,7 @@ from seewhy.data.dataset import (
     fingerprint,
     stratified_split,
 )
+from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 
 
@@ -80,3 +85,40 @@ def test_fingerprint_depends_on_pixels_labels_and_classes() -> None:
         of(split, role="test"),
     ]
     assert len({of(split), *others}) == 6
+
+
+def test_originals_are_recorded_before_images_are_resized(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def save(name: str, height: int, width: int, **options: Any) -> int:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, **options)
+        return path.stat().st_size
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side: height and width change places
+    expected = [
+        (200, 300, save("train/a/0.jpg", 200, 300), b"JPEG"),  # decoded at a fraction of its size
+        (300, 40, save("train/a/1.jpg", 40, 300, exif=exif), b"JPEG"),
+        (20, 30, save("train/b/2.dat.png", 20, 30), b"PNG"),
+        (9, 12, save("train/b/3.gif", 9, 12), b"GIF"),
+    ]
+    for name in ("a", "b"):
+        save(f"test/{name}/4.bmp", 7, 8)
+    data = load(tmp_path, image_size=16, quiet=True)
+    assert data.train.originals is not None
+    assert data.train.originals.tolist() == expected
+    assert data.train.take(torch.tensor([3, 0])).originals.tolist() == [expected[3], expected[0]]  # type: ignore[union-attr]
+    again = load(tmp_path, image_size=16, limit=2, quiet=True).train.originals
+    assert again is not None
+    assert len(again) == 2
+
+
+def test_originals_of_arrays_have_no_file(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(10) % 2)
+    originals = load(tmp_path / "x.npz", quiet=True).train.originals
+    assert originals is not None
+    assert set(originals.tolist()) == {(6, 5, 0, b"")}

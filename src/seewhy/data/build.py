@@ -23,11 +23,14 @@ from seewhy.data.cache import (
 )
 from seewhy.data.dataset import fingerprint, split_digest
 from seewhy.data.decode import (
+    ORIGINAL,
     Encoded,
     Preprocessing,
+    draft,
     failure_reason,
     is_gray,
     open_image,
+    original_of,
     resize_and_crop,
     to_pixels,
     upright_size,
@@ -79,6 +82,7 @@ class _Block:
     pixels: np.ndarray  # (n, C, H, W) uint8, of the readable images
     rows: list[int]  # (n,) their indices in the split
     names: list[str]  # (n,)
+    originals: np.ndarray  # (n,) of the dtype ORIGINAL
     bad: list[tuple[str, str]]  # name of each unreadable image, and the reason
 
 
@@ -262,6 +266,7 @@ def _write_split(
     advance: Callable[[int], None],
 ) -> _WrittenSplit:
     names: list[str] = []
+    originals = [np.zeros(0, ORIGINAL)]
     readable: list[int] = []
     skipped: list[str] = []
     hasher = hashlib.blake2b(digest_size=16)
@@ -278,6 +283,7 @@ def _write_split(
             file.write(block.pixels)
             hasher.update(block.pixels.data)
             names += block.names
+            originals.append(block.originals)
             readable += block.rows
             skipped += [image_name for image_name, _ in block.bad]
             advance(len(block.rows) + len(block.bad))
@@ -288,7 +294,7 @@ def _write_split(
         with array_file(directory / f"{split_name}.masks", height * width) as file:
             for row in readable:
                 file.write(_fit_mask(split.masks[row], image_format))
-    write_names(directory, split_name, names)
+    write_names(directory, split_name, names, np.concatenate(originals))
     shape = (len(readable), image_format.channels, *image_format.image_size)
     return _WrittenSplit(
         SplitHeader(shape, split.masks is not None),
@@ -313,14 +319,16 @@ def _decode_blocks(
                 pool.map(lambda task: [_decode(image, image_format) for _, image in task], tasks)
             )
         )
-        readable = [i for i, result in enumerate(results) if isinstance(result, np.ndarray)]
-        stacked = np.array([results[i] for i in readable], dtype=np.uint8).reshape(
+        decoded = {i: result for i, result in enumerate(results) if not isinstance(result, str)}
+        readable = list(decoded)
+        stacked = np.array([pixels for pixels, _ in decoded.values()], dtype=np.uint8).reshape(
             len(readable), *image_format.image_size, image_format.channels
         )
         yield _Block(
             pixels=np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)),
             rows=[rows[i] for i in readable],
             names=[encoded[i][0] for i in readable],
+            originals=np.array([original for _, original in decoded.values()], ORIGINAL),
             bad=[
                 (encoded[i][0], result)
                 for i, result in enumerate(results)
@@ -329,41 +337,38 @@ def _decode_blocks(
         )
 
 
-def _decode(encoded: Encoded, image_format: _Format) -> np.ndarray | str:
-    """(H, W, C) uint8, or the reason why the image is unreadable."""
+def _decode(
+    encoded: Encoded, image_format: _Format
+) -> tuple[np.ndarray, tuple[int, int, int, str]] | str:
+    """(H, W, C) uint8 and a row of ORIGINAL, or the reason why the image is unreadable."""
     if isinstance(encoded, np.ndarray) and encoded.dtype == np.uint8:
         pixels = encoded[:, :, None] if encoded.ndim == 2 else encoded
         shape = (*image_format.image_size, image_format.channels)
         if pixels.shape == shape and image_format.preprocessing.crop == 1:
-            return pixels  # a hundred times faster than by way of Pillow
+            # a hundred times faster than by way of Pillow
+            return pixels, (*image_format.image_size, 0, "")
     try:
         if isinstance(encoded, np.ndarray) and is_deep(encoded) and not image_format.range_known:
             raise _DeepFound
-        image = open_image(
-            encoded,
-            image_format.image_size,
-            image_format.preprocessing,
-            image_format.max_pixels,
-        )
+        image = open_image(encoded, None, image_format.preprocessing, image_format.max_pixels)
+        size = image.size  # that in the header
+        if not isinstance(encoded, Image.Image):
+            draft(image, image_format.image_size, image_format.preprocessing)
         if not is_deep(image):
             image.load()  # which may change the mode
         elif not image_format.range_known:
             raise _DeepFound
         colored = not (image_format.channels == 3 or image_format.channels_known or is_gray(image))
-        decoded = (
-            None
-            if colored
-            else to_pixels(
-                image, image_format.image_size, image_format.channels, image_format.preprocessing
-            )
+        if colored:
+            raise _ColorFound
+        pixels = to_pixels(
+            image, image_format.image_size, image_format.channels, image_format.preprocessing
         )
-    except _DeepFound:
+        return pixels, original_of(encoded, image, size)
+    except (_ColorFound, _DeepFound):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more
         return failure_reason(error)
-    if decoded is None:
-        raise _ColorFound
-    return decoded
 
 
 def _fit_mask(mask: np.ndarray, image_format: _Format) -> np.ndarray:  # (H, W) bool

@@ -33,18 +33,24 @@ from seewhy.data.checksums import (
     verify,
 )
 from seewhy.data.dataset import Split
+from seewhy.data.decode import ORIGINAL
 from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 
-FORMAT = 3  # increase it when the files or the decoding change; older entries are then rebuilt
+FORMAT = 4  # increase it when the files or the decoding change; older entries are then rebuilt
 
 # Without it Linux counts a private writable mapping as memory, and may refuse a large one.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 HEADER, DAMAGED = "entry.json", "damaged"  # the second one says why an entry is to be rebuilt
-_SMALL = (".labels", ".names", SUFFIX)  # files that are verified when an entry is opened
+_SMALL = (
+    ".labels",
+    ".names",
+    ".originals",
+    SUFFIX,
+)  # files that are verified when an entry is opened
 
 
 class DamagedEntry(Exception):
@@ -125,10 +131,12 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def write_names(directory: Path, split: str, names: list[str]) -> None:
-    """Write the names of a split's images."""
+def write_names(directory: Path, split: str, names: list[str], originals: np.ndarray) -> None:
+    """Write the names of a split's images, and their `originals` (N,) of the dtype ORIGINAL."""
     with durable(directory / f"{split}.names") as file:
         file.write(json.dumps(names).encode())
+    with durable(directory / f"{split}.originals") as file:
+        file.write(originals.tobytes())
 
 
 @contextlib.contextmanager
@@ -195,11 +203,10 @@ def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
     count, _, height, width = header.shape
     labels = np.fromfile(directory / f"{name}.labels", dtype="<i8")
     names = json.loads((directory / f"{name}.names").read_bytes())
-    if len(labels) != count or len(names) != count:
-        raise DamagedEntry(
-            f"the {name} split has {len(labels):,} labels and {len(names):,} names "
-            f"for {count:,} images"
-        )
+    originals = np.fromfile(directory / f"{name}.originals", dtype=ORIGINAL)
+    for kind, values in {"labels": labels, "names": names, "originals": originals}.items():
+        if len(values) != count:
+            raise DamagedEntry(f"the {name} split has {len(values):,} {kind} for {count:,} images")
     masks = None
     if header.masks:
         masks = _map_checked(directory / f"{name}.masks", (count, height, width), torch.bool)
@@ -208,6 +215,7 @@ def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
         labels=torch.from_numpy(labels.astype(np.int64)),
         names=names,
         masks=masks,
+        originals=originals,
     )
 
 

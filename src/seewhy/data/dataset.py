@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class Split:
     labels: Tensor  # (N,) int64, index into Dataset.classes
     names: Sequence[str]  # (N,) file name or id
     masks: Tensor | None = None  # (N, H, W) bool, true on the object; None for most datasets
+    originals: np.ndarray | None = None  # (N,) of the dtype ORIGINAL: the images before they were
+    # decoded to one size; None for data made in memory
 
     def __len__(self) -> int:
         return len(self.images)
@@ -35,6 +37,7 @@ class Split:
             labels=self.labels[indices],
             names=[self.names[i] for i in indices.tolist()],
             masks=None if self.masks is None else self.masks[indices],
+            originals=None if self.originals is None else self.originals[indices.cpu().numpy()],
         )
 
     def center_crop(self, margin: int) -> "Split":
@@ -44,7 +47,7 @@ class Split:
         first, last = margin // 2, margin - margin // 2
         inner = (slice(None), ..., slice(first, -last), slice(first, -last))
         masks = None if self.masks is None else self.masks[inner]
-        return Split(self.images[inner], self.labels, self.names, masks)
+        return replace(self, images=self.images[inner], masks=masks)
 
 
 @dataclass(frozen=True, eq=False)

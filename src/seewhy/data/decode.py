@@ -32,6 +32,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# an image before it is decoded to the size of a dataset
+ORIGINAL = np.dtype([("height", "<u4"), ("width", "<u4"), ("bytes", "<u8"), ("format", "S8")])
 RESIZE_MODES = {
     "crop": "the center crop that covers the shorter side",
     "letterbox": "the whole image, with gray beside its shorter side",
@@ -147,9 +149,35 @@ def open_image(
             f"larger than max_pixels={limit} ({width}x{height} is {width * height} pixels)"
         )
     if image_size is not None and not isinstance(source, Image.Image):
-        side = math.ceil(2 * max(image_size) / preprocessing.crop)
-        image.draft(None, (side, side))  # None: keep the mode
+        draft(image, image_size, preprocessing)
     return image
+
+
+def draft(
+    image: Image.Image,
+    image_size: tuple[int, int],
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
+) -> None:
+    """Let a JPEG much larger than `image_size` be decoded at 1/2, 1/4, or 1/8 of its size."""
+    side = math.ceil(2 * max(image_size) / preprocessing.crop)
+    image.draft(None, (side, side))  # None: keep the mode
+
+
+def original_of(
+    encoded: Encoded, image: Image.Image, size: tuple[int, int]
+) -> tuple[int, int, int, str]:
+    """The row of ORIGINAL of an image whose header tells `size` (width, height).
+
+    Bytes and format are 0 and empty for pixels that were in no file.
+    """
+    width, height = size[::-1] if orientation(image) >= 5 else size
+    stored = 0
+    if isinstance(encoded, bytes):
+        stored = len(encoded)
+    elif isinstance(encoded, (str, os.PathLike)):
+        stored = Path(encoded).stat().st_size
+    file_format = (image.format or "") if stored else ""
+    return height, width, stored, "JPEG" if file_format == "MPO" else file_format
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
