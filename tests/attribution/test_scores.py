@@ -8,7 +8,8 @@ import torch
 from scipy.stats import bootstrap
 from torch import nn
 
-from seewhy.attribution.scores import bootstrap_summary, trust
+from seewhy.attribution.bootstrap import bootstrap_summary
+from seewhy.attribution.scores import trust
 from seewhy.errors import SeewhyError
 
 

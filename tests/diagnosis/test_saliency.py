@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.attribution.bootstrap import BootstrapSummary
 from seewhy.attribution.explanation import explain
 from seewhy.attribution.sanity import SanityCheck
-from seewhy.attribution.scores import BootstrapSummary, TrustScore
+from seewhy.attribution.scores import TrustScore
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.saliency import LayerMaps, first_shown, layer_maps
 
@@ -205,7 +206,7 @@ def test_first_shown_is_of_the_last_layer() -> None:
     def score(layer: str, gain: float, non_empty: float = 1.0, width: float = 0.1) -> TrustScore:
         summary = BootstrapSummary(gain, (gain - width, gain + width))
         check = SanityCheck(("head",), torch.zeros(1, 2), True)
-        return TrustScore(layer, f"{gain}", summary, summary, check, None, None, non_empty)
+        return TrustScore(layer, f"{gain}", summary, summary, check, None, None, None, non_empty)
 
     early, weak, worse = score("early", 0.5), score("late", 0.2), score("late", -0.3)
     assert first_shown([early, weak, worse], "late") is weak

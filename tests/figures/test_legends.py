@@ -10,8 +10,9 @@ import torch
 from matplotlib.figure import Figure
 
 import seewhy
+from seewhy.attribution.bootstrap import BootstrapSummary
 from seewhy.attribution.sanity import SanityCheck
-from seewhy.attribution.scores import BootstrapSummary, TrustScore
+from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.calibration import (
     measure_calibration,
     risk_coverage_curve,
@@ -71,7 +72,7 @@ def trusted() -> Figure:
     gains = [BootstrapSummary(gain, (gain - 0.5, gain + 0.5)) for gain in (-0.4, 0.0, 0.4)]
     return trust_figure(
         [
-            TrustScore(layer, method, gain, gain, check, None, None, 1.0)
+            TrustScore(layer, method, gain, gain, check, None, None, None, 1.0)
             for layer in ("layer1", "layer2")
             for method, gain in zip(("cam", "rise", "grad-cam"), gains, strict=True)
         ]

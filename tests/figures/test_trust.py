@@ -5,8 +5,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from seewhy.attribution.bootstrap import BootstrapSummary
 from seewhy.attribution.sanity import SanityCheck
-from seewhy.attribution.scores import BootstrapSummary, TrustScore
+from seewhy.attribution.scores import TrustScore
 from seewhy.figures.style import STYLE
 from seewhy.figures.trust import trust_figure
 
@@ -18,7 +19,7 @@ def verdict_of(
         BootstrapSummary(gain, (gain - half, gain + half)),
         SanityCheck(("a",), torch.zeros(1, 2), passed),
     )
-    return TrustScore(layer, method, summary, summary, check, None, None, 1.0)
+    return TrustScore(layer, method, summary, summary, check, None, None, None, 1.0)
 
 
 def dots(figure: Figure) -> dict[tuple[str, float], tuple[str, bool]]:

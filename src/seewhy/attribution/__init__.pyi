@@ -1,3 +1,4 @@
+from .bootstrap import bootstrap_summary as bootstrap_summary
 from .cams import CAMS as CAMS
 from .capture import Capture as Capture
 from .capture import capture_layers as capture_layers
@@ -14,9 +15,11 @@ from .localization import relevance_mass_accuracy as relevance_mass_accuracy
 from .maps import fuse_layers as fuse_layers
 from .maps import resize_maps as resize_maps
 from .methods import METHODS as METHODS
+from .mosaics import MosaicScore as MosaicScore
+from .mosaics import auroc as auroc
+from .mosaics import mosaic_game as mosaic_game
 from .sanity import sanity_check as sanity_check
 from .scores import TrustScore as TrustScore
-from .scores import bootstrap_summary as bootstrap_summary
 from .scores import trust as trust
 from .target import ForwardPass as ForwardPass
 from .target import forward_pass as forward_pass

@@ -1,13 +1,13 @@
 """`trust`: which method and layer explain a model best, measured on its images."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.attribution.bootstrap import BootstrapSummary, bootstrap_summary
 from seewhy.attribution.explanation import Explanation, explain_prepared, names_for
 from seewhy.attribution.faithfulness import (
     PERCENTILES,
@@ -18,11 +18,13 @@ from seewhy.attribution.faithfulness import (
 )
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
-from seewhy.attribution.methods import Methods, bind_methods
+from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
+from seewhy.attribution.mosaics import MAX_MOSAICS, MosaicScore, make_mosaics, score_mosaics
 from seewhy.attribution.sanity import SanityCheck, randomize
-from seewhy.attribution.statuses import OK, RESIDUE, failure_warnings, status_warnings
+from seewhy.attribution.statuses import OK, PIXELS, RESIDUE, Key, failure_warnings, status_warnings
 from seewhy.attribution.target import (
     ForwardPass,
+    PreparedInputs,
     Relative,
     Target,
     TargetSpec,
@@ -37,38 +39,6 @@ POINTING_TOLERANCE = 0.03  # fraction of the image's side, as 15 of 500 pixels i
 RANDOM_MAPS = 5  # per image; their mean is the chance level
 
 
-@dataclass(frozen=True)
-class BootstrapSummary:
-    """Mean of a measure over images, with its 95% interval; NaN for a single image."""
-
-    mean: float
-    interval: tuple[float, float]
-
-
-def bootstrap_summary(
-    values: Mapping[str, Tensor], seed: int = 0, resamples: int = 1000
-) -> dict[str, BootstrapSummary]:
-    """Mean and 95% bootstrap percentile interval (Efron 1979) of each measure.
-
-    Args:
-        values: (N,) for each measure, of the same images; all are resampled alike.
-        seed: Seed of the resampling.
-        resamples: Number of resamples.
-    """
-    return {name: _bootstrap(each, seed, resamples) for name, each in values.items()}
-
-
-def _bootstrap(values: Tensor, seed: int, resamples: int) -> BootstrapSummary:
-    row = values.detach().double().cpu()
-    mean = float(row.mean())
-    if len(row) < 2 or not row.isfinite().all():
-        return BootstrapSummary(mean, (float("nan"), float("nan")))
-    # as scipy.stats.bootstrap, which takes seconds to import
-    drawn = np.random.default_rng(seed).integers(0, len(row), (resamples, len(row)))
-    low, high = np.percentile(row.numpy()[drawn].mean(1), [2.5, 97.5])
-    return BootstrapSummary(mean, (float(low), float(high)))
-
-
 @dataclass(frozen=True, eq=False)
 class TrustScore:
     """Measurements of the maps of one method at one layer.
@@ -80,6 +50,8 @@ class TrustScore:
             resolution; 0 is the chance level.
         road: ROAD, least minus most relevant first, halved; 0 is the chance level.
         sanity: Whether the maps depend on the learned weights.
+        mosaic: Whether the maps point at the image of the explained class among images of other
+            classes; None where too few images are recognized.
         pointing: Fraction of images with the map's maximum on the object, or within 3% of the
             image's side from it; None without masks.
         relevance_mass: Mean fraction of positive attribution on the object; None without masks.
@@ -91,14 +63,29 @@ class TrustScore:
     gain: BootstrapSummary
     road: BootstrapSummary
     sanity: SanityCheck
+    mosaic: MosaicScore | None
     pointing: float | None
     relevance_mass: float | None
     non_empty: float
 
     @property
+    def failed_checks(self) -> tuple[str, ...]:
+        """The checks that are not passed: "gain", "random" and "mosaic".
+
+        The gain and the attribution on the right image of mosaics must be above chance with 95%
+        confidence, and the maps must change with random weights.
+        """
+        passed = {
+            "gain": self.gain.interval[0] > 0,
+            "random": self.sanity.passed,
+            "mosaic": self.mosaic is None or self.mosaic.passed,
+        }
+        return tuple(name for name, each in passed.items() if not each)
+
+    @property
     def trusted(self) -> bool:
-        """Whether the gain is above chance with 95% confidence and the sanity check passed."""
-        return self.gain.interval[0] > 0 and self.sanity.passed
+        """Whether all checks are passed."""
+        return not self.failed_checks
 
 
 def trust(
@@ -118,8 +105,9 @@ def trust(
 
     Insertion and deletion curves (Petsiuk et al. 2018) are compared with those of random maps of
     the same resolution. ROAD is that of Rong et al. 2022, the sanity check that of Adebayo et al.
-    2018 with all weights randomized at once. Methods that fail, and maps that are only numerical
-    residue, are left out with a warning.
+    2018 with all weights randomized at once. In mosaics of four images (see `mosaic_game`) the maps
+    of one image's class must be on that image, whatever `target` is. Methods that fail, and maps
+    that are only numerical residue, are left out with a warning.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
@@ -148,6 +136,7 @@ def trust(
     )
     forward = run_forward(replace(inputs, target=TargetSpec(explanation.weights)))
     checks = randomize(inputs, bound, explanation, steps=1)
+    mosaics = _mosaic_scores(inputs, bound, explanation)
     chance: dict[torch.Size, Tensor] = {}
     scores = []
     for key, maps in explanation.maps.items():
@@ -157,7 +146,7 @@ def trust(
             ]
             chance[maps.shape] = torch.stack(areas).mean(0)
         area = _area(forward, maps.nan_to_num(0, 0, 0), steps) - chance[maps.shape]
-        scores.append(_score(key, explanation, forward, area, checks[key], masks))
+        scores.append(_score(key, explanation, forward, area, checks[key], mosaics.get(key), masks))
         if progress is not None:
             progress(1)
     return tuple(sorted(scores, key=lambda score: (not score.trusted, -score.gain.mean)))
@@ -185,12 +174,31 @@ def _without_residue(explanation: Explanation) -> Explanation:
     return replace(explanation, maps=maps)
 
 
+def _mosaic_scores(
+    inputs: PreparedInputs, methods: Sequence[BoundMethod], explanation: Explanation
+) -> dict[Key, MosaicScore]:
+    """Scores of the mosaic game; none if the images make no mosaics.
+
+    A quarter as many mosaics as images, which are four times as large, but at least 8.
+    """
+    count = min(MAX_MOSAICS, max(8, len(inputs.images) // 4))
+    mosaics = make_mosaics(inputs, explanation.logits, count)
+    if mosaics is None:
+        return {}
+    names = [layer for layer in explanation.layers if layer != PIXELS]
+    try:
+        return score_mosaics(mosaics, inputs, methods, names)
+    except SeewhyError:  # all methods fail for images of this size
+        return {}
+
+
 def _score(
     key: tuple[str, str],
     explanation: Explanation,
     forward: ForwardPass,
     gain: Tensor,
     check: SanityCheck,
+    mosaic: MosaicScore | None,
     masks: Tensor | None,
 ) -> TrustScore:
     maps = explanation.maps[key].nan_to_num(0, 0, 0)  # `non_empty` counts them
@@ -206,6 +214,7 @@ def _score(
         gain=summaries["gain"],
         road=summaries["road"],
         sanity=check,
+        mosaic=mosaic,
         pointing=pointing,
         relevance_mass=relevance_mass,
         non_empty=kinds.count(OK) / len(kinds),

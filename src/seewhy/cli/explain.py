@@ -174,6 +174,7 @@ class Trust:
 def trust(options: Trust) -> None:
     """Print how faithful the maps of each method at each layer are."""
     from seewhy.cli import tables
+    from seewhy.reporting.values import trust_values
     from seewhy.runs.run import open_run
     from seewhy.runs.trust_run import trust_of_run
     from seewhy.train.device import find_device
@@ -187,7 +188,7 @@ def trust(options: Trust) -> None:
         options.quiet or options.json,
     )
     if options.json:
-        say(json.dumps([tables.trust_values(score) for score in scores], allow_nan=False))
+        say(json.dumps([trust_values(score) for score in scores], allow_nan=False))
     else:
         tables.print_trust(scores)
 

@@ -266,63 +266,60 @@ def print_explanation(explanation: Explanation, directory: Path) -> None:
 def print_trust(scores: Sequence[TrustScore]) -> None:
     """The scores of each method and layer, the trusted ones first, and the conclusion."""
     masks = any(score.pointing is not None for score in scores)
+    mosaics = any(score.mosaic is not None for score in scores)
     rows = table(
         "method",
         "layer",
         "gain",
         "ROAD",
         "random",
+        *(["mosaic"] if mosaics else []),
         *(["pointing", "inside"] if masks else []),
-        "",
+        "fails",
         left=2,
     )
+    rows.padding = (0, 1, 0, 0)  # fits 60 columns
     for score in scores:
         low, high = score.gain.interval
         correlation = score.sanity.final_similarity
         rows.add_row(
             score.method,
             score.layer,
-            f"{score.gain.mean:+.3f} ± {(high - low) / 2:.3f}",
-            f"{score.road.mean:+.3f}",
+            f"{score.gain.mean:+.2f}±{(high - low) / 2:.2f}",
+            f"{score.road.mean:+.2f}",
             "–" if math.isnan(correlation) else f"{correlation:.2f}",
+            *([_mosaic_mass(score)] if mosaics else []),
             *([f"{score.pointing:.2f}", f"{score.relevance_mass:.2f}"] if masks else []),
-            "" if score.trusted else "chance" if score.sanity.passed else "fails",
+            " ".join(score.failed_checks[:1]),
         )
     out = console()
     out.print(rows)
     out.print()
     best = next((score for score in scores if score.trusted), None)
     conclusion = (
-        "no method passes: each is no better than random maps, or its maps ignore the weights"
+        "no method passes: each is no better than random maps, ignores the weights, or points "
+        "elsewhere in mosaics"
         if best is None
         else f"most faithful: {best.method} at {best.layer}"
     )
     out.print(conclusion, style="bold")
     out.print(
-        "\ngain: area between insertion and deletion curves, minus random maps; 95% interval\n"
+        "\ngain: area between insertion and deletion curves, minus random maps; 0 is chance\n"
         "ROAD: remove and debias; 0 is chance\n"
         "random: rank correlation with the maps of a random-weight model; fails from 0.5"
     )
+    if mosaics:
+        out.print("mosaic: relevance on the one of four images that has the class; 0.25 is chance")
     if masks:
         out.print("pointing: maxima on the object\ninside: fraction of the relevance on the object")
+    out.print(
+        "fails: the first check that is not passed; gain and mosaic must be above chance with 95% "
+        "confidence"
+    )
 
 
-def trust_values(score: TrustScore) -> dict[str, Any]:
-    """A score as plain values for JSON."""
-    correlation = score.sanity.final_similarity
-    return {
-        "method": score.method,
-        "layer": score.layer,
-        "trusted": score.trusted,
-        "gain": score.gain.mean,
-        "gain_interval": score.gain.interval,
-        "road": score.road.mean,
-        "road_interval": score.road.interval,
-        "random_model_correlation": None if math.isnan(correlation) else correlation,
-        "pointing": score.pointing,
-        "relevance_mass": score.relevance_mass,
-        "non_empty": score.non_empty,
-    }
+def _mosaic_mass(score: TrustScore) -> str:
+    return "–" if score.mosaic is None else f"{score.mosaic.relevance_mass.mean:.2f}"
 
 
 def print_layers(layers: Sequence[Layer]) -> None:

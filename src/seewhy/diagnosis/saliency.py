@@ -132,7 +132,7 @@ def plan_saliency(
         measured = layers if all_layers else layers[-1:]
         maps = len(methods) * len(measured)
         passes = passes_of_trust(maps, len(measured), steps, noise_maps)
-        per_image = forward * passes + 2 * backward  # the second one is of the random model
+        per_image = forward * passes + 3 * backward  # also of the random model, and of mosaics
         count = affordable(left, per_image, TRUST_IMAGES, least=2)
         if count >= min(_ENOUGH, len(test)):
             break

@@ -84,7 +84,7 @@ def report_values(context: ReportContext) -> dict[str, Any]:
         ],
         "explanations": []
         if diagnosis.saliency is None
-        else [_trust(score) for score in diagnosis.saliency.scores],
+        else [trust_values(score) for score in diagnosis.saliency.scores],
         "seconds": diagnosis.seconds,
     }
     plain: dict[str, Any] = _plain(values)
@@ -133,8 +133,10 @@ def _label_issue(context: ReportContext, issue: LabelIssue) -> dict[str, Any]:
     }
 
 
-def _trust(score: TrustScore) -> dict[str, Any]:
-    return {
+def trust_values(score: TrustScore) -> dict[str, Any]:
+    """A trust score as plain values for JSON."""
+    mosaic = score.mosaic
+    values = {
         "layer": score.layer,
         "method": score.method,
         "trusted": score.trusted,
@@ -145,7 +147,18 @@ def _trust(score: TrustScore) -> dict[str, Any]:
         "non_empty": score.non_empty,
         "pointing": score.pointing,
         "relevance_mass": score.relevance_mass,
+        "mosaics": None
+        if mosaic is None
+        else {
+            "images": mosaic.mosaics,
+            "relevance_mass": mosaic.relevance_mass.mean,
+            "interval": mosaic.relevance_mass.interval,
+            "pointing": mosaic.pointing.mean,
+            "auroc": mosaic.auroc.mean,
+        },
     }
+    plain: dict[str, Any] = _plain(values)
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -251,5 +251,22 @@ RECIPES: dict[str, Recipe] = {
             epochs=36,
             augment=("crop:4", "alternating-flip", "cutout:12"),
         ),
+        Recipe(
+            name="vit-8",
+            model="vit",
+            epochs=8,
+            batch_size=250,
+            lr=0.02,
+            optimizer=(
+                "muon:momentum=0.9,ns_steps=3,fallback=adamw,fallback_momentum=0.9,"
+                "head_lr_factor=0.1,bias_lr_factor=0.1"
+            ),
+            weight_decay=0.05,
+            schedule="one-cycle:pct_start=0.2,anneal=cosine",
+            augment=("crop:4", "flip"),
+            resolution="linear:warmup=0.8,start=0.5,end=1",
+            label_smoothing=0.1,
+            eval_every=0,
+        ),
     )
 }

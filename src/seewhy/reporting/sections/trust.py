@@ -1,5 +1,6 @@
 """Explanation quality: faithfulness and sanity check of every method at every layer."""
 
+from seewhy.attribution.mosaics import MosaicScore
 from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.saliency import MIN_MAP_SIDE
 from seewhy.figures.trust import trust_figure
@@ -12,10 +13,11 @@ HEADERS = (
     "layer",
     "method",
     "passes",
-    "#faithfulness gain (95% CI)",
+    "#gain (95% CI)",
     "#ROAD",
-    "#correlation with random-weight model",
-    "#non-empty maps",
+    "#random weights",
+    "#mosaics (95% CI)",
+    "#non-empty",
 )
 MASK_HEADERS = ("#pointing game", "#relevance inside the object")
 TITLE = "Explanation quality"
@@ -35,7 +37,7 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
     scores, labels = saliency.scores, layer_labels(saliency.maps.layers)
     first, best, passed = scores[0], saliency.best, sum(score.trusted for score in scores)
     finding = (
-        f"{passed} of {len(scores)} combinations of method and layer pass both checks. "
+        f"{passed} of {len(scores)} combinations of method and layer pass all checks. "
         f"The most faithful is {map_name(first.method, first.layer, saliency.maps.layers)}, "
         f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
@@ -60,12 +62,21 @@ def _row(score: TrustScore, labels: dict[str, str]) -> tuple[str, ...]:
     row = (
         labels[score.layer],
         score.method,
-        "yes" if score.trusted else "no",
-        f"{score.gain.mean:+.3f} ({low:+.3f} to {high:+.3f})",
-        f"{score.road.mean:+.3f}",
+        "yes" if score.trusted else f"no: {', '.join(score.failed_checks)}",
+        f"{score.gain.mean:+.2f} ({low:+.2f} to {high:+.2f})",
+        f"{score.road.mean:+.2f}",
         f"{score.sanity.final_similarity:.2f}",
+        _mosaic_text(score.mosaic),
         percent(score.non_empty, 0),
     )
     if score.pointing is None or score.relevance_mass is None:
         return row
     return (*row, percent(score.pointing, 0), percent(score.relevance_mass, 0))
+
+
+def _mosaic_text(mosaic: MosaicScore | None) -> str:
+    if mosaic is None:
+        return "–"
+    low, high = mosaic.relevance_mass.interval
+    mean = percent(mosaic.relevance_mass.mean, 0)
+    return f"{mean} ({percent(low, 0)} to {percent(high, 0)})"
