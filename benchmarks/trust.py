@@ -13,6 +13,7 @@ from benchmarks.results import Row, keep
 from seewhy.attribution.explanation import explain
 from seewhy.attribution.localization import chance_level, pointing_game, relevance_mass_accuracy
 from seewhy.attribution.methods import METHODS
+from seewhy.attribution.rollout import ATTENTION_MAPS
 from seewhy.attribution.scores import TrustScore, trust
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
@@ -48,8 +49,9 @@ def main() -> None:
     """Measure and keep."""
     data = load("shapes")
     run = _run(data)
-    # cam equals hires-cam where it exists
-    plain = [name for name in METHODS if name not in PERTURBATIONS and name != "cam"]
+    # cam equals hires-cam where it exists, and a ResNet has no attention
+    left_out = {*PERTURBATIONS, *ATTENTION_MAPS, "cam"}
+    plain = [name for name in METHODS if name not in left_out]
     scores = [
         *_scores(run, data.test, plain, GRADIENT_IMAGES, LOCALIZATION_IMAGES),
         *_scores(

@@ -19,6 +19,7 @@ import seewhy
 from seewhy.attribution.cams import CAMS
 from seewhy.attribution.faithfulness import FAITHFULNESS
 from seewhy.attribution.methods import METHODS
+from seewhy.attribution.rollout import ATTENTION_MAPS
 from seewhy.cli import main
 from seewhy.data import digits
 from seewhy.data.augment import AUGMENTATIONS
@@ -51,6 +52,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         OPTIMIZERS,
         SCHEDULES,
         CAMS,
+        ATTENTION_MAPS,
         FAITHFULNESS,
         CORRUPTIONS,
         SECTIONS,

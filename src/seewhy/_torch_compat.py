@@ -2,8 +2,9 @@
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -123,3 +124,16 @@ def compiled_module(module: nn.Module) -> nn.Module | None:
     """The module inside `torch.compile(module)`; None for other modules."""
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else None
+
+
+def undispatched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of torch.nn.functional that runs itself where a TorchFunctionMode is active.
+
+    Otherwise it would hand itself to the mode first, which would not see the calls inside.
+    """
+    names = {**function.__globals__, "has_torch_function": lambda _: False}
+    copied = FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied

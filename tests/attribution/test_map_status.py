@@ -17,8 +17,8 @@ from seewhy.attribution.target import ForwardPass
 from seewhy.models.classifier import Classifier
 
 NAN, INF = float("nan"), float("inf")
-RECTIFIED = BoundMethod("mine", len, of_layer=True, rectified=True)
-SIGNED = BoundMethod("mine", len, of_layer=True)
+RECTIFIED = BoundMethod("mine", len, "layer", rectified=True)
+SIGNED = BoundMethod("mine", len, "layer")
 
 
 def forward_of(count, logits=(3.0, -1.0), target=0):
@@ -248,6 +248,7 @@ def test_kinds_of_methods_without_gradient():
         "cam",
         "score-cam",
         "ablation-cam",
+        "attention-rollout",
         "rise",
         "occlusion",
         "integrated-gradients",

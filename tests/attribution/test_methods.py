@@ -5,13 +5,16 @@ import re
 from collections import OrderedDict
 
 import pytest
+import tiny_transformer
 import torch
+from tiny_transformer import TinyTransformer
 from torch import nn
 
 from seewhy.attribution.cams import CAMS, grad_cam
 from seewhy.attribution.explanation import explain
 from seewhy.attribution.gradients import ATTRIBUTIONS
-from seewhy.attribution.methods import METHODS, Method, bind_method, bind_methods
+from seewhy.attribution.methods import METHODS, TABLES, Method, bind_method, bind_methods
+from seewhy.attribution.rollout import ATTENTION_MAPS
 from seewhy.errors import SeewhyError
 from seewhy.models.batching import batch_size
 
@@ -43,15 +46,23 @@ def images_of(count=1):
     )
 
 
+def example(name, count=1):
+    """A small model that the method can explain, and images."""
+    if name in ATTENTION_MAPS:
+        return TinyTransformer(), tiny_transformer.images_of(count)
+    return plain() if name == "cam" else network(), images_of(count)
+
+
 FUNCTIONS = {"gradients": "vanilla_gradients"}  # where the function is called otherwise
 
 
 def test_methods_describe_every_method():
-    assert set(METHODS) == set(CAMS) | set(ATTRIBUTIONS)
-    assert not set(CAMS) & set(ATTRIBUTIONS)
+    functions = {name: each for table in TABLES.values() for name, each in table.items()}
+    assert set(METHODS) == set(functions)
+    assert len(functions) == sum(map(len, TABLES.values()))
     for name, facts in METHODS.items():
         assert isinstance(facts, Method), name
-        function = {**CAMS, **ATTRIBUTIONS}[name]
+        function = functions[name]
         assert function.__name__ == FUNCTIONS.get(
             name, name.replace("++", "_plus_plus").replace("-", "_")
         )
@@ -63,10 +74,10 @@ def test_methods_describe_every_method():
 
 def passes(name):
     """Forward passes of a single image through its first layer, and those that METHODS says."""
-    model, runs = plain() if name == "cam" else network(), []
-    batch_size(model, images_of())  # takes a pass, the first time
+    (model, images), runs = example(name), []
+    batch_size(model, images)  # takes a pass, the first time
     model.layer.register_forward_hook(lambda module, inputs, output: runs.append(len(output)))
-    explain(model, images_of(), name, "layer", 0, warn=False)
+    explain(model, images, name, "layer", 0, warn=False)
     return sum(runs)
 
 
@@ -108,11 +119,9 @@ def test_discriminative(name):
 
     Guided backpropagation depends on the class a little in a small model, hardly in a large one.
     """
-    model = plain() if name == "cam" else network()
+    model, images = example(name)
     one, other = (
-        next(
-            iter(explain(model, images_of(), name, "layer", c, warn=False).maps.values())
-        ).flatten()
+        next(iter(explain(model, images, name, "layer", c, warn=False).maps.values())).flatten()
         for c in (0, 1)
     )
     alike = torch.cosine_similarity(one.double(), other.double(), dim=0).item() > 0.9999
@@ -136,19 +145,19 @@ def test_rectified_maps():
         else:
             assert clipped == 0, name
             assert (least < 0) == (name in ("hires-cam", "cam", "eigen-grad-cam")), name
-    assert not any(METHODS[name].rectified for name in ATTRIBUTIONS)
+    assert not any(METHODS[name].rectified for name in (*ATTENTION_MAPS, *ATTRIBUTIONS))
 
 
 def test_bind_method():
     result = bind_method("rise:masks=7,keep=0.25")
-    assert (result.text, result.of_layer, result.rectified) == (
+    assert (result.text, result.explains, result.rectified) == (
         "rise:masks=7,keep=0.25",
-        False,
+        "pixels",
         False,
     )
     assert result.function.keywords == {"masks": 7, "keep": 0.25}
     result = bind_method("grad-cam:true")
-    assert (result.of_layer, result.rectified, result.differentiates) == (True, True, True)
+    assert (result.explains, result.rectified, result.differentiates) == ("layer", True, True)
     assert result.function.func is grad_cam
     assert result.function.keywords == {"eigen": True}
 
@@ -166,7 +175,7 @@ def test_bind_method_of_function(monkeypatch):
     assert not bind_method(mine).rectified
     monkeypatch.setitem(CAMS, "mine", mine)
     monkeypatch.setitem(ATTRIBUTIONS, "of-pixels", mine)
-    assert (bind_method("mine").of_layer, bind_method("of-pixels").of_layer) == (True, False)
+    assert (bind_method("mine").explains, bind_method("of-pixels").explains) == ("layer", "pixels")
     assert not bind_method("mine").rectified
 
 

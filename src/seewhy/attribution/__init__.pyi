@@ -1,3 +1,4 @@
+from .attention import AttentionCapture as AttentionCapture
 from .bootstrap import bootstrap_summary as bootstrap_summary
 from .cams import CAMS as CAMS
 from .capture import Capture as Capture
@@ -18,6 +19,7 @@ from .methods import METHODS as METHODS
 from .mosaics import MosaicScore as MosaicScore
 from .mosaics import auroc as auroc
 from .mosaics import mosaic_game as mosaic_game
+from .rollout import ATTENTION_MAPS as ATTENTION_MAPS
 from .sanity import sanity_check as sanity_check
 from .scores import TrustScore as TrustScore
 from .scores import trust as trust

@@ -1,12 +1,18 @@
-"""Activations and gradients of layers: one forward and one backward pass for all of them."""
+"""Activations and gradients of layers and attention: one forward and one backward pass for all."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
+from seewhy.attribution.attention import (
+    AttentionCapture,
+    attention_capture,
+    record_attention,
+)
 from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
 from seewhy.attribution.layers import Layers, layer_names
 from seewhy.attribution.layouts import Layout, token_order
@@ -64,6 +70,29 @@ class Capture:
 Captures = dict[str, Capture]  # by layer
 
 
+class Attention(Enum):
+    """What is captured of a transformer's attention."""
+
+    NOTHING = 0
+    PROBABILITIES = 1
+    GRADIENTS = 2  # and the probabilities
+
+
+@dataclass(frozen=True, eq=False)
+class SharedPass:
+    """What one forward and one backward pass capture of a chunk of images.
+
+    Args:
+        forward: The forward pass.
+        captures: By layer.
+        attention: Of all layers; or the reason why the model has none.
+    """
+
+    forward: ForwardPass
+    captures: Captures
+    attention: AttentionCapture | str
+
+
 def capture_layers(
     classifier: ClassifierLike,
     images: Tensor,
@@ -104,15 +133,20 @@ def capture_prepared(
     inputs: PreparedInputs, names: Sequence[str], memory: int = MEMORY
 ) -> Captures:
     """`capture_layers` for prepared inputs."""
-    parts = list(capture_chunks(inputs, names, len(inputs.images), memory))
+    chunks = capture_chunks(inputs, names, len(inputs.images), memory=memory)
+    parts = [chunk.captures for chunk in chunks]
     if len(parts) == 1:
         return parts[0]
     return {name: _concatenate([part[name] for part in parts], inputs.images) for name in names}
 
 
 def capture_chunks(
-    inputs: PreparedInputs, names: Sequence[str], max_images: int, memory: int = MEMORY
-) -> Iterator[Captures]:
+    inputs: PreparedInputs,
+    names: Sequence[str],
+    max_images: int,
+    attention: Attention = Attention.NOTHING,
+    memory: int = MEMORY,
+) -> Iterator[SharedPass]:
     """Captures of at most `max_images` images at a time, with graphs of at most `memory` bytes."""
     images = inputs.images
     start, size = 0, min(max_images, max(1, FIRST_PIXELS // (images.shape[-1] * images.shape[-2])))
@@ -120,23 +154,30 @@ def capture_chunks(
         rows = slice(start, start + size)
         measured = size < min(max_images, len(images))  # otherwise the size is final
         with saved_bytes(inputs.model) if measured else nullcontext([0]) as graph_bytes:
-            captures = capture_batch(inputs.take(rows), names)
-        yield captures
+            shared = capture_batch(inputs.take(rows), names, attention)
+        yield shared
         start, size = start + size, max(1, min(size * memory // max(graph_bytes[0], 1), max_images))
 
 
-def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
+def capture_batch(
+    inputs: PreparedInputs, names: Sequence[str], attention: Attention = Attention.NOTHING
+) -> SharedPass:
     """Captures of one chunk of images."""
     model, images, precision = inputs.model, inputs.images, inputs.classifier.precision
-    with inspecting(model), record_outputs(model, names, len(images)) as outputs:
+    with (
+        inspecting(model),
+        record_outputs(model, names, len(images)) as outputs,
+        record_attention(attention is not Attention.NOTHING) as recorded,
+    ):
         # The hooks stay for the backward pass, which reruns checkpointed parts of the model.
         with autocasting(precision, images.device):
             logits = run_model(inputs.classifier, images)
         weights = inputs.target.weights(logits)
         _check_outputs(names, outputs)
-        gradients = _gradients(
-            model, (logits * weights).sum(), {name: outputs[name] for name in names}
-        )
+        probabilities = list(recorded)
+        derived = probabilities if attention is Attention.GRADIENTS else probabilities[-1:]
+        nodes = {name: outputs[name] for name in names}
+        gradients, by_attention = _gradients(model, (logits * weights).sum(), nodes, derived)
     forward = ForwardPass(inputs.classifier, images, weights, logits.detach())
     order = token_order(model)
     captures = {}
@@ -154,31 +195,36 @@ def capture_batch(inputs: PreparedInputs, names: Sequence[str]) -> Captures:
             derivative,
             isinstance(gradient, Tensor) and bool(gradient[:, : layout.prefix].any()),
         )
-    return captures
+    captured = attention_capture(forward, order, probabilities, by_attention)
+    return SharedPass(forward, captures, captured)
 
 
 def _gradients(
-    model: nn.Module, score: Tensor, outputs: Mapping[str, Tensor]
-) -> dict[str, Tensor | str]:
-    """The gradient at each layer, or the reason why there is none."""
+    model: nn.Module, score: Tensor, outputs: Mapping[str, Tensor], attention: Sequence[Tensor]
+) -> tuple[dict[str, Tensor | str], list[Tensor] | str]:
+    """The gradient at each layer and each attention, or the reason why there is none."""
     if not passes_gradient(model, score):
+        where = ", ".join(outputs) or "the attention"
         reason = (
-            f"no gradient flows from the logits to {', '.join(outputs)}: the model detaches a "
+            f"no gradient flows from the logits to {where}: the model detaches a "
             "tensor, is quantized, or runs under torch.no_grad or reentrant checkpointing; remove "
             f"that, or use another method: {WITHOUT_GRADIENT}"
         )
-        return dict.fromkeys(outputs, reason)
+        return dict.fromkeys(outputs, reason), reason
     try:
-        gradients = gradients_at(score, list(outputs.values()))
+        gradients = gradients_at(score, [*outputs.values(), *attention])
     except SeewhyError as error:
-        return dict.fromkeys(outputs, str(error))
+        return dict.fromkeys(outputs, str(error)), str(error)
+    at_outputs, at_attention = gradients[: len(outputs)], gradients[len(outputs) :]
+    found = [gradient for gradient in at_attention if gradient is not None]
+    without = "no gradient reaches the attention of some layers: the logits do not depend on it"
     return {
         name: f"no gradient reaches layer {name!r}: the logits do not depend on it; choose a layer "
         "between the images and the logits"
         if gradient is None
         else gradient
-        for name, gradient in zip(outputs, gradients, strict=True)
-    }
+        for name, gradient in zip(outputs, at_outputs, strict=True)
+    }, found if len(found) == len(attention) else without
 
 
 def _concatenate(parts: Sequence[Capture], images: Tensor) -> Capture:

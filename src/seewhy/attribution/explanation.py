@@ -9,9 +9,9 @@ from operator import add
 import torch
 from torch import Tensor
 
-from seewhy.attribution.capture import Capture, Captures, capture_batch, capture_chunks
+from seewhy.attribution.capture import Attention, SharedPass, capture_batch, capture_chunks
 from seewhy.attribution.layers import Layers, layer_names
-from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
+from seewhy.attribution.methods import BoundMethod, Methods, Subject, bind_methods
 from seewhy.attribution.statuses import (
     PIXELS,
     Key,
@@ -21,7 +21,6 @@ from seewhy.attribution.statuses import (
     status_warnings,
 )
 from seewhy.attribution.target import (
-    ForwardPass,
     PreparedInputs,
     Relative,
     Target,
@@ -141,8 +140,8 @@ def explain(
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1].
-        methods: Entries of CAMS and ATTRIBUTIONS, with settings as in "rise:masks=500", or
-            functions from a Capture to maps (N, h, w).
+        methods: Entries of CAMS, ATTENTION_MAPS and ATTRIBUTIONS, with settings as in
+            "rise:masks=500", or functions from a Capture to maps (N, h, w).
         layers: Names of layers, modules, or "auto" (see `list_layers`); ignored by methods that
             need no layer.
         target: Explained class: "predicted", "true", "runner-up", a class name, or a class index. A
@@ -198,7 +197,9 @@ SMOOTHING: dict[str, tuple[View, ...]] = {  # additional views of the image
 
 def names_for(methods: Sequence[BoundMethod], inputs: PreparedInputs, layers: Layers) -> list[str]:
     """Names of the layers; empty if no method needs one."""
-    return layer_names(inputs, layers) if any(method.of_layer for method in methods) else []
+    if any(method.explains == "layer" for method in methods):
+        return layer_names(inputs, layers)
+    return []
 
 
 def explain_prepared(
@@ -210,58 +211,72 @@ def explain_prepared(
     """`explain` for prepared inputs, at named layers."""
     parts: list[Explanation] = []
     failures: Failures = {}
-    for forward, captures in _passes(inputs, names):
+    attention = _attention_for(methods)
+    for shared in _passes(inputs, names, attention):
+        forward = shared.forward
         classes = inputs.classifier.class_names(forward.logits.shape[1])
-        signed = _signed_maps(methods, forward, captures, failures)
+        signed = _signed_maps(methods, shared, failures)
         for view in views:
             weights = TargetSpec(forward.weights)
             changed = replace(inputs, images=view.change(forward.images), target=weights)
-            maps = _signed_maps(methods, *_one_pass(changed, names), failures)
+            maps = _signed_maps(methods, _one_pass(changed, names, attention), failures)
             signed = {key: signed[key] + view.restore(each) for key, each in maps.items()}
         signed = {key: total / (len(views) + 1) for key, total in signed.items()}
         if not signed:
             first = {method: reason for (_, method), reason in reversed(failures.items())}
             raise SeewhyError("; ".join(dict.fromkeys(first.values())))
-        parts.append(_explanation(methods, forward, captures, signed, classes))
+        parts.append(_explanation(methods, shared, signed, classes))
     labels = inputs.target.labels
     whole = concatenate([replace(part, failures=failures) for part in parts])
     return replace(whole, labels=None if labels is None else labels.cpu())
 
 
-def _passes(inputs: PreparedInputs, names: Sequence[str]) -> Iterator[tuple[ForwardPass, Captures]]:
-    """Passes over batches of images; forward only if there are no layers."""
-    if not names:
-        yield from ((run_forward(batch), {}) for batch in inputs.batches())
+def _attention_for(methods: Sequence[BoundMethod]) -> Attention:
+    """What the methods need of the attention."""
+    reading = [method for method in methods if method.explains == "attention"]
+    if not reading:
+        return Attention.NOTHING
+    differentiates = any(method.differentiates for method in reading)
+    return Attention.GRADIENTS if differentiates else Attention.PROBABILITIES
+
+
+def _passes(
+    inputs: PreparedInputs, names: Sequence[str], attention: Attention
+) -> Iterator[SharedPass]:
+    """Passes over batches of images; forward only if nothing is captured."""
+    if not names and attention is Attention.NOTHING:
+        yield from (_one_pass(batch, names, attention) for batch in inputs.batches())
         return
-    for captures in capture_chunks(inputs, names, batch_size(inputs.model, inputs.images)):
-        yield captures[names[0]].forward, captures
+    yield from capture_chunks(inputs, names, batch_size(inputs.model, inputs.images), attention)
 
 
-def _one_pass(inputs: PreparedInputs, names: Sequence[str]) -> tuple[ForwardPass, Captures]:
-    if not names:
-        return run_forward(inputs), {}
-    captures = capture_batch(inputs, names)
-    return captures[names[0]].forward, captures
+def _one_pass(inputs: PreparedInputs, names: Sequence[str], attention: Attention) -> SharedPass:
+    if not names and attention is Attention.NOTHING:
+        return SharedPass(run_forward(inputs), {}, "")
+    return capture_batch(inputs, names, attention)
 
 
-def _signed_maps(
-    methods: Sequence[BoundMethod], forward: ForwardPass, captures: Captures, failures: Failures
-) -> Maps:
+def _signed_maps(methods: Sequence[BoundMethod], shared: SharedPass, failures: Failures) -> Maps:
     """The maps before their ReLU, on the model's device; layer by layer, pixels first.
 
     A method that fails, now or earlier, is left out, and the reason is added to `failures`.
     """
     maps: Maps = {}
+    forward, captures = shared.forward, shared.captures
     device = forward.images.device
+    subjects: dict[Subject, Mapping[str, object]] = {
+        "layer": captures,
+        "attention": {PIXELS: shared.attention},
+        "pixels": {PIXELS: forward},
+    }
     for method in methods:
-        values: Mapping[str, Capture | ForwardPass] = captures
-        if not method.of_layer:
-            values = {PIXELS: forward}
-        for layer, value in values.items():
+        for layer, value in subjects[method.explains].items():
             key = layer, method.text
             if key in failures:
                 continue
             try:
+                if isinstance(value, str):
+                    raise SeewhyError(value)
                 with torch.autocast(device.type, enabled=False):  # autocast would round the sums
                     result = method.function(value)
                 _check_result(result, method, len(forward.images))
@@ -282,18 +297,15 @@ def _check_result(maps: object, method: BoundMethod, count: int) -> None:
 
 
 def _explanation(
-    methods: Sequence[BoundMethod],
-    forward: ForwardPass,
-    captures: Captures,
-    signed: Maps,
-    classes: tuple[str, ...],
+    methods: Sequence[BoundMethod], shared: SharedPass, signed: Maps, classes: tuple[str, ...]
 ) -> Explanation:
     """The explanation of a batch, on the CPU and without labels."""
+    forward = shared.forward
     by_text = {method.text: method for method in methods}
     maps, statuses = {}, {}
     for (layer, text), values in signed.items():
         method = by_text[text]
-        capture = captures[layer] if method.of_layer else None
+        capture = shared.captures.get(layer) if method.explains == "layer" else None
         statuses[layer, text] = map_status(values, forward, method, capture)
         maps[layer, text] = (values.clamp(min=0) if method.rectified else values).float().cpu()
     logits, weights = forward.logits.float().cpu(), forward.weights.float().cpu()

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from seewhy.attribution.cams import CAMS
 from seewhy.attribution.gradients import ATTRIBUTIONS
+from seewhy.attribution.rollout import ATTENTION_MAPS
 from seewhy.errors import SeewhyError, lookup
 from seewhy.notation import bind, parse
 
 
 @dataclass(frozen=True)
 class Method:
-    """Properties of an entry of CAMS or ATTRIBUTIONS.
+    """Properties of an entry of CAMS, ATTENTION_MAPS or ATTRIBUTIONS.
 
     Args:
         paper: Authors and year.
@@ -53,6 +55,8 @@ METHODS: dict[str, Method] = {
     "ablation-cam": Method(
         "Desai & Ramaswamy 2020", "F above the layer, per channel", True, True, differentiates=False
     ),
+    "attention-rollout": Method("Abnar & Zuidema 2020", _SHARED, False, differentiates=False),
+    "chefer-cam": Method("Chefer et al. 2021", _SHARED, True),
     "gradients": Method("Simonyan et al. 2014", "F + B", True),
     "guided-backpropagation": Method("Springenberg et al. 2015", "F + B", False),
     "smooth-grad": Method("Smilkov et al. 2017", "25 F + 25 B", True),
@@ -64,17 +68,27 @@ METHODS: dict[str, Method] = {
     "occlusion": Method("Zeiler & Fergus 2014", "F per square", True, differentiates=False),
 }
 
+Subject = Literal["layer", "attention", "pixels"]
+TABLES: dict[Subject, dict[str, Callable[..., Tensor]]] = {
+    "layer": CAMS,
+    "attention": ATTENTION_MAPS,
+    "pixels": ATTRIBUTIONS,
+}
+
 MethodLike = str | Callable[..., Tensor]  # "rise:masks=500", or a function of a Capture
 Methods = MethodLike | Sequence[MethodLike]
 
 
 @dataclass(frozen=True)
 class BoundMethod:
-    """A method with its settings, to be called with a Capture or a ForwardPass."""
+    """A method with its settings.
+
+    By what it explains, it is called with a Capture, an AttentionCapture, or a ForwardPass.
+    """
 
     text: str
     function: Callable[..., Tensor]
-    of_layer: bool  # an entry of CAMS, called with a Capture; otherwise called with a ForwardPass
+    explains: Subject
     rectified: bool = False
     differentiates: bool = True
     sums_products: bool = False
@@ -83,23 +97,22 @@ class BoundMethod:
 def bind_method(method: MethodLike) -> BoundMethod:
     """Bind a method given by name, such as "grad-cam:eigen=true", or as a function of a Capture.
 
-    Raises SeewhyError for a name that is in neither table, and for an unknown setting.
+    Raises SeewhyError for a name that is in no table, and for an unknown setting.
     """
     if callable(method):
         name = getattr(method, "__name__", type(method).__name__)
-        return BoundMethod(name, method, of_layer=True)
+        return BoundMethod(name, method, "layer")
     name, *_ = parse(method)
-    if name not in CAMS and name not in ATTRIBUTIONS:
-        lookup({**CAMS, **ATTRIBUTIONS}, name, "method")  # raises
-    table = CAMS if name in CAMS else ATTRIBUTIONS
-    function = bind(table, method, "method", n_supplied=1)
+    known = {each: subject for subject, table in TABLES.items() for each in table}
+    subject = lookup(known, name, "method")
+    function = bind(TABLES[subject], method, "method", n_supplied=1)
     properties = METHODS.get(name)
     if properties is None:  # added by a user
-        return BoundMethod(method, function, table is CAMS, differentiates=table is CAMS)
+        return BoundMethod(method, function, subject, differentiates=subject != "pixels")
     return BoundMethod(
         method,
         function,
-        table is CAMS,
+        subject,
         properties.rectified,
         properties.differentiates,
         properties.sums_products,

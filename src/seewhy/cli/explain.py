@@ -259,8 +259,9 @@ class Methods:
 
 def methods(options: Methods) -> None:
     """Print the table of attribution methods."""
-    from seewhy.attribution.cams import CAMS
-    from seewhy.attribution.gradients import ATTRIBUTIONS
+    from seewhy.attribution.methods import TABLES
     from seewhy.cli import listings
 
-    listings.print_methods({**CAMS, **ATTRIBUTIONS})
+    listings.print_methods(
+        {name: function for table in TABLES.values() for name, function in table.items()}
+    )

@@ -48,9 +48,9 @@ def trust_of_run(
     indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
     sample = test.take(indices.sort().values)
     names: list[str] = []
-    if any(method.of_layer for method in bound):
+    if any(method.explains == "layer" for method in bound):
         names = resolve_layers(run.model, sample.images, layer_choice(layers))
-    maps = sum(len(names) if method.of_layer else 1 for method in bound)
+    maps = sum(len(names) if method.explains == "layer" else 1 for method in bound)
     with (
         warnings.catch_warnings(record=True) as left_out,
         progress("measuring", maps, quiet) as advance,
