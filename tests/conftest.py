@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("MPLBACKEND", "agg")
 
 
-# What is collected lives as long as the session: the garbage collector need not walk it.
+# What is collected lives as long as the session: the garbage collector need not walk it. Tests make
+# many objects and few cycles, so that it looks for them less often than by default.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
 
 
@@ -70,6 +72,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEEWHY_CACHE", str(path))
         yield path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_distributed_tensors() -> Iterator[None]:
+    """`torch.testing.assert_close` would import them, which takes a second."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.testing._comparison, "_HAS_DTENSOR", False, raising=False)
+        yield
 
 
 @pytest.fixture

@@ -83,6 +83,8 @@ def few_digits(
     monkeypatch.setattr("seewhy.diagnosis.saliency.TRUST_IMAGES", 6)
     monkeypatch.setattr("seewhy.diagnosis.diagnosis.ATTACK_IMAGES", 40)
     monkeypatch.setattr("seewhy.diagnosis.diagnosis.CORRUPTION_IMAGES", 40)
+    if "photos.md" in request.node.name:  # large images
+        monkeypatch.setattr("seewhy.models.resnet.WIDTHS", (8, 16, 32, 64))
 
 
 @pytest.fixture(autouse=True)

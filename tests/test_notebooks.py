@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
 SMALL = {  # settings, after those of the first cell
@@ -74,6 +73,8 @@ def test_a_notebook_is_committed_with_its_outputs(path: Path) -> None:
 @pytest.mark.slow
 @each_notebook
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbclient import NotebookClient  # takes a second
+
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(TINY)
     sources = [cell.source for cell in code_cells(path)]

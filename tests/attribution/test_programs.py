@@ -141,6 +141,7 @@ def test_scripted_part():
     assert "TorchScript program" in result.failures[PIXELS, "full-grad"]
 
 
+@pytest.mark.slow
 def test_exported_program():
     program = torch.export.export(network(), (IMAGES,))
     with pytest.raises(SeewhyError, match=r"a torch.export program has no layers.*module\(\)"):

@@ -337,6 +337,7 @@ def test_forward_pass_in_bf16():
     assert torch.equal(predict_logits(rounded, images), rounded.logits)
 
 
+@pytest.mark.slow
 def test_forward_pass_unwraps_compiled_model():
     model = linear_net()
     assert forward_pass(torch.compile(model, backend="eager"), images_of()).model is model

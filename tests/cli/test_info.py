@@ -118,6 +118,7 @@ class Decides(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 def test_summary_of_a_model_that_cannot_be_drawn(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

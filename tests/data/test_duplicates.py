@@ -192,6 +192,7 @@ def test_near_duplicates_ignores_other_colors() -> None:
     assert found == ()
 
 
+@pytest.mark.slow
 def test_near_duplicates_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = photographs(90, 13), photographs(70, 14)
     test[::7] = train[:10]

@@ -1,5 +1,7 @@
 """Parquet directories and the hub: columns from features, and no network if there is a copy."""
 
+from __future__ import annotations
+
 import io
 import random
 import shutil
@@ -9,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import huggingface_hub
+import lazy_loader
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +23,8 @@ from PIL import Image
 from seewhy.data.huggingface import hub_answers
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
+
+datasets = lazy_loader.load("datasets")  # takes a second, in the worker that runs these tests
 
 
 @pytest.fixture(autouse=True)

@@ -58,6 +58,7 @@ def test_scores_outside_of_0_to_1_are_logits(images: Path, tmp_path: Path) -> No
     assert torch.equal(predictions.logits[0], torch.tensor(expected))
 
 
+@pytest.mark.slow
 def test_report_of_predictions(
     images: Path,
     tmp_path: Path,

@@ -76,6 +76,7 @@ def test_class_figure_rows() -> None:
     assert axes.get_title(loc="left") == "Accuracy by class, 3 of 4 with images"
 
 
+@pytest.mark.slow
 def test_class_figure_mean() -> None:
     axes = class_figure(SCORED).axes[0]
     assert axes.lines[1].get_xdata() == pytest.approx([60, 60])

@@ -50,6 +50,12 @@ SMALL = {  # fewer passes
 NAMES = ["plain", "accumulated", "averaged", "resized", "plateau"]
 
 
+@pytest.fixture(autouse=True)
+def narrow_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called and where it waits do not depend on the number of channels."""
+    monkeypatch.setattr("seewhy.models.resnet.WIDTHS", (8, 8, 16, 16))
+
+
 def begin(recipe: Recipe, data: Dataset) -> tuple[TrainState, TrainingPlan]:
     torch.manual_seed(recipe.seed)
     plan = make_plan(recipe, data, "cuda")

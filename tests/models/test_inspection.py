@@ -85,6 +85,7 @@ def test_inspecting_gradients_and_restored_state(around, error):
     )
 
 
+@pytest.mark.slow
 def test_evaluating_takes_a_model_around_an_exported_program():
     program = torch.export.export(small_net(), (images_of(),)).module()
     model = nn.Sequential(nn.Dropout(0.5), program)
@@ -120,6 +121,7 @@ def test_inspecting_ignores_outer_autocast():
         assert torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.slow
 def test_inspecting_restores_compiler_stance():
     with torch.compiler.set_stance("eager_on_recompile"):
         with inspecting(small_net()):

@@ -10,6 +10,7 @@ from seewhy.models.normalization import Normalize, normalize_for
 
 Stem = Literal["auto", "cifar", "imagenet"]
 SMALL_IMAGE = 64  # pixels of the shorter side, up to which "auto" is the stem for small images
+WIDTHS = (64, 128, 256, 512)  # channels of the stages
 
 
 def resnet18(num_classes: int, sample: Split, stem: Stem = "auto") -> nn.Module:
@@ -51,16 +52,16 @@ class ResNet(nn.Module):
         super().__init__()
         self.normalize = normalize
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        self.conv1 = nn.Conv2d(channels, 64, kernel, stride, padding=kernel // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(channels, WIDTHS[0], kernel, stride, kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else None
-        self.layer1 = _stage(64, 64, blocks[0], stride=1)
-        self.layer2 = _stage(64, 128, blocks[1], stride=2)
-        self.layer3 = _stage(128, 256, blocks[2], stride=2)
-        self.layer4 = _stage(256, 512, blocks[3], stride=2)
+        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks[0], stride=1)
+        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks[1], stride=2)
+        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks[2], stride=2)
+        self.layer4 = _stage(WIDTHS[2], WIDTHS[3], blocks[3], stride=2)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(512, num_classes)
+        self.linear = nn.Linear(WIDTHS[3], num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(self.normalize(pixels))))
