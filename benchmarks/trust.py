@@ -50,7 +50,7 @@ def main() -> None:
     data = load("shapes")
     run = _run(data)
     # cam equals hires-cam where it exists, and a ResNet has no attention
-    left_out = {*PERTURBATIONS, *ATTENTION_MAPS, "cam"}
+    left_out = {*PERTURBATIONS, *ATTENTION_MAPS, "le-grad", "cam"}
     plain = [name for name in METHODS if name not in left_out]
     scores = [
         *_scores(run, data.test, plain, GRADIENT_IMAGES, LOCALIZATION_IMAGES),

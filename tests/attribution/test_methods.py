@@ -48,7 +48,7 @@ def images_of(count=1):
 
 def example(name, count=1):
     """A small model that the method can explain, and images."""
-    if name in ATTENTION_MAPS:
+    if name in (*ATTENTION_MAPS, "le-grad"):
         return TinyTransformer(), tiny_transformer.images_of(count)
     return plain() if name == "cam" else network(), images_of(count)
 

@@ -9,10 +9,13 @@ from tiny_transformer import GRID, POOLINGS, TARGET, TinyTransformer, by_hand, i
 from torch import nn
 from torch.nn import functional as F
 
+from seewhy.attribution.capture import Attention, capture_batch
 from seewhy.attribution.explanation import explain
 from seewhy.attribution.rollout import ATTENTION_MAPS
 from seewhy.attribution.scores import trust
+from seewhy.attribution.target import prepare
 from seewhy.models.classifier import Classifier
+from seewhy.models.registry import blank_sample, build_model
 
 METHODS = list(ATTENTION_MAPS)
 
@@ -60,6 +63,17 @@ def test_one_pass_for_all_methods_and_layers():
         at = "blocks.0" if layer == "pixels" else layer
         alone = explain(model, images_of(), method, at, TARGET, warn=False)
         torch.testing.assert_close(together.maps[layer, method], alone.maps[layer, method])
+
+
+def test_maps_of_vit():
+    """Attention maps need no registration of a model: that of seewhy pools all of its tokens."""
+    sample = blank_sample(3, 16, 24)
+    model = build_model("vit:width=16,depth=2,heads=2", 3, sample).eval()
+    images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    result = explain(model, images, [*METHODS, "le-grad", "grad-cam"])
+    assert {result.at("pixels", name).shape for name in (*METHODS, "le-grad")} == {(2, 4, 6)}
+    shared = capture_batch(prepare(model, images), [], Attention.GRADIENTS)
+    torch.testing.assert_close(shared.attention.readout, torch.full((2, 24), 1 / 24))
 
 
 @pytest.mark.parametrize("smooth", ["none", "flip"])

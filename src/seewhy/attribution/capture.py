@@ -1,9 +1,10 @@
 """Activations and gradients of layers and attention: one forward and one backward pass for all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from seewhy.attribution.attention import (
     attention_capture,
     record_attention,
 )
-from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
+from seewhy.attribution.hooks import gradients_at, no_gradient_to, record_outputs
 from seewhy.attribution.layers import Layers, layer_names
 from seewhy.attribution.layouts import Layout, token_order
 from seewhy.attribution.target import (
@@ -148,14 +149,33 @@ def capture_chunks(
     memory: int = MEMORY,
 ) -> Iterator[SharedPass]:
     """Captures of at most `max_images` images at a time, with graphs of at most `memory` bytes."""
-    images = inputs.images
+
+    def capture(rows: slice) -> SharedPass:
+        return capture_batch(inputs.take(rows), names, attention)
+
+    return in_chunks(capture, inputs.model, inputs.images, max_images, memory)
+
+
+T = TypeVar("T")
+
+
+def in_chunks(
+    run: Callable[[slice], T],
+    model: nn.Module,
+    images: Tensor,
+    max_images: int,
+    memory: int = MEMORY,
+) -> Iterator[T]:
+    """Run a forward and backward pass on some rows of the images at a time; see `capture_chunks`.
+
+    The graph of the first few images is measured.
+    """
     start, size = 0, min(max_images, max(1, FIRST_PIXELS // (images.shape[-1] * images.shape[-2])))
     while start < len(images):
-        rows = slice(start, start + size)
         measured = size < min(max_images, len(images))  # otherwise the size is final
-        with saved_bytes(inputs.model) if measured else nullcontext([0]) as graph_bytes:
-            shared = capture_batch(inputs.take(rows), names, attention)
-        yield shared
+        with saved_bytes(model) if measured else nullcontext([0]) as graph_bytes:
+            result = run(slice(start, start + size))
+        yield result
         start, size = start + size, max(1, min(size * memory // max(graph_bytes[0], 1), max_images))
 
 
@@ -204,12 +224,7 @@ def _gradients(
 ) -> tuple[dict[str, Tensor | str], list[Tensor] | str]:
     """The gradient at each layer and each attention, or the reason why there is none."""
     if not passes_gradient(model, score):
-        where = ", ".join(outputs) or "the attention"
-        reason = (
-            f"no gradient flows from the logits to {where}: the model detaches a "
-            "tensor, is quantized, or runs under torch.no_grad or reentrant checkpointing; remove "
-            f"that, or use another method: {WITHOUT_GRADIENT}"
-        )
+        reason = no_gradient_to(", ".join(outputs) or "the attention")
         return dict.fromkeys(outputs, reason), reason
     try:
         gradients = gradients_at(score, [*outputs.values(), *attention])

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
 from seewhy.attribution.layouts import token_order
+from seewhy.attribution.legrad import le_grad
 from seewhy.attribution.maps import scale_to_unit
 from seewhy.attribution.perturbation import PERTURBATIONS, check_baseline
 from seewhy.attribution.target import ForwardPass, run_model
@@ -269,5 +270,6 @@ ATTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
     "smooth-grad": smooth_grad,
     "integrated-gradients": integrated_gradients,
     "full-grad": full_grad,
+    "le-grad": le_grad,
     **PERTURBATIONS,
 }

@@ -15,6 +15,16 @@ WITHOUT_GRADIENT = (
     "eigen-cam, score-cam, ablation-cam, rise and occlusion need no gradient of the model"
 )
 
+
+def no_gradient_to(where: str) -> str:
+    """The reason why no gradient of the logits reaches something."""
+    return (
+        f"no gradient flows from the logits to {where}: the model detaches a tensor, is quantized, "
+        "or runs under torch.no_grad or reentrant checkpointing; remove that, or use another "
+        f"method: {WITHOUT_GRADIENT}"
+    )
+
+
 Hook = Callable[[str, nn.Module, object], object]  # name, module, output -> other output or None
 
 
