@@ -51,6 +51,26 @@ def test_evaluate(trained: Path, capsys: Capture) -> None:
     assert [row["images"] for row in values["classes"]] == [20, 20, 20]
 
 
+def test_evaluate_measures_the_groups_of_metadata(
+    trained: Path, data: Dataset, capsys: Capture, error_of: ErrorOf
+) -> None:
+    rows = [f"{name},{'ab'[index % 2]}" for index, name in enumerate(data.test.names)]
+    Path("m.csv").write_text("\n".join(["file,camera", *rows]))
+    options = ["evaluate", "run", "--data", "bars", "--metadata", "m.csv"]
+    assert main.main(options) == 0
+    out = capsys.readouterr().out
+    assert "camera: a" in out
+    assert "Fisher's test" in out
+    assert main.main([*options, "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["subgroups"]
+    assert {each["description"]: each["images"] for each in groups} == {
+        "camera: a": 30,
+        "camera: b": 30,
+    }
+    Path("m.csv").write_text("file,camera\nother.png,a\n")
+    assert "none of its 1 paths is one of the 60 images" in error_of(*options)
+
+
 def test_predict(trained: Path, data: Dataset, capsys: Capture) -> None:
     names = [f"{index}.png" for index in range(3)]
     for index, name in enumerate(names):

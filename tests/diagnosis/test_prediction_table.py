@@ -88,9 +88,9 @@ def test_report_of_predictions(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label,ant,bee\n", "has no predictions; it needs a header and a row per image"),
-        ("x,label,ant\na.png,ant,1\n", "has no column of image paths; name it path, found x, lab"),
-        ("file,true,ant\na.png,ant,1\n", "has no column of labels; name it label, found file, tr"),
+        ("file,label,ant,bee\n", "has no rows; expected a header, such as path,label,ant,bee"),
+        ("x,label,ant\na.png,ant,1\n", "no column named path or file; the first line is 'x,"),
+        ("file,true,ant\na.png,ant,1\n", "no column named label or class; the first line is 'file"),
         ("file,label,ant\na.png,bee,1\n", "no column has the scores of 'bee'; every label needs"),
         ("file,label,ant,bee\na.png,ant,1\n", "line 2 has 3 cells, but the header has 4"),
         ("file,label,ant,bee\na.png,ant,1,x\n", "line 2, column 'bee': 'x' is no number"),

@@ -9,6 +9,8 @@ import torch
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.escaping import json_text
 from seewhy.reporting.context import ReportContext
+from seewhy.reporting.sections.subgroups import subgroups_section
+from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.values import report_values
 
 
@@ -30,6 +32,25 @@ def test_values_are_those_of_the_predictions(context: ReportContext) -> None:
     assert context.diagnosis.saliency is not None
     assert len(values["explanations"]) == len(context.diagnosis.saliency.scores)
     assert values["data"]["images"] == {"train": 240, "test": 120}
+
+
+def test_subgroups_are_a_section_and_values(context: ReportContext) -> None:
+    assert subgroups_section(context, Sprites({})) is None
+    count = len(context.predictions.labels)
+    camera = ["A" if right else "B" for right in context.predictions.correct.tolist()]
+    known = replace(context, metadata={"camera": camera, "id": list(map(str, range(count)))})
+    groups = report_values(known)["subgroups"]
+    by_name = {each["description"]: each for each in groups}
+    assert by_name["camera: B"]["accuracy"] == 0
+    assert by_name["camera: A"]["accuracy"] == 1
+    section = subgroups_section(known, Sprites({}))
+    assert section is not None
+    assert "camera: B" in section.finding
+    assert "subgroups" in section.figures
+    text = replace(context, metadata={"camera": ["A"] * count})
+    empty = subgroups_section(text, Sprites({}))
+    assert empty is not None
+    assert "no column" in empty.finding
 
 
 def test_undefined_numbers_are_null(context: ReportContext) -> None:

@@ -26,6 +26,7 @@ OptionalInt = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalNumbers = Annotated[tuple[float, ...] | None, arg(metavar="FLOAT …", help_behavior_hint="")]
 OptionalText = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
+MetadataFile = Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 RangeWords = Annotated[
     tuple[str, ...], arg(metavar="LOW HIGH|dataset|dtype", help_behavior_hint="")

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import (
     Flag,
+    MetadataFile,
     OptionalFloat,
     OptionalInt,
     OptionalPath,
@@ -42,6 +43,8 @@ class Evaluate:
     """Divide the logits by the temperature of the run, fitted on validation or test images."""
     abstain_below: OptionalFloat = None
     """Also measure the images with at least this confidence, such as 0.8."""
+    metadata: MetadataFile = None
+    """CSV file of image paths and other columns: accuracy of the images with each value."""
     json: Flag = False
     """Print JSON."""
     own_model: OwnModel = None
@@ -56,8 +59,10 @@ def evaluate(options: Evaluate) -> None:
     from seewhy.diagnosis.calibration import check_threshold, selective_accuracy
     from seewhy.diagnosis.metrics import uneven_scores
     from seewhy.diagnosis.predictions import accuracies
+    from seewhy.diagnosis.subgroups import read_metadata, subgroups
+    from seewhy.reporting.values import slice_values
     from seewhy.runs.prediction import evaluate as evaluate_classifier
-    from seewhy.runs.prediction import find_split
+    from seewhy.runs.prediction import find_split, split_names
     from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 
@@ -70,19 +75,27 @@ def evaluate(options: Evaluate) -> None:
             "cifar10"
         )
     data, split = find_split(classifier, options.data, options.split)
+    metadata = None
+    if options.metadata is not None:
+        metadata = read_metadata(options.metadata, split_names(data, split))
     predictions = evaluate_classifier(classifier, data, split, calibrated=options.calibrated)
     selective = None
     if options.abstain_below is not None:
         selective = selective_accuracy(predictions, options.abstain_below)
+    groups = None if metadata is None else subgroups(predictions, metadata)
     if options.json:
         values = {"data": data.name, "split": split, **accuracies(predictions)}
         if uneven := uneven_scores(predictions):
             values |= asdict(uneven)
         if selective is not None:
             values["selective"] = _finite(asdict(selective))
+        if groups is not None:
+            values["subgroups"] = [slice_values(group) for group in groups]
         say(json.dumps(values, allow_nan=False))
     else:
         tables.print_accuracies(predictions, data.name, split, selective)
+        if groups is not None:
+            tables.print_subgroups(groups)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from seewhy.cli.arguments import (
     Flag,
+    MetadataFile,
     OptionalInt,
     OptionalPath,
     OwnModel,
@@ -48,6 +49,8 @@ class Report:
     """Diagnose the run again instead of using the saved diagnosis."""
     paths: Flag = False
     """Show image paths instead of file names only."""
+    metadata: MetadataFile = None
+    """CSV file of image paths and other columns: accuracy of the images with each value."""
     report_minutes: ReportMinutes = 2.0
     """Time for a new diagnosis: as many test images as fit are analyzed; inf for no limit."""
     output: OptionalPath = None
@@ -65,7 +68,7 @@ class Report:
 def report(options: Report) -> None:
     """Write the report of a run, or of another model on labeled images."""
     from seewhy.cli.tables import print_path
-    from seewhy.data.table_files import is_table
+    from seewhy.data.csv_table import is_table
     from seewhy.diagnosis.prediction_table import read_prediction_table
     from seewhy.models.weights_file import read_class_names
     from seewhy.reporting.context import is_own_data
@@ -107,6 +110,7 @@ def report(options: Report) -> None:
         full=options.full,
         fresh=options.fresh,
         paths=options.paths,
+        metadata=options.metadata,
         quiet=options.quiet,
         minutes=options.report_minutes,
     )

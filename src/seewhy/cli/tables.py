@@ -17,6 +17,7 @@ from seewhy.data.statistics import Description
 from seewhy.diagnosis.calibration import SelectiveAccuracy
 from seewhy.diagnosis.metrics import uneven_scores
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.slices import Slice
 from seewhy.escaping import visible
 from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
@@ -164,6 +165,30 @@ def print_accuracies(
             bar,
         )
     out.print(rows)
+
+
+def print_subgroups(groups: Sequence[Slice]) -> None:
+    """The accuracy of each group, the most costly first."""
+    out = console()
+    out.print()
+    if not groups:
+        out.print("the metadata have no column whose values group the images")
+        return
+    rows = table("group", "images", "accuracy", "95% interval", "others", "p")
+    rows.padding = (0, 1, 0, 0)  # fits 60 columns
+    for group in groups:
+        rows.add_row(
+            group.description,
+            f"{group.images:,}",
+            percent(group.accuracy, 1),
+            interval_text(group.interval, 1),
+            percent(group.rest_accuracy, 1),
+            f"{group.p_value:.2g}" if group.p_value >= 1e-4 else "<1e-4",
+        )
+    out.print(rows)
+    out.print(
+        "\np: more errors than among the others; Fisher's test, corrected for all groups (Holm)"
+    )
 
 
 def _selective_text(selective: SelectiveAccuracy, images: int) -> str:

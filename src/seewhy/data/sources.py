@@ -10,6 +10,7 @@ import torch
 
 from seewhy.data.build import build_entry
 from seewhy.data.cache import open_or_build
+from seewhy.data.csv_table import is_table
 from seewhy.data.dataset import (
     DataOrigin,
     Dataset,
@@ -28,7 +29,7 @@ from seewhy.data.raw import (
     Source,
 )
 from seewhy.data.shapes import shapes_source
-from seewhy.data.table_files import is_table, table_source
+from seewhy.data.table_files import table_source
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.notation import bind
 from seewhy.progress import note

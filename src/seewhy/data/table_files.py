@@ -1,7 +1,5 @@
 """CSV and TSV files of image paths and labels, with a header."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from seewhy.data.csv_table import LABEL_COLUMNS, PATH_COLUMNS, find_column, read_table
 from seewhy.data.decode import Encoded
-from seewhy.data.file_trees import read_file
 from seewhy.data.listing import ListedFile, listed_file, printable, signature
 from seewhy.data.options import LoadOptions
 from seewhy.data.raw import (
@@ -23,12 +21,8 @@ from seewhy.data.raw import (
     index_labels,
     split_role,
 )
-from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.errors import SeewhyError
 
-TABLE_SUFFIXES = (".csv", ".tsv")
-
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
-LABEL_COLUMNS = ("label", "class", "target", "category", "class_name")
 _SPLITS = ("split", "subset")
 
 
@@ -39,11 +33,6 @@ class _Row:
     label: str
     split: str  # "" without such a column
     group: str | None
-
-
-def is_table(name: object) -> bool:
-    """Whether the name is that of a CSV or TSV file."""
-    return str(name).lower().endswith(TABLE_SUFFIXES)
 
 
 def table_source(table: Path, options: LoadOptions, root: Path | None = None) -> Source:
@@ -112,29 +101,12 @@ def _find_file(path: Path) -> ListedFile:
 
 
 def _read_rows(table: Path, options: LoadOptions) -> list[_Row]:
-    try:
-        text = read_file(table).decode("utf-8-sig")
-        first = text.partition("\n")[0]
-        delimiter = max("\t;,", key=first.count) if any(map(first.count, "\t;,")) else ","
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        cells = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SeewhyError(
-            f"{table} cannot be read as a table ({error}); save it as CSV in UTF-8"
-        ) from error
-    if len(cells) < 2:
-        raise SeewhyError(f"{table} has no rows; expected a header, such as path,label, and rows")
-    header = cells[0][1]
-    path = _column(table, header, options.path_column, "path_column", PATH_COLUMNS)
-    label = _column(table, header, options.label, "label", LABEL_COLUMNS)
+    content = read_table(table)
+    header = content.header
+    path = find_column(content, PATH_COLUMNS, options.path_column, "path_column")
+    label = find_column(content, LABEL_COLUMNS, options.label, "label")
     split = next((i for i, name in enumerate(header) if name.lower() in _SPLITS), None)
     group = header.index(options.group_by) if options.group_by in header else None
-    for line, row in cells:
-        if len(row) != len(header):
-            raise SeewhyError(
-                f"{table}: line {line} has {len(row)} cells, but the header has {len(header)}; "
-                "put cells that contain the delimiter in quotes"
-            )
     return [
         _Row(
             line,
@@ -143,31 +115,8 @@ def _read_rows(table: Path, options: LoadOptions) -> list[_Row]:
             "" if split is None else row[split],
             None if group is None else row[group] or f"line {line}",
         )
-        for line, row in cells[1:]
+        for line, row in zip(content.lines, content.rows, strict=True)
     ]
-
-
-def _column(
-    table: Path, header: Sequence[str], chosen: str | None, option: str, names: Sequence[str]
-) -> int:
-    """The index of a column: the chosen one, or the only one with one of these names."""
-    if chosen is not None:
-        if header.count(chosen) == 1:
-            return header.index(chosen)
-        raise SeewhyError(
-            f"{table}: no column {chosen!r}{did_you_mean(chosen, header)}; "
-            f"found {', '.join(header)}"
-        )
-    found = [index for index, name in enumerate(header) if name.lower() in names]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listed = ", ".join(header[index] for index in found)
-        raise SeewhyError(f"{table}: {listed} could be the {names[0]}; choose with {option}=…")
-    raise SeewhyError(
-        f"{table}: no column named {names[0]} or {names[1]}; the first line is "
-        f"{', '.join(header)[:80]!r}; choose a column with {option}=…, or add a header"
-    )
 
 
 def _check_rows(table: Path, rows: Sequence[_Row]) -> None:

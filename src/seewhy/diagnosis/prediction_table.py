@@ -1,14 +1,13 @@
 """Predictions of any program, in a CSV file: path and label of each image, a column per class."""
 
-import csv
 import math
 from pathlib import Path
 
 import torch
 
+from seewhy.data.csv_table import LABEL_COLUMNS, PATH_COLUMNS, find_column, read_table
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
-from seewhy.data.table_files import LABEL_COLUMNS, PATH_COLUMNS
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 from seewhy.models.outputs import LEAST_PROBABILITY
@@ -37,11 +36,9 @@ def read_prediction_table(
             probabilities do not sum to 1, or an image cannot be read.
     """
     path = Path(path)
-    header, rows = _read(path)
-    paths, labels = (
-        _column(path, header, names, kind)
-        for names, kind in ((PATH_COLUMNS, "image paths"), (LABEL_COLUMNS, "labels"))
-    )
+    table = read_table(path, example="path,label,ant,bee")
+    header, rows = table.header, table.rows
+    paths, labels = (find_column(table, names) for names in (PATH_COLUMNS, LABEL_COLUMNS))
     scores = [
         index
         for index, name in enumerate(header)
@@ -57,40 +54,6 @@ def read_prediction_table(
     logits = _logits(path, classes, [[row[index] for index in scores] for row in rows])
     data = load(path, root=images, path_column=header[paths], label=header[labels], quiet=quiet)
     return _in_order(data, classes, [row[paths] for row in rows], logits)
-
-
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows, all with as many cells."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SeewhyError(f"{path} cannot be read ({error}); pass a CSV file") from None
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    lines = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(text.splitlines(), delimiter=delimiter)
-        if row
-    ]
-    if len(lines) < 2:
-        raise SeewhyError(f"{path} has no predictions; it needs a header and a row per image")
-    header, *rows = lines
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise SeewhyError(
-                f"{path}: line {number} has {len(row)} cells, but the header has {len(header)}"
-            )
-    return header, rows
-
-
-def _column(path: Path, header: list[str], names: tuple[str, ...], kind: str) -> int:
-    """Index of the column with one of the names."""
-    for name in names:
-        for index, found in enumerate(header):
-            if found.lower() == name:
-                return index
-    raise SeewhyError(
-        f"{path} has no column of {kind}; name it {names[0]}, found {', '.join(header[:20])}"
-    )
 
 
 def _logits(path: Path, classes: tuple[str, ...], cells: list[list[str]]) -> torch.Tensor:

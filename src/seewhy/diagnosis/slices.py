@@ -1,7 +1,7 @@
 """Weak slices: groups of similar images with a significantly lower accuracy than the rest."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +77,7 @@ class Slice:
     """A group of images with a significantly lower accuracy than the rest, in [0, 1]."""
 
     description: str
-    kind: str  # "similar images" or "attribute"
+    kind: str  # "similar images", "attribute" or "metadata"
     members: Tensor  # (M,) int64, indices in order
     images: int
     accuracy: float
@@ -87,8 +87,8 @@ class Slice:
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
-    """Similar images, grouped without using the errors."""
+class Group:
+    """Images that were grouped without using the errors."""
 
     description: str
     kind: str
@@ -133,27 +133,39 @@ def weak_slices(
             *groups,
         ]
     groups = [group for group in groups if MIN_IMAGES <= len(group.members) < len(labels)]
+    slices = [each for each in compare_groups(groups, correct) if each.p_value <= significance]
+    return _without_overlap(sorted(slices, key=excess_errors))
+
+
+def compare_groups(groups: Sequence[Group], correct: Tensor) -> list[Slice]:
+    """The accuracy of each group and of the rest; p-values are corrected for all groups.
+
+    Args:
+        groups: Of at least one image and less than all.
+        correct: (N,) bool.
+    """
     errors = [int((~correct[group.members]).sum()) for group in groups]
     sizes = [len(group.members) for group in groups]
-    all_errors = int((~correct).sum())
-    p_values = holm(hypergeometric_tail(len(labels), all_errors, sizes, errors))
-    slices = []
-    for group, size, wrong, p_value in zip(groups, sizes, errors, p_values, strict=True):
-        if p_value <= significance:
-            slices.append(
-                Slice(
-                    description=group.description,
-                    kind=group.kind,
-                    members=group.members,
-                    images=size,
-                    accuracy=1 - wrong / size,
-                    interval=wilson_interval(size - wrong, size),
-                    rest_accuracy=1 - (all_errors - wrong) / (len(labels) - size),
-                    p_value=p_value,
-                )
-            )
-    slices.sort(key=lambda each: each.images * (each.accuracy - each.rest_accuracy))
-    return _without_overlap(slices)
+    total, all_errors = len(correct), int((~correct).sum())
+    p_values = holm(hypergeometric_tail(total, all_errors, sizes, errors))
+    return [
+        Slice(
+            description=group.description,
+            kind=group.kind,
+            members=group.members,
+            images=size,
+            accuracy=1 - wrong / size,
+            interval=wilson_interval(size - wrong, size),
+            rest_accuracy=1 - (all_errors - wrong) / (total - size),
+            p_value=p_value,
+        )
+        for group, size, wrong, p_value in zip(groups, sizes, errors, p_values, strict=True)
+    ]
+
+
+def excess_errors(weak: Slice) -> float:
+    """Minus the errors of a slice beyond those at the accuracy of the rest: the worst is first."""
+    return weak.images * (weak.accuracy - weak.rest_accuracy)
 
 
 def _clusters(
@@ -162,7 +174,7 @@ def _clusters(
     attributes: Mapping[str, Tensor],
     classes: tuple[str, ...],
     seed: int,
-) -> list[_Group]:
+) -> list[Group]:
     """k-means clusters, described by their most frequent classes and most unusual attribute."""
     if len(features) < 2 * MIN_IMAGES:
         return []
@@ -180,7 +192,7 @@ def _clusters(
         if len(members):
             description = _describe_classes(labels[members], classes)
             description += _describe_attribute(members, ranks)
-            groups.append(_Group(description, "similar images", members))
+            groups.append(Group(description, "similar images", members))
     return groups
 
 
@@ -197,7 +209,7 @@ def _whiten(features: Tensor) -> Tensor:  # (N, at most 32) float32
     return points
 
 
-def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[_Group]:
+def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[Group]:
     """The 10% with the lowest and highest values, unless ties make them much larger."""
     groups = []
     for name, values in attributes.items():
@@ -213,7 +225,7 @@ def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[_Group]:
         )
         for inside, description in ends:
             if inside.sum() <= 1.5 * count:
-                groups.append(_Group(description, "attribute", inside.nonzero()[:, 0]))
+                groups.append(Group(description, "attribute", inside.nonzero()[:, 0]))
     return groups
 
 

@@ -20,6 +20,8 @@ from seewhy.diagnosis.diagnosis import MAX_ERRORS, MINUTES, Diagnosis, diagnose
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions, diverse_errors, predict_split
+from seewhy.diagnosis.slices import Slice
+from seewhy.diagnosis.subgroups import Metadata, subgroups
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
 from seewhy.models.inspection import evaluating
@@ -54,6 +56,7 @@ class ReportContext:
     full: bool = False  # show all errors, regardless of the file size
     paths: bool = False  # show image paths with their directories
     baseline: Baseline | None = None
+    metadata: Metadata | None = None  # of the test images
 
     @property
     def result(self) -> RunResult | None:
@@ -96,6 +99,11 @@ class ReportContext:
         if len(self.predictions.labels) < 2:
             return None
         return temperature_scaling(self.predictions, self.diagnosis.validation)
+
+    @cached_property
+    def subgroups(self) -> tuple[Slice, ...]:
+        """The accuracy by the values of the metadata, the most costly groups first."""
+        return () if self.metadata is None else subgroups(self.predictions, self.metadata)
 
     @cached_property
     def label_issues(self) -> tuple[LabelIssue, ...]:

@@ -13,8 +13,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seewhy import __version__
+from seewhy.data.csv_table import read_table
 from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
 from seewhy.diagnosis.predictions import Predictions, diverse_errors
+from seewhy.diagnosis.subgroups import Metadata, read_metadata
 from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
@@ -52,6 +54,7 @@ def report(
     full: bool = False,
     fresh: bool = False,
     paths: bool = False,
+    metadata: str | Path | Metadata | None = None,
     quiet: bool = False,
     minutes: float | None = MINUTES,
 ) -> Path:
@@ -77,6 +80,9 @@ def report(
         full: Show all errors; otherwise as many as fit into 2 MB.
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
+        metadata: A CSV file with a column of image paths and others of any values, as for
+            `read_metadata`; or by column a value for each image of the split. Accuracies of the
+            images with each value are a section of the report.
         quiet: Show no progress.
         minutes: Time for a new diagnosis, as in `diagnose`.
 
@@ -92,6 +98,8 @@ def report(
             as_classifier(classifier)  # its errors come before those about data and path
         if data is None:
             raise SeewhyError("report needs data, as in report(model, 'photos', 'report.html')")
+    if isinstance(metadata, str | Path):
+        read_table(Path(metadata))  # its errors come before minutes of work
     if path is None:
         if run is not None and not own:
             raise SeewhyError(
@@ -114,7 +122,9 @@ def report(
         minutes=minutes,
     )
     with waiting("writing the report", quiet):
-        context = replace(context, paths=paths)
+        if isinstance(metadata, str | Path):
+            metadata = read_metadata(metadata, context.diagnosis.names)
+        context = replace(context, paths=paths, metadata=metadata)
         page = render_page(context)
         if directory is not None:
             _save_figures(page, directory)

@@ -10,6 +10,7 @@ from seewhy import __version__
 from seewhy.attribution.scores import TrustScore
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.diagnosis.metrics import class_scores, uneven_scores, worst_confusions
+from seewhy.diagnosis.slices import Slice
 from seewhy.diagnosis.thresholds import ranking_scores
 from seewhy.reporting.context import ReportContext
 
@@ -70,8 +71,9 @@ def report_values(context: ReportContext) -> dict[str, Any]:
         "corruptions": [_pick(curve, *CURVE) for curve in diagnosis.corruptions],
         "slices": {
             "images": diagnosis.slice_images,
-            "weak": [_pick(weak, *SLICE) for weak in diagnosis.slices],
+            "weak": [slice_values(weak) for weak in diagnosis.slices],
         },
+        "subgroups": [slice_values(group) for group in context.subgroups],
         "label_issues": [_label_issue(context, issue) for issue in context.label_issues],
         "unusual": [
             {"image": context.name(each.index), "similarity": each.similarity}
@@ -131,6 +133,12 @@ def _label_issue(context: ReportContext, issue: LabelIssue) -> dict[str, Any]:
         "probability": issue.probability,
         "self_confidence": issue.self_confidence,
     }
+
+
+def slice_values(group: Slice) -> dict[str, Any]:
+    """A slice or subgroup as plain values for JSON, without its images."""
+    plain: dict[str, Any] = _plain(_pick(group, *SLICE))
+    return plain
 
 
 def trust_values(score: TrustScore) -> dict[str, Any]:

@@ -133,6 +133,11 @@ def _parts(data: Dataset, split: str) -> list[Split]:
     return lookup(splits, split, "split")
 
 
+def split_names(data: Dataset, split: str) -> list[str]:
+    """The names of the images that `evaluate` predicts, in their order."""
+    return [name for part in _parts(data, split) for name in part.names]
+
+
 def _joined(parts: Sequence[Split]) -> Split:
     """Several splits as one, copied into memory; a single one as it is."""
     if len(parts) == 1:

@@ -14,6 +14,7 @@ from seewhy.reporting.sections.model import model_section
 from seewhy.reporting.sections.overview import overview_section
 from seewhy.reporting.sections.robustness import robustness_section
 from seewhy.reporting.sections.slices import slices_section
+from seewhy.reporting.sections.subgroups import subgroups_section
 from seewhy.reporting.sections.training import training_section
 from seewhy.reporting.sections.trust import trust_section
 from seewhy.reporting.sprites import Sprites
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Callable[[ReportContext, Sprites], Section | None]] = {
     "calibration": calibration_section,
     "robustness": robustness_section,
     "slices": slices_section,
+    "subgroups": subgroups_section,
     "label-issues": label_issues_section,
     "trust": trust_section,
     "experiment": experiment_section,
