@@ -31,6 +31,7 @@ PACKAGES = (
     {"models"},
     {"train", "attribution"},
     {"diagnosis"},
+    {"checks"},
     {"figures"},
     {"runs"},
     {"exporting"},

@@ -1,4 +1,5 @@
 from . import attribution as attribution
+from . import checks as checks
 from . import data as data
 from . import diagnosis as diagnosis
 from . import experiments as experiments
@@ -14,6 +15,8 @@ from .attribution.explanation import explain as explain
 from .attribution.faithfulness import FAITHFULNESS as FAITHFULNESS
 from .attribution.gradients import ATTRIBUTIONS as ATTRIBUTIONS
 from .attribution.scores import trust as trust
+from .checks.checker import CHECKS as CHECKS
+from .checks.checker import check as check
 from .data.augment import AUGMENTATIONS as AUGMENTATIONS
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Split as Split

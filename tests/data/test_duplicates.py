@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from generated_photographs import photographs
 from PIL import Image
 
 from seewhy.data import duplicates
@@ -16,19 +17,6 @@ from seewhy.errors import SeewhyError
 def split_of(images: np.ndarray, labels: np.ndarray | None = None) -> Split:
     given = np.zeros(len(images), dtype=np.int64) if labels is None else labels
     return Split(torch.from_numpy(images), torch.from_numpy(given), [""] * len(images))
-
-
-def photographs(count: int, seed: int, side: int = 32, channels: int = 3) -> np.ndarray:
-    """Random images with the spectrum of natural ones and correlated channels."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
-    frequency[0, 0] = 1
-    noise = rng.normal(size=(count, 1, side, side)) + 0.5 * rng.normal(
-        size=(count, channels, side, side)
-    )
-    images = np.fft.ifft2(np.fft.fft2(noise) / frequency).real
-    images /= images.std((1, 2, 3), keepdims=True)
-    return np.clip(128 + 50 * images, 0, 255).astype(np.uint8)
 
 
 def encoded(image: np.ndarray, quality: int) -> np.ndarray:
@@ -148,13 +136,14 @@ def test_near_duplicates_within_the_test_split() -> None:
     images[50], images[8] = images[3, :, :, ::-1], images[3]
     splits = {"train": split_of(photographs(20, 7)), "test": split_of(images)}
     assert near_duplicates(splits) == ()
-    found = near_duplicates(splits, across=False)
+    found = near_duplicates(splits, within=["test"])
     assert places(found) == [
         (("test", 3), ("test", 8)),
         (("test", 3), ("test", 50)),
         (("test", 8), ("test", 50)),
     ]
     assert [pair.mirrored for pair in found] == [False, True, True]
+    assert len(near_duplicates({"train": splits["test"]}, within=["train"])) == 3
 
 
 def test_near_duplicates_of_flat_images_are_exact() -> None:
@@ -168,7 +157,7 @@ def test_near_duplicates_of_flat_images_are_exact() -> None:
     splits = {"train": split_of(train), "test": split_of(test)}
     assert places(near_duplicates(splits)) == [(("train", 2), ("test", i)) for i in (1, 2, 3)]
     inside = [(("test", 1), ("test", 2)), (("test", 1), ("test", 3)), (("test", 2), ("test", 3))]
-    assert places(near_duplicates({"test": split_of(test)}, across=False)) == inside
+    assert places(near_duplicates({"test": split_of(test)}, within=["test"])) == inside
 
 
 def test_near_duplicates_of_small_images_are_exact() -> None:
@@ -198,11 +187,11 @@ def test_near_duplicates_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPat
     test[::7] = train[:10]
     test[5] = test[60]
     splits = {"train": split_of(train), "test": split_of(test)}
-    whole = near_duplicates(splits, across=False)
+    whole = near_duplicates(splits, within=["test"])
     assert len(whole) == 11
     for name, value in (("_ROWS", 9), ("_COLUMNS", 13), ("_BLOCK_VALUES", 3 * 32 * 32 * 8)):
         monkeypatch.setattr(duplicates, name, value)
-    assert near_duplicates(splits, across=False) == whole
+    assert near_duplicates(splits, within=["test"]) == whole
 
 
 def test_near_duplicates_of_memory_mapped_images(tmp_path: object) -> None:

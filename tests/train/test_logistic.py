@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from seewhy.data.dataset import stratified_folds
 from seewhy.errors import SeewhyError
-from seewhy.train.logistic import CANDIDATES, fit_logistic
+from seewhy.train.logistic import CANDIDATES, fit_logistic, out_of_fold_logits
 
 
 def blobs(
@@ -128,3 +128,28 @@ def test_folds_are_as_even_as_those_of_scikit_learn() -> None:
     oracle = StratifiedKFold(5, shuffle=True, random_state=0).split(labels[:34], labels[:34])
     assert {len(test) for _, test in oracle} == set(np.bincount(fold_of[:34], minlength=5))
     assert not np.array_equal(fold_of, stratified_folds(labels, 5, 1))
+
+
+def test_out_of_fold_logits_are_those_of_models_without_the_fold() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 1, 2, 3] * 30 + [5])  # class 4 has no image, and 5 a single one
+    features = rng.normal(size=(121, 6)) + np.eye(6)[labels]
+    logits, fold_of = out_of_fold_logits(features, labels, 6, c=0.5, folds=3, seed=1)
+    assert fold_of.tolist() == stratified_folds(labels, 3, 1).tolist()
+    assert fold_of[-1] == -1
+    assert not logits[-1].any()
+    scale = np.sqrt(features.var(0).mean())
+    for fold in range(3):
+        test = fold_of == fold
+        oracle = LogisticRegression(C=0.5, tol=1e-8, max_iter=2000)
+        oracle.fit(((features - features.mean(0)) / scale)[~test], labels[~test])
+        expected = oracle.predict_proba(((features - features.mean(0)) / scale)[test])
+        found = np.exp(logits[test] - logits[test].max(1, keepdims=True))
+        found /= found.sum(1, keepdims=True)
+        assert np.allclose(found[:, [0, 1, 2, 3, 5]], expected, atol=2e-3)
+        assert found[:, 4].max() < 1e-8
+    chosen, _ = out_of_fold_logits(features, labels, 6, folds=3, seed=1)
+    accuracy = (chosen[:-1].argmax(1) == labels[:-1]).mean()
+    validation = fit_logistic(features[None], labels, 6, folds=3, seed=1).validation
+    assert validation is not None
+    assert accuracy == pytest.approx(validation.accuracies[validation.best], abs=0.02)

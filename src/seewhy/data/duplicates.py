@@ -1,7 +1,7 @@
 """Near-duplicates: copies of images, possibly re-encoded, mirrored, cropped or shifted."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -42,9 +42,9 @@ class DuplicatePair:
 
 
 def near_duplicates(
-    splits: Mapping[str, Split], threshold: float = 0.9, across: bool = True
+    splits: Mapping[str, Split], threshold: float = 0.9, within: Sequence[str] = ()
 ) -> tuple[DuplicatePair, ...]:
-    """Find near-duplicates across splits.
+    """Find near-duplicates across splits, and within some of them.
 
     Candidates are images of similar coarse structure, the 4 nearest of each image in every other
     split, mirrored or not. Thumbnails of 32x32 are aligned, by a shift of up to 5 pixels and a
@@ -55,7 +55,7 @@ def near_duplicates(
     Args:
         splits: Splits by name, with images of one shape.
         threshold: Smallest similarity, above 0 and up to 1.
-        across: Compare only images of different splits; otherwise also those within "test".
+        within: Names of splits whose images are also compared with each other.
 
     Returns:
         Pairs, the smallest difference first.
@@ -76,11 +76,12 @@ def near_duplicates(
     for one, other in combinations(shapes, 2):
         candidates = _candidates(sketches[one], splits[other].images)
         pairs += _verify(splits, one, other, candidates, threshold)
-    if not across and "test" in shapes:
-        candidates = _candidates(sketches["test"], splits["test"].images, within=True)
-        pairs += _verify(splits, "test", "test", candidates, threshold)
+    for name in within:
+        if name in shapes:
+            candidates = _candidates(sketches[name], splits[name].images, within=True)
+            pairs += _verify(splits, name, name, candidates, threshold)
     if any(sketch.flat.any() for sketch in sketches.values()):
-        pairs += _equal_flat_images(splits, sketches, across)
+        pairs += _equal_flat_images(splits, sketches, within)
     return tuple(sorted(pairs, key=lambda pair: (pair.difference, pair.first, pair.second)))
 
 
@@ -351,7 +352,7 @@ def _taken(images: Tensor, indices: Tensor) -> Tensor:
 
 
 def _equal_flat_images(
-    splits: Mapping[str, Split], sketches: Mapping[str, _Sketch], across: bool
+    splits: Mapping[str, Split], sketches: Mapping[str, _Sketch], within: Sequence[str]
 ) -> Iterator[DuplicatePair]:
     """Exact duplicates without contrast, each with at most 8 images of another split."""
     for group in exact_duplicates(splits).groups:
@@ -362,10 +363,10 @@ def _equal_flat_images(
         for one, other in combinations(splits, 2):
             pairs = [(i, j) for j in members[other] for i in members[one][:MAX_PAIRS]]
             yield from _equal_pairs(splits, one, other, pairs)
-        if not across and "test" in splits:
-            test = members["test"]
-            pairs = [(i, j) for rank, j in enumerate(test) for i in test[:rank][:MAX_PAIRS]]
-            yield from _equal_pairs(splits, "test", "test", pairs)
+        for name in within:
+            own = members.get(name, [])
+            pairs = [(i, j) for rank, j in enumerate(own) for i in own[:rank][:MAX_PAIRS]]
+            yield from _equal_pairs(splits, name, name, pairs)
 
 
 def _equal_pairs(

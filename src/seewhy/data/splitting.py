@@ -291,7 +291,7 @@ def _clusters(split: RawSplit, name: str, options: LoadOptions, quiet: bool) -> 
     if readable:
         pixels = torch.from_numpy(np.stack([each for each in sketches if each is not None]))
         test = Split(pixels, torch.zeros(len(readable), dtype=torch.int64), [""] * len(readable))
-        for pair in near_duplicates({"test": test}, across=False):
+        for pair in near_duplicates({"test": test}, within=["test"]):
             first, second = root(readable[pair.first[1]]), root(readable[pair.second[1]])
             parent[max(first, second)] = min(first, second)
     return np.array([root(index) for index in range(len(split))], dtype=np.int64)

@@ -29,7 +29,7 @@ def leaked_duplicates(data: Dataset) -> tuple[DuplicatePair, ...]:
     """Near-duplicates of which one is tested by a model that was trained on the other."""
     if data.folds is None:
         return near_duplicates(data.splits)
-    pairs = near_duplicates({"test": data.test}, across=False)
+    pairs = near_duplicates({"test": data.test}, within=["test"])
     return tuple(pair for pair in pairs if data.folds[pair.first[1]] != data.folds[pair.second[1]])
 
 

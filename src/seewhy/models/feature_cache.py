@@ -4,6 +4,7 @@ So neither labels nor the choice of images matter: a subset, or other labels, ne
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from seewhy.progress import note
 
 FORMAT = 1  # increase it when the features of a network change
 DIGEST_BYTES = 16
+TOLERANCE = 1e-2  # of features and logits, relative to their norm; bf16 has 8 bits
 _BLOCK = 256  # images that are hashed at once
 
 
@@ -85,6 +87,29 @@ def read_features(folder: Path, digests: list[bytes]) -> dict[bytes, Tensor]:
             if digest in wanted:
                 found[digest] = features[row].clone()
     return found
+
+
+def verified_features(
+    folder: Path, digests: list[bytes], compute: Callable[[list[int]], Tensor]
+) -> dict[bytes, Tensor]:
+    """Those of `read_features`, if two of them are what the network computes now.
+
+    Otherwise the code of the network has changed, but not its layers: all are removed. `compute`
+    takes the indices of images in `digests`, and returns their features (N, D).
+    """
+    found = read_features(folder, digests)
+    known = [row for row, digest in enumerate(digests) if digest in found][:2]
+    if known:
+        stored = torch.stack([found[digests[row]] for row in known])
+        if not agree(compute(known), stored):
+            remove_features(folder)
+            return {}
+    return found
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape are equal but for rounding."""
+    return one.shape == other.shape and bool((one - other).norm() <= TOLERANCE * other.norm())
 
 
 def write_features(folder: Path, digests: list[bytes], features: Tensor) -> None:

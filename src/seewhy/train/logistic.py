@@ -71,13 +71,8 @@ def fit_logistic(
     Raises:
         SeewhyError: If C is to be chosen, and no class has two images.
     """
-    views, count, dimensions = features.shape
-    flat = features.reshape(-1, dimensions).astype(np.float64)
-    mean = flat.mean(0) if intercept else np.zeros(dimensions)
-    scale = np.sqrt(flat.var(0).mean()) or 1.0  # 0: all images have the same features
-    flat = (flat - mean) / scale
-    basis = _principal_axes(flat)
-    rows = (flat @ basis.T).reshape(views, count, -1)
+    count = features.shape[1]
+    rows, mean, scale, basis = _standardized(features, intercept)
     weights = np.ones(count) if class_weights is None else class_weights[labels].astype(np.float64)
     validation = None
     if c is None:
@@ -90,6 +85,78 @@ def fit_logistic(
     if intercept:
         bias[absent] = bias.min() - NEVER
     return LogisticRegression(weight, bias, c, validation)
+
+
+def out_of_fold_logits(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    class_weights: np.ndarray | None = None,
+    c: float | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of each image by a logistic regression that was fitted without its fold.
+
+    Args:
+        features: (N, D) float.
+        labels: (N,) int64 in [0, K).
+        num_classes: Number of classes, K.
+        class_weights: (K,) weights of the loss; all 1 by default.
+        c: As for `fit_logistic`; by default it is chosen on the same folds.
+        folds: Number of folds, at least 2.
+        seed: Seed of the folds.
+
+    Returns:
+        Logits (N, K) float64, those of classes without images far below the others, and the fold
+        (N,) int64 of each image: -1, with logits of 0, for the only image of a class.
+
+    Raises:
+        SeewhyError: If no class has two images.
+    """
+    rows = _standardized(features[None], intercept=True)[0]
+    weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
+    if c is None:
+        validation = _cross_validate(rows, labels, weights, folds, seed, intercept=True)
+        c = validation.candidates[validation.best]
+    fold_of = stratified_folds(labels, folds, seed)
+    classes, indices = np.unique(labels, return_inverse=True)
+    logits = np.zeros((len(labels), num_classes))
+    start: np.ndarray | None = None
+    for fold in range(folds):
+        test = fold_of == fold
+        if not test.any():
+            continue
+        start = _minimize(
+            rows[:, ~test],
+            indices[~test],
+            weights[~test],
+            len(classes),
+            c,
+            True,
+            start,
+            ENOUGH_TO_COMPARE,
+        )
+        held_out = _logits(rows[0, test], start)
+        logits[test] = held_out.min(1, keepdims=True) - NEVER
+        logits[np.ix_(test, classes)] = held_out
+    return logits, fold_of
+
+
+def _standardized(
+    features: np.ndarray, intercept: bool
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Features (V, N, D) as rows (V, N, R) along orthonormal axes, with a mean variance of 1.
+
+    Returns the rows, and the mean (D,), the scale and the axes (R, D) that make them.
+    """
+    views, count, dimensions = features.shape
+    flat = features.reshape(-1, dimensions).astype(np.float64)
+    mean = flat.mean(0) if intercept else np.zeros(dimensions)
+    scale = float(np.sqrt(flat.var(0).mean())) or 1.0  # 0: all images have the same features
+    flat = (flat - mean) / scale
+    basis = _principal_axes(flat)
+    return (flat @ basis.T).reshape(views, count, -1), mean, scale, basis
 
 
 def _principal_axes(rows: np.ndarray) -> np.ndarray:

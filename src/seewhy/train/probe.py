@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.feature_cache import (
+    TOLERANCE,
+    agree,
     feature_folder,
     image_digests,
     read_features,
-    remove_features,
+    verified_features,
     write_features,
 )
 from seewhy.models.features import extract_features
@@ -26,7 +28,6 @@ from seewhy.train.logistic import CrossValidation, fit_logistic
 from seewhy.train.plan import TrainingPlan
 
 CHUNK = 64  # images between two reports of progress
-TOLERANCE = 1e-2  # of features and logits, relative to their norm; bf16 has 8 bits
 
 
 @dataclass(frozen=True)
@@ -157,19 +158,11 @@ def _features(
 
     def read() -> tuple[list[bytes], dict[bytes, Tensor]]:
         digests = image_digests(images, mirrored=view == 1)
-        found = read_features(folder, digests)
-        known = [row for row, digest in enumerate(digests) if digest in found][:2]
-        if (
-            verify
-            and known
-            and not _agree(
-                _extract(classifier, _view(images[known], view)),
-                torch.stack([found[digests[row]] for row in known]),
-            )
-        ):
-            remove_features(folder)  # the code of the network has changed, but not its layers
-            found = {}
-        return digests, found
+        if not verify:
+            return digests, read_features(folder, digests)
+        return digests, verified_features(
+            folder, digests, lambda rows: _extract(classifier, _view(images[rows], view))
+        )
 
     folder = feature_folder(classifier, head)
     digests, found = broadcast_from_rank0(read, plan.world)
@@ -237,7 +230,7 @@ def _scale_after_head(
     outputs = _linear(layer, features)
     logits = compute_logits(Classifier(model, precision=plan.precision), images)
     scale = float((outputs * logits).sum() / outputs.square().sum().clamp(min=1e-30))
-    if scale <= 0 or not _agree(scale * outputs, logits):
+    if scale <= 0 or not agree(scale * outputs, logits):
         raise SeewhyError(
             f"the logits of {plan.recipe.model} are not linear in what enters its head "
             f"({layer_path(head, model)}), "
@@ -259,8 +252,3 @@ def _write_head(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
     parameters["weight"].copy_(weight.view(parameters["weight"].shape))
     if "bias" in parameters:
         parameters["bias"].copy_(bias)
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape are equal but for rounding."""
-    return one.shape == other.shape and bool((one - other).norm() <= TOLERANCE * other.norm())

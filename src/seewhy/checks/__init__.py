@@ -1,0 +1,5 @@
+"""Labeled images judged before, and without, any training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .checker import CHECKS as CHECKS
+from .checker import check as check
+from .inputs import CheckInputs as CheckInputs
+from .measures import blur_effect as blur_effect
+from .measures import image_measures as image_measures
+from .result import Check as Check
+from .result import DataChecks as DataChecks
+from .result import Finding as Finding
+from .result import ImageName as ImageName
+from .result import NotJudged as NotJudged
