@@ -177,9 +177,12 @@ BLANK_SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" />'
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved figures are blank: to lay them out and draw them takes longer than a tiny model."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
-    def savefig(figure: Figure, target: str | Path | IO[str], **options: Any) -> None:
-        if isinstance(target, str | Path):
+    def savefig(figure: Figure, target: str | Path | IO[Any], **options: Any) -> None:
+        if "png" in (options.get("format"), str(target).rpartition(".")[2]):
+            Image.new("RGB", (8, 8)).save(target, "PNG")
+        elif isinstance(target, str | Path):
             Path(target).write_text(BLANK_SVG)
         else:
             target.write(BLANK_SVG)

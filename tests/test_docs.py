@@ -37,7 +37,6 @@ from seewhy.train.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DRAWN = ("report.md", "training.md")  # pages about figures, or that read them again
 BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -117,10 +116,8 @@ def run_page(page: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-@pytest.mark.usefixtures("few_digits")
-def test_the_examples_of_a_page_run(page: Path, request: pytest.FixtureRequest) -> None:
-    if page.name not in DRAWN:
-        request.getfixturevalue("blank_figures")
+@pytest.mark.usefixtures("few_digits", "blank_figures")
+def test_the_examples_of_a_page_run(page: Path) -> None:
     assert run_page(page) > 0
 
 
