@@ -27,15 +27,17 @@ def test_report_needs_the_data_once(
     accuracy = json.loads((trained / "summary.json").read_text())["accuracy"]
     assert f"<title>tiny on bars: Test accuracy {100 * accuracy:.2f}% (60 images)</title>" in first
 
+    assert f"{100 * accuracy:.2f}%" in (trained / "report.md").read_text()
     numbers = json.loads((trained / "report.json").read_text())
     assert numbers["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-6)
 
     monkeypatch.delitem(SOURCES, "bars")
-    words = ["--output", "mine.html", "--json", "new/mine.json", "--quiet"]
+    words = ["--output", "mine.html", "--json", "new/mine.json", "--markdown", "a/m.md", "--quiet"]
     assert main.main(["report", "run", *words]) == 0
     assert capsys.readouterr().out == ""
     assert Path("mine.html").read_text() == first
     assert json.loads(Path("new/mine.json").read_text()) == numbers
+    assert Path("a/m.md").read_text() == (trained / "report.md").read_text()
     assert not Path("mine.json").exists()
     assert main.main(["report", "run", "--against", "run", "--full"]) == 0
     assert "0 errors fixed, 0 new" in (trained / "report.html").read_text()

@@ -57,6 +57,8 @@ class Report:
     """File to write (default: report.html in the run directory, or here for other models)."""
     json: OptionalPath = None
     """File for the numbers of the report (default: report.json in the run directory)."""
+    markdown: OptionalPath = None
+    """File for the main results in Markdown (default: report.md in the run directory)."""
     own_model: OwnModel = None
     """Function that builds the run's model, if it is your own."""
     device: str = "auto"
@@ -107,6 +109,7 @@ def report(options: Report) -> None:
         against=None if options.against is None else open_model(options.against, device),
         split=options.split,
         json=options.json,
+        markdown=options.markdown,
         full=options.full,
         fresh=options.fresh,
         paths=options.paths,

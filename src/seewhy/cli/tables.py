@@ -29,6 +29,7 @@ from seewhy.runs.run import Run
 RUN_FILES = {
     "report.html": "where the model fails and why",
     "report.json": "the numbers of the report",
+    "report.md": "the main results, for a pull request",
     "model.safetensors": "weights, for `seewhy predict` and `seewhy.open_run`",
     "summary.json": "the result in numbers",
     "metrics.jsonl": "one row per epoch",

@@ -27,6 +27,7 @@ from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, is_own_data, make_context
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.images import report_images
+from seewhy.reporting.markdown import report_markdown
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
@@ -37,6 +38,7 @@ from seewhy.runs.run import Run
 
 FILE = "report.html"  # in the directory of a run or an experiment
 JSON_FILE = "report.json"  # in the directory of a run
+MARKDOWN_FILE = "report.md"  # in the directory of a run
 BUDGET = 2_000_000  # bytes of the file
 FEWEST_ERRORS = 48  # errors shown even above the budget
 GALLERY = "errors"  # the section that is shortened to fit the budget
@@ -51,6 +53,7 @@ def report(
     against: ClassifierLike | None = None,
     split: str | None = None,
     json: str | Path | None = None,
+    markdown: str | Path | None = None,
     full: bool = False,
     fresh: bool = False,
     paths: bool = False,
@@ -77,6 +80,8 @@ def report(
         split: The split to measure: "train", "test", "validation" or "all"; as for `evaluate`.
         json: Another file to write, with the numbers of the report (see `report_values`); by
             default report.json in the directory of the run, if there is no path.
+        markdown: Another file to write, with the main results for a pull request; by default
+            report.md in the directory of the run, if there is no path.
         full: Show all errors; otherwise as many as fit into 2 MB.
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
@@ -129,11 +134,15 @@ def report(
         if directory is not None:
             _save_figures(page, directory)
             json = json or directory / JSON_FILE
+            markdown = markdown or directory / MARKDOWN_FILE
         make_directory(Path(path).parent)
         write_text(Path(path), page.html)
         if json is not None:
             make_directory(Path(json).parent)
             write_text(Path(json), json_text(report_values(context), indent=1) + "\n")
+        if markdown is not None:
+            make_directory(Path(markdown).parent)
+            write_text(Path(markdown), report_markdown(context, page.sections))
     return Path(path)
 
 
@@ -178,6 +187,7 @@ class Page:
 
     html: str
     figures: Mapping[str, Figure] = field(default_factory=dict)  # of all sections, by file name
+    sections: Mapping[str, Section] = field(default_factory=dict)  # by anchor
     bytes_per_error: float = 0.0  # per image of the gallery
 
 
@@ -311,9 +321,10 @@ def _with_gallery(
     }
     errors = len(context.diagnosis.errors)
     if gallery is None or not errors:
-        return Page(html, figures)
+        return Page(html, figures, sections)
     size = (len(gallery.html) + len(script_json(gallery.data))) / errors
-    return Page(html, figures, size + sum(len(sheet.url) for sheet in sheets) / len(sprites.used))
+    per_sprite = sum(len(sheet.url) for sheet in sheets) / len(sprites.used)
+    return Page(html, figures, sections, size + per_sprite)
 
 
 def _source(context: ReportContext) -> str:
