@@ -5,6 +5,7 @@ import sys
 # Types as IPython names them: their modules are imported only if such a value exists.
 SHOWN_TYPES = (
     ("seewhy.attribution.explanation", "Explanation"),
+    ("seewhy.checks.result", "DataChecks"),
     ("seewhy.data.dataset", "Dataset"),
     ("seewhy.data.statistics", "Description"),
     ("seewhy.diagnosis.predictions", "Predictions"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from seewhy.attribution.explanation import explain
+from seewhy.checks import check
 from seewhy.data.dataset import Dataset
 from seewhy.data.statistics import describe
 from seewhy.diagnosis.predictions import Predictions
@@ -158,3 +159,11 @@ def test_run_card(data: Dataset, recipe: Recipe) -> None:
     assert "not finished" in shown_text(replace(run, result=None, predictions=None, history=()))
     assert isinstance(run, Run)
     assert Run in CARDS
+
+
+def test_data_checks_card(data: Dataset) -> None:
+    html = to_html(check(data, only=["class-imbalance", "outliers"]))
+    assert "Check of bars" in html
+    assert "240 train, 120 test" in html
+    assert "&gt; 10" in html
+    assert "needs the features of a pretrained network" in html

@@ -1,5 +1,8 @@
 from .checker import CHECKS as CHECKS
 from .checker import check as check
+from .files import check_values as check_values
+from .files import write_checks as write_checks
+from .files import write_junit as write_junit
 from .inputs import CheckInputs as CheckInputs
 from .measures import blur_effect as blur_effect
 from .measures import image_measures as image_measures

@@ -29,8 +29,6 @@ def duplicates(inputs: CheckInputs) -> Check:
         kind="pair",
         judged=total,
         value=0.0 if findings else None,
-        threshold=0.0,
-        below=True,
         findings=_ordered(findings),
         sentence=sentence,
         verdict=FOUND if findings else OK,

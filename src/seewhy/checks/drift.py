@@ -28,6 +28,7 @@ def drift(inputs: CheckInputs) -> Check:
 
 def property_drift(inputs: CheckInputs) -> Check:
     """Splits that a classifier tells from train by simple properties of images and files."""
+    drifting_splits(inputs)  # its reason comes first
     properties = binned_properties(inputs)
     if not properties:
         raise NotJudged("all images are alike in all properties")

@@ -150,7 +150,7 @@ def _beyond(
     verb = "is" if len(found) == 1 else "are"
     sentence = f"{len(found):,} of {total} {verb} {predicate}."
     if not len(found):
-        sentence = f"No image is {predicate}."
+        sentence = f"No image is {predicate.partition(':')[0]}."
     return Check(
         measure,
         judged=len(values),

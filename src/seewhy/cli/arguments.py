@@ -242,14 +242,16 @@ def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec
     )
 
 
-def load_data(name: str, options: DataOptions, folds: int | None = None) -> "Dataset":
+def load_data(
+    name: str, options: DataOptions, folds: int | None = None, quiet: bool = False
+) -> "Dataset":
     """Load a dataset with the options; folds are for cross-validation."""
     from seewhy.data.sources import load
 
     values = {each.name: getattr(options, each.name) for each in fields(options)}
     values["range"] = range_of_words(values["range"])
     values |= {} if folds is None else {"folds": folds}
-    return load(name, seed=values.pop("split_seed"), **values)
+    return load(name, seed=values.pop("split_seed"), quiet=quiet, **values)
 
 
 def range_of_words(words: Sequence[str]) -> tuple[float, float] | str | None:

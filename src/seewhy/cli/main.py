@@ -67,6 +67,9 @@ COMMANDS = {
     "data": Command(
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
     ),
+    "check": Command(
+        "check", "Check", "check", "Judge labeled images: defects, copies, labels, drift."
+    ),
     "cache": Command("info", "Cache", "cache", "List cached datasets, or verify their checksums."),
     "summary": Command(
         "info", "Summary", "summary", "Print the layers of a model and their costs, and draw it."

@@ -55,17 +55,18 @@ def cached_features(classifier: ClassifierLike, images: Tensor, *, quiet: bool =
     found = verified_features(folder, digests, compute)
     missing = [row for row, digest in enumerate(digests) if digest not in found]
     if missing:
-        parts = []
         with progress(f"computing features with {classifier.name}", len(missing), quiet) as advance:
             for start in range(0, len(missing), _CHUNK):
                 rows = missing[start : start + _CHUNK]
-                parts.append(compute(rows))
+                features = compute(rows)
+                if not features.isfinite().all():
+                    raise SeewhyError(
+                        "features are not finite; check the model, and use precision 'fp32'"
+                    )
+                new = [digests[row] for row in rows]
+                write_features(folder, new, features)  # now: an interruption loses a chunk at most
+                found |= dict(zip(new, features, strict=True))
                 advance(len(rows))
-        computed = torch.cat(parts)
-        if not computed.isfinite().all():
-            raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
-        write_features(folder, [digests[row] for row in missing], computed)
-        found |= dict(zip([digests[row] for row in missing], computed, strict=True))
     return torch.stack([found[digest] for digest in digests])
 
 

@@ -1,3 +1,4 @@
+from .check_page import write_check_page as write_check_page
 from .context import ReportContext as ReportContext
 from .context import make_context as make_context
 from .page import report as report

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.attribution.explanation import Explanation
+from seewhy.checks.files import number
+from seewhy.checks.result import NOT_JUDGED, DataChecks
 from seewhy.data.dataset import Dataset, class_counts
 from seewhy.data.statistics import Description
 from seewhy.data.thumbnails import THUMBNAIL_SIDE, downscale, to_rgb
@@ -339,7 +341,32 @@ def _png_image(content: bytes, label: str) -> Markup:
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(visible(label), data)
 
 
+def _data_checks(results: DataChecks) -> Card:
+    rows = [
+        (name, each.verdict, "", "", "", each.sentence)
+        if each.verdict == NOT_JUDGED
+        else (
+            name,
+            each.verdict,
+            f"{each.found:,}",
+            number(each.value),
+            "–"
+            if each.threshold is None
+            else f"{'<' if each.below else '>'} {number(each.threshold)}",
+            each.sentence,
+        )
+        for name, each in results.checks.items()
+    ]
+    facts = {"images": ", ".join(f"{size:,} {name}" for name, size in results.images.items())}
+    if results.model:
+        facts["features"] = results.model
+    facts["found"] = ", ".join(results.found) or "nothing"
+    headers = ("check", "verdict", "#found", "#worst", "#limit", "")
+    return Card(f"Check of {results.data}", facts, [Table(headers, rows)])
+
+
 CARDS: dict[type, Callable[[Any], Card]] = {
+    DataChecks: _data_checks,
     Dataset: _dataset,
     Description: _description,
     Experiment: _experiment,
