@@ -113,7 +113,6 @@ def test_classes_are_recognized(
         (["train", "test"], "test, train hold images but no class folders; move each image into"),
         (["train_images", "test_images"], "test_images, train_images hold images but no class"),
         (["train", "test", "cat"], "test, train hold images but no class folders"),
-        (["test/{}", "val/{}"], "no folder of training images; found test, val; add train/"),
         (["train/{}", "training/{}"], "both 'train' and 'training' could be the train split"),
         (["seg_train/{}", "train_2/{}"], "both 'seg_train' and 'train_2' could be the train split"),
         (["cat/train", "cat/test", "dog"], "cat/ has folders for training and testing, but dog/"),

@@ -1,5 +1,6 @@
 """`evaluate` and `predict`, of runs, classifiers and modules."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.decode import Preprocessing
-from seewhy.data.sources import load
+from seewhy.data.sources import load, reload_data
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, with_range
@@ -70,7 +71,12 @@ def test_evaluate_measures_all_of_a_folder_without_splits(
         "new has no test split of its own: all of its images are measured"
         in capsys.readouterr().err
     )
-    assert len(evaluate(run, folder, "test").labels) == 3  # as asked for
+    assert len(evaluate(run, folder, "test").labels) == 15
+    capsys.readouterr()
+    assert len(evaluate(run, folder, "all").labels) == 15
+    assert "no test split" not in capsys.readouterr().err
+    with pytest.raises(SeewhyError, match="unknown split 'train'; possible: all, test"):
+        evaluate(run, folder, "train")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,7 @@ def test_evaluate_measures_all_of_a_folder_without_splits(
         (["val"], "test", "val"),
         (["val", "test"], None, "test"),
         (["val", "test"], "validation", "val"),
+        (["val", "test"], "all", "both"),
     ],
 )
 def test_evaluate_measures_a_folder_that_has_no_training_images(
@@ -96,10 +103,42 @@ def test_evaluate_measures_a_folder_that_has_no_training_images(
         if name in folders:
             write_folder(tmp_path / "new" / name, data, 4 - number)
     predictions = evaluate(run.classifier, tmp_path / "new", split)
-    assert len(predictions.labels) == (12 if measured == "test" else 9)
-    assert capsys.readouterr().err == f"new has no training images: {measured}/ is measured\n"
-    with pytest.raises(SeewhyError, match="unknown split 'train'; possible: test"):
+    assert len(predictions.labels) == {"test": 12, "val": 9, "both": 21}[measured]
+    assert f"from {folders[0]}/" in capsys.readouterr().err
+    with pytest.raises(SeewhyError, match="unknown split 'train'; possible: all, test"):
         evaluate(run.classifier, tmp_path / "new", "train")
+
+
+def test_evaluate_measures_folders_that_cannot_be_split(
+    run: Run, data: Dataset, tmp_path: Path
+) -> None:
+    """One image of each class, or one class alone."""
+    assert len(evaluate(run, write_folder(tmp_path / "one", data, 1)).labels) == 3
+    only = write_folder(tmp_path / "only", data, 4)
+    for name in data.classes[1:]:
+        shutil.rmtree(only / name)
+    predictions = evaluate(run, only)
+    assert predictions.labels.tolist() == [0] * 4
+    with pytest.raises(SeewhyError, match="found only the class"):
+        load(only, quiet=True)
+
+
+def test_load_with_split_test_is_for_measuring(
+    recipe: Recipe, data: Dataset, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "new", data, 3)
+    loaded = load(folder, split="test", margin=2, image_size=6, quiet=True)
+    assert list(loaded.splits) == ["test"]
+    assert loaded.image_shape == (3, 6, 6)
+    assert loaded.held_out == ("test",)
+    assert len(reload_data(loaded.origin).test) == 9
+    with pytest.raises(SeewhyError, match="new has no training images; load data with"):
+        fit(recipe, loaded)
+    tested = tmp_path / "tested"
+    write_folder(tested / "test", data, 2)
+    with pytest.raises(SeewhyError, match="tested has no training images, only test; add some"):
+        load(tested, quiet=True)
+    assert len(load(tested, split="random", quiet=True).train) > 0
 
 
 def test_evaluate_says_in_which_order_it_takes_the_outputs(

@@ -70,7 +70,7 @@ class DataOptions:
     resize: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
     split: OptionalText = None
-    """folder (default): as in the source; random: redrawn; group: redrawn, with groups intact."""
+    """folder (default): as in the source; random: redrawn; group: with groups intact; test: all."""
     path_column: OptionalText = None
     """Column of image paths in a CSV file (default: path, file, filename or image)."""
     label_pattern: OptionalText = None

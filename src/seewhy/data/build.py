@@ -37,7 +37,7 @@ from seewhy.data.decode import (
 )
 from seewhy.data.options import LoadOptions
 from seewhy.data.pixel_range import finite_limits, is_deep, range_of_dataset, read_values
-from seewhy.data.raw import RawDataset, RawSplit, check_labels
+from seewhy.data.raw import RawDataset, RawSplit, check_label_range, check_labels
 from seewhy.data.splitting import assign_splits
 from seewhy.errors import SeewhyError
 from seewhy.progress import note, progress
@@ -113,7 +113,8 @@ def build_entry(
         SeewhyError: The labels are invalid, an image is unreadable, or the disk is too small.
     """
     splits, drawn = assign_splits(raw, name, options, quiet)
-    image_format = _choose_format(splits["train"], name, options, quiet)
+    first = next(iter(splits.values()))  # train, unless there is none
+    image_format = _choose_format(first, name, options, quiet)
     total = sum(map(len, splits.values()))
     height, width = image_format.image_size
 
@@ -142,8 +143,10 @@ def build_entry(
         except _ColorFound:
             image_format = replace(image_format, channels=3, channels_known=True)
         except _DeepFound:
-            image_format = _measure_range(splits["train"], image_format, quiet)
-    check_labels(raw.classes, {key: split.labels for key, split in written.items()}, name)
+            image_format = _measure_range(first, image_format, quiet)
+    labels = {key: split.labels for key, split in written.items()}
+    check = check_label_range if options.split == "test" else check_labels
+    check(raw.classes, labels, name)
     digests = {key: split.digest for key, split in written.items()}
     header = Header(
         classes=raw.classes,
@@ -152,8 +155,8 @@ def build_entry(
         skipped=tuple(image for split in written.values() for image in split.skipped),
         value_range=image_format.preprocessing.value_range,
         held_out=drawn,
-        folds=written["train"].folds,
-        left_out=sum(map(len, raw.splits.values())) - len(splits["train"]) if options.folds else 0,
+        folds=next(iter(written.values())).folds,
+        left_out=sum(map(len, raw.splits.values())) - len(first) if options.folds else 0,
     )
     write_header(directory, header)
     return bool(drawn)

@@ -48,20 +48,6 @@ def find_layout(root: Path) -> FolderLayout:
     return FolderLayout({"train": _class_folders(top)}, description)
 
 
-def held_out_folders(root: Path) -> dict[str, Path]:
-    """The folders of the test and validation splits, if none is for training; else empty.
-
-    Without a test split, the validation split is used as the test split.
-    """
-    top = _inner_folder(root, role=None)
-    folders = _used_folders(top)
-    if not _lacks_training(folders):
-        return {}
-    by_role = {role: _only(role, found, top) for role, found in _by_role(folders).items()}
-    splits = {folder.name: folder for folder in by_role.values()}
-    return {role: splits[name] for role, name in assign_roles(splits, str(top)).items()}
-
-
 def _lacks_training(folders: Sequence[Path]) -> bool:
     """Whether the folders are those of splits, but none is for training."""
     by_role = _by_role(folders)
@@ -130,12 +116,9 @@ def _split_folders(top: Path, folders: Sequence[Path]) -> Mapping[str, Path]:
     trees = {role: list(filter(_may_be_split, found)) for role, found in by_role.items()}
     others = [folder for folder in folders if role_in_name(folder.name) is None]
     if "train" not in by_role:
-        if _lacks_training(folders):
-            raise SeewhyError(
-                f"{top}: no folder of training images; found {_names(folders)}; add train/, or "
-                "pass one of these folders to split it"
-            )
-        return {}
+        if not _lacks_training(folders):
+            return {}
+        return {role: _only(role, found, top) for role, found in trees.items() if found}
     if not trees["train"]:
         exact = {role for role in map(split_role, (folder.name for folder in folders)) if role}
         if len(by_role) > 1 and (not others or len(exact) > 1):

@@ -216,7 +216,7 @@ def _class_folders(root: Path) -> Source:
         role: [file for members in classes.values() for file in members]
         for role, classes in images.items()
     }
-    if not files["train"]:
+    if not next(iter(files.values())):
         raise SeewhyError(
             f"{root}: no images; expected train/<class>/ and test/<class>/, or <class>/, "
             "or Parquet files, or the files of a published dataset such as cifar-10-batches-py"

@@ -33,7 +33,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
     Raises:
         SeewhyError: A tensor has the wrong shape or type, the splits do not match, or the labels
-            cannot be trained on.
+            cannot be trained on, unless there are no training images.
     """
     margin = check_integer("margin", dataset.margin, minimum=0)
     problem = _find_problem(dataset.train, None, margin)
@@ -48,8 +48,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
             f"{dataset.name}: classes must be a tuple of names, found "
             f"{describe_value(dataset.classes)}"
         )
-    splits = {"train": dataset.train, **dataset.splits}
-    labels = {name: split.labels.cpu().numpy() for name, split in splits.items()}
+    labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
     check_labels(dataset.classes, labels, dataset.name)
     if dataset.fingerprint:
         return dataset

@@ -13,6 +13,7 @@ SPLITS = {
     "folder": "those of the folders or files",
     "random": "drawn anew from all images",
     "group": "drawn anew from all images, without images of one group in two splits",
+    "test": "those of the folders or files; without a test split, all images are it",
 }
 DUPLICATES = "duplicates"  # group_by: near-duplicates are a group
 

@@ -52,7 +52,7 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawDataset:
-    """An opened source; `splits` has "train" and optionally "test" and "validation"."""
+    """An opened source; `splits` has at least one of "train", "test" and "validation"."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, RawSplit]
@@ -233,9 +233,11 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], nam
     """Raise SeewhyError for classes and labels that cannot be trained on.
 
     Reasons are those of `check_label_range`, fewer than two classes in train, and classes missing
-    from train.
+    from train. Without a training split, the labels are only for measuring.
     """
     check_label_range(classes, labels, name)
+    if "train" not in labels:
+        return
     trained = np.unique(labels["train"])
     if len(trained) < 2:
         raise SeewhyError(

@@ -14,6 +14,7 @@ from seewhy.data.csv_table import is_table
 from seewhy.data.dataset import (
     DataOrigin,
     Dataset,
+    Split,
     stratified_sample,
 )
 from seewhy.data.digits import digits_source
@@ -88,8 +89,9 @@ def load(
         resize: "crop" keeps the center of an image that is not square; "letterbox" keeps all of it,
             with gray beside it.
         split: "folder" for the splits of the source; "random" to draw them anew from all images;
-            "group" to draw them so that no group of images is in two splits. None keeps the splits
-            of the source, and draws those that are missing.
+            "group" to draw them so that no group of images is in two splits; "test" to measure a
+            model: without a test split, all images are it, and none is for training. None keeps
+            the splits of the source, and draws those that are missing.
         group_by: Name of a column; or a regular expression, whose match in an image's name, or
             first group of it, is the group of the image; or "duplicates", which groups
             near-duplicates, the default of split="group".
@@ -194,13 +196,16 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         same_size = size is None or dataset.image_shape[1:] == (size, size)
         same_size &= options.channels in (None, dataset.image_shape[0])
         same_size &= options.margin in (0, dataset.margin)
-        as_it_is = options.split in (None, "folder") and options.label is None
+        as_it_is = options.split in (None, "folder", "test") and options.label is None
         if same_size and as_it_is and not options.validation and not options.folds:
             return dataset
         source = memory_source(dataset)
     if source.description:
-        divided = source.description.replace(DRAWN_TEST, f"{options.folds} folds")
-        note(f"{source.name}: {divided if options.folds else source.description}", quiet)
+        divided = source.description
+        if options.folds or options.split == "test":
+            instead = f"{options.folds} folds" if options.folds else "all images"
+            divided = divided.replace(DRAWN_TEST, instead)
+        note(f"{source.name}: {divided}", quiet)
     in_every_entry = ("seed", "skip_bad_images")  # they change the entry only where they have to
     values = {key: value for key, value in options.to_json().items() if key not in in_every_entry}
     key = {"source": source.signature, **values}
@@ -233,7 +238,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
             "evaluate` measures the model on them at the end (split='random' divides all images)",
             quiet,
         )
-    train = splits["train"]
+    train = splits["train"] if "train" in splits else _no_images(splits["test"], options.margin)
     return Dataset(
         name=source.name,
         classes=header.classes,
@@ -248,6 +253,13 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         resize=options.resize,
         folds=torch.tensor(header.folds) if header.folds else None,
     )
+
+
+def _no_images(like: Split, margin: int) -> Split:
+    """An empty training split, whose images would be larger than those of another by a margin."""
+    channels, height, width = like.images.shape[1:]
+    images = torch.empty(0, channels, height + margin, width + margin, dtype=torch.uint8)
+    return Split(images, like.labels[:0], [])
 
 
 def take_fold(dataset: Dataset, fold: int) -> Dataset:

@@ -22,6 +22,7 @@ from seewhy.data.raw import (
     TEST_FRACTION,
     RawDataset,
     RawSplit,
+    check_label_range,
     check_labels,
     list_classes,
 )
@@ -51,6 +52,14 @@ def assign_splits(
         SeewhyError: The labels are invalid, or a class has too few images or groups to be split.
     """
     splits, validation = dict(raw.splits), options.validation
+    if options.split == "test":
+        return _measured_splits(raw, name)
+    if "train" not in splits and options.split not in ("random", "group"):
+        raise SeewhyError(
+            f"{name} has no training images, only {' and '.join(splits)}; add some, as in train/, "
+            "divide these images with split='random', or use them to measure a model, as in "
+            "`seewhy evaluate`"
+        )
     check_labels(raw.classes, {key: split.labels for key, split in splits.items()}, name)
     if options.split == "folder" and "test" not in splits and not options.folds:
         raise SeewhyError(f"{name} has no test split; leave split out, so that one is drawn")
@@ -87,6 +96,17 @@ def assign_splits(
         splits["train"] = splits["train"].take(kept)
         drawn.append(new)
     return {key: splits[key] for key in ROLES if key in splits}, tuple(drawn)
+
+
+def _measured_splits(raw: RawDataset, name: str) -> tuple[dict[str, RawSplit], tuple[str, ...]]:
+    """The splits of a source to measure a model on; without a test split, all images are it."""
+    splits = dict(raw.splits)
+    drawn: tuple[str, ...] = () if "test" in splits else ("test",)
+    if drawn:
+        splits = {"test": _pool(list(splits.values()))}
+    labels = {key: split.labels for key, split in splits.items()}
+    check_label_range(raw.classes, labels, name)
+    return {key: splits[key] for key in ROLES if key in splits}, drawn
 
 
 def grouped_split(

@@ -56,10 +56,10 @@ def table_source(table: Path, options: LoadOptions, root: Path | None = None) ->
     for row in rows:
         by_split.setdefault(row.split, []).append(row)
     roles = {"train": ""} if set(by_split) == {""} else assign_roles(by_split, str(table))
-    if "train" not in roles:
+    if not roles:
         raise SeewhyError(
-            f"{table}: no row is of the training split; found {', '.join(map(repr, by_split))}; "
-            "name it train"
+            f"{table}: no row is of a split; found {', '.join(map(repr, by_split))}; name them "
+            "train, test and validation"
         )
     by_role = {role: by_split[split] for role, split in roles.items()}
 

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
-from seewhy.data.folder_layout import held_out_folders
 from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load, reload_data, source_name
 from seewhy.diagnosis.calibration import check_threshold
@@ -172,35 +171,20 @@ def find_split(classifier: ClassifierLike, data: object, split: str | None) -> t
         if loaded.fingerprint != run.data_origin.fingerprint:
             _report_change(loaded, split)
         return loaded, split or "test"
-    folder = _held_out_folder(data, split)
     loaded = load(
-        folder or data,
+        data,
         image_size=_square_side(classifier),
         channels=_channels(classifier),
         range=classifier.preprocessing.value_range,
         margin=_margin(classifier),
         resize=classifier.preprocessing.resize,
-        quiet=folder is not None,  # its message is about drawing a training split
+        split="test",
     )
-    if folder is not None:
-        name = Path(source_name(data)).name
-        note(f"{name} has no training images: {folder.name}/ is measured")
-        return replace(loaded, name=name), "all"
-    if split is None and "test" in loaded.held_out:
+    if "test" in loaded.held_out and split != "all":
         note(f"{loaded.name} has no test split of its own: all of its images are measured")
+    if split is None and len(loaded.splits) == 1:
         split = "all"
     return loaded, split or "test"
-
-
-def _held_out_folder(data: str | Path, split: str | None) -> Path | None:
-    """The folder of a split in a directory that has none for training; None for other data."""
-    root = Path(source_name(data))
-    folders = held_out_folders(root) if root.is_absolute() and root.is_dir() else {}
-    if not folders:
-        return None
-    if len(folders) == 1 and split == "all":
-        split = "test"
-    return lookup(folders, split or "test", "split")
 
 
 def _outside_folds(run: Run) -> Dataset:

@@ -222,6 +222,8 @@ def make_plan(
         SeewhyError: If the recipe has an unknown name, or does not fit the data or the machine.
             `new_state` checks the model.
     """
+    if not len(data.train):
+        raise SeewhyError(f"{data.name} has no training images; load data with a training split")
     bound, world = _bind(recipe), world or World()
     device = device if isinstance(device, torch.device) else find_device(device)
     cut = equal_batches if recipe.drop_last else full_batches
