@@ -20,6 +20,7 @@ from seewhy.attribution.cams import CAMS
 from seewhy.attribution.faithfulness import FAITHFULNESS
 from seewhy.attribution.methods import METHODS
 from seewhy.attribution.rollout import ATTENTION_MAPS
+from seewhy.checks import CHECKS
 from seewhy.cli import main
 from seewhy.data import digits
 from seewhy.data.augment import AUGMENTATIONS
@@ -57,6 +58,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         SECTIONS,
         LR_SUGGESTIONS,
         METRICS,
+        CHECKS,
     )
     before = [dict(table) for table in tables]
     yield
