@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from seewhy.checks import check
+from seewhy.checks.features import credible_limit
 from seewhy.checks.result import NOT_JUDGED
 from seewhy.data.dataset import Dataset
 from seewhy.models.classifier import Classifier
@@ -62,7 +63,46 @@ def test_wrong_labels_and_off_topic_images_are_found(
     assert "5 of 120 labels are suspicious" in result["label-issues"].sentence
     clean = check(data_of(colored(true), true), network, only=names)
     assert clean.found == ()
-    assert "predicts 100.0% of the labels" in clean["label-issues"].sentence
+    assert "predicts 100.0%." in clean["label-issues"].sentence
+
+
+def test_many_images_far_from_their_neighbors_are_no_outliers(
+    network: Classifier, data_of: Callable[..., Dataset]
+) -> None:
+    true = np.arange(100) % 2
+    images = colored(true)
+    images[:70] = (images[0] + np.random.default_rng(0).integers(0, 2, (70, 1, 1, 1))).astype(
+        np.uint8
+    )
+    result = check(data_of(images, true), network, only=["outliers"])["outliers"]
+    assert result.verdict == NOT_JUDGED
+    assert "far from their neighbors, so there is no usual distance" in result.sentence
+
+
+def test_contradictions_by_a_weak_probe_are_its_own_errors(
+    network: Classifier, data_of: Callable[..., Dataset]
+) -> None:
+    rng = np.random.default_rng(1)
+    true = np.arange(200) % 2
+    images = colored(true)
+    random = rng.random(200) < 0.5  # half of the images say nothing about their label
+    images[random] = rng.integers(90, 150, (int(random.sum()), 3, 16, 16))
+    images[random, :2] += rng.integers(0, 25, (int(random.sum()), 2, 1, 1), np.uint8)
+    result = check(data_of(images, true, test=0), network, only=["label-issues"])["label-issues"]
+    assert {finding.note for finding in result.findings} <= {"suggested: none of the classes"}
+    assert "most of them by its own errors" in result.sentence
+
+
+def test_credible_limit_compares_with_a_calibrated_probe() -> None:
+    calibrated = torch.tensor([[0.04, 0.96]]).expand(1000, 2)
+    own = torch.full((1000,), 0.96)
+    own[:40] = 0.04  # as many as the probe expects
+    assert credible_limit(calibrated, own) == 0
+    own[:100] = 0.04
+    assert credible_limit(calibrated, own) == 0.1
+    few = torch.tensor([[0.04, 0.96]]).expand(25, 2)  # one is expected
+    assert credible_limit(few, torch.tensor([0.04] * 3 + [0.96] * 22)) == 0  # 8% by chance
+    assert credible_limit(few, torch.tensor([0.04] * 4 + [0.96] * 21)) == 0.1
 
 
 def test_checks_by_features_need_a_model(data_of: Callable[..., Dataset]) -> None:

@@ -134,7 +134,8 @@ def test_out_of_fold_logits_are_those_of_models_without_the_fold() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([0, 1, 2, 3] * 30 + [5])  # class 4 has no image, and 5 a single one
     features = rng.normal(size=(121, 6)) + np.eye(6)[labels]
-    logits, fold_of = out_of_fold_logits(features, labels, 6, c=0.5, folds=3, seed=1)
+    out_of_fold = out_of_fold_logits(features, labels, 6, c=0.5, folds=3, seed=1)
+    logits, fold_of = out_of_fold.logits, out_of_fold.fold_of
     assert fold_of.tolist() == stratified_folds(labels, 3, 1).tolist()
     assert fold_of[-1] == -1
     assert not logits[-1].any()
@@ -148,8 +149,9 @@ def test_out_of_fold_logits_are_those_of_models_without_the_fold() -> None:
         found /= found.sum(1, keepdims=True)
         assert np.allclose(found[:, [0, 1, 2, 3, 5]], expected, atol=2e-3)
         assert found[:, 4].max() < 1e-8
-    chosen, _ = out_of_fold_logits(features, labels, 6, folds=3, seed=1)
-    accuracy = (chosen[:-1].argmax(1) == labels[:-1]).mean()
+    chosen = out_of_fold_logits(features, labels, 6, folds=3, seed=1)
+    accuracy = (chosen.logits[:-1].argmax(1) == labels[:-1]).mean()
     validation = fit_logistic(features[None], labels, 6, folds=3, seed=1).validation
     assert validation is not None
     assert accuracy == pytest.approx(validation.accuracies[validation.best], abs=0.02)
+    assert chosen.c == validation.candidates[validation.best]

@@ -96,12 +96,16 @@ def _drift(inputs: CheckInputs, values: np.ndarray, seen: str, note: Callable[[s
         is_other = np.repeat([0, 1], [len(train), len(other)])
         weights = len(is_other) / (2 * np.bincount(is_other))
         rows = values[np.concatenate([train, other])]
-        logits, fold_of = out_of_fold_logits(rows, is_other, 2, class_weights=weights)
-        results[name] = auroc_interval(logits[:, 1] - logits[:, 0], is_other == 1, fold_of)
+        found = out_of_fold_logits(rows, is_other, 2, class_weights=weights)
+        scores = found.logits[:, 1] - found.logits[:, 0]
+        results[name] = auroc_interval(scores, is_other == 1, found.fold_of)
     worst = max(results, key=lambda name: results[name][0])
     auroc, interval = results[worst]
-    found = {name: each for name, each in results.items() if each[0] > DRIFT and each[1][0] > 0.5}
-    findings = tuple(Finding(found[name][0], subject=name, note=note(name)) for name in found)
+    findings = tuple(
+        Finding(area, subject=name, note=note(name))
+        for name, (area, (low, _)) in results.items()
+        if area > DRIFT and low > 0.5
+    )
     limits = f"AUROC {auroc:.2f}, 95% interval {interval[0]:.2f}–{interval[1]:.2f}"
     if findings:
         sentence = f"Images in {worst} differ from those in train in {seen}: {limits}."

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seewhy.checks.inputs import NEIGHBORS, CheckInputs
 from seewhy.checks.result import FOUND, OK, Check, Finding, NotJudged, count
@@ -10,6 +11,10 @@ from seewhy.diagnosis.outliers import DISTINCT
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.train.logistic import fit_logistic, out_of_fold_logits
 
+ACCURATE = 0.85  # accuracy of a probe from which each label that it contradicts is worth a look
+LIMITS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # on the probability of a label
+SIGNIFICANT = 0.05  # p-value
+MOST_OUTLIERS = 0.1  # fraction of the images; more are another kind of images
 MIN_IMAGES = 20  # of all splits, below which no image is unlike all others
 
 
@@ -19,6 +24,12 @@ def outliers(inputs: CheckInputs) -> Check:
     if len(features) < MIN_IMAGES:
         raise NotJudged(f"of {count(len(features), 'image')}, each may be the only one of its kind")
     ordered = inputs.by_similarity
+    share = sum(each.distinct for each in ordered) / len(ordered)
+    if share > MOST_OUTLIERS:
+        raise NotJudged(
+            f"{100 * share:.0f}% of the images are far from their neighbors, so there is no usual "
+            "distance"
+        )
     findings = tuple(
         Finding(
             each.deviations, (inputs.image(each.index),), note=f"similarity {each.similarity:.2f}"
@@ -55,33 +66,43 @@ def label_issues(inputs: CheckInputs) -> Check:
         raise NotJudged("there is only one class, so no other label is possible")
     if np.bincount(labels[train]).max() < 2:
         raise NotJudged("no class has two images to compare")
-    logits, fold_of = out_of_fold_logits(features[train], labels[train], len(classes))
-    judged, parts = train[fold_of >= 0], [logits[fold_of >= 0]]
+    probe = out_of_fold_logits(features[train], labels[train], len(classes))
+    known = probe.fold_of >= 0
+    judged, parts = train[known], [probe.logits[known]]
     others = np.setdiff1d(np.arange(len(labels)), train)
     if len(others):
-        fit = fit_logistic(features[None, train], labels[train], len(classes))
+        fit = fit_logistic(features[None, train], labels[train], len(classes), c=probe.c)
         judged = np.concatenate([judged, others])
         parts.append(features[others] @ fit.weight.T + fit.bias)
     predictions = Predictions(
         torch.from_numpy(np.concatenate(parts)).float(), torch.from_numpy(labels[judged]), classes
     )
-    confidence = dict(zip(judged.tolist(), _self_confidence(predictions), strict=True))
+    own = predictions.probabilities.gather(1, predictions.labels[:, None])[:, 0]
+    confidence = dict(zip(judged.tolist(), own.tolist(), strict=True))
+    contradicted = find_label_issues(predictions)
+    limit = 1.0
+    if predictions.accuracy < ACCURATE:
+        limit = credible_limit(predictions.probabilities, own)
     # an image that is unlike all others is of none of the classes, whatever the probe says
     off_topic = [row for row in _off_topic_rows(inputs) if row in confidence]
     findings = [
         Finding(confidence[row], (inputs.image(row),), note="suggested: none of the classes")
         for row in off_topic
     ]
-    for issue in find_label_issues(predictions):
+    for issue in contradicted:
         row = int(judged[issue.index])
-        if row not in off_topic:
+        if row not in off_topic and issue.self_confidence < limit:
             findings.append(_label_finding(inputs, issue, row))
-    accuracy = f"a probe on the features predicts {100 * predictions.accuracy:.1f}% of the labels"
-    sentence = f"No label is contradicted; {accuracy}."
-    if findings:
-        verb = "is" if len(findings) == 1 else "are"
-        total = count(len(judged), "label")
-        sentence = f"{len(findings):,} of {total} {verb} suspicious; {accuracy}."
+    total = count(len(judged), "label")
+    sentence = f"{len(findings):,} of {total} {'is' if len(findings) == 1 else 'are'} suspicious; "
+    if not findings:
+        sentence = "No label is suspicious; "
+    sentence += f"a probe on the features predicts {100 * predictions.accuracy:.1f}%."
+    if limit < 1:
+        sentence += (
+            f" It contradicts {len(contradicted):,} labels, most of them by its own errors; a "
+            "model with better features sees more."
+        )
     return Check(
         "probability of the label, 0 to 1",
         judged=len(judged),
@@ -93,18 +114,33 @@ def label_issues(inputs: CheckInputs) -> Check:
     )
 
 
+def credible_limit(probabilities: Tensor, own: Tensor) -> float:
+    """Probability of a label below which at least half of the labels are wrong, by an estimate.
+
+    A calibrated probe gives the labels of n images probabilities below t for as many as the sum of
+    all probabilities below t, where no label is wrong. The limit is the largest t at which at least
+    twice as many are found, and significantly more (Poisson, p < 0.05); 0 if there is none.
+
+    Args:
+        probabilities: (N, K) of all classes, in [0, 1].
+        own: (N,) of the labels.
+    """
+    from scipy.special import pdtrc  # scipy.stats takes seconds to import
+
+    for limit in LIMITS:
+        found = int((own < limit).sum())
+        expected = float((probabilities * (probabilities < limit)).sum())
+        if found and expected <= found / 2 and pdtrc(found - 1, expected) < SIGNIFICANT:
+            return limit
+    return 0.0
+
+
 def _off_topic_rows(inputs: CheckInputs) -> list[int]:
-    if len(inputs.labels) < MIN_IMAGES:
+    try:
+        found = outliers(inputs)
+    except NotJudged:
         return []
-    return [each.index for each in inputs.by_similarity if each.distinct]
-
-
-def _self_confidence(predictions: Predictions) -> list[float]:
-    """Probability of the label of each image, in [0, 1]."""
-    own: list[float] = predictions.probabilities.gather(1, predictions.labels[:, None])[
-        :, 0
-    ].tolist()
-    return own
+    return [inputs.row(finding.images[0]) for finding in found.findings]
 
 
 def _label_finding(inputs: CheckInputs, issue: LabelIssue, row: int) -> Finding:

@@ -59,6 +59,10 @@ class CheckInputs:
             index -= len(split)
         raise IndexError(row)
 
+    def row(self, image: ImageName) -> int:
+        """The row of an image."""
+        return int(self.rows_of(image.split)[image.index])
+
     def image_in(self, split: str, index: int) -> ImageName:
         """An image of a split."""
         images = self.splits[split]

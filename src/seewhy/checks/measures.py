@@ -15,7 +15,7 @@ BRIGHTNESS_WEIGHTS = (0.241, 0.691, 0.068)  # of squared red, green and blue
 BLUR_WINDOW = 7  # pixels
 MIN_SIDE = 16  # pixels; the blur of smaller images is not measured
 _BORDER = 1 / 16  # width of the border, relative to the shorter side
-_BLOCK_VALUES = 2**23  # pixel values held as floats at once
+_BLOCK_VALUES = 2**20  # pixel values held as floats at once, so that they stay in the cache
 _BINS = 4  # of each channel in a color histogram
 _CELLS = 8  # per side of a descriptor
 
@@ -33,7 +33,7 @@ def image_measures(images: Tensor) -> dict[str, Tensor]:
     """
     columns: dict[str, list[Tensor]] = {}
     for block in _blocks(images):
-        row = _brightness_measures(block)
+        row = image_attributes(block) | _brightness_measures(block)
         pixels = block.float() / 255
         row["blur"] = blur_effect(_luma(pixels))
         border = _border_mean(pixels)
@@ -42,8 +42,7 @@ def image_measures(images: Tensor) -> dict[str, Tensor]:
             row[f"border {name}"] = border[:, channel]
         for name, values in row.items():
             columns.setdefault(name, []).append(values)
-    joined = {name: torch.cat(values) for name, values in columns.items()}
-    return image_attributes(images) | joined
+    return {name: torch.cat(values) for name, values in columns.items()}
 
 
 def blur_effect(luma: Tensor) -> Tensor:
@@ -63,11 +62,14 @@ def blur_effect(luma: Tensor) -> Tensor:
         return torch.zeros(len(luma))
     worst = torch.zeros(len(luma))
     half = BLUR_WINDOW // 2
-    for image in (luma, luma.transpose(1, 2)):
-        padded = F.pad(image[:, None], (half, half, 0, 0), mode="replicate")
-        blurred = F.avg_pool2d(padded, (1, BLUR_WINDOW), 1)[:, 0]
-        edges = image.diff(dim=2).abs()
-        lost = (edges - blurred.diff(dim=2).abs()).clamp_min(0)
+    for dim, sides in ((2, (half, half, 0, 0)), (1, (0, 0, half, half))):
+        padded = F.pad(luma[:, None], sides, mode="replicate")[:, 0]
+        edges = luma.diff(dim=dim).abs_()
+        # neighboring means of 7 pixels differ by the pixel that enters and the one that leaves
+        length = edges.shape[dim]
+        entering, leaving = padded.narrow(dim, BLUR_WINDOW, length), padded.narrow(dim, 0, length)
+        blurred = (entering - leaving).abs_().div_(BLUR_WINDOW)
+        lost = (edges - blurred).clamp_min_(0)
         total = edges.sum((1, 2))
         kept = (total - lost.sum((1, 2))) / total.clamp_min(1e-6)
         worst = torch.maximum(worst, torch.where(total > 0, kept, 0.0))

@@ -40,6 +40,15 @@ class LogisticRegression:
     validation: CrossValidation | None  # None if C was given
 
 
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Logits by models that were fitted without the fold of an image."""
+
+    logits: np.ndarray  # (N, K) float64; those of classes without images are far below the others
+    fold_of: np.ndarray  # (N,) int64; -1, with logits of 0, for the only image of a class
+    c: float
+
+
 def fit_logistic(
     features: np.ndarray,
     labels: np.ndarray,
@@ -95,7 +104,7 @@ def out_of_fold_logits(
     c: float | None = None,
     folds: int = 5,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> OutOfFold:
     """Logits of each image by a logistic regression that was fitted without its fold.
 
     Args:
@@ -106,10 +115,6 @@ def out_of_fold_logits(
         c: As for `fit_logistic`; by default it is chosen on the same folds.
         folds: Number of folds, at least 2.
         seed: Seed of the folds.
-
-    Returns:
-        Logits (N, K) float64, those of classes without images far below the others, and the fold
-        (N,) int64 of each image: -1, with logits of 0, for the only image of a class.
 
     Raises:
         SeewhyError: If no class has two images.
@@ -140,7 +145,7 @@ def out_of_fold_logits(
         held_out = _logits(rows[0, test], start)
         logits[test] = held_out.min(1, keepdims=True) - NEVER
         logits[np.ix_(test, classes)] = held_out
-    return logits, fold_of
+    return OutOfFold(logits, fold_of, c)
 
 
 def _standardized(
