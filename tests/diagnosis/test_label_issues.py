@@ -109,3 +109,22 @@ def test_label_issue_reason() -> None:
         issue.reason == "P(cat cat cat cat cat cat cat c…) = 0.02, P(dog) = 0.98; "
         "mean P(dog) over images labeled dog: 0.94"
     )
+
+
+def test_label_issues_are_ranked_as_by_cleanlab() -> None:
+    """By the normalized margin, `get_normalized_margin_for_each_label` of cleanlab 2.9.0."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 300)
+    logits = rng.normal(size=(300, 2)) + 3 * np.eye(2)[labels]
+    labels[:40] = 1 - labels[:40]
+    issues = find_label_issues(
+        Predictions(torch.from_numpy(logits).float(), torch.from_numpy(labels), ("a", "b"))
+    )
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    own = probabilities[np.arange(300), labels]
+    others = probabilities.copy()
+    others[np.arange(300), labels] = -1
+    margin = (own - others.max(1) + 1) / 2
+    ranked = [issue.index for issue in issues]
+    assert len(ranked) > 10
+    assert ranked == sorted(ranked, key=lambda index: margin[index])

@@ -62,6 +62,31 @@ def test_images_are_resized_to_the_models_size_and_enlarged_at_most_fourfold(
     assert torch.allclose(cached_features(network, small, quiet=True), expected, atol=1e-5)
 
 
+def test_features_of_a_model_without_a_head_are_not_kept(tmp_path: Path) -> None:
+    """Its weights may not be known, as those of an ONNX file: another would look the same."""
+
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.factor * images.mean((2, 3))
+
+    images = images_of(5, 3, 8, 8)
+    one, two = (cached_features(Scaled(factor), images, quiet=True) for factor in (1.0, 2.0))
+    assert torch.allclose(two, 2 * one)
+    assert not (tmp_path / "features").exists()
+
+
+def test_features_that_are_not_finite_are_an_error(network: Classifier) -> None:
+    weight = network.model.get_submodule("0").weight
+    assert isinstance(weight, nn.Parameter)
+    weight.data[0] = float("nan")
+    with pytest.raises(SeewhyError, match="features are not finite"):
+        cached_features(network, images_of(2, 3, 32, 32), quiet=True)
+
+
 def test_images_that_do_not_fit_the_model_are_an_error(network: Classifier) -> None:
     gray = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), image_shape=(1, 8, 8))
     with pytest.raises(SeewhyError, match="takes images with 1 channel, found 3; load the data"):

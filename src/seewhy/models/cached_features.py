@@ -45,29 +45,37 @@ def cached_features(classifier: ClassifierLike, images: Tensor, *, quiet: bool =
         raise SeewhyError("there are no images to compute features of; pass at least one")
     first = _fitted(images[:1], classifier)
     heads = find_heads(classifier.model, first, classifier.extract_logits)
-    folder = feature_folder(classifier, heads[-1] if heads else "")
+    if not heads:  # a program, such as an ONNX file, whose layers and weights are not known
+        with progress(f"computing features with {classifier.name}", len(images), quiet) as advance:
+            parts = []
+            for chunk in torch.split(images, _CHUNK):
+                parts.append(_extract(chunk, classifier))
+                advance(len(chunk))
+        return torch.cat(parts)
+    folder = feature_folder(classifier, heads[-1])
     chunks = torch.split(images, _CHUNK)
     digests = [each for chunk in chunks for each in image_digests(_fitted(chunk, classifier))]
 
-    def compute(rows: list[int]) -> Tensor:
-        return extract_features(classifier, _fitted(images[rows], classifier), reproducible=True)
-
-    found = verified_features(folder, digests, compute)
+    found = verified_features(folder, digests, lambda rows: _extract(images[rows], classifier))
     missing = [row for row, digest in enumerate(digests) if digest not in found]
     if missing:
         with progress(f"computing features with {classifier.name}", len(missing), quiet) as advance:
             for start in range(0, len(missing), _CHUNK):
                 rows = missing[start : start + _CHUNK]
-                features = compute(rows)
-                if not features.isfinite().all():
-                    raise SeewhyError(
-                        "features are not finite; check the model, and use precision 'fp32'"
-                    )
+                features = _extract(images[rows], classifier)
                 new = [digests[row] for row in rows]
                 write_features(folder, new, features)  # now: an interruption loses a chunk at most
                 found |= dict(zip(new, features, strict=True))
                 advance(len(rows))
     return torch.stack([found[digest] for digest in digests])
+
+
+def _extract(images: Tensor, classifier: Classifier) -> Tensor:  # (N, D)
+    """The features of images of any size. Raises SeewhyError if one is not finite."""
+    features = extract_features(classifier, _fitted(images, classifier), reproducible=True)
+    if not features.isfinite().all():
+        raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
+    return features
 
 
 def _fitted(images: Tensor, classifier: Classifier) -> Tensor:  # (N, C, h, w) uint8
