@@ -14,7 +14,7 @@ from seewhy.train.logistic import fit_logistic, out_of_fold_logits
 ACCURATE = 0.85  # accuracy of a probe from which each label that it contradicts is worth a look
 LIMITS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # on the probability of a label
 SIGNIFICANT = 0.05  # p-value
-MOST_OUTLIERS = 0.1  # fraction of the images; more are another kind of images
+MOST_OUTLIERS = 0.03  # fraction of the images; more are a kind of images, not exceptions
 MIN_IMAGES = 20  # of all splits, below which no image is unlike all others
 
 

@@ -44,8 +44,7 @@ def light(inputs: CheckInputs) -> Check:
 
 def blurry(inputs: CheckInputs) -> Check:
     """Images that hardly change when they are blurred."""
-    if min(inputs.data.image_shape[1:]) < MIN_SIDE:
-        raise NotJudged(f"images of less than {MIN_SIDE} pixels are too small to be blurry")
+    _check_side(inputs)
     return _beyond(
         inputs,
         inputs.measures["blur"],
@@ -57,6 +56,7 @@ def blurry(inputs: CheckInputs) -> Check:
 
 def low_information(inputs: CheckInputs) -> Check:
     """Images whose brightness has an entropy of less than 2 bits."""
+    _check_side(inputs)
     return _beyond(
         inputs,
         inputs.measures["entropy"],
@@ -116,6 +116,11 @@ def odd_aspect_ratio(inputs: CheckInputs) -> Check:
         below=True,
         note=note.__getitem__,
     )
+
+
+def _check_side(inputs: CheckInputs) -> None:
+    if min(inputs.data.image_shape[1:]) < MIN_SIDE:
+        raise NotJudged(f"images of less than {MIN_SIDE} pixels a side are too small")
 
 
 def _beyond(

@@ -342,8 +342,11 @@ def _resampled(thumbnails: Tensor, scale: float, down: float, right: float) -> T
 
 def _thumbnails(images: Tensor) -> Tensor:  # (N, C, 32, 32) float32 in [0, 1]
     blocks = [block.float() / 255 for block in torch.split(images, _images_per_block(images))]
-    if images.shape[2:] != (_SIDE, _SIDE):
+    height, width = images.shape[2:]
+    if height % _SIDE or width % _SIDE:
         blocks = [F.adaptive_avg_pool2d(block, _SIDE) for block in blocks]
+    elif (height, width) != (_SIDE, _SIDE):  # the same means in a quarter of the time
+        blocks = [F.avg_pool2d(block, (height // _SIDE, width // _SIDE)) for block in blocks]
     return torch.cat(blocks).cpu()
 
 
