@@ -14,6 +14,7 @@ from seewhy.data.dataset import Dataset
 NAMES = ["drift", "property-drift"]
 
 
+@pytest.mark.slow
 def test_images_that_are_brighter_in_test_are_drift(
     images: np.ndarray, data_of: Callable[..., Dataset]
 ) -> None:
