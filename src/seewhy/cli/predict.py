@@ -59,7 +59,7 @@ def evaluate(options: Evaluate) -> None:
     from seewhy.diagnosis.calibration import check_threshold, selective_accuracy
     from seewhy.diagnosis.metrics import uneven_scores
     from seewhy.diagnosis.predictions import accuracies
-    from seewhy.diagnosis.subgroups import read_metadata, subgroups
+    from seewhy.diagnosis.metadata import read_metadata, subgroups
     from seewhy.reporting.values import slice_values
     from seewhy.runs.prediction import evaluate as evaluate_classifier
     from seewhy.runs.prediction import find_split, split_names

@@ -57,8 +57,8 @@ from .shortcuts import suspected_shortcuts as suspected_shortcuts
 from .slices import Slice as Slice
 from .slices import image_attributes as image_attributes
 from .slices import weak_slices as weak_slices
-from .subgroups import read_metadata as read_metadata
-from .subgroups import subgroups as subgroups
+from .metadata import read_metadata as read_metadata
+from .metadata import subgroups as subgroups
 from .thresholds import ClassRanking as ClassRanking
 from .thresholds import DecisionThreshold as DecisionThreshold
 from .thresholds import RankingScores as RankingScores

@@ -16,7 +16,7 @@ from seewhy import __version__
 from seewhy.data.csv_table import read_table
 from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
 from seewhy.diagnosis.predictions import Predictions, diverse_errors
-from seewhy.diagnosis.subgroups import Metadata, read_metadata
+from seewhy.diagnosis.metadata import Metadata, read_metadata
 from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
