@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import fisher_exact
 
-from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.metadata import read_metadata, subgroups, unmatched
+from seewhy.diagnosis.predictions import Predictions
 from seewhy.errors import SeewhyError
 
 NAMES = ("ant/1.png", "ant/2.png", "bee/1.png", "bee/3.png")

@@ -57,9 +57,9 @@ def evaluate(options: Evaluate) -> None:
     """Print the accuracy with 95% intervals."""
     from seewhy.cli import tables
     from seewhy.diagnosis.calibration import check_threshold, selective_accuracy
+    from seewhy.diagnosis.metadata import read_metadata, subgroups
     from seewhy.diagnosis.metrics import uneven_scores
     from seewhy.diagnosis.predictions import accuracies
-    from seewhy.diagnosis.metadata import read_metadata, subgroups
     from seewhy.reporting.values import slice_values
     from seewhy.runs.prediction import evaluate as evaluate_classifier
     from seewhy.runs.prediction import find_split, split_names

@@ -19,6 +19,8 @@ from .diagnosis import diagnose as diagnose
 from .label_issues import LabelIssue as LabelIssue
 from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues
+from .metadata import read_metadata as read_metadata
+from .metadata import subgroups as subgroups
 from .metrics import ClassScore as ClassScore
 from .metrics import Confusion as Confusion
 from .metrics import UnevenScores as UnevenScores
@@ -57,8 +59,6 @@ from .shortcuts import suspected_shortcuts as suspected_shortcuts
 from .slices import Slice as Slice
 from .slices import image_attributes as image_attributes
 from .slices import weak_slices as weak_slices
-from .metadata import read_metadata as read_metadata
-from .metadata import subgroups as subgroups
 from .thresholds import ClassRanking as ClassRanking
 from .thresholds import DecisionThreshold as DecisionThreshold
 from .thresholds import RankingScores as RankingScores

@@ -18,10 +18,10 @@ from seewhy.diagnosis.calibration import (
 )
 from seewhy.diagnosis.diagnosis import MAX_ERRORS, MINUTES, Diagnosis, diagnose
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
+from seewhy.diagnosis.metadata import Metadata, subgroups
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions, diverse_errors, predict_split
 from seewhy.diagnosis.slices import Slice
-from seewhy.diagnosis.metadata import Metadata, subgroups
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
 from seewhy.models.inspection import evaluating

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from seewhy import __version__
 from seewhy.data.csv_table import read_table
 from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
-from seewhy.diagnosis.predictions import Predictions, diverse_errors
 from seewhy.diagnosis.metadata import Metadata, read_metadata
+from seewhy.diagnosis.predictions import Predictions, diverse_errors
 from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment

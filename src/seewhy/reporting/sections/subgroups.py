@@ -1,7 +1,7 @@
 """Subgroups: accuracy by the values of a table of metadata."""
 
-from seewhy.diagnosis.slices import Slice
 from seewhy.diagnosis.metadata import unmatched
+from seewhy.diagnosis.slices import Slice
 from seewhy.figures.slices import slices_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, p_value, percent, percent_interval
