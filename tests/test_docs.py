@@ -143,7 +143,7 @@ def test_an_experiment_runs(
     monkeypatch.syspath_prepend(str(script.parent))
     base = import_module("base")
     monkeypatch.setattr(
-        base, "BASE", replace(base.BASE, model="speednet:width=0.05", batch_size=20)
+        base, "BASE", replace(base.BASE, model="speednet:width=0.05", batch_size=20, epochs=2)
     )
     monkeypatch.setattr(base, "IMAGES", 100)
     monkeypatch.setattr(base, "SEEDS", 1)

@@ -8,8 +8,11 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
-SMALL = {  # settings, after those of the first cell
+# Settings, after those of the first cell; the start of a process takes longer than a trial.
+SMALL = {
     "cifar10.ipynb": """
+import seewhy.experiments.runner
+seewhy.experiments.runner.number_of_jobs = lambda *arguments: 1
 DATA = "shapes:train=200,test=60"
 RECIPE = "tiny.toml"
 EPOCHS, UPDATES = 2, 12

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, expect
 
@@ -21,6 +22,7 @@ from seewhy.diagnosis.diagnosis import Diagnosis
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.page import render_page
+from seewhy.reporting.svg import inline_svg
 from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit
@@ -114,7 +116,14 @@ class Reports:
 
 
 @pytest.fixture(scope="session")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+def shapes() -> Dataset:
+    """The data of the reports."""
+    classes = (MARKUP, SIGNS, *list(SHAPES)[2:])
+    return Dataset("shapes", classes, _split(500, 0), _split(200, 1), None, "0" * 32)
+
+
+@pytest.fixture(scope="session")
+def reports(tmp_path_factory: pytest.TempPathFactory, shapes: Dataset) -> Reports:
     """Made by the first worker of pytest-xdist; the others wait for it."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reports"
@@ -123,17 +132,14 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     with FileLock(root / "lock"):
         if not (root / "made").exists():
             with pytest.MonkeyPatch.context() as patch:
-                _make(reports, patch)
+                _make(reports, shapes, patch)
             (root / "made").touch()
     return reports
 
 
-def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
+def _make(reports: Reports, data: Dataset, patch: pytest.MonkeyPatch) -> None:
     for name, count in SAMPLE_SIZES.items():
         patch.setattr(name, count)
-    data = Dataset(
-        "shapes", (MARKUP, SIGNS, *list(SHAPES)[2:]), _split(500, 0), _split(200, 1), None, "0" * 32
-    )
     run = fit(RECIPE, data, reports.directory, device="cpu", quiet=True)
     before = fit(
         replace(RECIPE, epochs=1.5), data, reports.root / "before", device="cpu", quiet=True
@@ -141,10 +147,12 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
     context = make_context(run, data, before, quiet=True, minutes=None)
     assert context.diagnosis.saliency is not None
     assert context.diagnosis.saliency.images == 6  # the sizes above are in force
+    patch.setattr("seewhy.reporting.section.inline_svg", _drawn_once())
     _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, context)
     _write(reports.full, replace(context, baseline=None, full=True))
+    patch.setattr("seewhy.reporting.section.inline_svg", inline_svg)
     assert run.predictions is not None
     assert run.result is not None
     perfect = Predictions(
@@ -160,6 +168,18 @@ def _make(reports: Reports, patch: pytest.MonkeyPatch) -> None:
         minutes=None,
     )
     _write(reports.perfect, context)
+
+
+def _drawn_once() -> Callable[[Figure, str, str], str]:
+    """`inline_svg` for pages about the same run, which have the same figures."""
+    drawn: dict[tuple[str, str], str] = {}
+
+    def draw(figure: Figure, name: str, description: str) -> str:
+        if (name, description) not in drawn:
+            drawn[name, description] = inline_svg(figure, name, description)
+        return drawn[name, description]
+
+    return draw
 
 
 def _write(path: Path, context: ReportContext) -> None:
