@@ -35,11 +35,12 @@ def visible(text: str, keep: str = "") -> str:
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as CSV text; text that a spreadsheet would read as a formula gets an apostrophe."""
     text = io.StringIO()
-    csv.writer(text).writerows([[_csv_cell(cell) for cell in row] for row in (header, *rows)])
+    csv.writer(text).writerows([[csv_cell(cell) for cell in row] for row in (header, *rows)])
     return text.getvalue()
 
 
-def _csv_cell(cell: object) -> object:
+def csv_cell(cell: object) -> object:
+    """A cell of a table: one line, and no formula."""
     if not isinstance(cell, str):
         return cell
     cell = visible(cell)

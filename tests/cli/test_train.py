@@ -10,7 +10,9 @@ import pytest
 from seewhy.cli import main
 from seewhy.cli.arguments import AUTO
 from seewhy.cli.train import Train
+from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
+from seewhy.runs.run import open_run
 from seewhy.train.recipe import Recipe
 
 Capture = pytest.CaptureFixture[str]
@@ -48,6 +50,30 @@ def test_train_prints_the_result_and_the_files(workspace: Path, capsys: Capture)
     assert "next: open runs/" in out
     assert "<title>tiny on bars: " in (directory / "report.html").read_text()
     assert (directory / "figures" / "confusion.svg").is_file()
+
+
+@pytest.mark.train
+def test_train_with_corrected_labels_can_be_evaluated(
+    workspace: Path, data: Dataset, capsys: Capture, error_of: ErrorOf
+) -> None:
+    """The run loads its data with the same files again."""
+    header = "file,split,index,label,new_label\n"
+    Path("labels.csv").write_text(f"{header}bar-1-3.png,test,3,upright,level\n")
+    Path("more.csv").write_text(f"{header}bar-0-1.png,,,level,\n")
+    loading = ["--data", "bars", "--labels", "labels.csv", "more.csv"]
+    command = ["train", "tiny.toml", *loading, "--epochs", "1", "--no-report", "--output", "run"]
+    assert main.main(command) == 0
+    printed = capsys.readouterr()
+    assert "bars: labels changed 1, images dropped 0" in printed.err
+    assert "239 train, 60 test images" in printed.out
+    run = open_run("run")
+    assert run.predictions is not None
+    assert run.predictions.labels.tolist() == [0, 1, 2, 1, *data.test.labels.tolist()[4:]]
+    files = [str(workspace.resolve() / name) for name in ("labels.csv", "more.csv")]
+    assert run.data_origin.load_args["labels"] == files
+    assert main.main(["evaluate", "run"]) == 0
+    Path("more.csv").unlink()
+    assert "more.csv does not exist; restore it" in error_of("evaluate", "run")
 
 
 @pytest.mark.train

@@ -28,6 +28,7 @@ OptionalNumbers = Annotated[tuple[float, ...] | None, arg(metavar="FLOAT …", h
 OptionalText = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 MetadataFile = Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+LabelFiles = Annotated[tuple[str, ...], arg(metavar="FILE.csv …", help_behavior_hint="")]
 RangeWords = Annotated[
     tuple[str, ...], arg(metavar="LOW HIGH|dataset|dtype", help_behavior_hint="")
 ]
@@ -77,6 +78,8 @@ class DataOptions:
     """Regular expression on file names whose group "label" is the class: (?P<label>[a-z]+)_"""
     group_by: OptionalText = None
     """Group images by a column, by a regular expression on names, or by duplicates (default)."""
+    labels: LabelFiles = ()
+    """CSV of corrected labels and dropped images, as downloaded from a report."""
     range: RangeWords = ()
     """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (measured; default)."""
 

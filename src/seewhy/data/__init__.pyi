@@ -1,5 +1,6 @@
 from .augment import AUGMENTATIONS as AUGMENTATIONS
 from .batch import Batch as Batch
+from .corrections import correct_labels as correct_labels
 from .dataset import DataOrigin as DataOrigin
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split

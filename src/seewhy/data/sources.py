@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 
 from seewhy.data.build import build_entry
 from seewhy.data.cache import open_or_build
+from seewhy.data.corrections import correct_labels, count_corrections, label_files
 from seewhy.data.csv_table import is_table
 from seewhy.data.dataset import (
     DataOrigin,
@@ -57,6 +58,7 @@ def load(
     label_pattern: str | None = None,
     folds: int = 0,
     fold: int | None = None,
+    labels: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a directory, an archive, or a CSV file.
@@ -104,6 +106,8 @@ def load(
             "group" all images are.
         fold: Of these, the one that is the test split, from 1; the others are for training. None
             for cross-validation.
+        labels: CSV file of corrected labels and dropped images, as for `correct_labels`, such as
+            `labels.csv` of a report; or several files, applied one after the other.
         quiet: Print nothing on stderr.
 
     Returns:
@@ -137,6 +141,7 @@ def load(
         folds,
     )
     limit = None if limit is None else check_integer("limit", limit, minimum=1)
+    corrections = label_files(labels)
     load_args = {
         "name": str(name) if root is not None and not is_table(name) else source_name(name),
         **({} if root is None else {"root": _absolute(root)}),
@@ -147,7 +152,19 @@ def load(
         dataset = _limit_training_images(dataset, limit, options.seed)
         load_args["limit"] = limit
     dataset = replace(dataset, load_args=load_args)
-    return dataset if fold is None else take_fold(dataset, fold)
+    if fold is not None:
+        dataset = take_fold(dataset, fold)
+    return _corrected(dataset, corrections, quiet)
+
+
+def _corrected(dataset: Dataset, files: Sequence[str], quiet: bool) -> Dataset:
+    """The dataset with the labels of some files."""
+    load_args = dict(dataset.load_args) | ({"labels": list(files)} if files else {})
+    for file in files:
+        changed, dropped = count_corrections(file)
+        note(f"{dataset.name}: labels changed {changed:,}, images dropped {dropped:,}", quiet)
+        dataset = correct_labels(dataset, file)
+    return replace(dataset, load_args=load_args)
 
 
 def source_name(name: str | os.PathLike[str]) -> str:

@@ -28,7 +28,7 @@ from seewhy.models.inspection import evaluating
 from seewhy.progress import note
 from seewhy.runs.cross_validation import fold_runs
 from seewhy.runs.directory import DIAGNOSIS
-from seewhy.runs.prediction import measured_data
+from seewhy.runs.prediction import find_split, measured_data
 from seewhy.runs.result import RunResult, accuracy_name
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
@@ -57,6 +57,7 @@ class ReportContext:
     paths: bool = False  # show image paths with their directories
     baseline: Baseline | None = None
     metadata: Metadata | None = None  # of the test images
+    split: str = ""  # of the data as it was loaded, whose images are the test images; "" if unknown
 
     @property
     def result(self) -> RunResult | None:
@@ -153,15 +154,22 @@ def make_context(
         return _run_context(classifier, data, against, full, fresh, quiet, keep, minutes)
     named: Classifier | None
     if isinstance(classifier, Predictions):
-        named, measured, predictions = None, as_dataset(data), classifier
+        named, measured, predictions, split = None, as_dataset(data), classifier, None
     else:
-        named, measured = measured_data(classifier, data, split)
+        found, split = find_split(classifier, data, split)
+        named, measured = measured_data(classifier, found, split)
         predictions = predict_split(named, measured.test)
     baseline = None if against is None else _measured_baseline(against, predictions, measured)
     with nullcontext() if named is None else evaluating(named.model):
         diagnosis = diagnose(named, measured, predictions, full=full, quiet=quiet, minutes=minutes)
     return ReportContext(
-        named, measured.origin, predictions, diagnosis, full=full, baseline=baseline
+        named,
+        measured.origin,
+        predictions,
+        diagnosis,
+        full=full,
+        baseline=baseline,
+        split=split if split in ("train", "test", "validation") else "",
     )
 
 
@@ -201,7 +209,14 @@ def _run_context(
     if diagnosis is None:
         diagnosis = _diagnose(run, dataset, full, quiet, keep, minutes)
     return ReportContext(
-        run.classifier, run.data_origin, predictions, diagnosis, run, full, baseline=baseline
+        run.classifier,
+        run.data_origin,
+        predictions,
+        diagnosis,
+        run,
+        full,
+        baseline=baseline,
+        split="train" if run.data_origin.load_args.get("folds") else "test",
     )
 
 

@@ -42,7 +42,15 @@ MARKDOWN_FILE = "report.md"  # in the directory of a run
 BUDGET = 2_000_000  # bytes of the file
 FEWEST_ERRORS = 48  # errors shown even above the budget
 GALLERY = "errors"  # the section that is shortened to fit the budget
-SCRIPTS = ("state", "maps", "gallery", "viewer", "matrix", "main")  # in assets/, in order of use
+SCRIPTS = (
+    "state",
+    "maps",
+    "gallery",
+    "viewer",
+    "matrix",
+    "labels",
+    "main",
+)  # in assets/, in order of use
 
 
 def report(

@@ -7,8 +7,10 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+import torch
 from playwright.sync_api import expect
 
+from seewhy.data.corrections import correct_labels
 from seewhy.diagnosis.diagnosis import slice_examples
 from seewhy.diagnosis.label_issues import find_label_issues
 from seewhy.diagnosis.paired import compare_predictions
@@ -105,9 +107,10 @@ def test_label_issues_are_downloaded(read, reports, javascript):
     with open(started.value.path(), newline="", encoding="utf-8") as file:  # noqa: PTH123, a path of Playwright's
         rows = list(csv.DictReader(file))
     test, suspects = reports.predictions, find_label_issues(reports.predictions)
-    assert [row["name"] for row in rows] == [f"<b>{suspect.index:04}.png" for suspect in suspects]
+    assert [row["file"] for row in rows] == [f"<b>{suspect.index:04}.png" for suspect in suspects]
     for row, suspect in zip(rows, suspects, strict=True):
         index = suspect.index
+        assert (row["split"], row["index"]) == ("test", str(index))
         assert row["label"] == test.classes[test.labels[index]]
         suggested, given = (
             test.classes.index(row["suggested_label"]),
@@ -119,6 +122,44 @@ def test_label_issues_are_downloaded(read, reports, javascript):
         assert float(row["label_probability"]) == pytest.approx(
             test.probabilities[index, given].item(), abs=1e-6
         )
+
+
+def test_chosen_labels_are_downloaded_and_applied(read, reports, shapes):
+    reader = read(reports.page)
+    page, test = reader.page, reports.predictions
+    first, second, third, *_ = find_label_issues(test)
+    status, link = page.locator("#labels-status"), page.locator("#labels-file")
+    expect(status).to_have_text("No label is changed.")
+    expect(link).to_be_hidden()
+    lists = {
+        suspect: page.locator(f'#label-issues select[data-image="{suspect.index}"]').first
+        for suspect in (first, second, third)
+    }
+    markup = test.classes[first.suggested_label]
+    expect(lists[first].locator("option").nth(1)).to_have_text(f"change to {markup}")
+    lists[first].focus()
+    page.keyboard.press("ArrowDown")  # to the suggested label
+    lists[second].select_option(label="drop the image")
+    lists[third].select_option(label="drop the image")
+    expect(status).to_have_text("1 label changed, 2 images dropped.")
+    lists[third].select_option(index=0)  # keep
+    expect(status).to_have_text("1 label changed, 1 image dropped.")
+    with page.expect_download() as started:
+        link.click()
+    assert started.value.suggested_filename == "labels.csv"
+    corrected = correct_labels(shapes, started.value.path())
+    kept = [index for index in range(len(test.labels)) if index != second.index]
+    labels = test.labels.clone()
+    labels[first.index] = first.suggested_label
+    assert torch.equal(corrected.test.labels, labels[kept])
+    assert corrected.test.names == [shapes.test.names[index] for index in kept]
+
+
+def test_no_label_can_be_chosen_without_a_script(read, reports):
+    page = read(reports.page, javascript=False).page
+    expect(page.locator("#label-issues")).to_contain_text("Suspected label errors")
+    assert page.locator("#label-issues select:visible").count() == 0
+    expect(page.locator("#labels-status")).to_be_hidden()
 
 
 def test_comparison_has_the_numbers_of_both_runs(read, reports):

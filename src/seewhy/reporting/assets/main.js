@@ -56,6 +56,7 @@ for (const card of cards) cardObserver.observe(card);
 wireControls();
 wireViewer();
 wireMatrix();
+wireLabels();
 markCurrentSection();
 addEventListener("hashchange", show);
 addEventListener("keydown", onKey);

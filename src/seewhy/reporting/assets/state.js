@@ -30,6 +30,13 @@
  * @property {string} faithful_method its method
  */
 
+/**
+ * @typedef {object} LabelsData the images whose label can be changed, for labels.csv
+ * @property {string} header
+ * @property {{[index: string]: [string, number, number]}} images file, split, index and label as CSV; label; suggested class or -1
+ * @property {string[]} cells class names as CSV
+ */
+
 /** @typedef {"predicted" | "true" | "difference"} Target */
 
 /**
@@ -57,8 +64,9 @@ function element(id, kind) {
   return result;
 }
 
-/** @type {ErrorsData} */
-const errors = JSON.parse(element("data", HTMLScriptElement).textContent ?? "").errors;
+/** @type {{errors: ErrorsData, "label-issues"?: LabelsData}} */
+const pageData = JSON.parse(element("data", HTMLScriptElement).textContent ?? "");
+const errors = pageData.errors;
 
 /** The keys of the classes in an address: their names, or their numbers if a name is empty or not unique. */
 const CLASS_KEYS = errors.classes.map((name, index) =>

@@ -1,10 +1,15 @@
 """Label issues: suspected label errors, and near-duplicates across the splits."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
+from seewhy.data.corrections import COLUMNS
 from seewhy.diagnosis.diagnosis import MAX_DUPLICATES, MAX_LABEL_ISSUES
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.diagnosis.outliers import UnusualImage
+from seewhy.escaping import csv_text
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import label_note, unusual_note
 from seewhy.reporting.formatting import count, percent
@@ -13,9 +18,7 @@ from seewhy.reporting.sprites import Sprites
 
 CSV_ROWS = 500
 CSV_HEADER = (
-    "index",
-    "name",
-    "label",
+    *COLUMNS[:4],
     "suggested_label",
     "label_probability",
     "suggested_probability",
@@ -46,7 +49,34 @@ def label_issues_section(context: ReportContext, sprites: Sprites) -> Section:
         label_note(context) if issues else "",
         _leaks_finding(context),
     )
-    return Section("Label issues", " ".join(filter(None, parts)), html)
+    data = _choices(context, issues[:MAX_LABEL_ISSUES])
+    return Section("Label issues", " ".join(filter(None, parts)), html, data)
+
+
+def _choices(context: ReportContext, issues: Sequence[LabelIssue]) -> dict[str, Any]:
+    """What the page writes into labels.csv: lines of suspicious images, and the class names."""
+    suggested = {each.index: -1 for each in context.diagnosis.unusual}
+    suggested |= {each.index: each.suggested_label for each in issues}
+    if not suggested:
+        return {}
+    labels = context.predictions.labels
+    images = {
+        str(index): [_csv_line(_csv_image(context, index)), int(labels[index]), suggestion]
+        for index, suggestion in suggested.items()
+    }
+    classes = [_csv_line([name]) for name in context.predictions.classes]
+    return {"header": _csv_line(COLUMNS), "images": images, "cells": classes}
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    return csv_text(cells, []).removesuffix("\r\n")
+
+
+def _csv_image(context: ReportContext, index: int) -> tuple[str, str, str, str]:
+    """The cells of an image: file, split, index and label."""
+    label = context.predictions.classes[int(context.predictions.labels[index])]
+    number = str(index) if context.split else ""
+    return context.name(index), context.split, number, label
 
 
 def _issues_finding(context: ReportContext) -> str:
@@ -98,9 +128,7 @@ def _csv_row(context: ReportContext, issue: LabelIssue) -> tuple[object, ...]:
     classes = context.predictions.classes
     probabilities = (issue.self_confidence, issue.probability, issue.threshold)
     return (
-        issue.index,
-        context.name(issue.index),
-        classes[issue.given_label],
+        *_csv_image(context, issue.index),
         classes[issue.suggested_label],
         *(f"{probability:.6f}" for probability in probabilities),
     )
