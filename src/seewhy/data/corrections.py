@@ -15,6 +15,7 @@ from seewhy.data.memory import check_dataset
 from seewhy.data.options import one_line
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.escaping import csv_cell, visible
+from seewhy.progress import note
 
 NEW_LABEL = "new_label"
 COLUMNS = ("file", "split", "index", "label", NEW_LABEL)
@@ -72,12 +73,18 @@ def correct_labels(dataset: Dataset, path: str | os.PathLike[str]) -> Dataset:
     )
 
 
-def count_corrections(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Number of labels that a file changes, and of images that it drops."""
-    table = read_table(Path(path), example=",".join(COLUMNS))
-    column = _new_label_column(table)
-    dropped = sum(not cells[column] for cells in table.rows)
-    return len(table.rows) - dropped, dropped
+def apply_label_files(dataset: Dataset, files: Sequence[str], quiet: bool) -> Dataset:
+    """The dataset after `correct_labels` of each file, which it names in its `load_args`."""
+    corrected = dataset
+    for file in files:
+        table = read_table(Path(file), example=",".join(COLUMNS))
+        column = _new_label_column(table)
+        dropped = sum(not cells[column] for cells in table.rows)
+        changed = len(table.rows) - dropped
+        corrected = correct_labels(corrected, file)
+        note(f"{dataset.name}: labels changed {changed:,}, images dropped {dropped:,}", quiet)
+    labels = {"labels": list(files)} if files else {}
+    return replace(corrected, load_args={**dataset.load_args, **labels})
 
 
 class _Images:

@@ -10,7 +10,7 @@ import torch
 
 from seewhy.data.build import build_entry
 from seewhy.data.cache import open_or_build
-from seewhy.data.corrections import correct_labels, count_corrections, label_files
+from seewhy.data.corrections import apply_label_files, label_files
 from seewhy.data.csv_table import is_table
 from seewhy.data.dataset import (
     DataOrigin,
@@ -154,17 +154,7 @@ def load(
     dataset = replace(dataset, load_args=load_args)
     if fold is not None:
         dataset = take_fold(dataset, fold)
-    return _corrected(dataset, corrections, quiet)
-
-
-def _corrected(dataset: Dataset, files: Sequence[str], quiet: bool) -> Dataset:
-    """The dataset with the labels of some files."""
-    load_args = dict(dataset.load_args) | ({"labels": list(files)} if files else {})
-    for file in files:
-        changed, dropped = count_corrections(file)
-        note(f"{dataset.name}: labels changed {changed:,}, images dropped {dropped:,}", quiet)
-        dataset = correct_labels(dataset, file)
-    return replace(dataset, load_args=load_args)
+    return apply_label_files(dataset, corrections, quiet)
 
 
 def source_name(name: str | os.PathLike[str]) -> str:
