@@ -49,7 +49,7 @@ def test_own_check_is_an_entry_of_the_table(data: Dataset, monkeypatch: pytest.M
             for row, name in enumerate(names)
             if len(name) > 12
         )
-        return Check("characters", judged=len(names), findings=findings, verdict=FOUND)
+        return Check("characters", judged=len(names), findings=findings)
 
     def never(inputs: CheckInputs) -> Check:
         raise NotJudged("it is not the season")

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from seewhy.checks.files import check_values, describe, number, write_checks, write_junit
-from seewhy.checks.result import FOUND, NOT_JUDGED, Check, DataChecks, Finding, ImageName
+from seewhy.checks.result import Check, DataChecks, Finding, ImageName
 
 ODD = "=1+1\x1b[31m<&.png"  # hostile in a spreadsheet, a terminal and XML
 
@@ -23,13 +23,13 @@ def results() -> DataChecks:
         "",
         {
             "dark": Check("brightness", judged=14, value=0.125, threshold=0.32, below=True,
-                          findings=(Finding(0.125, (one,)),), sentence="1 image.", verdict=FOUND),
+                          findings=(Finding(0.125, (one,)),), sentence="1 image."),
             "near-duplicates": Check("difference", kind="pair", judged=14, value=float("nan"),
                                      findings=(Finding(0.5, (one, other), note="mirrored"),),
-                                     sentence="1 pair.", verdict=FOUND),
+                                     sentence="1 pair."),
             "drift": Check("AUROC", kind="split", judged=1, value=0.5, threshold=0.6,
                            interval=(0.4, 0.6), sentence="No drift."),
-            "outliers": Check("", sentence="no model", verdict=NOT_JUDGED),
+            "outliers": Check("", sentence="no model"),
         },
     )  # fmt: skip
 

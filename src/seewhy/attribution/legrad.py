@@ -99,7 +99,7 @@ def _relevance(forward: ForwardPass, blocks: Sequence[str]) -> Tensor:  # (N, T)
     outputs: list[Tensor] = []
 
     def collect(name: str, module: object, output: object) -> object:
-        """Cut the graph after each block; after the last one, go on with the tokens of all."""
+        """Detach the tokens after each block; after the last one, return those of all blocks."""
         tokens = main_tensor(output, count)
         assert tokens is not None  # as for one image
         outputs.append(tokens)

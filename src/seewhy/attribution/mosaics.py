@@ -74,12 +74,12 @@ def mosaic_game(
     count: int = MAX_MOSAICS,
     seed: int = 0,
 ) -> dict[Key, MosaicScore]:
-    """Explain mosaics of four images, of which one has the class asked for.
+    """Explain mosaics of four images, of which one has the explained class.
 
     The grid pointing game (Böhle et al. 2021, arXiv 2104.00032, section 5.2): ground truth without
-    masks, for any classifier. The image asked for is one that the classifier recognizes, most
+    masks, for any classifier. The explained image is one that the classifier recognizes, most
     confident first, and each corner has it equally often. Left out are mosaics in which the
-    classifier finds a class that is not there more probable than the class asked for, and those in
+    classifier finds a class that is not there more probable than the explained class, and those in
     which that class is no less probable with another image in its place.
 
     If the model accepts images of twice the side, those in the mosaic keep their size. Otherwise
@@ -117,8 +117,8 @@ def score_mosaics(
     mosaics: Mosaics, inputs: PreparedInputs, methods: Sequence[BoundMethod], names: Sequence[str]
 ) -> dict[Key, MosaicScore]:
     """`mosaic_game` for mosaics of prepared inputs, at named layers."""
-    asked = replace(inputs, images=mosaics.images, target=TargetSpec(mosaics.target))
-    maps = explain_prepared(asked, methods, names).maps
+    prepared = replace(inputs, images=mosaics.images, target=TargetSpec(mosaics.target))
+    maps = explain_prepared(prepared, methods, names).maps
     return {key: _score(each.nan_to_num(0, 0, 0), mosaics.masks) for key, each in maps.items()}
 
 
@@ -141,11 +141,11 @@ def make_mosaics(
     if len(rows) < MIN_MOSAICS:
         return None
     tiles, corner = torch.tensor(rows), torch.arange(len(rows)) % 4
-    asked = tiles.gather(1, corner[:, None])[:, 0]
-    images = _compose(inputs, tiles)
-    mosaics = Mosaics(images, classes[asked], _quarters(corner, *images.shape[2:]))
-    replaced = tiles.scatter(1, corner[:, None], tiles.gather(1, (corner[:, None] + 1) % 4))
-    kept = _recognized(inputs, mosaics, _compose(inputs, replaced), classes[tiles])
+    recognized = tiles.gather(1, corner[:, None])[:, 0]
+    others = tiles.scatter(1, corner[:, None], tiles.gather(1, (corner[:, None] + 1) % 4))
+    images, replaced = _compose(inputs, torch.cat([tiles, others])).chunk(2)
+    mosaics = Mosaics(images, classes[recognized], _quarters(corner, *images.shape[2:]))
+    kept = _recognized(inputs, mosaics, replaced, classes[tiles])
     if kept.sum() < MIN_MOSAICS:
         return None
     images = images[kept.to(images.device)]

@@ -17,7 +17,7 @@ from seewhy.checks.images import (
     odd_size,
 )
 from seewhy.checks.inputs import CheckInputs
-from seewhy.checks.result import NOT_JUDGED, Check, DataChecks, NotJudged
+from seewhy.checks.result import Check, DataChecks, NotJudged
 from seewhy.checks.shortcuts import shortcuts
 from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load
@@ -87,7 +87,7 @@ def check(
             try:
                 checks[name] = CHECKS[name](inputs)
             except NotJudged as reason:
-                checks[name] = Check("", sentence=str(reason), verdict=NOT_JUDGED)
+                checks[name] = Check("", sentence=str(reason))
     sizes = {name: len(split) for name, split in inputs.splits.items()}
     model_name = "" if classifier is None else classifier.name
     return DataChecks(dataset.name, sizes, dataset.classes, model_name, checks)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from seewhy.checks.inputs import CheckInputs
-from seewhy.checks.result import FOUND, OK, Check, Finding, NotJudged, count
+from seewhy.checks.result import Check, Finding, NotJudged, count
 
 IMBALANCE = 10.0  # images of the largest class for one of another
 FEW_IMAGES = 10  # of a class, for training
@@ -43,7 +43,6 @@ def class_imbalance(inputs: CheckInputs) -> Check:
         threshold=IMBALANCE,
         findings=findings,
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 
@@ -70,7 +69,6 @@ def small_classes(inputs: CheckInputs) -> Check:
         below=True,
         findings=findings,
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 
@@ -111,7 +109,6 @@ def label_drift(inputs: CheckInputs) -> Check:
         threshold=LABEL_DRIFT,
         findings=tuple(findings),
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 
@@ -120,12 +117,12 @@ def drifting_splits(inputs: CheckInputs) -> list[str]:
     if "train" not in inputs.splits:
         raise NotJudged("there are no training images")
     others = [name for name in inputs.splits if name != "train"]
-    given = [name for name in others if name not in inputs.data.held_out]
+    provided = [name for name in others if name not in inputs.data.held_out]
     if not others:
         raise NotJudged("there is one split only")
-    if not given:
+    if not provided:
         raise NotJudged("the splits were drawn at random from one source")
-    return given
+    return provided
 
 
 def _training_counts(inputs: CheckInputs) -> np.ndarray:  # (K,) int64

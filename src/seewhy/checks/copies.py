@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from seewhy.checks.inputs import CheckInputs
-from seewhy.checks.result import FOUND, OK, Check, Finding, count
+from seewhy.checks.result import Check, Finding, count
 from seewhy.data.duplicates import near_duplicates
 from seewhy.data.statistics import exact_duplicates
 
@@ -31,7 +31,6 @@ def duplicates(inputs: CheckInputs) -> Check:
         value=0.0 if findings else None,
         findings=_ordered(findings),
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 
@@ -59,7 +58,6 @@ def near_duplicate_images(inputs: CheckInputs) -> Check:
         value=min((finding.value for finding in findings), default=None),
         findings=_ordered(findings),
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 

@@ -10,7 +10,7 @@ from seewhy.attribution.sanity import average_ranks
 from seewhy.checks.classes import drifting_splits
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.properties import binned_properties
-from seewhy.checks.result import FOUND, OK, Check, Finding, NotJudged
+from seewhy.checks.result import Check, Finding, NotJudged
 from seewhy.train.logistic import out_of_fold_logits
 
 DRIFT = 0.6  # AUROC; 0.5 is chance
@@ -120,7 +120,6 @@ def _drift(inputs: CheckInputs, values: np.ndarray, seen: str, note: Callable[[s
         findings=findings,
         sentence=sentence,
         interval=interval,
-        verdict=FOUND if findings else OK,
     )
 
 

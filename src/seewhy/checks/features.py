@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from seewhy.checks.inputs import NEIGHBORS, CheckInputs
-from seewhy.checks.result import FOUND, OK, Check, Finding, NotJudged, count
+from seewhy.checks.result import Check, Finding, NotJudged, count
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.outliers import DISTINCT
 from seewhy.diagnosis.predictions import Predictions
@@ -49,7 +49,6 @@ def outliers(inputs: CheckInputs) -> Check:
         threshold=DISTINCT,
         findings=findings,
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 
@@ -110,7 +109,6 @@ def label_issues(inputs: CheckInputs) -> Check:
         below=True,
         findings=tuple(findings),
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.measures import MIN_SIDE
-from seewhy.checks.result import FOUND, OK, Check, Finding, NotJudged, count
+from seewhy.checks.result import Check, Finding, NotJudged, count
 
 DARK = 0.32  # the lightest 1% of pixels are darker, see `image_measures`
 LIGHT = 0.95  # the darkest 5% of pixels are lighter
@@ -164,5 +164,4 @@ def _beyond(
         below=below,
         findings=findings,
         sentence=sentence,
-        verdict=FOUND if findings else OK,
     )

@@ -39,7 +39,11 @@ class Check:
     findings: tuple[Finding, ...] = ()  # the most extreme first
     sentence: str = ""  # the result, or why it is not judged
     interval: tuple[float, float] | None = None  # 95%, of the value
-    verdict: str = OK
+
+    @property
+    def verdict(self) -> str:
+        """FOUND, OK, or NOT_JUDGED where nothing was judged."""
+        return FOUND if self.findings else OK if self.judged else NOT_JUDGED
 
     @property
     def found(self) -> int:

@@ -233,7 +233,7 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], nam
     """Raise SeewhyError for classes and labels that cannot be trained on.
 
     Reasons are those of `check_label_range`, fewer than two classes in train, and classes missing
-    from train. Without a training split, the labels are only for measuring.
+    from train. Without a training split, only the first of these is checked.
     """
     check_label_range(classes, labels, name)
     if "train" not in labels:
