@@ -22,7 +22,7 @@ TRAIN = "train tiny.toml --data bars"
     [
         (
             "trian",
-            "unknown command 'trian' (did you mean 'train'?); possible: cache, compare",
+            "unknown command 'trian' (did you mean 'train'?); possible: cache, check, compare",
         ),
         ("train", "train needs --data NAME|PATH (see `seewhy train --help`)"),
         ("train tiny.toml", "train needs --data NAME|PATH (see `seewhy train --help`)"),

@@ -33,9 +33,17 @@ def flip(path: Path, offset: int, bit: int = 0) -> None:
     path.write_bytes(content)
 
 
-def read_all(data: Any) -> int:
-    splits = [data.train, data.test]
-    return int(sum(int(split.images.sum()) + int(split.masks.sum()) for split in splits))
+def read_all(data: Any) -> list[object]:
+    return [
+        (
+            int(split.images.sum()),
+            int(split.masks.sum()),
+            split.labels.tolist(),
+            list(split.names),
+            split.originals.tobytes(),
+        )
+        for split in (data.train, data.test)
+    ]
 
 
 @pytest.fixture
@@ -153,6 +161,7 @@ def test_every_flipped_bit_in_the_cache_is_noticed_and_mended(own_cache: Path) -
         "images.crc",
         "masks",
         "masks.crc",
+        "originals",
     }
 
 

@@ -58,7 +58,7 @@ def text_of(html: str) -> str:
 @pytest.mark.usefixtures("no_svg")
 def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
     sections = make_sections(odd)
-    assert set(sections) == set(SECTIONS) - {"comparison", "experiment", "model"}
+    assert set(sections) == set(SECTIONS) - {"comparison", "subgroups", "experiment", "model"}
     for section in sections.values():
         assert re.search(r"\d|^No ", section.finding)
         assert section.finding.endswith(".")
@@ -76,7 +76,7 @@ def test_findings_are_sentences_with_a_result(odd: ReportContext) -> None:
 @pytest.mark.parametrize("diagnosed_case", ["perfect", "absent class", "no layer"], indirect=True)
 def test_odd_cases_have_a_page(odd: ReportContext) -> None:
     page = render_page(odd)
-    assert len(re.findall(r"<section id=", page.html)) == len(SECTIONS) - 3
+    assert len(re.findall(r"<section id=", page.html)) == len(SECTIONS) - 4
     only_files = {"confusion", "corruption_samples", "class_attribution"}
     in_page = set(page.figures) - only_files
     assert len(in_page) >= 8

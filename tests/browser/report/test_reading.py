@@ -89,7 +89,7 @@ def test_every_shade_of_the_matrix_has_contrast(read, reports, way):
 @pytest.mark.parametrize("way", ["light", "dark"])
 def test_print_has_every_section_and_no_controls(read, reports, way):
     page = read(reports.page, print=True, **WAYS[way]).page
-    for name in set(SECTIONS) - {"experiment", "model"}:  # of other reports
+    for name in set(SECTIONS) - {"subgroups", "experiment", "model"}:  # of other reports
         expect(page.locator(f"#{name}")).to_be_visible()
     for control in page.locator("nav, form.controls, button, .skip").all():
         expect(control).to_be_hidden()
