@@ -16,7 +16,7 @@ from seewhy.attribution.cams import CAMS
 from seewhy.attribution.capture import Capture
 from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.scores import TrustScore, trust
-from seewhy.models.classifier import Classifier, pretrained_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, pretrained_classifier
 from seewhy.runs.prediction import measured_data
 from seewhy.runs.run import open_run
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=48, help="number of images")
     options = parser.parse_args()
-    classifier, data = measured_data(_classifier(options.model), options.images)
+    classifier, data = measured_data(_opened(options.model), options.images)
     chosen = torch.linspace(0, len(data.test) - 1, options.count).round().long()
     test = data.test.take(chosen)
     (layer,) = resolve_layers(classifier, test.images[:1], "auto")[-1:]
@@ -81,14 +81,16 @@ def main() -> None:
     )
     false = {each if isinstance(each, str) else each.__name__ for each in FALSE}
     rows = [_row(score, score.method in false, len(test)) for score in scores]
-    keep("false-maps", f"False explanations, {_title(classifier)} on {data.name}, {layer}", rows)
+    keep(
+        f"false-maps-{data.name}",
+        f"False explanations, {_title(classifier)} on {data.name}, {layer}",
+        rows,
+    )
     _print(scores, false)
 
 
-def _classifier(name: str) -> Classifier:
-    if ":" in name:
-        return pretrained_classifier(name)
-    return open_run(name).classifier
+def _opened(name: str) -> ClassifierLike:
+    return pretrained_classifier(name) if ":" in name else open_run(name)
 
 
 def _title(classifier: Classifier) -> str:

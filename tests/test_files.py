@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.files import write_atomically, write_text
+from seewhy.files import check_file_name, write_atomically, write_text
 
 
 def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -43,3 +43,11 @@ def test_write_text_names_an_unwritable_path(tmp_path: Path) -> None:
 def test_write_text_is_readable_by_others(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", [".", "/", "..", "a/.."])
+def test_a_directory_is_no_file_name(name: str) -> None:
+    for write in (check_file_name, lambda path: write_text(path, "")):
+        with pytest.raises(SeewhyError, match="is a directory; add the name of the file to write"):
+            write(Path(name))
+    check_file_name(Path("a/.b"))

@@ -68,8 +68,15 @@ def writing_atomically(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_file_name(path: Path) -> None:
+    """Raise SeewhyError for a path without a name to write, such as `.` or `/`."""
+    if path.name in ("", ".."):
+        raise SeewhyError(f"{path} is a directory; add the name of the file to write")
+
+
 def temporary_path(path: Path) -> Path:
-    """Where this process writes `path` before it renames the file."""
+    """Where this process writes `path` before it renames the file. Raises as `check_file_name`."""
+    check_file_name(path)
     return path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from seewhy.cli.arguments import OptionalPath, RecipeOptions, load_data
 from seewhy.errors import SeewhyError
+from seewhy.files import check_file_name
 from seewhy.train.world import is_first_process
 
 
@@ -35,6 +36,8 @@ def find_lr(options: FindLr) -> None:
     from seewhy.train.plan import check_recipe
 
     check_recipe(options.settings)  # before the data is loaded
+    if options.output is not None:
+        check_file_name(options.output)
     data = load_data(options.data, options.loading)
     if not is_first_process():  # torchrun starts several processes; one is enough
         return

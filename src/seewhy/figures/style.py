@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from seewhy.data.decode import open_image
 from seewhy.errors import SeewhyError
-from seewhy.files import make_directory, write_atomically, write_text
+from seewhy.files import check_file_name, make_directory, write_atomically, write_text
 
 # Okabe & Ito 2008, "Color Universal Design"
 BLUE, VERMILION = "#0072B2", "#D55E00"
@@ -70,6 +70,7 @@ def fix_layout(figure: Figure) -> None:
 
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Save a figure as `stem`.svg and `stem`.png and return both paths."""
+    check_file_name(stem)
     paths = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
     for path in paths:
         write_figure(figure, path)

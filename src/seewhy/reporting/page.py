@@ -21,7 +21,7 @@ from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
-from seewhy.files import is_writable, make_directory, remove_fragments, write_text
+from seewhy.files import check_file_name, is_writable, make_directory, remove_fragments, write_text
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, is_own_data, make_context
@@ -111,8 +111,12 @@ def report(
             as_classifier(classifier)  # its errors come before those about data and path
         if data is None:
             raise SeewhyError("report needs data, as in report(model, 'photos', 'report.html')")
+    # errors come before minutes of work
+    for file in (path, json, markdown):
+        if file is not None:
+            check_file_name(Path(file))
     if isinstance(metadata, str | Path):
-        read_table(Path(metadata))  # its errors come before minutes of work
+        read_table(Path(metadata))
     if path is None:
         if run is not None and not own:
             raise SeewhyError(
