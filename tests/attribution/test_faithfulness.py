@@ -199,7 +199,9 @@ def test_drop_of_constant_map(summed):
 
 def test_drop_rejects_pair(summed):
     forward = forward_pass(summed.model, summed.images, (0, 1))
-    with pytest.raises(SeewhyError, match="need one class as target, not a pair"):
+    with pytest.raises(
+        SeewhyError, match="need the probability of one class as target, not a pair"
+    ):
         average_drop(forward, contributions(summed))
 
 

@@ -31,6 +31,7 @@ from seewhy.attribution.target import (
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.batching import batch_size
 from seewhy.models.classifier import ClassifierLike
+from seewhy.models.outputs import ACTIVATIONS
 
 Maps = dict[Key, Tensor]
 Failures = dict[Key, str]  # reasons
@@ -43,12 +44,13 @@ class Explanation:
     Args:
         maps: By (layer, method): (N, h, w) float32 in the layer's own resolution.
         statuses: By (layer, method).
-        logits: (N, K) float32.
+        logits: (N, K) float32; the scores (N, 1) if the target is a function.
         weights: (N, K) float32; the explained scores are `(logits * weights).sum(1)`.
         labels: True classes (N,) int64, if known.
-        classes: Names of the K classes.
+        classes: Names of the K classes; the name of the function if it is the target.
         failures: By (layer, method): why a method has no maps, as guided backpropagation of a model
             without ReLUs.
+        activation: What makes probabilities of the logits, see `Classifier`.
     """
 
     maps: Mapping[Key, Tensor]
@@ -58,6 +60,7 @@ class Explanation:
     labels: Tensor | None
     classes: tuple[str, ...]
     failures: Mapping[Key, str] = field(default_factory=dict)
+    activation: str = "softmax"
 
     def __repr__(self) -> str:
         count = len(self.logits)
@@ -81,8 +84,13 @@ class Explanation:
 
     @property
     def confidence(self) -> Tensor:
-        """Probability of the predicted class (N,) float32."""
-        return self.logits.softmax(1).amax(1)
+        """Probability of the predicted class (N,) float32; the score of a function."""
+        return self.probabilities.amax(1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Probabilities of the classes (N, K) float32; the scores of a function."""
+        return ACTIVATIONS[self.activation](self.logits)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -146,7 +154,9 @@ def explain(
             need no layer.
         target: Explained class: "predicted", "true", "runner-up", a class name, or a class index. A
             pair of these for a difference of logits, such as ("cat", "dog"). Or one class index per
-            image, (N,) int64; or weights of the logits, (N, K) float.
+            image, (N,) int64; or weights of the logits, (N, K) float. Or a function from what the
+            model returns to one score per image (N,) float, differentiable, for batches of any
+            size.
         labels: True classes (N,) int64, for the target "true".
         smooth: "flip" averages over mirrored images, "flip-scale" also over three brightnesses.
         warn: Whether to warn about maps that are not ok; `Explanation.warnings` lists them anyway.
@@ -309,7 +319,8 @@ def _explanation(
         statuses[layer, text] = map_status(values, forward, method, capture)
         maps[layer, text] = (values.clamp(min=0) if method.rectified else values).float().cpu()
     logits, weights = forward.logits.float().cpu(), forward.weights.float().cpu()
-    return Explanation(maps, statuses, logits, weights, None, classes)
+    activation = forward.classifier.activation
+    return Explanation(maps, statuses, logits, weights, None, classes, activation=activation)
 
 
 def concatenate(parts: Sequence[Explanation]) -> Explanation:

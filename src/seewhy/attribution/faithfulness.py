@@ -3,6 +3,7 @@
 In `FAITHFULNESS` more is better, except for the measures in `LOWER_IS_BETTER`.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -33,7 +34,9 @@ def measure_faithfulness(
 ) -> dict[str, Tensor]:
     """Measure maps of any method on the images of a forward pass.
 
-    The explained probability is the softmax of the logits, summed with the target's weights.
+    The explained probability is that of the classes, summed with the target's weights. For a target
+    that is a function, it is the score itself, and measures of probabilities do not apply. Measures
+    that fail are left out with a warning.
 
     Args:
         forward: From `forward_pass`.
@@ -44,12 +47,23 @@ def measure_faithfulness(
         Scores (N,) by measure.
 
     Raises:
-        SeewhyError: For an unknown measure or setting, and for maps that do not fit or are not
-            finite.
+        SeewhyError: For an unknown measure or setting, for maps that do not fit or are not
+            finite, and if all measures fail.
     """
     # Bind all first: a wrong name fails before any computation.
     bound = {text: bind(FAITHFULNESS, text, "measure", n_supplied=2) for text in measures}
-    return {text: measure(forward, maps) for text, measure in bound.items()}
+    scores, failures = dict[str, Tensor](), dict[str, str]()
+    for text, measure in bound.items():
+        try:
+            scores[text] = measure(forward, maps)
+        except SeewhyError as error:
+            failures[text] = str(error)
+    if failures and not scores:
+        raise SeewhyError("; ".join(dict.fromkeys(failures.values())))
+    if failures:
+        reasons = "; ".join(f"{text} failed: {reason}" for text, reason in failures.items())
+        warnings.warn(reasons, stacklevel=2)
+    return scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +252,7 @@ def road(
         repeated = images.repeat(2 * len(counts), 1, 1, 1)
         return torch.split(noisy_linear(repeated, removed, noise, generator), len(images))
 
-    before = _probability(forward, forward.logits)[:, None]
+    before = forward.confidences(forward.logits)[:, None]
     changes = _probabilities(forward, maps, seed, imputed) - before
     most, least = changes.chunk(2, dim=1)
     return Road(most.mean(1), least.mean(1))
@@ -321,13 +335,9 @@ def _probabilities(
         # A batch holds several variants of few images.
         while group := list(islice(remaining, max(1, size // len(images)))):
             logits = predict_logits(batch, torch.cat(group)).reshape(len(group), len(images), -1)
-            columns += [_probability(batch, each) for each in logits]
+            columns += [batch.confidences(each) for each in logits]
         rows.append(torch.stack(columns, 1))
     return torch.cat(rows)
-
-
-def _probability(forward: ForwardPass, logits: Tensor) -> Tensor:  # (N,)
-    return (logits.softmax(1) * forward.weights).sum(1)
 
 
 def _pixel_ranks(maps: Tensor, seed: int) -> Tensor:  # (N, H, W) int64
@@ -351,17 +361,17 @@ def _replace_by_rank(images: Tensor, others: Tensor, ranks: Tensor, steps: int) 
 def _masked_probabilities(forward: ForwardPass, maps: Tensor) -> tuple[Tensor, Tensor]:  # (N,) x 2
     """The explained probability of the images, and of the images times the map in [0, 1]."""
     _check_fit(forward, maps)
-    if (forward.weights < 0).any():
+    if (forward.weights < 0).any() or forward.classifier.activation == "none":
         raise SeewhyError(
-            "average_drop, increase_in_confidence and average_gain need one class as target, not "
-            "a pair"
+            "average_drop, increase_in_confidence and average_gain need the probability of one "
+            "class as target, not a pair or a function; use deletion, insertion or road"
         )
     parts = []
     for rows in batches(forward.model, forward.images):
         batch = forward.take(rows)
         heat = scale_to_unit(_at_images(maps[rows], batch.images))
-        parts.append(_probability(batch, predict_logits(batch, batch.images * heat[:, None])))
-    return _probability(forward, forward.logits), torch.cat(parts)
+        parts.append(batch.confidences(predict_logits(batch, batch.images * heat[:, None])))
+    return forward.confidences(forward.logits), torch.cat(parts)
 
 
 def _at_images(maps: Tensor, images: Tensor) -> Tensor:  # (N, H, W)

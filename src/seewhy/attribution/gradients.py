@@ -23,7 +23,8 @@ from seewhy.models.normalization import Normalize
 
 NO_PATH = (
     "no gradient flows from the logits to the pixels: the model detaches a tensor, is quantized, "
-    f"or runs under torch.no_grad; remove that, or use another method: {WITHOUT_GRADIENT}"
+    "or runs under torch.no_grad, or a function given as target is not differentiable; remove "
+    f"that, or use another method: {WITHOUT_GRADIENT}"
 )
 
 

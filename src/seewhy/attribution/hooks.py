@@ -20,8 +20,8 @@ def no_gradient_to(where: str) -> str:
     """The reason why no gradient of the logits reaches something."""
     return (
         f"no gradient flows from the logits to {where}: the model detaches a tensor, is quantized, "
-        "or runs under torch.no_grad or reentrant checkpointing; remove that, or use another "
-        f"method: {WITHOUT_GRADIENT}"
+        "or runs under torch.no_grad or reentrant checkpointing, or a function given as target is "
+        f"not differentiable; remove that, or use another method: {WITHOUT_GRADIENT}"
     )
 
 

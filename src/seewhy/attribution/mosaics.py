@@ -108,7 +108,7 @@ def mosaic_game(
     if mosaics is None:
         raise SeewhyError(
             f"the mosaic game needs {MIN_MOSAICS} images that the model recognizes, of at least "
-            "two classes; pass more images"
+            "two classes, and a model with one class per image; pass more images"
         )
     return score_mosaics(mosaics, inputs, bound, names)
 
@@ -126,7 +126,12 @@ def score_mosaics(
 def make_mosaics(
     inputs: PreparedInputs, logits: Tensor, count: int = MAX_MOSAICS, seed: int = 0
 ) -> Mosaics | None:
-    """Mosaics of prepared images with logits (N, K), see `mosaic_game`; None for fewer than 4."""
+    """Mosaics of prepared images with logits (N, K), see `mosaic_game`.
+
+    None if there are fewer than 4, and for a model that does not choose one of several classes.
+    """
+    if inputs.classifier.activation != "softmax":
+        return None
     predicted = logits.argmax(1).cpu()
     classes = predicted if inputs.target.labels is None else inputs.target.labels.cpu()
     order = logits.softmax(1).amax(1).cpu().argsort(descending=True, stable=True)

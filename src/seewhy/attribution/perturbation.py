@@ -77,7 +77,8 @@ def rise(
 ) -> Tensor:
     """Mean of random masks, weighted by the probability of the masked image.
 
-    Petsiuk et al. 2018, arXiv 1806.07421, eq. 6.
+    Petsiuk et al. 2018, arXiv 1806.07421, eq. 6. A score that is no probability is measured from
+    that of a black image, because a constant part of it would only add noise.
 
     Args:
         forward: From `forward_pass`.
@@ -96,12 +97,15 @@ def rise(
         )
     images, generator = forward.images, torch.Generator().manual_seed(seed)
     maps = torch.zeros_like(images[:, 0])
+    floor = images.new_zeros(1, forward.logits.shape[1])
+    if forward.classifier.activation == "none":
+        floor = predict_logits(forward, torch.zeros_like(images[:1]))
     for start in range(0, masks, _RISE_BATCH):
         shown = _rise_masks(min(_RISE_BATCH, masks - start), grid, keep, images, generator)
         for n, image in enumerate(images):
             logits = predict_logits(forward, image * shown[:, None])
-            probabilities = logits.softmax(1) @ forward.weights[n]
-            maps[n] += torch.einsum("m,mhw->hw", probabilities.to(maps.dtype), shown)
+            values = (forward.classifier.probabilities(logits) - floor) @ forward.weights[n]
+            maps[n] += torch.einsum("m,mhw->hw", values.to(maps.dtype), shown)
     return maps / (masks * keep)
 
 

@@ -106,8 +106,8 @@ def trust(
     Insertion and deletion curves (Petsiuk et al. 2018) are compared with those of random maps of
     the same resolution. ROAD is that of Rong et al. 2022, the sanity check that of Adebayo et al.
     2018 with all weights randomized at once. In mosaics of four images (see `mosaic_game`) the maps
-    of one image's class must be on that image, whatever `target` is. Methods that fail, and maps
-    that are only numerical residue, are left out with a warning.
+    of one image's class must be on that image, whatever `target` is; there are none for a function.
+    Methods that fail, and maps that are only numerical residue, are left out with a warning.
 
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.

@@ -110,6 +110,8 @@ def map_status(
 def _saturated(forward: ForwardPass) -> Tensor:  # (N,) bool
     """Whether the outputs are probabilities and the explained one is close to 0 or 1."""
     logits = forward.logits
+    if forward.classifier.activation == "none":
+        return torch.zeros_like(logits[:, 0], dtype=torch.bool)
     probabilities = ((logits >= 0) & (logits <= 1)).all(1) & ((logits.sum(1) - 1).abs() < 1e-3)
     explained = logits.gather(1, forward.target[:, None])[:, 0]
     return probabilities & ((explained > 0.999) | (explained < 0.001))

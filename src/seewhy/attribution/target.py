@@ -1,11 +1,11 @@
 """The explained score: a target, a forward pass of the model, and the logits' weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from operator import index
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -23,9 +23,12 @@ from seewhy.models.inspection import (
     prepare_images,
     unwrap_model,
 )
+from seewhy.models.memory import is_out_of_memory
+from seewhy.models.outputs import batch_sizes, describe_output
 
 ClassTarget = int | str  # a Relative, a class name, or a class index
-Target = ClassTarget | tuple[ClassTarget, ClassTarget] | Tensor
+ScoreFunction = Callable[[Any], Tensor]  # from what the model returns to a score per image (N,)
+Target = ClassTarget | tuple[ClassTarget, ClassTarget] | Tensor | ScoreFunction
 
 
 class Relative(StrEnum):
@@ -235,14 +238,60 @@ def prepare(
     target: Target = Relative.PREDICTED,
     labels: Tensor | None = None,
 ) -> PreparedInputs:
-    """Unwrap the model, move the images to its device as floats, and check all of them."""
+    """Unwrap the model, move the images to its device as floats, and check all of them.
+
+    With a function as target, the model's only output is the score, whose weight is 1.
+    """
     classifier = as_classifier(classifier)
+    if callable(target):
+        if labels is not None:
+            raise SeewhyError(
+                "labels are for a target that is a class; leave them out, or put them into the "
+                "function"
+            )
+        classifier, target = _scoring(classifier, target), 0
     model = unwrap_model(classifier.model)
     with inspecting(model):
         pixels = prepare_images(images, model)
     spec = TargetSpec(target, labels, classifier.classes)
     spec.check(len(pixels))
     return PreparedInputs(replace(classifier, model=model), pixels, spec)
+
+
+def _scoring(classifier: Classifier, function: ScoreFunction) -> Classifier:
+    """The classifier with the score of a function as its only logit (N, 1)."""
+    name = getattr(function, "__name__", type(function).__name__)
+    name = "score" if name == "<lambda>" else name
+
+    def score(output: object) -> Tensor:  # (N, 1)
+        try:
+            scores = function(output)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            reason = "" if isinstance(error, SeewhyError) else f"{type(error).__name__}: "
+            raise SeewhyError(
+                f"the function given as target failed: {reason}{error}; it is called with what the "
+                f"model returns for batches of any size, here {describe_output(output)}"
+            ) from error
+        if (
+            not isinstance(scores, Tensor)
+            or not scores.is_floating_point()
+            or scores.ndim != 1
+            or len(scores) not in batch_sizes(output)
+        ):
+            raise SeewhyError(
+                "a function given as target must return one score per image, a float tensor (N,), "
+                f"found {describe_value(scores)}; the model returns {describe_output(output)}"
+            )
+        if not scores.isfinite().all():
+            raise SeewhyError(
+                f"the function given as target returns {scores[~scores.isfinite()][0]:g} for "
+                f"{int((~scores.isfinite()).sum())} of {len(scores)} images; scores must be finite"
+            )
+        return scores[:, None]
+
+    return replace(classifier, output=score, classes=(name,), temperature=1.0, activation="none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +329,13 @@ class ForwardPass:
     def target(self) -> Tensor:  # (N,) int64
         """The explained class of each image (N,) int64; the first one of a pair."""
         return self.weights.argmax(1)
+
+    def confidences(self, logits: Tensor) -> Tensor:  # (N,) of logits (N, K)
+        """The explained probability: of each class, times the weights.
+
+        The score itself if the target is a function.
+        """
+        return (self.classifier.probabilities(logits) * self.weights).sum(1)
 
     def take(self, rows: slice | Tensor) -> "ForwardPass":
         """The forward pass of some images."""

@@ -46,7 +46,7 @@ from seewhy.diagnosis.saliency import (
 )
 from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.features import extract_features
 from seewhy.models.inspection import NoGradientsError
 from seewhy.progress import Steps, named_steps, note
@@ -155,6 +155,7 @@ def diagnose(
         _check_same_split(predictions, data)
     if classifier is not None:
         classifier = as_classifier(classifier)
+        check_one_class(classifier)
         classifier = replace(classifier, classes=classifier.classes or data.classes)
     if len(folds) != data.num_folds:
         raise SeewhyError(

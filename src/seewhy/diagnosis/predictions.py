@@ -12,7 +12,7 @@ from torch import Tensor
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.statistics import wilson_interval
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import ClassifierLike, as_classifier
+from seewhy.models.classifier import ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inference import check_finite_logits, compute_logits
 from seewhy.models.inspection import check_labels
 
@@ -129,6 +129,7 @@ def predict_split(
             the labels, and if a logit is not finite.
     """
     classifier = as_classifier(classifier)
+    check_one_class(classifier)
     logits = compute_logits(classifier, split.images, reproducible=reproducible)
     labeled = int(split.labels.max()) + 1
     if not classifier.classes and logits.shape[1] > labeled:

@@ -13,11 +13,15 @@ def prediction_label(explanation: Explanation, row: int, top: int = 1) -> Label:
     wrong = explanation.labels is not None and explanation.labels[row] != explanation.predicted[row]
     lines = (
         *true_class(explanation, row),
-        predicted_class(explanation, row, prefix="predicted: "),
+        predicted_class(explanation, row, prefix=_prefix(explanation)),
         *_further_classes(explanation, row, top),
         *target(explanation, row),
     )
     return Label(lines, VERMILION if wrong else "black")
+
+
+def _prefix(explanation: Explanation) -> str:
+    return "" if explanation.activation == "none" else "predicted: "
 
 
 def true_class(explanation: Explanation, row: int) -> tuple[str, ...]:
@@ -41,7 +45,7 @@ def predicted_class(
 
 def _further_classes(explanation: Explanation, row: int, top: int) -> list[str]:
     """The most probable classes after the predicted one, with their probabilities."""
-    best = explanation.logits[row].softmax(0).topk(min(top, len(explanation.classes)))
+    best = explanation.probabilities[row].topk(min(top, len(explanation.classes)))
     pairs = list(zip(best.values.tolist(), best.indices.tolist(), strict=True))[1:]
     return [_fit("", explanation.classes[index], f" {value:.2f}") for value, index in pairs]
 

@@ -4,17 +4,17 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, replace
 from operator import index
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing
 from seewhy.data.pixel_range import check_range
-from seewhy.errors import SeewhyError, check_type
+from seewhy.errors import SeewhyError, check_type, lookup
 from seewhy.models.inspection import device_of, unwrap_model
 from seewhy.models.normalization import Normalize, Preprocessed
-from seewhy.models.outputs import TWO_LOGITS, extract_logits
+from seewhy.models.outputs import ACTIVATIONS, TWO_LOGITS, Output, extract_logits
 from seewhy.models.pretrained import pretrained_info, split_weights
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model
@@ -38,12 +38,17 @@ class Classifier:
         precision: Format to compute in: "fp32", or "bf16" or "fp16" under autocast.
         tta: Test-time augmentation of predictions, an entry of TTA such as "flip".
         preprocessing: How an image file becomes pixels.
-        output: Key, field, or index of the logits among several outputs of the model; by default
-            `logits`, or the only tensor (N, K).
+        output: Key, field, or index of the logits among several outputs of the model, or a function
+            from what the model returns to them; by default `logits`, or the only tensor (N, K).
         temperature: Divides the logits, as in temperature scaling (Guo et al. 2017); above 0.
         name: Name of the model in reports; by default that of its class.
+        activation: What makes probabilities of the logits: "softmax", "sigmoid" for labels that are
+            independent of each other, or "none" for scores such as those of a regression.
         preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
             torchvision's `Normalize`; None if the model takes pixels. It becomes part of `model`.
+        inputs: Maps these images to the arguments of a model that takes others than images: a dict
+            of keyword arguments such as `{"pixel_values": images}`, a tuple of positional ones, or
+            a single one. It becomes part of `model`, too.
 
     Raises:
         SeewhyError: For an unknown precision, an impossible image shape or temperature.
@@ -55,14 +60,20 @@ class Classifier:
     precision: str = "fp32"
     tta: str = "none"
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING
-    output: str | int | None = None
+    output: Output = None
     temperature: float = 1.0
     name: str = ""
+    activation: str = "softmax"
     preprocess: InitVar[Callable[[Tensor], Tensor] | None] = None
+    inputs: InitVar[Callable[[Tensor], Any] | None] = None
 
-    def __post_init__(self, preprocess: Callable[[Tensor], Tensor] | None) -> None:
-        if preprocess is not None:
-            object.__setattr__(self, "model", Preprocessed(self.model, preprocess))
+    def __post_init__(
+        self,
+        preprocess: Callable[[Tensor], Tensor] | None,
+        inputs: Callable[[Tensor], Any] | None,
+    ) -> None:
+        if preprocess is not None or inputs is not None:
+            object.__setattr__(self, "model", Preprocessed(self.model, preprocess, inputs))
         if not self.name:
             inner = unwrap_model(self.model)
             inner = getattr(inner, getattr(inner, "wrapped_child", ""), inner)
@@ -74,6 +85,7 @@ class Classifier:
             raise SeewhyError(
                 f"unknown precision {self.precision!r}; possible: {', '.join(PRECISIONS)}"
             )
+        lookup(ACTIVATIONS, self.activation, "activation")
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", _image_shape(self.image_shape))
         check_type(self.temperature, (int, float), "pass a number, such as 1.5")
@@ -91,7 +103,10 @@ class Classifier:
         if self.tta != "none":
             parts.append(f"tta {self.tta}")
         if self.output is not None:
-            parts.append(f"output {self.output!r}")
+            shown = getattr(self.output, "__name__", None) or repr(self.output)
+            parts.append(f"output {shown}")
+        if self.activation != "softmax":
+            parts.append(f"activation {self.activation}")
         if self.temperature != 1:
             parts.append(f"temperature {self.temperature:.3g}")
         if self.preprocessing.crop != 1:
@@ -116,6 +131,14 @@ class Classifier:
         """
         logits = extract_logits(output, len(self.classes) or None, self.output)
         return logits if self.temperature == 1 else logits / self.temperature
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (N, K) by the activation; the scores themselves without one.
+
+        Args:
+            logits: (N, K) float.
+        """
+        return ACTIVATIONS[self.activation](logits)
 
     def class_names(self, num_classes: int) -> tuple[str, ...]:
         """Names of the model's classes, or numbers if it has no names.
@@ -192,6 +215,15 @@ def as_classifier(value: ClassifierLike) -> Classifier:
     raise SeewhyError(
         f"expected a Classifier, a Run, or a torch.nn.Module, found {type(value).__name__}"
     )
+
+
+def check_one_class(classifier: Classifier) -> None:
+    """Raise SeewhyError for a model that does not choose one class for each image."""
+    if classifier.activation != "softmax":
+        raise SeewhyError(
+            f"{classifier.name} has the activation {classifier.activation!r}, so it does not "
+            "choose one class for each image; explain and trust take such a model"
+        )
 
 
 def pretrained_classifier(

@@ -301,13 +301,21 @@ def naming_images(images: Tensor) -> Iterator[None]:
         yield
     except SeewhyError:
         raise
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
         first = str(error).strip().partition("\n")[0]
         shape = "x".join(map(str, images.shape[1:]))
         dtype = str(images.dtype).removeprefix("torch.")
-        raise SeewhyError(f"the model cannot take images of {shape} {dtype}: {first}") from error
+        remedy = ""
+        if isinstance(error, TypeError):  # a missing or an unexpected argument, mostly
+            remedy = (
+                "; for a model that takes others than images: Classifier(model, inputs=lambda "
+                'images: {"images": images, "mask": mask})'
+            )
+        raise SeewhyError(
+            f"the model cannot take images of {shape} {dtype}: {first}{remedy}"
+        ) from error
 
 
 def memory_format_of(model: nn.Module) -> torch.memory_format:

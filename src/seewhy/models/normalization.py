@@ -1,7 +1,7 @@
 """Normalization inside the model, so that its input is pixels in [0, 1]."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,27 +67,42 @@ class Wrapper(nn.Module):
 
 
 class Preprocessed(Wrapper):
-    """A model whose input is made from pixels by a function outside of it.
+    """A model whose arguments are made from pixels by functions outside of it.
+
+    Both are differentiable, so that gradients reach the pixels.
 
     Args:
         model: The model.
-        preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
-            torchvision's `Normalize`; differentiable, so that gradients reach the pixels.
+        preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the images that `model` takes, such
+            as torchvision's `Normalize`; None if it takes pixels.
+        inputs: Maps these images to the arguments of `model`: a dict of keyword arguments, a tuple
+            of positional ones, or a single one; None if the images are the only one.
     """
 
     wrapped_child = "_model"  # a name that no layer of the model has
 
-    def __init__(self, model: nn.Module, preprocess: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Callable[[Tensor], Tensor] | None,
+        inputs: Callable[[Tensor], Any] | None = None,
+    ) -> None:
         super().__init__()
-        if isinstance(preprocess, nn.Module):
-            preprocess.train(model.training)  # else the model would seem to be in both modes
+        for function in (preprocess, inputs):
+            if isinstance(function, nn.Module):
+                function.train(model.training)  # else the model would seem to be in both modes
         self._preprocess = preprocess
+        self._inputs = inputs
         self._model = model
         self.training = model.training
 
     def forward(self, pixels: Tensor) -> Any:
         """Pixels (N, C, H, W) float in [0, 1] to the output of the model."""
-        return self._model(self._preprocess(pixels))
+        images = pixels if self._preprocess is None else self._preprocess(pixels)
+        arguments = images if self._inputs is None else self._inputs(images)
+        if isinstance(arguments, Mapping):
+            return self._model(**arguments)
+        return self._model(*arguments) if isinstance(arguments, tuple) else self._model(arguments)
 
 
 def normalize_for(sample: Split) -> Normalize:

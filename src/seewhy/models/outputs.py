@@ -1,6 +1,7 @@
-"""The logits among the tensors that a model returns."""
+"""The logits among the tensors that a model returns, and their probabilities."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -12,25 +13,32 @@ TWO_LOGITS = (
     "for two classes, let it return two logits: torch.cat([torch.zeros_like(z), z], 1) for a logit "
     "z (N, 1)"
 )
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # from logits (N, K) to probabilities
+    "softmax": lambda logits: logits.softmax(1),  # of one class
+    "sigmoid": lambda logits: logits.sigmoid(),  # of each label by itself
+    "none": lambda scores: scores,  # of no class: a regression, a similarity
+}
 Parts = dict[str | int, object]  # of a model's output, by key, field, or index
+Output = str | int | Callable[[Any], Tensor] | None  # which of them are the logits
 
 
-def extract_logits(
-    output: object, num_classes: int | None = None, name: str | int | None = None
-) -> Tensor:
+def extract_logits(output: object, num_classes: int | None = None, name: Output = None) -> Tensor:
     """The logits (N, K) in a model's output.
 
     Args:
         output: A tensor, or a tuple, list, dict, or object that holds tensors.
         num_classes: Number of classes, K; None if it is not known.
-        name: Key, field, or index of the logits. By default the part `logits`, or the only float
-            tensor (N, D), or the only one with D = K.
+        name: Key, field, or index of the logits, or a function from the output to them. By default
+            the part `logits`, or the only float tensor (N, D), or the only one with D = K.
 
     Raises:
         SeewhyError: If there are no logits, or several tensors could be the logits.
     """
     if isinstance(output, Tensor) and name is None:
         return _checked(output, output)
+    if callable(name):
+        logits = name(output)
+        return _checked(logits, logits)
     parts = _parts(output)
     name = "logits" if name is None and "logits" in parts else name
     if name is not None:
@@ -82,6 +90,22 @@ def _ambiguous(matrices: Mapping[str | int, Tensor], num_classes: int | None) ->
         f"the model returns {several} among its outputs: {_listed(matrices)}; "
         f"{remedy}name the logits, as in {example}"
     )
+
+
+def describe_output(output: object) -> str:
+    """What a model returned: each part with its shape or type."""
+    return describe_value(output) if isinstance(output, Tensor) else _listed(_parts(output))
+
+
+def batch_sizes(output: object) -> set[int]:
+    """Lengths of the tensors in a model's output, also of those in lists and dicts inside it."""
+    sizes: set[int] = set()
+    for part in _parts(output).values():
+        if isinstance(part, Tensor):
+            sizes |= set(part.shape[:1])
+        elif isinstance(part, Mapping | tuple | list):
+            sizes |= batch_sizes(part)
+    return sizes
 
 
 def _listed(parts: Mapping[str | int, object]) -> str:

@@ -238,7 +238,8 @@ def _explanation(explanation: Explanation) -> Card:
         cells = [_image(heats[key][index], " ".join(key)) for key in keys]
         probability = f"{explanation.confidence[index]:.2f}"
         rows.append((index, true, predicted, probability, *cells))
-    headers = ("image", "true", "predicted", "#probability", *map(" ".join, keys))
+    value = "#score" if explanation.activation == "none" else "#probability"
+    headers = ("image", "true", "predicted", value, *map(" ".join, keys))
     facts: dict[str, object] = {
         "images": f"{len(explanation.logits):,}",
         "methods": ", ".join(explanation.methods),

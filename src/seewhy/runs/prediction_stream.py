@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seewhy.data.decode import Encoded, decode_image
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.features import predict_with_features
 from seewhy.models.inference import compute_logits
 
@@ -81,6 +81,7 @@ def predict_stream(
         SeewhyError: If the classifier has no image shape, and if an image cannot be read.
     """
     classifier = as_classifier(classifier)
+    check_one_class(classifier)
     check_image_shape(classifier)
     blocks = _decoded_blocks(classifier, images, max_pixels)
     for decoded in blocks:
