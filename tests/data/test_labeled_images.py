@@ -148,6 +148,15 @@ def test_as_dataset_reads_no_more_than_the_limit() -> None:
             {"train": [], "test": []},
             r"a dict with train, test; pass one split .*\['train'\]",
         ),
+        (
+            [(PIXELS[0], 0, 2), (PIXELS[1], 1, 0)],  # an index before the label
+            "item 0 of the data has after its image int, int, of which 2 could be the label; pass",
+        ),
+        (
+            DataLoader(TensorDataset(FLOATS, torch.arange(6), LABELS), batch_size=3),
+            r"has after its image \(3,\) int64, \(3,\) int64, of which 2 could be the label",
+        ),
+        ([(PIXELS[0], "a", 0.5)], "after its image str, float, of which none could be the label"),
         ([(PIXELS[0], 0), (PIXELS[1, :1], 1)], "differ in channels: 1x5x4 and 3x5x4; convert"),
         (
             [(Image.fromarray(np.full((2, 2), 999, np.uint16)), 0)],
@@ -167,3 +176,22 @@ def test_as_dataset_keeps_a_dataset() -> None:
 
 def test_as_dataset_numbers_arrays_in_one_call() -> None:
     assert as_dataset((np.zeros((2, 8, 8), np.uint8), np.array([0, 1]))).image_shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [
+            (image, label, f"{label}.png")
+            for image, label in zip(PILLOW, LABELS.tolist(), strict=True)
+        ],
+        [
+            (image, f"{label}.png", label)
+            for image, label in zip(PIXELS, LABELS.tolist(), strict=True)
+        ],
+        [(FLOATS, LABELS, {"weight": torch.rand(6)}, torch.zeros(6, 4))],
+        DataLoader(TensorDataset(FLOATS, torch.rand(6), LABELS), batch_size=4),
+    ],
+)
+def test_the_label_of_a_longer_item_is_its_only_whole_number(data: Any) -> None:
+    assert torch.equal(as_dataset(data).test.labels, LABELS)

@@ -39,15 +39,16 @@ def as_dataset(
             (N, H, W, C) or (N, H, W), uint8 or float in [0, 1], labels (N,) or (N, 1) integers, or
             one-hot (N, K). Or a dict of them. Or an iterable of labeled images, or of batches of
             them, such as a torch `Dataset` or `DataLoader`, or a dataset of Hugging Face: each a
-            pair, or a dict with an image and a label; images may be Pillow's. A `Dataset` of
-            seewhy is returned as it is.
+            pair, or a dict with an image and a label; images may be Pillow's. Of longer items, the
+            label is the only part after the image that is a whole number. A `Dataset` of seewhy is
+            returned as it is.
         classes: Names of the K classes, for data that names none; by default numbers.
         name: Name of the data in a report; by default that of its class.
         limit: Largest number of images to read from an iterable; None for all.
 
     Raises:
         SeewhyError: If the images or labels have another type or shape, or sizes differ, if values
-            are outside [0, 1], or a label has no class.
+            are outside [0, 1], a label has no class, or several parts of an item could be it.
     """
     if isinstance(data, Dataset):
         return data
@@ -128,7 +129,7 @@ def _has_labeled_images(item: Mapping[Any, Any]) -> bool:
 
 
 def _parts(item: object, number: int) -> tuple[Any, Any]:
-    """Image and label of an item: a pair, or a mapping with one key of each."""
+    """Image and label of an item: a pair or more, or a mapping with one key of each."""
     if isinstance(item, Mapping):
         image = next((item[key] for key in IMAGE_KEYS if key in item), None)
         label = next((item[key] for key in LABEL_KEYS if key in item), None)
@@ -136,13 +137,35 @@ def _parts(item: object, number: int) -> tuple[Any, Any]:
             return image, label
         found = f"a dict with {', '.join(map(str, islice(item, 8)))}"
     elif isinstance(item, tuple | list) and len(item) >= 2:
-        return item[IMAGES], item[LABELS]
+        return item[IMAGES], _label_among(item[LABELS:], number)
     else:
         found = describe_value(item)
     raise SeewhyError(
         f"item {number} of the data must be a pair (image, label), or a dict with image and label, "
         f"found {found}"
     )
+
+
+def _label_among(parts: Sequence[object], number: int) -> object:
+    """The label among the parts of an item after its image."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = [part for part in parts if _are_whole(part)]
+    if len(whole) == 1:
+        return whole[0]
+    listed = ", ".join(map(describe_value, parts))
+    raise SeewhyError(
+        f"item {number} of the data has after its image {listed}, of which {len(whole) or 'none'} "
+        "could be the label; pass pairs, as in [(image, label) for image, index, label in data]"
+    )
+
+
+def _are_whole(value: object) -> bool:
+    """Whether a value is a whole number, or several, such as a label or an index."""
+    if isinstance(value, list | tuple):
+        return all(map(_are_whole, value))
+    dtype = value.dtype if isinstance(value, Tensor) else np.asarray(value).dtype
+    return str(dtype).removeprefix("torch.").startswith(("int", "uint"))
 
 
 def _pixels(value: object, batch: bool) -> Tensor:  # (N, C, H, W) uint8
