@@ -148,3 +148,8 @@ def write_error(path: Path, error: OSError) -> SeewhyError:
     return SeewhyError(
         f"{path} could not be written ({error.strerror or error}); choose another directory"
     )
+
+
+def safe_file_name(text: str) -> str:
+    """`text` with a hyphen in place of characters that are not safe in a file name."""
+    return re.sub(r"[^\w.+=-]+", "-", text).strip("-") or "image"

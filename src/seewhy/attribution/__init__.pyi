@@ -3,6 +3,9 @@ from .bootstrap import bootstrap_summary as bootstrap_summary
 from .cams import CAMS as CAMS
 from .capture import Capture as Capture
 from .capture import capture_layers as capture_layers
+from .concepts import Concepts as Concepts
+from .concepts import concept_maps as concept_maps
+from .concepts import find_concepts as find_concepts
 from .explanation import Explanation as Explanation
 from .explanation import explain as explain
 from .faithfulness import FAITHFULNESS as FAITHFULNESS

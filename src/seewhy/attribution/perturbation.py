@@ -57,7 +57,7 @@ def ablation_cam(capture: Capture) -> Tensor:  # (N, h, w)
     divides by the score, which inverts the map if the score is negative. Only the part of the model
     after the layer runs; channels of zeros are skipped.
     """
-    forward, scores, runs = capture.forward, capture.forward.scores, _runs_per_pass(capture)
+    forward, scores, runs = capture.forward, capture.forward.scores, runs_per_pass(capture)
     maps = []
     for n, channels in enumerate(capture.activation):  # (C, h, w)
         weights = torch.zeros_like(channels[:, 0, 0])
@@ -205,7 +205,7 @@ def _replaced_output(
     return forward_hooks({capture.layer: model.get_submodule(capture.layer)}, replace)
 
 
-def _runs_per_pass(capture: Capture) -> int:
+def runs_per_pass(capture: Capture) -> int:
     """Number of times the layer runs in a forward pass."""
     forward, runs = capture.forward, 0
 

@@ -64,6 +64,12 @@ COMMANDS = {
     "trust": Command(
         "explain", "Trust", "trust", "Measure the faithfulness of each method and layer."
     ),
+    "concepts": Command(
+        "concepts",
+        "Concepts",
+        "concepts",
+        "Decompose what a model sees in a class into a few concepts.",
+    ),
     "data": Command(
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
     ),

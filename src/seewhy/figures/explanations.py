@@ -76,7 +76,7 @@ def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:
         raise SeewhyError("maps must be finite, found inf or nan; explain with precision 'fp32'")
     palette = 255 * torch.tensor(mpl.colormaps[HEAT](range(256)))[:, :3].float()
     overlays = []
-    for pixels, values in zip(_to_rgb_bytes(images), maps, strict=True):  # photographs are large
+    for pixels, values in zip(to_rgb_bytes(images), maps, strict=True):  # photographs are large
         peak = values.max()
         heat = values.clamp(min=0) / peak if peak > 0 else torch.zeros_like(values)
         share = opacity * (2 * heat).clamp(max=1)[..., None]
@@ -117,7 +117,7 @@ def explanation_figure(
             f"found {len(rows)} with {count}; choose images with index=, or explain with fewer "
             "layers or methods"
         )
-    enlarged = _enlarge(_to_rgb_bytes(images[rows]))
+    enlarged = enlarge(to_rgb_bytes(images[rows]))
     columns_per_block = -(-count // blocks)
     with mpl.rc_context(STYLE):
         labels = [prediction_label(explanation, row, top) for row in rows]
@@ -154,8 +154,8 @@ def methods_figure(
     if isinstance(images, Tensor) and images.ndim == 3:
         images = images[None]
     rows = _rows(images, explanation, [index])
-    image = _to_rgb_bytes(images[rows])
-    enlarged = _enlarge(image)
+    image = to_rgb_bytes(images[rows])
+    enlarged = enlarge(image)
     overlays = {
         key: _heat_cells(enlarged, explanation, key, rows, opacity)[0] for key in explanation.maps
     }
@@ -168,7 +168,7 @@ def methods_figure(
         grid = ImageGrid(layers, labels, cells, header_lines=len(title.lines))
         # the image is two rows high
         height = min(2, len(cells)) * grid.tiles.pitch[0] - grid.tiles.gap[0]
-        large = _enlarge(image, round(height * max(enlarged.shape[2:]) / enlarged.shape[2]))
+        large = enlarge(image, round(height * max(enlarged.shape[2:]) / enlarged.shape[2]))
         tiles = Tiles(large[None], height * PIXEL / large.shape[2])
         left = MARGIN + max(tiles.extent[1], *map(text_width, title.lines)) + 2 * MARGIN
         figure = draw_grids([grid], left, LEGEND_HEIGHT)
@@ -266,7 +266,7 @@ def _rows(
     return numbers.tolist()
 
 
-def _to_rgb_bytes(images: Tensor) -> Tensor:  # (N, 3, H, W) uint8
+def to_rgb_bytes(images: Tensor) -> Tensor:  # (N, 3, H, W) uint8
     images = images.detach().cpu()
     return to_rgb(images if images.dtype == torch.uint8 else (255 * images.float()).round().byte())
 
@@ -276,7 +276,7 @@ def _to_floats(images: Tensor) -> Tensor:  # (N, C, H, W) float32 in [0, 1]
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
-def _enlarge(images: Tensor, side: int = SIDE) -> Tensor:
+def enlarge(images: Tensor, side: int = SIDE) -> Tensor:
     """(N, 3, H, W) uint8 with a longer side near `side`: pixels as squares, or a thumbnail."""
     factor = max(1, round(side / max(images.shape[2:])))
     return downscale(images, side).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
@@ -303,7 +303,7 @@ def _captioned_columns(
     images: Tensor, explanation: Explanation, rows: Sequence[int], opacity: float
 ) -> list[list[Cell]]:
     """A column of images with their predictions below, and a column of overlays for each map."""
-    enlarged = _enlarge(_to_rgb_bytes(images))
+    enlarged = enlarge(to_rgb_bytes(images))
     width = enlarged.shape[3] * PIXEL
     # a caption may extend below the overlays
     room = min(MAX_LABEL, width + len(explanation.maps) * max(width, MIN_PITCH))
@@ -330,7 +330,7 @@ def _perturbation_cells(images: Tensor, attacked: Tensor) -> list[Cell]:
             size = [max(1, round(length * scale)) for length in difference.shape[1:]]
             difference = F.interpolate(difference[None], size, mode="nearest")[0]
         amplified = (0.5 + factor * difference).clamp(0, 1)[None]
-        cells.append(Cell(_enlarge(_to_rgb_bytes(amplified))[0], caption=caption))
+        cells.append(Cell(enlarge(to_rgb_bytes(amplified))[0], caption=caption))
     return cells
 
 

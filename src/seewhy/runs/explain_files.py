@@ -2,7 +2,6 @@
 
 import csv
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +30,7 @@ from seewhy.figures.explanations import (
     overlay,
 )
 from seewhy.figures.style import save_figure
-from seewhy.files import make_directory, write_atomically, write_text
+from seewhy.files import make_directory, safe_file_name, write_atomically, write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.progress import note, progress
 from seewhy.runs.prediction_stream import (
@@ -273,7 +272,7 @@ def _write_overlays(
             resized = resize_maps(maps, (bottom - top, right - left))
             shown.copy_(resized[:, above:, before:][:, : shown.shape[1], : shown.shape[2]])
         overlaid = Image.fromarray(overlay(pixels[None], heat, options.opacity)[0].numpy())
-        path = directory / f"{image.stem}-{_file_name(layer)}-{_file_name(method)}.png"
+        path = directory / f"{image.stem}-{safe_file_name(layer)}-{safe_file_name(method)}.png"
         # level 1: photos become 10% larger, but encoding is several times faster
         write_atomically(path, partial(overlaid.save, compress_level=1))
 
@@ -341,7 +340,7 @@ def _unique_stems(names: Sequence[str]) -> list[str]:
     used: set[str] = set()
     stems = []
     for name in names:
-        base = stem = _file_name(name)[:100]
+        base = stem = safe_file_name(name)[:100]
         number = 1
         while stem.casefold() in used:
             number += 1
@@ -349,7 +348,3 @@ def _unique_stems(names: Sequence[str]) -> list[str]:
         used.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.+=-]+", "-", text).strip("-") or "image"

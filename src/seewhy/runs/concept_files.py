@@ -1,0 +1,130 @@
+"""Find the concepts of a class in a run's test images or in image files, and write them."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy.attribution.concepts import MIN_IMAGES, Concepts
+from seewhy.data.sources import reload_data
+from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.figures.concepts import concepts_figure
+from seewhy.figures.style import save_figure
+from seewhy.files import write_atomically, write_text
+from seewhy.models.classifier import Classifier
+from seewhy.progress import note, progress
+from seewhy.runs.prediction_stream import read_image
+from seewhy.runs.run import Run
+
+MAX_IMAGES = 64
+
+
+def class_index(classes: Sequence[str], name: str) -> int:
+    """The index of a class. Raises SeewhyError if no class, or several, have this name."""
+    indices = [index for index, each in enumerate(classes) if each == name]
+    if len(indices) == 1:
+        return indices[0]
+    if indices:
+        raise SeewhyError(f"{len(indices)} classes are named {name!r}; rename them to tell one")
+    listed = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
+    raise SeewhyError(
+        f"no class is named {name!r}{did_you_mean(name, classes)}; possible: {listed}"
+    )
+
+
+def images_of_class(run: Run, index: int) -> tuple[Tensor, list[str]]:
+    """Test images that a run predicts as a class, most confident first, and their names.
+
+    Args:
+        run: A finished run with data that can be loaded again.
+        index: The class.
+
+    Returns:
+        At most 64 images (N, C, H, W) uint8, and their N names.
+
+    Raises:
+        SeewhyError: If the run has not finished, or predicts fewer than 4 images as the class.
+    """
+    predictions = run.predictions
+    if predictions is None:
+        raise SeewhyError(
+            f"{run.directory} has not finished, so its predictions are unknown; pass image files"
+        )
+    confidence = predictions.confidence.where(predictions.predicted == index, -1)
+    order = confidence.argsort(descending=True, stable=True)[:MAX_IMAGES]
+    chosen = order[confidence[order] >= 0]
+    if len(chosen) < MIN_IMAGES:
+        raise SeewhyError(
+            f"{len(chosen)} test images are predicted as {run.classes[index]!r}, and concepts need "
+            f"{MIN_IMAGES}; choose another class, or pass image files"
+        )
+    test = reload_data(run.data_origin).test
+    return test.images[chosen], [test.names[row] for row in chosen.tolist()]
+
+
+def read_images(
+    classifier: Classifier, files: Sequence[Path], max_pixels: int | None, quiet: bool
+) -> tuple[Tensor, list[str]]:
+    """Decode image files for a classifier: (N, C, H, W) uint8, and the names of the N files.
+
+    Files that cannot be read are reported and skipped. Raises SeewhyError if all are.
+    """
+    pixels, names, failures = list[Tensor](), list[str](), list[str]()
+    with progress("reading", len(files), quiet) as advance:
+        for file in files:
+            try:
+                pixels.append(read_image(classifier, str(file), max_pixels))
+                names.append(str(file))
+            except SeewhyError as error:
+                failures.append(str(error))
+            advance(1)
+    if not pixels:
+        raise SeewhyError(f"none of the {len(files)} images can be read: {failures[0]}")
+    for failure in failures:
+        note(f"skipped: {failure}", quiet=False)
+    return torch.stack(pixels), names
+
+
+def write_concepts(
+    concepts: Concepts, images: Tensor, names: Sequence[str], class_name: str, directory: Path
+) -> None:
+    """Write concepts.svg and .png, concepts.json, and directions and maps as concepts.npz."""
+    save_figure(concepts_figure(images, concepts), directory / "concepts")
+    rows = [
+        {
+            "importance": round(drop.mean, 6),
+            "interval": [round(end, 6) for end in drop.interval],
+            "stability": round(stability, 6),
+            "strongest": [names[row] for row in strongest.tolist()],
+        }
+        for drop, stability, strongest in zip(
+            concepts.importance,
+            concepts.stability.tolist(),
+            concepts.maps.mean((2, 3)).argsort(dim=0, descending=True, stable=True)[:10].T,
+            strict=True,
+        )
+    ]
+    values = {
+        "class": class_name,
+        "layer": concepts.layer,
+        "images": len(names),
+        "explained": round(concepts.explained, 6),
+        "concepts": rows,
+    }
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(directory / "concepts.json", text + "\n")
+    arrays = {
+        "directions": concepts.directions.numpy(),
+        "maps": concepts.maps.numpy(),
+        "names": np.array(names),
+    }
+    write_atomically(directory / "concepts.npz", partial(_save_arrays, arrays=arrays))
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
