@@ -1,10 +1,14 @@
 """Concepts: parts of the activation that were planted, and what the model loses without them."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
+from sklearn.decomposition import non_negative_factorization
 from torch import Tensor, nn
 
 from seewhy.attribution import concept_maps, find_concepts
+from seewhy.attribution.concepts import factorize, project
 from seewhy.errors import SeewhyError
 
 WEIGHTS = torch.tensor([3.0, 1.0, 2.0])  # of red, green and blue in the first logit
@@ -100,3 +104,30 @@ def test_arguments_that_do_not_fit() -> None:
     narrow = nn.Sequential(model.layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(SeewhyError, match="have 5 channels, layer '1' of this model has 3"):
         concept_maps(narrow.eval(), images, concepts)
+
+
+def noisy_product() -> Tensor:
+    """A matrix (300, 20) that is nearly a product without negative values of rank 4."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.rand(*shape, generator=generator) ** 4 for shape in ((300, 4), (4, 20)))
+    return left @ right + 0.05 * torch.rand(300, 20, generator=generator)
+
+
+def test_the_factorization_is_as_close_as_that_of_scikit_learn() -> None:
+    matrix = noisy_product()
+    strengths, directions = factorize(matrix, 4)
+    left, right, _ = non_negative_factorization(
+        matrix.numpy(), n_components=4, init="nndsvda", tol=1e-6, max_iter=2000
+    )
+    error = (matrix - strengths @ directions).square().sum().item()
+    assert error <= 1.01 * np.square(matrix.numpy() - left @ right).sum()
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(4))
+
+
+def test_strengths_are_the_least_squares_solution_without_negative_values() -> None:
+    matrix = noisy_product()[:40]
+    directions = torch.rand(4, 20, generator=torch.Generator().manual_seed(1))
+    expected = np.stack([nnls(directions.T.double().numpy(), row)[0] for row in matrix.numpy()])
+    torch.testing.assert_close(
+        project(matrix, directions), torch.from_numpy(expected).float(), rtol=0, atol=2e-3
+    )

@@ -1,9 +1,7 @@
 """Concepts: the parts into which a layer's activation of one class decomposes."""
 
-import warnings
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +14,8 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 
 MIN_IMAGES = 4
-_MAX_ITERATIONS = 400  # of the factorization
-_TOLERANCE = 1e-3
+_MAX_ITERATIONS = 300  # of the factorization
+_TOLERANCE = 1e-4  # of a relative change
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +84,7 @@ def find_concepts(
     capture = capture_prepared(inputs, names[-1:])[names[-1]]
     matrix = _positions(capture.activation)
     _check_count(count, matrix, capture.layer)
-    strengths, directions = _factorize(matrix, count)
+    strengths, directions = factorize(matrix, count)
     size = capture.activation.shape
     maps = strengths.reshape(size[0], size[2], size[3], count).permute(0, 3, 1, 2)
     drops = _drops(capture, maps, directions)
@@ -124,16 +122,16 @@ def concept_maps(
             f"the concepts have {known} channels, layer {concepts.layer!r} of this model has "
             f"{channels}; pass the model of which they are"
         )
-    strengths = _project(_positions(activation), concepts.directions)
+    strengths = project(_positions(activation), concepts.directions)
     n, _, height, width = activation.shape
     return strengths.reshape(n, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
-def _positions(activation: Tensor) -> np.ndarray:  # (N·h·w, C) float32, at least 0
-    return activation.float().clamp(min=0).permute(0, 2, 3, 1).flatten(0, 2).cpu().numpy()
+def _positions(activation: Tensor) -> Tensor:  # (N·h·w, C) float32, at least 0
+    return activation.float().clamp(min=0).permute(0, 2, 3, 1).flatten(0, 2).cpu()
 
 
-def _check_count(count: int, matrix: np.ndarray, layer: str) -> None:
+def _check_count(count: int, matrix: Tensor, layer: str) -> None:
     most = min(matrix.shape)
     if not 1 <= count <= most:
         raise SeewhyError(
@@ -146,35 +144,66 @@ def _check_count(count: int, matrix: np.ndarray, layer: str) -> None:
         )
 
 
-def _factorize(matrix: np.ndarray, count: int) -> tuple[Tensor, Tensor]:
-    """Strengths (N·h·w, K) and directions of length 1 (K, C), both at least 0.
+def factorize(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Approximate a matrix without negative values by a product of two, by least squares.
 
-    Starts from the singular vectors (Boutsidis & Gallopoulos 2008), so nothing is drawn at random.
+    Hierarchical alternating least squares (Cichocki & Phan 2009, algorithm 2), which starts from
+    singular vectors (Boutsidis & Gallopoulos 2008), so that nothing is drawn at random.
+
+    Args:
+        matrix: (P, C) float32, at least 0.
+        count: K.
+
+    Returns:
+        Strengths (P, K), and directions (K, C) of length 1; at least 0.
     """
-    from sklearn.decomposition import non_negative_factorization
-    from sklearn.exceptions import ConvergenceWarning
+    directions = _singular_directions(matrix, count)
+    strengths = project(matrix, directions)
+    error = torch.inf
+    for _ in range(_MAX_ITERATIONS):
+        strengths = _sweep(strengths, matrix @ directions.T, directions @ directions.T)
+        directions = _sweep(
+            directions.T, matrix.T @ strengths, strengths.T @ strengths
+        ).T.contiguous()
+        previous, error = error, float((matrix - strengths @ directions).square().sum())
+        if previous - error <= _TOLERANCE * error:
+            break
+    lengths = directions.norm(dim=1).clamp(min=torch.finfo(matrix.dtype).tiny)
+    return project(matrix, directions / lengths[:, None]), directions / lengths[:, None]
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # close enough for looking at
-        strengths, directions, _ = non_negative_factorization(
-            matrix, n_components=count, init="nndsvda", tol=_TOLERANCE, max_iter=_MAX_ITERATIONS
-        )
-    lengths = np.linalg.norm(directions, axis=1).clip(min=np.finfo(np.float32).tiny)
-    return torch.from_numpy(strengths * lengths), torch.from_numpy(directions / lengths[:, None])
+
+def project(matrix: Tensor, directions: Tensor) -> Tensor:
+    """Strengths (P, K), at least 0, with which directions (K, C) best reproduce a matrix (P, C)."""
+    products, gram = matrix @ directions.T, directions @ directions.T
+    strengths = torch.zeros_like(products)
+    for _ in range(_MAX_ITERATIONS):
+        previous, strengths = strengths, _sweep(strengths, products, gram)
+        if (strengths - previous).abs().max() <= _TOLERANCE * strengths.abs().max():
+            break
+    return strengths
 
 
-def _project(matrix: np.ndarray, directions: Tensor) -> Tensor:  # (N·h·w, K), at least 0
-    from sklearn.decomposition import non_negative_factorization
+def _sweep(factor: Tensor, products: Tensor, gram: Tensor) -> Tensor:
+    """One column of a factor (P, K) after another becomes the best one, given the others."""
+    factor = factor.clone()
+    for k in range(len(gram)):
+        step = (products[:, k] - factor @ gram[:, k]) / gram[k, k].clamp(min=1e-12)
+        factor[:, k] = (factor[:, k] + step).clamp(min=0)
+    return factor
 
-    strengths, _, _ = non_negative_factorization(
-        matrix,
-        H=directions.numpy(),
-        n_components=len(directions),
-        update_H=False,
-        tol=_TOLERANCE,
-        max_iter=_MAX_ITERATIONS,
-    )
-    return torch.from_numpy(strengths)
+
+def _singular_directions(matrix: Tensor, count: int) -> Tensor:  # (K, C), at least 0
+    """Of each right singular vector, the positive or the negative part, the one that has more."""
+    _, vectors = torch.linalg.eigh(matrix.T @ matrix)  # ascending
+    rows = []
+    for vector in vectors.T.flip(0)[:count]:
+        signed = (vector, -vector)
+        rows.append(max(signed, key=lambda each: _positive_share(matrix @ each, each)).clamp(min=0))
+    return torch.stack(rows)
+
+
+def _positive_share(left: Tensor, right: Tensor) -> float:
+    return float(left.clamp(min=0).norm() * right.clamp(min=0).norm())
 
 
 def _drops(capture: Capture, maps: Tensor, directions: Tensor) -> Tensor:  # (N, K) float32
@@ -195,7 +224,7 @@ def _stability(activation: Tensor, directions: Tensor) -> Tensor:  # (K,)
     found = []
     for half in (activation[::2], activation[1::2]):
         matrix = _positions(half)
-        _, others = _factorize(matrix, len(directions))
+        _, others = factorize(matrix, len(directions))
         similarity = directions @ others.T
         _, match = linear_sum_assignment(similarity.numpy(), maximize=True)
         found.append(similarity[torch.arange(len(match)), torch.from_numpy(match)])
