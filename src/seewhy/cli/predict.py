@@ -60,6 +60,7 @@ def evaluate(options: Evaluate) -> None:
     from seewhy.diagnosis.metadata import read_metadata, subgroups
     from seewhy.diagnosis.metrics import uneven_scores
     from seewhy.diagnosis.predictions import accuracies
+    from seewhy.models.classifier import as_classifier
     from seewhy.reporting.values import slice_values
     from seewhy.runs.prediction import evaluate as evaluate_classifier
     from seewhy.runs.prediction import find_split, split_names
@@ -74,6 +75,9 @@ def evaluate(options: Evaluate) -> None:
             f"{options.model} does not say which data it was trained on; add them, as in --data "
             "cifar10"
         )
+    if as_classifier(classifier).activation == "sigmoid":
+        _evaluate_multi_label(options, as_classifier(classifier))
+        return
     data, split = find_split(classifier, options.data, options.split)
     metadata = None
     if options.metadata is not None:
@@ -96,6 +100,27 @@ def evaluate(options: Evaluate) -> None:
         tables.print_accuracies(predictions, data.name, split, selective)
         if groups is not None:
             tables.print_subgroups(groups)
+
+
+def _evaluate_multi_label(options: Evaluate, classifier: "Classifier") -> None:
+    """Print the scores of a model whose labels are independent of each other."""
+    from seewhy.cli import tables
+    from seewhy.diagnosis.multi_label import multi_label_scores
+    from seewhy.reporting.values import plain_values
+    from seewhy.runs.multi_label import evaluate_multi_label
+
+    if options.split or options.calibrated or options.abstain_below or options.metadata:
+        raise SeewhyError(
+            "--split, --calibrated, --abstain-below and --metadata are for models that choose one "
+            f"class for each image; leave them out with {options.model}"
+        )
+    predictions = evaluate_multi_label(classifier, options.data)
+    scores = multi_label_scores(predictions)
+    if options.json:
+        values = {"data": str(options.data), "images": len(predictions.labels), **asdict(scores)}
+        say(json.dumps(plain_values(values), allow_nan=False))
+    else:
+        tables.print_multi_label(scores, str(options.data), len(predictions.labels))
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from seewhy.errors import SeewhyError
 
 if TYPE_CHECKING:
     from seewhy.diagnosis.predictions import Predictions
-    from seewhy.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,10 @@ def report(options: Report) -> None:
     from seewhy.cli.tables import print_path
     from seewhy.data.csv_table import is_table
     from seewhy.diagnosis.prediction_table import read_prediction_table
+    from seewhy.models.classifier import Classifier
     from seewhy.models.weights_file import read_class_names
     from seewhy.reporting.context import is_own_data
-    from seewhy.reporting.page import FILE
+    from seewhy.reporting.multi_label_page import report_multi_label
     from seewhy.reporting.page import report as write_report
     from seewhy.runs.run import Run
     from seewhy.train.device import find_device
@@ -96,12 +96,20 @@ def report(options: Report) -> None:
             f"{options.model} does not say which data it was trained on; add labeled images, as in "
             "--data photos"
         )
+    if isinstance(model, Classifier) and model.activation == "sigmoid":
+        if options.split or options.against or options.metadata or options.markdown:
+            raise SeewhyError(
+                "--split, --against, --metadata and --markdown are for models that choose one "
+                f"class for each image; leave them out with {options.model}"
+            )
+        path = report_multi_label(
+            model, data, _new_file(options.output), json=options.json, quiet=options.quiet
+        )
+        if not options.quiet:
+            print_path("open", path)
+        return
     own = isinstance(model, Run) and is_own_data(model, options.data, options.split)
-    output = options.output
-    if output is None and not own:
-        output = Path(FILE)
-        if output.exists():
-            raise SeewhyError(f"{output} exists; name another file with --output")
+    output = options.output if own else _new_file(options.output)
     path = write_report(
         model,
         data,
@@ -119,3 +127,12 @@ def report(options: Report) -> None:
     )
     if not options.quiet:
         print_path("open", path)
+
+
+def _new_file(path: Path | None) -> Path:
+    """The file to write: by default report.html here, which must not exist."""
+    from seewhy.reporting.page import FILE
+
+    if path is None and Path(FILE).exists():
+        raise SeewhyError(f"{FILE} exists; name another file with --output")
+    return Path(FILE) if path is None else path

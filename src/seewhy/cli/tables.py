@@ -16,6 +16,7 @@ from seewhy.attribution.scores import TrustScore
 from seewhy.data.statistics import Description
 from seewhy.diagnosis.calibration import SelectiveAccuracy
 from seewhy.diagnosis.metrics import uneven_scores
+from seewhy.diagnosis.multi_label import MultiLabelScores
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.slices import Slice
 from seewhy.escaping import visible
@@ -165,6 +166,27 @@ def print_accuracies(
             interval_text(row.interval, 1),
             bar,
         )
+    out.print(rows)
+
+
+def print_multi_label(scores: MultiLabelScores, data: str, images: int) -> None:
+    """The scores of all labels, and of each, the lowest F1 first; `data` names the images."""
+    out = console()
+    out.print(
+        f"all labels right for {percent(scores.exact_match)} of {images:,} images of "
+        f"{visible(data)} (95% interval {interval_text(scores.exact_match_interval)})",
+        style="bold",
+    )
+    out.print(
+        f"mean average precision {percent(scores.mean_average_precision)}, macro F1 "
+        f"{percent(scores.macro_f1)}, micro F1 {percent(scores.micro_f1)}"
+    )
+    out.print()
+    rows = table("label", "images", "predicted", "precision", "recall", "F1", "AP")
+    for row in sorted(scores.labels, key=lambda row: (math.isnan(row.f1), row.f1)):
+        shares = (row.precision, row.recall, row.f1, row.average_precision)
+        cells = ["–" if math.isnan(share) else percent(share, 1) for share in shares]
+        rows.add_row(row.name, f"{row.images:,}", f"{row.predicted:,}", *cells)
     out.print(rows)
 
 

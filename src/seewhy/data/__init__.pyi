@@ -10,6 +10,9 @@ from .decode import Preprocessing as Preprocessing
 from .duplicates import DuplicatePair as DuplicatePair
 from .duplicates import near_duplicates as near_duplicates
 from .labeled_images import as_dataset as as_dataset
+from .multi_label import MultiLabelImages as MultiLabelImages
+from .multi_label import as_multi_label as as_multi_label
+from .multi_label import read_multi_label_table as read_multi_label_table
 from .sources import SOURCES as SOURCES
 from .sources import load as load
 from .sources import reload_data as reload_data

@@ -1,7 +1,7 @@
 """Labeled images of other libraries as a `Dataset`: arrays, and datasets and loaders of PyTorch."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,19 @@ def as_dataset(
     """
     if isinstance(data, Dataset):
         return data
+    images, labels = read_labeled(data, limit, _whole, label_dims=0)
+    named = known_classes(data) or tuple(classes) or _numbers(labels)
+    name = name or data_name(data)
+    check_label_range(named, {"test": labels.numpy()}, name)
+    test = Split(images, labels, file_names(data, len(labels)))
+    content = fingerprint(named, {"test": compute_digest(test)})
+    return Dataset(name, named, Split(images[:0], labels[:0], []), test, None, content)
+
+
+def read_labeled(
+    data: object, limit: int | None, to_labels: Callable[[object], Tensor], label_dims: int
+) -> tuple[Tensor, Tensor]:
+    """All images (N, C, H, W) uint8 and labels (N, …) of labeled images, see `_read_items`."""
     if isinstance(data, Mapping) and not _has_labeled_images(data):
         names = ", ".join(map(str, islice(data, 8)))
         raise SeewhyError(
@@ -60,23 +73,18 @@ def as_dataset(
             "{'image': images, 'label': labels}"
         )
     if _is_pair(data) or isinstance(data, Mapping):
-        parts = list(_read([data], limit))
+        items: object = [data]
     elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
-        parts = list(_read(data, limit))
+        items = data
     else:
         raise SeewhyError(
             f"data must be a Dataset, a pair (images, labels), or labeled images such as a torch "
             f"DataLoader, found {describe_value(data)}"
         )
+    parts = list(_read_items(items, limit, to_labels, label_dims))
     if not sum(len(labels) for _, labels in parts):
-        raise SeewhyError(f"{_name(data)} has no images")
-    images, labels = _stacked([part for part, _ in parts]), torch.cat([each for _, each in parts])
-    named = _classes(data) or tuple(classes) or _numbers(labels)
-    name = name or _name(data)
-    check_label_range(named, {"test": labels.numpy()}, name)
-    test = Split(images, labels, _names(data, len(labels)))
-    content = fingerprint(named, {"test": compute_digest(test)})
-    return Dataset(name, named, Split(images[:0], labels[:0], []), test, None, content)
+        raise SeewhyError(f"{data_name(data)} has no images")
+    return _stacked([part for part, _ in parts]), torch.cat([each for _, each in parts])
 
 
 def _is_pair(value: object) -> bool:
@@ -96,13 +104,19 @@ def _are_labels(value: object) -> bool:
     return isinstance(value, list) and all(np.ndim(each) == 0 for each in value[:1])
 
 
-def _read(data: object, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images (N, C, H, W) uint8 and labels (N,) of each item, which may be a batch."""
+def _read_items(
+    data: object, limit: int | None, to_labels: Callable[[object], Tensor], label_dims: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images (N, C, H, W) uint8 and the labels (N, …) of each item, which may be a batch.
+
+    `to_labels` converts those of an item; the label of a single image has `label_dims` dimensions.
+    """
     count = 0
     for number, item in enumerate(_items(data)):
         image, label = _parts(item, number)
-        labels = _whole(label)
-        pixels, labels = _pixels(image, batch=labels.ndim == 1), labels.reshape(-1)
+        labels = to_labels(label)
+        batch = labels.ndim > label_dims
+        pixels, labels = _pixels(image, batch), labels if batch else labels[None]
         if len(pixels) != len(labels):
             raise SeewhyError(
                 f"item {number} of the data has {len(pixels)} images and {len(labels)} labels; "
@@ -236,7 +250,8 @@ def _whole(value: object) -> Tensor:  # (N,) int64, or a single one ()
     if labels.ndim > 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise SeewhyError(
             f"labels must be whole numbers, one per image, found {describe_value(labels)}; convert "
-            "them to int64"
+            "them to int64, or measure several labels per image with "
+            "seewhy.runs.evaluate_multi_label"
         )
     return labels.to(torch.int64)
 
@@ -272,7 +287,7 @@ def _layers(data: object) -> Iterator[Any]:
         data = getattr(data, "dataset", None)
 
 
-def _classes(data: object) -> tuple[str, ...]:
+def known_classes(data: object) -> tuple[str, ...]:
     """Names of the classes that the data knows; empty if none."""
     for each in _layers(data):
         names = getattr(each, "classes", None)
@@ -296,7 +311,7 @@ def _numbers(labels: Tensor) -> tuple[str, ...]:
     return tuple(map(str, range(1 + highest)))
 
 
-def _names(data: object, count: int) -> list[str]:
+def file_names(data: object, count: int) -> list[str]:
     """File names where the data knows them in the order in which it was read, else numbers."""
     sampler = getattr(data, "sampler", None)
     ordered = sampler is None or isinstance(sampler, torch.utils.data.SequentialSampler)
@@ -317,7 +332,7 @@ def _is_file(sample: object) -> bool:
     return isinstance(sample, tuple) and len(sample) > 1 and isinstance(sample[0], str | Path)
 
 
-def _name(data: object) -> str:
+def data_name(data: object) -> str:
     """The name of the data, from its root directory or its class."""
     *_, inner = _layers(data)
     root = getattr(inner, "root", None)

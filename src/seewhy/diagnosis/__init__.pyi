@@ -30,6 +30,11 @@ from .metrics import macro_f1 as macro_f1
 from .metrics import top_k_accuracy as top_k_accuracy
 from .metrics import uneven_scores as uneven_scores
 from .metrics import worst_confusions as worst_confusions
+from .multi_label import LabelScore as LabelScore
+from .multi_label import MultiLabelScores as MultiLabelScores
+from .multi_label import choose_thresholds as choose_thresholds
+from .multi_label import multi_label_scores as multi_label_scores
+from .multi_label import with_thresholds as with_thresholds
 from .outliers import UnusualImage as UnusualImage
 from .outliers import unusual_images as unusual_images
 from .paired import ClassChange as ClassChange
@@ -37,6 +42,7 @@ from .paired import PairedComparison as PairedComparison
 from .paired import compare_predictions as compare_predictions
 from .prediction_table import read_prediction_table as read_prediction_table
 from .predictions import ClassAccuracy as ClassAccuracy
+from .predictions import MultiLabelPredictions as MultiLabelPredictions
 from .predictions import Predictions as Predictions
 from .predictions import confusion_matrix as confusion_matrix
 from .predictions import diverse_errors as diverse_errors

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.statistics import wilson_interval
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.classifier import ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inference import check_finite_logits, compute_logits
 from seewhy.models.inspection import check_labels
@@ -88,6 +88,14 @@ class Predictions:
         """95% confidence interval of the accuracy (Wilson 1927)."""
         return wilson_interval(int(self.correct.sum()), len(self.labels))
 
+    def members(self, index: int) -> Tensor:
+        """Whether each image is of a class, (N,) bool.
+
+        Args:
+            index: Of the class.
+        """
+        return self.labels == index
+
     @property
     def by_class(self) -> tuple["ClassAccuracy", ...]:
         """Accuracy of every class that has images, in the order of the classes."""
@@ -100,6 +108,79 @@ class Predictions:
                     ClassAccuracy(name, images, hits / images, wilson_interval(hits, images))
                 )
         return tuple(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelPredictions:
+    """Logits of N images for K labels that are independent of each other, with the true labels.
+
+    Args:
+        logits: (N, K) float32, all finite; N is at least 1. Their sigmoid is the probability.
+        labels: (N, K) bool, whether an image has a label.
+        classes: The names of the K labels.
+        names: File names of the N images; may be empty.
+        thresholds: Probability of each of the K labels from which it is predicted, as from
+            `choose_thresholds`; 0.5 if empty.
+
+    Raises:
+        SeewhyError: For no images, other shapes, and logits that are not finite.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = len(self.logits), len(self.classes)
+        if not len(self.logits):
+            raise SeewhyError("there are no predictions to measure; predict at least one image")
+        if self.logits.shape != shape or self.labels.shape != shape:
+            raise SeewhyError(
+                f"{len(self.classes)} labels need logits and labels (N, {len(self.classes)}), "
+                f"found {tuple(self.logits.shape)} and {tuple(self.labels.shape)}"
+            )
+        if self.labels.dtype != torch.bool:
+            raise SeewhyError(
+                f"labels must be bool, found {describe_value(self.labels)}; convert 0 and 1 with "
+                "labels.bool()"
+            )
+        if len(self.thresholds) not in (0, len(self.classes)):
+            raise SeewhyError(
+                f"{len(self.classes)} labels need a threshold each, found {len(self.thresholds)}"
+            )
+        check_finite_logits(self.logits)
+
+    def __repr__(self) -> str:
+        return (
+            f"MultiLabelPredictions({len(self.labels):,} images, {len(self.classes):,} labels, "
+            f"exact match {100 * self.exact_match:.2f}%)"
+        )
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Sigmoid of the logits, (N, K) in [0, 1]."""
+        return self.logits.sigmoid()
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Whether each label is predicted, (N, K) bool."""
+        thresholds = torch.tensor(self.thresholds or [0.5] * len(self.classes), dtype=torch.float64)
+        return self.probabilities.double() >= thresholds.to(self.logits.device)
+
+    @property
+    def exact_match(self) -> float:
+        """Fraction of the images whose labels are all right, in [0, 1]."""
+        return (self.predicted == self.labels).all(1).double().mean().item()
+
+    def members(self, index: int) -> Tensor:
+        """Whether each image has a label, (N,) bool.
+
+        Args:
+            index: Of the label.
+        """
+        return self.labels[:, index]
 
 
 @dataclass(frozen=True)

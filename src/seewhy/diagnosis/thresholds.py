@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.predictions import MultiLabelPredictions, Predictions
 from seewhy.errors import SeewhyError, lookup
 
 _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
+AnyPredictions = Predictions | MultiLabelPredictions
 NO_POSITIVES, NO_NEGATIVES = "no image is of this class", "all images are of this class"
 
 
@@ -81,27 +82,25 @@ class DecisionThreshold:
     precision: float  # in [0, 1]; nan if no image is positive
 
 
-def ranking_scores(predictions: Predictions) -> RankingScores:
+def ranking_scores(predictions: AnyPredictions) -> RankingScores:
     """Measure AUROC and average precision of each class against the rest.
 
-    Of two classes, the second one is the positive class. AUROC is the area under the ROC curve,
-    which is the probability that an image of the class has a higher probability than another one,
-    plus half that of a tie (Hanley & McNeil 1982). Average precision is the mean precision at each
-    image of the class, without interpolation (Manning et al. 2008, section 8.4). Both are those of
-    scikit-learn. They are nan for a class that has no images, or all of them.
+    Of two classes, the second one is the positive class, unless they are independent labels. AUROC
+    is the area under the ROC curve, which is the probability that an image of the class has a
+    higher probability than another one, plus half that of a tie (Hanley & McNeil 1982). Average
+    precision is the mean precision at each image of the class, without interpolation (Manning et
+    al. 2008, section 8.4). Both are those of scikit-learn. They are nan for a class that has no
+    images, or all of them.
 
     Args:
         predictions: Predictions of N images.
     """
     probabilities = predictions.probabilities.cpu().T.contiguous().numpy()
-    labels = predictions.labels.cpu().numpy()
-    order = labels.argsort(kind="stable")
-    starts = np.searchsorted(labels[order], np.arange(len(predictions.classes) + 1))
     classes = []
     for index in _ranked_classes(predictions):
-        own = order[starts[index] : starts[index + 1]]
+        own = predictions.members(index).cpu().numpy().nonzero()[0]
         auroc, average_precision, undefined = _rank(probabilities[index], own)
-        name, prevalence = predictions.classes[index], len(own) / len(labels)
+        name, prevalence = predictions.classes[index], len(own) / len(predictions.labels)
         scores = auroc, average_precision, undefined
         classes.append(ClassRanking(index, name, len(own), prevalence, *scores))
     defined = [row for row in classes if not row.undefined]
@@ -112,7 +111,7 @@ def ranking_scores(predictions: Predictions) -> RankingScores:
     )
 
 
-def threshold_curve(predictions: Predictions, positive: str | int) -> ThresholdCurve:
+def threshold_curve(predictions: AnyPredictions, positive: str | int) -> ThresholdCurve:
     """Count true and false positives of one class by the threshold of its probability.
 
     The ROC curve is `recall` by `false_positive_rate`, the precision-recall curve `precision` by
@@ -127,7 +126,7 @@ def threshold_curve(predictions: Predictions, positive: str | int) -> ThresholdC
     """
     index = _class_index(predictions, positive)
     scores = predictions.probabilities[:, index].cpu().numpy()
-    own = (predictions.labels == index).cpu().numpy().nonzero()[0]
+    own = predictions.members(index).cpu().numpy().nonzero()[0]
     counts = _count(scores, own)
     least_score, images = counts.ascending[0], len(scores)
     # the lowest scores that are above those of the class; none above the highest of all
@@ -149,7 +148,7 @@ def threshold_curve(predictions: Predictions, positive: str | int) -> ThresholdC
 
 
 def best_threshold(
-    predictions: Predictions,
+    predictions: AnyPredictions,
     positive: str | int,
     false_positive_cost: float,
     false_negative_cost: float,
@@ -203,13 +202,13 @@ def best_threshold(
     )
 
 
-def _ranked_classes(predictions: Predictions) -> list[int]:
+def _ranked_classes(predictions: AnyPredictions) -> list[int]:
     """Indices of the classes with a curve of their own: of two, both curves are the same."""
     indices = list(range(len(predictions.classes)))
-    return indices[1:] if len(indices) == 2 else indices
+    return indices[1:] if len(indices) == 2 and isinstance(predictions, Predictions) else indices
 
 
-def _class_index(predictions: Predictions, name: str | int) -> int:
+def _class_index(predictions: AnyPredictions, name: str | int) -> int:
     """Index of a class that is given by name or index."""
     classes = predictions.classes
     if isinstance(name, str):

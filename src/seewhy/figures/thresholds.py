@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.thresholds import (
+    AnyPredictions,
     ClassRanking,
     ThresholdCurve,
     ranking_scores,
@@ -34,7 +34,7 @@ MAX_POINTS = 200  # of a curve
 Curve = tuple[np.ndarray, np.ndarray]  # x and y, (M,) in [0, 1]
 
 
-def roc_figure(predictions: Predictions) -> Figure:
+def roc_figure(predictions: AnyPredictions) -> Figure:
     """Plot the ROC curve of the positive class, or of each class against the rest.
 
     Of two classes, the second one is positive. Of more, the mean over the classes is shown, and of
@@ -43,7 +43,7 @@ def roc_figure(predictions: Predictions) -> Figure:
     return _figure(predictions, _ROC)
 
 
-def precision_recall_figure(predictions: Predictions) -> Figure:
+def precision_recall_figure(predictions: AnyPredictions) -> Figure:
     """Plot the precision-recall curve of the positive class, or of each class against the rest.
 
     Of two classes, the second one is positive. Of more, the mean over the classes is shown, and of
@@ -96,7 +96,7 @@ _PRECISION_RECALL = _Kind(
 )
 
 
-def _figure(predictions: Predictions, kind: _Kind) -> Figure:
+def _figure(predictions: AnyPredictions, kind: _Kind) -> Figure:
     defined = [row for row in ranking_scores(predictions).classes if not row.undefined]
     worst = sorted(defined, key=kind.area)[: len(WORST)]
     curves = {

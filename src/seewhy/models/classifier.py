@@ -222,7 +222,9 @@ def check_one_class(classifier: Classifier) -> None:
     if classifier.activation != "softmax":
         raise SeewhyError(
             f"{classifier.name} has the activation {classifier.activation!r}, so it does not "
-            "choose one class for each image; explain and trust take such a model"
+            "choose one class for each image; explain and trust take such a model, and "
+            "seewhy.runs.evaluate_multi_label and seewhy.reporting.report_multi_label one with "
+            "the activation 'sigmoid'"
         )
 
 

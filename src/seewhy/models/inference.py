@@ -73,9 +73,8 @@ def compute_logits(
         model = for_outputs(classifier, images)
         rows = batches(original, images, batch_size, measured=not reproducible)
         parts = [augmented(predict, images[each]) for each in rows]
-    logits = as_logits(
-        torch.cat(parts).cpu()
-    )  # outside inference_mode, so that they may enter a graph
+    # outside inference_mode, so that they may enter a graph
+    logits = as_logits(torch.cat(parts).cpu(), classifier.activation)
     if classifier.temperature != 1:
         logits = logits / classifier.temperature
     if check_finite:

@@ -8,6 +8,7 @@ from torch import Tensor
 from seewhy.errors import SeewhyError, describe_value
 
 LEAST_PROBABILITY = 1e-12  # instead of 0, whose logarithm is infinite
+LEAST_ODDS = 1e-6  # of a sigmoid, likewise; float32 has few numbers near 1
 SOFTMAX_TOLERANCE = 1e-3  # of the sum of probabilities, which bf16 rounds
 TWO_LOGITS = (
     "for two classes, let it return two logits: torch.cat([torch.zeros_like(z), z], 1) for a logit "
@@ -113,11 +114,16 @@ def _listed(parts: Mapping[str | int, object]) -> str:
     return ", ".join(f"{key} {describe_value(part)}" for key, part in parts.items()) or "nothing"
 
 
-def as_logits(outputs: Tensor) -> Tensor:
-    """The outputs of a model (N, K), or their logarithms if they are probabilities.
+def as_logits(outputs: Tensor, activation: str = "softmax") -> Tensor:
+    """The outputs of a model (N, K), or their logits if they are probabilities.
 
-    These have the same softmax, so that confidences are right for a model that ends in one.
+    So that probabilities are right for a model that ends in its activation.
     """
+    if activation == "none":
+        return outputs
+    if activation == "sigmoid":
+        within = bool(((outputs >= 0) & (outputs <= 1)).all())
+        return outputs.logit(LEAST_ODDS) if within else outputs
     return outputs.clamp_min(LEAST_PROBABILITY).log() if are_probabilities(outputs) else outputs
 
 

@@ -1,6 +1,7 @@
 from .check_page import write_check_page as write_check_page
 from .context import ReportContext as ReportContext
 from .context import make_context as make_context
+from .multi_label_page import report_multi_label as report_multi_label
 from .page import report as report
 from .page import report_experiment as report_experiment
 from .section import Section as Section

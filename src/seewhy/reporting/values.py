@@ -89,7 +89,7 @@ def report_values(context: ReportContext) -> dict[str, Any]:
         else [trust_values(score) for score in diagnosis.saliency.scores],
         "seconds": diagnosis.seconds,
     }
-    plain: dict[str, Any] = _plain(values)
+    plain: dict[str, Any] = plain_values(values)
     return plain
 
 
@@ -137,7 +137,7 @@ def _label_issue(context: ReportContext, issue: LabelIssue) -> dict[str, Any]:
 
 def slice_values(group: Slice) -> dict[str, Any]:
     """A slice or subgroup as plain values for JSON, without its images."""
-    plain: dict[str, Any] = _plain(_pick(group, *SLICE))
+    plain: dict[str, Any] = plain_values(_pick(group, *SLICE))
     return plain
 
 
@@ -165,18 +165,18 @@ def trust_values(score: TrustScore) -> dict[str, Any]:
             "auroc": mosaic.auroc.mean,
         },
     }
-    plain: dict[str, Any] = _plain(values)
+    plain: dict[str, Any] = plain_values(values)
     return plain
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Lists, dicts and rounded numbers; None for numbers that JSON does not have."""
     if isinstance(value, Tensor):
-        return _plain(value.tolist())
+        return plain_values(value.tolist())
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain_values(each) for name, each in value.items()}
     if isinstance(value, Sequence | Iterable) and not isinstance(value, str):
-        return [_plain(each) for each in value]
+        return [plain_values(each) for each in value]
     if isinstance(value, float):
         return round(value, DECIMALS) if math.isfinite(value) else None
     return value

@@ -7,6 +7,7 @@ from .choice import choose_recipe as choose_recipe
 from .environment import Environment as Environment
 from .lr_search import find_lr as find_lr
 from .lr_search import images_per_second as images_per_second
+from .multi_label import evaluate_multi_label as evaluate_multi_label
 from .prediction import evaluate as evaluate
 from .prediction import predict as predict
 from .prediction_stream import ClassProbability as ClassProbability

@@ -311,7 +311,13 @@ def _write_top_predictions(path: Path, explanation: Explanation, names: Sequence
     """Write the five most probable classes of each image, one per row."""
     rows = [
         [prediction.image, rank, row.name, f"{row.probability:.6f}"]
-        for prediction in top_predictions(explanation.logits, explanation.classes, names, TOP)
+        for prediction in top_predictions(
+            explanation.logits,
+            explanation.classes,
+            names,
+            TOP,
+            activation=explanation.activation,
+        )
         for rank, row in enumerate(prediction.top, 1)
     ]
     text = csv_text(["image", "rank", "class", "probability"], rows)

@@ -17,6 +17,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.features import predict_with_features
 from seewhy.models.inference import compute_logits
+from seewhy.models.outputs import ACTIVATIONS
 
 BLOCK = 64  # images decoded ahead of the model, and predicted together
 
@@ -53,7 +54,9 @@ class PredictedBlock:
     ) -> list[ImagePrediction]:
         """The most probable classes of each image."""
         classes = classifier.class_names(self.logits.shape[1])
-        return top_predictions(self.logits, classes, self.names, count, abstain_below)
+        return top_predictions(
+            self.logits, classes, self.names, count, abstain_below, classifier.activation
+        )
 
 
 def predict_stream(
@@ -81,7 +84,8 @@ def predict_stream(
         SeewhyError: If the classifier has no image shape, and if an image cannot be read.
     """
     classifier = as_classifier(classifier)
-    check_one_class(classifier)
+    if classifier.activation != "sigmoid":
+        check_one_class(classifier)
     check_image_shape(classifier)
     blocks = _decoded_blocks(classifier, images, max_pixels)
     for decoded in blocks:
@@ -110,13 +114,14 @@ def top_predictions(
     images: Sequence[str],
     top: int,
     abstain_below: float | None = None,
+    activation: str = "softmax",
 ) -> list[ImagePrediction]:
     """The most probable classes of the images with these names, best first.
 
     Of an image without finite logits there are none.
     """
     finite = logits.isfinite().all(1).tolist()
-    best = logits.softmax(1).topk(min(top, len(classes)))
+    best = ACTIVATIONS[activation](logits).topk(min(top, len(classes)))
     # not the opposite, so that an image without finite logits is abstained from
     abstained: list[bool | None] = [None] * len(logits)
     if abstain_below is not None:

@@ -1,0 +1,70 @@
+"""Measuring a model whose labels are independent of each other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from seewhy.data.multi_label import MultiLabelImages, as_multi_label, read_multi_label_table
+from seewhy.diagnosis.multi_label import with_thresholds
+from seewhy.diagnosis.predictions import MultiLabelPredictions
+from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.inference import compute_logits
+from seewhy.runs.prediction_stream import check_image_shape
+
+
+def evaluate_multi_label(
+    classifier: ClassifierLike, data: object, validation: object = None
+) -> MultiLabelPredictions:
+    """Predict images with any number of labels each.
+
+    Args:
+        classifier: A Classifier with the activation "sigmoid".
+        data: Images and labels as for `as_multi_label`, such as (images, labels (N, K)) or a torch
+            DataLoader; or the path of a table as for `read_multi_label_table`. Labels are matched
+            by name.
+        validation: Other images and labels, to choose the threshold of each label on (see
+            `choose_thresholds`); by default the thresholds are 0.5.
+
+    Raises:
+        SeewhyError: For another activation, images of another shape, a label that the model or the
+            data does not have, and as `as_multi_label` and `read_multi_label_table`.
+    """
+    classifier = as_classifier(classifier)
+    predictions = predict_multi_label(classifier, find_multi_label(classifier, data))
+    if validation is None:
+        return predictions
+    chosen = predict_multi_label(classifier, find_multi_label(classifier, validation))
+    return with_thresholds(predictions, chosen)
+
+
+def find_multi_label(classifier: Classifier, data: object) -> MultiLabelImages:
+    """The images and labels that `data` stands for, with the labels of the classifier."""
+    if classifier.activation != "sigmoid":
+        raise SeewhyError(
+            f"{classifier.name} has the activation {classifier.activation!r}; a model whose labels "
+            'are independent of each other is Classifier(model, classes, activation="sigmoid")'
+        )
+    if isinstance(data, str | Path):
+        return read_multi_label_table(
+            data,
+            check_image_shape(classifier),
+            classifier.classes,
+            preprocessing=classifier.preprocessing,
+        )
+    found = as_multi_label(data, classifier.classes)
+    if not classifier.classes or found.classes == classifier.classes:
+        return found
+    missing = [name for name in classifier.classes if name not in found.classes]
+    if missing or len(found.classes) != len(classifier.classes):
+        raise SeewhyError(
+            f"{found.name} has the labels {', '.join(found.classes[:20])}, but the model has "
+            f"{', '.join(classifier.classes[:20])}; rename them, or name those of the model"
+        )
+    order = [found.classes.index(name) for name in classifier.classes]
+    return replace(found, classes=classifier.classes, labels=found.labels[:, order])
+
+
+def predict_multi_label(classifier: Classifier, data: MultiLabelImages) -> MultiLabelPredictions:
+    """Predictions of images with the labels of the classifier, at thresholds of 0.5."""
+    logits = compute_logits(classifier, data.images)
+    return MultiLabelPredictions(logits, data.labels, data.classes, data.names)
