@@ -128,7 +128,31 @@ def test_a_model_without_its_inputs_gets_one_line(images: Tensor) -> None:
             call(Positions().eval(), images)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": {"image": 1}}, "inputs must be a function of images, found dict; pass inputs="),
+        ({"preprocess": 3}, "preprocess must be a function of images, found int"),
+        ({"inputs": lambda images: {"mask": MASK}}, "missing 1 required .*: 'image'; for a model"),
+        (
+            {"inputs": lambda images: (images, MASK), "output": lambda outputs: outputs[7]},
+            r"given as output failed: IndexError: tuple index out of range; .*, here 0 \(6, 3\) fl",
+        ),
+        (
+            {"inputs": lambda images: (images, MASK), "output": lambda outputs: outputs[0][:, 0]},
+            "must return logits .* to explain a score, pass target=lambda scores: scores",
+        ),
+    ],
+)
+def test_wrong_functions_are_one_line(options, message: str, images: Tensor) -> None:
+    with pytest.raises(SeewhyError, match=message) as error:
+        compute_logits(Classifier(Positions().eval(), **options), images)
+    assert "\n" not in str(error.value)
+
+
 def test_labels_that_are_independent_are_not_measured_as_classes(images: Tensor) -> None:
     classifier = Classifier(Plain().eval(), activation="sigmoid")
     with pytest.raises(SeewhyError, match="activation 'sigmoid', so it does not choose one class"):
         predict_split(classifier, Split(images, LABELS, []))
+    with pytest.raises(SeewhyError, match="does not choose one class"):
+        export(classifier, "model.pt2", data=as_dataset((images, LABELS)))

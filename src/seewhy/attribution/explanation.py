@@ -156,7 +156,7 @@ def explain(
             pair of these for a difference of logits, such as ("cat", "dog"). Or one class index per
             image, (N,) int64; or weights of the logits, (N, K) float. Or a function from what the
             model returns to one score per image (N,) float, differentiable, for batches of any
-            size.
+            size, each from its own image only.
         labels: True classes (N,) int64, for the target "true".
         smooth: "flip" averages over mirrored images, "flip-scale" also over three brightnesses.
         warn: Whether to warn about maps that are not ok; `Explanation.warnings` lists them anyway.

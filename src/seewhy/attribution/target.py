@@ -23,8 +23,7 @@ from seewhy.models.inspection import (
     prepare_images,
     unwrap_model,
 )
-from seewhy.models.memory import is_out_of_memory
-from seewhy.models.outputs import batch_sizes, describe_output
+from seewhy.models.outputs import applied, batch_sizes, describe_output
 
 ClassTarget = int | str  # a Relative, a class name, or a class index
 ScoreFunction = Callable[[Any], Tensor]  # from what the model returns to a score per image (N,)
@@ -264,16 +263,7 @@ def _scoring(classifier: Classifier, function: ScoreFunction) -> Classifier:
     name = "score" if name == "<lambda>" else name
 
     def score(output: object) -> Tensor:  # (N, 1)
-        try:
-            scores = function(output)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            reason = "" if isinstance(error, SeewhyError) else f"{type(error).__name__}: "
-            raise SeewhyError(
-                f"the function given as target failed: {reason}{error}; it is called with what the "
-                f"model returns for batches of any size, here {describe_output(output)}"
-            ) from error
+        scores = applied(function, output, "target")
         if (
             not isinstance(scores, Tensor)
             or not scores.is_floating_point()

@@ -17,7 +17,7 @@ from seewhy.errors import SeewhyError
 from seewhy.exporting.check import ExportCheck, check_file, random_images
 from seewhy.exporting.formats import FORMATS, PIXELS, Format
 from seewhy.files import write_atomically
-from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inspection import check_initialized, unwrap_model
 from seewhy.models.onnx_file import CALIBRATION, MARK, FileModel
 from seewhy.progress import note
@@ -60,14 +60,16 @@ def export(
         The comparison of the file with the model.
 
     Raises:
-        SeewhyError: For another suffix, a model that torch.export cannot trace, a file that does
-            not compute what the model does, and a missing package.
+        SeewhyError: For another suffix, a model that torch.export cannot trace or that has another
+            activation than softmax, a file that does not compute what the model does, and a missing
+            package.
     """
     path = Path(path)
     format_ = _format_of(path)
     run = classifier if isinstance(classifier, Run) else None
     fitted = run_temperature(classifier) if calibrated else None
     classifier = as_classifier(classifier)
+    check_one_class(classifier)
     if fitted is not None:
         note(f"calibrated: {fitted}", quiet)
         classifier = replace(classifier, temperature=fitted.temperature)

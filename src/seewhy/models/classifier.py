@@ -72,6 +72,12 @@ class Classifier:
         preprocess: Callable[[Tensor], Tensor] | None,
         inputs: Callable[[Tensor], Any] | None,
     ) -> None:
+        for name, function in {"preprocess": preprocess, "inputs": inputs}.items():
+            if function is not None and not callable(function):
+                raise SeewhyError(
+                    f"{name} must be a function of images, found {type(function).__name__}; pass "
+                    f"{name}=lambda images: …"
+                )
         if preprocess is not None or inputs is not None:
             object.__setattr__(self, "model", Preprocessed(self.model, preprocess, inputs))
         if not self.name:

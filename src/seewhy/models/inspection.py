@@ -301,7 +301,7 @@ def naming_images(images: Tensor) -> Iterator[None]:
         yield
     except SeewhyError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
         first = str(error).strip().partition("\n")[0]

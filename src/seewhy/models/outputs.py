@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.models.memory import is_out_of_memory
 
 LEAST_PROBABILITY = 1e-12  # instead of 0, whose logarithm is infinite
 LEAST_ODDS = 1e-6  # of a sigmoid, likewise; float32 has few numbers near 1
@@ -38,7 +39,7 @@ def extract_logits(output: object, num_classes: int | None = None, name: Output 
     if isinstance(output, Tensor) and name is None:
         return _checked(output, output)
     if callable(name):
-        logits = name(output)
+        logits = applied(name, output, "output")
         return _checked(logits, logits)
     parts = _parts(output)
     name = "logits" if name is None and "logits" in parts else name
@@ -71,7 +72,9 @@ def _parts(output: object) -> Parts:
 def _checked(logits: object, output: object) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = describe_value(logits if isinstance(logits, Tensor) else output)
-        remedy = f"; {TWO_LOGITS}" if isinstance(logits, Tensor) and logits.ndim == 1 else ""
+        remedy = ""
+        if isinstance(logits, Tensor) and logits.ndim == 1:
+            remedy = f"; {TWO_LOGITS}; to explain a score, pass target=lambda scores: scores"
         raise SeewhyError(
             f"the model must return logits (N, K), or a tuple, dict, or object with them, "
             f"found {found}{remedy}"
@@ -91,6 +94,24 @@ def _ambiguous(matrices: Mapping[str | int, Tensor], num_classes: int | None) ->
         f"the model returns {several} among its outputs: {_listed(matrices)}; "
         f"{remedy}name the logits, as in {example}"
     )
+
+
+def applied(function: Callable[[Any], Any], output: object, argument: str) -> Any:
+    """What a function given as an argument makes of a model's output.
+
+    Raises SeewhyError with what it was given if it fails.
+    """
+    try:
+        return function(output)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = "" if isinstance(error, SeewhyError) else f"{type(error).__name__}: "
+        first = str(error).strip().partition("\n")[0]
+        raise SeewhyError(
+            f"the function given as {argument} failed: {reason}{first}; it is called with what the "
+            f"model returns for batches of any size, here {describe_output(output)}"
+        ) from error
 
 
 def describe_output(output: object) -> str:
