@@ -17,7 +17,6 @@ from seewhy.diagnosis.multi_label import (
     LabelScore,
     MultiLabelScores,
     multi_label_scores,
-    with_thresholds,
 )
 from seewhy.diagnosis.predictions import MultiLabelPredictions, round_robin
 from seewhy.errors import SeewhyError
@@ -33,8 +32,9 @@ from seewhy.reporting.page import render_document
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.values import plain_values
-from seewhy.runs.multi_label import find_multi_label, predict_multi_label
+from seewhy.runs.multi_label import evaluate_multi_label, find_multi_label
 
+MOST_LABELS = 100  # in the table
 MOST_ERRORS = 24  # shown of missed labels, and of labels that are predicted only
 METHOD = "grad-cam"
 HEADERS = (
@@ -81,10 +81,7 @@ def report_multi_label(
             check_file_name(Path(file))
     classifier = as_classifier(classifier)
     measured = find_multi_label(classifier, data)
-    predictions = predict_multi_label(classifier, measured)
-    if validation is not None:
-        chosen = predict_multi_label(classifier, find_multi_label(classifier, validation))
-        predictions = with_thresholds(predictions, chosen)
+    predictions = evaluate_multi_label(classifier, measured, validation)
     with waiting("writing the report", quiet):
         html = render_multi_label_page(classifier, measured, predictions)
         make_directory(Path(path).parent)
@@ -207,17 +204,16 @@ def _labels(predictions: MultiLabelPredictions, scores: MultiLabelScores) -> Sec
     html = render(
         "sections/multi_label_labels.html",
         headers=HEADERS,
-        rows=[_row(row) for row in ranked],
+        rows=[_row(row) for row in ranked[:MOST_LABELS]],
+        total=len(ranked),
         curves=[
             (figure_html(figure, name, text), f"{text}, of the labels with the lowest area.")
             for name, (figure, text) in curves.items()
         ],
         chosen=bool(predictions.thresholds),
     )
-    finding = (
-        f"F1 is highest for {best.name} ({percent(best.f1)}) and lowest for {ranked[0].name} "
-        f"({percent(ranked[0].f1)})."
-    )
+    finding = f"F1 is highest for {best.name} ({percent(best.f1)})"
+    finding += f" and lowest for {ranked[0].name} ({percent(ranked[0].f1)})." if ranked[1:] else "."
     figures = {name: figure for name, (figure, _) in curves.items()}
     return Section("Labels", finding, html, figures=figures)
 

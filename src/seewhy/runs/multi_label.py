@@ -30,11 +30,17 @@ def evaluate_multi_label(
             data does not have, and as `as_multi_label` and `read_multi_label_table`.
     """
     classifier = as_classifier(classifier)
-    predictions = predict_multi_label(classifier, find_multi_label(classifier, data))
+    predictions = _predict(classifier, data)
     if validation is None:
         return predictions
-    chosen = predict_multi_label(classifier, find_multi_label(classifier, validation))
-    return with_thresholds(predictions, chosen)
+    return with_thresholds(predictions, _predict(classifier, validation))
+
+
+def _predict(classifier: Classifier, data: object) -> MultiLabelPredictions:
+    """Predictions at thresholds of 0.5."""
+    found = find_multi_label(classifier, data)
+    logits = compute_logits(classifier, found.images)
+    return MultiLabelPredictions(logits, found.labels, found.classes, found.names)
 
 
 def find_multi_label(classifier: Classifier, data: object) -> MultiLabelImages:
@@ -62,9 +68,3 @@ def find_multi_label(classifier: Classifier, data: object) -> MultiLabelImages:
         )
     order = [found.classes.index(name) for name in classifier.classes]
     return replace(found, classes=classifier.classes, labels=found.labels[:, order])
-
-
-def predict_multi_label(classifier: Classifier, data: MultiLabelImages) -> MultiLabelPredictions:
-    """Predictions of images with the labels of the classifier, at thresholds of 0.5."""
-    logits = compute_logits(classifier, data.images)
-    return MultiLabelPredictions(logits, data.labels, data.classes, data.names)
