@@ -16,6 +16,8 @@ from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
+from .image_map import ImageMap as ImageMap
+from .image_map import image_map as image_map
 from .label_issues import LabelIssue as LabelIssue
 from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues
@@ -35,6 +37,8 @@ from .multi_label import MultiLabelScores as MultiLabelScores
 from .multi_label import choose_thresholds as choose_thresholds
 from .multi_label import multi_label_scores as multi_label_scores
 from .multi_label import with_thresholds as with_thresholds
+from .nearest import Neighbors as Neighbors
+from .nearest import nearest_images as nearest_images
 from .outliers import UnusualImage as UnusualImage
 from .outliers import unusual_images as unusual_images
 from .paired import ClassChange as ClassChange

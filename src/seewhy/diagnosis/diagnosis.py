@@ -9,10 +9,19 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution.explanation import explain
-from seewhy.data.dataset import Dataset, Split
+from seewhy.data.dataset import Dataset
 from seewhy.data.duplicates import DuplicatePair
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
-from seewhy.diagnosis.budget import Budget, images_within
+from seewhy.diagnosis.budget import Budget
+from seewhy.diagnosis.feature_space import (
+    ErrorNeighbors,
+    MappedImages,
+    error_neighbors,
+    find_slices,
+    find_unusual,
+    map_images,
+    sample_features,
+)
 from seewhy.diagnosis.folds import (
     first_fold,
     leaked_duplicates,
@@ -20,7 +29,7 @@ from seewhy.diagnosis.folds import (
     with_maps_of_folds,
 )
 from seewhy.diagnosis.label_issues import find_label_issues
-from seewhy.diagnosis.outliers import UnusualImage, unusual_images
+from seewhy.diagnosis.outliers import UnusualImage
 from seewhy.diagnosis.predictions import (
     Predictions,
     diverse_errors,
@@ -42,33 +51,31 @@ from seewhy.diagnosis.saliency import (
     measure_saliency,
     plan_saliency,
     sample_indices,
-    sample_order,
 )
-from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
+from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
-from seewhy.models.features import extract_features
 from seewhy.models.inspection import NoGradientsError
 from seewhy.progress import Steps, named_steps, note
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
 MAX_DUPLICATES = 12  # shown
-MAX_UNUSUAL = 8  # shown
 MAX_SLICE_EXAMPLES = 8  # shown per weak slice
 LEAST_CONFIDENT = 30  # correctly classified images shown, over all classes; at least one per class
 STEPS = {  # of `diagnose`, in their order, with their shares of the time
-    "heat maps": 40,
-    "attacks": 27,
+    "heat maps": 36,
+    "attacks": 24,
     "adversarial examples": 6,
-    "corruptions": 17,
-    "weak slices": 8,
+    "corruptions": 15,
+    "weak slices": 7,
+    "nearest training images": 4,
+    "map of images": 6,
     "near-duplicates": 2,
 }
 OF_PREDICTIONS = ("weak slices", "near-duplicates")  # the steps that need no model
 NO_MODEL = "there is no model, only its predictions"
 MINUTES = 2.0  # that a diagnosis may take
-SLICE_FIRST, SLICE_BLOCK = 16, 1024  # images whose features tell the pace; that are held at once
 ATTACK_IMAGES, CORRUPTION_IMAGES = 250, 500  # sampled from the test split
 
 
@@ -97,6 +104,8 @@ class Diagnosis:
     minutes: float  # that it was allowed to take; infinite for no limit
     fold_images: int = 0  # of the first fold, whose model is measured; 0 without folds
     attack_error: str = ""  # why the model cannot be attacked, else empty
+    nearest: ErrorNeighbors | None = None  # of the first errors; None without training images
+    mapped: MappedImages | None = None  # None for a model without features
 
     @property
     def limited(self) -> bool:
@@ -185,12 +194,18 @@ def diagnose(
         if measured is not None:
             found = _measure_model(measured, models, data, predictions, errors, full, steps, budget)
         steps.begin("weak slices")
-        slices, slice_images, unusual = _find_slices(
-            classifier, test, predictions, budget.begin("weak slices")
-        )
+        # half of the time, because the clusters take some too
+        sample = sample_features(classifier, test, budget.begin("weak slices") / 2)
+        slices, unusual = find_slices(sample, predictions), find_unusual(sample)
+        errors, nearest, mapped = found.errors, None, None
+        if classifier is not None:
+            steps.begin("nearest training images")
+            seconds = budget.begin("nearest training images")
+            nearest = error_neighbors(classifier, data, errors, seconds)
+            steps.begin("map of images")
+            mapped = map_images(sample, test, budget.begin("map of images"))
         steps.begin("near-duplicates")
         duplicates = leaked_duplicates(data)
-    errors = found.errors
     other_splits = tuple(name for name in data.splits if name != "test" and not models)
     return Diagnosis(
         names=tuple(test.names),
@@ -206,7 +221,7 @@ def diagnose(
         corruptions=found.corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
         slices=slices,
-        slice_images=slice_images,
+        slice_images=len(sample.rows),
         unusual=unusual,
         duplicates=duplicates,
         thumbnails=make_thumbnails(
@@ -229,6 +244,8 @@ def diagnose(
         minutes=budget.seconds / 60,
         fold_images=len(unseen) if models else 0,
         attack_error=found.attack_error,
+        nearest=nearest,
+        mapped=mapped,
     )
 
 
@@ -296,45 +313,6 @@ def _measure_model(
     return _OfModel(
         errors, adversarial, saliency, saliency_error, attacks, attack_error, corruptions
     )
-
-
-def _find_slices(
-    classifier: Classifier | None, test: Split, predictions: Predictions, seconds: float
-) -> tuple[tuple[Slice, ...], int, tuple[UnusualImage, ...]]:
-    """The weak slices, the number of images in which they were searched, and unusual ones."""
-    order = sample_order(len(test))
-    drawn, features, columns = [], [], []
-    model = classifier if _has_features(classifier, test.images[:1]) else None
-    # half of the time, because the clusters take some too
-    for block in images_within(seconds / 2, len(test), SLICE_BLOCK, first=SLICE_FIRST):
-        rows = order[block].sort().values  # sorted, for images on disk
-        part = test.images[rows]
-        drawn.append(rows)
-        if model is not None:
-            features.append(extract_features(model, part))
-        columns.append(image_attributes(part))
-    rows, positions = torch.cat(drawn).sort()
-    attributes = {
-        name: torch.cat([each[name] for each in columns])[positions] for name in columns[0]
-    }
-    stacked = torch.cat(features)[positions] if features else None
-    found = weak_slices(take_predictions(predictions, rows), stacked, attributes)
-    slices = tuple(replace(each, members=rows[each.members]) for each in found)
-    unusual: tuple[UnusualImage, ...] = ()
-    if stacked is not None and len(rows) > 1:
-        unusual = unusual_images(stacked, MAX_UNUSUAL)
-    return slices, len(rows), tuple(replace(each, index=int(rows[each.index])) for each in unusual)
-
-
-def _has_features(classifier: Classifier | None, images: Tensor) -> bool:
-    """Whether images have features: there is a model, and it has layers, unlike one in a file."""
-    if classifier is None:
-        return False
-    try:
-        extract_features(classifier, images)
-    except NoGradientsError:
-        return False
-    return True
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:

@@ -1,0 +1,173 @@
+"""What a diagnosis finds in the features of images: slices, outliers, a map, and neighbors."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy.data.dataset import Dataset, Split
+from seewhy.data.thumbnails import Thumbnails, downscale, make_thumbnails
+from seewhy.diagnosis.budget import affordable, images_within
+from seewhy.diagnosis.folds import take_predictions
+from seewhy.diagnosis.image_map import FEWEST, MAX_IMAGES, SECONDS_PER_IMAGE, ImageMap, image_map
+from seewhy.diagnosis.nearest import Neighbors, nearest_images
+from seewhy.diagnosis.outliers import UnusualImage, unusual_images
+from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.saliency import sample_order
+from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
+from seewhy.models.classifier import Classifier
+from seewhy.models.features import extract_features
+from seewhy.models.inspection import NoGradientsError
+
+MAX_UNUSUAL = 8  # shown
+MAX_NEIGHBOR_ERRORS = 100  # errors whose nearest training images are searched
+MAX_TRAIN_IMAGES = 10_000  # among which they are searched
+MAP_SIDE = 16  # pixels of an image on the map
+_FIRST, _BLOCK = 16, 1024  # images whose features tell the pace; that are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class SampledFeatures:
+    """Features and attributes of a sample of test images."""
+
+    rows: Tensor  # (S,) int64, ascending
+    features: Tensor | None  # (S, D) float32; None without a model that has layers
+    attributes: dict[str, Tensor]  # (S,) float32 by name
+
+
+@dataclass(frozen=True, eq=False)
+class MappedImages:
+    """A map of test images, with small pictures of them."""
+
+    map: ImageMap
+    pictures: Tensor  # (N, C, h, w) uint8, no side longer than 16 pixels
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorNeighbors:
+    """The nearest training images of the most confident errors."""
+
+    neighbors: Neighbors  # one row for each of the first errors; indices into the training split
+    labels: Tensor  # (T,) int64, of the thumbnails
+    thumbnails: Thumbnails  # of these training images
+    searched: int  # training images among which they are the nearest
+    train_images: int  # in all
+
+
+def sample_features(classifier: Classifier | None, test: Split, seconds: float) -> SampledFeatures:
+    """Features and attributes of as many test images as fit in the seconds, at least 16."""
+    order = sample_order(len(test))
+    model = classifier if _has_features(classifier, test.images[:1]) else None
+    drawn, features, columns = [], [], []
+    for block in images_within(seconds, len(test), _BLOCK, first=_FIRST):
+        rows = order[block].sort().values  # sorted, for images on disk
+        part = test.images[rows]
+        drawn.append(rows)
+        if model is not None:
+            features.append(extract_features(model, part))
+        columns.append(image_attributes(part))
+    rows, positions = torch.cat(drawn).sort()
+    return SampledFeatures(
+        rows,
+        torch.cat(features)[positions] if features else None,
+        {name: torch.cat([each[name] for each in columns])[positions] for name in columns[0]},
+    )
+
+
+def find_slices(sample: SampledFeatures, predictions: Predictions) -> tuple[Slice, ...]:
+    """The weak slices among the sampled images."""
+    predicted = take_predictions(predictions, sample.rows)
+    found = weak_slices(predicted, sample.features, sample.attributes)
+    return tuple(replace(each, members=sample.rows[each.members]) for each in found)
+
+
+def find_unusual(sample: SampledFeatures) -> tuple[UnusualImage, ...]:
+    """The sampled images that are least like the others."""
+    if sample.features is None or len(sample.rows) < 2:
+        return ()
+    found = unusual_images(sample.features, MAX_UNUSUAL)
+    return tuple(replace(each, index=int(sample.rows[each.index])) for each in found)
+
+
+def map_images(sample: SampledFeatures, test: Split, seconds: float) -> MappedImages | None:
+    """A map of as many of the sampled images as fit in the seconds; None for fewer than ten."""
+    limit = min(len(sample.rows), MAX_IMAGES)
+    count = affordable(seconds, SECONDS_PER_IMAGE, limit, least=min(limit, _FIRST))
+    if sample.features is None or count < FEWEST:
+        return None
+    chosen = sample_order(len(sample.rows))[:count].sort().values
+    rows = sample.rows[chosen]
+    pictures = torch.cat(
+        [downscale(test.images[block], MAP_SIDE) for block in torch.split(rows, _BLOCK)]
+    )
+    return MappedImages(image_map(sample.features[chosen], rows), pictures)
+
+
+def error_neighbors(
+    classifier: Classifier | None, data: Dataset, errors: Tensor, seconds: float
+) -> ErrorNeighbors | None:
+    """The nearest training images of errors (M,) int64, at most 100 of them.
+
+    Among as many training images as fit in the seconds, at least 16 and at most 10,000, all classes
+    alike. None without errors, training images, or features; and for the images of folds, on which
+    the model was trained.
+    """
+    train = data.splits.get("train")
+    if train is None or data.folds is not None or not len(errors) or classifier is None:
+        return None
+    errors = errors[:MAX_NEIGHBOR_ERRORS]
+    if not _has_features(classifier, data.test.images[:1]):
+        return None
+    order = balanced_order(train.labels)[:MAX_TRAIN_IMAGES]
+    searched = torch.cat(
+        [
+            extract_features(classifier, train.images[order[block]])
+            for block in images_within(seconds, len(order), _BLOCK, first=_FIRST)
+        ]
+    )
+    order = order[: len(searched)]
+    found = nearest_images(
+        extract_features(classifier, data.test.images[errors]),
+        data.test.labels[errors],
+        searched,
+        train.labels[order],
+    )
+    nearest, of_label = (
+        torch.where(each < 0, -1, order[each]) for each in (found.nearest, found.of_label)
+    )
+    shown = set(torch.cat([nearest, of_label]).flatten().tolist()) - {-1}
+    thumbnails = make_thumbnails(train, sorted(shown))
+    return ErrorNeighbors(
+        replace(found, nearest=nearest, of_label=of_label),
+        train.labels[thumbnails.indices],
+        thumbnails,
+        len(searched),
+        len(train),
+    )
+
+
+def balanced_order(labels: Tensor) -> Tensor:
+    """A random order (N,) int64 with a fixed seed: one image of each class, then another of each.
+
+    Args:
+        labels: (N,) int64.
+    """
+    order = sample_order(len(labels)).numpy()
+    drawn = labels.cpu().numpy()[order]
+    rank = np.empty(len(drawn), np.int64)  # of an image within its class
+    for label in np.unique(drawn):
+        members = np.flatnonzero(drawn == label)
+        rank[members] = np.arange(len(members))
+    return torch.from_numpy(order[rank.argsort(kind="stable")])
+
+
+def _has_features(classifier: Classifier | None, images: Tensor) -> bool:
+    """Whether images have features: there is a model, and it has layers, unlike one in a file."""
+    if classifier is None:
+        return False
+    try:
+        extract_features(classifier, images)
+    except NoGradientsError:
+        return False
+    return True

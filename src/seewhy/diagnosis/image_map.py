@@ -1,0 +1,58 @@
+"""A map of images: those that a model finds similar lie close to each other."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seewhy.diagnosis.tsne import t_sne
+from seewhy.errors import SeewhyError, describe_value
+
+MAX_IMAGES = 10_000  # on a map
+SECONDS_PER_IMAGE = 1e-3  # of a map, on one core
+COMPONENTS = 50  # principal components of the features, as in van der Maaten & Hinton 2008
+FEWEST = 10  # images of a map
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMap:
+    """Positions of images in the plane."""
+
+    indices: Tensor  # (N,) int64, into the split, ascending
+    positions: Tensor  # (N, 2) float32 in [0, 1], from the left and from the top
+
+
+def image_map(features: Tensor, indices: Tensor | None = None) -> ImageMap:
+    """Place images in the plane by t-SNE of their features (van der Maaten & Hinton 2008).
+
+    Neighbors on the map are neighbors in the features; distances between far groups, and sizes of
+    groups, mean nothing. The same features give the same map.
+
+    Args:
+        features: (N, D) float, from `extract_features`.
+        indices: (N,) int64, of the images in their split; by default 0, 1, 2, …
+
+    Raises:
+        SeewhyError: For features of another shape, of fewer than ten images, or not finite.
+    """
+    if features.ndim != 2 or len(features) < FEWEST:
+        raise SeewhyError(
+            f"features must be (N, D) of at least {FEWEST} images, found {describe_value(features)}"
+        )
+    if not features.isfinite().all():
+        raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
+    plane = t_sne(_components(features))
+    low, high = plane.amin(0), plane.amax(0)
+    side = (high - low).max().clamp_min(1e-12)  # one scale for both axes
+    positions = (plane - (low + high) / 2) / side + 0.5
+    if indices is None:
+        indices = torch.arange(len(features))
+    return ImageMap(indices, positions.clamp(0, 1))
+
+
+def _components(features: Tensor) -> Tensor:  # (N, at most 50) float32
+    """The principal components of the features, of their own variance."""
+    centered = features.double() - features.double().mean(0)
+    vectors = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -COMPONENTS:].flip(1)
+    components: Tensor = centered @ vectors
+    return components.float()
