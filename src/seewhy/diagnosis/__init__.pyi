@@ -16,8 +16,8 @@ from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
-from .image_map import ImageMap as ImageMap
-from .image_map import image_map as image_map
+from .image_maps import ImageMap as ImageMap
+from .image_maps import image_map as image_map
 from .label_issues import LabelIssue as LabelIssue
 from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues

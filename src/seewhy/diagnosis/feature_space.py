@@ -10,7 +10,7 @@ from seewhy.data.dataset import Dataset, Split
 from seewhy.data.thumbnails import Thumbnails, downscale, make_thumbnails
 from seewhy.diagnosis.budget import affordable, images_within
 from seewhy.diagnosis.folds import take_predictions
-from seewhy.diagnosis.image_map import FEWEST, MAX_IMAGES, SECONDS_PER_IMAGE, ImageMap, image_map
+from seewhy.diagnosis.image_maps import FEWEST, MAX_IMAGES, SECONDS_PER_IMAGE, ImageMap, image_map
 from seewhy.diagnosis.nearest import Neighbors, nearest_images
 from seewhy.diagnosis.outliers import UnusualImage, unusual_images
 from seewhy.diagnosis.predictions import Predictions

@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from seewhy.diagnosis import tsne
-from seewhy.diagnosis.image_map import image_map
+from seewhy.diagnosis.image_maps import image_map
 from seewhy.errors import SeewhyError
 
 
