@@ -6,6 +6,8 @@ from .capture import capture_layers as capture_layers
 from .concepts import Concepts as Concepts
 from .concepts import concept_maps as concept_maps
 from .concepts import find_concepts as find_concepts
+from .counterfactual import Counterfactuals as Counterfactuals
+from .counterfactual import counterfactual_regions as counterfactual_regions
 from .explanation import Explanation as Explanation
 from .explanation import explain as explain
 from .faithfulness import FAITHFULNESS as FAITHFULNESS

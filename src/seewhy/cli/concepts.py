@@ -55,10 +55,10 @@ def concepts(options: Concepts) -> int:
     from seewhy.runs.concept_files import (
         class_index,
         images_of_class,
-        read_images,
         write_concepts,
     )
     from seewhy.runs.output import check_empty, run_directory
+    from seewhy.runs.prediction_stream import read_images
     from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 

@@ -70,6 +70,12 @@ COMMANDS = {
         "concepts",
         "Decompose what a model sees in a class into a few concepts.",
     ),
+    "counterfactual": Command(
+        "counterfactual",
+        "Counterfactual",
+        "counterfactual",
+        "Find regions of images without which the prediction is another one.",
+    ),
     "data": Command(
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
     ),

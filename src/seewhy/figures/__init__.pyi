@@ -3,6 +3,7 @@ from .calibration import risk_coverage_figure as risk_coverage_figure
 from .classes import class_figure as class_figure
 from .classes import confusion_figure as confusion_figure
 from .concepts import concepts_figure as concepts_figure
+from .counterfactual import counterfactual_figure as counterfactual_figure
 from .curves import accuracy_figure as accuracy_figure
 from .curves import curves_figure as curves_figure
 from .curves import loss_figure as loss_figure

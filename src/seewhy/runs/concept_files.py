@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from seewhy.attribution.concepts import MIN_IMAGES, Concepts
@@ -15,9 +14,6 @@ from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.figures.concepts import concepts_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_atomically, write_text
-from seewhy.models.classifier import Classifier
-from seewhy.progress import note, progress
-from seewhy.runs.prediction_stream import read_image
 from seewhy.runs.run import Run
 
 MAX_IMAGES = 64
@@ -64,29 +60,6 @@ def images_of_class(run: Run, index: int) -> tuple[Tensor, list[str]]:
         )
     test = reload_data(run.data_origin).test
     return test.images[chosen], [test.names[row] for row in chosen.tolist()]
-
-
-def read_images(
-    classifier: Classifier, files: Sequence[Path], max_pixels: int | None, quiet: bool
-) -> tuple[Tensor, list[str]]:
-    """Decode image files for a classifier: (N, C, H, W) uint8, and the names of the N files.
-
-    Files that cannot be read are reported and skipped. Raises SeewhyError if all are.
-    """
-    pixels, names, failures = list[Tensor](), list[str](), list[str]()
-    with progress("reading", len(files), quiet) as advance:
-        for file in files:
-            try:
-                pixels.append(read_image(classifier, str(file), max_pixels))
-                names.append(str(file))
-            except SeewhyError as error:
-                failures.append(str(error))
-            advance(1)
-    if not pixels:
-        raise SeewhyError(f"none of the {len(files)} images can be read: {failures[0]}")
-    for failure in failures:
-        note(f"skipped: {failure}", quiet=False)
-    return torch.stack(pixels), names
 
 
 def write_concepts(

@@ -18,6 +18,7 @@ from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, 
 from seewhy.models.features import predict_with_features
 from seewhy.models.inference import compute_logits
 from seewhy.models.outputs import ACTIVATIONS
+from seewhy.progress import note, progress
 
 BLOCK = 64  # images decoded ahead of the model, and predicted together
 
@@ -189,6 +190,29 @@ def read_image(
     """Decode, resize and crop an image with the classifier's preprocessing."""
     channels, height, width = check_image_shape(classifier)
     return decode_image(source, (height, width), channels, classifier.preprocessing, max_pixels)
+
+
+def read_images(
+    classifier: Classifier, files: Sequence[Path], max_pixels: int | None, quiet: bool
+) -> tuple[Tensor, list[str]]:
+    """Decode image files for a classifier: (N, C, H, W) uint8, and the names of the N files.
+
+    Files that cannot be read are reported and skipped. Raises SeewhyError if all are.
+    """
+    pixels, names, failures = list[Tensor](), list[str](), list[str]()
+    with progress("reading", len(files), quiet) as advance:
+        for file in files:
+            try:
+                pixels.append(read_image(classifier, str(file), max_pixels))
+                names.append(str(file))
+            except SeewhyError as error:
+                failures.append(str(error))
+            advance(1)
+    if not pixels:
+        raise SeewhyError(f"none of the {len(files)} images can be read: {failures[0]}")
+    for failure in failures:
+        note(f"skipped: {failure}", quiet=False)
+    return torch.stack(pixels), names
 
 
 def check_image_shape(classifier: Classifier) -> tuple[int, int, int]:
