@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import DataParallel
 
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import explain
@@ -198,3 +199,41 @@ def test_independent_labels_are_measured_by_their_own_probability(
     torch.testing.assert_close(curve[:, 0].double(), expected, rtol=0, atol=1e-6)
     with pytest.raises(SeewhyError, match="a model with one class per image"):
         mosaic_game(classifier, images, layers="body.3")
+
+
+@pytest.mark.parametrize("kind", ["half", "double", "parallel", "no_grad", "bf16"])
+def test_odd_models_and_callers(kind: str, model: Heads, images: Tensor) -> None:
+    query = QUERY
+
+    def score(outputs: dict[str, Tensor]) -> Tensor:
+        return outputs["embedding"].to(query.dtype) @ query
+
+    methods = ("grad-cam", "hires-cam", "gradients")
+    expected = explain(model, images, methods, LAYERS, score, warn=False)
+    precision = "bf16" if kind == "bf16" else "fp32"
+    changed = {"half": model.half, "double": model.double, "parallel": lambda: DataParallel(model)}
+    found = Classifier(changed.get(kind, lambda: model)().eval(), precision=precision)
+    with torch.set_grad_enabled(kind != "no_grad"):
+        maps = explain(found, images, methods, LAYERS, score, warn=False).maps
+    assert set(maps) == set(expected.maps)
+    for key, heat in maps.items():
+        right = expected.maps[key].flatten().double()
+        assert torch.cosine_similarity(heat.flatten().double(), right, 0) > 0.98, key
+
+
+def test_a_quantized_model_is_explained_without_gradients(model: Heads, images: Tensor) -> None:
+    class Fixed(nn.Module):
+        """Its outputs have no gradient, as those of a quantized layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+
+        @torch.no_grad()
+        def forward(self, images: Tensor) -> object:
+            return self.net(images)
+
+    methods = ("grad-cam", "gradients", "score-cam", "occlusion")
+    found = explain(Fixed().eval(), images, methods, "net.body.3", similarity, warn=False)
+    assert found.methods == ("occlusion", "score-cam")
+    assert set(found.failures) == {("pixels", "gradients"), ("net.body.3", "grad-cam")}

@@ -157,6 +157,8 @@ def test_command_line(
     assert json.loads(capsys.readouterr().out)["exact_match"] == pytest.approx(23 / 24, abs=1e-6)
     assert main(["report", "colors_model:build", "--data", "labels.csv", "--quiet"]) == 0
     assert (tmp_path / "report.html").exists()
+    assert main(["evaluate", "colors_model:build", "--data", "digits"]) == 2
+    assert "found 'digits'; it has a column of image paths" in capsys.readouterr().err
     refused = ["evaluate", "colors_model:build", "--data", "labels.csv", "--split", "all"]
     assert main(refused) == 2
     assert "are for models that choose one class for each image" in capsys.readouterr().err

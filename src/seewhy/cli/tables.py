@@ -177,17 +177,22 @@ def print_multi_label(scores: MultiLabelScores, data: str, images: int) -> None:
         f"{visible(data)} (95% interval {interval_text(scores.exact_match_interval)})",
         style="bold",
     )
-    out.print(
-        f"mean average precision {percent(scores.mean_average_precision)}, macro F1 "
-        f"{percent(scores.macro_f1)}, micro F1 {percent(scores.micro_f1)}"
-    )
+    means = {
+        "mean average precision": scores.mean_average_precision,
+        "macro F1": scores.macro_f1,
+        "micro F1": scores.micro_f1,
+    }
+    out.print(", ".join(f"{name} {_share(value)}" for name, value in means.items()))
     out.print()
     rows = table("label", "images", "predicted", "precision", "recall", "F1", "AP")
     for row in sorted(scores.labels, key=lambda row: (math.isnan(row.f1), row.f1)):
         shares = (row.precision, row.recall, row.f1, row.average_precision)
-        cells = ["–" if math.isnan(share) else percent(share, 1) for share in shares]
-        rows.add_row(row.name, f"{row.images:,}", f"{row.predicted:,}", *cells)
+        rows.add_row(row.name, f"{row.images:,}", f"{row.predicted:,}", *map(_share, shares))
     out.print(rows)
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else percent(value, 1)
 
 
 def print_subgroups(groups: Sequence[Slice]) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from seewhy.data.csv_table import is_table
 from seewhy.data.multi_label import MultiLabelImages, as_multi_label, read_multi_label_table
 from seewhy.diagnosis.multi_label import with_thresholds
 from seewhy.diagnosis.predictions import MultiLabelPredictions
@@ -51,6 +52,12 @@ def find_multi_label(classifier: Classifier, data: object) -> MultiLabelImages:
             'are independent of each other is Classifier(model, classes, activation="sigmoid")'
         )
     if isinstance(data, str | Path):
+        if not is_table(data):
+            raise SeewhyError(
+                f"several labels per image are read from a CSV or TSV file, found {str(data)!r}; "
+                "it has a column of image paths, and one of 0 and 1 for each label, as in "
+                f"path,{','.join(classifier.classes[:2]) or 'cat,dog'}"
+            )
         return read_multi_label_table(
             data,
             check_image_shape(classifier),
