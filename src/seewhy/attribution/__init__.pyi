@@ -30,3 +30,5 @@ from .scores import TrustScore as TrustScore
 from .scores import trust as trust
 from .target import ForwardPass as ForwardPass
 from .target import forward_pass as forward_pass
+from .tcav import TcavScore as TcavScore
+from .tcav import tcav as tcav
