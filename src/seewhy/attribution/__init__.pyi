@@ -3,6 +3,8 @@ from .bootstrap import bootstrap_summary as bootstrap_summary
 from .cams import CAMS as CAMS
 from .capture import Capture as Capture
 from .capture import capture_layers as capture_layers
+from .concept_vectors import TcavScore as TcavScore
+from .concept_vectors import tcav as tcav
 from .concepts import Concepts as Concepts
 from .concepts import concept_maps as concept_maps
 from .concepts import find_concepts as find_concepts
@@ -30,5 +32,3 @@ from .scores import TrustScore as TrustScore
 from .scores import trust as trust
 from .target import ForwardPass as ForwardPass
 from .target import forward_pass as forward_pass
-from .tcav import TcavScore as TcavScore
-from .tcav import tcav as tcav

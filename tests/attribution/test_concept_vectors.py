@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 from seewhy.attribution import tcav
-from seewhy.attribution.tcav import concept_vector
+from seewhy.attribution.concept_vectors import concept_vector
 from seewhy.errors import SeewhyError
 
 
