@@ -54,6 +54,11 @@ class ErrorNeighbors:
     searched: int  # training images among which they are the nearest
     train_images: int  # in all
 
+    def take(self, rows: Tensor) -> "ErrorNeighbors":
+        """Those of the errors `rows` (R,) int64, ascending; the last errors may have none."""
+        kept = rows[rows < len(self.neighbors.nearest)]
+        return replace(self, neighbors=self.neighbors.take(kept))
+
 
 def sample_features(classifier: Classifier | None, test: Split, seconds: float) -> SampledFeatures:
     """Features and attributes of as many test images as fit in the seconds, at least 16."""

@@ -23,6 +23,15 @@ class Neighbors:
     of_label: Tensor  # (M, K) int64, the nearest with the label of the image
     of_label_similarity: Tensor  # (M, K) float32 in [-1, 1]
 
+    def take(self, rows: Tensor) -> "Neighbors":
+        """The neighbors of the images `rows` (R,) int64."""
+        return Neighbors(
+            self.nearest[rows],
+            self.similarity[rows],
+            self.of_label[rows],
+            self.of_label_similarity[rows],
+        )
+
 
 def nearest_images(
     features: Tensor,

@@ -39,13 +39,14 @@ from seewhy.runs.run import Run
 FILE = "report.html"  # in the directory of a run or an experiment
 JSON_FILE = "report.json"  # in the directory of a run
 MARKDOWN_FILE = "report.md"  # in the directory of a run
-BUDGET = 2_000_000  # bytes of the file
+BUDGET = 2_500_000  # bytes of the file
 FEWEST_ERRORS = 48  # errors shown even above the budget
 GALLERY = "errors"  # the section that is shortened to fit the budget
 SCRIPTS = (
     "state",
     "maps",
     "gallery",
+    "neighbors",
     "viewer",
     "matrix",
     "labels",
@@ -90,7 +91,7 @@ def report(
             default report.json in the directory of the run, if there is no path.
         markdown: Another file to write, with the main results for a pull request; by default
             report.md in the directory of the run, if there is no path.
-        full: Show all errors; otherwise as many as fit into 2 MB.
+        full: Show all errors; otherwise as many as fit into 2.5 MB.
         fresh: Diagnose again even if there is a diagnosis.
         paths: Show image paths with their directories.
         metadata: A CSV file with a column of image paths and others of any values, as for
@@ -301,7 +302,9 @@ def limit_errors(context: ReportContext, number: int) -> ReportContext:
     saliency = diagnosis.saliency
     if saliency is not None:
         saliency = replace(saliency, maps=saliency.maps.take(rows))
-    limited = replace(diagnosis, errors=diagnosis.errors[rows], saliency=saliency)
+    nearest = None if diagnosis.nearest is None else diagnosis.nearest.take(rows)
+    errors = diagnosis.errors[rows]
+    limited = replace(diagnosis, errors=errors, saliency=saliency, nearest=nearest)
     return replace(context, diagnosis=limited)
 
 

@@ -375,3 +375,28 @@ def pasted(page):
     text = page.locator("#typed").input_value()
     page.locator("#typed").evaluate("typed => typed.remove()")
     return text
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (390, 800)])
+def test_viewer_shows_the_nearest_training_images(read, reports, size):
+    reader = read(reports.page, viewport=size)
+    diagnosis = reports.diagnosis
+    image, classes = int(diagnosis.errors[1]), reports.predictions.classes
+    reader.go(f"image={image}")
+    opened(reader, image)
+    box = reader.page.locator("#viewer-neighbors")
+    expect(box.get_by_role("heading")).to_have_text("Nearest training images")
+    figures, neighbors = box.locator("figure"), diagnosis.nearest.neighbors
+    expect(figures).to_have_count(4)
+    expect(figures.nth(3)).to_contain_text("nearest of the true class")
+    true = classes[int(reports.predictions.labels[image])]
+    similarity = f"{float(neighbors.of_label_similarity[1, 0]):.2f}"
+    expect(figures.nth(3).locator("figcaption")).to_have_text(
+        f"nearest of the true class: {true}, {similarity}"
+    )
+    canvas = figures.first.locator("canvas")
+    nearest = int(neighbors.nearest[1, 0])
+    expect(canvas).to_have_attribute("aria-label", f"training image {nearest}")
+    assert reader.heat(canvas)[..., 3].min() == 255  # painted
+    width = reader.page.evaluate("document.querySelector('#viewer').scrollWidth")
+    assert width <= size[0]

@@ -61,7 +61,7 @@ markCurrentSection();
 addEventListener("hashchange", show);
 addEventListener("keydown", onKey);
 show();
-decodeMaps().then(() => {
+Promise.all([decodeMaps(), decodeNeighbors()]).then(() => {
   showGallery();
   showViewer();
   document.documentElement.setAttribute("data-ready", "");

@@ -12,6 +12,19 @@
  */
 
 /**
+ * @typedef {object} NeighborsData the nearest training images of the first errors
+ * @property {string} sheet their pictures as a data URL
+ * @property {number} height of a picture in pixels
+ * @property {number} width
+ * @property {number} columns pictures in a row of the sheet
+ * @property {number[]} indices in the training split, by picture
+ * @property {number[]} labels by picture
+ * @property {number[][]} tiles pictures of each error: the nearest, and last the nearest of the true class; -1 for none
+ * @property {number[][]} similarity of these
+ * @property {string} searched among which images
+ */
+
+/**
  * @typedef {object} ErrorsData the misclassified images of the gallery, the most confident first
  * @property {number[]} index in the test split
  * @property {string[]} names file names
@@ -22,6 +35,7 @@
  * @property {string[]} classes all class names
  * @property {string[]} layers names of the layers
  * @property {MapsData} maps
+ * @property {NeighborsData | null} neighbors
  * @property {string} colors base64 of red, green and blue by increasing heat
  * @property {number[]} true probabilities of the true class
  * @property {number} layer the default layer, from 1

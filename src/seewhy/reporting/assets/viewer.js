@@ -42,6 +42,7 @@ function showViewer() {
   const bars = errors.top[row].map((label, rank) => probabilityBar(errors.classes[label], errors.probabilities[row][rank], label === errors.confusions[row][0]));
   if (!errors.top[row].includes(errors.confusions[row][0])) bars.push(probabilityBar(trueName, errors.true[row], true));
   element("viewer-probabilities", HTMLElement).replaceChildren(...bars);
+  showNeighbors(row);
   if (!viewer.open) viewer.showModal();
 }
 

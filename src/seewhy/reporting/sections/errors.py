@@ -14,6 +14,7 @@ from seewhy.diagnosis.saliency import Saliency
 from seewhy.figures.style import heat_colors
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, layer_labels, map_name, prediction_label
+from seewhy.reporting.neighbors import neighbors_data
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sprites import Sprites, data_url
 
@@ -119,6 +120,7 @@ def _data(context: ReportContext, cards: list[Card]) -> dict[str, Any]:
         "classes": predictions.classes,
         "layers": list(layers.values()),
         "maps": maps_data(saliency, len(cards), len(cards) if context.full else FULLY_EXPLAINED),
+        "neighbors": neighbors_data(context.diagnosis.nearest),
         "colors": base64.b64encode(heat_colors(32)).decode(),
         "true": [
             round(value, 3)
