@@ -92,6 +92,10 @@ def test_every_command_survives_hostile_images(
     assert run("predict", "run", "images") == 1
     assert run("predict", "run", "images", "--format", "jsonl") == 1
     assert run("explain", "run", "images", *layers, "--output", "out/explain") == 1
+    concepts = ["--layer", "group3", "--count", "2", "--output", "out/concepts"]
+    assert run("concepts", "run", "level", "images", *concepts) == 1
+    cells = ["--grid", "2", "--output", "out/regions"]
+    assert run("counterfactual", "run", "images", *cells) == 1
     assert run("data", "images", "--output", "out") == 2
     assert run("data", "classes", "--output", "out") == 2
     loading = ["--skip-bad-images", "--image-size", "8", "--channels", "3"]
@@ -215,6 +219,8 @@ READERS = [
     ["trust", "damaged", "--methods", "hires-cam", "--layers", "group3", "--images", "2"],
     ["layers", "damaged"],
     ["explain", "damaged", "--errors", "1", "--layers", "group3", "--output", "out/explain"],
+    ["concepts", "damaged", "level", "--count", "2", "--output", "out/concepts"],
+    ["counterfactual", "damaged", "--grid", "2", "--output", "out/regions"],
     ["predict", "damaged", "x.png"],
     ["resume", "damaged", "--quiet"],
     ["evaluate", "damaged", "--data", "damaged"],

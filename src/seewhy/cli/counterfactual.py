@@ -1,6 +1,5 @@
 """`seewhy counterfactual`."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from tyro.conf import Positional, arg
 from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, OwnModel
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
-from seewhy.escaping import visible
+from seewhy.escaping import json_text, visible
 
 if TYPE_CHECKING:
     from seewhy.attribution.counterfactual import Counterfactuals
@@ -103,8 +102,7 @@ def counterfactual(options: Counterfactual) -> int:
         shown = slice(MAX_ROWS)
         figure = counterfactual_figure(images[shown], found.take(shown))
         save_figure(figure, directory / "counterfactuals")
-        text = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(directory / "counterfactuals.json", text + "\n")
+        write_text(directory / "counterfactuals.json", json_text(rows, indent=1) + "\n")
     if not options.quiet:
         _print_rows(rows, directory)
     return int(0 < len(names) < len(files))

@@ -10,8 +10,10 @@ from seewhy.errors import SeewhyError, describe_value
 from seewhy.figures.explanations import MAX_ROWS, enlarge, to_rgb_bytes
 from seewhy.figures.image_grid import Cell, ImageGrid, Label, draw_grids
 from seewhy.figures.style import STYLE
+from seewhy.figures.text import truncate
 from seewhy.models.inspection import check_images
 
+_NAME_WIDTH = 2.0  # inches
 _DARK = 0.25  # brightness outside of the region
 
 
@@ -51,7 +53,7 @@ def counterfactual_figure(images: Tensor, counterfactuals: Counterfactuals) -> F
 def _label(counterfactuals: Counterfactuals, n: int) -> Label:
     names = counterfactuals.classes
     before, after = (
-        names[int(index[n])] if names else f"class {int(index[n])}"
+        truncate(names[int(index[n])] if names else f"class {int(index[n])}", _NAME_WIDTH)
         for index in (counterfactuals.predicted, counterfactuals.changed)
     )
     if not counterfactuals.found[n]:

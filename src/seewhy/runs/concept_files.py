@@ -1,6 +1,5 @@
 """Find the concepts of a class in a run's test images or in image files, and write them."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from seewhy.attribution.concepts import MIN_IMAGES, Concepts
 from seewhy.data.sources import reload_data
 from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.escaping import json_text
 from seewhy.figures.concepts import concepts_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_atomically, write_text
@@ -88,8 +88,7 @@ def write_concepts(
         "explained": round(concepts.explained, 6),
         "concepts": rows,
     }
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(directory / "concepts.json", text + "\n")
+    write_text(directory / "concepts.json", json_text(values, indent=1) + "\n")
     arrays = {
         "directions": concepts.directions.numpy(),
         "maps": concepts.maps.numpy(),
