@@ -92,7 +92,7 @@ def test_label_issues_explain_errors_that_predict_the_suggestion() -> None:
     assert label_note(context_of(pairs)) == ""
 
 
-@pytest.mark.parametrize(("right", "weak"), [(10, True), (60, False)])
+@pytest.mark.parametrize(("right", "weak"), [(10, True), (120, False)])
 def test_weak_model_says_what_means_little(right: int, weak: bool) -> None:
     """Slices and suspected labels come last, and say so."""
     pairs = {(k, k): right for k in range(4)} | {(k, (k + 1) % 4): 20 for k in range(4)}

@@ -13,6 +13,7 @@ from .explanations import attack_figure as attack_figure
 from .explanations import explanation_figure as explanation_figure
 from .explanations import methods_figure as methods_figure
 from .explanations import overlay as overlay
+from .image_map import image_map_figure as image_map_figure
 from .lr_finder import lr_finder_figure as lr_finder_figure
 from .model import model_figure as model_figure
 from .paired import paired_figure as paired_figure

@@ -7,6 +7,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count, percent
 
 WEAK = 0.5  # accuracy below which most of a report's statistics describe the model's weakness
+ACCURATE = 0.85  # accuracy from which a label that the model contradicts is worth a look
 MANY_ISSUES = 0.1  # fraction of suspected labels, above which most are errors of the model
 FEWEST_ERRORS = 2  # of a class or a confusion that is a finding
 
@@ -38,12 +39,12 @@ def is_weak(context: ReportContext) -> bool:
     return context.predictions.accuracy < WEAK
 
 
-def weakness_note(context: ReportContext, subject: str) -> str:
-    """A sentence for a section that means little for a weak model; empty for others."""
-    if not is_weak(context):
+def weakness_note(context: ReportContext, subject: str, limit: float = WEAK) -> str:
+    """A sentence for what means little below an accuracy of `limit`; empty above it."""
+    accuracy = context.predictions.accuracy
+    if accuracy >= limit:
         return ""
-    accuracy = percent(context.predictions.accuracy)
-    return f"At an accuracy of {accuracy}, {subject} mean little: improve the model first."
+    return f"At an accuracy of {percent(accuracy)}, {subject} mean little: improve the model first."
 
 
 def _class(context: ReportContext) -> Finding | None:
@@ -139,7 +140,7 @@ def unusual_note(context: ReportContext) -> str:
 
 def label_note(context: ReportContext) -> str:
     """Why suspected label errors mean little; empty if they do not."""
-    note = weakness_note(context, "suspected label errors")
+    note = weakness_note(context, "suspected label errors", ACCURATE)
     share = len(context.label_issues) / len(context.predictions.labels)
     if note or share <= MANY_ISSUES:
         return note

@@ -50,6 +50,7 @@ SCRIPTS = (
     "viewer",
     "matrix",
     "labels",
+    "image_map",
     "main",
 )  # in assets/, in order of use
 

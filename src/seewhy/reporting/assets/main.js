@@ -57,6 +57,7 @@ wireControls();
 wireViewer();
 wireMatrix();
 wireLabels();
+if (pageData["image-map"]) wireMap(pageData["image-map"]);
 markCurrentSection();
 addEventListener("hashchange", show);
 addEventListener("keydown", onKey);

@@ -51,6 +51,21 @@
  * @property {string[]} cells class names as CSV
  */
 
+/**
+ * @typedef {object} MapOfImages images in the plane; arrays are base64, with an entry for each
+ * @property {string} positions from the left and from the top, two numbers of 16 bits from 0 to 65535
+ * @property {string} labels true classes
+ * @property {string} predicted
+ * @property {number} bytes of a class
+ * @property {string} confidence in percent, a byte
+ * @property {number[] | null} indices in the test split; null if all images are on the map
+ * @property {number} every distance of the images that have a picture
+ * @property {string} sheet their pictures as a data URL
+ * @property {number} height of a picture in pixels
+ * @property {number} width
+ * @property {number} columns pictures in a row of the sheet
+ */
+
 /** @typedef {"predicted" | "true" | "difference"} Target */
 
 /**
@@ -78,7 +93,7 @@ function element(id, kind) {
   return result;
 }
 
-/** @type {{errors: ErrorsData, "label-issues"?: LabelsData}} */
+/** @type {{errors: ErrorsData, "label-issues"?: LabelsData, "image-map"?: MapOfImages}} */
 const pageData = JSON.parse(element("data", HTMLScriptElement).textContent ?? "");
 const errors = pageData.errors;
 

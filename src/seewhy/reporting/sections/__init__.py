@@ -9,6 +9,7 @@ from seewhy.reporting.sections.classes import classes_section
 from seewhy.reporting.sections.comparison import comparison_section
 from seewhy.reporting.sections.errors import errors_section
 from seewhy.reporting.sections.experiment import experiment_section
+from seewhy.reporting.sections.image_map import image_map_section
 from seewhy.reporting.sections.label_issues import label_issues_section
 from seewhy.reporting.sections.model import model_section
 from seewhy.reporting.sections.overview import overview_section
@@ -28,6 +29,7 @@ SECTIONS: dict[str, Callable[[ReportContext, Sprites], Section | None]] = {
     "calibration": calibration_section,
     "robustness": robustness_section,
     "slices": slices_section,
+    "image-map": image_map_section,
     "subgroups": subgroups_section,
     "label-issues": label_issues_section,
     "trust": trust_section,

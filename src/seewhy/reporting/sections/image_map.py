@@ -1,0 +1,103 @@
+"""A map of the test images: those that the model finds similar lie close to each other."""
+
+import base64
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seewhy.data.thumbnails import to_rgb
+from seewhy.diagnosis.feature_space import MappedImages
+from seewhy.figures.image_map import image_map_figure
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.formatting import count_of, percent
+from seewhy.reporting.section import Section, figure_html, render
+from seewhy.reporting.sprites import Sprites, data_url
+
+COLUMNS = 64  # pictures in a row of the sheet
+MAX_PICTURES = 3000  # about 500 kB
+STEPS = 65_535  # of a position
+NEIGHBORS = 10  # whose labels say how mixed a place is
+
+
+def image_map_section(context: ReportContext, sprites: Sprites) -> Section | None:
+    """The map, for the scripts and as a figure; None for a model without features."""
+    mapped, predictions = context.diagnosis.mapped, context.predictions
+    if mapped is None:
+        return None
+    positions, indices = mapped.map.positions, mapped.map.indices
+    labels, correct = predictions.labels[indices], predictions.correct[indices]
+    figure = image_map_figure(positions, labels, predictions.classes, correct)
+    shown = count_of(len(indices), len(predictions.labels), context.images_noun)
+    html = render(
+        "sections/image_map.html",
+        figure=figure_html(figure, "image-map", "Map of images, colored by their true class"),
+        shown=shown,
+        pictures=len(_pictured(mapped)),
+        images=len(indices),
+    )
+    agreement = neighbor_agreement(positions, labels)
+    finding = (
+        f"{percent(agreement, 0)} of an image's nearest neighbors on the map have its class "
+        f"({shown})."
+    )
+    return Section(
+        "Map of images", finding, html, _data(context, mapped), figures={"image_map": figure}
+    )
+
+
+def neighbor_agreement(positions: Tensor, labels: Tensor) -> float:
+    """Mean fraction of the ten nearest images on the map with the same label, in [0, 1].
+
+    Args:
+        positions: (N, 2) float32.
+        labels: (N,) int64.
+    """
+    count = min(NEIGHBORS, len(positions) - 1)
+    agreements = []
+    for block in torch.split(torch.arange(len(positions)), 1024):
+        distances = torch.cdist(positions[block], positions)
+        distances[torch.arange(len(block)), block] = torch.inf
+        nearest = distances.topk(count, largest=False).indices
+        agreements.append((labels[nearest] == labels[block, None]).float().mean(1))
+    return float(torch.cat(agreements).mean())
+
+
+def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:
+    """The images for the scripts; the type MapOfImages in state.js."""
+    predictions, indices = context.predictions, mapped.map.indices
+    pictured = _pictured(mapped)
+    pictures = to_rgb(mapped.pictures[pictured])
+    kind = torch.uint8 if len(predictions.classes) <= 256 else torch.uint16
+    confidence = (100 * predictions.confidence[indices]).round()
+    return {
+        "positions": _base64((mapped.map.positions * STEPS).round().to(torch.uint16)),
+        "labels": _base64(predictions.labels[indices].to(kind)),
+        "predicted": _base64(predictions.predicted[indices].to(kind)),
+        "bytes": kind.itemsize,
+        "confidence": _base64(confidence.to(torch.uint8)),
+        "indices": None if len(indices) == len(predictions.labels) else indices.tolist(),
+        "every": -(-len(indices) // MAX_PICTURES),
+        "sheet": data_url(_sheet(pictures), lossless=False),
+        "height": pictures.shape[2],
+        "width": pictures.shape[3],
+        "columns": COLUMNS,
+    }
+
+
+def _pictured(mapped: MappedImages) -> Tensor:
+    """The rows of the images that have a picture in the page, evenly spaced."""
+    count = len(mapped.pictures)
+    return torch.arange(0, count, -(-count // MAX_PICTURES))
+
+
+def _sheet(images: Tensor) -> Tensor:  # (height, width, 3) uint8
+    """Images (N, 3, h, w) in rows of 64."""
+    padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % COLUMNS))
+    grid = padded.reshape(-1, COLUMNS, *images.shape[1:])
+    return grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+
+
+def _base64(values: Tensor) -> str:
+    return base64.b64encode(values.numpy().tobytes()).decode()

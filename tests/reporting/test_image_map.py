@@ -1,0 +1,53 @@
+"""The section with the map of images: what its data say, and how mixed the map is."""
+
+import base64
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from seewhy.reporting.context import ReportContext
+from seewhy.reporting.images import report_images
+from seewhy.reporting.sections.image_map import image_map_section, neighbor_agreement
+from seewhy.reporting.sprites import Sprites
+
+
+def decoded(text: str, kind: type) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def test_data_are_those_of_the_predictions(odd: ReportContext) -> None:
+    mapped, predictions = odd.diagnosis.mapped, odd.predictions
+    section = image_map_section(odd, Sprites(report_images(odd)))
+    if mapped is None:  # fewer than ten images
+        assert section is None
+        return
+    assert section is not None
+    rows, data = mapped.map.indices, section.data
+    positions = decoded(data["positions"], np.uint16).reshape(-1, 2) / 65535
+    np.testing.assert_allclose(positions, mapped.map.positions, atol=1e-5)
+    assert decoded(data["labels"], np.uint8).tolist() == predictions.labels[rows].tolist()
+    assert decoded(data["predicted"], np.uint8).tolist() == predictions.predicted[rows].tolist()
+    confidence = decoded(data["confidence"], np.uint8) / 100
+    np.testing.assert_allclose(confidence, predictions.confidence[rows], atol=0.0051)
+    indices = data["indices"] or list(range(len(rows)))
+    assert indices == rows.tolist()
+
+
+def test_a_diagnosis_without_features_has_no_map(odd: ReportContext) -> None:
+    without = replace(odd, diagnosis=replace(odd.diagnosis, mapped=None))
+    assert image_map_section(without, Sprites({})) is None
+
+
+def test_agreement_is_the_share_of_the_nearest_neighbors_with_the_same_label() -> None:
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.rand(60, 2, generator=generator)
+    labels = torch.randint(3, (60,), generator=generator)
+    shares = []
+    for n in range(60):
+        distances = ((positions - positions[n]) ** 2).sum(1)
+        nearest = [row for row in distances.argsort().tolist() if row != n][:10]
+        shares.append(sum(labels[row] == labels[n] for row in nearest) / 10)
+    assert abs(neighbor_agreement(positions, labels) - float(np.mean(shares))) < 1e-6
+    apart = torch.cat([torch.rand(20, 2), 100 + torch.rand(20, 2)])
+    assert neighbor_agreement(apart, torch.tensor([0] * 20 + [1] * 20)) == 1
