@@ -78,7 +78,7 @@ def test_noise_is_neither_stable_nor_explained() -> None:
     noise = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     concepts = find_concepts(Colors().eval(), noise, "layer", 1, target=0)
     assert concepts.explained < 0.9  # of three independent channels
-    with pytest.raises(SeewhyError, match="from 1 to 3 for 512 positions and 3 channels, found 4"):
+    with pytest.raises(SeewhyError, match="from 1 to 3, for 512 positions and 3 channels; found 4"):
         find_concepts(Colors().eval(), noise, "layer", 4)
 
 
@@ -95,7 +95,7 @@ def test_negative_activation_counts_as_zero() -> None:
 
 def test_arguments_that_do_not_fit() -> None:
     model, images = Colors().eval(), patches()
-    with pytest.raises(SeewhyError, match="at least 4 images to be found in, found 3"):
+    with pytest.raises(SeewhyError, match="at least 4 images, found 3"):
         find_concepts(model, images[:3], "layer")
     with pytest.raises(SeewhyError, match="found at one layer, found 2 layers"):
         find_concepts(nn.Sequential(model.layer, model).eval(), images, ["0", "1.layer"])

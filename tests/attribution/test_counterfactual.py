@@ -89,9 +89,13 @@ def test_nothing_is_found_where_no_region_changes_the_prediction() -> None:
 
 def test_arguments_that_do_not_fit() -> None:
     model, images = Votes().eval(), two_patches()
-    with pytest.raises(SeewhyError, match=r"grid must be from 2 to 8 cells per side .* found 9"):
+    with pytest.raises(SeewhyError, match=r"an integer from 2 to 8 cells per side .* found 9"):
         counterfactual_regions(model, images, grid=9)
     with pytest.raises(SeewhyError, match="`to` must be one class for each image"):
         counterfactual_regions(model, images, (0, 1))
+    with pytest.raises(SeewhyError, match="can only change to another class"):
+        counterfactual_regions(model, images, "predicted")
+    with pytest.raises(SeewhyError, match="found None and 1 in the logits"):
+        counterfactual_regions(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)).eval(), images)
     with pytest.raises(SeewhyError, match="unknown replacement 'blurr'"):
         counterfactual_regions(model, images, replacement="blurr")

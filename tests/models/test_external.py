@@ -409,7 +409,7 @@ def test_timm_weights_of_a_file(tmp_path, monkeypatch):
     torch.save(published.state_dict(), tmp_path / "w.pth")
     spec = f"timm:resnet50,weights={tmp_path / 'w.pth'}"
     model = build_model(spec, 4, RGB)
-    assert loading_note(model) == "w.pth: a head for 1,000 classes, so that for 4 classes is new"
+    assert loading_note(model) == "w.pth: a head for 1,000 classes; the one for 4 classes is new"
     assert torch.equal(model.net.body.weight, published.body.weight)
     torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     assert untrained_spec(spec) == "timm:resnet50"

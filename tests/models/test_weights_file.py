@@ -119,7 +119,7 @@ def test_weights_for_training_keep_all_but_the_head(
     spec = f"efficientnet-lite0:weights={path}"
     torch.manual_seed(3)
     model = build_model(spec, 2, blank_sample(1, 40, 40)).eval()
-    assert loading_note(model) == ("lite0.pth: a head for 7 classes, so that for 2 classes is new")
+    assert loading_note(model) == ("lite0.pth: a head for 7 classes; the one for 2 classes is new")
     assert model.linear.weight.shape == (2, 1280)
     assert model.linear.weight.std() > 0
     gray = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(1))

@@ -86,7 +86,7 @@ def test_label_issues_explain_errors_that_predict_the_suggestion() -> None:
     finding = found(context_of(pairs))["label-issues"]
     assert finding.errors == 4
     assert finding.text == (
-        "4 suspected label errors; if they are wrong, 4 errors of the model are correct "
+        "4 suspected label errors; if the labels are wrong, 4 errors of the model are correct "
         "predictions."
     )
     assert label_note(context_of(pairs)) == ""

@@ -260,6 +260,16 @@ def test_attack_summary_says_if_nothing_changes(context: ReportContext) -> None:
     assert text.startswith("Accuracy stays at 50.0% under ")
 
 
+def test_an_attack_on_few_images_is_no_finding(context: ReportContext) -> None:
+    diagnosis = context.diagnosis
+    few = tuple(replace(curve, images=3) for curve in diagnosis.attacks)
+    changed = replace(context, diagnosis=replace(diagnosis, attacks=few))
+    assert attack_summary(changed.diagnosis) == ""
+    html = overview_section(changed, Sprites({})).html
+    assert "adversarial accuracy" not in html
+    assert "adversarial accuracy" in overview_section(context, Sprites({})).html
+
+
 def test_label_issues_reports_leaked_images(
     context: ReportContext, sections: dict[str, Section]
 ) -> None:

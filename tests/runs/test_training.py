@@ -350,7 +350,7 @@ def test_fit_begins_with_the_weights_of_a_file(
     )
     fit(still, two)
     error = capsys.readouterr().err
-    remark = "weights.safetensors: a head for 3 classes, so that for 2 classes is new\n"
+    remark = "weights.safetensors: a head for 3 classes; the one for 2 classes is new\n"
     assert error.count(remark) == 1
     shutil.copytree(tmp_path / "run", tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "checkpoints")

@@ -49,7 +49,7 @@ def test_weights_of_a_file_are_those_of_the_package(tmp_path: Path, spec: str, m
     model = build_model(
         f"{spec}{separator}weights={tmp_path / 'w.pth'}", 3, blank_sample(3, 96, 96)
     )
-    assert loading_note(model) == "w.pth: a head for 1,000 classes, so that for 3 classes is new"
+    assert loading_note(model) == "w.pth: a head for 1,000 classes; the one for 3 classes is new"
     assert model(torch.rand(2, 3, 96, 96)).shape == (2, 3)
 
 

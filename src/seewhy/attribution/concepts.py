@@ -39,6 +39,12 @@ class Concepts:
     stability: Tensor
     explained: float
 
+    def __repr__(self) -> str:
+        return (
+            f"Concepts({len(self.directions)} at {self.layer} of {len(self.maps)} images, "
+            f"{100 * self.explained:.0f}% of the activation explained)"
+        )
+
 
 def find_concepts(
     classifier: ClassifierLike,
@@ -75,9 +81,7 @@ def find_concepts(
     """
     inputs = prepare(classifier, images, target, labels)
     if len(inputs.images) < MIN_IMAGES:
-        raise SeewhyError(
-            f"concepts need at least {MIN_IMAGES} images to be found in, found {len(inputs.images)}"
-        )
+        raise SeewhyError(f"concepts need at least {MIN_IMAGES} images, found {len(inputs.images)}")
     names = layer_names(inputs, layer)
     if len(names) > 1 and layer != "auto":
         raise SeewhyError(f"concepts are found at one layer, found {len(names)} layers")
@@ -133,10 +137,10 @@ def _positions(activation: Tensor) -> Tensor:  # (N·h·w, C) float32, at least 
 
 def _check_count(count: int, matrix: Tensor, layer: str) -> None:
     most = min(matrix.shape)
-    if not 1 <= count <= most:
+    if not isinstance(count, int) or not 1 <= count <= most:
         raise SeewhyError(
-            f"the number of concepts must be from 1 to {most} for {matrix.shape[0]} positions and "
-            f"{matrix.shape[1]} channels, found {count}"
+            f"the number of concepts must be an integer from 1 to {most}, for {matrix.shape[0]:,} "
+            f"positions and {matrix.shape[1]:,} channels; found {count}"
         )
     if not matrix.any():
         raise SeewhyError(

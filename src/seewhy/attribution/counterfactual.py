@@ -47,6 +47,9 @@ class Counterfactuals:
     chance: Tensor
     classes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Counterfactuals(regions in {int(self.found.sum())} of {len(self.found)} images)"
+
     @property
     def found(self) -> Tensor:
         """Whether a region was found (N,) bool."""
@@ -98,12 +101,18 @@ def counterfactual_regions(
     replace = bind(BASELINES, replacement, "replacement", n_supplied=1)
     inputs = prepare(classifier, images, Relative.PREDICTED if to is None else to, labels)
     size = (inputs.images.shape[2], inputs.images.shape[3])
-    if not 2 <= grid <= min(size):
+    if not isinstance(grid, int) or not 2 <= grid <= min(size):
         raise SeewhyError(
-            f"grid must be from 2 to {min(size)} cells per side for images of {size[0]}x{size[1]}, "
-            f"found {grid}"
+            f"grid must be an integer from 2 to {min(size)} cells per side for images of "
+            f"{size[0]}x{size[1]}, found {grid}"
         )
     forward = run_forward(inputs)
+    if (isinstance(to, str) and to == Relative.PREDICTED) or forward.logits.shape[1] < 2:
+        raise SeewhyError(
+            "the prediction can only change to another class: pass `to` as a class, 'true' or "
+            f"'runner-up', and a model of at least two; found {to!r} and "
+            f"{forward.logits.shape[1]} in the logits"
+        )
     if not (forward.weights.sum(1) == 1).all() or (forward.weights.count_nonzero(1) != 1).any():
         raise SeewhyError(f"`to` must be one class for each image, found {to!r}")
     generator = torch.Generator().manual_seed(seed)

@@ -26,7 +26,7 @@ class Concepts:
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
-    """Images of the class (default: the run's test images that are predicted as it)."""
+    """Images of the class (default: the run's 64 test images most confidently predicted as it)."""
     layer: str = "auto"
     """Layer by name, or auto: the last one with spatial output (see `seewhy layers MODEL`)."""
     count: int = 5

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Find regions of images without which the prediction is another one."""
+    """Find the small regions that decide a prediction."""
 
     model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
     """Run directory, such as runs/latest, or published weights, as in vgg16:weights=vgg16.pth."""
@@ -139,8 +139,8 @@ def _print_rows(rows: list[dict[str, object]], directory: Path) -> None:
         )
     out.print(listed)
     out.print(
-        "\narea: part of the image whose replacement changes the prediction; no cell of it can be "
-        "left out\nrandom: random regions of this size that change it, too\n"
+        "\narea: part of the image whose replacement changes the prediction; all of it is needed\n"
+        "random: share of random regions of this size that also change the prediction\n"
     )
     tables.print_path("written to", directory)
     out.print("counterfactuals.svg, counterfactuals.png, counterfactuals.json")

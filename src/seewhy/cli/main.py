@@ -74,7 +74,7 @@ COMMANDS = {
         "counterfactual",
         "Counterfactual",
         "counterfactual",
-        "Find regions of images without which the prediction is another one.",
+        "Find the small regions that decide a prediction.",
     ),
     "data": Command(
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
@@ -221,8 +221,14 @@ def _run(arguments: list[str]) -> int:
 def overview() -> str:
     """The text of `seewhy --help`."""
     width = min(get_terminal_size().columns, 100)
+    indent = max(map(len, COMMANDS)) + 3
     rows = [
-        fill(command.summary, width, initial_indent=f"  {name:<10} ", subsequent_indent=13 * " ")
+        fill(
+            command.summary,
+            width,
+            initial_indent=f"  {name}".ljust(indent),
+            subsequent_indent=indent * " ",
+        )
         for name, command in COMMANDS.items()
     ]
     paragraphs = [

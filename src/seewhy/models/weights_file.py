@@ -286,7 +286,7 @@ def _note(
         weight = tensors.get(keys[f"{name}.weight"])
         there = "no head" if weight is None else f"a head for {len(weight):,} classes"
         outputs = num_outputs(model.get_submodule(name))
-        remarks.append(f"{there}, so that for {outputs:,} classes is new")
+        remarks.append(f"{there}; the one for {outputs:,} classes is new")
     if compared.left_over:
         remarks.append(f"left over: {_first(compared.left_over)}")
     if remark:

@@ -115,10 +115,11 @@ def _labels(context: ReportContext) -> Finding | None:
     explained = sum(
         int(predictions.predicted[each.index]) == each.suggested_label for each in issues
     )
+    labels = "the label is" if len(issues) == 1 else "the labels are"
+    predictions_text = "is a correct prediction" if explained == 1 else "are correct predictions"
     text = (
-        f"{count(len(issues), 'suspected label error')}; if they are wrong, "
-        f"{count(explained, 'error')} of the model {'is' if explained == 1 else 'are'} correct "
-        "predictions."
+        f"{count(len(issues), 'suspected label error')}; if {labels} wrong, "
+        f"{count(explained, 'error')} of the model {predictions_text}."
     )
     note = label_note(context)
     action = "Check the most suspicious labels, and correct those that are wrong."

@@ -351,10 +351,10 @@ def _source(context: ReportContext) -> str:
     if not diagnosis.limited:
         return f"{text}."
     minutes = f"{2 * diagnosis.minutes:g}"
-    text += ", for which some questions had fewer images: "
+    text += ", so some analyses used fewer images: "
     if run is None:
         return f"{text}minutes={minutes} takes more."
-    return f"{text}`seewhy report {context.source} --fresh --report-minutes {minutes}` takes more."
+    return f"{text}seewhy report RUN --fresh --report-minutes {minutes} takes more."
 
 
 def _save_figures(page: Page, directory: Path) -> None:

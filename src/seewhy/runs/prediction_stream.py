@@ -209,7 +209,7 @@ def read_images(
                 failures.append(str(error))
             advance(1)
     if not pixels:
-        raise SeewhyError(f"none of the {len(files)} images can be read: {failures[0]}")
+        raise SeewhyError(f"no image can be read: {failures[0]}")
     for failure in failures:
         note(f"skipped: {failure}", quiet=False)
     return torch.stack(pixels), names

@@ -9,6 +9,7 @@ from seewhy.reporting.sections.calibration import confidence_summary, helpful_sc
 from seewhy.reporting.sections.robustness import (
     attack_summary,
     corruption_summary,
+    is_attacked,
     is_harmed,
     smallest_attack,
     worst_corruption,
@@ -84,6 +85,8 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     action = f"If the corruption {worst.name} occurs in use, train with an augmentation like it."
     if not is_harmed(diagnosis):
         action = "If the pixels may be tampered with, train on adversarial images."
+        if not is_attacked(diagnosis):
+            action = "Measure more images: `seewhy report RUN --fresh --report-minutes 10`."
     return f"{text} {note}".strip(), action
 
 
@@ -95,7 +98,7 @@ def _numbers(context: ReportContext) -> list[tuple[str, str, str]]:
         (f"{errors:,}", "error" if errors == 1 else "errors", "errors"),
         (percent(context.calibration.ece), "calibration error (ECE)", "calibration"),
     ]
-    if context.diagnosis.attacks:
+    if is_attacked(context.diagnosis):
         attack = smallest_attack(context.diagnosis)
         name = f"adversarial accuracy (ε\u00a0=\u00a0{attack.epsilon})"
         numbers.append((percent(attack.accuracy), name, "robustness"))

@@ -17,7 +17,7 @@ from seewhy.reporting.formatting import count, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 
-FEWEST = 10  # images on which a corruption is judged
+FEWEST = 10  # images on which an attack or a corruption is judged
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ def worst_corruption(diagnosis: Diagnosis) -> RobustnessCurve:
     return min(diagnosis.corruptions, key=lambda curve: curve.accuracy[1:].mean().item())
 
 
+def is_attacked(diagnosis: Diagnosis) -> bool:
+    """Whether enough images were attacked for a statement."""
+    return bool(diagnosis.attacks) and diagnosis.attacks[0].images >= FEWEST
+
+
 def is_harmed(diagnosis: Diagnosis) -> bool:
     """Whether a corruption brings the accuracy below the 95% interval of the clean images."""
     return diagnosis.corruptions[0].images >= FEWEST and any(
@@ -104,7 +109,7 @@ def is_harmed(diagnosis: Diagnosis) -> bool:
 
 def attack_summary(diagnosis: Diagnosis) -> str:
     """A sentence on the smallest attack; empty if the model cannot be attacked."""
-    if not diagnosis.attacks:
+    if not is_attacked(diagnosis):
         return ""
     attack = smallest_attack(diagnosis)
     clean, accuracy = percent(attack.clean), percent(attack.accuracy)
@@ -120,8 +125,8 @@ def corruption_summary(diagnosis: Diagnosis) -> str:
     worst = worst_corruption(diagnosis)
     if worst.images < FEWEST:
         return (
-            f"Corruptions were measured on {count(worst.images, 'image')} only: more time allows "
-            "more, and a comparison."
+            f"Corruptions were measured on {count(worst.images, 'image')} only, too few for a "
+            "statement: --report-minutes allows more."
         )
     if not is_harmed(diagnosis):
         return f"No corruption lowers it significantly ({count(worst.images, 'image')})."

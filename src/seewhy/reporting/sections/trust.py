@@ -36,8 +36,10 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
         return Section(TITLE, "No heat maps: the model cannot be explained.", html)
     scores, labels = saliency.scores, layer_labels(saliency.maps.layers)
     first, best, passed = scores[0], saliency.best, sum(score.trusted for score in scores)
+    images = count_of(saliency.images, context.diagnosis.measured_images, context.images_noun)
+    checks = "all checks" if first.mosaic else "two of three checks; for mosaics they were too few"
     finding = (
-        f"{passed} of {len(scores)} combinations of method and layer pass all checks. "
+        f"{passed} of {len(scores)} combinations of method and layer pass {checks} ({images}). "
         f"The most faithful is {map_name(first.method, first.layer, saliency.maps.layers)}, "
         f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
@@ -52,7 +54,7 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
         passed=best.trusted,
         map_name=map_name(best.method, best.layer, saliency.maps.layers),
         smallest_side=MIN_MAP_SIDE,
-        images=count_of(saliency.images, context.diagnosis.measured_images, context.images_noun),
+        images=images,
     )
     return Section(TITLE, finding, html, figures=figures)
 
