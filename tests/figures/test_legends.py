@@ -22,6 +22,7 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.robustness import RobustnessCurve
 from seewhy.figures.calibration import reliability_figure, risk_coverage_figure
 from seewhy.figures.curves import accuracy_figure, curves_figure, loss_figure, lr_schedule_figure
+from seewhy.figures.image_map import image_map_figure
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.robustness import attack_curves_figure
 from seewhy.figures.style import STYLE
@@ -79,6 +80,12 @@ def trusted() -> Figure:
     )
 
 
+def image_map() -> Figure:
+    positions = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    found = predictions()
+    return image_map_figure(positions, found.labels, found.classes, found.correct)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "reliability": reliability,
     "risk and coverage": lambda: risk_coverage_figure(risk_coverage_curve(predictions())),
@@ -91,6 +98,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "accuracy": lambda: accuracy_figure(history()),
     "schedule": lambda: lr_schedule_figure(history()),
     "trust": trusted,
+    "map of images": image_map,
 }
 
 
@@ -117,5 +125,13 @@ def test_every_figure_with_a_legend_is_tested() -> None:
     """tests/experiments/test_figures.py has those of experiments; colorbars are no legends."""
     files = (Path(seewhy.__file__).parent / "figures").glob("*.py")
     with_legend = {path.stem for path in files if "legend" in path.read_text()}
-    tested = {"calibration", "curves", "lr_finder", "robustness", "thresholds", "trust"}
+    tested = {
+        "calibration",
+        "curves",
+        "image_map",
+        "lr_finder",
+        "robustness",
+        "thresholds",
+        "trust",
+    }
     assert with_legend - {"style", "explanations"} == tested

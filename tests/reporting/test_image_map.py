@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from seewhy.diagnosis import neighbor_agreement
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.images import report_images
-from seewhy.reporting.sections.image_map import image_map_section, neighbor_agreement
+from seewhy.reporting.sections.image_map import image_map_section
 from seewhy.reporting.sprites import Sprites
 
 

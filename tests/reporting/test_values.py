@@ -58,11 +58,27 @@ def test_undefined_numbers_are_null(context: ReportContext) -> None:
     logits = torch.zeros(3, 4)
     logits[:, 1] = 1.0
     few = Predictions(logits, torch.tensor([0, 0, 2]), context.predictions.classes)
-    diagnosis = replace(context.diagnosis, names=("a", "b", "c"), saliency=None)
+    absent = {"saliency": None, "mapped": None, "nearest": None}
+    diagnosis = replace(context.diagnosis, names=("a", "b", "c"), **absent)
     values = report_values(replace(context, predictions=few, diagnosis=diagnosis))
     by_name = {row["name"]: row for row in values["classes"]}
     first, second, third, _ = few.classes
     assert by_name[second]["accuracy"] is None
     assert by_name[first]["precision"] is None
     assert set(by_name) == {first, second, third}
-    assert values["explanations"] == []
+    assert values["explanations"] == values["nearest_training_images"] == []
+    assert values["image_map"] is None
+
+
+def test_map_and_nearest_training_images_are_those_of_the_diagnosis(
+    context: ReportContext,
+) -> None:
+    mapped, found = context.diagnosis.mapped, context.diagnosis.nearest
+    assert mapped is not None
+    assert found is not None
+    values = report_values(context)
+    assert values["image_map"]["images"] == len(mapped.map.indices)
+    assert 0 < values["image_map"]["neighbor_agreement"] <= 1
+    rows = values["nearest_training_images"]
+    assert [row["indices"] for row in rows] == found.neighbors.nearest.tolist()
+    assert rows[0]["image"] == context.name(int(context.diagnosis.errors[0]))

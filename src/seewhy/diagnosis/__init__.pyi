@@ -18,6 +18,7 @@ from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
 from .image_maps import ImageMap as ImageMap
 from .image_maps import image_map as image_map
+from .image_maps import neighbor_agreement as neighbor_agreement
 from .label_issues import LabelIssue as LabelIssue
 from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues

@@ -12,6 +12,7 @@ MAX_IMAGES = 10_000  # on a map
 SECONDS_PER_IMAGE = 1e-3  # of a map, on one core
 COMPONENTS = 50  # principal components of the features, as in van der Maaten & Hinton 2008
 FEWEST = 10  # images of a map
+NEIGHBORS = 10  # whose labels say how mixed a place is
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,23 @@ def image_map(features: Tensor, indices: Tensor | None = None) -> ImageMap:
     if indices is None:
         indices = torch.arange(len(features))
     return ImageMap(indices, positions.clamp(0, 1))
+
+
+def neighbor_agreement(positions: Tensor, labels: Tensor) -> float:
+    """Mean fraction of the ten nearest images on the map with the same label, in [0, 1].
+
+    Args:
+        positions: (N, 2) float32.
+        labels: (N,) int64.
+    """
+    count = min(NEIGHBORS, len(positions) - 1)
+    agreements = []
+    for block in torch.split(torch.arange(len(positions)), 1024):
+        distances = torch.cdist(positions[block], positions)
+        distances[torch.arange(len(block)), block] = torch.inf
+        nearest = distances.topk(count, largest=False).indices
+        agreements.append((labels[nearest] == labels[block, None]).float().mean(1))
+    return float(torch.cat(agreements).mean())
 
 
 def _components(features: Tensor) -> Tensor:  # (N, at most 50) float32

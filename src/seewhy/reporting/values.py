@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seewhy import __version__
 from seewhy.attribution.scores import TrustScore
+from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.diagnosis.metrics import class_scores, uneven_scores, worst_confusions
 from seewhy.diagnosis.slices import Slice
@@ -80,6 +81,8 @@ def report_values(context: ReportContext) -> dict[str, Any]:
             for each in diagnosis.unusual
             if each.distinct
         ],
+        "image_map": _image_map(context),
+        "nearest_training_images": _nearest(context),
         "near_duplicates": [
             {"splits": [pair.first[0], pair.second[0]], "indices": [pair.first[1], pair.second[1]]}
             for pair in diagnosis.duplicates
@@ -107,6 +110,33 @@ def _classes(context: ReportContext) -> list[dict[str, Any]]:
             }
             rows.append(_pick(score, *names) | areas)
     return rows
+
+
+def _image_map(context: ReportContext) -> dict[str, Any] | None:
+    mapped = context.diagnosis.mapped
+    if mapped is None:
+        return None
+    labels = context.predictions.labels[mapped.map.indices]
+    agreement = neighbor_agreement(mapped.map.positions, labels)
+    return {"images": len(labels), "neighbor_agreement": agreement}
+
+
+def _nearest(context: ReportContext) -> list[dict[str, Any]]:
+    """The nearest training images of each error that has them."""
+    found = context.diagnosis.nearest
+    if found is None:
+        return []
+    neighbors, errors = found.neighbors, context.diagnosis.errors[: len(found.neighbors.nearest)]
+    return [
+        {
+            "image": context.name(index),
+            "indices": nearest.tolist(),
+            "similarity": similarity.tolist(),
+        }
+        for index, nearest, similarity in zip(
+            errors.tolist(), neighbors.nearest, neighbors.similarity, strict=True
+        )
+    ]
 
 
 def _error(context: ReportContext, index: int) -> dict[str, Any]:

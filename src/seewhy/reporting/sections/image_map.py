@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seewhy.data.thumbnails import to_rgb
 from seewhy.diagnosis.feature_space import MappedImages
+from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.figures.image_map import image_map_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count_of, percent
@@ -18,7 +19,6 @@ from seewhy.reporting.sprites import Sprites, data_url
 COLUMNS = 64  # pictures in a row of the sheet
 MAX_PICTURES = 3000  # about 500 kB
 STEPS = 65_535  # of a position
-NEIGHBORS = 10  # whose labels say how mixed a place is
 
 
 def image_map_section(context: ReportContext, sprites: Sprites) -> Section | None:
@@ -45,23 +45,6 @@ def image_map_section(context: ReportContext, sprites: Sprites) -> Section | Non
     return Section(
         "Map of images", finding, html, _data(context, mapped), figures={"image_map": figure}
     )
-
-
-def neighbor_agreement(positions: Tensor, labels: Tensor) -> float:
-    """Mean fraction of the ten nearest images on the map with the same label, in [0, 1].
-
-    Args:
-        positions: (N, 2) float32.
-        labels: (N,) int64.
-    """
-    count = min(NEIGHBORS, len(positions) - 1)
-    agreements = []
-    for block in torch.split(torch.arange(len(positions)), 1024):
-        distances = torch.cdist(positions[block], positions)
-        distances[torch.arange(len(block)), block] = torch.inf
-        nearest = distances.topk(count, largest=False).indices
-        agreements.append((labels[nearest] == labels[block, None]).float().mean(1))
-    return float(torch.cat(agreements).mean())
 
 
 def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     if not is_harmed(diagnosis):
         action = "If the pixels may be tampered with, train on adversarial images."
         if not is_attacked(diagnosis):
-            action = "Measure more images: `seewhy report RUN --fresh --report-minutes 10`."
+            action = "Allow the report more minutes, to measure more images."
     return f"{text} {note}".strip(), action
 
 
