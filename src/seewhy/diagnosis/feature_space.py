@@ -38,10 +38,10 @@ class SampledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class MappedImages:
-    """A map of test images, with small pictures of them."""
+    """A map of test images, with small thumbnails of them."""
 
     map: ImageMap
-    pictures: Tensor  # (N, C, h, w) uint8, no side longer than 16 pixels
+    thumbnails: Tensor  # (N, C, h, w) uint8, no side longer than 16 pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +103,10 @@ def map_images(sample: SampledFeatures, test: Split, seconds: float) -> MappedIm
         return None
     chosen = sample_order(len(sample.rows))[:count].sort().values
     rows = sample.rows[chosen]
-    pictures = torch.cat(
+    thumbnails = torch.cat(
         [downscale(test.images[block], MAP_SIDE) for block in torch.split(rows, _BLOCK)]
     )
-    return MappedImages(image_map(sample.features[chosen], rows), pictures)
+    return MappedImages(image_map(sample.features[chosen], rows), thumbnails)
 
 
 def error_neighbors(

@@ -17,6 +17,7 @@ from seewhy.diagnosis.calibration import (
     temperature_scaling,
 )
 from seewhy.diagnosis.diagnosis import MAX_ERRORS, MINUTES, Diagnosis, diagnose
+from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.metadata import Metadata, subgroups
 from seewhy.diagnosis.paired import compare_predictions
@@ -110,6 +111,15 @@ class ReportContext:
     def label_issues(self) -> tuple[LabelIssue, ...]:
         """The suspected label errors, the most suspicious first."""
         return find_label_issues(self.predictions)
+
+    @cached_property
+    def neighbor_agreement(self) -> float | None:
+        """How many neighbors on the map have the label of an image; None without a map."""
+        mapped = self.diagnosis.mapped
+        if mapped is None:
+            return None
+        labels = self.predictions.labels[mapped.map.indices]
+        return neighbor_agreement(mapped.map.positions, labels)
 
     def name(self, index: int) -> str:
         """The file name of a test image, without directories unless `paths`."""

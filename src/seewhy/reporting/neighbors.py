@@ -3,13 +3,11 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from seewhy.data.thumbnails import downscale, to_rgb
 from seewhy.diagnosis.feature_space import ErrorNeighbors
 from seewhy.reporting.formatting import count_of
-from seewhy.reporting.sprites import data_url
+from seewhy.reporting.sprites import data_url, image_sheet
 
 SIDE = 48  # maximum side of an image in pixels
 COLUMNS = 20  # images in a row of the sheet
@@ -30,7 +28,7 @@ def neighbors_data(found: ErrorNeighbors | None) -> dict[str, Any] | None:
     rows = torch.searchsorted(known, used)
     images = to_rgb(downscale(found.thumbnails.images[rows], SIDE))
     return {
-        "sheet": data_url(_sheet(images), lossless=False),
+        "sheet": data_url(image_sheet(images, COLUMNS), lossless=False),
         "height": images.shape[2],
         "width": images.shape[3],
         "columns": COLUMNS,
@@ -40,10 +38,3 @@ def neighbors_data(found: ErrorNeighbors | None) -> dict[str, Any] | None:
         "similarity": [[round(value, 2) for value in row] for row in similarity.tolist()],
         "searched": count_of(found.searched, found.train_images, "training image"),
     }
-
-
-def _sheet(images: Tensor) -> Tensor:  # (height, width, 3) uint8
-    """Images (N, 3, h, w) in rows of 20."""
-    padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % COLUMNS))
-    grid = padded.reshape(-1, COLUMNS, *images.shape[1:])
-    return grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)

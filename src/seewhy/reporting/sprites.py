@@ -88,3 +88,10 @@ def data_url(pixels: Tensor, lossless: bool) -> str:  # (height, width, 3) uint8
     settings = {"lossless": True, "quality": 70} if lossless else {"quality": 80}
     Image.fromarray(pixels.contiguous().numpy()).save(stream, "WEBP", method=4, **settings)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def image_sheet(images: Tensor, columns: int) -> Tensor:  # (height, width, 3) uint8
+    """Images (N, 3, h, w) side by side, `columns` in a row."""
+    padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % columns))
+    grid = padded.reshape(-1, columns, *images.shape[1:])
+    return grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from seewhy import __version__
 from seewhy.attribution.scores import TrustScore
-from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.diagnosis.metrics import class_scores, uneven_scores, worst_confusions
 from seewhy.diagnosis.slices import Slice
@@ -116,9 +115,8 @@ def _image_map(context: ReportContext) -> dict[str, Any] | None:
     mapped = context.diagnosis.mapped
     if mapped is None:
         return None
-    labels = context.predictions.labels[mapped.map.indices]
-    agreement = neighbor_agreement(mapped.map.positions, labels)
-    return {"images": len(labels), "neighbor_agreement": agreement}
+    images = len(mapped.map.indices)
+    return {"images": images, "neighbor_agreement": context.neighbor_agreement}
 
 
 def _nearest(context: ReportContext) -> list[dict[str, Any]]:

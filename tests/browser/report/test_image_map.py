@@ -1,4 +1,4 @@
-"""The map of images in the page: pointer and keys select images, and their pictures appear."""
+"""The map of images in the page: pointer and keys select images, and their thumbnails appear."""
 
 import re
 
@@ -20,9 +20,9 @@ def test_a_click_and_the_arrow_keys_select_images(page):
     page.locator("#map").click(position={"x": box["width"] / 2, "y": box["height"] / 2})
     expect(chosen).to_have_text(re.compile(r"^Image \d+: .*Of the \d+ images around it, \d+ are"))
     first = chosen.inner_text()
-    pictures = page.locator("#map-pictures canvas")
-    assert 1 < pictures.count() <= 25
-    assert pictures.first.get_attribute("aria-label") in first  # the image itself comes first
+    thumbnails = page.locator("#map-thumbnails canvas")
+    assert 1 < thumbnails.count() <= 25
+    assert thumbnails.first.get_attribute("aria-label") in first  # the image itself comes first
     for key in ("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"):
         page.keyboard.press(key)
     assert chosen.inner_text() != first
@@ -32,8 +32,8 @@ def test_only_errors_can_be_shown(page):
     page.select_option("#map-shown", "wrong")
     page.locator("#map").click()
     expect(page.locator("#map-image")).to_contain_text("predicted as")
-    expect(page.locator("#map-pictures canvas.wrong").first).to_be_visible()
-    assert page.locator("#map-pictures canvas:not(.wrong)").count() == 0
+    expect(page.locator("#map-thumbnails canvas.wrong").first).to_be_visible()
+    assert page.locator("#map-thumbnails canvas:not(.wrong)").count() == 0
 
 
 def test_the_legend_follows_the_colors(page):

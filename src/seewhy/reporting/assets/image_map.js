@@ -1,4 +1,4 @@
-// The map of images: a point for each, and pictures of those around the selected one.
+// The map of images: a point for each, and thumbnails of those around the selected one.
 
 const AROUND = 25; // images around the selected one
 const MAP_COLORS = ["#0072b2", "#d55e00"]; // right, wrong
@@ -56,7 +56,7 @@ function wireMap(data) {
     const around = nearest(positions[2 * row], positions[2 * row + 1]).slice(0, AROUND);
     const right = around.filter((each) => labels[each] === predicted[each]).length;
     element("map-image", HTMLElement).textContent = `${describe(row)}. Of the ${around.length} images around it, ${right} are classified correctly.`;
-    element("map-pictures", HTMLElement).replaceChildren(...around.map((each) => picture(each)).filter((each) => each !== null));
+    element("map-thumbnails", HTMLElement).replaceChildren(...around.map((each) => thumbnail(each)).filter((each) => each !== null));
   };
   /** @param {number} row */
   const describe = (row) => {
@@ -65,7 +65,7 @@ function wireMap(data) {
     return `Image ${index}: ${errors.classes[labels[row]]}, ${right ? "predicted correctly" : `predicted as ${errors.classes[predicted[row]]}`} (${(confidence[row] / 100).toFixed(2)})`;
   };
   /** @param {number} row */
-  const picture = (row) => {
+  const thumbnail = (row) => {
     if (row % data.every || !sheet.complete || !sheet.naturalWidth) return null;
     const { width, height, columns, every } = data;
     const tile = row / every;

@@ -13,13 +13,13 @@
 
 /**
  * @typedef {object} NeighborsData the nearest training images of the first errors
- * @property {string} sheet their pictures as a data URL
- * @property {number} height of a picture in pixels
+ * @property {string} sheet their thumbnails as a data URL
+ * @property {number} height of a thumbnail in pixels
  * @property {number} width
- * @property {number} columns pictures in a row of the sheet
- * @property {number[]} indices in the training split, by picture
- * @property {number[]} labels by picture
- * @property {number[][]} tiles pictures of each error: the nearest, and last the nearest of the true class; -1 for none
+ * @property {number} columns thumbnails in a row of the sheet
+ * @property {number[]} indices in the training split, by thumbnail
+ * @property {number[]} labels by thumbnail
+ * @property {number[][]} tiles thumbnails of each error: the nearest, and last the nearest of the true class; -1 for none
  * @property {number[][]} similarity of these
  * @property {string} searched among which images
  */
@@ -59,11 +59,11 @@
  * @property {number} bytes of a class
  * @property {string} confidence in percent, a byte
  * @property {number[] | null} indices in the test split; null if all images are on the map
- * @property {number} every distance of the images that have a picture
- * @property {string} sheet their pictures as a data URL
- * @property {number} height of a picture in pixels
+ * @property {number} every distance of the images that have a thumbnail
+ * @property {string} sheet their thumbnails as a data URL
+ * @property {number} height of a thumbnail in pixels
  * @property {number} width
- * @property {number} columns pictures in a row of the sheet
+ * @property {number} columns thumbnails in a row of the sheet
  */
 
 /** @typedef {"predicted" | "true" | "difference"} Target */

@@ -4,28 +4,27 @@ import base64
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.data.thumbnails import to_rgb
 from seewhy.diagnosis.feature_space import MappedImages
-from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.figures.image_map import image_map_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count_of, percent
 from seewhy.reporting.section import Section, figure_html, render
-from seewhy.reporting.sprites import Sprites, data_url
+from seewhy.reporting.sprites import Sprites, data_url, image_sheet
 
-COLUMNS = 64  # pictures in a row of the sheet
+COLUMNS = 64  # thumbnails in a row of the sheet
 MAX_PICTURES = 3000  # about 500 kB
 STEPS = 65_535  # of a position
 
 
 def image_map_section(context: ReportContext, sprites: Sprites) -> Section | None:
     """The map, for the scripts and as a figure; None for a model without features."""
-    mapped, predictions = context.diagnosis.mapped, context.predictions
-    if mapped is None:
+    mapped, agreement = context.diagnosis.mapped, context.neighbor_agreement
+    if mapped is None or agreement is None:
         return None
+    predictions = context.predictions
     positions, indices = mapped.map.positions, mapped.map.indices
     labels, correct = predictions.labels[indices], predictions.correct[indices]
     figure = image_map_figure(positions, labels, predictions.classes, correct)
@@ -34,10 +33,9 @@ def image_map_section(context: ReportContext, sprites: Sprites) -> Section | Non
         "sections/image_map.html",
         figure=figure_html(figure, "image-map", "Map of images, colored by their true class"),
         shown=shown,
-        pictures=len(_pictured(mapped)),
+        thumbnails=len(_shown_rows(mapped)),
         images=len(indices),
     )
-    agreement = neighbor_agreement(positions, labels)
     finding = (
         f"{percent(agreement, 0)} of an image's nearest neighbors on the map have its class "
         f"({shown})."
@@ -50,8 +48,8 @@ def image_map_section(context: ReportContext, sprites: Sprites) -> Section | Non
 def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:
     """The images for the scripts; the type MapOfImages in state.js."""
     predictions, indices = context.predictions, mapped.map.indices
-    pictured = _pictured(mapped)
-    pictures = to_rgb(mapped.pictures[pictured])
+    rows = _shown_rows(mapped)
+    thumbnails = to_rgb(mapped.thumbnails[rows])
     kind = torch.uint8 if len(predictions.classes) <= 256 else torch.uint16
     confidence = (100 * predictions.confidence[indices]).round()
     return {
@@ -62,24 +60,17 @@ def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:
         "confidence": _base64(confidence.to(torch.uint8)),
         "indices": None if len(indices) == len(predictions.labels) else indices.tolist(),
         "every": -(-len(indices) // MAX_PICTURES),
-        "sheet": data_url(_sheet(pictures), lossless=False),
-        "height": pictures.shape[2],
-        "width": pictures.shape[3],
+        "sheet": data_url(image_sheet(thumbnails, COLUMNS), lossless=False),
+        "height": thumbnails.shape[2],
+        "width": thumbnails.shape[3],
         "columns": COLUMNS,
     }
 
 
-def _pictured(mapped: MappedImages) -> Tensor:
-    """The rows of the images that have a picture in the page, evenly spaced."""
-    count = len(mapped.pictures)
+def _shown_rows(mapped: MappedImages) -> Tensor:
+    """The rows of the images that have a thumbnail in the page, evenly spaced."""
+    count = len(mapped.thumbnails)
     return torch.arange(0, count, -(-count // MAX_PICTURES))
-
-
-def _sheet(images: Tensor) -> Tensor:  # (height, width, 3) uint8
-    """Images (N, 3, h, w) in rows of 64."""
-    padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % COLUMNS))
-    grid = padded.reshape(-1, COLUMNS, *images.shape[1:])
-    return grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
 
 
 def _base64(values: Tensor) -> str:
