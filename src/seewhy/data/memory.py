@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
 from seewhy.data.decode import Encoded
-from seewhy.data.options import check_integer
+from seewhy.data.options import LoadOptions, check_integer
 from seewhy.data.raw import (
     LoadRequest,
     RawDataset,
@@ -84,6 +84,20 @@ def _find_problem(split: Split, image_shape: tuple[int, ...] | None, margin: int
 
 def _is(value: object, dtype: torch.dtype, ndim: int) -> bool:
     return isinstance(value, Tensor) and value.dtype == dtype and value.ndim == ndim
+
+
+def fits(dataset: Dataset, options: LoadOptions) -> bool:
+    """Whether a dataset in memory is already as `options` ask for."""
+    channels, *sides = dataset.image_shape
+    return (
+        (options.image_size is None or sides == [options.image_size] * 2)
+        and options.channels in (None, channels)
+        and options.margin in (0, dataset.margin)
+        and options.split in (None, "folder", "test")
+        and options.label is None
+        and not options.validation
+        and not options.folds
+    )
 
 
 def memory_source(dataset: Dataset) -> Source:

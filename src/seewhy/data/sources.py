@@ -22,7 +22,7 @@ from seewhy.data.digits import digits_source
 from seewhy.data.folders import directory_source
 from seewhy.data.huggingface import hub_source
 from seewhy.data.layouts import LAYOUT_NAMES, files_source
-from seewhy.data.memory import check_dataset, memory_source
+from seewhy.data.memory import check_dataset, fits, memory_source
 from seewhy.data.options import LoadOptions, check_integer, one_line
 from seewhy.data.pixel_range import check_range
 from seewhy.data.raw import (
@@ -199,20 +199,10 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
     memory = source if isinstance(source, Dataset) else None
     if isinstance(source, Dataset):
         dataset = check_dataset(source)
-        size = options.image_size
-        same_size = size is None or dataset.image_shape[1:] == (size, size)
-        same_size &= options.channels in (None, dataset.image_shape[0])
-        same_size &= options.margin in (0, dataset.margin)
-        as_it_is = options.split in (None, "folder", "test") and options.label is None
-        if same_size and as_it_is and not options.validation and not options.folds:
+        if fits(dataset, options):
             return dataset
         source = memory_source(dataset)
-    if source.description:
-        divided = source.description
-        if options.folds or options.split == "test":
-            instead = f"{options.folds} folds" if options.folds else "all images"
-            divided = divided.replace(DRAWN_TEST, instead)
-        note(f"{source.name}: {divided}", quiet)
+    _note_splits(source, options, quiet)
     in_every_entry = ("seed", "skip_bad_images")  # they change the entry only where they have to
     values = {key: value for key, value in options.to_json().items() if key not in in_every_entry}
     key = {"source": source.signature, **values}
@@ -260,6 +250,16 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         resize=options.resize,
         folds=torch.tensor(header.folds) if header.folds else None,
     )
+
+
+def _note_splits(source: Source, options: LoadOptions, quiet: bool) -> None:
+    """What became which split."""
+    if source.description:
+        divided = source.description
+        if options.folds or options.split == "test":
+            instead = f"{options.folds} folds" if options.folds else "all images"
+            divided = divided.replace(DRAWN_TEST, instead)
+        note(f"{source.name}: {divided}", quiet)
 
 
 def _no_images(like: Split, margin: int) -> Split:

@@ -7,6 +7,7 @@ from pathlib import Path
 from seewhy.data.dataset import DataOrigin
 from seewhy.errors import SeewhyError
 from seewhy.files import write_error
+from seewhy.models.registry import build_model, untrained_spec
 from seewhy.progress import note
 from seewhy.runs.checkpoint import (
     LoadedCheckpoint,
@@ -24,9 +25,12 @@ from seewhy.runs.directory import (
 )
 from seewhy.runs.environment import Environment
 from seewhy.runs.output import is_unused, lock_directory
+from seewhy.serialization import from_plain, reading
 from seewhy.train.averaging import Weights
 from seewhy.train.loop import EpochStats
+from seewhy.train.plan import TrainingPlan
 from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml
+from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
 
 
@@ -123,3 +127,17 @@ def best_weights_so_far(
         if world.is_first:
             note(f"seewhy: {error}; keeping the best of the remaining epochs")
         return None
+
+
+def restored_state(
+    plan: TrainingPlan, loaded: LoadedCheckpoint | None
+) -> tuple[TrainState, list[EpochStats]]:
+    """The state and history of a checkpoint; those of a new run without one."""
+    if loaded is None:
+        return new_state(plan), []
+    model = untrained_spec(plan.recipe.model)  # the checkpoint has the weights
+    state = new_state(plan, build_model(model, len(plan.data.classes), plan.data.splits["train"]))
+    with reading(loaded.path, "it does not fit the run; remove it, or train again"):
+        load_state_dict(state, loaded.content["state"])
+        check_progress(state, plan)
+        return state, [from_plain(EpochStats, row) for row in loaded.content["history"]]

@@ -18,7 +18,7 @@ from seewhy.figures.style import write_figure
 from seewhy.files import write_text
 from seewhy.models.classifier import Classifier
 from seewhy.models.own import OwnModel, using_model
-from seewhy.models.registry import build_model, untrained_spec, weights_file_of
+from seewhy.models.registry import weights_file_of
 from seewhy.models.tta import bind_tta
 from seewhy.models.weights_file import loading_note
 from seewhy.notation import parse
@@ -49,20 +49,20 @@ from seewhy.runs.resumption import (
     checkpoint_to_resume,
     read_resumable,
     recipe_of,
+    restored_state,
     set_damaged_aside,
 )
 from seewhy.runs.run import Run
 from seewhy.runs.stopping import stoppable
 from seewhy.runs.weights import check_model_is_known
-from seewhy.serialization import from_plain, reading
 from seewhy.train.device import find_device, seeded
 from seewhy.train.distributed import broadcast_from_rank0, distributed_session
-from seewhy.train.loop import EpochStats, Event, NonFiniteError, train
+from seewhy.train.loop import Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.probe import ProbeStats, head_logits
 from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
-from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
+from seewhy.train.state import TrainState, new_state
 
 
 def fit(
@@ -252,18 +252,7 @@ def resume(
         if loaded is None:
             check_weights_file(environment)
         with seeded(recipe.seed, plan.device):
-            built = None
-            if loaded is not None:  # the checkpoint has the weights
-                built = build_model(
-                    untrained_spec(recipe.model), len(data.classes), data.splits["train"]
-                )
-            state = new_state(plan, built)
-            history: list[EpochStats] = []
-            if loaded is not None:
-                with reading(loaded.path, "it does not fit the run; remove it, or train again"):
-                    load_state_dict(state, loaded.content["state"])
-                    check_progress(state, plan)
-                    history = [from_plain(EpochStats, row) for row in loaded.content["history"]]
+            state, history = restored_state(plan, loaded)
             best = None
             if data.validation is not None:
                 best = best_weights_so_far(path / CHECKPOINTS, history, state.step, world)
