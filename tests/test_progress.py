@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from seewhy.progress import clock, named_steps, waiting
+from seewhy.progress import clock, named_steps, progress, waiting
 
 Capture = pytest.CaptureFixture[str]
 SHARES = {"maps": 3, "attacks": 6, "slices": 1}
@@ -59,10 +59,28 @@ def test_named_steps_print_nothing_if_quiet(capsys: Capture) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_waiting_shows_its_text_on_a_terminal_only(
+def test_progress_in_a_log(passing: Callable[[float], None], capsys: Capture) -> None:
+    """A line at once, one after ten seconds with the time left, and one at the end."""
+    with progress("measuring", 1000, quiet=False) as advance:
+        assert capsys.readouterr().err == "measuring: 0 of 1,000\n"
+        passing(9)
+        advance(100)
+        passing(6)
+        advance(150)  # a quarter took 15 s
+        passing(45)
+        advance(750)
+    assert capsys.readouterr().err.splitlines() == [
+        "measuring: 250 of 1,000, about 0:45 left",
+        "measuring: 1,000 in 60.0 s",
+    ]
+
+
+def test_waiting_shows_its_text_in_a_log_and_on_a_terminal(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with waiting("loading"):
+        assert capsys.readouterr().err == "loading\n"
+    with waiting("loading", brief=True):
         pass
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a few plain lines otherwise, nothing if quiet."""
+"""Progress on stderr: a bar on a terminal, a few plain lines in a log, nothing if quiet."""
 
 import sys
 import time
@@ -40,7 +40,10 @@ def make_console(stderr: bool = False) -> "Console":
 
 @contextmanager
 def progress(description: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show progress; call the yielded function with the number of newly completed items."""
+    """Show progress; call the yielded function with the number of newly completed items.
+
+    On a terminal a bar; otherwise a line at the beginning, every ten seconds, and at the end.
+    """
     if quiet:
         yield lambda count: None
     elif sys.stderr.isatty():
@@ -76,16 +79,25 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
     start = last = time.monotonic()
     done = 0
+    note(f"{description}: 0 of {total:,}")
 
     def advance(count: int) -> None:
         nonlocal done, last
         done += count
-        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+        if done < total and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            note(f"{description}: {done:,} of {total:,}", quiet=False)
+            left = _time_left(start, done / total)
+            note(f"{description}: {done:,} of {total:,}{left}")
 
     yield advance
-    note(f"{description}: {done:,} in {time.monotonic() - start:.1f} s", quiet=False)
+    note(f"{description}: {done:,} in {time.monotonic() - start:.1f} s")
+
+
+def _time_left(start: float, done: float) -> str:
+    """`, about m:ss left` if enough is done to tell, else empty; `done` is a fraction."""
+    if done <= MIN_DONE:
+        return ""
+    return f", about {clock((time.monotonic() - start) * (1 - done) / done)} left"
 
 
 class Steps(Protocol):
@@ -117,7 +129,7 @@ def named_steps(title: str, shares: Mapping[str, float], quiet: bool) -> Iterato
     else:
         start = time.monotonic()
         yield _Steps(title, shares, _StepLines())
-        note(f"{title}: done in {clock(time.monotonic() - start)}", quiet=False)
+        note(f"{title}: done in {clock(time.monotonic() - start)}")
 
 
 class _Steps:
@@ -142,10 +154,7 @@ class _Steps:
         before = sum(self.shares[name] for name in self.names[:number])
         done = before + self.within * self.shares[self.current]
         text = f"{self.title}, step {number + 1} of {len(self.names)}: {self.current}"
-        if done > MIN_DONE:
-            left = (time.monotonic() - self.start) * (1 - done) / done
-            text += f", about {clock(left)} left"
-        self.show(text, done)
+        self.show(text + _time_left(self.start, done), done)
 
 
 class _StepLines:
@@ -158,7 +167,7 @@ class _StepLines:
         step = text.partition(", about")[0]
         if step != self.step or time.monotonic() - self.last > _SECONDS_BETWEEN_LINES:
             self.last, self.step = time.monotonic(), step
-            note(text, quiet=False)
+            note(text)
 
 
 @contextmanager
@@ -173,12 +182,18 @@ def _step_bar() -> Iterator[Callable[[str, float], None]]:
 
 
 @contextmanager
-def waiting(text: str, quiet: bool = False) -> Iterator[None]:
-    """Show that something takes seconds and cannot tell how far it is, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
+def waiting(text: str, quiet: bool = False, brief: bool = False) -> Iterator[None]:
+    """Name a task that cannot tell how far it is: a spinner on a terminal, a line in a log.
+
+    A brief one, of a few seconds, has no line in a log.
+    """
+    if quiet:
         yield
-        return
-    with make_console(stderr=True).status(text):
+    elif sys.stderr.isatty():
+        with make_console(stderr=True).status(text):
+            yield
+    else:
+        note(text, brief)
         yield
 
 

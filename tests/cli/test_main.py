@@ -331,3 +331,21 @@ def test_want_of_memory_is_one_line(
     assert main.main(["train"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("seewhy: not enough memory: use fewer or smaller images at once")
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("trust run --images 4 --methods grad-cam", "measuring: 0 of "),
+        ("concepts run level --count 1", "finding concepts: 0 of "),
+        ("counterfactual run --errors 2 --grid 2", "searching regions: 0 of "),
+        ("explain run --errors 2", "explaining: 0 of "),
+        ("check bars --only dark", "checking images: 0 of 1"),
+        ("find-lr tiny.toml --data bars --updates 20", "training with rising learning rates"),
+    ],
+)
+def test_long_commands_name_what_they_do_in_a_log(
+    command: str, line: str, trained: Path, capsys: Capture
+) -> None:
+    assert main.main(command.split()) == 0
+    assert line in capsys.readouterr().err

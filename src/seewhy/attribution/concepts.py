@@ -1,5 +1,6 @@
 """Concepts: the parts into which a layer's activation of one class decomposes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,7 @@ def find_concepts(
     target: Target = Relative.PREDICTED,
     *,
     labels: Tensor | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Concepts:
     """Factorize the activation of images of one class into a few concepts.
 
@@ -74,6 +76,7 @@ def find_concepts(
         count: Number of concepts K.
         target: Explained class or classes, see `explain`.
         labels: True classes (N,) int64, for the target "true".
+        progress: Called with 1 after each image.
 
     Raises:
         SeewhyError: As `explain`, for too few images, for a `count` that the activation does not
@@ -91,7 +94,7 @@ def find_concepts(
     strengths, directions = factorize(matrix, count)
     size = capture.activation.shape
     maps = strengths.reshape(size[0], size[2], size[3], count).permute(0, 3, 1, 2)
-    drops = _drops(capture, maps, directions)
+    drops = _drops(capture, maps, directions, progress)
     order = drops.mean(0).argsort(descending=True, stable=True)
     directions, maps, drops = directions[order], maps[:, order].contiguous(), drops[:, order]
     residual = capture.activation.cpu().float() - torch.einsum("nkhw,kc->nchw", maps, directions)
@@ -210,7 +213,9 @@ def _positive_share(left: Tensor, right: Tensor) -> float:
     return float(left.clamp(min=0).norm() * right.clamp(min=0).norm())
 
 
-def _drops(capture: Capture, maps: Tensor, directions: Tensor) -> Tensor:  # (N, K) float32
+def _drops(
+    capture: Capture, maps: Tensor, directions: Tensor, progress: Callable[[int], None]
+) -> Tensor:  # (N, K) float32
     """Score of each image minus its score without each concept."""
     forward, runs = capture.forward, runs_per_pass(capture)
     drops = []
@@ -218,6 +223,7 @@ def _drops(capture: Capture, maps: Tensor, directions: Tensor) -> Tensor:  # (N,
         removed = torch.einsum("khw,kc->kchw", strength, directions.to(strength.device))
         without = logits_from_layer(capture, n, capture.activation[n] - removed, runs)
         drops.append((forward.scores[n] - without @ forward.weights[n]).cpu().float())
+        progress(1)
     return torch.stack(drops)
 
 

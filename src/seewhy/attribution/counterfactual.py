@@ -74,6 +74,7 @@ def counterfactual_regions(
     replacement: str = "blur",
     labels: Tensor | None = None,
     seed: int = 0,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Counterfactuals:
     """Find a small region of each image whose replacement changes the prediction.
 
@@ -94,6 +95,7 @@ def counterfactual_regions(
         replacement: black, gray, mean or blur, with settings as in "blur:width=0.2".
         labels: True classes (N,) int64, for `to="true"`.
         seed: Seed of the random regions.
+        progress: Called with 1 after each image.
 
     Raises:
         SeewhyError: For images, a class or settings that do not fit.
@@ -124,6 +126,7 @@ def counterfactual_regions(
         region = _find_region(margins, len(cells))
         regions.append(_pixels(region[None], cells))
         chances.append(_chance(margins, region, generator))
+        progress(1)
     hidden = torch.cat(regions)  # (N, H, W)
     replaced = torch.where(
         hidden[:, None].to(inputs.images.device), replace(inputs.images), inputs.images

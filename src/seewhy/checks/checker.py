@@ -23,7 +23,7 @@ from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.classifier import ClassifierLike, as_classifier
-from seewhy.progress import waiting
+from seewhy.progress import progress
 
 CHECKS: dict[str, Callable[[CheckInputs], Check]] = {
     "dark": dark,
@@ -82,12 +82,13 @@ def check(
     if classifier is not None:
         _ = inputs.features  # with a progress bar of their own
     checks = {}
-    with waiting("checking images", quiet):
+    with progress("checking images", len(names), quiet) as advance:
         for name in names:
             try:
                 checks[name] = CHECKS[name](inputs)
             except NotJudged as reason:
                 checks[name] = Check("", sentence=str(reason))
+            advance(1)
     sizes = {name: len(split) for name, split in inputs.splits.items()}
     model_name = "" if classifier is None else classifier.name
     return DataChecks(dataset.name, sizes, dataset.classes, model_name, checks)

@@ -10,6 +10,7 @@ from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, OwnModel
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import visible
+from seewhy.progress import progress
 
 if TYPE_CHECKING:
     from seewhy.attribution import concepts as attribution
@@ -81,7 +82,10 @@ def concepts(options: Concepts) -> int:
             f"concepts needs images of the class, as in `seewhy concepts {options.model} "
             f"{options.class_name} photos/`"
         )
-    found = find_concepts(classifier, images, options.layer, options.count, index)
+    with progress("finding concepts", len(images), options.quiet) as advance:
+        found = find_concepts(
+            classifier, images, options.layer, options.count, index, progress=advance
+        )
     with run_directory(
         safe_file_name(options.class_name), options.output, root="concepts"
     ) as directory:

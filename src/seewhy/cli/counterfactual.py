@@ -10,6 +10,7 @@ from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, OwnModel
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
+from seewhy.progress import progress
 
 if TYPE_CHECKING:
     from seewhy.attribution.counterfactual import Counterfactuals
@@ -89,14 +90,16 @@ def counterfactual(options: Counterfactual) -> int:
             f"counterfactual needs at least one image, as in `seewhy counterfactual "
             f"{options.model} photo.jpg`"
         )
-    found = counterfactual_regions(
-        classifier,
-        images,
-        options.to,
-        grid=options.grid,
-        replacement=options.replacement,
-        labels=labels,
-    )
+    with progress("searching regions", len(images), options.quiet) as advance:
+        found = counterfactual_regions(
+            classifier,
+            images,
+            options.to,
+            grid=options.grid,
+            replacement=options.replacement,
+            labels=labels,
+            progress=advance,
+        )
     rows = _rows(found, names)
     with run_directory("regions", options.output, root="counterfactuals") as directory:
         shown = slice(MAX_ROWS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from seewhy.cli.arguments import OptionalPath, RecipeOptions, load_data
 from seewhy.errors import SeewhyError
 from seewhy.files import check_file_name
+from seewhy.progress import waiting
 from seewhy.train.world import is_first_process
 
 
@@ -41,15 +42,16 @@ def find_lr(options: FindLr) -> None:
     data = load_data(options.data, options.loading)
     if not is_first_process():  # torchrun starts several processes; one is enough
         return
-    test = run_range_test(
-        options.settings,
-        data,
-        options.start,
-        options.end,
-        options.updates,
-        options.beta,
-        options.device,
-    )
+    with waiting("training with rising learning rates"):
+        test = run_range_test(
+            options.settings,
+            data,
+            options.start,
+            options.end,
+            options.updates,
+            options.beta,
+            options.device,
+        )
     print_range_test(test, options.settings)
     if options.output is not None:
         for path in save_figure(lr_finder_figure(test), options.output):

@@ -71,7 +71,7 @@ class Train(RecipeOptions):
 
 def train(options: Train) -> int:
     """Train a model and print its result; returns 1 if the report could not be written."""
-    with waiting("loading torch", options.quiet):
+    with waiting("loading torch", options.quiet, brief=True):
         from seewhy.runs.directory import has_started
         from seewhy.runs.output import check_empty, run_directory
         from seewhy.runs.training import fit

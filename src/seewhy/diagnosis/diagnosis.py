@@ -56,7 +56,7 @@ from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inspection import NoGradientsError
-from seewhy.progress import Steps, named_steps, note
+from seewhy.progress import Steps, named_steps, note, waiting
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
@@ -177,7 +177,8 @@ def diagnose(
     if predictions is None:
         if classifier is None:
             raise SeewhyError("pass predictions to diagnose without a model")
-        predictions = predict_split(classifier, test)
+        with waiting(f"predicting {len(test):,} test images", quiet):
+            predictions = predict_split(classifier, test)
     validation: Predictions | None = None
     if data.validation is not None and classifier is not None:
         validation = predict_split(classifier, data.validation)

@@ -26,7 +26,7 @@ from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
 from seewhy.models.inspection import evaluating
-from seewhy.progress import note
+from seewhy.progress import note, waiting
 from seewhy.runs.cross_validation import fold_runs
 from seewhy.runs.directory import DIAGNOSIS
 from seewhy.runs.prediction import find_split, measured_data
@@ -168,7 +168,8 @@ def make_context(
     else:
         found, split = find_split(classifier, data, split)
         named, measured = measured_data(classifier, found, split)
-        predictions = predict_split(named, measured.test)
+        with waiting(f"predicting {len(measured.test):,} images", quiet):
+            predictions = predict_split(named, measured.test)
     baseline = None if against is None else _measured_baseline(against, predictions, measured)
     with nullcontext() if named is None else evaluating(named.model):
         diagnosis = diagnose(named, measured, predictions, full=full, quiet=quiet, minutes=minutes)

@@ -151,7 +151,8 @@ def _fit(
         out_of_fold = _predict_folds(session, device_name)
 
     def search_lr() -> tuple[LearningRate, LRRangeTest | None]:
-        resolved, test = resolve_lr(recipe, plan.data, device_name)
+        with waiting("finding the learning rate", quiet or not recipe.needs_lr):
+            resolved, test = resolve_lr(recipe, plan.data, device_name)
         return resolved.lr, test  # without the recipe: functions in it cannot be broadcast
 
     lr, test = broadcast_from_rank0(search_lr, world)
@@ -160,7 +161,7 @@ def _fit(
         warning = f"; {test.warning}" if test.warning else ""
         note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
     with seeded(recipe.seed, plan.device):
-        with waiting("building the model", quiet):
+        with waiting("building the model", quiet, brief=True):
             state = new_state(plan)
         if plan.probe is not None and (remark := random_features_note(recipe.model)):
             note(remark, quiet)
