@@ -8,8 +8,8 @@ from torch import nn
 
 from seewhy.data.dataset import Dataset, Split
 from seewhy.diagnosis.diagnosis import diagnose
+from seewhy.diagnosis.error_maps import map_pairs
 from seewhy.diagnosis.predictions import Predictions, predict_split
-from seewhy.diagnosis.saliency import layer_maps
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 
@@ -50,7 +50,7 @@ def test_a_diagnosis_of_folds_uses_models_that_did_not_see_the_images(folded: Da
     for row, index in enumerate(diagnosis.errors.tolist()):
         own = models[int(folded.folds[index])]
         chosen, predicted = torch.tensor([index]), predictions.predicted[index : index + 1]
-        expected = layer_maps(own, folded.test, chosen, predicted, maps.methods, maps.layers)
+        expected = map_pairs(own, folded.test, chosen, predicted, maps.methods, maps.layers)
         for found, wanted in zip(maps.values, expected.values, strict=True):
             assert torch.equal(found[row], wanted[0])
     first = folded.folds == 0

@@ -1,203 +1,43 @@
-from typing import NamedTuple
+"""Which maps a report shows: those that suit the model, the most trusted ones first."""
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seewhy.attribution.bootstrap import BootstrapSummary
-from seewhy.attribution.explanation import explain
 from seewhy.attribution.sanity import SanityCheck
 from seewhy.attribution.scores import TrustScore
+from seewhy.attribution.statuses import PIXELS
 from seewhy.data.dataset import Split
-from seewhy.diagnosis.saliency import LayerMaps, first_shown, layer_maps
+from seewhy.diagnosis.predictions import predict_split
+from seewhy.diagnosis.saliency import (
+    first_shown,
+    measure_saliency,
+    plan_saliency,
+    suitable_methods,
+)
+from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
+from seewhy.models.registry import build_model
 
-CLASSES = 4
+CAMS = ("grad-cam", "hires-cam", "layer-cam")
 
 
-def network() -> nn.Module:
-    """Layers of 8x6 and 4x3 positions for images of 8x6."""
+def image(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).byte()
+
+
+def transformer() -> nn.Module:
+    """Two blocks, 8x8 tokens of images of 32x32."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 5, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(60, CLASSES),
-    ).eval()
+    return build_model("vit:width=16,depth=2", 4, split_of(8)).eval()
 
 
 def split_of(count: int) -> Split:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (count, 3, 8, 6), generator=generator).byte()
-    return Split(images, torch.arange(count) % CLASSES, [str(index) for index in range(count)])
-
-
-def grad_cams(
-    model: nn.Module, images: Tensor, goals: Tensor, layer: int
-) -> np.ndarray:  # (N, h, w) float64
-    """Grad-CAM of one logit an image, by the definition, in float64, one image at a time."""
-    double = network().double()
-    maps = []
-    for image, goal in zip(images, goals.tolist(), strict=True):
-        activation = double[: layer + 1](image[None].double() / 255).detach().requires_grad_()
-        double[layer + 1 :](activation)[0, goal].backward()
-        assert activation.grad is not None
-        weights = activation.grad.mean((2, 3), keepdim=True)
-        maps.append((weights * activation).sum(1)[0].detach())
-    return torch.stack(maps).numpy()
-
-
-class Small(NamedTuple):
-    """A network, images, which of them were explained, for which class, and the maps."""
-
-    model: nn.Module
-    split: Split
-    index: Tensor
-    predicted: Tensor
-    maps: LayerMaps
-
-
-@pytest.fixture
-def small() -> Small:
-    model, split = network(), split_of(24)
-    index = torch.tensor([20, 3, 17, 8, 0])
-    predicted = torch.tensor([1, 0, 3, 2, 2])
-    maps = layer_maps(model, split, index, predicted, ("hires-cam", "grad-cam"), ("1", "4"))
-    return Small(model, split, index, predicted, maps)
-
-
-@pytest.mark.parametrize(("place", "layer"), [(0, "1"), (1, "4")])
-def test_layer_maps_equal_grad_cam_in_float64(small: Small, place: int, layer: str) -> None:
-    model, split, index, predicted, found = small
-    assert found.methods == ("hires-cam", "grad-cam")
-    assert found.layers == ("1", "4")
-    assert found.sizes == ((8, 6), (4, 3))
-    assert found.values[place].dtype == torch.int8
-    images = split.images[index]
-    both = np.stack(
-        [grad_cams(model, images, goals, int(layer)) for goals in (predicted, split.labels[index])],
-        1,
-    )
-    largest = np.abs(both).max((1, 2, 3), keepdims=True)
-    values = found.values[place][:, 1].numpy()
-    assert np.abs(values - 127 * both / largest).max() <= 0.5 + 1e-2
-    assert (np.abs(values).max((1, 2, 3)) == 127).all()
-
-
-@pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
-@pytest.mark.parametrize(("place", "layer"), [(0, "1"), (1, "4")])
-def test_layer_maps_difference_is_the_map_of_the_difference(
-    small: Small, place: int, layer: str, method: str
-) -> None:
-    model, split, index, predicted, found = small
-    images, labels = split.images[index], split.labels[index]
-    one = torch.nn.functional.one_hot(predicted, CLASSES).float()
-    other = torch.nn.functional.one_hot(labels, CLASSES).float()
-    expected = explain(model, images, method, [layer], one - other, warn=False).at(layer).double()
-    values = found.values[place][:, found.methods.index(method)].double()
-    difference = values[:, 0] - values[:, 1]
-    if method == "grad-cam":
-        difference = difference.clamp_min(0)  # as in its paper
-    for image in range(len(index)):
-        if expected[image].abs().max() > 0:
-            scale = (difference[image] * expected[image]).sum() / expected[
-                image
-            ].square().sum()  # by least squares
-            assert (
-                difference[image] - scale * expected[image]
-            ).abs().max() <= 1.2  # two roundings of a half each
-
-
-def test_layer_maps_difference_is_the_target_predicted_minus_true() -> None:
-    model, split = network(), split_of(12)
-    with torch.no_grad():
-        predicted = model(split.images.float() / 255).argmax(1)
-    wrong = (predicted != split.labels).nonzero().flatten()
-    found = layer_maps(model, split, wrong, predicted[wrong], ("hires-cam",), ("4",))
-    some = split.take(wrong)
-    expected = (
-        explain(
-            model,
-            some.images,
-            "hires-cam",
-            ["4"],
-            ("predicted", "true"),
-            labels=some.labels,
-            warn=False,
-        )
-        .at("4")
-        .double()
-    )
-    difference = (found.values[0][:, 0, 0].double() - found.values[0][:, 0, 1].double()).flatten(1)
-    scale = (difference * expected.flatten(1)).sum(1) / expected.flatten(1).square().sum(1)
-    assert len(wrong) > 4
-    assert (difference - scale[:, None] * expected.flatten(1)).abs().max() <= 1.2
-
-
-def test_layer_maps_of_equal_targets_are_equal(small: Small) -> None:
-    model, split, index, _, _ = small
-    found = layer_maps(model, split, index, split.labels[index], ("grad-cam",), ("4",))
-    assert torch.equal(found.values[0][:, :, 0], found.values[0][:, :, 1])
-
-
-def test_layer_maps_shrink_large_maps() -> None:
-    class Shown(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images
-
-    model = nn.Sequential(
-        nn.Conv2d(1, 2, 1), Shown(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
-    ).eval()
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([1.0, 0.0])[:, None, None, None])
-        model[0].bias.zero_()
-        model[4].weight.copy_(torch.eye(2))
-    images = torch.zeros(1, 1, 48, 24, dtype=torch.uint8)
-    images[0, 0, 8:12, 20:22] = 255  # of 12 x 12 places, row 2 and column 10
-    found = layer_maps(
-        model,
-        Split(images, torch.tensor([1]), ["a"]),
-        torch.tensor([0]),
-        torch.tensor([0]),
-        ("grad-cam",),
-        ("0",),
-    )
-    assert found.sizes == ((12, 12),)
-    assert divmod(int(found.values[0][0, 0, 0].argmax()), 12) == (2, 10)
-    assert found.values[0][0, 0, 0, 2, 10] == 127
-    assert found.values[0][0, 0, 0, 6:, :6].abs().max() == 0
-    assert found.values[0][0, 0, 1].abs().max() == 0  # nothing is said for the other class
-
-
-def test_layer_maps_of_zero_are_zero() -> None:
-    model = network()
-    with torch.no_grad():
-        model[6].weight.zero_()
-    found = layer_maps(
-        model,
-        split_of(2),
-        torch.tensor([0, 1]),
-        torch.tensor([1, 2]),
-        ("grad-cam",),
-        ("4",),
-    )
-    assert (found.values[0] == 0).all()
-
-
-def test_layer_maps_take_and_no_images(small: Small) -> None:
-    model, split, index, predicted, found = small
-    rows = torch.tensor([4, 1])
-    some = found.take(rows)
-    again = layer_maps(model, split, index[rows], predicted[rows], found.methods, found.layers)
-    for taken, values, fresh in zip(some.values, found.values, again.values, strict=True):
-        assert torch.equal(taken, values[rows])
-        assert torch.equal(taken, fresh)
-    none = layer_maps(model, split, index[:0], predicted[:0], found.methods, found.layers)
-    assert [tuple(values.shape) for values in none.values] == [(0, 2, 2, 8, 6), (0, 2, 2, 4, 3)]
-    assert (none.sizes, none.layers, none.methods) == (found.sizes, found.layers, found.methods)
+    names = [str(index) for index in range(count)]
+    return Split(image(count, 3, 32, 32), torch.arange(count) % 4, names)
 
 
 def test_first_shown_is_of_the_last_layer() -> None:
@@ -216,3 +56,54 @@ def test_first_shown_is_of_the_last_layer() -> None:
     empty = score("late", 0.4, non_empty=0.2)
     assert first_shown([early, empty, weak], "late") is weak
     assert first_shown([early, empty], "late") is early
+
+
+def test_first_shown_may_need_no_layer() -> None:
+    """Maps of the whole model compete with those of the last layer."""
+    summary = BootstrapSummary(0.3, (0.2, 0.4))
+    check = SanityCheck(("head",), torch.zeros(1, 2), True)
+    whole = TrustScore(PIXELS, "chefer-cam", summary, summary, check, None, None, None, 1.0)
+    late = replace(whole, layer="late", method="grad-cam", gain=BootstrapSummary(0.2, (0.1, 0.3)))
+    early = replace(whole, layer="early", method="grad-cam", gain=BootstrapSummary(0.5, (0.4, 0.6)))
+    assert first_shown([early, whole, late], "late") is whole
+    better = replace(late, gain=BootstrapSummary(0.4, (0.3, 0.5)))
+    assert first_shown([early, better, whole], "late") is better
+
+
+@pytest.mark.slow
+def test_methods_suit_the_model() -> None:
+    """A transformer has maps of its attention too; a CNN has none, and no gradient means no map."""
+    model = transformer()
+    some = image(1, 3, 32, 32)
+    found = suitable_methods(model, some, ["blocks.0", "norm"])
+    assert found == ("chefer-cam", "le-grad", *CAMS)
+    cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 4)).eval()
+    assert suitable_methods(cnn, some, ["1"]) == CAMS
+
+    class Detached(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = super().forward(images)
+            return outputs.detach()
+
+    with pytest.raises(SeewhyError, match="no gradient"):
+        suitable_methods(Detached(*cnn).eval(), some, ["1"])
+
+
+@pytest.mark.slow
+def test_a_transformer_is_measured_by_its_attention_too() -> None:
+    model = transformer()
+    split = split_of(12)
+    classifier = Classifier(model, ("a", "b", "c", "d"))
+    plan = replace(plan_saliency(classifier, split, 3), steps=2, noise_maps=1, class_images=4)
+    found = measure_saliency(
+        classifier, split, predict_split(classifier, split), torch.tensor([1, 5, 7]), plan=plan
+    )
+    measured = {(score.layer, score.method) for score in found.scores}
+    assert {(PIXELS, "chefer-cam"), (PIXELS, "le-grad"), ("norm", "layer-cam")} <= measured
+    assert set(found.maps.methods) == {"chefer-cam", "le-grad", *CAMS}
+    assert [len(found.maps.of(method)) for method in ("le-grad", "grad-cam")] == [
+        1,
+        len(found.maps.layers),
+    ]
+    little = plan_saliency(classifier, split, 3, seconds=1e-9)
+    assert little.measured_methods == ("chefer-cam",)

@@ -29,14 +29,16 @@ def test_maps_data_holds_the_maps_within_half_a_level(
 ) -> None:
     maps, images = saliency.maps, len(context.diagnosis.errors)
     data = maps_data(saliency, images, fully_explained)
-    assert (data["methods"], data["sizes"]) == (maps.methods, maps.sizes)
+    assert data["methods"] == maps.methods
+    assert data["needs_layer"] == [True] * len(maps.methods)
     best = maps.methods.index(saliency.best.method)
     for method in range(len(maps.methods)):
         count = images if method <= best else min(fully_explained, images)
         assert data["counts"][method] == count
-        for values, (height, width), url in zip(
-            maps.values, maps.sizes, data["sheets"][method], strict=True
-        ):
+        at_layers = data["sizes"][method], data["sheets"][method]
+        for values, size, url in zip(maps.of(maps.methods[method]), *at_layers, strict=True):
+            height, width = values.shape[2:]
+            assert tuple(size) == (height, width)
             if count == 0:
                 assert url == ""
                 continue
@@ -48,7 +50,7 @@ def test_maps_data_holds_the_maps_within_half_a_level(
                     left = (2 * column + target) * width
                     gray = pixels[row * height : (row + 1) * height, left : left + width, 0]
                     levels = gray / SPACING - LEVELS
-                    expected = LEVELS * values[image, method, target].double().numpy() / 127
+                    expected = LEVELS * values[image, target].double().numpy() / 127
                     assert np.abs(levels - expected).max() <= 0.5 + 1e-6
 
 
@@ -66,7 +68,7 @@ def test_sheets_of_many_maps_grow_wider(
     monkeypatch.setattr("seewhy.reporting.sections.errors.TALLEST", 24)
     data = maps_data(saliency, images, images)
     assert data["columns"] >= images / 2
-    for (height, width), url in zip(data["sizes"], data["sheets"][0], strict=True):
+    for (height, width), url in zip(data["sizes"][0], data["sheets"][0], strict=True):
         shape = decode(url).shape
         assert shape[0] <= 24 + height
         assert shape[1] == 2 * width * data["columns"]

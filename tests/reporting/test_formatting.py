@@ -105,3 +105,4 @@ def test_map_name_names_method_and_layer() -> None:
     assert map_name("grad-cam", "c.1 (x)", ["a", "b", "c.1 (x)"]) == (
         "grad-cam at the late layer (c.1 (x))"
     )
+    assert map_name("le-grad", "pixels", ["a", "b"]) == "le-grad (whole model)"

@@ -241,6 +241,23 @@ def explain_prepared(
     return replace(whole, labels=None if labels is None else labels.cpu())
 
 
+def signed_maps(
+    inputs: PreparedInputs, methods: Sequence[BoundMethod], names: Sequence[str]
+) -> Maps:
+    """Maps by layer and method, as `explain_prepared` but before the ReLU of the papers.
+
+    Raises SeewhyError if a method fails.
+    """
+    failures: Failures = {}
+    parts = [
+        _signed_maps(methods, shared, failures)
+        for shared in _passes(inputs, names, _attention_for(methods))
+    ]
+    if failures:
+        raise SeewhyError("; ".join(dict.fromkeys(failures.values())))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
 def _attention_for(methods: Sequence[BoundMethod]) -> Attention:
     """What the methods need of the attention."""
     reading = [method for method in methods if method.explains == "attention"]

@@ -16,6 +16,8 @@ from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
+from .error_maps import MapPairs as MapPairs
+from .error_maps import map_pairs as map_pairs
 from .image_maps import ImageMap as ImageMap
 from .image_maps import image_map as image_map
 from .image_maps import neighbor_agreement as neighbor_agreement
@@ -59,9 +61,7 @@ from .robustness import RobustnessCurve as RobustnessCurve
 from .robustness import adversarial_examples as adversarial_examples
 from .robustness import attack_curves as attack_curves
 from .robustness import corruption_curves as corruption_curves
-from .saliency import LayerMaps as LayerMaps
 from .saliency import Saliency as Saliency
-from .saliency import layer_maps as layer_maps
 from .saliency import measure_saliency as measure_saliency
 from .shortcuts import ClassAttribution as ClassAttribution
 from .shortcuts import Shortcut as Shortcut

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.duplicates import DuplicatePair, near_duplicates
+from seewhy.diagnosis.error_maps import MapPairs, map_pairs
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.diagnosis.saliency import LayerMaps, Saliency, layer_maps
+from seewhy.diagnosis.saliency import Saliency
 from seewhy.models.classifier import Classifier
 
 
@@ -43,14 +44,14 @@ def with_maps_of_folds(
     """The saliency with maps of errors (M,) int64, each of the model that made it."""
     assert data.folds is not None
     methods, layers = saliency.maps.methods, saliency.maps.layers
-    parts: list[LayerMaps] = []
+    parts: list[MapPairs] = []
     rows: list[Tensor] = []
     for fold, model in enumerate(models):
         mine = (data.folds[errors] == fold).nonzero()[:, 0]
         index = errors[mine]
         exact = replace(model, precision="fp32")
         predicted = predictions.predicted[index]
-        parts.append(layer_maps(exact, data.test, index, predicted, methods, layers))
+        parts.append(map_pairs(exact, data.test, index, predicted, methods, layers))
         rows.append(mine)
     values = (torch.cat(stack) for stack in zip(*(part.values for part in parts), strict=True))
     maps = replace(saliency.maps, values=tuple(values))

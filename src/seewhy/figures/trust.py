@@ -6,12 +6,14 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from seewhy.attribution.scores import TrustScore
+from seewhy.attribution.statuses import PIXELS
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from seewhy.figures.text import text_width, truncate
 
 # of coprime lengths: 56 distinct combinations
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "black")
 _MARKERS = "osD^vPX*"
+WHOLE_MODEL = "whole model"  # the label of methods that need no layer
 _LAYER_WIDTH = 1.3  # inches
 _ROW_HEIGHT = 0.14  # inches, at least
 
@@ -70,6 +72,8 @@ def _style(index: int) -> tuple[str, str]:
 
 def _truncate_start(layer: str) -> str:
     """A layer name, shortened at its start, because the ends of names differ."""
+    if layer == PIXELS:
+        return WHOLE_MODEL
     if text_width(layer) <= _LAYER_WIDTH:
         return truncate(layer, _LAYER_WIDTH)
     return "…" + truncate(layer[::-1], _LAYER_WIDTH)[::-1].lstrip(".…")

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from seewhy.attribution.statuses import PIXELS
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.figures.trust import WHOLE_MODEL
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -76,6 +78,8 @@ def layer_labels(layers: Sequence[str]) -> dict[str, str]:
 
 
 def map_name(method: str, layer: str, layers: Sequence[str]) -> str:
-    """A kind of heat map, as `grad-cam at the late layer (layer4)`."""
+    """A kind of heat map, as `grad-cam at the late layer (layer4)` or `le-grad (whole model)`."""
+    if layer == PIXELS:
+        return f"{method} ({WHOLE_MODEL})"
     depth, name = layer_labels(layers)[layer].split(" (", 1)
     return f"{method} at the {depth} layer ({name}"

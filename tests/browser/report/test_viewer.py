@@ -1,6 +1,7 @@
 """The viewer of an error, against the maps in diagnosis.npz; keys, links and the clipboard."""
 
 import re
+from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
@@ -8,6 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from playwright.sync_api import expect
+
+from seewhy.diagnosis.error_maps import MapPairs
+from seewhy.reporting.context import make_context
+from seewhy.reporting.page import render_page
 
 TARGETS = {"predicted": 0, "true": 1, "difference": 2}  # their places in the viewer
 
@@ -47,7 +52,7 @@ def test_heat_map_is_that_of_the_diagnosis(reader, reports, target, layer):
     expect(reader.page.locator(f"#viewer [data-layer='{layer}']")).to_have_attribute(
         "aria-pressed", "true"
     )
-    predicted, true = maps.values[layer - 1][row, 1].double() / 127
+    predicted, true = maps.of(maps.methods[1])[layer - 1][row].double() / 127
     wanted = {"predicted": predicted, "true": true}.get(target)
     if wanted is None:  # on a scale of its own, of the steps that the page has
         steps = (15 * predicted).round() - (15 * true).round()
@@ -142,9 +147,9 @@ def test_empty_maps_say_why(reader, reports):
     maps, images = saliency.maps, reports.diagnosis.errors.tolist()
     names, predictions = reports.predictions.classes, reports.predictions
     found = {}
-    for layer, values in enumerate(maps.values):
-        for method in range(len(maps.methods)):
-            for row, pair in enumerate(values[:90, method]):
+    for method in range(len(maps.methods)):
+        for layer, values in enumerate(maps.of(maps.methods[method])):
+            for row, pair in enumerate(values[:90]):
                 levels = (15 * pair.double() / 127).round()
                 for target in range(2):
                     if (levels[target] > 0).any():
@@ -400,3 +405,44 @@ def test_viewer_shows_the_nearest_training_images(read, reports, size):
     assert reader.heat(canvas)[..., 3].min() == 255  # painted
     width = reader.page.evaluate("document.querySelector('#viewer').scrollWidth")
     assert width <= size[0]
+
+
+@pytest.mark.slow
+def test_a_method_of_the_whole_model_has_one_map(read, reports, shapes, tmp_path):
+    """As a transformer's attention: it is shown first here, and no layer can be selected."""
+    diagnosis = reports.diagnosis
+    saliency, row = diagnosis.saliency, 2
+    values = saliency.maps.values[0].flip(1)
+    score = replace(saliency.best, layer="pixels", method="le-grad")
+    pairs = MapPairs((("pixels", "le-grad"), *saliency.maps.keys), (values, *saliency.maps.values))
+    changed = replace(
+        saliency, maps=pairs, best=score, shown=score, scores=(score, *saliency.scores)
+    )
+    context = make_context(reports.run, shapes, quiet=True)
+    context = replace(context, diagnosis=replace(diagnosis, saliency=changed))
+    path = tmp_path / "report.html"
+    path.write_text(render_page(context).html, encoding="utf-8")
+    reader, image = read(path), int(diagnosis.errors[row])
+    page, layers = reader.page, len(saliency.maps.layers)
+    layer, method = (page.locator(f"select[name={name}]") for name in ("layer", "method"))
+    expect(method).to_have_value("le-grad")
+    expect(page.locator("#errors")).to_contain_text("Shown first: le-grad (whole model)")
+    expect(layer).to_be_disabled()
+    expect(page.locator("#trust table")).to_contain_text("whole model")
+    reader.go(f"image={image}&opacity=100")
+    opened(reader, image)
+    expect(page.locator("#viewer-layers button")).to_have_count(0)
+    expect(page.locator("#viewer-faithful")).to_have_attribute("aria-pressed", "true")
+    wanted = F.interpolate(
+        values[row, :1, None].double() / 127, (224, 224), mode="bilinear", align_corners=False
+    )[0, 0]
+    found = signed_heat(reader, "predicted")
+    assert np.abs(found - wanted.clamp(min=0).numpy()).max() < 0.06
+    page.keyboard.press("1")  # there is no layer to select
+    assert "layer=" not in page.url
+    reader.go(f"image={image}&method=grad-cam")
+    expect(page.locator("#viewer-layers button")).to_have_count(layers)
+    expect(page.locator("#viewer-layers [aria-pressed=true]")).to_have_attribute(
+        "data-layer", str(layers)
+    )
+    expect(layer).to_be_enabled()

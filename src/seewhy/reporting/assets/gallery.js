@@ -138,6 +138,7 @@ function showControls() {
   for (const [name, value] of Object.entries(values)) {
     const control = form.elements.namedItem(name); // null if there are no heat maps
     if (control instanceof HTMLInputElement || control instanceof HTMLSelectElement) control.value = String(value);
+    if (name === "layer" && control instanceof HTMLSelectElement) control.disabled = !needsLayer(state.method);
   }
   const overlay = form.elements.namedItem("overlay");
   if (overlay instanceof HTMLInputElement) overlay.checked = state.overlay;

@@ -21,8 +21,8 @@ function onKey(event) {
   else if (event.key === "j" || (viewer.open && event.key === "ArrowRight")) move(1);
   else if (event.key === "k" || (viewer.open && event.key === "ArrowLeft")) move(-1);
   else if (event.key === "o") setState({ overlay: !state.overlay });
-  else if (event.key === "f" && errors.layers.length) toggleFaithful();
-  else if (layer >= 1 && layer <= errors.layers.length) setState({ layer });
+  else if (event.key === "f" && errors.maps.methods.length) toggleFaithful();
+  else if (needsLayer(state.method) && layer >= 1 && layer <= errors.layers.length) setState({ layer });
   else return;
   event.preventDefault();
 }

@@ -37,17 +37,18 @@ async function decodePixels(url) {
 
 /**
  * @param {number} row of the errors
- * @param {number} layer from 1
+ * @param {number} layer from 1; ignored for a method that needs none
  * @param {string} method
  * @param {Target} target
  * @returns {HeatMap | null} null if there is none
  */
 function getMap(row, layer, method, target) {
   const methodIndex = errors.maps.methods.indexOf(method);
-  const pixels = sheets[methodIndex]?.[layer - 1];
+  const place = needsLayer(method) ? layer - 1 : 0;
+  const pixels = sheets[methodIndex]?.[place];
   if (pixels === undefined || row >= errors.maps.counts[methodIndex]) return null;
   const { columns, sizes, levels, spacing } = errors.maps;
-  const [height, width] = sizes[layer - 1];
+  const [height, width] = sizes[methodIndex][place];
   const top = Math.floor(row / columns) * height;
   const left = (row % columns) * 2 * width;
   const at = (/** @type {number} */ y, /** @type {number} */ x) =>

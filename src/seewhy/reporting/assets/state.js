@@ -3,8 +3,9 @@
 /**
  * @typedef {object} MapsData signed maps for the predicted and the true class
  * @property {string[]} methods
+ * @property {boolean[]} needs_layer whether there are maps of each layer or one of the whole model, by method
  * @property {number[]} counts number of images with maps, by method
- * @property {[number, number][]} sizes height and width of the maps, by layer
+ * @property {[number, number][][]} sizes height and width of the maps, by method and layer
  * @property {number} levels the largest magnitude
  * @property {number} spacing gray values between two levels
  * @property {number} columns images in a row of a sheet, each with its two maps side by side
@@ -96,6 +97,11 @@ function element(id, kind) {
 /** @type {{errors: ErrorsData, "label-issues"?: LabelsData, "image-map"?: MapOfImages}} */
 const pageData = JSON.parse(element("data", HTMLScriptElement).textContent ?? "");
 const errors = pageData.errors;
+
+/** @param {string} method @returns {boolean} whether it has maps of each layer */
+function needsLayer(method) {
+  return errors.maps.needs_layer[errors.maps.methods.indexOf(method)] ?? true;
+}
 
 /** The keys of the classes in an address: their names, or their numbers if a name is empty or not unique. */
 const CLASS_KEYS = errors.classes.map((name, index) =>

@@ -18,7 +18,7 @@ function showViewer() {
   element("viewer-index", HTMLElement).textContent = `test image ${errors.index[row]}`;
   element("viewer-file", HTMLElement).textContent = errors.names[row];
   element("viewer-status", HTMLElement).textContent = "";
-  const explained = errors.layers.length > 0;
+  const explained = errors.maps.methods.length > 0;
   const hasMaps = row < errors.maps.counts[errors.maps.methods.indexOf(state.method)];
   const original = document.createElement("figure");
   const title = document.createElement("figcaption");
@@ -37,7 +37,8 @@ function showViewer() {
   element("viewer-missing", HTMLElement).hidden = !explained || hasMaps;
   const focused = document.activeElement?.closest(".layers button")?.getAttribute("data-layer");
   const layers = element("viewer-layers", HTMLElement);
-  layers.replaceChildren(...errors.layers.map((name, index) => layerButton(row, index + 1, name)));
+  const shownLayers = needsLayer(state.method) ? errors.layers : [];
+  layers.replaceChildren(...shownLayers.map((name, index) => layerButton(row, index + 1, name)));
   if (focused) /** @type {HTMLElement | null} */ (layers.querySelector(`[data-layer="${focused}"]`))?.focus();
   const bars = errors.top[row].map((label, rank) => probabilityBar(errors.classes[label], errors.probabilities[row][rank], label === errors.confusions[row][0]));
   if (!errors.top[row].includes(errors.confusions[row][0])) bars.push(probabilityBar(trueName, errors.true[row], true));
@@ -97,12 +98,13 @@ function emptiness(row, target, name) {
   if (shown.some((value) => value < 0)) return `every position is evidence against ${name}`;
   const other = values(target === "true" ? "predicted" : "true");
   if (other?.some((value) => value !== 0)) return "too weak to be seen beside the other map, whose scale it shares";
-  return "this layer has no effect on either class";
+  return needsLayer(state.method) ? "this layer has no effect on either class" : "no effect on either class";
 }
 
 /** Whether the most faithful map is selected. */
 function isFaithful() {
-  return state.layer === errors.faithful_layer && state.method === errors.faithful_method;
+  if (state.method !== errors.faithful_method) return false;
+  return !needsLayer(state.method) || state.layer === errors.faithful_layer;
 }
 
 /** Select the most faithful map, or the default one if it is selected. */

@@ -126,15 +126,21 @@ def _data(context: ReportContext, cards: list[Card]) -> dict[str, Any]:
             round(value, 3)
             for value in predictions.probabilities[errors, predictions.labels[errors]].tolist()
         ],
-        "layer": 1 if saliency is None else list(layers).index(saliency.shown.layer) + 1,
+        "layer": 1 if saliency is None else _layer_number(saliency, saliency.shown),
         "method": "" if saliency is None else saliency.shown.method,
-        "faithful_layer": 1 if saliency is None else list(layers).index(saliency.best.layer) + 1,
+        "faithful_layer": 1 if saliency is None else _layer_number(saliency, saliency.best),
         "faithful_method": "" if saliency is None else saliency.best.method,
     }
 
 
+def _layer_number(saliency: Saliency, score: TrustScore) -> int:
+    """Number of a score's layer, from 1; the last one for a method that needs none."""
+    layers = saliency.maps.layers
+    return layers.index(score.layer) + 1 if score.layer in layers else max(1, len(layers))
+
+
 def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> dict[str, Any]:
-    """Heat maps for the scripts: a gray sheet for each method and layer.
+    """Heat maps for the scripts: a gray sheet for each method and layer; the type MapsData.
 
     The two maps of an image, for the predicted and the true class, are side by side. All images
     have maps of the methods up to the best one and the one that is shown first; the first
@@ -144,6 +150,7 @@ def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> d
     """
     data: dict[str, Any] = {
         "methods": [],
+        "needs_layer": [],
         "counts": [],
         "sizes": [],
         "sheets": [],
@@ -158,15 +165,18 @@ def maps_data(saliency: Saliency | None, images: int, fully_explained: int) -> d
         images if method < shared else min(fully_explained, images)
         for method in range(len(maps.methods))
     ]
-    columns = max(COLUMNS, *(-(-images // (TALLEST // height)) for height, _ in maps.sizes))
+    by_method = [maps.of(method) for method in maps.methods]
+    heights = {values.shape[2] for values in maps.values}
+    columns = max(COLUMNS, *(-(-images // (TALLEST // height)) for height in heights))
     sheets = [
-        [_sheet(values[:number, method], columns) for values in maps.values]
-        for method, number in enumerate(counts)
+        [_sheet(values[:number], columns) for values in at_layers]
+        for at_layers, number in zip(by_method, counts, strict=True)
     ]
     return data | {
         "methods": maps.methods,
+        "needs_layer": [maps.needs_layer(method) for method in maps.methods],
         "counts": counts,
-        "sizes": maps.sizes,
+        "sizes": [[values.shape[2:] for values in at_layers] for at_layers in by_method],
         "sheets": sheets,
         "columns": columns,
     }

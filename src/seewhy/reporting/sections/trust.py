@@ -2,8 +2,9 @@
 
 from seewhy.attribution.mosaics import MosaicScore
 from seewhy.attribution.scores import TrustScore
+from seewhy.attribution.statuses import PIXELS
 from seewhy.diagnosis.saliency import MIN_MAP_SIDE
-from seewhy.figures.trust import trust_figure
+from seewhy.figures.trust import WHOLE_MODEL, trust_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count_of, layer_labels, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
@@ -34,7 +35,8 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
     if saliency is None:
         html = render("sections/trust.html", unexplained=context.diagnosis.saliency_error)
         return Section(TITLE, "No heat maps: the model cannot be explained.", html)
-    scores, labels = saliency.scores, layer_labels(saliency.maps.layers)
+    scores = saliency.scores
+    labels = {PIXELS: WHOLE_MODEL} | layer_labels(saliency.maps.layers)
     first, best, passed = scores[0], saliency.best, sum(score.trusted for score in scores)
     images = count_of(saliency.images, context.diagnosis.measured_images, context.images_noun)
     checks = "all checks" if first.mosaic else "two of three checks; for mosaics they were too few"
