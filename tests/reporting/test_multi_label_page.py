@@ -161,4 +161,7 @@ def test_command_line(
     assert "found 'digits'; it has a column of image paths" in capsys.readouterr().err
     refused = ["evaluate", "colors_model:build", "--data", "labels.csv", "--split", "all"]
     assert main(refused) == 2
+    assert "--split is for the data of the run itself" in capsys.readouterr().err
+    refused = ["evaluate", "colors_model:build", "--data", "labels.csv", "--calibrated"]
+    assert main(refused) == 2
     assert "are for models that choose one class for each image" in capsys.readouterr().err

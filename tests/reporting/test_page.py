@@ -24,6 +24,7 @@ from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.reporting import page as module
 from seewhy.reporting.context import ReportContext
+from seewhy.reporting.document import render_document
 from seewhy.reporting.page import Page, limit_errors, render_page, report
 from seewhy.reporting.section import Section, sprite_html
 from seewhy.reporting.sections import SECTIONS
@@ -94,7 +95,7 @@ def test_thumbnails_of_photographs_are_smoothed(side: int, body: str) -> None:
     """The pixels of small images stay sharp."""
     sprites = Sprites({"a": torch.zeros(3, side, side, dtype=torch.uint8)})
     assert sprites["a"] is not None
-    assert body in module.render_document("title", "headline", {}, "source", sprites.sheets())
+    assert body in render_document("title", "headline", {}, "source", sprites.sheets())
 
 
 def test_policy_allows_only_the_style_and_script_of_the_page(parsed: Parsed) -> None:

@@ -178,9 +178,8 @@ def test_train_reports_divergence_in_one_line(recipe: Recipe, data: Dataset) -> 
 def test_running_totals_are_weighted_means() -> None:
     totals = RunningTotals(torch.device("cpu"))
     assert all(math.isnan(value) for value in totals.latest())
-    eye = torch.eye(3)
-    totals.add(torch.tensor(3.0), torch.tensor(6.0), eye, eye)
-    totals.add(torch.tensor(4.0), torch.tensor(2.0), eye[:1], eye[1:2])
+    totals.add(torch.tensor(3.0), torch.tensor(6.0), torch.tensor(3), 3)
+    totals.add(torch.tensor(4.0), torch.tensor(2.0), torch.tensor(0), 1)
     assert totals.latest() == ((3 + 4) / (6 + 2), 3 / 4)
     assert totals.take_update_weight() == 6 + 2
     assert totals.take_update_weight() == 0

@@ -19,6 +19,7 @@ from seewhy.checks.images import (
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.result import Check, DataChecks, NotJudged
 from seewhy.checks.shortcuts import shortcuts
+from seewhy.data.dataset import check_one_label
 from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError, lookup
@@ -75,6 +76,7 @@ def check(
     for name in only:
         lookup(CHECKS, name, "check")
     dataset = load(data, quiet=quiet) if isinstance(data, str | Path) else as_dataset(data)
+    check_one_label(dataset, "checking data")
     classifier = None if model is None else as_classifier(model)
     inputs = CheckInputs(dataset, classifier, quiet)
     if not inputs.splits:

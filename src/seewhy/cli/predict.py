@@ -27,6 +27,7 @@ from seewhy.progress import note, say
 if TYPE_CHECKING:
     from seewhy.models.classifier import Classifier
     from seewhy.runs.prediction_stream import ImagePrediction
+    from seewhy.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def evaluate(options: Evaluate) -> None:
             "cifar10"
         )
     if as_classifier(classifier).activation == "sigmoid":
-        _evaluate_multi_label(options, as_classifier(classifier))
+        _evaluate_multi_label(options, classifier)
         return
     data, split = find_split(classifier, options.data, options.split)
     metadata = None
@@ -102,25 +103,33 @@ def evaluate(options: Evaluate) -> None:
             tables.print_subgroups(groups)
 
 
-def _evaluate_multi_label(options: Evaluate, classifier: "Classifier") -> None:
+def _evaluate_multi_label(options: Evaluate, classifier: "Run | Classifier") -> None:
     """Print the scores of a model whose labels are independent of each other."""
     from seewhy.cli import tables
     from seewhy.diagnosis.multi_label import multi_label_scores
     from seewhy.reporting.values import plain_values
     from seewhy.runs.multi_label import evaluate_multi_label
+    from seewhy.runs.run import Run
 
-    if options.split or options.calibrated or options.abstain_below or options.metadata:
+    if options.calibrated or options.abstain_below or options.metadata:
         raise SeewhyError(
-            "--split, --calibrated, --abstain-below and --metadata are for models that choose one "
-            f"class for each image; leave them out with {options.model}"
+            "--calibrated, --abstain-below and --metadata are for models that choose one class for "
+            f"each image; leave them out with {options.model}"
         )
-    predictions = evaluate_multi_label(classifier, options.data)
+    own = isinstance(classifier, Run) and options.data is None
+    if options.split and not own:
+        raise SeewhyError(
+            "--split is for the data of the run itself; of a table, all images are measured"
+        )
+    data = classifier.data_origin.name if isinstance(classifier, Run) and own else options.data
+    split = options.split or "test"
+    predictions = evaluate_multi_label(classifier, options.data, split=split)
     scores = multi_label_scores(predictions)
     if options.json:
-        values = {"data": str(options.data), "images": len(predictions.labels), **asdict(scores)}
+        values = {"data": str(data), "images": len(predictions.labels), **asdict(scores)}
         say(json.dumps(plain_values(values), allow_nan=False))
     else:
-        tables.print_multi_label(scores, str(options.data), len(predictions.labels))
+        tables.print_multi_label(scores, str(data), len(predictions.labels))
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

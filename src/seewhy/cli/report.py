@@ -131,7 +131,7 @@ def report(options: Report) -> None:
 
 def _new_file(path: Path | None) -> Path:
     """The file to write: by default report.html here, which must not exist."""
-    from seewhy.reporting.page import FILE
+    from seewhy.reporting.report_files import FILE
 
     if path is None and Path(FILE).exists():
         raise SeewhyError(f"{FILE} exists; name another file with --output")

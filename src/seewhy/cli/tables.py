@@ -24,7 +24,7 @@ from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
 from seewhy.progress import clock, make_console
 from seewhy.runs.prediction_stream import ImagePrediction
-from seewhy.runs.result import describe_folds, describe_test_use, describe_uneven
+from seewhy.runs.result import describe_folds, describe_labels, describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 
 RUN_FILES = {
@@ -108,12 +108,15 @@ def print_run(run: Run) -> None:
     if result is not None:
         held_out = "" if result.folds else "test "
         out.print(
-            f"\n{percent(result.accuracy)} of {result.test_images:,} {held_out}images correct "
+            f"\n{percent(result.accuracy)} of {result.test_images:,} {held_out}images "
+            f"{'with all labels right' if describe_labels(result) else 'correct'} "
             f"(95% interval {interval_text(result.interval)})",
             style="bold",
         )
         if result.folds:
             out.print(describe_folds(result))
+        if labels := describe_labels(result):
+            out.print(labels)
         if uneven := describe_uneven(result):
             out.print(f"classes are uneven: {uneven}")
         if run.recipe.tta != "none":
@@ -238,6 +241,8 @@ def print_predictions(predictions: Sequence[ImagePrediction]) -> None:
     out = console()
     for prediction in predictions:
         abstained = ", abstained" if prediction.abstained else ""
+        if prediction.labels is not None:
+            abstained += f": {', '.join(map(visible, prediction.labels)) or 'no label'}"
         out.print(visible(Path(prediction.image).name) + abstained, style="bold")
         for row in prediction.top:
             out.print(f"  {percent(row.probability):>7}  {visible(row.name)}")

@@ -57,8 +57,8 @@ def read_array_files(files: Sequence[NamedFile], title: str) -> RawDataset:
     """Images (N, H, W), (N, H, W, C) or (N, C, H, W) and labels of each split.
 
     Images are numbers; those that are not uint8 are scaled later. Labels are numbers (N,) or
-    (N, 1), text, or one-hot rows. Equal labels become a class; an array named classes gives the
-    names.
+    (N, 1), text, or one-hot rows; or rows (N, K) of 0 and 1, of images with any number of labels.
+    Equal labels become a class; an array named classes gives the names.
 
     Raises:
         SeewhyError: A file is damaged, or an array is missing or of the wrong shape or type.
@@ -184,7 +184,8 @@ def _images(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N, H, W
     return array
 
 
-def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) numbers or text
+def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:
+    """Labels (N,) as numbers or text; or (N, K) bool, if images have any number of them."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2 and array.dtype.kind in "iufb":
@@ -192,6 +193,8 @@ def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) num
         if one_hot:
             indices: np.ndarray = np.argmax(array, axis=1)
             return indices.astype(np.int64)
+        if ((array == 0) | (array == 1)).all():  # any number of labels
+            return array.astype(bool)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "backslashreplace")
     whole = array.dtype.kind in "iub" or (
@@ -199,7 +202,7 @@ def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) num
     )
     if array.ndim != 1 or not (whole or array.dtype.kind == "U"):
         raise SeewhyError(
-            f"{title}: {name} must be labels (N,) of whole numbers or text, or one-hot (N, K), "
+            f"{title}: {name} must be labels (N,) of whole numbers or text, or (N, K) of 0 and 1, "
             f"found {array.shape} {array.dtype}"
         )
     if array.dtype.kind == "U" or (array.size and array.max() >= 2**63):
@@ -210,7 +213,13 @@ def _labels(name: str, array: np.ndarray, title: str) -> np.ndarray:  # (N,) num
 def _classes(
     stored: Mapping[str, np.ndarray], names: tuple[str, np.ndarray] | None, title: str
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Class names, and each split's labels (N,) int64 as indices into them."""
+    """Class names, and each split's labels (N,) int64 as indices into them, or (N, K) bool."""
+    if any(values.ndim == 2 for values in stored.values()):
+        width = next(values.shape[1] for values in stored.values() if values.ndim == 2)
+        numbered = tuple(map(str, range(width)))
+        named = None if names is None else tuple(map(str, _labels(*names, title).tolist()))
+        rows = {role: _as_rows(values, width) for role, values in stored.items()}
+        return named or numbered, rows
     if names is not None and names[1].dtype.kind in "SU" and stored["train"].dtype.kind == "i":
         listed = map(class_name, _labels(*names, title).tolist())
         return tuple(listed), dict(stored)  # check_labels compares them
@@ -222,3 +231,11 @@ def _classes(
             f"{title}: labels must be at least 0, found {lowest}; keep only labeled images"
         )
     return index_labels(stored)
+
+
+def _as_rows(labels: np.ndarray, width: int) -> np.ndarray:  # (N, width) bool
+    """Labels (N, K) as they are; class indices, of one-hot rows in another split, as rows again."""
+    if labels.ndim == 1 and labels.dtype.kind == "i" and 0 <= labels.min() <= labels.max() < width:
+        rows: np.ndarray = np.eye(width, dtype=bool)[labels]
+        return rows
+    return labels

@@ -67,8 +67,13 @@ def bind_augmentations(steps: Sequence[str | Callable[..., Any]]) -> Augmentatio
     return augment
 
 
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Class indices (B,) int64 as one-hot rows (B, num_classes) float32."""
+def encode_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels as rows (B, num_classes) float32: one-hot for class indices (B,) int64.
+
+    Several labels per image, (B, num_classes) bool, become 0 and 1.
+    """
+    if labels.ndim == 2:
+        return labels.float()
     # scatter_, not F.one_hot, which synchronizes with the device to check the labels
     return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(
         1, labels[:, None], 1.0

@@ -13,7 +13,7 @@ class Batch:
     """A batch of images on the device, for augmentations."""
 
     images: Tensor  # (B, C, H, W) uint8
-    labels: Tensor  # (B, K) float32, one-hot unless labels have been mixed
+    labels: Tensor  # (B, K) float32: one-hot, or 0 and 1 for several labels, unless mixed
     indices: Tensor  # (B,) int64, indices into the split
     epoch: int
     size: tuple[int, int] | None = None  # (height, width) that the images are cropped to

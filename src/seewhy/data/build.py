@@ -71,7 +71,7 @@ class _Format:
 @dataclass(frozen=True, eq=False)
 class _WrittenSplit:
     header: SplitHeader
-    labels: np.ndarray  # (N,) int64, of the readable images
+    labels: np.ndarray  # (N,) int64 or (N, K) bool, of the readable images
     digest: str
     skipped: list[str]
     folds: tuple[int, ...]  # (N,), or empty
@@ -157,6 +157,7 @@ def build_entry(
         held_out=drawn,
         folds=next(iter(written.values())).folds,
         left_out=sum(map(len, raw.splits.values())) - len(first) if options.folds else 0,
+        multi_label=first.labels.ndim == 2,
     )
     write_header(directory, header)
     return bool(drawn)
@@ -292,7 +293,7 @@ def _write_split(
             advance(len(block.rows) + len(block.bad))
     labels = split.labels[readable]
     with durable(directory / f"{split_name}.labels") as file:
-        file.write(labels.astype("<i8").tobytes())
+        file.write(labels.astype("<i8" if labels.ndim == 1 else np.uint8).tobytes())
     if split.masks is not None:
         with array_file(directory / f"{split_name}.masks", height * width) as file:
             for row in readable:

@@ -77,6 +77,7 @@ class Header:
     held_out: tuple[str, ...] = ()  # splits that were drawn from train
     folds: tuple[int, ...] = ()  # of each training image, from 0, for cross-validation
     left_out: int = 0  # test images of the source that take no part in it
+    multi_label: bool = False  # whether labels are (N, K) bool instead of (N,) int64
 
 
 def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
@@ -108,8 +109,9 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
             tuple(stored.get("held_out", ())),
             tuple(stored.get("folds", ())),
             int(stored.get("left_out", 0)),
+            bool(stored.get("multi_label", False)),
         )
-        return header, {name: _read_split(directory, name, split) for name, split in splits.items()}
+        return header, {name: _read_split(directory, name, header) for name in splits}
     except KeyError as error:
         raise DamagedEntry(f"{HEADER} has no {error}; it is of another version") from error
     except (OSError, ValueError, TypeError, AttributeError, SeewhyError) as error:
@@ -199,9 +201,14 @@ def map_bytes(path: Path, shape: tuple[int, ...]) -> Tensor:  # `shape` uint8
     return torch.frombuffer(mapping, dtype=torch.uint8).view(shape)
 
 
-def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
+def _read_split(directory: Path, name: str, entry: Header) -> Split:
+    header = entry.splits[name]
     count, _, height, width = header.shape
-    labels = np.fromfile(directory / f"{name}.labels", dtype="<i8")
+    if entry.multi_label:
+        flags = np.fromfile(directory / f"{name}.labels", dtype=np.uint8)
+        labels = flags.reshape(-1, len(entry.classes)).astype(bool)
+    else:
+        labels = np.fromfile(directory / f"{name}.labels", dtype="<i8").astype(np.int64)
     names = json.loads((directory / f"{name}.names").read_bytes())
     originals = np.fromfile(directory / f"{name}.originals", dtype=ORIGINAL)
     for kind, values in {"labels": labels, "names": names, "originals": originals}.items():
@@ -212,7 +219,7 @@ def _read_split(directory: Path, name: str, header: SplitHeader) -> Split:
         masks = _map_checked(directory / f"{name}.masks", (count, height, width), torch.bool)
     return Split(
         images=_map_checked(directory / f"{name}.images", header.shape, torch.uint8),
-        labels=torch.from_numpy(labels.astype(np.int64)),
+        labels=torch.from_numpy(labels),
         names=names,
         masks=masks,
         originals=originals,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from seewhy.data.csv_table import LABEL_COLUMNS, PATH_COLUMNS, CsvTable, find_column, read_table
-from seewhy.data.dataset import Dataset, Split
+from seewhy.data.dataset import Dataset, Split, check_one_label
 from seewhy.data.memory import check_dataset
 from seewhy.data.options import one_line
 from seewhy.errors import SeewhyError, did_you_mean
@@ -40,6 +40,7 @@ def correct_labels(dataset: Dataset, path: str | os.PathLike[str]) -> Dataset:
         SeewhyError: The file cannot be read; one of its rows is about no image, several images, an
             image with another label, or an unknown class; or the rest cannot be trained on.
     """
+    check_one_label(dataset, "correcting labels")
     table = read_table(Path(path), example=",".join(COLUMNS))
     images = _Images(dataset)
     changes = _changes(table, images, _class_by_text(dataset))

@@ -21,7 +21,7 @@ class Split:
     """Decoded images with labels and names, in memory or memory-mapped."""
 
     images: Tensor  # (N, C, H, W) uint8
-    labels: Tensor  # (N,) int64, index into Dataset.classes
+    labels: Tensor  # (N,) int64, index into Dataset.classes; or (N, K) bool, any number of labels
     names: Sequence[str]  # (N,) file name or id
     masks: Tensor | None = None  # (N, H, W) bool, true on the object; None for most datasets
     originals: np.ndarray | None = None  # (N,) of the dtype ORIGINAL: the images before they were
@@ -29,6 +29,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def members(self, index: int) -> Tensor:
+        """Whether each image is of a class, or has a label: (N,) bool on the CPU."""
+        labels = self.labels.cpu()
+        return labels == index if labels.ndim == 1 else labels[:, index]
 
     def take(self, indices: Tensor) -> "Split":
         """The images at `indices` (M,) int64, copied into memory."""
@@ -103,6 +108,11 @@ class Dataset:
         train = {"train": self.train.center_crop(self.margin)} if len(self.train) else {}
         validation = {} if self.validation is None else {"validation": self.validation}
         return {**train, "test": self.test, **validation}
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of labels, instead of one class."""
+        return self.train.labels.ndim == 2
 
     @property
     def num_folds(self) -> int:
@@ -185,16 +195,27 @@ def compute_digest(split: Split) -> str:
     return split_digest(hasher, tuple(split.images.shape), split.labels.cpu().numpy())
 
 
+def check_one_label(data: Dataset, what: str) -> None:
+    """Raise SeewhyError if the images have several labels; `what` needs one class each."""
+    if data.multi_label:
+        raise SeewhyError(
+            f"{what} needs one class per image, but images of {data.name} have any number of "
+            "labels; seewhy train, evaluate, predict, explain, export and report take them"
+        )
+
+
 def class_counts(split: Split, num_classes: int) -> Tensor:
-    """Number of images of each class.
+    """Number of images of each class, or with each label.
 
     Args:
-        split: Labels in [0, num_classes).
+        split: Labels (N,) in [0, num_classes), or (N, num_classes) bool.
         num_classes: Number of classes.
 
     Returns:
         (num_classes,) int64.
     """
+    if split.labels.ndim == 2:
+        return split.labels.sum(0)
     return torch.bincount(split.labels, minlength=num_classes)
 
 
@@ -214,6 +235,42 @@ def class_weights(split: Split, num_classes: int) -> Tensor:
     counts = class_counts(split, num_classes).double()
     weights = counts.sum() / (num_classes * counts)
     return torch.where(counts > 0, weights, 0.0).float()
+
+
+def label_weights(split: Split, num_classes: int) -> Tensor:
+    """Weights of each label where an image has it: images without it / images with it.
+
+    The `pos_weight` that torch recommends for `BCEWithLogitsLoss`: both parts then weigh the same.
+    A label that no image has gets weight 1.
+
+    Args:
+        split: Labels (N, K) bool.
+        num_classes: Number of labels, K.
+
+    Returns:
+        (K,) float32.
+    """
+    counts = class_counts(split, num_classes).double()
+    return torch.where(counts > 0, (len(split) - counts) / counts.clamp(min=1), 1.0).float()
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """The stratum of each image in a stratified split: its class, or the rarest of its labels.
+
+    Rare labels are the ones that a random split distributes unevenly (Sechidis et al. 2011). Images
+    without a label are a stratum of their own.
+
+    Args:
+        labels: (N,) int64; or (N, K) bool.
+
+    Returns:
+        (N,) int64 in [0, K], K for images without a label.
+    """
+    if labels.ndim == 1:
+        return labels
+    rarest = np.where(labels, labels.sum(0), len(labels) + 1).argmin(1)
+    stratum: np.ndarray = np.where(labels.any(1), rarest, labels.shape[1])
+    return stratum
 
 
 def stratified_split(

@@ -210,7 +210,7 @@ def _verify(
                 (other, index),
                 float(difference[row]),
                 bool(part.mirrored[row]),
-                bool(labels[left] == other_labels[index]),
+                torch.equal(labels[left], other_labels[index]),
             )
 
 
@@ -376,7 +376,7 @@ def _equal_pairs(
     splits: Mapping[str, Split], one: str, other: str, indices: list[tuple[int, int]]
 ) -> Iterator[DuplicatePair]:
     for i, j in indices:
-        same = bool(splits[one].labels[i] == splits[other].labels[j])
+        same = torch.equal(splits[one].labels[i], splits[other].labels[j])
         yield DuplicatePair((one, i), (other, j), 0.0, mirrored=False, same_label=same)
 
 

@@ -23,6 +23,7 @@ class DataFacts:
     train_images: int
     class_counts: tuple[int, ...]  # training images of each class that has some
     side: int  # median of the shorter sides of the images, in pixels
+    multi_label: bool = False  # whether an image has any number of labels
 
 
 def data_facts(
@@ -43,7 +44,7 @@ def data_facts(
     source = data if isinstance(data, Dataset) else find_source(data, root)
     if isinstance(source, Dataset):
         labels, side = source.train.labels.numpy(), min(source.image_shape[1:])
-        return DataFacts(source.name, len(labels), _counts(labels), side)
+        return DataFacts(source.name, len(labels), _counts(labels), side, labels.ndim == 2)
     with tempfile.TemporaryDirectory() as scratch:
         raw = source.open(LoadRequest(label, None, Path(scratch), quiet=True))
         split = raw.splits.get("train") or next(iter(raw.splits.values()))
@@ -55,9 +56,10 @@ def data_facts(
             except Exception:  # decoding will report or skip it; Pillow raises many types
                 continue
         side = round(float(np.median(sides))) if sides else 0
-        return DataFacts(source.name, len(split), _counts(split.labels), side)
+        multi_label = split.labels.ndim == 2
+        return DataFacts(source.name, len(split), _counts(split.labels), side, multi_label)
 
 
 def _counts(labels: np.ndarray) -> tuple[int, ...]:
-    counts = np.unique(labels, return_counts=True)[1]
-    return tuple(int(count) for count in counts)
+    counts = labels.sum(0) if labels.ndim == 2 else np.unique(labels, return_counts=True)[1]
+    return tuple(int(count) for count in counts if count)

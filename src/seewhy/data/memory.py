@@ -49,6 +49,11 @@ def check_dataset(dataset: Dataset) -> Dataset:
             f"{describe_value(dataset.classes)}"
         )
     labels = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
+    if len({values.ndim for values in labels.values()}) > 1:
+        raise SeewhyError(
+            f"{dataset.name}: some splits have one class per image (N,), others several labels "
+            "(N, K); use the same for all"
+        )
     check_labels(dataset.classes, labels, dataset.name)
     if dataset.fingerprint:
         return dataset
@@ -64,8 +69,9 @@ def _find_problem(split: Split, image_shape: tuple[int, ...] | None, margin: int
         return f"images must be (N, C, H, W) uint8, found {describe_value(images)}"
     if margin >= min(images.shape[2:]):
         return f"margin must be below the side of its images, found {margin}"
-    if not _is(labels, torch.int64, 1):
-        return f"labels must be (N,) int64, found {describe_value(labels)}"
+    if not _is(labels, torch.int64, 1) and not _is(labels, torch.bool, 2):
+        found = describe_value(labels)
+        return f"labels must be (N,) int64, or (N, K) bool for several labels, found {found}"
     if not isinstance(names, Sized):
         return f"names must be a list of N names, found {describe_value(names)}"
     if not len(images) == len(labels) == len(names):

@@ -8,13 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seewhy.data.csv_table import PATH_COLUMNS, CsvTable, find_column, read_table
+from seewhy.data.csv_table import PATH_COLUMNS, find_column, read_table
+from seewhy.data.dataset import Dataset
 from seewhy.data.decode import DEFAULT_PREPROCESSING, Preprocessing, decode_image
+from seewhy.data.label_columns import (
+    LABELS_COLUMNS,
+    flagged_labels,
+    list_column,
+    listed_labels,
+)
 from seewhy.data.labeled_images import data_name, file_names, known_classes, read_labeled
 from seewhy.errors import SeewhyError, describe_value
-
-LABELS_COLUMNS = ("labels", "tags")
-SEPARATOR = "|"  # of names in a cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,8 @@ def as_multi_label(
     """Images with any number of labels each.
 
     Args:
-        data: As for `as_dataset`, with labels (N, K) of 0 and 1, or (K,) of a single image.
+        data: As for `as_dataset`, with labels (N, K) of 0 and 1, or (K,) of a single image. Of a
+            `Dataset`, the test split.
         classes: Names of the K labels, for data that names none; by default numbers.
         name: Name of the data in a report; by default that of its class.
         limit: Largest number of images to read; None for all.
@@ -52,6 +57,13 @@ def as_multi_label(
     """
     if isinstance(data, MultiLabelImages):
         return data
+    if isinstance(data, Dataset):
+        if not data.multi_label:
+            raise SeewhyError(
+                f"{data.name} has one class per image; several labels need labels (N, K) bool"
+            )
+        test = data.test
+        return MultiLabelImages(data.name, data.classes, test.images, test.labels, (*test.names,))
     images, labels = read_labeled(data, limit, _zeros_and_ones, label_dims=1)
     found = known_classes(data) or tuple(classes) or tuple(map(str, range(labels.shape[1])))
     if len(found) != labels.shape[1]:
@@ -75,7 +87,7 @@ def read_multi_label_table(
 
     Args:
         path: A file with a header: a column of image paths (`path`, `file`, …), and a column of 0
-            and 1 for each label, or a column `labels` of names separated by `|`.
+            and 1 for each label, or a column `labels` of names separated by `|` or `;`.
         image_shape: (C, H, W) to which images are converted.
         classes: Names of the labels in their order, those of a model; by default all others of the
             columns, or the names in the column, sorted.
@@ -89,18 +101,18 @@ def read_multi_label_table(
     path = Path(path)
     table = read_table(path, example="path,cat,dog")
     column = find_column(table, PATH_COLUMNS)
-    lists = [index for index, each in enumerate(table.header) if each.lower() in LABELS_COLUMNS]
-    if lists:
-        found, labels = _of_lists(table, lists[0], tuple(classes))
+    lists = list_column(table)
+    if lists is not None:
+        found, labels = listed_labels(table, lists, tuple(classes))
     else:
         found = tuple(classes) or tuple(
             each for index, each in enumerate(table.header) if index != column
         )
-        labels = _of_columns(table, found)
+        labels = flagged_labels(table, found)
     if not found:
         raise SeewhyError(
             f"{path} has no labels; add a column of 0 and 1 for each label, or a column "
-            f"{LABELS_COLUMNS[0]!r} of names separated by {SEPARATOR}"
+            f"{LABELS_COLUMNS[0]!r} of names, as in cat|dog"
         )
     names = tuple(row[column] for row in table.rows)
     directory = path.parent if root is None else Path(root)
@@ -132,35 +144,3 @@ def _zeros_and_ones(value: object) -> Tensor:  # (N, K) or (K,) bool
 def _other_values(labels: Tensor) -> str:
     others = labels[(labels != 0) & (labels != 1)]
     return f" with {others[0].item():g}" if others.numel() else ""
-
-
-def _of_columns(table: CsvTable, classes: Sequence[str]) -> Tensor:  # (N, K) bool
-    """Labels with a column of 0 and 1 each."""
-    columns = [find_column(table, (), chosen=name) for name in classes]
-    for row, line in zip(table.rows, table.lines, strict=True):
-        for index in columns:
-            if row[index] not in ("0", "1"):
-                raise SeewhyError(
-                    f"{table.path}: line {line}, column {table.header[index]!r}: {row[index]!r} is "
-                    "neither 0 nor 1; name the labels with classes=, or remove other columns"
-                )
-    return torch.tensor([[row[index] == "1" for index in columns] for row in table.rows])
-
-
-def _of_lists(
-    table: CsvTable, column: int, classes: tuple[str, ...]
-) -> tuple[tuple[str, ...], Tensor]:
-    """Names of the labels, and labels (N, K) bool, of a column with the names for each image."""
-    listed = [
-        {name.strip() for name in row[column].split(SEPARATOR) if name.strip()}
-        for row in table.rows
-    ]
-    classes = classes or tuple(sorted(set().union(*listed)))
-    for names, line in zip(listed, table.lines, strict=True):
-        unknown = sorted(names - set(classes))
-        if unknown:
-            raise SeewhyError(
-                f"{table.path}: line {line}: {unknown[0]!r} is no label of the model; possible: "
-                f"{', '.join(classes[:20])}"
-            )
-    return classes, torch.tensor([[name in names for name in classes] for names in listed])

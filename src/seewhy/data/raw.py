@@ -31,7 +31,7 @@ class RawSplit:
 
     # indices to (name, encoded image) pairs
     read: Callable[[Sequence[int]], Sequence[tuple[str, Encoded]]]
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64; or (N, K) bool, of any number of labels
     masks: np.ndarray | None = None  # (N, H, W) bool
     groups: np.ndarray | None = None  # (N,) text, of the column that images are grouped by
     folds: np.ndarray | None = None  # (N,) int64, the fold of each image, from 0
@@ -215,6 +215,13 @@ def check_label_range(
     for split, values in labels.items():
         if not len(values):
             raise SeewhyError(f"{name}: the {split} split has no images; add some")
+        if values.ndim == 2:
+            if values.shape[1] != len(classes):
+                raise SeewhyError(
+                    f"{name}: labels (N, {values.shape[1]}) need as many names, found "
+                    f"{len(classes)} classes; give one name per label"
+                )
+            continue
         wrong = values[(values < 0) | (values >= len(classes))]
         if len(wrong):
             unlabeled = (
@@ -238,16 +245,19 @@ def check_labels(classes: tuple[str, ...], labels: Mapping[str, np.ndarray], nam
     check_label_range(classes, labels, name)
     if "train" not in labels:
         return
-    trained = np.unique(labels["train"])
+    trained = _occurring(labels["train"])
     if len(trained) < 2:
-        raise SeewhyError(
-            f"{name}: found only the class {classes[trained[0]]!r}; "
-            "a classifier needs at least two, so add another"
-        )
+        found = f"only the class {classes[trained[0]]!r}" if len(trained) else "no label"
+        raise SeewhyError(f"{name}: found {found}; a classifier needs at least two, so add another")
     for split, values in labels.items():
-        missing = np.setdiff1d(values, trained)
+        missing = np.setdiff1d(_occurring(values), trained)
         if len(missing):
             raise SeewhyError(
                 f"{name}: the {split} split has classes missing from train: "
                 f"{list_classes(classes, missing)}; add or remove them"
             )
+
+
+def _occurring(labels: np.ndarray) -> np.ndarray:
+    """Indices of the classes that have images, or of the labels that images have; sorted."""
+    return np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))

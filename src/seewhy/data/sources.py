@@ -16,6 +16,7 @@ from seewhy.data.dataset import (
     DataOrigin,
     Dataset,
     Split,
+    strata,
     stratified_sample,
 )
 from seewhy.data.digits import digits_source
@@ -111,7 +112,8 @@ def load(
         quiet: Print nothing on stderr.
 
     Returns:
-        The dataset, images (N, C, H, W) uint8, labels (N,) int64.
+        The dataset, images (N, C, H, W) uint8, labels (N,) int64; or (N, K) bool if images have any
+        number of labels.
 
     Raises:
         SeewhyError: The name is unknown, an argument is out of range, or the data cannot be
@@ -299,7 +301,7 @@ def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
             f"limit must be at least the number of classes of {dataset.name}, "
             f"{len(dataset.classes)}, found {limit}"
         )
-    indices = torch.from_numpy(stratified_sample(dataset.train.labels.numpy(), limit, seed))
+    indices = torch.from_numpy(stratified_sample(strata(dataset.train.labels.numpy()), limit, seed))
     limited = replace(dataset, train=dataset.train.take(indices), fingerprint="")
     if dataset.folds is not None:
         test = limited.train.center_crop(dataset.margin)

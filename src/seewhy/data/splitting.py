@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from seewhy.data.dataset import Split, stratified_folds, stratified_split
+from seewhy.data.dataset import Split, strata, stratified_folds, stratified_split
 from seewhy.data.decode import Encoded, Preprocessing, open_image, to_pixels
 from seewhy.data.duplicates import near_duplicates
 from seewhy.data.options import DUPLICATES, LoadOptions
@@ -31,6 +31,7 @@ from seewhy.progress import note, progress
 
 _SKETCH_SIDE = 32  # of the gray images that are compared
 _BLOCK_ROWS = 256  # encoded images in memory
+NO_LABEL = "no label"  # name of the stratum of images without one
 
 
 def assign_splits(
@@ -76,21 +77,22 @@ def assign_splits(
     if options.split == "group" or options.group_by is not None:
         groups = _find_groups(splits, name, options, quiet)
         _report_groups(groups, name, quiet)
+    classes = (*raw.classes, NO_LABEL)
     if options.folds:
-        labels = splits["train"].labels
-        folds = _divide(raw, labels, None if groups is None else groups["train"], name, options)
+        labels = strata(splits["train"].labels)
+        folds = _divide(classes, labels, None if groups is None else groups["train"], name, options)
         return {"train": replace(splits["train"], folds=folds)}, ("test",)
     drawn: list[str] = []
     for new, fraction in (("test", TEST_FRACTION), ("validation", validation)):
         if new in splits or not fraction:
             continue
-        labels = splits["train"].labels
+        labels = strata(splits["train"].labels)
         if groups is None:
-            _check_counts(raw, labels, name, new, drawn, quiet)
+            _check_counts(classes, labels, name, new, drawn, quiet)
             kept, held_out = stratified_split(labels, fraction, options.seed)
         else:
             kept, held_out = grouped_split(labels, groups["train"], fraction, options.seed)
-            _check_groups(raw, labels, held_out, name, new, quiet)
+            _check_groups(classes, labels, held_out, name, new, quiet)
             groups = groups | {"train": groups["train"][kept]}
         splits[new] = splits["train"].take(held_out)
         splits["train"] = splits["train"].take(kept)
@@ -178,16 +180,20 @@ def grouped_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int)
 
 
 def _divide(
-    raw: RawDataset, labels: np.ndarray, groups: np.ndarray | None, name: str, options: LoadOptions
+    classes: Sequence[str],
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    name: str,
+    options: LoadOptions,
 ) -> np.ndarray:
     """The fold of each training image.
 
     Raises SeewhyError unless each class has images in every fold, or, of groups, in two.
     """
-    counts = np.bincount(labels, minlength=len(raw.classes))
+    counts = np.bincount(labels, minlength=len(classes))
     smallest = int(counts[counts > 0].min())
     if groups is None and smallest < options.folds:
-        few = list_classes(raw.classes, np.flatnonzero(counts == smallest))
+        few = list_classes(classes, np.flatnonzero(counts == smallest))
         remedy = f"folds={smallest} is possible; or add images" if smallest > 1 else "add images"
         raise SeewhyError(
             f"{name}: folds={options.folds} needs {options.folds} training images of each class, "
@@ -205,7 +211,7 @@ def _divide(
     for label in np.unique(labels):
         if len(np.unique(folds[labels == label])) < 2:
             raise SeewhyError(
-                f"{name}: all images of {raw.classes[label]!r} are in one fold, so no run would "
+                f"{name}: all images of {classes[label]!r} are in one fold, so no run would "
                 "see it; group_by other names, or add images of other groups"
             )
     return folds
@@ -338,12 +344,12 @@ def _report_groups(groups: Mapping[str, np.ndarray], name: str, quiet: bool) -> 
 
 
 def _check_counts(
-    raw: RawDataset, labels: np.ndarray, name: str, new: str, drawn: list[str], quiet: bool
+    classes: Sequence[str], labels: np.ndarray, name: str, new: str, drawn: list[str], quiet: bool
 ) -> None:
     """Check that a class has two images to divide; `drawn` splits have taken some before."""
-    counts = np.bincount(labels, minlength=len(raw.classes))
+    counts = np.bincount(labels, minlength=len(classes))
     single = np.flatnonzero(counts == 1)
-    names = list_classes(raw.classes, single)
+    names = list_classes(classes, single)
     if counts.max() < 2 and drawn:
         raise SeewhyError(
             f"{name}: after the {drawn[-1]} split, {names} have one image each, so none is left "
@@ -360,7 +366,12 @@ def _check_counts(
 
 
 def _check_groups(
-    raw: RawDataset, labels: np.ndarray, held_out: np.ndarray, name: str, new: str, quiet: bool
+    classes: Sequence[str],
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    name: str,
+    new: str,
+    quiet: bool,
 ) -> None:
     missing = np.setdiff1d(labels, labels[held_out])
     if len(held_out) == 0:
@@ -371,6 +382,6 @@ def _check_groups(
     if len(missing):
         note(
             f"{name}: the {new} split has no images of "
-            f"{list_classes(raw.classes, missing)}, whose groups are too few or too large",
+            f"{list_classes(classes, missing)}, whose groups are too few or too large",
             quiet,
         )

@@ -31,7 +31,7 @@ class LabelScore:
 class MultiLabelScores:
     """Scores over all labels, in [0, 1]; means leave out labels whose score is undefined."""
 
-    exact_match: float  # fraction of the images whose labels are all right
+    exact_match: float  # fraction of the images whose labels are all right: subset accuracy
     exact_match_interval: tuple[float, float]  # 95%
     label_accuracy: float  # fraction of all labels of all images that are right
     micro_precision: float  # of the labels of all images together; nan if none is predicted
@@ -59,7 +59,7 @@ def multi_label_scores(predictions: MultiLabelPredictions) -> MultiLabelScores:
         _label_score(row, hits[row.index], positives[row.index], thresholds[row.index])
         for row in ranking_scores(predictions).classes
     )
-    exact = int((true == predicted).all(1).sum())
+    exact = int(predictions.correct.sum())
     return MultiLabelScores(
         exact_match=exact / len(true),
         exact_match_interval=wilson_interval(exact, len(true)),

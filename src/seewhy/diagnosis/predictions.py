@@ -169,10 +169,23 @@ class MultiLabelPredictions:
         thresholds = torch.tensor(self.thresholds or [0.5] * len(self.classes), dtype=torch.float64)
         return self.probabilities.double() >= thresholds.to(self.logits.device)
 
+    @cached_property
+    def losses(self) -> Tensor:
+        """Binary cross entropy of each image in nats, the mean over its labels, (N,)."""
+        losses = F.binary_cross_entropy_with_logits(
+            self.logits, self.labels.to(self.logits), reduction="none"
+        )
+        return losses.mean(1)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """Whether all labels of an image are right, (N,) bool."""
+        return (self.predicted == self.labels).all(1)
+
     @property
     def exact_match(self) -> float:
-        """Fraction of the images whose labels are all right, in [0, 1]."""
-        return (self.predicted == self.labels).all(1).double().mean().item()
+        """Fraction of the images whose labels are all right (subset accuracy), in [0, 1]."""
+        return self.correct.double().mean().item()
 
     def members(self, index: int) -> Tensor:
         """Whether each image has a label, (N,) bool.
@@ -181,6 +194,22 @@ class MultiLabelPredictions:
             index: Of the label.
         """
         return self.labels[:, index]
+
+
+AnyPredictions = Predictions | MultiLabelPredictions
+
+
+def class_predictions(predictions: AnyPredictions | None) -> Predictions | None:
+    """Predictions of one class per image; None if there are none.
+
+    Raises SeewhyError for predictions of any number of labels.
+    """
+    if isinstance(predictions, MultiLabelPredictions):
+        raise SeewhyError(
+            "this needs one class per image, but the model predicts any number of labels; seewhy "
+            "evaluate, predict, explain, export and report take such a model"
+        )
+    return predictions
 
 
 @dataclass(frozen=True)

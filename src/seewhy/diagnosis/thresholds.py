@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.diagnosis.predictions import MultiLabelPredictions, Predictions
+from seewhy.diagnosis.predictions import AnyPredictions, Predictions
 from seewhy.errors import SeewhyError, lookup
 
 _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
-AnyPredictions = Predictions | MultiLabelPredictions
 NO_POSITIVES, NO_NEGATIVES = "no image is of this class", "all images are of this class"
 
 

@@ -29,7 +29,7 @@ class ExportCheck:
     path: Path
     images: int
     source: str  # of the images: "test images of cifar10", or "random images"
-    same_class: int  # images whose predicted class is the same
+    same_class: int  # images whose predicted class, or labels, are the same
     largest_difference: float  # of two probabilities, in [0, 1]
     model_speed: float  # images/s
     file_speed: float  # images/s
@@ -50,8 +50,7 @@ def check_file(
     with progress("comparing", 2 * len(images), quiet) as advance:
         expected, model_speed = _timed_probabilities(original, images, advance)
         found, file_speed = _timed_probabilities(exported, images, advance)
-    of_same_class = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
-    same_class = int((expected.amax(1) - of_same_class < TIE).sum())
+    same_class = _count_same(expected, found, original)
     difference = (expected - found).abs().amax().item()
     if same_class < len(images) or not difference <= TOLERANCE:  # also true for NaN
         raise SeewhyError(
@@ -60,6 +59,16 @@ def check_file(
             f"{difference:.2g}; {path} was not written; try the other format"
         )
     return ExportCheck(path, len(images), source, same_class, difference, model_speed, file_speed)
+
+
+def _count_same(expected: Tensor, found: Tensor, classifier: Classifier) -> int:
+    """The number of images with the same predicted class or labels, by probabilities (N, K)."""
+    if classifier.activation == "sigmoid":
+        thresholds = torch.tensor(classifier.thresholds or 0.5)
+        same = (expected >= thresholds) == (found >= thresholds)
+        return int((same | ((expected - thresholds).abs() < TIE)).all(1).sum())
+    of_same_class = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
+    return int((expected.amax(1) - of_same_class < TIE).sum())
 
 
 def _timed_probabilities(
@@ -74,7 +83,7 @@ def _timed_probabilities(
         batches.append(compute(batch))
         advance(len(batch))
     speed = len(images) / (time.perf_counter() - began)
-    return torch.cat(batches).softmax(1), speed
+    return classifier.probabilities(torch.cat(batches)), speed
 
 
 def random_images(image_shape: tuple[int, int, int], count: int = 64) -> Tensor:

@@ -60,16 +60,16 @@ def export(
         The comparison of the file with the model.
 
     Raises:
-        SeewhyError: For another suffix, a model that torch.export cannot trace or that has another
-            activation than softmax, a file that does not compute what the model does, and a missing
-            package.
+        SeewhyError: For another suffix, a model that torch.export cannot trace or that has no
+            probabilities, a file that does not compute what the model does, and a missing package.
     """
     path = Path(path)
     format_ = _format_of(path)
     run = classifier if isinstance(classifier, Run) else None
     fitted = run_temperature(classifier) if calibrated else None
     classifier = as_classifier(classifier)
-    check_one_class(classifier)
+    if classifier.activation != "sigmoid":
+        check_one_class(classifier)
     if fitted is not None:
         note(f"calibrated: {fitted}", quiet)
         classifier = replace(classifier, temperature=fitted.temperature)
@@ -160,6 +160,11 @@ def _metadata(
         "input": "uint8" if uint8 else "float32",
         "output": "probabilities" if probabilities else "logits",
     }
+    if classifier.activation != "softmax":
+        values |= {
+            "activation": classifier.activation,
+            "thresholds": json.dumps(classifier.thresholds),
+        }
     if run is not None:
         values |= {
             "recipe": to_toml(run.recipe),
@@ -203,7 +208,7 @@ class _Traced(nn.Module):
         if self.uint8:
             pixels = pixels.float() / 255
         logits = self.classifier.extract_logits(self.model(pixels)).float()
-        return logits.softmax(1) if self.probabilities else logits
+        return self.classifier.probabilities(logits) if self.probabilities else logits
 
 
 def _trace(classifier: Classifier, *, uint8: bool, probabilities: bool) -> ExportedProgram:

@@ -89,6 +89,7 @@ def open_program(path: Path, metadata: Mapping[str, str]) -> FileModel:
         lambda pixels: module(pixels),  # a lambda: the module itself cannot be put in eval mode
         uint8=metadata["input"] == "uint8",
         probabilities=metadata["output"] == "probabilities",
+        activation=metadata.get("activation", "softmax"),
     )
 
 

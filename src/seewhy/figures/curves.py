@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seewhy.figures.style import BLUE, STYLE, VERMILION, legend_below
+from seewhy.figures.style import BLUE, GREEN, STYLE, VERMILION, legend_below
 from seewhy.train.loop import EpochStats
 
 Points = list[tuple[float, float]]
@@ -110,6 +110,14 @@ def _plot_accuracy(axes: Axes, history: Sequence[EpochStats], held_out: str) -> 
     _plot(axes, training, BLUE, "--", "train, augmented")
     label = f"{held_out}, last {evaluated[-1][1]:.2f}%" if evaluated else held_out
     _plot(axes, evaluated, VERMILION, "-", label)
+    precision = [
+        (row.epoch, 100 * row.eval_average_precision)
+        for row in history
+        if row.eval_average_precision is not None
+    ]
+    if precision:  # of any number of labels, whose accuracy needs all of them right
+        label = f"{held_out}, mean average precision, last {precision[-1][1]:.2f}%"
+        _plot(axes, precision, GREEN, "-", label)
     _label_epochs(axes, "Accuracy [%]", history)
 
 

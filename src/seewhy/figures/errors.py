@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from seewhy.data.dataset import DataOrigin, Dataset
 from seewhy.data.sources import reload_data
 from seewhy.data.thumbnails import downscale, to_rgb
-from seewhy.diagnosis.predictions import Predictions, most_confident_errors
+from seewhy.diagnosis.predictions import AnyPredictions, class_predictions, most_confident_errors
 from seewhy.errors import SeewhyError
 from seewhy.figures.image_grid import MARGIN, PIXEL, Cell, ImageGrid, Label, draw_grids
 from seewhy.figures.style import STYLE
@@ -23,7 +23,7 @@ class FinishedRun(Protocol):
     """A run, seen from a package below it."""
 
     @property
-    def predictions(self) -> Predictions | None: ...
+    def predictions(self) -> AnyPredictions | None: ...
     @property
     def data_origin(self) -> DataOrigin: ...
 
@@ -42,7 +42,7 @@ def errors_figure(run: FinishedRun, count: int = 10, data: Dataset | None = None
     """
     if not 1 <= count <= MAX_ERRORS:
         raise SeewhyError(f"count must be from 1 to {MAX_ERRORS}, found {count}")
-    predictions = run.predictions
+    predictions = class_predictions(run.predictions)
     if predictions is None:
         raise SeewhyError("the run has not finished, so it has no predictions; resume it first")
     errors = most_confident_errors(predictions, count)

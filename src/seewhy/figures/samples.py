@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seewhy.data.augment import augmentation_name, bind_augmentations, one_hot
+from seewhy.data.augment import augmentation_name, bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 from seewhy.data.thumbnails import downscale
@@ -138,7 +138,7 @@ def _sample(split: Split, classes: Sequence[int], counts: Sequence[int], seed: i
     images = torch.full(shape, 255, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
     for row, (index, count) in enumerate(zip(classes, counts, strict=True)):
-        members = (split.labels.cpu() == index).nonzero().flatten()
+        members = split.members(index).nonzero().flatten()
         chosen = members[torch.randperm(len(members), generator=generator)[:count]]
         images[row, : len(chosen)] = split.images[chosen.to(split.images.device)].cpu()
     return images.flatten(0, 1)
@@ -149,4 +149,4 @@ def _random_batch(split: Split, seed: int) -> Batch:
     indices = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:64]
     images = split.images[indices.to(split.images.device)].cpu()
     labels = split.labels.cpu()
-    return Batch(images, one_hot(labels[indices], int(labels.max()) + 1), indices, epoch=0)
+    return Batch(images, encode_labels(labels[indices], int(labels.max()) + 1), indices, epoch=0)

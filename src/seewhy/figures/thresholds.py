@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seewhy.diagnosis.predictions import AnyPredictions
 from seewhy.diagnosis.thresholds import (
-    AnyPredictions,
     ClassRanking,
     ThresholdCurve,
     ranking_scores,

@@ -14,7 +14,7 @@ from seewhy.data.pixel_range import check_range
 from seewhy.errors import SeewhyError, check_type, lookup
 from seewhy.models.inspection import device_of, unwrap_model
 from seewhy.models.normalization import Normalize, Preprocessed
-from seewhy.models.outputs import ACTIVATIONS, TWO_LOGITS, Output, extract_logits
+from seewhy.models.outputs import ACTIVATIONS, RETURNED, TWO_LOGITS, Output, extract_logits
 from seewhy.models.pretrained import pretrained_info, split_weights
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model
@@ -44,6 +44,10 @@ class Classifier:
         name: Name of the model in reports; by default that of its class.
         activation: What makes probabilities of the logits: "softmax", "sigmoid" for labels that are
             independent of each other, or "none" for scores such as those of a regression.
+        thresholds: Probability of each of K independent labels from which it is predicted; 0.5 if
+            empty.
+        returns: What the model returns: "logits"; or "auto", which takes values that look like
+            probabilities, all in [0, 1] and for "softmax" with a sum of 1, for probabilities.
         preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
             torchvision's `Normalize`; None if the model takes pixels. It becomes part of `model`.
         inputs: Maps these images to the arguments of a model that takes others than images: a dict
@@ -64,6 +68,8 @@ class Classifier:
     temperature: float = 1.0
     name: str = ""
     activation: str = "softmax"
+    thresholds: tuple[float, ...] = ()
+    returns: str = "auto"
     preprocess: InitVar[Callable[[Tensor], Tensor] | None] = None
     inputs: InitVar[Callable[[Tensor], Any] | None] = None
 
@@ -92,6 +98,14 @@ class Classifier:
                 f"unknown precision {self.precision!r}; possible: {', '.join(PRECISIONS)}"
             )
         lookup(ACTIVATIONS, self.activation, "activation")
+        lookup(RETURNED, self.returns, "returns")
+        if self.thresholds and (
+            self.activation != "sigmoid" or len(self.thresholds) != len(self.classes)
+        ):
+            raise SeewhyError(
+                f"thresholds are for the activation 'sigmoid', one for each of the classes; found "
+                f"{len(self.thresholds)} for {len(self.classes)} and {self.activation!r}"
+            )
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", _image_shape(self.image_shape))
         check_type(self.temperature, (int, float), "pass a number, such as 1.5")
@@ -145,6 +159,15 @@ class Classifier:
             logits: (N, K) float.
         """
         return ACTIVATIONS[self.activation](logits)
+
+    def predicted_labels(self, logits: Tensor) -> Tensor:
+        """Whether each of K independent labels is predicted, (N, K) bool.
+
+        Args:
+            logits: (N, K) float.
+        """
+        probabilities = self.probabilities(logits).double()
+        return probabilities >= torch.tensor(self.thresholds or 0.5, device=logits.device).double()
 
     def class_names(self, num_classes: int) -> tuple[str, ...]:
         """Names of the model's classes, or numbers if it has no names.

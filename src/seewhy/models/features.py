@@ -119,6 +119,6 @@ def _predict(
         for handle in handles:
             handle.remove()
     # outside inference_mode, so that they may enter a graph
-    return as_logits(torch.cat(logits), classifier.activation) / temperature, torch.cat(
-        rows
-    ).clone()
+    return as_logits(
+        torch.cat(logits), classifier.activation, classifier.returns
+    ) / temperature, torch.cat(rows).clone()

@@ -74,7 +74,7 @@ def compute_logits(
         rows = batches(original, images, batch_size, measured=not reproducible)
         parts = [augmented(predict, images[each]) for each in rows]
     # outside inference_mode, so that they may enter a graph
-    logits = as_logits(torch.cat(parts).cpu(), classifier.activation)
+    logits = as_logits(torch.cat(parts).cpu(), classifier.activation, classifier.returns)
     if classifier.temperature != 1:
         logits = logits / classifier.temperature
     if check_finite:

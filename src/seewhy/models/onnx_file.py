@@ -14,6 +14,7 @@ from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.inspection import NoGradientsError
+from seewhy.models.outputs import LEAST_ODDS
 
 SUFFIX = ".onnx"
 MARK = "seewhy"  # key of the metadata that only files of seewhy have
@@ -29,6 +30,7 @@ class FileModel(nn.Module):
         run: Maps pixels (N, C, H, W) to scores (N, K) float32, both contiguous on the CPU.
         uint8: Whether `run` takes uint8 pixels; else float32 in [0, 1].
         probabilities: Whether the scores are probabilities; else logits.
+        activation: What made the probabilities, "softmax" or "sigmoid".
         calibration: The temperature that the file divides its logits by, and what it was fitted on,
             as plain values; None if it divides by none.
     """
@@ -39,12 +41,14 @@ class FileModel(nn.Module):
         *,
         uint8: bool = False,
         probabilities: bool = False,
+        activation: str = "softmax",
         calibration: Any = None,
     ) -> None:
         super().__init__()
         self.run = run
         self.uint8 = uint8
         self.probabilities = probabilities
+        self.activation = activation
         self.calibration = calibration
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -58,7 +62,11 @@ class FileModel(nn.Module):
         if self.uint8:
             pixels = (pixels * 255).round().to(torch.uint8)
         scores = self.run(pixels.contiguous())
-        return scores.clamp(min=LEAST_PROBABILITY).log() if self.probabilities else scores
+        if not self.probabilities:
+            return scores
+        if self.activation == "sigmoid":
+            return scores.logit(LEAST_ODDS)
+        return scores.clamp(min=LEAST_PROBABILITY).log()
 
 
 def onnx_classifier(path: str | Path) -> Classifier:
@@ -89,6 +97,8 @@ def onnx_classifier(path: str | Path) -> Classifier:
         preprocessing = Preprocessing(**json.loads(metadata["preprocessing"]))
         calibration = json.loads(metadata.get(CALIBRATION, "null"))
         tta, probabilities = metadata["tta"], metadata["output"] == "probabilities"
+        activation = metadata.get("activation", "softmax")
+        thresholds = tuple(map(float, json.loads(metadata.get("thresholds", "[]"))))
     except (KeyError, ValueError, TypeError) as error:
         raise SeewhyError(
             f"{path} has incomplete metadata ({type(error).__name__}: {error}); export it again"
@@ -110,11 +120,20 @@ def onnx_classifier(path: str | Path) -> Classifier:
         run,
         uint8=PIXEL_TYPES[inputs[0].type],
         probabilities=probabilities,
+        activation=activation,
         calibration=calibration,
     )
     shape = (channels, height, width)
     return Classifier(
-        model.eval(), classes, shape, tta=tta, preprocessing=preprocessing, name=path.name
+        model.eval(),
+        classes,
+        shape,
+        tta=tta,
+        preprocessing=preprocessing,
+        name=path.name,
+        activation=activation,
+        thresholds=thresholds,
+        returns="logits",
     )
 
 

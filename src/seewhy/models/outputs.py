@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # from logits (N, K) to 
     "sigmoid": lambda logits: logits.sigmoid(),  # of each label by itself
     "none": lambda scores: scores,  # of no class: a regression, a similarity
 }
+RETURNED = {"auto": "logits, or probabilities if they look so", "logits": "logits"}
 Parts = dict[str | int, object]  # of a model's output, by key, field, or index
 Output = str | int | Callable[[Any], Tensor] | None  # which of them are the logits
 
@@ -135,12 +136,13 @@ def _listed(parts: Mapping[str | int, object]) -> str:
     return ", ".join(f"{key} {describe_value(part)}" for key, part in parts.items()) or "nothing"
 
 
-def as_logits(outputs: Tensor, activation: str = "softmax") -> Tensor:
+def as_logits(outputs: Tensor, activation: str = "softmax", returns: str = "auto") -> Tensor:
     """The outputs of a model (N, K), or their logits if they are probabilities.
 
-    So that probabilities are right for a model that ends in its activation.
+    So that probabilities are right for a model that ends in its activation. `returns` is an entry
+    of RETURNED.
     """
-    if activation == "none":
+    if activation == "none" or returns == "logits":
         return outputs
     if activation == "sigmoid":
         within = bool(((outputs >= 0) & (outputs <= 1)).all())

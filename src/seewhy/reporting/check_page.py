@@ -7,9 +7,9 @@ from seewhy.checks.result import FOUND, NOT_JUDGED, Check, DataChecks, ImageName
 from seewhy.data.dataset import Dataset
 from seewhy.data.thumbnails import make_thumbnails
 from seewhy.files import make_directory, write_text
+from seewhy.reporting.document import render_document
 from seewhy.reporting.formatting import count
 from seewhy.reporting.images import Images
-from seewhy.reporting.page import render_document
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sprites import Sprites
 

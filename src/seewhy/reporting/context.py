@@ -21,7 +21,12 @@ from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.metadata import Metadata, subgroups
 from seewhy.diagnosis.paired import compare_predictions
-from seewhy.diagnosis.predictions import Predictions, diverse_errors, predict_split
+from seewhy.diagnosis.predictions import (
+    Predictions,
+    class_predictions,
+    diverse_errors,
+    predict_split,
+)
 from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike
@@ -272,10 +277,11 @@ def _source(model: Run | Classifier | None, data: DataOrigin) -> str:
 
 def _finished(run: Run) -> Predictions:
     """The predictions of a finished run."""
-    if run.predictions is None or run.result is None:
+    predictions = class_predictions(run.predictions)
+    if predictions is None or run.result is None:
         name = run.directory or "this run"
         raise SeewhyError(f"{name} has not finished; resume it with `seewhy resume` first")
-    return run.predictions
+    return predictions
 
 
 def _read_diagnosis(run: Run, full: bool, quiet: bool) -> Diagnosis | None:

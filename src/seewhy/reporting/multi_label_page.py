@@ -27,12 +27,14 @@ from seewhy.files import check_file_name, make_directory, write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inspection import evaluating
 from seewhy.progress import waiting
+from seewhy.reporting.document import render_document
 from seewhy.reporting.formatting import count, percent, percent_interval
-from seewhy.reporting.page import render_document
+from seewhy.reporting.report_files import FILE, JSON_FILE, report_directory
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.values import plain_values
 from seewhy.runs.multi_label import evaluate_multi_label, find_multi_label
+from seewhy.runs.run import Run
 
 MOST_LABELS = 100  # in the table
 MOST_ERRORS = 24  # shown of missed labels, and of labels that are predicted only
@@ -56,8 +58,8 @@ LEFT_OUT = (
 
 def report_multi_label(
     classifier: ClassifierLike,
-    data: object,
-    path: str | Path,
+    data: object = None,
+    path: str | Path | None = None,
     *,
     validation: object = None,
     json: str | Path | None = None,
@@ -66,9 +68,12 @@ def report_multi_label(
     """Write the report of a model whose labels are independent of each other; return its path.
 
     Args:
-        classifier: A Classifier with the activation "sigmoid".
-        data: Images and labels, as for `evaluate_multi_label`.
-        path: The HTML file to write.
+        classifier: A run with any number of labels per image, or a Classifier with the activation
+            "sigmoid".
+        data: Images and labels, as for `evaluate_multi_label`; by default the test split of the
+            run.
+        path: The HTML file to write; by default report.html in the directory of the run, with
+            report.json beside it.
         validation: Other images and labels, to choose the threshold of each label on.
         json: Another file to write, with the numbers of the report.
         quiet: Show no progress.
@@ -79,9 +84,14 @@ def report_multi_label(
     for file in (path, json):
         if file is not None:
             check_file_name(Path(file))
-    classifier = as_classifier(classifier)
+    if path is None:
+        if data is not None:
+            raise SeewhyError("add the file to write, as in report(run, data, 'report.html')")
+        directory = report_directory(classifier if isinstance(classifier, Run) else None)
+        path, json = directory / FILE, json or directory / JSON_FILE
     measured = find_multi_label(classifier, data)
-    predictions = evaluate_multi_label(classifier, measured, validation)
+    predictions = _predictions(classifier, data, measured, validation)
+    classifier = as_classifier(classifier)
     with waiting("writing the report", quiet):
         html = render_multi_label_page(classifier, measured, predictions)
         make_directory(Path(path).parent)
@@ -92,6 +102,16 @@ def report_multi_label(
             values = multi_label_values(title, scores, len(measured.images))
             write_text(Path(json), json_text(values, indent=1) + "\n")
     return Path(path)
+
+
+def _predictions(
+    classifier: ClassifierLike, data: object, measured: MultiLabelImages, validation: object
+) -> MultiLabelPredictions:
+    """Those of the run for its own test images, else new ones."""
+    saved = classifier.predictions if isinstance(classifier, Run) and data is None else None
+    if isinstance(saved, MultiLabelPredictions) and validation is None:
+        return replace(saved, names=measured.names)
+    return evaluate_multi_label(classifier, measured, validation)
 
 
 def multi_label_values(title: str, scores: MultiLabelScores, images: int) -> dict[str, Any]:

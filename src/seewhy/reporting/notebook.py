@@ -86,7 +86,7 @@ def _dataset(data: Dataset) -> Card:
     firsts = [
         int(index[0])
         for label in range(len(data.classes))
-        if len(index := (data.train.labels == label).nonzero().flatten()[:1])
+        if len(index := data.train.members(label).nonzero().flatten()[:1])
     ][:MAX_CLASSES]
     images = downscale(data.train.images[firsts], THUMBNAIL_SIDE)
     names = [data.classes[label] for label in data.train.labels[firsts].tolist()]

@@ -1,58 +1,42 @@
 """The report as one HTML file that works offline."""
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from seewhy import __version__
 from seewhy.data.csv_table import read_table
 from seewhy.diagnosis.diagnosis import MINUTES, slice_examples
 from seewhy.diagnosis.metadata import Metadata, read_metadata
 from seewhy.diagnosis.predictions import Predictions, diverse_errors
 from seewhy.errors import SeewhyError
-from seewhy.escaping import json_text, visible
+from seewhy.escaping import json_text
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
-from seewhy.files import check_file_name, is_writable, make_directory, remove_fragments, write_text
+from seewhy.files import check_file_name, make_directory, write_text
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, is_own_data, make_context
+from seewhy.reporting.document import render_document, script_json
 from seewhy.reporting.formatting import count, duration, percent
 from seewhy.reporting.images import report_images
 from seewhy.reporting.markdown import report_markdown
+from seewhy.reporting.multi_label_page import report_multi_label
+from seewhy.reporting.report_files import FILE, JSON_FILE, report_directory
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections import SECTIONS
 from seewhy.reporting.sections.experiment import recipes_section
-from seewhy.reporting.sprites import Sprites, SpriteSheet
+from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.svg import drawn_svg
 from seewhy.reporting.values import report_values
 from seewhy.runs.run import Run
 
-FILE = "report.html"  # in the directory of a run or an experiment
-JSON_FILE = "report.json"  # in the directory of a run
 MARKDOWN_FILE = "report.md"  # in the directory of a run
 BUDGET = 2_500_000  # bytes of the file
 FEWEST_ERRORS = 48  # errors shown even above the budget
 GALLERY = "errors"  # the section that is shortened to fit the budget
-SCRIPTS = (
-    "state",
-    "maps",
-    "gallery",
-    "neighbors",
-    "viewer",
-    "matrix",
-    "labels",
-    "image_map",
-    "main",
-)  # in assets/, in order of use
 
 
 def report(
@@ -75,7 +59,8 @@ def report(
 
     Diagnosing takes a minute or more. The diagnosis of a run on its own data is saved in the run
     directory, with the figures, so that later reports are fast and do not need the data; with a
-    path, nothing is written but the report.
+    path, nothing is written but the report. A run with any number of labels per image gets the
+    report of `report_multi_label`.
 
     Args:
         classifier: A finished run, a Classifier, or a module whose input is pixels in [0, 1]:
@@ -108,6 +93,13 @@ def report(
     """
     run = classifier if isinstance(classifier, Run) else None
     own = run is not None and is_own_data(run, data, split)
+    if run is not None and run.classifier.activation == "sigmoid":
+        if split is not None or against is not None or metadata is not None or markdown is not None:
+            raise SeewhyError(
+                "split, against, metadata and markdown are for models that choose one class per "
+                "image; leave them out for a run with any number of labels"
+            )
+        return report_multi_label(run, None if own else data, path, json=json, quiet=quiet)
     if run is None:
         if not isinstance(classifier, Predictions):
             as_classifier(classifier)  # its errors come before those about data and path
@@ -125,7 +117,7 @@ def report(
                 "these images are not those that the run was tested on; add the file to write, as "
                 "in report(run, data, 'report.html')"
             )
-        directory = _directory_of(run)
+        directory = report_directory(run)
         path = directory / FILE
     else:
         directory = None  # to keep the results in
@@ -158,23 +150,6 @@ def report(
             make_directory(Path(markdown).parent)
             write_text(Path(markdown), report_markdown(context, page.sections))
     return Path(path)
-
-
-def _directory_of(run: Run | None) -> Path:
-    """The directory of a run, for the report of it on its own data, which has no path."""
-    if run is None:
-        raise SeewhyError("add the file to write, as in report(model, data, 'report.html')")
-    if run.directory is None:
-        raise SeewhyError(
-            "this run has no directory; pass a path, as in report(run, path='report.html')"
-        )
-    if not is_writable(run.directory):
-        raise SeewhyError(
-            f"{run.directory} cannot be written; pass another file with --output, as in "
-            f"`seewhy report {run.directory} --output report.html`"
-        )
-    remove_fragments(run.directory)
-    return run.directory
 
 
 def report_experiment(experiment: Experiment, path: str | Path | None = None) -> Path:
@@ -246,54 +221,6 @@ def render_experiment_page(experiment: Experiment, directory: Path) -> Page:
     return Page(html, {"recipes": experiment_figure(experiment), **section.figures})
 
 
-def render_document(
-    title: str,
-    headline: str,
-    sections: Mapping[str, Section],
-    source: str,
-    sheets: Sequence[SpriteSheet] = (),
-    viewer: str = "",
-) -> str:
-    """The HTML of a page with sections, keyed by anchor.
-
-    `source` is the origin of the page, shown in the footer. `viewer` is the HTML of the dialogs;
-    without it the page has no scripts.
-    """
-    style, script = _asset("report.css"), _script() if viewer else ""
-    return render(
-        "page.html",
-        title=title,
-        headline=headline,
-        policy=_content_security_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        sheets=sheets,
-        photos=not all(sheet.lossless for sheet in sheets),
-        sections=sections,
-        data=script_json({key: section.data for key, section in sections.items() if section.data}),
-        viewer=viewer,
-        source=source,
-        version=__version__,
-    )
-
-
-def script_json(value: object) -> Markup:
-    """JSON that cannot end the script element around it."""
-    text = json_text(_visible(value), separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
-
-
-def _visible(value: Any) -> Any:
-    """A JSON value whose strings show all of their characters, as HTML does."""
-    if isinstance(value, str):
-        return visible(value, keep="\n\t")
-    if isinstance(value, Mapping):
-        return {_visible(name): _visible(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_visible(each) for each in value]
-    return value
-
-
 def limit_errors(context: ReportContext, number: int) -> ReportContext:
     """The context with `number` diverse errors, and the errors that other sections link to."""
     diagnosis, predictions = context.diagnosis, context.predictions
@@ -362,27 +289,3 @@ def _save_figures(page: Page, directory: Path) -> None:
         make_directory(directory / "figures")
     for name, figure in page.figures.items():
         write_text(directory / "figures" / f"{name}.svg", drawn_svg(figure))
-
-
-def _asset(name: str) -> str:
-    return (files("seewhy.reporting") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _script() -> str:
-    """All scripts in one scope."""
-    scripts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
-    return f'"use strict";\n(() => {{\n{scripts}}})();\n'
-
-
-def _content_security_policy(style: str, script: str) -> str:
-    """Allow the style and the script of the page, and nothing else."""
-    styles, scripts = (_hash(text) if text else "'none'" for text in (style, script))
-    return (
-        f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -7,9 +7,14 @@ from seewhy.data.memory import check_dataset
 from seewhy.data.sources import reload_data
 from seewhy.diagnosis.calibration import cross_fitted, fit_temperature
 from seewhy.diagnosis.diagnosis import Diagnosis
-from seewhy.diagnosis.predictions import Predictions, predict_split
+from seewhy.diagnosis.predictions import Predictions, class_predictions, predict_split
 from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.classifier import (
+    Classifier,
+    ClassifierLike,
+    as_classifier,
+    check_one_class,
+)
 from seewhy.models.onnx_file import FileModel
 from seewhy.progress import note
 from seewhy.runs.directory import DIAGNOSIS
@@ -56,17 +61,19 @@ def run_temperature(classifier: ClassifierLike) -> FittedTemperature:
             "calibrated predictions need a run, or a file exported with calibration: the model has "
             "no predictions of labeled images to fit a temperature on; pass the directory of a run"
         )
+    check_one_class(classifier.classifier)
     validation = _validation_predictions(classifier)
     if validation is not None:
         return _fit(validation, VALIDATION)
-    if classifier.predictions is None:
+    predictions = class_predictions(classifier.predictions)
+    if predictions is None:
         name = classifier.directory or "the run"
         raise SeewhyError(
             f"{name} has no test predictions to fit a temperature on; if it was interrupted, "
             "finish it with `seewhy resume` first"
         )
     folds = classifier.result is not None and classifier.result.folds
-    return _fit(classifier.predictions, HELD_OUT if folds else TEST)
+    return _fit(predictions, HELD_OUT if folds else TEST)
 
 
 def calibrate(classifier: ClassifierLike, fitted: FittedTemperature | None = None) -> Classifier:

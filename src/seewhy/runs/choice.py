@@ -76,7 +76,7 @@ def choose_recipe(
     recipe = RECIPES[name]
     if model is not None:
         recipe = replace(recipe, model=model)
-    if max(facts.class_counts) > UNEVEN * min(facts.class_counts):
+    if not facts.multi_label and max(facts.class_counts) > UNEVEN * min(facts.class_counts):
         recipe = replace(recipe, class_weights=True)
         why += f"; class weights, as classes have {_range(facts)} images"
     other = {"probe": "finetune", "finetune": "probe"}.get(name, "probe")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seewhy.attribution.concepts import MIN_IMAGES, Concepts
 from seewhy.data.sources import reload_data
+from seewhy.diagnosis.predictions import class_predictions
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.escaping import json_text
 from seewhy.figures.concepts import concepts_figure
@@ -45,7 +46,7 @@ def images_of_class(run: Run, index: int) -> tuple[Tensor, list[str]]:
     Raises:
         SeewhyError: If the run has not finished, or predicts fewer than 4 images as the class.
     """
-    predictions = run.predictions
+    predictions = class_predictions(run.predictions)
     if predictions is None:
         raise SeewhyError(
             f"{run.directory} has not finished, so its predictions are unknown; pass image files"

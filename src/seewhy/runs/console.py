@@ -39,7 +39,7 @@ def live_table(
     rows = list(history)
     held_out, images = evaluated_split(plan), len(plan.eval_split)
     with live_output(console) as output:
-        columns = fitting_columns(output.width, held_out, images)
+        columns = fitting_columns(output.width, held_out, images, plan.data.multi_label)
 
         def show(event: Event) -> None:
             if isinstance(event, EpochStats):
@@ -139,15 +139,17 @@ def evaluated_split(plan: TrainingPlan) -> str:
 
 
 def best_seen_text(history: Sequence[EpochStats], held_out: str) -> str:
-    """The epoch with the highest evaluated accuracy, and whether it is selected."""
-    evaluated = [row for row in history if row.eval_accuracy is not None]
+    """The epoch with the highest evaluated score, and whether it is selected."""
+    evaluated = [row for row in history if row.eval_score is not None]
     if len(evaluated) < 2:
         return ""
-    best = max(evaluated, key=lambda row: row.eval_accuracy or 0.0)
-    accuracy, epoch = percent(best.eval_accuracy), _epoch_text(best.epoch)
+    best = max(evaluated, key=lambda row: row.eval_score or 0.0)
+    score, epoch = f"{percent(best.eval_score)}%", _epoch_text(best.epoch)
+    if best.eval_average_precision is not None:
+        score += " mean average precision"
     if held_out == "test":
-        return f"best epoch seen: {epoch}, {accuracy}% (not selected: the last epoch is kept)"
-    return f"best epoch: {epoch}, {accuracy}% (selected on the validation split)"
+        return f"best epoch seen: {epoch}, {score} (not selected: the last epoch is kept)"
+    return f"best epoch: {epoch}, {score} (selected on the validation split)"
 
 
 class Row(NamedTuple):
@@ -165,12 +167,16 @@ class Column(NamedTuple):
     cell: Callable[[Row], str]
 
 
-def fitting_columns(width: int, held_out: str, images: int) -> list[Column]:
+def fitting_columns(
+    width: int, held_out: str, images: int, multi_label: bool = False
+) -> list[Column]:
     """The columns of the table of epochs that fit a terminal; the least important are left out.
 
-    `held_out` is the name of the evaluated split, and `images` its number of images.
+    `held_out` is the name of the evaluated split, and `images` its number of images. With
+    `multi_label`, the mean average precision is shown, and an image is correct with all labels.
     """
-    loss, accuracy, correct = f"{held_out} loss", f"{held_out} %", "correct"
+    loss, correct = f"{held_out} loss", "correct"
+    score = f"{held_out} mAP" if multi_label else f"{held_out} %"
     columns = [
         Column("epoch", 6, lambda row: _epoch_text(row.stats.epoch)),
         Column("lr", 9, lambda row: lr_text(row.stats.lr)),
@@ -180,7 +186,7 @@ def fitting_columns(width: int, held_out: str, images: int) -> list[Column]:
         Column("train loss", 10, lambda row: f"{row.stats.train_loss:.4f}"),
         Column("train %", 7, lambda row: percent(row.stats.train_accuracy)),
         Column(loss, len(loss), lambda row: _loss_text(row.stats.eval_loss)),
-        Column(accuracy, len(accuracy), lambda row: percent(row.stats.eval_accuracy)),
+        Column(score, len(score), lambda row: percent(row.stats.eval_score)),
         Column(
             correct,
             max(len(correct), 2 * len(str(images)) + 1),

@@ -9,7 +9,7 @@ import torch
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import take_fold
-from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.predictions import AnyPredictions, MultiLabelPredictions, Predictions
 from seewhy.errors import SeewhyError
 from seewhy.progress import note
 from seewhy.runs.directory import (
@@ -27,7 +27,7 @@ from seewhy.runs.run import Run, open_run
 class OutOfFold:
     """The predictions of all images, each by the run of its fold."""
 
-    predictions: Predictions
+    predictions: AnyPredictions
     plain_accuracy: float  # without test-time augmentation, in [0, 1]
     runs: tuple[Run, ...]  # one per fold
 
@@ -105,7 +105,8 @@ def _pooled(data: Dataset, runs: list[Run]) -> OutOfFold:
             )
         logits[rows] = predictions.logits
         plain += result.plain_accuracy * len(rows)
-    predictions = Predictions(logits, data.test.labels, data.classes)
+    kind = MultiLabelPredictions if data.multi_label else Predictions
+    predictions = kind(logits, data.test.labels, data.classes)
     return OutOfFold(predictions, plain / len(data.folds), tuple(runs))
 
 

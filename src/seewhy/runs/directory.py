@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from seewhy.data.dataset import DataOrigin
-from seewhy.diagnosis.predictions import Predictions, confusion_matrix, most_confident_errors
+from seewhy.diagnosis.predictions import (
+    AnyPredictions,
+    MultiLabelPredictions,
+    Predictions,
+    confusion_matrix,
+    most_confident_errors,
+)
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
@@ -244,17 +250,23 @@ def read_probe(directory: Path) -> ProbeStats | None:
 # predictions.npz, errors.csv, confusion.csv: predictions of the test split
 
 
-def write_predictions(directory: Path, predictions: Predictions, names: Sequence[str]) -> None:
+def write_predictions(directory: Path, predictions: AnyPredictions, names: Sequence[str]) -> None:
     """Write predictions.npz, errors.csv (most confident first) and confusion.csv.
 
-    `names` are those of the test images.
+    `names` are those of the test images. Of any number of labels, the errors are the images whose
+    labels are not all right, and there is no confusion matrix.
     """
     arrays = {
         "logits": predictions.logits.numpy(),
         "labels": predictions.labels.numpy(),
         "classes": np.array(predictions.classes),
     }
+    if isinstance(predictions, MultiLabelPredictions):
+        arrays["thresholds"] = np.array(predictions.thresholds, dtype=np.float64)
     write_atomically(directory / PREDICTIONS, lambda path: _save_arrays(path, arrays))
+    if isinstance(predictions, MultiLabelPredictions):
+        _write_label_errors(directory, predictions, names)
+        return
     classes = predictions.classes
     errors = [
         [
@@ -272,7 +284,26 @@ def write_predictions(directory: Path, predictions: Predictions, names: Sequence
     _write_csv(directory / CONFUSION, ["true \\ predicted", *classes], rows)
 
 
-def read_predictions(directory: Path) -> Predictions:
+def _write_label_errors(
+    directory: Path, predictions: MultiLabelPredictions, names: Sequence[str]
+) -> None:
+    """Write errors.csv: images with a wrong label, those of the highest loss first."""
+    wrong = (~predictions.correct).nonzero().flatten()
+    wrong = wrong[predictions.losses[wrong].argsort(descending=True, stable=True)]
+    classes = np.array(predictions.classes)
+    rows = [
+        [
+            names[index],
+            "|".join(classes[predictions.labels[index].numpy()]),
+            "|".join(classes[predictions.predicted[index].numpy()]),
+            f"{predictions.losses[index]:.6f}",
+        ]
+        for index in wrong.tolist()
+    ]
+    _write_csv(directory / ERRORS, ["name", "true", "predicted", "loss"], rows)
+
+
+def read_predictions(directory: Path) -> AnyPredictions:
     """The predictions of a finished run on its test split."""
     with (
         _reading(directory / PREDICTIONS) as path,
@@ -281,6 +312,13 @@ def read_predictions(directory: Path) -> Predictions:
     ):
         logits, labels, classes = (arrays[name] for name in ("logits", "labels", "classes"))
         kinds = logits.dtype.kind, labels.dtype.kind, classes.dtype.kind
+        if kinds == ("f", "b", "U") and (logits.ndim, labels.ndim, classes.ndim) == (2, 2, 1):
+            return MultiLabelPredictions(
+                torch.from_numpy(logits.astype(np.float32)),
+                torch.from_numpy(labels),
+                tuple(classes.tolist()),
+                thresholds=tuple(arrays["thresholds"].astype(float).tolist()),
+            )
         if kinds != ("f", "i", "U") or (logits.ndim, labels.ndim, classes.ndim) != (2, 1, 1):
             raise ValueError(
                 f"found logits {describe_value(logits)}, labels {describe_value(labels)} and "

@@ -18,7 +18,7 @@ from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import Relative, Target
 from seewhy.data.decode import Encoded, crop_box, open_image, to_pixels, upright_size
 from seewhy.data.sources import reload_data
-from seewhy.diagnosis.predictions import most_confident_errors
+from seewhy.diagnosis.predictions import class_predictions, most_confident_errors
 from seewhy.errors import SeewhyError
 from seewhy.escaping import csv_text
 from seewhy.figures.explanations import (
@@ -87,7 +87,7 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
     Raises:
         SeewhyError: If the run has not finished or has no errors, or its data has changed.
     """
-    predictions = run.predictions
+    predictions = class_predictions(run.predictions)
     if predictions is None:
         raise SeewhyError(
             f"{run.directory} has not finished, so its errors are unknown; pass image files"

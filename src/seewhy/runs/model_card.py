@@ -1,7 +1,7 @@
 """The model card of a run: README.md in its directory."""
 
 from seewhy.escaping import markdown_code, markdown_text
-from seewhy.runs.result import describe_folds, describe_test_use, describe_uneven
+from seewhy.runs.result import describe_folds, describe_labels, describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
 
@@ -47,11 +47,18 @@ def model_card(run: Run) -> str:
     uneven = describe_uneven(result)
     if uneven:
         uneven = f"Classes are uneven: {uneven}. "
+    correct, labels_row = "classified correctly", ""
+    if labels := describe_labels(result):
+        correct, uneven = "predicted with all labels right", f"{labels[0].upper()}{labels[1:]}. "
+    if result.thresholds:
+        pairs = zip(run.classes, result.thresholds, strict=True)
+        listed = ", ".join(f"{markdown_text(name)} {value:.3f}" for name, value in pairs)
+        labels_row = f"| thresholds | {listed} |\n"
     held_out = "" if result.folds else "test "
     hardware = markdown_text(f"{run.environment.hardware} ({run.environment.precision})")
     return f"""# {markdown_text(f"{run.recipe.name} on {data.name}")}
 
-**{100 * result.accuracy:.2f}%** of {result.test_images:,} {held_out}images are classified correctly
+**{100 * result.accuracy:.2f}%** of {result.test_images:,} {held_out}images are {correct}
 (95% confidence interval {low:.2f}–{high:.2f}%). {uneven}{selection}
 
 | | |
@@ -61,7 +68,7 @@ def model_card(run: Run) -> str:
 | classes | {", ".join(map(markdown_text, run.classes))} |
 | calibration | expected calibration error {100 * result.calibration_error:.1f}% |
 | training | {trained} in {result.train_seconds:,.0f} s on {hardware} |
-{weights_row}| data | {markdown_text(data.name)}, fingerprint `{data.fingerprint}` |
+{weights_row}{labels_row}| data | {markdown_text(data.name)}, fingerprint `{data.fingerprint}` |
 
 ![Loss, accuracy and learning rate](figures/curves.svg)
 

@@ -4,53 +4,78 @@ from dataclasses import replace
 from pathlib import Path
 
 from seewhy.data.csv_table import is_table
+from seewhy.data.dataset import Dataset
 from seewhy.data.multi_label import MultiLabelImages, as_multi_label, read_multi_label_table
+from seewhy.data.sources import reload_data, source_name
 from seewhy.diagnosis.multi_label import with_thresholds
 from seewhy.diagnosis.predictions import MultiLabelPredictions
-from seewhy.errors import SeewhyError
-from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.errors import SeewhyError, lookup
+from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.runs.prediction_stream import check_image_shape
+from seewhy.runs.run import Run
 
 
 def evaluate_multi_label(
-    classifier: ClassifierLike, data: object, validation: object = None
+    classifier: ClassifierLike,
+    data: object = None,
+    validation: object = None,
+    split: str = "test",
 ) -> MultiLabelPredictions:
     """Predict images with any number of labels each.
 
     Args:
-        classifier: A Classifier with the activation "sigmoid".
+        classifier: A run that was trained on such images, or a Classifier with the activation
+            "sigmoid".
         data: Images and labels as for `as_multi_label`, such as (images, labels (N, K)) or a torch
             DataLoader; or the path of a table as for `read_multi_label_table`. Labels are matched
-            by name.
+            by name. By default the data of the run is loaded again.
         validation: Other images and labels, to choose the threshold of each label on (see
-            `choose_thresholds`); by default the thresholds are 0.5.
+            `choose_thresholds`); by default the thresholds are those of the classifier, else 0.5.
+        split: Split of the run's own data, or of a Dataset: "train", "test" or "validation".
 
     Raises:
         SeewhyError: For another activation, images of another shape, a label that the model or the
             data does not have, and as `as_multi_label` and `read_multi_label_table`.
     """
-    classifier = as_classifier(classifier)
-    predictions = _predict(classifier, data)
+    predictions = _predict(classifier, data, split)
     if validation is None:
         return predictions
     return with_thresholds(predictions, _predict(classifier, validation))
 
 
-def _predict(classifier: Classifier, data: object) -> MultiLabelPredictions:
-    """Predictions at thresholds of 0.5."""
-    found = find_multi_label(classifier, data)
+def _predict(
+    classifier: ClassifierLike, data: object, split: str = "test"
+) -> MultiLabelPredictions:
+    """Predictions at the thresholds of the classifier."""
+    found = find_multi_label(classifier, data, split)
+    classifier = as_classifier(classifier)
     logits = compute_logits(classifier, found.images)
-    return MultiLabelPredictions(logits, found.labels, found.classes, found.names)
+    return MultiLabelPredictions(
+        logits, found.labels, found.classes, found.names, classifier.thresholds
+    )
 
 
-def find_multi_label(classifier: Classifier, data: object) -> MultiLabelImages:
-    """The images and labels that `data` stands for, with the labels of the classifier."""
+def find_multi_label(
+    classifier: ClassifierLike, data: object = None, split: str = "test"
+) -> MultiLabelImages:
+    """The images and labels that `data` stands for, with the labels of the classifier.
+
+    For the arguments see `evaluate_multi_label`.
+    """
+    run = classifier if isinstance(classifier, Run) else None
+    classifier = as_classifier(classifier)
     if classifier.activation != "sigmoid":
         raise SeewhyError(
             f"{classifier.name} has the activation {classifier.activation!r}; a model whose labels "
             'are independent of each other is Classifier(model, classes, activation="sigmoid")'
         )
+    if data is None and run is None:
+        raise SeewhyError("add images and labels, as in data=(images, labels), or data='new.csv'")
+    if run is not None and (data is None or _is_own(run, data)):
+        data = reload_data(run.data_origin)
+    if isinstance(data, Dataset):
+        data = replace(data, test=lookup(data.splits, split, "split"))
     if isinstance(data, str | Path):
         if not is_table(data):
             raise SeewhyError(
@@ -75,3 +100,10 @@ def find_multi_label(classifier: Classifier, data: object) -> MultiLabelImages:
         )
     order = [found.classes.index(name) for name in classifier.classes]
     return replace(found, classes=classifier.classes, labels=found.labels[:, order])
+
+
+def _is_own(run: Run, data: object) -> bool:
+    """Whether `data` names what the run was trained on."""
+    return isinstance(data, str | Path) and source_name(data) == run.data_origin.load_args.get(
+        "name"
+    )

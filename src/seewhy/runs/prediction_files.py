@@ -17,26 +17,34 @@ from seewhy.runs.prediction_stream import ImagePrediction
 def predictions_csv(predictions: Sequence[ImagePrediction], header: bool) -> str:
     """One row per image and class, best first, as in predictions.csv of `seewhy explain`.
 
-    With a threshold, the column `abstained` is true or false, the same in all rows of an image.
+    With a threshold, the column `abstained` is true or false, the same in all rows of an image. If
+    an image has any number of labels, the column `predicted` says whether it has that of the row.
     """
     abstains = any(prediction.abstained is not None for prediction in predictions)
+    labels = any(prediction.labels is not None for prediction in predictions)
     rows = [
         [prediction.image, rank, row.name, f"{row.probability:.6f}"]
         + [str(bool(prediction.abstained)).lower()] * abstains
+        + [str(row.name in (prediction.labels or ())).lower()] * labels
         for prediction in predictions
         for rank, row in enumerate(prediction.top, 1)
     ]
-    columns = ["image", "rank", "class", "probability"] + ["abstained"] * abstains
+    columns = ["image", "rank", "class", "probability"]
+    columns += ["abstained"] * abstains + ["predicted"] * labels
     text = csv_text(columns, rows).replace("\r\n", "\n")
     return text if header else text.partition("\n")[2]
 
 
 def predictions_jsonl(predictions: Sequence[ImagePrediction], header: bool) -> str:
-    """One JSON object per image, in a line of its own; `abstained` only with a threshold."""
+    """One JSON object per image, in a line of its own.
+
+    `abstained` only with a threshold, and `labels` only if an image has any number of them.
+    """
     rows = [asdict(each) for each in predictions]
     for row in rows:
-        if row["abstained"] is None:
-            del row["abstained"]
+        for name in ("abstained", "labels"):
+            if row[name] is None:
+                del row[name]
     return "".join(json_text(row) + "\n" for row in rows)
 
 

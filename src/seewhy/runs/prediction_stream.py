@@ -4,8 +4,8 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import compress, islice
 from pathlib import Path
 
 import torch
@@ -40,6 +40,8 @@ class ImagePrediction:
     image: str  # path, or "image 0" for the first image in memory
     top: tuple[ClassProbability, ...]
     abstained: bool | None = None  # whether the confidence is below a threshold; None without one
+    labels: tuple[str, ...] | None = None  # that are predicted, of a model with any number of them,
+    # in the order of its classes; None for one class per image
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +57,16 @@ class PredictedBlock:
     ) -> list[ImagePrediction]:
         """The most probable classes of each image."""
         classes = classifier.class_names(self.logits.shape[1])
-        return top_predictions(
+        rows = top_predictions(
             self.logits, classes, self.names, count, abstain_below, classifier.activation
         )
+        if classifier.activation != "sigmoid":
+            return rows
+        predicted = classifier.predicted_labels(self.logits).tolist()
+        return [
+            replace(row, labels=tuple(compress(classes, chosen)))
+            for row, chosen in zip(rows, predicted, strict=True)
+        ]
 
 
 def predict_stream(

@@ -156,13 +156,17 @@ class Recorder:
         if self.directory is not None:
             data = self.plan.data
             classifier = Classifier(
-                model, data.classes, data.image_shape, preprocessing=data.preprocessing
+                model,
+                data.classes,
+                data.image_shape,
+                preprocessing=data.preprocessing,
+                activation=self.plan.objective.activation,
             )
             save_classifier(self.directory / WEIGHTS, classifier, self.plan.recipe.model)
 
     def evaluations_since_best(self) -> int:
         """The number of evaluations since the best epoch."""
-        rows = [row for row in self.history if row.eval_accuracy is not None]
+        rows = [row for row in self.history if row.eval_score is not None]
         return len(rows) - 1 - rows.index(self.best_row) if self.best_row in rows else 0
 
     def _open_tensorboard(self, directory: Path) -> None:
@@ -219,9 +223,9 @@ def write_start(session: Session) -> None:
 
 
 def best_epoch(history: Sequence[EpochStats]) -> EpochStats | None:
-    """The first row with the highest evaluated accuracy."""
-    evaluated = [row for row in history if row.eval_accuracy is not None]
-    return max(evaluated, key=lambda row: row.eval_accuracy or 0.0, default=None)
+    """The first row with the highest evaluated score."""
+    evaluated = [row for row in history if row.eval_score is not None]
+    return max(evaluated, key=lambda row: row.eval_score or 0.0, default=None)
 
 
 def _all_finite(weights: Weights) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from seewhy.data.dataset import DataOrigin
-from seewhy.diagnosis.predictions import Predictions
+from seewhy.diagnosis.predictions import AnyPredictions, MultiLabelPredictions
 from seewhy.errors import SeewhyError, check_type
 from seewhy.escaping import visible
 from seewhy.models.classifier import Classifier, pretrained_classifier
@@ -50,7 +50,7 @@ class Run:
     recipe: Recipe
     classifier: Classifier
     history: tuple[EpochStats, ...]
-    predictions: Predictions | None  # of the test split; None if the run has not finished
+    predictions: AnyPredictions | None  # of the test split; None if the run has not finished
     result: RunResult | None  # None if the run has not finished
     environment: Environment
     data_origin: DataOrigin
@@ -112,11 +112,17 @@ def open_run(
     classifier = load_classifier(directory / WEIGHTS, device)
     precision = _precision_on(device, environment)
     finished = has_finished(directory)
+    predictions = _predictions(directory, classifier) if finished else None
     return Run(
         recipe=recipe,
-        classifier=replace(classifier, precision=precision, tta=recipe.tta),
+        classifier=replace(
+            classifier,
+            precision=precision,
+            tta=recipe.tta,
+            thresholds=_thresholds(predictions),
+        ),
         history=read_history(directory),
-        predictions=_predictions(directory, classifier) if finished else None,
+        predictions=predictions,
         result=read_result(directory) if finished else None,
         environment=environment,
         data_origin=data_origin,
@@ -139,13 +145,15 @@ def _open_for_use(directory: Path, device: torch.device) -> Run | Classifier:
         precision="fp32" if environment is None else _precision_on(device, environment[0]),
         tta="none" if recipe is None else recipe.tta,
     )
+    predictions = _if_intact(lambda: _predictions(directory, classifier)) if finished else None
+    classifier = replace(classifier, thresholds=_thresholds(predictions))
     if recipe is None or environment is None:
         return classifier
     return Run(
         recipe=recipe,
         classifier=classifier,
         history=_if_intact(lambda: read_history(directory)) or (),
-        predictions=_if_intact(lambda: _predictions(directory, classifier)) if finished else None,
+        predictions=predictions,
         result=_if_intact(lambda: read_result(directory)) if finished else None,
         environment=environment[0],
         data_origin=environment[1],
@@ -164,7 +172,12 @@ def _if_intact(read: Callable[[], T]) -> T | None:
         return None
 
 
-def _predictions(directory: Path, classifier: Classifier) -> Predictions:
+def _thresholds(predictions: AnyPredictions | None) -> tuple[float, ...]:
+    """The thresholds of the labels that a finished run has chosen; empty for none."""
+    return predictions.thresholds if isinstance(predictions, MultiLabelPredictions) else ()
+
+
+def _predictions(directory: Path, classifier: Classifier) -> AnyPredictions:
     predictions = read_predictions(directory)
     if predictions.classes != classifier.classes:
         raise DamagedFileError(

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.memory import check_dataset
 from seewhy.data.sources import reload_data
-from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, check_type
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import write_figure
@@ -19,7 +17,6 @@ from seewhy.files import write_text
 from seewhy.models.classifier import Classifier
 from seewhy.models.own import OwnModel, using_model
 from seewhy.models.registry import weights_file_of
-from seewhy.models.tta import bind_tta
 from seewhy.models.weights_file import loading_note
 from seewhy.notation import parse
 from seewhy.progress import note, waiting
@@ -39,6 +36,7 @@ from seewhy.runs.directory import (
     write_result,
 )
 from seewhy.runs.environment import Resumption, check_weights_file, current_environment
+from seewhy.runs.final_predictions import fraction_correct, predict_test, with_thresholds
 from seewhy.runs.lr_search import resolve_lr
 from seewhy.runs.model_card import model_card
 from seewhy.runs.output import claim_directory, lock_directory
@@ -60,7 +58,6 @@ from seewhy.train.distributed import broadcast_from_rank0, distributed_session
 from seewhy.train.loop import Event, NonFiniteError, train
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
-from seewhy.train.probe import ProbeStats, head_logits
 from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
 from seewhy.train.state import TrainState, new_state
 
@@ -327,17 +324,24 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
     recipe, data, model = session.plan.recipe, session.plan.data, state.model.eval()
     history, precision = tuple(recorder.history), session.environment.precision
     classifier = Classifier(
-        model, data.classes, data.image_shape, precision, recipe.tta, data.preprocessing
+        model,
+        data.classes,
+        data.image_shape,
+        precision,
+        recipe.tta,
+        data.preprocessing,
+        activation=session.plan.objective.activation,
+        returns="logits",
     )
+    classifier = with_thresholds(classifier, session.plan, recorder.probe)
     if session.out_of_fold is not None:
         predictions = session.out_of_fold.predictions
         plain_accuracy = session.out_of_fold.plain_accuracy
     else:
-        predictions = _predict_test(classifier, session.plan, recorder.probe)
-        plain_accuracy = predictions.accuracy
+        predictions = plain = predict_test(classifier, session.plan, recorder.probe)
         if recipe.tta != "none":
-            plain = replace(classifier, tta="none")
-            plain_accuracy = _predict_test(plain, session.plan, recorder.probe).accuracy
+            plain = predict_test(replace(classifier, tta="none"), session.plan, recorder.probe)
+        plain_accuracy = fraction_correct(plain)
     return Run(
         recipe=recipe,
         classifier=classifier,
@@ -353,19 +357,6 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
         probe=recorder.probe,
         folds=() if session.out_of_fold is None else session.out_of_fold.runs,
     )
-
-
-def _predict_test(
-    classifier: Classifier, plan: TrainingPlan, probe: ProbeStats | None
-) -> Predictions:
-    """Predict the test split; after a probe alone, from the features in the cache."""
-    split = plan.data.test
-    if probe is None or plan.steps > 0 or plan.world.size > 1:
-        return predict_split(classifier, split, reproducible=True)
-    logits = bind_tta(classifier.tta)(
-        partial(head_logits, classifier.model, plan, probe), split.images
-    )
-    return Predictions(logits, split.labels, classifier.classes)
 
 
 def _interrupted_text(state: TrainState, directory: Path | None) -> str:

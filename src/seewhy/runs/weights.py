@@ -40,6 +40,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: str) -> None:
         "classes": classifier.classes,
         "image_shape": classifier.image_shape,
         "preprocessing": asdict(classifier.preprocessing),
+        **({} if classifier.activation == "softmax" else {"activation": classifier.activation}),
     }
     description = json.dumps(values)
     metadata = {METADATA: description, CHECKSUM: _checksum(description, tensors)}
@@ -85,6 +86,8 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         described.classes,
         described.image_shape,
         preprocessing=described.preprocessing,
+        activation=described.activation,
+        returns="logits",
     )
 
 
@@ -96,6 +99,7 @@ class _Description:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]  # (C, H, W)
     preprocessing: Preprocessing
+    activation: str = "softmax"
 
 
 def _build(described: _Description, tensors: Mapping[str, Tensor]) -> nn.Module:

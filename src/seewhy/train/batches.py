@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy.data.augment import Augmentation, one_hot
+from seewhy.data.augment import Augmentation, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 
@@ -66,7 +66,7 @@ def batches(
     for start in range(0, len(order), batch_size):
         indices = order_on_split[start : start + batch_size]
         images = split.images[indices].to(device, non_blocking=True)
-        labels = one_hot(split.labels[indices].to(device, non_blocking=True), num_classes)
+        labels = encode_labels(split.labels[indices].to(device, non_blocking=True), num_classes)
         numbers = order_on_device[start : start + batch_size]
         batch = augment(Batch(images, labels, numbers, epoch, size), generator)
         floats = batch.images.to(torch.float32, memory_format=torch.channels_last)

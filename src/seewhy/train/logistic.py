@@ -96,6 +96,56 @@ def fit_logistic(
     return LogisticRegression(weight, bias, c, validation)
 
 
+def fit_one_vs_rest(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    pos_weight: np.ndarray | None = None,
+    c: float | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    intercept: bool = True,
+) -> LogisticRegression:
+    """Fit a binary logistic regression for each of K labels, each with its own C.
+
+    Args:
+        features: (V, N, D) float, V views of each image.
+        labels: (N, K) bool.
+        num_classes: Number of labels, K.
+        pos_weight: (K,) weights of the images that have a label; all 1 by default.
+        c: C of all labels; by default each is chosen by cross-validation.
+        folds: As for `fit_logistic`, like `seed` and `intercept`.
+        seed: Seed of the folds.
+        intercept: Whether there are biases.
+
+    Returns:
+        Logits of the labels, whose sigmoid is the probability. C is the median over the labels.
+
+    Raises:
+        SeewhyError: If C is to be chosen, and no label has two images.
+    """
+    weights = np.ones(num_classes) if pos_weight is None else pos_weight
+    fits = [
+        fit_logistic(
+            features,
+            labels[:, label].astype(np.int64),
+            2,
+            np.array([1.0, weights[label]]),
+            c,
+            folds,
+            seed,
+            intercept,
+        )
+        for label in range(num_classes)
+    ]
+    return LogisticRegression(
+        np.stack([fit.weight[1] - fit.weight[0] for fit in fits]),
+        np.array([fit.bias[1] - fit.bias[0] for fit in fits]),
+        float(np.median([fit.c for fit in fits])),
+        None,
+    )
+
+
 def out_of_fold_logits(
     features: np.ndarray,
     labels: np.ndarray,

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy._torch_compat import recompile_limit
-from seewhy.data.augment import one_hot
+from seewhy.data.augment import encode_labels
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
@@ -23,6 +22,7 @@ from seewhy.train.batches import batches, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
 from seewhy.train.freezing import freeze_batch_norms
+from seewhy.train.objective import average_precision
 from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
 from seewhy.train.plan import TrainingPlan, freezing
 from seewhy.train.probe import FeatureStats, ProbeStats, head_logits, set_head
@@ -54,13 +54,23 @@ class EpochStats:
     momentum: float  # same; beta1 for Adam; 0 for an optimizer without momentum
     seconds: float  # training time since the start, without evaluation
     images_per_second: float  # of this epoch, training only
-    train_loss: float  # the criterion: cross entropy of smoothed and weighted labels, in nats
-    train_accuracy: float  # in [0, 1], on augmented images and labels
+    train_loss: float  # the criterion: cross entropy of smoothed and weighted labels, in nats; of
+    # any number of labels, their mean binary cross entropy
+    train_accuracy: float  # in [0, 1], on augmented images and labels; of any number of labels, the
+    # fraction of images that have all of them right at a threshold of 0.5 (subset accuracy)
     eval_loss: float | None  # the same criterion; None if this epoch was not evaluated
     eval_accuracy: float | None
     eval_nll: float | None = None  # negative log-likelihood of the labels, in nats
     loss_scale: float | None = None  # at the end of the epoch; None unless in fp16
     skipped_updates: int | None = None  # of this epoch, because of an overflow in fp16
+    eval_average_precision: float | None = None  # macro average, of any number of labels only
+
+    @property
+    def eval_score(self) -> float | None:
+        """What epochs are compared by: accuracy, or average precision of any number of labels."""
+        if self.eval_average_precision is None:
+            return self.eval_accuracy
+        return self.eval_average_precision
 
 
 Event = FeatureStats | ProbeStats | StepStats | EpochStats
@@ -144,6 +154,7 @@ def _probe(state: TrainState, plan: TrainingPlan) -> Iterator[Event]:
         eval_loss=None if measured is None else measured.loss,
         eval_accuracy=None if measured is None else measured.accuracy,
         eval_nll=None if measured is None else measured.nll,
+        eval_average_precision=None if measured is None else measured.average_precision,
     )
 
 
@@ -185,7 +196,8 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         # `update` divides by the mean weight, which is known when all images of it are drawn
         per_image = plan.world.size / plan.images_in(update_steps)
         state.scaler.scale(loss * per_image).backward()  # type: ignore[no-untyped-call]
-        state.totals.add(loss, weight, outputs, labels[shard])
+        correct = plan.objective.count_correct(outputs, labels[shard])
+        state.totals.add(loss, weight, correct, len(outputs))
         ends_update = state.step == update_steps[-1]
         if ends_update:
             update(state, plan)
@@ -224,23 +236,9 @@ def _forward(run: _Run, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _criterion(outputs: Tensor, labels: Tensor, plan: TrainingPlan) -> tuple[Tensor, Tensor]:
-    """Sums over a batch of weight times cross entropy (), and of the weights ().
-
-    The loss of a batch, an update, or an epoch is the quotient. The weight of an image is that of
-    its class, or the mean over its mixed classes. Smoothing does not change it: F.cross_entropy
-    weights each class of a smoothed label, which lets a rare class dominate every image.
-
-    Args:
-        outputs: Logits (B, K) float32.
-        labels: Shares of the classes (B, K) float32, before smoothing.
-        plan: The plan, with class weights and smoothing.
-    """
-    smoothing, weights = plan.recipe.label_smoothing, plan.class_weights
-    losses = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
-    if weights is None:
-        return losses.sum(), torch.full_like(losses[0], len(losses))
-    image_weights = (labels * weights.to(labels.device)).sum(1)
-    return (image_weights * losses).sum(), image_weights.sum()
+    """Sums over a batch, whose quotient is the loss: see `Objective`."""
+    smoothing = plan.recipe.label_smoothing
+    return plan.objective.criterion(outputs, labels, smoothing, plan.class_weights)
 
 
 def _freeze(freezing: list[tuple[nn.Parameter, float]], epoch: float) -> None:
@@ -316,6 +314,7 @@ def _end_epoch(state: TrainState, plan: TrainingPlan) -> EpochStats:
         eval_nll=None if measured is None else measured.nll,
         loss_scale=loss_scale,
         skipped_updates=int(skipped) // plan.world.size if in_fp16 else None,
+        eval_average_precision=None if measured is None else measured.average_precision,
     )
     watched = _watched_loss(state, plan, row)
     if watched is not None:
@@ -339,6 +338,7 @@ class _Evaluation(NamedTuple):
     loss: float  # the criterion of the training
     nll: float
     accuracy: float
+    average_precision: float | None  # of any number of labels only; None if no label has any
 
 
 def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluation:
@@ -346,21 +346,40 @@ def _evaluate(state: TrainState, plan: TrainingPlan, split: Split) -> _Evaluatio
     shard = plan.world.shard(len(split))
     images, labels = split.images[shard], split.labels[shard]
     sums = torch.zeros(4, dtype=state.totals.device_sums.dtype)
+    scores = torch.zeros(len(split), plan.num_classes) if plan.data.multi_label else None
     if len(images):
         with swap_weights(state.averaged, state.model):
-            classifier = Classifier(state.model, precision=plan.precision)
+            classifier = Classifier(
+                state.model,
+                precision=plan.precision,
+                activation=plan.objective.activation,
+                returns="logits",
+            )
             if state.probe is not None and state.step == 0 and plan.world.size == 1:
                 logits = head_logits(state.model, plan, state.probe, images)
             else:
                 logits = compute_logits(classifier, images, reproducible=True, check_finite=False)
-        loss, weight = _criterion(logits, one_hot(labels, plan.num_classes), plan)
-        nll = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([loss, weight, nll, (logits.argmax(1) == labels).sum()])
-    total, weights, nll_sum, correct = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
+        encoded = encode_labels(labels, plan.num_classes)
+        loss, weight = _criterion(logits, encoded, plan)
+        nll = plan.objective.nll(logits, labels)
+        correct = plan.objective.count_correct(logits, encoded)
+        sums += torch.stack([loss, weight, nll, correct])
+        if scores is not None:
+            scores[shard] = logits
+    total, weights, nll_sum, right = all_reduce_sum(sums.to(plan.device), plan.world).tolist()
     if not math.isfinite(total + nll_sum):
         raise NonFiniteError(
             f"the loss was finite in training, but not in the evaluation after epoch "
             f"{state.step / plan.steps_per_epoch:.2f}: in evaluation mode the model overflows, for "
             f"example by BatchNorm's statistics; use precision fp32, or try an lr below {plan.lr:g}"
         )
-    return _Evaluation(total / weights, nll_sum / len(split), correct / len(split))
+    precision = None
+    if scores is not None:
+        scores = all_reduce_sum(scores.to(plan.device), plan.world).cpu()
+        precision = average_precision(scores, split.labels.cpu())
+    return _Evaluation(
+        total / weights,
+        nll_sum / len(split),
+        right / len(split),
+        None if precision is None or math.isnan(precision) else precision,
+    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from seewhy.data.augment import Augmentation, bind_augmentations
-from seewhy.data.dataset import Dataset, Split, class_weights
+from seewhy.data.dataset import Dataset, Split
 from seewhy.errors import SeewhyError
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import bind_model
@@ -19,6 +19,7 @@ from seewhy.train.batches import equal_batches, full_batches, move_to_gpu, resiz
 from seewhy.train.device import find_device, find_precision
 from seewhy.train.freezing import first_layers, freezable, frozen_after
 from seewhy.train.loss_scale import ScalerFactory, bind_loss_scale
+from seewhy.train.objective import Objective, find_objective
 from seewhy.train.optimizers import (
     OptimizerFactory,
     bind_optimizer,
@@ -56,6 +57,7 @@ class TrainingPlan(BoundRecipe):
 
     data: Dataset
     train_split: Split  # on the GPU if it fits
+    objective: Objective  # of the labels of the data
     class_weights: Tensor | None  # (K,) float
     device: torch.device
     precision: str  # bf16, fp16 or fp32
@@ -228,13 +230,15 @@ def make_plan(
     device = device if isinstance(device, torch.device) else find_device(device)
     cut = equal_batches if recipe.drop_last else full_batches
     steps_per_epoch, batch_size = cut(len(data.train), recipe.batch_size)
-    weights = class_weights(data.train, len(data.classes)) if recipe.class_weights else None
+    objective = find_objective(data)
+    weights = objective.class_weights(data.train, len(data.classes)).to(device)
     full_batch = uses_full_batch(bound.build_optimizers)
     plan = TrainingPlan(
         **vars(bound),
         data=data,
         train_split=move_to_gpu(data.train, device),
-        class_weights=None if weights is None else weights.to(device),
+        objective=objective,
+        class_weights=weights if recipe.class_weights else None,
         device=device,
         precision=find_precision(recipe.precision, device),
         world=world,

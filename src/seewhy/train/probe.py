@@ -24,7 +24,7 @@ from seewhy.models.head import find_head
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import layer_path, unwrap_model
 from seewhy.train.distributed import all_reduce_sum, broadcast_from_rank0
-from seewhy.train.logistic import CrossValidation, fit_logistic
+from seewhy.train.logistic import CrossValidation, fit_logistic, fit_one_vs_rest
 from seewhy.train.plan import TrainingPlan
 
 CHUNK = 64  # images between two reports of progress
@@ -44,8 +44,8 @@ class FeatureStats:
 class ProbeStats:
     """The result of a probe."""
 
-    c: float  # inverse of the penalty, see `fit_logistic`
-    validation: CrossValidation | None  # None if C was given
+    c: float  # inverse of the penalty, see `fit_logistic`; of any number of labels, the median
+    validation: CrossValidation | None  # None if C was given, and of any number of labels
     images: int
     views: int  # of each image
     features: int  # numbers per image
@@ -56,6 +56,8 @@ class ProbeStats:
 
 def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, None, ProbeStats]:
     """Set the head of `model` to a logistic regression on the features of the training images.
+
+    If an image has any number of labels, each has a logistic regression of its own.
 
     With several processes each computes a share of the features, and the first one fits.
 
@@ -85,8 +87,9 @@ def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, No
     stacked, labels = torch.stack(features).numpy(), split.labels.cpu().numpy()
     weights = None if plan.class_weights is None else plan.class_weights.cpu().numpy()
     layer = unwrap_model(model).get_submodule(head)
+    fit_head = fit_logistic if labels.ndim == 1 else fit_one_vs_rest
     fit = broadcast_from_rank0(
-        lambda: fit_logistic(
+        lambda: fit_head(
             stacked,
             labels,
             plan.num_classes,

@@ -78,9 +78,9 @@ class Recipe:
     resolution: str = "constant"
     """Image size schedule, as a factor, such as linear:warmup=0.6,start=0.5,end=1."""
     label_smoothing: float = 0.0
-    """Label smoothing, in [0, 1)."""
+    """Label smoothing, in [0, 1); of any number of labels, toward 1/2."""
     class_weights: bool = False
-    """Weight the loss inversely to class frequency."""
+    """Weight the loss inversely to class frequency; of any number of labels, by pos_weight."""
     l1: float = 0.0
     """L1 penalty on the weights; excludes biases and norms."""
     clip_grad_norm: float = 0.0

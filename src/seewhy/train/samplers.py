@@ -9,7 +9,7 @@ from seewhy.errors import SeewhyError
 from seewhy.notation import bind
 from seewhy.train.batches import epoch_order
 
-Sampler = Callable[[Tensor, int, int], Tensor]  # labels (N,), seed, epoch -> order (N,) int64
+Sampler = Callable[[Tensor, int, int], Tensor]  # labels (N, …), seed, epoch -> order (N,) int64
 
 
 def shuffle(labels: Tensor, seed: int, epoch: int) -> Tensor:
@@ -26,6 +26,11 @@ def balanced(labels: Tensor, seed: int, epoch: int, power: float = 1.0) -> Tenso
     """
     if not 0 < power <= 1:
         raise SeewhyError(f"balanced: power must be above 0 and at most 1, found {power}")
+    if labels.ndim == 2:
+        raise SeewhyError(
+            "balanced needs one class per image, and these have any number of labels; use "
+            "class_weights=true, which weights each label"
+        )
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     counts = torch.bincount(labels).double()
     shares = torch.where(counts > 0, counts ** (1 - power), 0.0)

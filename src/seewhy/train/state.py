@@ -37,10 +37,9 @@ class RunningTotals:
         if device.type == "cuda":
             self.host_sums = torch.zeros(7, dtype=dtype, pin_memory=True)
 
-    def add(self, loss: Tensor, weight: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Add a batch: sums of its weighted losses () and weights (), outputs and labels (B, K)."""
-        correct = (outputs.argmax(1) == labels.argmax(1)).sum()
-        count = torch.full_like(loss, len(outputs))
+    def add(self, loss: Tensor, weight: Tensor, correct: Tensor, images: int) -> None:
+        """Add a batch: sums of its weighted losses () and weights (), correct predictions ()."""
+        count = torch.full_like(loss, images)
         self.device_sums[:4] += torch.stack([loss.detach(), weight, correct, count])
         self.device_sums[6] += weight
         if self.host_sums is not self.device_sums:
