@@ -9,6 +9,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.features import extract_features, predict_with_features
 from seewhy.models.inference import compute_logits
+from seewhy.models.onnx_file import FileModel
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.models.tta import TTA
 
@@ -130,3 +131,9 @@ def test_predict_with_features_rejects_logits_that_are_not_finite() -> None:
     nn.init.constant_(model[1].bias, float("nan"))
     with pytest.raises(SeewhyError, match="the logits of 2 of 2 images are not finite"):
         predict_with_features(model, images_of(2))
+
+
+def test_an_exported_file_has_no_features() -> None:
+    exported = FileModel(lambda pixels: pixels.flatten(1)[:, :10])
+    with pytest.raises(SeewhyError, match=r"in an exported file has no layers.*use the run"):
+        extract_features(exported.eval(), images_of(2))

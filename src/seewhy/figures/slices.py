@@ -49,6 +49,11 @@ def slices_figure(slices: Sequence[Slice], accuracy: float) -> Figure:
                 ha="center",
                 va="bottom",
                 fontsize=7,
+                bbox={
+                    "facecolor": "white",
+                    "edgecolor": "none",
+                    "pad": 0.5,
+                },  # over the dashed line
             )
         axes.set_yticks(centers, labels)
         axes.set_ylim(sum(heights) if rows else 1, -0.05)

@@ -10,6 +10,7 @@ from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.head import find_heads
 from seewhy.models.inference import autocasting, check_finite_logits, for_outputs
 from seewhy.models.inspection import (
+    NoGradientsError,
     evaluating,
     is_program,
     memory_format_of,
@@ -72,7 +73,13 @@ def _predict(
     """Logits (N, K) and features (N, D), float32 on the CPU."""
     model, temperature = unwrap_model(classifier.model), classifier.temperature
     classifier = replace(classifier, temperature=1.0)  # divided last, as in `compute_logits`
-    heads = find_heads(model, images, classifier.extract_logits)
+    try:
+        heads = find_heads(model, images, classifier.extract_logits)
+    except NoGradientsError:
+        raise NoGradientsError(
+            "a model in an exported file has no layers, so images have no features; use the run "
+            "or the weights that it was made from, or do without features"
+        ) from None
     augmented = bind_tta(classifier.tta)
     with evaluating(model):
         fast = for_outputs(replace(classifier, model=model), images)
