@@ -1,10 +1,18 @@
 import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from seewhy.errors import SeewhyError
-from seewhy.files import check_file_name, write_atomically, write_text
+from seewhy.files import (
+    check_file_name,
+    is_stream,
+    problem_of_path,
+    write_atomically,
+    write_text,
+)
 
 
 def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -43,6 +51,41 @@ def test_write_text_names_an_unwritable_path(tmp_path: Path) -> None:
 def test_write_text_is_readable_by_others(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes, devices or links")
+def test_a_pipe_or_a_device_is_written_and_stays(tmp_path: Path) -> None:
+    """A rename would replace it: for root, `--output /dev/null` would remove the device."""
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(pipe, "written")
+        assert os.read(reader, 100) == b"written"
+    finally:
+        os.close(reader)
+    write_text(link, "written")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert link.is_char_device()
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
+    assert is_stream(Path("/dev/stdout"))  # also where it is redirected to a file
+    assert not any(map(is_stream, (tmp_path, tmp_path / "missing", Path(__file__))))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes or links")
+def test_problem_of_path_names_what_is_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dead").symlink_to("nowhere")
+    for name, problem in {
+        "missing": "missing does not exist",
+        ".": "is a directory, not a regular file",
+        "pipe": "pipe is a named pipe, not a regular file",
+        "dead": "dead is a link to nowhere, which does not exist",
+    }.items():
+        assert problem_of_path(tmp_path / name).endswith(problem)
+    assert problem_of_path(Path(__file__)) == ""
 
 
 @pytest.mark.parametrize("name", [".", "/", "..", "a/.."])

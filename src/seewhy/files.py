@@ -41,6 +41,14 @@ def problem_of_file(path: Path) -> str:
     return f"{_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file"
 
 
+def problem_of_path(path: Path) -> str:
+    """`problem_of_file` with the path, as in "x.pth does not exist"."""
+    problem = problem_of_file(path)
+    if problem == "missing":
+        return f"{path} does not exist"
+    return f"{path} is {problem}" if problem else ""
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the same directory, sync, and rename it to `path`.
 
@@ -53,7 +61,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def writing_atomically(path: Path) -> Iterator[Path]:
-    """`write_atomically` as a block that writes the temporary path."""
+    """`write_atomically` as a block that writes the temporary path.
+
+    A device or a pipe, such as /dev/null, is written itself: a rename would replace it by a file.
+    """
+    if is_stream(path):
+        try:
+            yield path
+        except OSError as error:
+            raise write_error(path, error) from error
+        return
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -66,6 +83,13 @@ def writing_atomically(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the directory itself may be missing
             temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` is a device, a pipe or a socket, or a link to an open file as /dev/stdout."""
+    if path.is_symlink() and path.absolute().is_relative_to("/dev"):
+        return True
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def check_file_name(path: Path) -> None:

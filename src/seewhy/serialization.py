@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import SeewhyError
-from seewhy.files import write_atomically
+from seewhy.files import is_stream, problem_of_file, write_atomically
 
 T = TypeVar("T")
 
@@ -38,6 +38,8 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     Any, because damaged or crafted bytes make archives, pickles, JSON and decoders raise any type.
     """
     try:
+        if is_stream(path):  # reading it might never end
+            raise SeewhyError(problem_of_file(path))
         yield
     except Exception as error:
         text = " ".join(_ANSI.sub("", str(error)).split())

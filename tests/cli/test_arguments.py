@@ -10,7 +10,7 @@ from PIL import Image
 
 from seewhy.cli import main
 from seewhy.cli.arguments import name_options, option_names, parse
-from seewhy.cli.predict import Predict
+from seewhy.cli.predict import Evaluate, Predict
 from seewhy.cli.train import Train
 
 ErrorOf = Callable[..., str]
@@ -116,6 +116,11 @@ def test_without_tyros_hook_its_own_error_is_printed(
 )
 def test_errors_name_options(message: str, expected: str) -> None:
     assert name_options(message, Train) == expected
+
+
+def test_errors_name_no_option_that_a_command_lacks() -> None:
+    message = "x is missing; remove it, or skip unreadable files with skip_bad_images=True"
+    assert name_options(message, Evaluate) == "x is missing; remove it"
 
 
 def test_an_unreadable_image_names_the_option(

@@ -103,6 +103,12 @@ def test_every_command_survives_hostile_images(
     training = ["tiny.toml", "--data", "classes", *loading, "--epochs", "1", "--quiet"]
     assert run("train", *training, "--no-report", "--output", "out/run") == 0
     assert run("find-lr", *training[:-1], "--output", "out/find-lr") in (0, 2)
+    checking = ["check", "classes", *loading, "--model", "out/run", "--fail-on", "all"]
+    assert run(*checking, "--output", "out/check", "--junit", "out/check.xml") == 1
+    assert run("check", "images", "--output", "out/none") == 2
+    assert run("check", "classes", "--output", "out/none") == 2
+    assert run("report", "out/run", "--report-minutes", "0.01") == 0
+    assert run("export", "out/run", "--data", "classes", "--output", "out/x.onnx") == 2
     assert run("evaluate", "out/run") == 0
     assert run("evaluate", "run", "--data", "classes") == 2  # other images are unreadable
     assert run("explain", "out/run", "--errors", "2", *layers, "--output", "out/errors") == 0
@@ -123,6 +129,7 @@ def test_every_command_survives_hostile_tables(
     out = ["--output", "out/x"]
     for path in [*table_contents(), *(path.name for path in workspace.glob("in-*")), "run"]:
         assert run("data", path, *out) == 2
+        assert run("check", path, *out) == 2
         assert run("evaluate", "run", "--data", path) == 2
         if path.endswith(("z", "t")):
             assert run("train", "tiny.toml", "--data", path, *out) == 2
@@ -210,6 +217,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: path.unlink(),
     "directory": lambda path: (path.unlink(), path.mkdir()),
     "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
 }
 
 
@@ -224,6 +232,8 @@ READERS = [
     ["predict", "damaged", "x.png"],
     ["resume", "damaged", "--quiet"],
     ["evaluate", "damaged", "--data", "damaged"],
+    ["report", "damaged", "--report-minutes", "0.01", "--output", "out/report.html"],
+    ["check", "bars", "--model", "damaged", "--only", "outliers,label-issues"],
 ]
 
 
@@ -234,7 +244,7 @@ def test_every_command_survives_damaged_runs(
     (workspace / "x.png").write_bytes(b"")
     names = sorted(path.name for path in trained.iterdir() if path.is_file())
     assert {"recipe.toml", "env.json", "model.safetensors"} <= set(names)
-    cases = [(name, kind) for name in names for kind in DAMAGE][::9]
+    cases = [(name, kind) for name in names for kind in DAMAGE][::7]
     before = snapshot(trained)
     for index, (name, kind) in enumerate(cases):
         shutil.copytree(trained, workspace / "damaged")

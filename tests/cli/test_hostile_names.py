@@ -18,7 +18,7 @@ CLASSES = (
     "a\u202egnp\x9b2J\nfake: line | <img src=x onerror=alert(1)> [x](http://evil)",
 )
 ACTING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
-TEXT = {".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".toml"}
+TEXT = {".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".toml", ".xml"}
 
 
 def check(text: str, where: str) -> None:
@@ -87,7 +87,7 @@ def test_no_output_acts_on_the_terminal_the_spreadsheet_or_the_page(
         check(printed.err, f"stderr of {command}")
         assert "Traceback" not in printed.err
     written = [path for path in workspace.rglob("*") if path.suffix in TEXT and path.name != image]
-    assert {path.suffix for path in written} == TEXT - {".html"}
+    assert {path.suffix for path in written} == TEXT - {".html", ".xml"}
     for path in written:
         check(path.read_text(encoding="utf-8"), str(path))
         if path.suffix == ".csv":
@@ -112,15 +112,17 @@ def test_report_comparison_and_export_show_hostile_names_harmlessly(
         ["train", *small, "--output", "run"],
         ["compare", *compared],
         ["export", "run", "--format", "torch"],
+        ["check", "bars", "--output", "checked", "--junit", "checked.xml"],
     ):
         assert main.main(command) == 0, (command, capfd.readouterr())
         printed = capfd.readouterr()
         check(printed.out + printed.err, f"output of {command}")
     written = [path for path in workspace.rglob("*") if path.suffix in TEXT]
-    assert {workspace / each / "report.html" for each in ("run", "compared")} < set(written)
+    pages = ("run/report.html", "compared/report.html", "checked/check.html", "checked.xml")
+    assert {workspace / page for page in pages} < set(written)
     for path in written:
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".html":  # a line break is a space there
+        if path.suffix in (".html", ".xml"):  # a line break is a space there
             assert not ACTING.search(text), path
             assert "<img src=x" not in text
         else:

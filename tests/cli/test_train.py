@@ -206,7 +206,7 @@ def test_resume_errors(trained: Path, options: list[str], message: str, error_of
 
 @pytest.mark.slow
 @pytest.mark.train
-def test_demo_reaches_98_percent(
+def test_demo_reaches_98_5_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -214,7 +214,7 @@ def test_demo_reaches_98_percent(
     monkeypatch.setattr("seewhy.reporting.page.report", lambda run, *_, **__: run.directory)
     assert main.main(["demo"]) == 0
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
-    assert summary["accuracy"] >= 0.98
+    assert summary["accuracy"] >= 0.985
     assert summary["test_images"] == 359
     assert "written to: " in capsys.readouterr().out
 

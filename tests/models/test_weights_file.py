@@ -279,6 +279,8 @@ def test_read_state_dict_refuses_anything_else(
             with pytest.raises(SeewhyError, match=f"{name} cannot be read as weights"):
                 read_state_dict(tmp_path / name)
     assert not (tmp_path / "proof").exists()
+    with pytest.raises(SeewhyError, match=r"is a directory, not a regular file; pass the path of"):
+        read_state_dict(tmp_path)
     with pytest.raises(SeewhyError, match=r"nothing\.pth does not exist; download the weights"):
         read_state_dict(tmp_path / "nothing.pth")
 

@@ -221,6 +221,20 @@ def test_robustness_reports_the_smallest_attack_and_the_worst_corruption(
     assert f"corruption is {worst.name}: {100 * worst.accuracy[5]:.1f}% at strength 5" in finding
 
 
+def test_robustness_explains_why_accuracies_without_attack_differ(
+    context: ReportContext, sections: dict[str, Section]
+) -> None:
+    diagnosis = context.diagnosis
+    attacks, corruptions = (
+        f"{100 * curve.accuracy[0]:.1f}% of {curve.images} images"
+        for curve in (diagnosis.attacks[0], diagnosis.corruptions[0])
+    )
+    text = text_of(sections["robustness"].html)
+    clean = f"without attack or corruption: {attacks} (attacks) and {corruptions} (corruptions), "
+    assert clean in text
+    assert "is that of all test images" in text
+
+
 def test_a_corruption_without_significant_harm_is_not_called_harmful(
     context: ReportContext,
 ) -> None:

@@ -141,6 +141,18 @@ def test_a_finished_run_that_still_says_running_is_repaired(directory: Path, dat
     assert '"finished"' in (directory / STATUS).read_text()
 
 
+@pytest.mark.train
+def test_a_finished_run_that_cannot_be_written_says_that_it_has_finished(
+    directory: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise SeewhyError("status.json could not be written (Read-only file system)")
+
+    monkeypatch.setattr("seewhy.runs.resumption.write_status", refuse)
+    with pytest.raises(SeewhyError, match="has already finished"):
+        resume(directory, data)
+
+
 @pytest.fixture
 def nan_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """`nan_at(step)` makes the input of the model NaN in that step, and so BatchNorm's statistics.

@@ -40,8 +40,8 @@ def test_check_empty(tmp_path: Path) -> None:
     check_empty(tmp_path)
     check_empty(tmp_path / "missing")
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(SeewhyError, match="is not empty; nothing was written; choose another"):
+    for path, problem in ((tmp_path, "is not empty"), (tmp_path / "file", "is not a directory")):
+        with pytest.raises(SeewhyError, match=f"{problem}; nothing was written; choose another"):
             check_empty(path)
 
 

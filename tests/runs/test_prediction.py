@@ -15,6 +15,7 @@ from seewhy.data.sources import load, reload_data
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, with_range
+from seewhy.reporting.context import is_own_data
 from seewhy.reporting.page import report
 from seewhy.runs.lr_search import find_lr
 from seewhy.runs.prediction import evaluate, predict
@@ -49,6 +50,19 @@ def test_evaluate_rejects_changed_data(weak_run: Run, capsys: pytest.CaptureFixt
         evaluate(weak_run)
     assert len(evaluate(weak_run, "bars").labels) == 60
     assert "bars has changed since the run was trained" in capsys.readouterr().err
+
+
+def test_a_dataset_made_by_hand_is_that_of_its_run(recipe: Recipe, data: Dataset) -> None:
+    """Without a fingerprint, which `fit` computes; other images are not taken for it."""
+    by_hand = replace(data, fingerprint="")
+    run = fit(replace(recipe, epochs=1 / 6), by_hand, quiet=True)
+    assert run.data_origin.fingerprint
+    assert is_own_data(run, by_hand, None)
+    assert reload_data(run.data_origin, by_hand).fingerprint == run.data_origin.fingerprint
+    fewer = replace(by_hand, test=data.test.take(torch.arange(50)), fingerprint="")
+    assert not is_own_data(run, fewer, None)
+    with pytest.raises(SeewhyError, match="bars is not the data of the run"):
+        reload_data(run.data_origin, fewer)
 
 
 def write_folder(directory: Path, data: Dataset, count: int) -> Path:

@@ -215,7 +215,10 @@ def name_options(message: str, options: type) -> str:
     same in TOML, and the arguments in an example of a call stay.
     """
     recipe = {field.name for field in fields(Recipe)}
-    for option in option_names(options):
+    names = option_names(options)
+    if "--skip-bad-images" not in names:  # as evaluate, which measures all images
+        message = re.sub(r",? or skip [\w ]+ with skip_bad_images=True", "", message)
+    for option in names:
         argument = option[2:].replace("-", "_")
         if argument in recipe:
             continue

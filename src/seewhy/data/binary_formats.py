@@ -21,10 +21,6 @@ from seewhy.errors import SeewhyError
 
 Files = Mapping[str, NamedFile]
 
-CIFAR10_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
 DIGITS = tuple(string.digits)
 # spelled as on the hub, so that runs on either copy know the same classes
 FASHION_CLASSES = (

@@ -36,6 +36,7 @@ from seewhy.data.dataset import Split
 from seewhy.data.decode import ORIGINAL
 from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError
+from seewhy.files import is_stream, problem_of_path
 from seewhy.progress import note
 
 FORMAT = 4  # increase it when the files or the decoding change; older entries are then rebuilt
@@ -87,6 +88,8 @@ def read_entry(directory: Path) -> tuple[Header, dict[str, Split]]:
     are read.
     """
     try:
+        for path in filter(is_stream, directory.iterdir()):  # reading it might never end
+            raise DamagedEntry(problem_of_path(path))
         if (directory / DAMAGED).exists():
             raise DamagedEntry((directory / DAMAGED).read_text(encoding="utf-8"))
         stored = json.loads((directory / HEADER).read_bytes())

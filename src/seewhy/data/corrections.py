@@ -15,6 +15,7 @@ from seewhy.data.memory import check_dataset
 from seewhy.data.options import one_line
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.escaping import csv_cell, visible
+from seewhy.files import problem_of_path
 from seewhy.progress import note
 
 NEW_LABEL = "new_label"
@@ -249,8 +250,6 @@ def label_files(labels: object) -> list[str]:
         raise SeewhyError(f"labels must be the path of a CSV file, found {one_line(labels)}")
     paths = [Path(path).expanduser().resolve() for path in several]
     for path in paths:
-        if not path.is_file():
-            raise SeewhyError(
-                f"the file of labels {path} does not exist; restore it, or leave it out"
-            )
+        if problem := problem_of_path(path):
+            raise SeewhyError(f"the file of labels {problem}; restore it, or leave it out")
     return list(map(str, paths))

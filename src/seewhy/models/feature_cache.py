@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seewhy.data.cache import cache_root, require_space
 from seewhy.errors import SeewhyError
-from seewhy.files import make_directory, write_atomically
+from seewhy.files import is_stream, make_directory, problem_of_file, write_atomically
 from seewhy.models.classifier import Classifier
 from seewhy.models.inspection import layer_path, named_layers
 from seewhy.progress import note
@@ -71,6 +71,8 @@ def read_features(folder: Path, digests: list[bytes]) -> dict[bytes, Tensor]:
     wanted, found = set(digests), dict[bytes, Tensor]()
     for path in sorted(folder.glob("*.safetensors")):
         try:
+            if is_stream(path):
+                raise ValueError(problem_of_file(path))
             content = path.read_bytes()
             if _checksum(content) != path.stem:
                 raise ValueError("its checksum does not match")

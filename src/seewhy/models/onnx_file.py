@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seewhy.data.decode import Preprocessing
 from seewhy.errors import SeewhyError
+from seewhy.files import problem_of_path
 from seewhy.models.classifier import Classifier
 from seewhy.models.inspection import NoGradientsError
 from seewhy.models.outputs import LEAST_ODDS
@@ -148,8 +149,8 @@ def import_onnx_package(name: str) -> ModuleType:
 
 
 def _open_session(path: Path) -> Any:  # onnxruntime.InferenceSession
-    if not path.is_file():
-        raise SeewhyError(f"{path} does not exist; `seewhy export RUN --output {path}` writes it")
+    if problem := problem_of_path(path):
+        raise SeewhyError(f"{problem}; `seewhy export RUN --output FILE.onnx` writes one")
     runtime: Any = import_onnx_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

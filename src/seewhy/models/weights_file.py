@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
+from seewhy.files import problem_of_path
 from seewhy.models.head import find_head, find_heads, new_layer, num_outputs
 from seewhy.models.normalization import Normalize, adapt_channels, normalize_for
 from seewhy.models.published import Layout
@@ -89,8 +90,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         SeewhyError: If the file is missing, damaged, or holds anything else than tensors.
     """
-    if not path.is_file():
-        raise SeewhyError(f"{path} does not exist; download the weights there, or pass their path")
+    if problem := problem_of_path(path):
+        remedy = "pass" if path.exists() else "download the weights there, or pass"
+        raise SeewhyError(f"{problem}; {remedy} the path of a file of weights")
     try:
         if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
@@ -133,6 +135,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     Raises:
         SeewhyError: If the file is missing, empty, or not UTF-8.
     """
+    if problem := problem_of_path(path):
+        raise SeewhyError(f"{problem}; pass a text file with a class name per line")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

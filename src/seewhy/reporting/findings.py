@@ -34,11 +34,6 @@ def ranked_findings(context: ReportContext) -> list[Finding]:
     return sorted(present, key=lambda finding: -finding.errors)
 
 
-def is_weak(context: ReportContext) -> bool:
-    """Whether the accuracy is too low for statements about single images or groups."""
-    return context.predictions.accuracy < WEAK
-
-
 def weakness_note(context: ReportContext, subject: str, limit: float = WEAK) -> str:
     """A sentence for what means little below an accuracy of `limit`; empty above it."""
     accuracy = context.predictions.accuracy

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seewhy.errors import SeewhyError
-from seewhy.files import make_directory, temporary_path, write_atomically, write_error
+from seewhy.files import (
+    is_stream,
+    make_directory,
+    problem_of_path,
+    temporary_path,
+    write_atomically,
+    write_error,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +91,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     from seewhy.serialization import reading
 
+    if is_stream(path):
+        raise SeewhyError(f"{problem_of_path(path)}, and no checkpoint")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -63,8 +63,9 @@ def check_empty(directory: Path) -> None:
     The files of a run that was killed before it started do not count: nothing is lost with them.
     """
     if directory.exists() and not is_unused(directory):
+        problem = "is not empty" if directory.is_dir() else "is not a directory"
         raise SeewhyError(
-            f"{directory} is not empty; nothing was written; choose another directory, or remove it"
+            f"{directory} {problem}; nothing was written; choose another directory, or remove it"
         )
 
 

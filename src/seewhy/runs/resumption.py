@@ -1,6 +1,7 @@
 """What an interrupted run is resumed from: its recipe, its data, and its checkpoints."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +38,9 @@ from seewhy.train.world import World
 def read_resumable(directory: Path) -> tuple[Environment, DataOrigin]:
     """The environment and the data of a run. Raises SeewhyError if it cannot be resumed."""
     if has_finished(directory):
-        with lock_directory(directory):
-            write_status(directory, "finished")  # a run that is killed late does not say so
+        # a run that is killed late does not say so; it may be read-only
+        with suppress(SeewhyError), lock_directory(directory):
+            write_status(directory, "finished")
         raise SeewhyError(
             f"{directory} has already finished; use it, for example with `seewhy evaluate "
             f"{directory}`"

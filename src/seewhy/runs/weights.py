@@ -57,7 +57,7 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         fit its model.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise SeewhyError(
             f"{path} does not exist: no epoch has ended yet, or it was removed; train again"
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
 from seewhy.escaping import json_text
+from seewhy.files import is_stream, problem_of_path
 
 RECIPE_REMEDY = (
     "pass a recipe, such as find_recipe('demo'); it names its model, which seewhy.MODELS registers"
@@ -184,6 +185,8 @@ def from_dict(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The values in a recipe file. Raises SeewhyError if it is missing or not TOML."""
+    if is_stream(path):
+        raise SeewhyError(f"{problem_of_path(path)}; pass a recipe in TOML")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # of Windows editors
     except FileNotFoundError:
