@@ -76,6 +76,9 @@ COMMANDS = {
         "counterfactual",
         "Find the small regions that decide a prediction.",
     ),
+    "label": Command(
+        "label", "Label", "label", "Select the unlabeled images that are worth a label."
+    ),
     "data": Command(
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
     ),

@@ -63,6 +63,8 @@ from .robustness import attack_curves as attack_curves
 from .robustness import corruption_curves as corruption_curves
 from .saliency import Saliency as Saliency
 from .saliency import measure_saliency as measure_saliency
+from .selection import SelectedImages as SelectedImages
+from .selection import select_images as select_images
 from .shortcuts import ClassAttribution as ClassAttribution
 from .shortcuts import Shortcut as Shortcut
 from .shortcuts import mean_attribution_by_class as mean_attribution_by_class

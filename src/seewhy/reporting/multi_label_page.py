@@ -232,8 +232,9 @@ def _labels(predictions: MultiLabelPredictions, scores: MultiLabelScores) -> Sec
         ],
         chosen=bool(predictions.thresholds),
     )
+    uneven = ranked[0].f1 < best.f1
     finding = f"F1 is highest for {best.name} ({percent(best.f1)})"
-    finding += f" and lowest for {ranked[0].name} ({percent(ranked[0].f1)})." if ranked[1:] else "."
+    finding += f" and lowest for {ranked[0].name} ({percent(ranked[0].f1)})." if uneven else "."
     figures = {name: figure for name, (figure, _) in curves.items()}
     return Section("Labels", finding, html, figures=figures)
 

@@ -5,6 +5,8 @@ from .checkpoint import CheckpointPolicy as CheckpointPolicy
 from .choice import Choice as Choice
 from .choice import choose_recipe as choose_recipe
 from .environment import Environment as Environment
+from .labeling import ImageToLabel as ImageToLabel
+from .labeling import select_to_label as select_to_label
 from .lr_search import find_lr as find_lr
 from .lr_search import images_per_second as images_per_second
 from .multi_label import evaluate_multi_label as evaluate_multi_label
