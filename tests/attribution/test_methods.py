@@ -97,6 +97,8 @@ def test_passes_are_those_of_methods():
         elif name == "ablation-cam":
             assert passes_text == "F above the layer, per channel"
             assert count == 1 + 1 + 1  # below the layer it runs once
+        elif name == "lrp":
+            assert count - 1 == 3  # the image, black and white; all layers run several times
         else:
             forward = re.fullmatch(r"(\d+ )?F \+ (\d+ )?B(, shared)?", passes_text)
             assert count - (name in ATTRIBUTIONS) == int(forward[1] or 1), name

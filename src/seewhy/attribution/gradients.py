@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from seewhy.attribution.hooks import WITHOUT_GRADIENT, gradients_at, record_outputs
 from seewhy.attribution.layouts import token_order
 from seewhy.attribution.legrad import le_grad
+from seewhy.attribution.lrp import lrp
 from seewhy.attribution.maps import scale_to_unit
 from seewhy.attribution.perturbation import PERTURBATIONS, check_baseline
 from seewhy.attribution.target import ForwardPass, run_model
@@ -271,6 +272,7 @@ ATTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
     "smooth-grad": smooth_grad,
     "integrated-gradients": integrated_gradients,
     "full-grad": full_grad,
+    "lrp": lrp,
     "le-grad": le_grad,
     **PERTURBATIONS,
 }
