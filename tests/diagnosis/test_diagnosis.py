@@ -86,9 +86,10 @@ def test_diagnose_says_the_accuracy_at_once_and_each_step(
 ) -> None:
     classifier, data = make_case("usual")[:2]
     diagnosis = diagnose(classifier, data)
-    first, *lines, last = capsys.readouterr().err.splitlines()
+    waiting, first, *lines, last = capsys.readouterr().err.splitlines()
     predictions = predict_split(classifier, data.test)
     count, errors = len(data.test), len(diagnosis.errors)
+    assert waiting == f"predicting {count} test images"
     assert first == (
         f"accuracy {100 * predictions.accuracy:.2f}% on {count} test images, {errors} errors"
     )

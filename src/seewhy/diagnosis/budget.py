@@ -3,11 +3,13 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from seewhy.models.batching import batch_size
 from seewhy.models.inference import compute_logits
+from seewhy.progress import Steps
 
 _GROWTH = 8  # images at most for each one before them
 _TIMED = 32  # images at most whose time tells that of the others
@@ -30,6 +32,18 @@ class Budget:
         remaining = max(0.0, self.seconds - (time.monotonic() - self.began))
         total = sum(self.shares.values())
         return remaining * self.shares.pop(step) / total
+
+
+class TimedSteps(NamedTuple):
+    """The steps of a diagnosis, shown and with a share of its time each."""
+
+    shown: Steps
+    budget: Budget
+
+    def begin(self, name: str) -> float:
+        """The next step begins; its seconds."""
+        self.shown.begin(name)
+        return self.budget.begin(name)
 
 
 def images_within(

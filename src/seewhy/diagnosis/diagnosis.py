@@ -12,7 +12,7 @@ from seewhy.attribution.explanation import explain
 from seewhy.data.dataset import Dataset
 from seewhy.data.duplicates import DuplicatePair
 from seewhy.data.thumbnails import Thumbnails, make_thumbnails
-from seewhy.diagnosis.budget import Budget
+from seewhy.diagnosis.budget import Budget, TimedSteps
 from seewhy.diagnosis.feature_space import (
     ErrorNeighbors,
     MappedImages,
@@ -56,7 +56,7 @@ from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inspection import NoGradientsError
-from seewhy.progress import Steps, named_steps, note, waiting
+from seewhy.progress import named_steps, note, waiting
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
@@ -189,52 +189,36 @@ def diagnose(
         quiet,
     )
     models = [replace(as_classifier(each), classes=predictions.classes) for each in folds]
-    measured, unseen = models[0] if models else classifier, first_fold(data)
+    measured = models[0] if models else classifier
     found = _OfModel(errors, adversarial=no_adversarial_examples(test.images))
-    with named_steps("diagnosing", budget.shares, quiet) as steps:
+    with named_steps("diagnosing", shares, quiet) as shown:
+        steps = TimedSteps(shown, budget)
         if measured is not None:
-            found = _measure_model(measured, models, data, predictions, errors, full, steps, budget)
-        steps.begin("weak slices")
-        # half of the time, because the clusters take some too
-        sample = sample_features(classifier, test, budget.begin("weak slices") / 2)
-        slices, unusual = find_slices(sample, predictions), find_unusual(sample)
-        errors, nearest, mapped = found.errors, None, None
-        if classifier is not None:
-            steps.begin("nearest training images")
-            seconds = budget.begin("nearest training images")
-            nearest = error_neighbors(classifier, data, errors, seconds)
-            steps.begin("map of images")
-            mapped = map_images(sample, test, budget.begin("map of images"))
+            found = _measure_model(measured, models, data, predictions, errors, full, steps)
+        seen = _compare_images(classifier, data, predictions, found.errors, steps)
         steps.begin("near-duplicates")
         duplicates = leaked_duplicates(data)
+    maps: Tensor | None = None
+    if measured is not None and found.saliency is not None:
+        maps = _adversarial_maps(measured, found.adversarial, found.saliency)
     other_splits = tuple(name for name in data.splits if name != "test" and not models)
     return Diagnosis(
         names=tuple(test.names),
         validation=validation,
-        errors=errors,
+        errors=found.errors,
         saliency=found.saliency,
         saliency_error=found.saliency_error,
         attacks=found.attacks,
         adversarial=found.adversarial,
-        adversarial_maps=None
-        if measured is None or found.saliency is None
-        else _adversarial_maps(measured, found.adversarial, found.saliency),
+        adversarial_maps=maps,
         corruptions=found.corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
-        slices=slices,
-        slice_images=len(sample.rows),
-        unusual=unusual,
+        slices=seen.slices,
+        slice_images=seen.slice_images,
+        unusual=seen.unusual,
         duplicates=duplicates,
         thumbnails=make_thumbnails(
-            test,
-            [
-                *errors.tolist(),
-                *least_confident_examples(predictions).tolist(),
-                *(index for each in slices for index in slice_examples(each, predictions).tolist()),
-                *(each.index for each in unusual),
-                *(issue.index for issue in find_label_issues(predictions)[:MAX_LABEL_ISSUES]),
-                *_shown_duplicates(duplicates, "test"),
-            ],
+            test, _shown_images(predictions, found.errors, seen, duplicates)
         ),
         other_splits=other_splits,
         duplicate_thumbnails=tuple(
@@ -243,10 +227,10 @@ def diagnose(
         ),
         seconds=time.monotonic() - started,
         minutes=budget.seconds / 60,
-        fold_images=len(unseen) if models else 0,
+        fold_images=len(first_fold(data)) if models else 0,
         attack_error=found.attack_error,
-        nearest=nearest,
-        mapped=mapped,
+        nearest=seen.nearest,
+        mapped=seen.mapped,
     )
 
 
@@ -270,15 +254,13 @@ def _measure_model(
     predictions: Predictions,
     errors: Tensor,
     full: bool,
-    steps: Steps,
-    budget: Budget,
+    steps: TimedSteps,
 ) -> _OfModel:
     """Heat maps of the errors, attacks and corruptions; `models` are those of the folds."""
     test, unseen = data.test, first_fold(data)
     saliency: Saliency | None = None
     saliency_error = attack_error = ""
-    steps.begin("heat maps")
-    seconds = budget.begin("heat maps")
+    seconds = steps.begin("heat maps")
     try:
         plan = plan_saliency(measured, test, len(errors), seconds)
         errors = errors if full else diverse_errors(predictions, plan.errors)
@@ -287,7 +269,7 @@ def _measure_model(
             test if not models else test.take(unseen),
             take_predictions(predictions, unseen),
             errors[:0] if models else errors,
-            steps.advance,
+            steps.shown.advance,
             plan,
         )
         if models:
@@ -299,21 +281,64 @@ def _measure_model(
     attacks: tuple[RobustnessCurve, ...] = ()
     adversarial = no_adversarial_examples(images)
     try:
-        steps.begin("attacks")
-        seconds = budget.begin("attacks")
+        seconds = steps.begin("attacks")
         attacks = attack_curves(measured, images, labels, seconds=seconds)
-        steps.begin("adversarial examples")
-        seconds = budget.begin("adversarial examples")
+        seconds = steps.begin("adversarial examples")
         adversarial = adversarial_examples(measured, images, labels, seconds=seconds)
     except NoGradientsError as error:
         attack_error = str(error)
-    steps.begin("corruptions")
+    seconds = steps.begin("corruptions")
     sample = test.take(unseen[sample_indices(len(unseen), CORRUPTION_IMAGES)])
-    seconds = budget.begin("corruptions")
     corruptions = corruption_curves(measured, sample.images, sample.labels, seconds=seconds)
     return _OfModel(
         errors, adversarial, saliency, saliency_error, attacks, attack_error, corruptions
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _OfImages:
+    """The results of images compared with each other, of the same names in `Diagnosis`."""
+
+    slices: tuple[Slice, ...]
+    slice_images: int
+    unusual: tuple[UnusualImage, ...]
+    nearest: ErrorNeighbors | None
+    mapped: MappedImages | None
+
+
+def _compare_images(
+    classifier: Classifier | None,
+    data: Dataset,
+    predictions: Predictions,
+    errors: Tensor,
+    steps: TimedSteps,
+) -> _OfImages:
+    """Weak slices, unusual images, nearest training images and the map of images, by features."""
+    # half of the time, because the clusters take some too
+    sample = sample_features(classifier, data.test, steps.begin("weak slices") / 2)
+    slices, unusual = find_slices(sample, predictions), find_unusual(sample)
+    nearest, mapped = None, None
+    if classifier is not None:
+        nearest = error_neighbors(classifier, data, errors, steps.begin("nearest training images"))
+        mapped = map_images(sample, data.test, steps.begin("map of images"))
+    return _OfImages(slices, len(sample.rows), unusual, nearest, mapped)
+
+
+def _shown_images(
+    predictions: Predictions,
+    errors: Tensor,
+    seen: _OfImages,
+    duplicates: tuple[DuplicatePair, ...],
+) -> list[int]:
+    """Indices of the test images that a report may show."""
+    return [
+        *errors.tolist(),
+        *least_confident_examples(predictions).tolist(),
+        *(index for each in seen.slices for index in slice_examples(each, predictions).tolist()),
+        *(each.index for each in seen.unusual),
+        *(issue.index for issue in find_label_issues(predictions)[:MAX_LABEL_ISSUES]),
+        *_shown_duplicates(duplicates, "test"),
+    ]
 
 
 def slice_examples(weak_slice: Slice, predictions: Predictions) -> Tensor:
