@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from seewhy.errors import SeewhyError, did_you_mean, lookup
+from seewhy.wording import counted
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Any, ...]
@@ -73,7 +74,8 @@ def bind(
     takes_any = len(names) < len(parameters)
     if len(positional) > len(names):
         raise SeewhyError(
-            f"{kind} {text!r}: {name} takes {_join(names)}, found {len(positional)} values"
+            f"{kind} {text!r}: {name} takes {_join(names)}, found "
+            f"{counted(len(positional), 'value')}"
         )
     arguments = dict(zip(names, positional, strict=False))
     for key, value in keywords.items():
@@ -212,7 +214,8 @@ def _convert_list(text: str, key: str, written: str, hint: object) -> tuple[Valu
     items = _items(written)
     if fixed and len(items) != count:
         raise SeewhyError(
-            f"{text!r}: {key} must be a list of {count} values, {form}, found {written!r}"
+            f"{text!r}: {key} must be a list of {counted(count, 'value')}, {form}, found "
+            f"{written!r}"
         )
     hints = arguments if fixed else arguments[:1] * len(items)
     return tuple(

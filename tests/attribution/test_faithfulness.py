@@ -322,7 +322,7 @@ def test_measure_faithfulness_by_name(planted):
         ),
         (
             lambda forward, maps: measure_faithfulness(forward, maps[:2]),
-            "found 4 images and 2 maps",
+            "found images and maps: 4 and 2",
         ),
         (
             lambda forward, maps: measure_faithfulness(forward, maps * math.nan),

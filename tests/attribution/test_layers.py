@@ -278,7 +278,7 @@ def test_resolve_layers():
     [
         (
             "stem1",
-            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` and ",
+            r"unknown layer 'stem1' \(did you mean 'stem.1'\?\); `seewhy layers MODEL` lists the l",
         ),
         ("Norm", "did you mean 'norm'"),
         (["stem", "stem.2"], "unknown layer 'stem.2'"),

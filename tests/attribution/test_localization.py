@@ -120,7 +120,7 @@ def test_localization_errors():
     maps, masks = noise(2, 4, 4), torch.ones(2, 8, 8, dtype=torch.bool)
     with pytest.raises(SeewhyError, match=r"masks must be .* bool.*found \(2, 8, 8\) float32"):
         pointing_game(maps, masks.float())
-    with pytest.raises(SeewhyError, match="one mask per map, found 2 maps and 1 masks"):
+    with pytest.raises(SeewhyError, match="one mask per map, found 2 maps and 1 mask"):
         relevance_mass_accuracy(maps, masks[:1])
     with pytest.raises(SeewhyError, match="tolerance must be at least 0 pixels, found -1"):
         pointing_game(maps, masks, -1)

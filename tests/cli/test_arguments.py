@@ -105,12 +105,20 @@ def test_without_tyros_hook_its_own_error_is_printed(
     [
         ("or skip them with skip_bad_images=True", "or skip them with --skip-bad-images"),
         ("larger than max_pixels=80 (9x9", "larger than --max-pixels 80 (9x9"),
-        ("found label='x'; leave label out", "found --label 'x'; leave label out"),
+        ("found label='x'; leave label out", "found --label 'x'; leave --label out"),
         ("choose with label=…", "choose with --label …"),
         ("image_size must be at least 1", "--image-size must be at least 1"),
         ("with range=(LOW, HIGH), or", "with --range LOW HIGH, or"),
         ("as in load('cifar10', root='data')", "as in load('cifar10', root='data')"),
         ("batch_size must be at least 1", "batch_size must be at least 1"),
+        ("needs load(..., validation=0.1), or on=train", "needs --validation 0.1, or on=train"),
+        ("opened (in Python open_run(d, model=…)); stop", "opened; stop"),
+        ("use drop_last=true", "use --drop-last"),
+        ("drop_last=false leaves", "--no-drop-last leaves"),
+        ("folds must be at least 2, found 1", "--folds must be at least 2, found 1"),
+        ("leave validation out", "leave --validation out"),
+        ("pass `folds` as a number", "pass --folds as a number"),
+        ("all folds of the data", "all folds of the data"),
         ("shapes:seed=3,label=4 has no 'max_pixels'", "shapes:seed=3,label=4 has no 'max_pixels'"),
     ],
 )
@@ -121,6 +129,42 @@ def test_errors_name_options(message: str, expected: str) -> None:
 def test_errors_name_no_option_that_a_command_lacks() -> None:
     message = "x is missing; remove it, or skip unreadable files with skip_bad_images=True"
     assert name_options(message, Evaluate) == "x is missing; remove it"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("explain run photo.png --target nobody", "unknown target 'nobody'; possible: "),
+        ("explain run photo.png --target true", "not known for these images; choose another"),
+        ("explain run photo.png --layers nowhere", "`seewhy layers MODEL` lists the layers"),
+        ("explain run photo.png --opacity 2", "--opacity must be from 0 to 1, found 2"),
+        ("explain run photo.png --errors 0", "--errors must be at least 1, found 0"),
+        ("explain run photo.png --mean 0.5", "--mean is for published weights"),
+        ("explain run photo.png --range 3 2", "--range must be two finite numbers"),
+        ("trust run --layers nowhere", "`seewhy layers MODEL` lists the layers"),
+        ("trust run --target nobody", "unknown target 'nobody'; possible: "),
+        ("concepts run level --layer nowhere", "`seewhy layers MODEL` lists the layers"),
+        ("counterfactual run --to predicted", "pass --to as a class, 'true' or 'runner-up'"),
+        ("counterfactual run --grid 1", "--grid must be an integer from 2 to"),
+        ("evaluate run --split dev", "unknown split 'dev'; possible: "),
+        ("report run --report-minutes 0", "--report-minutes must be above 0, found 0"),
+        ("report run --classes tiny.toml", "--classes is for published weights"),
+        (f"{TRAIN} --validation 2", "--validation must be at least 0 and below 1, found 2.0"),
+        (f"{TRAIN} --folds 1", "--folds must be at least 2, found 1"),
+        (f"{TRAIN} --schedule plateau:on=validation", "such as --validation 0.1, or "),
+        (f"{TRAIN} --patience 2", "such as --validation 0.1; "),
+        (f"{TRAIN} --report-minutes 0", "--report-minutes must be above 0, found 0"),
+    ],
+)
+def test_errors_of_commands_name_options_and_no_python(
+    command: str, message: str, trained: Path, error_of: ErrorOf
+) -> None:
+    Image.new("RGB", (8, 8)).save("photo.png")
+    error = error_of(*command.split())
+    assert message in error
+    for option in option_names(main.COMMANDS[command.split()[0]].load()[0]):
+        assert not re.search(rf"(?<![\w:,-]){option[2:].replace('-', '_')}=", error), error
+    assert "seewhy." not in error
 
 
 def test_an_unreadable_image_names_the_option(

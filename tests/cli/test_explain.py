@@ -83,7 +83,7 @@ def test_explain_names_a_very_long_image_and_does_the_rest(trained: Path, capsys
         (["--layers", "group4"], "unknown layer 'group4' (did you mean 'group"),
         (["--target", "lvel"], "unknown target 'lvel' (did you mean 'level'?)"),
         (["--target", "7"], "class 7 does not exist: the model has 3 classes"),
-        (["--target", "level-slanting"], "or a pair such as ('predicted', 'runner-up')"),
+        (["--target", "level-slanting"], "or two of these"),
         (["--target", "true", "level", "7"], "one class, or two for a difference of logits, found"),
         (["--smooth", "flop"], "unknown smoothing 'flop' (did you mean 'flip'?)"),
         (["--opacity", "2"], "opacity must be from 0 to 1, found 2"),

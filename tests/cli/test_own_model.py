@@ -73,7 +73,7 @@ def test_model_option_opens_a_run_of_ones_own_model(
 ) -> None:
     needed = "the code of the run's model 'tiny-net' is not part of seewhy; name it with --model "
     assert needed in error_of("evaluate", "own")
-    with pytest.raises(SeewhyError, match=r"or in Python: open_run\(directory, model="):
+    with pytest.raises(SeewhyError, match=r"\(in Python open_run\(directory, model="):
         open_run(own)
     assert main.main(["evaluate", "own", "--model", "nets.mine:build"]) == 0
     assert "of 60 test images of bars correct" in capsys.readouterr().out

@@ -228,7 +228,7 @@ def test_train_without_a_recipe_chooses_one(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "recipe demo: 240 training images are small (about 8 pixels) and few"
     assert lines[1].endswith("`seewhy recipes` lists all")
-    assert " of the 1 epochs of demo fit into 0.05 minutes, at " in lines[2]
+    assert " of 1 epoch of demo fit into 0.05 minutes, at " in lines[2]
     written = (workspace / "run" / "recipe.toml").read_text().splitlines()
     assert {'name = "demo"', 'model = "speednet:width=0.125"'} <= set(written)
     assert "train needs --data" in error_of("train")

@@ -288,7 +288,7 @@ def test_arrays_of_all_splits_have_one_range(
     np.testing.assert_allclose(data.test.images[:, 0].numpy(), test / 4095 * 255, atol=0.51)
     np.savez(tmp_path / "y.npz", x_train=infinite, y_train=labels, x_test=test, y_test=labels)
     assert load(tmp_path / "y.npz").value_range == (0, 4095)
-    assert "y: 1 images have pixels that are not finite" in capsys.readouterr().err
+    assert "y: images with pixels that are not finite: 1" in capsys.readouterr().err
 
 
 def test_images_of_8_bits_have_no_range(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_load_rejects_invalid_data_in_memory(monkeypatch: pytest.MonkeyPatch) ->
                 None,
                 "",
             ),
-            "2 images, 1 labels and 1 names",
+            "2 images, 1 label and 1 name",
         ),
     ]
     for source, message in cases:
@@ -445,7 +445,7 @@ def test_load_rejects_invalid_folders(tmp_path: Path) -> None:
     refused("the test split has classes missing from train: 'zebra'", lacking)
     stray = tree(tmp_path / "stray", {"a": 5, "b": 5})
     picture(stray / "x.png")
-    refused(r"1 images are outside the class folders \(the first is x.png\)", stray)
+    refused(r"images outside the class folders: 1 \(the first is x.png\)", stray)
     refused("the folders are the labels", tree(tmp_path / "label", {"a": 5, "b": 5}), label="x")
 
 

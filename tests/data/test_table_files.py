@@ -79,12 +79,12 @@ def test_table_mistakes_are_one_line(tmp_path: Path) -> None:
         (["a,b", *ROWS], "no column named path or file; the first line is 'a, b'; choose a column"),
         (ROWS, "no column named path or file; the first line is 'img/0.png, bee'"),
         (["path,image,label"] + [f"{row},x" for row in ROWS], "path, image could be the path"),
-        (["path,label", *ROWS, "img/1.png"], "line 12 has 1 cells, but the header has 2"),
+        (["path,label", *ROWS, "img/1.png"], "line 12 has 1 cell, but the header has 2"),
         (["path,label", *ROWS, ",ant"], "1 of 11 rows have no path, the first in line 12"),
         (["path,label", *ROWS, "x.png,"], "1 of 11 rows have no label, the first in line 12"),
         (
             ["path,label", *ROWS, "img/1.png,bee"],
-            "1 images are listed more than .*'img/1.png' in lines 3 and 12 as 'ant' and 'bee'",
+            "images listed more than once: 1, .*'img/1.png' in lines 3 and 12 as 'ant' and 'bee'",
         ),
         (
             ["path,label", *ROWS, "img/99.png,ant", "img/98.png,ant"],

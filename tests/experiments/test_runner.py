@@ -182,7 +182,7 @@ def test_run_experiment_prints_progress_unless_quiet(
     recipes = {"good": recipe, "bad": replace(recipe, lr=1e30)}
     run_all(recipes, data, tmp_path / "loud", quiet=False)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["good: lr 0.5, 1 epochs", "bad: lr 1e+30, 1 epochs"]
+    assert lines[:2] == ["good: lr 0.5, 1 epoch", "bad: lr 1e+30, 1 epoch"]
     assert re.fullmatch(r"1 of 2: good, seed 0: \d+\.\d\d% in \d+ s", lines[2])
     assert lines[3].startswith("2 of 2: bad, seed 0: the ")
     run_all(recipes, data, tmp_path / "quiet")

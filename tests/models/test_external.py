@@ -214,9 +214,7 @@ def test_torchvision_transform_input_is_folded():
 
 @pytest.mark.usefixtures("torchvision")
 def test_torchvision_needs_rgb():
-    with pytest.raises(
-        SeewhyError, match="needs RGB images, found 1 channels; choose a timm model"
-    ):
+    with pytest.raises(SeewhyError, match="needs RGB images, found 1 channel; choose a timm model"):
         build_model("torchvision:resnet50", 4, blank_sample(1, 8, 8))
 
 

@@ -211,7 +211,16 @@ def test_prepare_images_made_in_inference_mode():
 @pytest.mark.parametrize(
     ("images", "found"),
     [
-        (np.zeros((2, 3, 8, 8)), r"tensor \(N, C, H, W\).*found ndarray"),
+        (
+            np.zeros((2, 3, 8, 8)),
+            r"tensor \(N, C, H, W\).*found ndarray \(2, 3, 8, 8\) float64; "
+            r"pass torch.from_numpy\(images\)$",
+        ),
+        (np.zeros((2, 9, 8, 3)), r"pass torch.from_numpy\(images\).permute\(0, 3, 1, 2\)$"),
+        (np.zeros((9, 8, 3)), r"pass torch.from_numpy\(images\).permute\(2, 0, 1\)\[None\]$"),
+        (torch.zeros(3, 8, 8), r"\(3, 8, 8\) float32; pass images\[None\]$"),
+        ([torch.zeros(3, 8, 8)], r"pass torch.stack\(images\)$"),
+        ("photo.jpg", r"found str; `seewhy explain RUN FILE` reads image files$"),
         (None, "found NoneType"),
         (torch.zeros(3, 8, 8), r"found \(3, 8, 8\)"),
         (torch.zeros(0, 3, 8, 8), r"found \(0, 3, 8, 8\)"),

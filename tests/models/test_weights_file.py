@@ -256,6 +256,29 @@ class Hostile:
         return os.system, ("touch proof",)
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "is empty"),
+        (b"class Net: pass\n", "is a text file"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+        (b"\xfe\xff\x00\x01", "is damaged, or has another format"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_named(content: bytes, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(SeewhyError, match=rf"w\.pth holds no weights: it {found}.*; pass a state"):
+        read_state_dict(path)
+
+
+def test_an_image_given_as_weights_is_named(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "text.png")
+    with pytest.raises(SeewhyError, match=r"text\.png holds no weights: it is a PNG image; pass"):
+        read_state_dict(tmp_path / "text.png")
+
+
 def test_read_state_dict_refuses_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +288,10 @@ def test_read_state_dict_refuses_anything_else(
         ({"a": torch.zeros(1), "b": 5}, "holds more than tensors by name; save model.state_dict"),
         ([torch.zeros(1)], "holds list instead of a state dict"),
         ({}, "holds dict instead of a state dict"),
-        (Hostile(), "cannot be read as weights .*; pass a state dict saved by torch.save"),
+        (
+            Hostile(),
+            "holds no weights: it is damaged, or holds objects other than tensors; pass a state",
+        ),
     ]
     for value, message in cases:
         torch.save(value, path)
@@ -276,7 +302,7 @@ def test_read_state_dict_refuses_anything_else(
     for content in (path.read_bytes(), b"", b"damaged"):
         for name in ("w.pth", "w.safetensors"):
             (tmp_path / name).write_bytes(content)
-            with pytest.raises(SeewhyError, match=f"{name} cannot be read as weights"):
+            with pytest.raises(SeewhyError, match=f"{name} holds no weights: it is "):
                 read_state_dict(tmp_path / name)
     assert not (tmp_path / "proof").exists()
     with pytest.raises(SeewhyError, match=r"is a directory, not a regular file; pass the path of"):

@@ -112,7 +112,7 @@ def test_epochs_that_fit_into_a_time(
     recipe = replace(recipe, epochs=8)
     fitted, line = fit_into(recipe, data, 2.0)
     assert fitted == replace(recipe, epochs=4.0)  # (0.9 * 120 - 4) / 26
-    assert line == "4 of the 8 epochs of tiny fit into 2 minutes, at 10 images/s"
+    assert line == "4 of 8 epochs of tiny fit into 2 minutes, at 10 images/s"
     assert fit_into(recipe, data, 60.0)[0] == recipe
     with pytest.raises(
         SeewhyError, match=r"not even a hundredth of an epoch of tiny fits into 0\.05"

@@ -242,6 +242,12 @@ def test_predict_reads_files_of_any_size_and_mode(run: Run, data: Dataset, tmp_p
     assert predictions[1].top[0].probability > predictions[1].top[1].probability
 
 
+def test_predict_says_what_to_do_with_arrays(run: Run, data: Dataset) -> None:
+    for images in (data.test.images.numpy(), data.test.images):
+        with pytest.raises(SeewhyError, match=r"found \(3, 8, 8\) uint8; pass PIL\.Image\.fromarr"):
+            predict(run, images)  # type: ignore[arg-type]
+
+
 def test_predict_takes_one_path_or_pillow_images(run: Run, data: Dataset, tmp_path: Path) -> None:
     image = Image.fromarray(data.test.images[0].permute(1, 2, 0).numpy())
     image.save(tmp_path / "one.png")
@@ -266,7 +272,7 @@ def test_nan_is_no_class(run: Run, data: Dataset) -> None:
     broken = replace(run.classifier, model=Broken())
     with pytest.raises(SeewhyError, match="the logits of 60 of 60 images are not finite"):
         evaluate(broken, data)
-    with pytest.raises(SeewhyError, match="the logits of 1 of 1 images are not finite"):
+    with pytest.raises(SeewhyError, match="the logits of 1 of 1 image are not finite"):
         predict(broken, [Image.new("RGB", (8, 8))])
     logits = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
     assert [len(each.top) for each in top_predictions(logits, ("a", "b"), ["x", "y"], 5)] == [0, 2]
@@ -328,7 +334,7 @@ def test_predict_split_refuses_outputs_that_are_no_classes(data: Dataset) -> Non
         SeewhyError, match="the model has 1,000 outputs, but the labels are from 0 to 2"
     ):
         predict_split(model, data.test)
-    with pytest.raises(SeewhyError, match="the model has 1000 classes, but the classifier has 3"):
+    with pytest.raises(SeewhyError, match="the model has 1,000 classes, but the classifier has 3"):
         evaluate(model, data)
 
 

@@ -30,6 +30,7 @@ from seewhy.models.classifier import ClassifierLike
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting, passes_gradient
 from seewhy.models.memory import saved_bytes
+from seewhy.wording import counted
 
 FIRST_PIXELS = 8 * 224 * 224  # size of the first chunk, which measures the memory of the graph
 MEMORY = 2**30  # maximum bytes of a chunk's graph
@@ -274,11 +275,11 @@ def _check_outputs(names: Sequence[str], outputs: dict[str, Tensor]) -> None:
 
 def _not_spatial(name: str, output: Tensor, images: Tensor) -> SeewhyError:
     shape, image = "x".join(map(str, output.shape[1:])), "x".join(map(str, images.shape[2:]))
-    batch = f" and a batch of {len(output)} for {len(images)} images"
+    batch = f" and a batch of {len(output)} for {counted(len(images), 'image')}"
     return SeewhyError(
         f"layer {name!r} has an output of {shape}{batch if len(output) != len(images) else ''}, "
-        f"which is not a spatial grid for images of {image}; `seewhy layers MODEL` and "
-        "seewhy.attribution.list_layers(model, images) list the layers with spatial output"
+        f"which is not a spatial grid for images of {image}; `seewhy layers MODEL` lists "
+        "the layers with spatial output (in Python list_layers(model, images))"
     )
 
 

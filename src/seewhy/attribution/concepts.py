@@ -13,6 +13,7 @@ from seewhy.attribution.perturbation import logits_from_layer, runs_per_pass
 from seewhy.attribution.target import Relative, Target, prepare
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
+from seewhy.wording import counted
 
 MIN_IMAGES = 4
 _MAX_ITERATIONS = 300  # of the factorization
@@ -42,8 +43,9 @@ class Concepts:
 
     def __repr__(self) -> str:
         return (
-            f"Concepts({len(self.directions)} at {self.layer} of {len(self.maps)} images, "
-            f"{100 * self.explained:.0f}% of the activation explained)"
+            f"Concepts({len(self.directions)} at {self.layer} of "
+            f"{counted(len(self.maps), 'image')}, {100 * self.explained:.0f}% of the activation "
+            "explained)"
         )
 
 
@@ -87,7 +89,7 @@ def find_concepts(
         raise SeewhyError(f"concepts need at least {MIN_IMAGES} images, found {len(inputs.images)}")
     names = layer_names(inputs, layer)
     if len(names) > 1 and layer != "auto":
-        raise SeewhyError(f"concepts are found at one layer, found {len(names)} layers")
+        raise SeewhyError(f"concepts are found at one layer, found {counted(len(names), 'layer')}")
     capture = capture_prepared(inputs, names[-1:])[names[-1]]
     matrix = _positions(capture.activation)
     _check_count(count, matrix, capture.layer)

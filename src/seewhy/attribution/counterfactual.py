@@ -19,6 +19,7 @@ from seewhy.attribution.target import (
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
 from seewhy.notation import bind
+from seewhy.wording import counted
 
 RANDOM_REGIONS = 32
 _STEPS = 8  # regions tried in one forward pass while cells are added
@@ -48,7 +49,8 @@ class Counterfactuals:
     classes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Counterfactuals(regions in {int(self.found.sum())} of {len(self.found)} images)"
+        images = counted(len(self.found), "image")
+        return f"Counterfactuals(regions in {int(self.found.sum())} of {images})"
 
     @property
     def found(self) -> Tensor:

@@ -383,8 +383,8 @@ def _check_fit(forward: ForwardPass, maps: Tensor) -> None:
     check_finite(maps)
     if len(maps) != len(forward.images):
         raise SeewhyError(
-            f"faithfulness needs one map per image, found {len(forward.images)} images and "
-            f"{len(maps)} maps"
+            f"faithfulness needs one map per image, found images and maps: {len(forward.images)} "
+            f"and {len(maps)}"
         )
 
 

@@ -121,6 +121,6 @@ def _layer_name(layer: str | nn.Module, model: nn.Module) -> str:
             model.get_submodule(layer)
             return layer_path(layer, model) or layer
     raise SeewhyError(
-        f"unknown layer {layer!r}{did_you_mean(str(layer), parts)}; `seewhy layers MODEL` and "
-        "seewhy.attribution.list_layers(model, images) list the layers"
+        f"unknown layer {layer!r}{did_you_mean(str(layer), parts)}; `seewhy layers MODEL` lists "
+        "the layers (in Python list_layers(model, images))"
     )

@@ -21,6 +21,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.batching import batch_size
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import check_observable, inspecting, passes_gradient
+from seewhy.wording import counted
 
 
 def le_grad(forward: ForwardPass) -> Tensor:  # (N, h, w), not negative
@@ -88,7 +89,8 @@ def _find_blocks(forward: ForwardPass) -> tuple[list[str], Layout]:
     if len(blocks) < len(recorded) or len(shapes) > 1:
         raise SeewhyError(
             "le-grad needs a module for each block of the transformer, with tokens (N, T, C) as "
-            f"output, found {len(blocks)} for {len(recorded)} layers of attention; use chefer-cam"
+            f"output, found {len(blocks)} for {counted(len(recorded), 'layer')} of attention; use "
+            "chefer-cam"
         )
     return [blocks[number][0] for number in sorted(blocks)], layout
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from seewhy.attribution.maps import check_finite, resize_maps, scale_by_magnitude, scale_to_unit
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.wording import counted
 
 _ROUNDING = 1e-6  # fraction of a map's range below which values are equal
 
@@ -85,7 +86,8 @@ def _matched(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     _check_masks(masks)
     if len(masks) != len(maps):
         raise SeewhyError(
-            f"localization needs one mask per map, found {len(maps)} maps and {len(masks)} masks"
+            f"localization needs one mask per map, found {counted(len(maps), 'map')} and "
+            f"{counted(len(masks), 'mask')}"
         )
     wide = maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
     return wide, masks.to(maps.device)

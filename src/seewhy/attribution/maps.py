@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.wording import counted
 
 # Largest value of a residue, relative to the largest sum of absolute values over the channels. The
 # epsilon of a normalization leaves less than 1e-3, and a map of 1000 random channels about 0.03.
@@ -110,6 +111,6 @@ def check_finite(maps: Tensor) -> None:
     bad = int((~maps.isfinite()).flatten(1).any(1).sum())
     if bad:
         raise SeewhyError(
-            f"{bad} of {len(maps)} maps contain NaN or infinity; check the model and the method "
-            "that made them"
+            f"{bad} of {counted(len(maps), 'map')} contain NaN or infinity; check the model and "
+            "the method that made them"
         )

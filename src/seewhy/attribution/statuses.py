@@ -10,6 +10,7 @@ from seewhy.attribution.capture import Capture
 from seewhy.attribution.maps import is_residue
 from seewhy.attribution.methods import BoundMethod
 from seewhy.attribution.target import ForwardPass
+from seewhy.wording import counted
 
 PIXELS = "pixels"  # layer name of methods that need no layer
 
@@ -138,7 +139,7 @@ def status_warnings(statuses: Mapping[Key, MapStatus]) -> tuple[str, ...]:
             if count:
                 better = _better_layer(statuses, layer, method)
                 advice = f"; use {better} instead" if better and kind != SATURATED else ""
-                images = f"{count} of {len(status.kinds)} images"
+                images = f"{count} of {counted(len(status.kinds), 'image')}"
                 sentences.append(
                     f"{method} at {layer}: {kind} for {images}: {status.reason(kind)}{advice}"
                 )

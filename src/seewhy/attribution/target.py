@@ -24,6 +24,7 @@ from seewhy.models.inspection import (
     unwrap_model,
 )
 from seewhy.models.outputs import applied, batch_sizes, describe_output
+from seewhy.wording import counted
 
 ClassTarget = int | str  # a Relative, a class name, or a class index
 ScoreFunction = Callable[[Any], Tensor]  # from what the model returns to a score per image (N,)
@@ -70,8 +71,8 @@ class TargetSpec:
         for name, value in {"target": self.target, "labels": self.labels}.items():
             if isinstance(value, Tensor) and value.shape[:1] != (count,):
                 raise SeewhyError(
-                    f"{name} must have an entry for each of the {count} images, found shape "
-                    f"{tuple(value.shape)}"
+                    f"{name} must have an entry for each of the {counted(count, 'image')}, found "
+                    f"shape {tuple(value.shape)}"
                 )
 
     def take(self, rows: slice) -> "TargetSpec":
@@ -115,7 +116,10 @@ class TargetSpec:
             indices = _runner_up(logits)
         elif target == Relative.TRUE:
             if self.labels is None:
-                raise SeewhyError("target 'true' needs the true classes; pass labels (N,)")
+                raise SeewhyError(
+                    "target 'true' needs the true classes, which are not known for these images "
+                    "(in Python pass labels (N,)); choose another target"
+                )
             indices = self.labels
         else:
             _check_index(int(target), logits.shape[1])  # also those that no tensor can hold
@@ -163,7 +167,7 @@ class TargetSpec:
         listed = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
         return SeewhyError(
             f"unknown target {target!r}{did_you_mean(str(target), known)}; possible: {listed}, an "
-            f"index from 0 to {num_classes - 1}, or a pair such as ('predicted', 'runner-up')"
+            f"index from 0 to {num_classes - 1}, or two of these"
         )
 
 
@@ -201,7 +205,7 @@ def _checked(indices: Tensor, logits: Tensor) -> Tensor:  # (N,) int64 on the de
 def _check_index(index: int, num_classes: int) -> None:
     if not 0 <= index < num_classes:
         raise SeewhyError(
-            f"class {index} does not exist: the model has {num_classes} classes, 0 to "
+            f"class {index} does not exist: the model has {counted(num_classes, 'class')}, 0 to "
             f"{num_classes - 1}"
         )
 
@@ -277,7 +281,8 @@ def _scoring(classifier: Classifier, function: ScoreFunction) -> Classifier:
         if not scores.isfinite().all():
             raise SeewhyError(
                 f"the function given as target returns {scores[~scores.isfinite()][0]:g} for "
-                f"{int((~scores.isfinite()).sum())} of {len(scores)} images; scores must be finite"
+                f"{int((~scores.isfinite()).sum())} of {counted(len(scores), 'image')}; scores "
+                "must be finite"
             )
         return scores[:, None]
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from seewhy.checks.inputs import CheckInputs
-from seewhy.checks.result import Check, Finding, NotJudged, count
+from seewhy.checks.result import Check, Finding, NotJudged
+from seewhy.wording import counted
 
 IMBALANCE = 10.0  # images of the largest class for one of another
 FEW_IMAGES = 10  # of a class, for training
@@ -30,7 +31,7 @@ def class_imbalance(inputs: CheckInputs) -> Check:
     sentence = f"The largest class has {ratios.max():.1f} times the images of the smallest."
     if findings:
         verb = "has" if len(findings) == 1 else "have"
-        of_all = count(len(counts), "class", "classes")
+        of_all = counted(len(counts), "class")
         sentence = (
             f"{len(findings):,} of {of_all} {verb} less than a tenth of the images of {name} "
             f"({counts.max():,})."
@@ -58,7 +59,7 @@ def small_classes(inputs: CheckInputs) -> Check:
     sentence = f"The smallest class, {smallest}, has {_images(counts.min())}."
     if findings:
         verb = "has" if len(findings) == 1 else "have"
-        of_all = count(len(counts), "class", "classes")
+        of_all = counted(len(counts), "class")
         sentence = f"{len(findings):,} of {of_all} {verb} fewer than {FEW_IMAGES} training images."
     return Check(
         "training images of the class",
@@ -133,7 +134,7 @@ def _training_counts(inputs: CheckInputs) -> np.ndarray:  # (K,) int64
 
 
 def _images(number: int) -> str:
-    return count(int(number), "image")
+    return counted(int(number), "image")
 
 
 def _p(p_value: float) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from seewhy.checks.inputs import CheckInputs
-from seewhy.checks.result import Check, Finding, count
+from seewhy.checks.result import Check, Finding
 from seewhy.data.duplicates import near_duplicates
 from seewhy.data.statistics import exact_duplicates
+from seewhy.wording import counted
 
 SIMILARITY = 0.9  # of near-duplicates, see `near_duplicates`
 DIFFERENT = "different labels"
@@ -22,7 +23,7 @@ def duplicates(inputs: CheckInputs) -> Check:
     sentence = "No two images have equal pixels."
     if findings:
         verb = "has" if copies == 1 else "have"
-        sentence = f"{copies:,} of {count(total, 'image')} {verb} the pixels of another image"
+        sentence = f"{copies:,} of {counted(total, 'image')} {verb} the pixels of another image"
         sentence += f"{_consequences(findings)}."
     return Check(
         "mean difference of pixels, 0 to 1",
@@ -49,7 +50,7 @@ def near_duplicate_images(inputs: CheckInputs) -> Check:
     sentence = "No two images are nearly the same."
     if findings:
         verb = "is" if len(findings) == 1 else "are"
-        sentence = f"{count(len(findings), 'pair')} of images {verb} nearly the same"
+        sentence = f"{counted(len(findings), 'pair')} of images {verb} nearly the same"
         sentence += f"{_consequences(findings)}."
     return Check(
         "mean difference of 32x32 thumbnails, 0 to 1",

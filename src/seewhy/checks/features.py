@@ -5,11 +5,12 @@ import torch
 from torch import Tensor
 
 from seewhy.checks.inputs import NEIGHBORS, CheckInputs
-from seewhy.checks.result import Check, Finding, NotJudged, count
+from seewhy.checks.result import Check, Finding, NotJudged
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.outliers import DISTINCT
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.train.logistic import fit_logistic, out_of_fold_logits
+from seewhy.wording import counted
 
 ACCURATE = 0.85  # accuracy of a probe from which each label that it contradicts is worth a look
 LIMITS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # on the probability of a label
@@ -22,7 +23,9 @@ def outliers(inputs: CheckInputs) -> Check:
     """Images unlike all others in the features of the model."""
     features = inputs.features
     if len(features) < MIN_IMAGES:
-        raise NotJudged(f"of {count(len(features), 'image')}, each may be the only one of its kind")
+        raise NotJudged(
+            f"of {counted(len(features), 'image')}, each may be the only one of its kind"
+        )
     ordered = inputs.by_similarity
     share = sum(each.distinct for each in ordered) / len(ordered)
     if share > MOST_OUTLIERS:
@@ -40,7 +43,7 @@ def outliers(inputs: CheckInputs) -> Check:
     sentence = "No image is unlike all others."
     if findings:
         verb = "is" if len(findings) == 1 else "are"
-        total = count(len(features), "image")
+        total = counted(len(features), "image")
         sentence = f"{len(findings):,} of {total} {verb} unlike all others, perhaps off topic."
     return Check(
         f"deviations of the similarity to {NEIGHBORS} neighbors",
@@ -92,15 +95,15 @@ def label_issues(inputs: CheckInputs) -> Check:
         row = int(judged[issue.index])
         if row not in off_topic and issue.self_confidence < limit:
             findings.append(_label_finding(inputs, issue, row))
-    total = count(len(judged), "label")
+    total = counted(len(judged), "label")
     sentence = f"{len(findings):,} of {total} {'is' if len(findings) == 1 else 'are'} suspicious; "
     if not findings:
         sentence = "No label is suspicious; "
     sentence += f"a probe on the features predicts {100 * predictions.accuracy:.1f}%."
     if limit < 1:
         sentence += (
-            f" It contradicts {len(contradicted):,} labels, most of them by its own errors; a "
-            "model with better features sees more."
+            f" It contradicts {counted(len(contradicted), 'label')}, most of them by its own "
+            "errors; a model with better features sees more."
         )
     return Check(
         "probability of the label, 0 to 1",

@@ -6,7 +6,8 @@ import numpy as np
 
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.measures import MIN_SIDE
-from seewhy.checks.result import Check, Finding, NotJudged, count
+from seewhy.checks.result import Check, Finding, NotJudged
+from seewhy.wording import counted
 
 DARK = 0.32  # the lightest 1% of pixels are darker, see `image_measures`
 LIGHT = 0.95  # the darkest 5% of pixels are lighter
@@ -151,7 +152,7 @@ def _beyond(
         Finding(float(values[row]), (inputs.image(row),), note="" if note is None else note(row))
         for row in order.tolist()
     )
-    total = count(len(values), "image")
+    total = counted(len(values), "image")
     verb = "is" if len(found) == 1 else "are"
     sentence = f"{len(found):,} of {total} {verb} {predicate}."
     if not len(found):

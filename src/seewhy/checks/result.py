@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seewhy.wording import counted_splits
+
 FOUND, OK, NOT_JUDGED = "found", "ok", "not judged"  # verdicts
 
 
@@ -70,15 +72,9 @@ class DataChecks:
         return self.checks[name]
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
         found = ", ".join(self.found) or "nothing"
-        return f"DataChecks({self.data}: {sizes} images; found: {found})"
+        return f"DataChecks({self.data}: {counted_splits(self.images)}; found: {found})"
 
 
 class NotJudged(Exception):
     """Raised by a check that cannot judge the data; the text is the reason."""
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

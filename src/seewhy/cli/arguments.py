@@ -40,6 +40,12 @@ ReportMinutes = Annotated[float, arg(metavar="MINUTES")]
 RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx|MODEL")]
 
 HELP = ("-h", "--help")
+# In errors: a remark for Python, keywords of `load`, and a word that is no word of English there.
+_FOR_PYTHON = re.compile(r" \(in Python (?:[^()]|\([^()]*\))*\)")
+_LOADING = re.compile(r"load\((?:\.\.\.|…), ([^()]*)\)")
+_IS_ARGUMENT = (
+    r"(?:(?==)|(?= (?:must be|is for|are not for|is not for) )|(?<=leave {argument})(?= out))"
+)
 _NO_RECIPE = "?"  # default of the recipe while its name is looked for
 AUTO = "auto"  # the recipe that `choose_recipe` finds for the data
 
@@ -211,24 +217,30 @@ def option_names(options: type) -> list[str]:
 def name_options(message: str, options: type) -> str:
     """The message with the options of a command instead of the arguments of a function.
 
-    `skip_bad_images=True` becomes `--skip-bad-images`. Settings of recipes, which are named the
-    same in TOML, and the arguments in an example of a call stay.
+    `skip_bad_images=True` becomes `--skip-bad-images`, also in `load(..., skip_bad_images=True)`.
+    What is in parentheses that begin with "in Python" is left out. The bare names of a recipe's
+    settings, which are the same in TOML, and the arguments in an example of a call stay.
     """
+    message = _FOR_PYTHON.sub("", message)
+    message = _LOADING.sub(lambda found: found[1].replace(", ", " "), message)
     recipe = {field.name for field in fields(Recipe)}
     names = option_names(options)
     if "--skip-bad-images" not in names:  # as evaluate, which measures all images
         message = re.sub(r",? or skip [\w ]+ with skip_bad_images=True", "", message)
     for option in names:
         argument = option[2:].replace("-", "_")
+        bare = "" if "_" in argument else _IS_ARGUMENT.format(argument=argument)
         if argument in recipe:
-            continue
-        bare = "" if "_" in argument else "(?==)"  # a word may be one of English
+            bare = "(?==)"
+        message = re.sub(f"`{argument}`", option, message)
 
         def replaced(found: re.Match[str], option: str = option) -> str:
             if re.search(r"\w\([^()]*$", found.string[: found.start()]):
                 return found[0]
             value = (found[1] or "").strip("()").replace(", ", " ")
-            return option if value in ("", "True") else f"{option} {value}"
+            if value.lower() == "false":
+                return option.replace("--", "--no-", 1)
+            return option if value in ("", "True", "true") else f"{option} {value}"
 
         pattern = rf"(?<![\w.,:'-]){argument}{bare}(?:=(\([^)]*\)|[\w.'…-]+))?(?![\w-])"
         message = re.sub(pattern, replaced, message)
@@ -258,6 +270,12 @@ def load_data(
     values["range"] = range_of_words(values["range"])
     values |= {} if folds is None else {"folds": folds}
     return load(name, seed=values.pop("split_seed"), quiet=quiet, **values)
+
+
+def check_report_minutes(minutes: float) -> None:
+    """Raise SeewhyError unless the value of --report-minutes is above 0."""
+    if not minutes > 0:
+        raise SeewhyError(f"--report-minutes must be above 0, found {minutes:g}; inf sets no limit")
 
 
 def range_of_words(words: Sequence[str]) -> tuple[float, float] | str | None:

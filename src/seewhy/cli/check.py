@@ -17,6 +17,7 @@ from seewhy.cli.own_model import open_model
 from seewhy.errors import lookup
 from seewhy.files import check_file_name
 from seewhy.progress import note
+from seewhy.wording import counted, counted_splits
 
 if TYPE_CHECKING:
     from seewhy.checks.result import Check as CheckResult
@@ -116,10 +117,8 @@ def _print_results(results: "DataChecks") -> None:
     from seewhy.escaping import visible
 
     out = console()
-    sizes = ", ".join(f"{count:,} {split}" for split, count in results.images.items())
-    out.print(
-        f"{visible(results.data)}: {sizes} images, {len(results.classes):,} classes\n", style="bold"
-    )
+    sizes, classes = counted_splits(results.images), counted(len(results.classes), "class")
+    out.print(f"{visible(results.data)}: {sizes}, {classes}\n", style="bold")
     rows = table("check", "found", "worst", "limit", "verdict")
     rows.columns[-1].justify = "left"
     for name, result in results.checks.items():
@@ -155,7 +154,4 @@ def _print_results(results: "DataChecks") -> None:
 
 def _found_text(result: "CheckResult") -> str:
     """`3 images`, `1 class`."""
-    from seewhy.checks.result import count
-
-    plural = {"class": "classes", "property": "properties"}.get(result.kind, f"{result.kind}s")
-    return count(result.found, result.kind, plural)
+    return counted(result.found, result.kind)

@@ -11,6 +11,7 @@ from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import visible
 from seewhy.progress import progress
+from seewhy.wording import counted
 
 if TYPE_CHECKING:
     from seewhy.attribution import concepts as attribution
@@ -99,7 +100,9 @@ def _print_concepts(concepts: "attribution.Concepts", class_name: str, directory
     from seewhy.cli import tables
 
     out = tables.console()
-    out.print(f"{visible(class_name)} at {concepts.layer}, {len(concepts.maps):,} images\n")
+    out.print(
+        f"{visible(class_name)} at {concepts.layer}, {counted(len(concepts.maps), 'image')}\n"
+    )
     rows = tables.table("concept", "importance", "95% interval", "stability")
     for number, (drop, stability) in enumerate(
         zip(concepts.importance, concepts.stability.tolist(), strict=True), 1

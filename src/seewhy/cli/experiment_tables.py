@@ -2,7 +2,7 @@
 
 import math
 
-from seewhy.cli.tables import console, counted, print_files, table
+from seewhy.cli.tables import console, print_files, table
 from seewhy.escaping import visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import (
@@ -15,6 +15,7 @@ from seewhy.experiments.statistics import (
 from seewhy.progress import clock
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
 from seewhy.train.recipe import Recipe
+from seewhy.wording import counted
 
 EXPERIMENT_FILES = {
     "report.html": "curves, results and differences, with links to the runs",

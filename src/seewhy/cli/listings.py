@@ -10,6 +10,7 @@ from seewhy.attribution.methods import METHODS
 from seewhy.cli.tables import console, table
 from seewhy.models.pretrained_list import PublishedModel
 from seewhy.train.recipe import Recipe, as_dict
+from seewhy.wording import counted
 
 _MOST_ROWS = 40  # of published weights
 
@@ -89,7 +90,7 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
             if key not in HEADLINE_FIELDS and value != defaults[key]
         }
         lines = [
-            f"{recipe.model}, {recipe.epochs:g} epochs, batch size {recipe.batch_size}, "
+            f"{recipe.model}, {counted(recipe.epochs, 'epoch')}, batch size {recipe.batch_size}, "
             f"lr {_short(recipe.lr)}",
             f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
             recipe.schedule,

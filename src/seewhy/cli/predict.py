@@ -23,6 +23,7 @@ from seewhy.cli.arguments import (
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError, lookup
 from seewhy.progress import note, say
+from seewhy.wording import counted
 
 if TYPE_CHECKING:
     from seewhy.models.classifier import Classifier
@@ -266,12 +267,12 @@ def _predict_files(
             while failures:
                 note(f"skipped: {failures.pop(0)}")
         if not count:
-            raise SeewhyError(f"none of the {len(files):,} images can be read: {failures[0]}")
+            raise SeewhyError(f"{counted(len(files), 'image')}, none can be read: {failures[0]}")
         for failure in failures:
             note(f"skipped: {failure}")
         if options.abstain_below is not None:
             note(
-                f"abstained from {abstained:,} of {tables.counted(count, 'image')}: confidence "
+                f"abstained from {abstained:,} of {counted(count, 'image')}: confidence "
                 f"below {options.abstain_below:g}"
             )
         if features is not None:

@@ -14,6 +14,7 @@ from seewhy.cli.arguments import (
     OwnModel,
     ReportMinutes,
     RunOrFile,
+    check_report_minutes,
 )
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
@@ -79,6 +80,7 @@ def report(options: Report) -> None:
     from seewhy.runs.run import Run
     from seewhy.train.device import find_device
 
+    check_report_minutes(options.report_minutes)
     device = find_device(options.device)
     if options.images is not None and not is_table(options.model):
         raise SeewhyError(

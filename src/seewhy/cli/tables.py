@@ -26,6 +26,7 @@ from seewhy.progress import clock, make_console
 from seewhy.runs.prediction_stream import ImagePrediction
 from seewhy.runs.result import describe_folds, describe_labels, describe_test_use, describe_uneven
 from seewhy.runs.run import Run
+from seewhy.wording import counted, counted_splits
 
 RUN_FILES = {
     "report.html": "where the model fails and why",
@@ -76,11 +77,6 @@ def percent(fraction: float, digits: int = 2) -> str:
 def interval_text(interval: tuple[float, float], digits: int = 2) -> str:
     """A 95% interval of a fraction in percent, as in `94.87–95.70`."""
     return f"{100 * interval[0]:.{digits}f}–{100 * interval[1]:.{digits}f}"
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def print_path(label: str, path: Path) -> None:
@@ -147,8 +143,10 @@ def print_accuracies(
 ) -> None:
     """Accuracy overall and per class, the worst class first; `data` is the name of the dataset."""
     out = console()
-    count = f"{len(predictions.labels):,}"
-    images = f"all {count} images" if split == "all" else f"{count} {split} images"
+    count = len(predictions.labels)
+    images = (
+        f"all {counted(count, 'image')}" if split == "all" else counted(count, f"{split} image")
+    )
     out.print(
         f"{percent(predictions.accuracy)} of {images} of {visible(data)} correct "
         f"(95% interval {interval_text(predictions.interval)})",
@@ -176,7 +174,7 @@ def print_multi_label(scores: MultiLabelScores, data: str, images: int) -> None:
     """The scores of all labels, and of each, the lowest F1 first; `data` names the images."""
     out = console()
     out.print(
-        f"all labels right for {percent(scores.exact_match)} of {images:,} images of "
+        f"all labels right for {percent(scores.exact_match)} of {counted(images, 'image')} of "
         f"{visible(data)} (95% interval {interval_text(scores.exact_match_interval)})",
         style="bold",
     )
@@ -252,11 +250,8 @@ def print_description(description: Description, decimals: int) -> None:
     """Sizes, pixel statistics of each channel, class counts, duplicates."""
     out = console()
     shape = "x".join(map(str, description.image_shape))
-    sizes = ", ".join(f"{count:,} {name}" for name, count in description.images.items())
-    classes = len(description.classes)
-    out.print(
-        f"{visible(description.name)}: {sizes} images, {classes} classes, {shape}\n", style="bold"
-    )
+    sizes, classes = counted_splits(description.images), counted(len(description.classes), "class")
+    out.print(f"{visible(description.name)}: {sizes}, {classes}, {shape}\n", style="bold")
     out.print(_pixel_table(description, decimals))
     out.print()
     counts = table("class", *description.counts)

@@ -16,6 +16,7 @@ from seewhy.cli.arguments import (
     OwnModel,
     RecipeOptions,
     ReportMinutes,
+    check_report_minutes,
     load_data,
 )
 from seewhy.errors import SeewhyError
@@ -78,6 +79,7 @@ def train(options: Train) -> int:
         from seewhy.train.plan import check_recipe
 
     check_recipe(options.settings)  # before the data is loaded
+    check_report_minutes(options.report_minutes)
     if options.output is not None and is_restart() and has_started(options.output):
         return _restart(options, options.output)
     if options.output is not None:

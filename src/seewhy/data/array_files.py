@@ -18,6 +18,7 @@ from seewhy.data.raw import (
     split_words,
 )
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted
 
 _IMAGES = {"x", "image", "images", "img", "imgs", "data", "pixels"}
 _LABELS = {"y", "label", "labels", "target", "targets"}
@@ -110,8 +111,8 @@ def _dataset(
         stored[role] = _labels(labels_name, labels, title)
         if len(images[role]) != len(stored[role]):
             raise SeewhyError(
-                f"{title}: {name} has {len(pixels):,} images but {labels_name} {len(labels):,} "
-                "labels; give one label per image"
+                f"{title}: {name} has {counted(len(pixels), 'image')} but {labels_name} "
+                f"{len(labels):,} labels; give one label per image"
             )
     classes, indices = _classes(stored, arrays.get(("", "classes")), title)
     return RawDataset(

@@ -41,6 +41,7 @@ from seewhy.data.raw import RawDataset, RawSplit, check_label_range, check_label
 from seewhy.data.splitting import assign_splits
 from seewhy.errors import SeewhyError
 from seewhy.progress import note, progress
+from seewhy.wording import counted
 
 _SAMPLED = 256  # number of sampled image headers, to determine size and channels
 _LARGEST_COMMON = 512  # images of a common size keep it up to this shorter side
@@ -181,8 +182,8 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool
             first_failure = first_failure or f"{image_name} is {failure_reason(error)}"
     if not sizes:
         raise SeewhyError(
-            f"{name}: none of {len(sample)} sampled images can be read: {first_failure}; use "
-            "PNG, JPEG, or another image format"
+            f"{name}: none of {counted(len(sample), 'sampled image')} can be read: "
+            f"{first_failure}; use PNG, JPEG, or another image format"
         )
     if options.image_size is not None:
         image_size = (options.image_size, options.image_size)
@@ -252,7 +253,7 @@ def _measure_range(split: RawSplit, image_format: _Format, quiet: bool) -> _Form
         raise SeewhyError(f"{image_format.name}: no pixel is a finite number; restore the images")
     if infinite:
         note(
-            f"{image_format.name}: {infinite:,} images have pixels that are not finite: infinity "
+            f"{image_format.name}: images with pixels that are not finite: {infinite:,}; infinity "
             "becomes white, NaN and minus infinity black",
             quiet,
         )

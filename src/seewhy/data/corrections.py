@@ -17,6 +17,7 @@ from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.escaping import csv_cell, visible
 from seewhy.files import problem_of_path
 from seewhy.progress import note
+from seewhy.wording import counted
 
 NEW_LABEL = "new_label"
 COLUMNS = ("file", "split", "index", "label", NEW_LABEL)
@@ -124,8 +125,8 @@ class _Images:
             return found[0]
         if found:
             raise SeewhyError(
-                f"{len(found):,} images of {self.data} are named {file!r}; add their folders, or "
-                "the columns split and index of the data as it is loaded here"
+                f"{counted(len(found), 'image')} of {self.data} are named {file!r}; add their "
+                "folders, or the columns split and index of the data as it is loaded here"
             )
         if place is not None:
             raise SeewhyError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seewhy.data.file_trees import read_file
 from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.wording import counted
 
 SUFFIXES = (".csv", ".tsv")
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
@@ -50,8 +51,8 @@ def read_table(path: Path, example: str = "path,label") -> CsvTable:
     for line, row in rows:
         if len(row) != len(header):
             raise SeewhyError(
-                f"{path}: line {line} has {len(row)} cells, but the header has {len(header)}; "
-                "put cells that contain the delimiter in quotes"
+                f"{path}: line {line} has {counted(len(row), 'cell')}, but the header has "
+                f"{len(header)}; put cells that contain the delimiter in quotes"
             )
     return CsvTable(path, header, tuple(row for _, row in rows), tuple(line for line, _ in rows))
 

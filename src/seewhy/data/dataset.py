@@ -14,6 +14,7 @@ from seewhy.data.decode import Preprocessing
 from seewhy.data.pixel_range import ValueRange
 from seewhy.errors import SeewhyError
 from seewhy.escaping import visible
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +151,14 @@ class Dataset:
         channels, height, width = self.image_shape
         if self.folds is not None:
             return (
-                f"Dataset({visible(self.name)}: {len(self.train):,} images in {self.num_folds} "
-                f"folds, {len(self.classes)} classes, {channels}x{height}x{width})"
+                f"Dataset({visible(self.name)}: {counted(len(self.train), 'image')} in "
+                f"{self.num_folds} folds, {counted(len(self.classes), 'class')}, "
+                f"{channels}x{height}x{width})"
             )
         validation = "" if self.validation is None else f", {len(self.validation):,} validation"
         return (
             f"Dataset({visible(self.name)}: {len(self.train):,} train{validation}, "
-            f"{len(self.test):,} test images, {len(self.classes)} classes, "
+            f"{counted(len(self.test), 'test image')}, {counted(len(self.classes), 'class')}, "
             f"{channels}x{height}x{width})"
         )
 

@@ -192,7 +192,7 @@ def _class_folders(tree: Path) -> Classes:
     stray = [name for name in _files(tree) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if stray:
         raise SeewhyError(
-            f"{tree}: {len(stray):,} images are outside the class folders (the first is "
+            f"{tree}: images outside the class folders: {len(stray):,} (the first is "
             f"{printable(min(stray))}); move each into the folder of its class"
         )
     classes: dict[str, Path] = {}

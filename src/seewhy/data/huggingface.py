@@ -23,6 +23,7 @@ from seewhy.data.raw import (
 )
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.progress import note
+from seewhy.wording import counted
 
 _CONNECT_SECONDS = 2.0  # the library itself retries for half a minute
 
@@ -203,8 +204,8 @@ def _read_labels(
     column = table.select_columns([label]).with_format("arrow")[:][label]
     if column.null_count:
         raise SeewhyError(
-            f"{title}: {column.null_count:,} of {len(column):,} labels of the {role} split "
-            "are missing; keep only labeled images"
+            f"{title}: {column.null_count:,} of {counted(len(column), 'label')} of the {role} "
+            "split are missing; keep only labeled images"
         )
     values = column.to_pylist()
     is_int64 = all(not isinstance(value, str) and value < 2**63 for value in values)

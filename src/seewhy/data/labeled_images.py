@@ -14,6 +14,7 @@ from torch import Tensor
 from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
 from seewhy.data.raw import check_label_range
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.wording import counted
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img")
 LABEL_KEYS = ("label", "labels", "fine_label", "target", "targets")
@@ -119,8 +120,9 @@ def _read_items(
         pixels, labels = _pixels(image, batch), labels if batch else labels[None]
         if len(pixels) != len(labels):
             raise SeewhyError(
-                f"item {number} of the data has {len(pixels)} images and {len(labels)} labels; "
-                "each image needs one label, and a batch as many labels as images"
+                f"item {number} of the data has {counted(len(pixels), 'image')} and "
+                f"{counted(len(labels), 'label')}; each image needs one label, and a batch as many "
+                "labels as images"
             )
         if limit is not None:
             pixels, labels = pixels[: limit - count], labels[: limit - count]

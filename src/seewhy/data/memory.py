@@ -18,6 +18,7 @@ from seewhy.data.raw import (
     reject_label_choice,
 )
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.wording import counted
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
@@ -75,7 +76,8 @@ def _find_problem(split: Split, image_shape: tuple[int, ...] | None, margin: int
     if not isinstance(names, Sized):
         return f"names must be a list of N names, found {describe_value(names)}"
     if not len(images) == len(labels) == len(names):
-        counts = f"{len(images):,} images, {len(labels):,} labels and {len(names):,} names"
+        counts = f"{counted(len(images), 'image')}, {counted(len(labels), 'label')} and "
+        counts += counted(len(names), "name")
         return f"images, labels and names must be equal in number, found {counts}"
     if masks is not None and not (
         _is(masks, torch.bool, 3) and masks.shape == (len(images), *images.shape[2:])

@@ -19,6 +19,7 @@ from seewhy.data.label_columns import (
 )
 from seewhy.data.labeled_images import data_name, file_names, known_classes, read_labeled
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,9 @@ def as_multi_label(
     found = known_classes(data) or tuple(classes) or tuple(map(str, range(labels.shape[1])))
     if len(found) != labels.shape[1]:
         raise SeewhyError(
-            f"the data has labels (N, {labels.shape[1]}), but there are {len(found)} names of "
-            f"labels: {', '.join(found[:20])}; give one name per label"
+            f"the data has labels (N, {labels.shape[1]}), but there are "
+            f"{counted(len(found), 'name')} of labels: {', '.join(found[:20])}; give one name per "
+            "label"
         )
     names = tuple(file_names(data, len(labels)))
     return MultiLabelImages(name or data_name(data), found, images, labels, names)

@@ -20,6 +20,7 @@ from seewhy.data.raw import (
     split_role,
 )
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted
 
 
 def named_files_source(root: Path, pattern: str) -> Source:
@@ -41,8 +42,8 @@ def named_files_source(root: Path, pattern: str) -> Source:
     if unmatched:
         raise SeewhyError(
             f"{root}: label_pattern {pattern!r} finds no label in {len(unmatched):,} of "
-            f"{len(images):,} names, the first is {printable(unmatched[0].as_posix())!r}; change "
-            "the pattern, or move other images away"
+            f"{counted(len(images), 'name')}, the first is {printable(unmatched[0].as_posix())!r}; "
+            "change the pattern, or move other images away"
         )
     folders = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
     in_splits = all(split_role(folder) for folder in folders)

@@ -12,6 +12,7 @@ import numpy as np
 from seewhy.data.decode import Encoded
 from seewhy.data.listing import natural_key
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted
 
 TEST_FRACTION = 0.2  # fraction held out if there is no test split
 DRAWN_TEST = f"train and test ({TEST_FRACTION:.0%} of each class)"  # in descriptions
@@ -230,8 +231,8 @@ def check_label_range(
                 else ""
             )
             raise SeewhyError(
-                f"{name}: {len(wrong):,} of {len(values):,} labels of the {split} split are "
-                f"out of range 0 to {len(classes) - 1} (found {int(wrong[0])}){unlabeled}; "
+                f"{name}: {len(wrong):,} of {counted(len(values), 'label')} of the {split} split "
+                f"are out of range 0 to {len(classes) - 1} (found {int(wrong[0])}){unlabeled}; "
                 "keep only labeled images"
             )
 

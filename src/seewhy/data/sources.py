@@ -36,6 +36,7 @@ from seewhy.data.table_files import table_source
 from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.notation import bind
 from seewhy.progress import note
+from seewhy.wording import counted
 
 
 def load(
@@ -220,7 +221,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
     header, splits = open_or_build(source.name, key, options.seed, build, quiet)
     if header.skipped and not options.skip_bad_images:
         raise SeewhyError(
-            f"{source.name}: {len(header.skipped):,} images cannot be read, the first is "
+            f"{source.name}: {counted(len(header.skipped), 'image')} cannot be read, the first is "
             f"{header.skipped[0]}; remove them, or skip them with skip_bad_images=True"
         )
     value_range = header.value_range or (memory.value_range if memory else None)

@@ -28,6 +28,7 @@ from seewhy.data.raw import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.progress import note, progress
+from seewhy.wording import counted
 
 _SKETCH_SIDE = 32  # of the gray images that are compared
 _BLOCK_ROWS = 256  # encoded images in memory
@@ -196,16 +197,16 @@ def _divide(
         few = list_classes(classes, np.flatnonzero(counts == smallest))
         remedy = f"folds={smallest} is possible; or add images" if smallest > 1 else "add images"
         raise SeewhyError(
-            f"{name}: folds={options.folds} needs {options.folds} training images of each class, "
-            f"found {smallest} of {few}; {remedy}"
+            f"{name}: folds={options.folds} needs {counted(options.folds, 'training image')} of "
+            f"each class, found {smallest} of {few}; {remedy}"
         )
     if groups is None:
         return stratified_folds(labels, options.folds, options.seed)
     found = len(np.unique(groups))
     if found < options.folds:
         raise SeewhyError(
-            f"{name}: folds={options.folds} needs {options.folds} groups of images, found {found}; "
-            "use fewer folds, or group_by other names"
+            f"{name}: folds={options.folds} needs {counted(options.folds, 'group')} of images, "
+            f"found {found}; use fewer folds, or group_by other names"
         )
     folds = grouped_folds(labels, groups, options.folds, options.seed)
     for label in np.unique(labels):
@@ -328,8 +329,8 @@ def _report_groups(groups: Mapping[str, np.ndarray], name: str, quiet: bool) -> 
     _, sizes = np.unique(np.concatenate(list(groups.values())), return_counts=True)
     alone = "" if sizes.max() > 1 else ", so the split is as by image"
     note(
-        f"{name}: {sizes.sum():,} images in {len(sizes):,} groups, the largest of "
-        f"{sizes.max():,}{alone}",
+        f"{name}: {counted(sizes.sum(), 'image')} in {counted(len(sizes), 'group')}, the largest "
+        f"of {sizes.max():,}{alone}",
         quiet,
     )
     others = [values for role, values in groups.items() if role != "train"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy.data.dataset import Dataset, Split, class_counts
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted, counted_splits
 
 _BLOCK_PIXELS = 2**22  # pixels read at once; a dataset may be larger than memory
 
@@ -104,8 +105,8 @@ class Description:
     skipped: tuple[str, ...]
 
     def __repr__(self) -> str:
-        images = ", ".join(f"{count:,} {name}" for name, count in self.images.items())
-        return f"Description({self.name}: {images} images, {len(self.classes)} classes)"
+        classes = counted(len(self.classes), "class")
+        return f"Description({self.name}: {counted_splits(self.images)}, {classes})"
 
 
 def describe(data: Dataset) -> Description:

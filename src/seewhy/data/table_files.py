@@ -35,6 +35,7 @@ from seewhy.data.raw import (
     split_role,
 )
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted
 
 _SPLITS = ("split", "subset")
 
@@ -72,9 +73,9 @@ def table_source(table: Path, options: LoadOptions, root: Path | None = None) ->
     missing = [row for row, file in files.items() if file.size < 0]
     if missing and not options.skip_bad_images:
         raise SeewhyError(
-            f"{table}: {len(missing):,} of {len(rows):,} images are not in {folder}, the first is "
-            f"{missing[0].path!r} in line {missing[0].line}; correct the paths, pass the directory "
-            "of the images as root, or skip them with skip_bad_images=True"
+            f"{table}: {len(missing):,} of {counted(len(rows), 'image')} are not in {folder}, "
+            f"the first is {missing[0].path!r} in line {missing[0].line}; correct the paths, pass "
+            "the directory of the images as root, or skip them with skip_bad_images=True"
         )
     by_split: dict[str, list[_Row]] = {}
     for row in rows:
@@ -214,6 +215,6 @@ def _check_rows(table: Path, rows: Sequence[_Row], parts: Sequence[str]) -> None
             repeated = sum(count > 1 for count in counts.values())
             labels = "" if other.label == row.label else f" as {other.label!r} and {row.label!r}"
             raise SeewhyError(
-                f"{table}: {repeated:,} images are listed more than once, the first is "
+                f"{table}: images listed more than once: {repeated:,}, the first is "
                 f"{row.path!r} in lines {other.line} and {row.line}{labels}; keep one row of each"
             )

@@ -34,6 +34,7 @@ from seewhy.models.inspection import (
 )
 from seewhy.models.outputs import extract_logits
 from seewhy.notation import bind
+from seewhy.wording import counted
 
 Norm = Literal["linf", "l2"]
 EPSILONS: dict[str, float] = {"linf": 8 / 255, "l2": 0.5}  # customary for CIFAR-10
@@ -54,7 +55,8 @@ class Attack:
     steps: Tensor  # (N,) int64, gradient steps to the adversarial image
 
     def __repr__(self) -> str:
-        return f"Attack({len(self.images)} images, {int(self.changed.sum())} classes changed)"
+        changed = counted(int(self.changed.sum()), "class")
+        return f"Attack({counted(len(self.images), 'image')}, {changed} changed)"
 
 
 def attack(
@@ -272,8 +274,9 @@ class _Batch:
         finite = odds.isfinite() & slope.isfinite().flatten(1).all(1)
         if not finite.all():
             raise SeewhyError(
-                f"logits or gradients of {int((~finite).sum())} of {len(finite)} images are not "
-                "finite; check the weights, and use precision 'fp32'"
+                f"logits or gradients of {int((~finite).sum())} of "
+                f"{counted(len(finite), 'image')} are not finite; check the weights, and use "
+                "precision 'fp32'"
             )
         return logits.detach(), odds.detach(), slope
 

@@ -57,6 +57,7 @@ from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inspection import NoGradientsError
 from seewhy.progress import named_steps, note, waiting
+from seewhy.wording import counted
 
 MAX_ERRORS = 2000  # explained; a report has room for fewer
 MAX_LABEL_ISSUES = 24  # shown
@@ -177,15 +178,15 @@ def diagnose(
     if predictions is None:
         if classifier is None:
             raise SeewhyError("pass predictions to diagnose without a model")
-        with waiting(f"predicting {len(test):,} test images", quiet):
+        with waiting(f"predicting {counted(len(test), 'test image')}", quiet):
             predictions = predict_split(classifier, test)
     validation: Predictions | None = None
     if data.validation is not None and classifier is not None:
         validation = predict_split(classifier, data.validation)
     errors = most_confident_errors(predictions) if full else diverse_errors(predictions, MAX_ERRORS)
     note(
-        f"accuracy {100 * predictions.accuracy:.2f}% on {len(test):,} test images, "
-        f"{int((~predictions.correct).sum()):,} errors",
+        f"accuracy {100 * predictions.accuracy:.2f}% on {counted(len(test), 'test image')}, "
+        f"{counted(int((~predictions.correct).sum()), 'error')}",
         quiet,
     )
     models = [replace(as_classifier(each), classes=predictions.classes) for each in folds]
@@ -357,7 +358,9 @@ def _check_same_split(predictions: Predictions, data: Dataset) -> None:
     count, expected = len(predictions.labels), len(data.test)
     if count != expected or not torch.equal(predictions.labels, data.test.labels):
         difference = (
-            f"{count:,} images instead of {expected:,}" if count != expected else "other labels"
+            f"{counted(count, 'image')} instead of {expected:,}"
+            if count != expected
+            else "other labels"
         )
         raise SeewhyError(
             f"these predictions are not of the test split of {data.name}: {difference}; make them "

@@ -13,6 +13,7 @@ from seewhy.data.csv_table import PATH_COLUMNS, CsvTable, find_column, read_tabl
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.slices import MIN_IMAGES, Group, Slice, compare_groups, excess_errors
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted
 
 Metadata = Mapping[str, Sequence[str]]  # by column the value of each image, "" if unknown
 
@@ -47,8 +48,9 @@ def read_metadata(path: str | Path, names: Sequence[str]) -> dict[str, tuple[str
     rows = _rows_of(table, paths, names)
     if not any(row is not None for row in rows):
         raise SeewhyError(
-            f"{path}: none of its {len(table.rows):,} paths is one of the {len(names):,} images, "
-            f"such as {table.rows[0][paths]!r} and {names[0]!r}; write the paths as in the data"
+            f"{path}: none of its {counted(len(table.rows), 'path')} is one of the "
+            f"{counted(len(names), 'image')}, such as {table.rows[0][paths]!r} and {names[0]!r}; "
+            "write the paths as in the data"
         )
     return {
         table.header[index]: tuple("" if row is None else table.rows[row][index] for row in rows)
@@ -108,8 +110,8 @@ def subgroups(predictions: Predictions, metadata: Metadata) -> tuple[Slice, ...]
     for name, values in metadata.items():
         if len(values) != len(correct):
             raise SeewhyError(
-                f"metadata {name!r} must have a value for each of the {len(correct):,} images, "
-                f"found {len(values):,}"
+                f"metadata {name!r} must have a value for each of the "
+                f"{counted(len(correct), 'image')}, found {len(values):,}"
             )
     by_column = {name: _groups_of(name, values) for name, values in metadata.items()}
     pairs: dict[tuple[int, int], Group] = {}

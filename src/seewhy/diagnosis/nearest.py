@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.wording import counted
 
 _ROWS = 500  # of the cosine matrix in memory at once
 
@@ -62,7 +63,7 @@ def nearest_images(
         if rows.ndim != 2 or classes.shape != rows.shape[:1]:
             raise SeewhyError(
                 f"{name} must be (N, D), one row per label, found {describe_value(rows)} and "
-                f"{len(classes)} labels"
+                f"{counted(len(classes), 'label')}"
             )
     if features.shape[1] != train_features.shape[1]:
         raise SeewhyError(

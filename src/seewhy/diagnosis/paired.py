@@ -7,6 +7,7 @@ from torch import Tensor
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.statistics import mcnemar, paired_interval
 from seewhy.errors import SeewhyError
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def _check_same_images(before: Predictions, after: Predictions) -> None:
     remedy = "compare two runs that were evaluated on the same test split"
     if len(before.labels) != len(after.labels):
         raise SeewhyError(
-            f"the two predictions have {len(before.labels):,} and {len(after.labels):,} images; "
-            f"{remedy}"
+            f"the two predictions have {len(before.labels):,} and "
+            f"{counted(len(after.labels), 'image')}; {remedy}"
         )
     if before.classes != after.classes:
         raise SeewhyError(f"{_class_difference(before.classes, after.classes)}; {remedy}")
@@ -121,14 +122,14 @@ def _check_same_images(before: Predictions, after: Predictions) -> None:
             each.classes[int(each.labels[index])] for each in (before, after)
         )
         raise SeewhyError(
-            f"the labels of {len(differing):,} of {len(before.labels):,} images differ, first of "
-            f"image {index}: {label_before!r} and {label_after!r}; {remedy}"
+            f"the labels of {len(differing):,} of {counted(len(before.labels), 'image')} differ, "
+            f"first of image {index}: {label_before!r} and {label_after!r}; {remedy}"
         )
 
 
 def _class_difference(before: tuple[str, ...], after: tuple[str, ...]) -> str:
     if len(before) != len(after):
-        return f"the models have {len(before)} and {len(after)} classes"
+        return f"the models have {len(before)} and {counted(len(after), 'class')}"
     names = enumerate(zip(before, after, strict=True))
     index, (class_before, class_after) = next(
         (index, pair) for index, pair in names if pair[0] != pair[1]

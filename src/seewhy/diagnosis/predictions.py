@@ -15,6 +15,7 @@ from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.classifier import ClassifierLike, as_classifier, check_one_class
 from seewhy.models.inference import check_finite_logits, compute_logits
 from seewhy.models.inspection import check_labels
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +42,16 @@ class Predictions:
             raise SeewhyError("there are no predictions to measure; predict at least one image")
         if self.logits.shape != (count, num_classes):
             raise SeewhyError(
-                f"{count} labels and {num_classes} classes need logits ({count}, {num_classes}), "
-                f"found {tuple(self.logits.shape)}"
+                f"{counted(count, 'label')} and {num_classes} classes need logits ({count}, "
+                f"{num_classes}), found {tuple(self.logits.shape)}"
             )
         check_labels(self.labels, count, num_classes)
         check_finite_logits(self.logits)
 
     def __repr__(self) -> str:
         return (
-            f"Predictions({len(self.labels):,} images, {len(self.classes):,} classes, "
-            f"accuracy {100 * self.accuracy:.2f}%)"
+            f"Predictions({counted(len(self.labels), 'image')}, "
+            f"{counted(len(self.classes), 'class')}, accuracy {100 * self.accuracy:.2f}%)"
         )
 
     @cached_property
@@ -154,8 +155,8 @@ class MultiLabelPredictions:
 
     def __repr__(self) -> str:
         return (
-            f"MultiLabelPredictions({len(self.labels):,} images, {len(self.classes):,} labels, "
-            f"exact match {100 * self.exact_match:.2f}%)"
+            f"MultiLabelPredictions({counted(len(self.labels), 'image')}, "
+            f"{counted(len(self.classes), 'label')}, exact match {100 * self.exact_match:.2f}%)"
         )
 
     @cached_property

@@ -25,6 +25,7 @@ from seewhy.serialization import from_plain, reading
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.recipe import Recipe, as_dict, from_dict
+from seewhy.wording import counted
 
 FILE = "experiment.json"
 SCHEMA_VERSION = 1  # of experiment.json
@@ -58,8 +59,9 @@ class Experiment:
 
     def __repr__(self) -> str:
         return (
-            f"Experiment({len(self.recipes)} recipes with {len(self.seeds)} seeds on "
-            f"{self.data.name}: {len(self.finished)} of {len(self.trials)} trials finished)"
+            f"Experiment({counted(len(self.recipes), 'recipe')} with "
+            f"{counted(len(self.seeds), 'seed')} on {self.data.name}: {len(self.finished)} of "
+            f"{counted(len(self.trials), 'trial')} finished)"
         )
 
     @property

@@ -26,6 +26,7 @@ from seewhy.experiments.statistics import (
 from seewhy.figures.curves import whole_ticks
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from seewhy.figures.text import text_height, text_width, truncate, wrap
+from seewhy.wording import counted
 
 # yellow would be invisible on white
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "black", SKY, "#767676")
@@ -123,7 +124,7 @@ def experiment_figure(experiment: Experiment, by: str = "epoch") -> Figure:
         for axes, metric in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
             lines = _plot(axes, experiment, shown, metric, by)
             axes.set_title(_title(experiment, metric, by), loc="left")
-        recipes = "1 recipe" if len(shown) == 1 else f"{len(shown)} recipes"
+        recipes = counted(len(shown), "recipe")
         heading = f"{recipes} on {experiment.data.name}, {_coverage(experiment, shown)}"
         figure.suptitle(heading, parse_math=False, x=0.005, ha="left", weight="bold", fontsize=11)
         style = {"frameon": False, "handlelength": 3.4, "labelspacing": 0.8}
@@ -169,7 +170,7 @@ def seeds_figure(experiment: Experiment, metric: str = "accuracy") -> Figure:
         several = any(len(row.values) > 1 for row in rows)
         title = "Every seed, the mean and its 95% interval" if several else "One seed per recipe"
         if len(rows) < len(ranked):
-            title += f"\nthe {len(rows)} best of {len(ranked)} recipes"
+            title += f"\nthe {len(rows)} best of {counted(len(ranked), 'recipe')}"
         axes.set_title(title, loc="left")
         untested = not any(test.tested for test in tests)
         best_key = "one seed allows no test" if untested else _BEST_KEY
@@ -280,7 +281,9 @@ def _coverage(experiment: Experiment, shown: Sequence[str]) -> str:
     text = "one seed" if seeds == 1 else f"mean and range of {seeds} seeds"
     finished = sum(bool(experiment.finished_of(name)) for name in experiment.recipes)
     if len(shown) < finished:
-        text += f"\nthe {len(shown)} of {finished} recipes with the highest test accuracy"
+        text += (
+            f"\nthe {len(shown)} of {counted(finished, 'recipe')} with the highest test accuracy"
+        )
     return text
 
 

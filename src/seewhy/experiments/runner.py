@@ -51,6 +51,7 @@ from seewhy.train.optimizers import OPTIMIZERS
 from seewhy.train.plan import check_recipe
 from seewhy.train.recipe import Recipe
 from seewhy.train.schedules import SCHEDULES
+from seewhy.wording import counted
 
 TRACEBACK = "traceback.txt"  # of an error that is not a SeewhyError
 
@@ -234,7 +235,7 @@ def _run(experiment: Experiment, data: Dataset, parallel: Parallel, quiet: bool)
 
 
 def _resume_text(experiment: Experiment) -> str:
-    count = f"{len(experiment.finished)} of {len(experiment.trials)} trials"
+    count = f"{len(experiment.finished)} of {counted(len(experiment.trials), 'trial')}"
     return f"{count} have finished and are kept. Resume with: seewhy resume {experiment.directory}"
 
 
@@ -279,7 +280,7 @@ def _prepare_recipes(
         if test is not None:
             range_tests[name] = test
         warning = f"; {test.warning}" if test is not None and test.warning else ""
-        note(f"{name}: lr {recipe.lr:.3g}, {recipe.epochs:.3g} epochs{warning}", quiet)
+        note(f"{name}: lr {recipe.lr:.3g}, {counted(recipe.epochs, 'epoch')}{warning}", quiet)
     return replace(experiment, recipes=recipes, range_tests=range_tests)
 
 

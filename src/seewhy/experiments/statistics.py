@@ -12,6 +12,7 @@ from seewhy.diagnosis.statistics import holm
 from seewhy.errors import lookup
 from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.runs.result import RunResult
+from seewhy.wording import counted
 
 LEVEL = 0.05  # significance level for all pairs of a metric
 MOST_NAMED = 3  # maximum number of recipes in a sentence
@@ -144,7 +145,7 @@ def summarize(experiment: Experiment, metric: str) -> str:
     text = f"{best.recipe} has the {'highest' if info.higher_is_better else 'lowest'} "
     text += f"{info.title}: {info.format(best.mean)}{spread}{info.unit}"
     if len(best.values) < len(experiment.seeds):
-        text += f" ({len(best.values)} of {len(experiment.seeds)} seeds)"
+        text += f" ({len(best.values)} of {counted(len(experiment.seeds), 'seed')})"
     if len(ranked) == 1:
         return f"{text}."
     tests = [t for t in pairwise_tests(experiment, metric) if best.recipe in (t.better, t.worse)]

@@ -14,6 +14,7 @@ from seewhy.diagnosis.metrics import class_scores, most_confused
 from seewhy.diagnosis.predictions import Predictions, confusion_matrix
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 from seewhy.figures.text import text_width, truncate
+from seewhy.wording import counted
 
 WIDTH = 4.4  # inches
 ROW_HEIGHT = 0.2  # inches
@@ -94,7 +95,11 @@ def confusion_figure(predictions: Predictions) -> Figure:
         _label_cells(axes, names, side)
         if numbered:
             _write_counts(axes, counts)
-        of = f", {len(names)} of {len(classes):,} classes" if len(names) < len(classes) else ""
+        of = (
+            f", {len(names)} of {counted(len(classes), 'class')}"
+            if len(names) < len(classes)
+            else ""
+        )
         figure.suptitle(
             f"Confusion matrix{of}", x=0.01, ha="left", fontsize=STYLE["axes.titlesize"]
         )
@@ -111,7 +116,7 @@ def confusion_figure(predictions: Predictions) -> Figure:
 
 def _class_title(shown: int, present: int, total: int) -> str:
     if shown < present:
-        return f"The {shown} worst of {present:,} classes"
+        return f"The {shown} worst of {counted(present, 'class')}"
     rest = "worst first" if present == total else f"{present:,} of {total:,} with images"
     return f"Accuracy by class, {rest}"
 

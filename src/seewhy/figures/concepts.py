@@ -12,6 +12,7 @@ from seewhy.figures.explanations import enlarge, to_rgb_bytes
 from seewhy.figures.image_grid import Cell, ImageGrid, Label, draw_grids
 from seewhy.figures.style import STYLE
 from seewhy.models.inspection import check_images
+from seewhy.wording import counted
 
 EXAMPLES = 6
 _DARK = 0.25  # brightness where a concept is absent
@@ -33,7 +34,8 @@ def concepts_figure(images: Tensor, concepts: Concepts, examples: int = EXAMPLES
     check_images(images)
     if len(images) != len(concepts.maps):
         raise SeewhyError(
-            f"concepts of {len(concepts.maps)} images need these, found {describe_value(images)}"
+            f"concepts of {counted(len(concepts.maps), 'image')} need these, found "
+            f"{describe_value(images)}"
         )
     if examples < 1:
         raise SeewhyError(f"examples must be at least 1, found {examples}")

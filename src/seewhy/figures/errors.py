@@ -13,6 +13,7 @@ from seewhy.errors import SeewhyError
 from seewhy.figures.image_grid import MARGIN, PIXEL, Cell, ImageGrid, Label, draw_grids
 from seewhy.figures.style import STYLE
 from seewhy.figures.text import truncate
+from seewhy.wording import counted
 
 COLUMNS = 5
 SIDE = 224  # pixels of the longer side of an image
@@ -70,7 +71,8 @@ def errors_figure(run: FinishedRun, count: int = 10, data: Dataset | None = None
         figure.text(
             MARGIN / figure.get_figwidth(),
             1 - MARGIN / figure.get_figheight(),
-            f"{len(errors)} of {int((~predictions.correct).sum()):,} errors, most confident first",
+            f"{len(errors)} of {counted(int((~predictions.correct).sum()), 'error')}, most "
+            "confident first",
             va="top",
             weight="bold",
         )

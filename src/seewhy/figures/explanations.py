@@ -36,6 +36,7 @@ from seewhy.figures.image_grid import (
 from seewhy.figures.style import HEAT, STYLE
 from seewhy.figures.text import text_width, wrap
 from seewhy.models.inspection import check_images
+from seewhy.wording import counted
 
 OPACITY = 0.5
 MAX_ROWS = 50  # images per column
@@ -70,7 +71,8 @@ def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:
     maps = resize_maps(maps.detach().float().cpu(), images.shape[2:])
     if len(maps) != len(images):
         raise SeewhyError(
-            f"overlay() needs one map per image, found {len(images)} images and {len(maps)} maps"
+            f"overlay() needs one map per image, found {counted(len(images), 'image')} and "
+            f"{counted(len(maps), 'map')}"
         )
     if not maps.isfinite().all():
         raise SeewhyError("maps must be finite, found inf or nan; explain with precision 'fp32'")
@@ -244,7 +246,7 @@ def _rows(
     count, num_classes = len(explanation.logits), len(explanation.classes)
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != count:
         raise SeewhyError(
-            f"an explanation of {count} images needs images ({count}, C, H, W), found "
+            f"an explanation of {counted(count, 'image')} needs images ({count}, C, H, W), found "
             f"{describe_value(images)}"
         )
     labels = explanation.labels

@@ -6,6 +6,7 @@ from matplotlib.ticker import FuncFormatter
 
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILION, legend_below
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
+from seewhy.wording import counted
 
 MARKERS = ((VERMILION, "o"), (GREEN, "s"), (PURPLE, "D"), (ORANGE, "^"))
 
@@ -45,6 +46,8 @@ def lr_finder_figure(test: LRRangeTest) -> Figure:
         axes.yaxis.set_minor_formatter(plain_numbers)
         axes.set_xlabel("learning rate")
         axes.set_ylabel("cross entropy")
-        axes.set_title(f"LR range test, {len(test.lrs)} updates ({test.ended})", loc="left")
+        axes.set_title(
+            f"LR range test, {counted(len(test.lrs), 'update')} ({test.ended})", loc="left"
+        )
         legend_below(figure, axes, ncols=2)
     return figure

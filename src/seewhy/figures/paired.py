@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from seewhy.diagnosis.paired import ClassChange, PairedComparison
 from seewhy.figures.style import BLUE, STYLE, VERMILION
 from seewhy.figures.text import truncate
+from seewhy.wording import counted
 
 MAX_CLASSES = 40
 _NAME_WIDTH = 1.1  # inches
@@ -53,7 +54,11 @@ def paired_figure(comparison: PairedComparison) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("change of accuracy [percentage points]")
         total = len(comparison.classes)
-        of = f"\n{len(rows)} of {total} classes, largest changes" if total > len(rows) else ""
+        of = (
+            f"\n{len(rows)} of {counted(total, 'class')}, largest changes"
+            if total > len(rows)
+            else ""
+        )
         axes.set_title(f"▲ better   ▼ worse   ○ not significant{of}", loc="left", x=0)
     return figure
 

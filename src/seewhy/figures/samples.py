@@ -18,6 +18,7 @@ from seewhy.figures.image_grid import MARGIN, Tiles, place_tiles
 from seewhy.figures.style import STYLE
 from seewhy.figures.text import text_height, text_width, truncate, wrap
 from seewhy.models.normalization import normalize_for
+from seewhy.wording import counted
 
 MAX_CLASSES = 20
 AUGMENTED_ROWS = 5
@@ -68,12 +69,12 @@ def samples_figure(
             tiles = Tiles(images[part], scale)
             axes = place_tiles(figure, tiles, left + block * pitch, TITLE_HEIGHT)
             axes.set_yticks(tiles.centers(0), names[part])
-        every = f"{len(classes)} class{'es' * (len(classes) != 1)}"
+        every = counted(len(classes), "class")
         of = f"{shown} of {every}" if shown < len(classes) else every
         figure.text(
             MARGIN / figure.get_figwidth(),
             1 - 0.5 * TITLE_HEIGHT / figure.get_figheight(),
-            f"{of}, {len(split):,} images",
+            f"{of}, {counted(len(split), 'image')}",
             va="center",
             weight="bold",
             fontsize="large",

@@ -14,6 +14,7 @@ from seewhy.diagnosis.slices import Slice
 from seewhy.figures.image_grid import MARGIN, Tiles, draw_tiles
 from seewhy.figures.style import BLUE, HEAT, STYLE, VERMILION, fix_layout
 from seewhy.figures.text import text_height, truncate, wrap
+from seewhy.wording import counted
 
 MAX_SLICES = 8
 MAX_CLASSES = 20
@@ -95,7 +96,7 @@ def class_attribution_figure(attribution: ClassAttribution) -> Figure:
         for axes in grid[len(classes) :]:
             axes.remove()
         total = len(attribution.classes)
-        of = f", {len(classes)} of {total} classes" if len(classes) < total else ""
+        of = f", {len(classes)} of {counted(total, 'class')}" if len(classes) < total else ""
         title = f"Average heat map per class{of}"
         figure.suptitle(title, x=MARGIN / _WIDTH, ha="left", fontsize=9)
         fix_layout(figure)

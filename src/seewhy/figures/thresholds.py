@@ -19,6 +19,7 @@ from seewhy.diagnosis.thresholds import (
 from seewhy.figures.calibration import GRAY
 from seewhy.figures.style import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILION, legend_below
 from seewhy.figures.text import truncate
+from seewhy.wording import counted
 
 SIZE = (4.4, 3.9)  # inches
 NAME_WIDTH = 1.2  # inches, of a class name
@@ -124,7 +125,7 @@ def _figure(predictions: AnyPredictions, kind: _Kind) -> Figure:
         if len(defined) > 1:
             mean = np.mean([kind.on_grid(curve) for curve in curves.values()], 0)
             area = math.fsum(map(kind.area, defined)) / len(defined)
-            label = f"mean of {len(defined):,} classes, {area:.3f}"
+            label = f"mean of {counted(len(defined), 'class')}, {area:.3f}"
             _plot(axes, (GRID, mean), BLUE, "-", 2, label)
         legend_below(figure, axes)
     return figure

@@ -19,6 +19,7 @@ from seewhy.models.pretrained import pretrained_info, split_weights
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model
 from seewhy.notation import parse
+from seewhy.wording import counted
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -116,7 +117,7 @@ class Classifier:
         parts = [self.name]
         if self.classes:
             first = ", ".join(self.classes[:3]) + (", …" if len(self.classes) > 3 else "")
-            parts.append(f"{len(self.classes)} classes ({first})")
+            parts.append(f"{counted(len(self.classes), 'class')} ({first})")
         if self.image_shape is not None:
             parts.append(f"images {'x'.join(map(str, self.image_shape))}")
         parts.append(self.precision)
@@ -182,8 +183,8 @@ class Classifier:
             raise SeewhyError(f"the model returns a single number per image; {TWO_LOGITS}")
         if self.classes and len(self.classes) != num_classes:
             raise SeewhyError(
-                f"the model has {num_classes} classes, but the classifier has "
-                f"{len(self.classes)} class names; give one name per class"
+                f"the model has {counted(num_classes, 'class')}, but the classifier has "
+                f"{counted(len(self.classes), 'class name')}; give one name per class"
             )
         return self.classes or tuple(map(str, range(num_classes)))
 
@@ -334,7 +335,8 @@ def _set_statistics(
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != info.channels:
             raise SeewhyError(
-                f"{name} must be {info.channels} numbers, one per channel, found {len(values)}"
+                f"{name} must be {counted(info.channels, 'number')}, one per channel, found "
+                f"{len(values)}"
             )
     if not min(std) > 0:
         raise SeewhyError(f"std must be above 0, found {min(std):g}")

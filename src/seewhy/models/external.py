@@ -25,6 +25,7 @@ from seewhy.models.normalization import (
 )
 from seewhy.models.outputs import extract_logits
 from seewhy.models.published import PretrainedInfo
+from seewhy.wording import counted
 
 T = TypeVar("T")
 
@@ -76,8 +77,8 @@ def torchvision_model(
     channels = sample.images.shape[1]
     if channels != 3:
         raise SeewhyError(
-            f"torchvision:{name} needs RGB images, found {channels} channels; choose a timm "
-            "model, which accepts any number"
+            f"torchvision:{name} needs RGB images, found {counted(channels, 'channel')}; choose a "
+            "timm model, which accepts any number"
         )
     if pretrained:
         net = _without_auxiliary(

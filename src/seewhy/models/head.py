@@ -15,6 +15,7 @@ from seewhy.models.inspection import (
     unwrap_model,
 )
 from seewhy.models.outputs import extract_logits
+from seewhy.wording import counted
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -48,8 +49,8 @@ def find_head(model: nn.Module, images: Tensor | None = None) -> str:
         )
     if len(names) > 1:
         raise SeewhyError(
-            f"the logits of {kind} come from {len(names)} layers: {', '.join(names)}; a head is "
-            "found and replaced only if it is one layer"
+            f"the logits of {kind} come from {counted(len(names), 'layer')}: {', '.join(names)}; a "
+            "head is found and replaced only if it is one layer"
         )
     return names[0]
 

@@ -19,6 +19,7 @@ from seewhy.models.head import replace_head
 from seewhy.models.hub import from_hub
 from seewhy.models.normalization import Normalize, adapt_channels
 from seewhy.models.published import PretrainedInfo
+from seewhy.wording import counted
 
 _BICUBIC = 3  # of Pillow's filters, as in an image processor
 _NAMES_IN_CONFIG = ("id2label", "label2id", "num_labels")
@@ -36,7 +37,9 @@ def huggingface_model(
     transformers = imported("transformers")
     channels = sample.images.shape[1]
     if channels not in (1, 3):
-        raise SeewhyError(f"hf:{name} needs RGB or gray images, found {channels} channels")
+        raise SeewhyError(
+            f"hf:{name} needs RGB or gray images, found {counted(channels, 'channel')}"
+        )
     made: Any = transformers.AutoModelForImageClassification
     mean, std = [0.0] * 3, [1.0] * 3
     if pretrained and not config:

@@ -13,6 +13,7 @@ from seewhy.models.inspection import evaluating, input_dtype, naming_images
 from seewhy.models.outputs import as_logits
 from seewhy.models.tta import bind_tta
 from seewhy.models.tta import none as no_tta
+from seewhy.wording import counted
 
 _FOLDED_PIXELS = 2**16  # in a pass for which a model is folded: 64 images of 32x32
 
@@ -97,8 +98,8 @@ def check_finite_logits(logits: Tensor) -> None:
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
         raise SeewhyError(
-            f"the logits of {broken} of {len(logits)} images are not finite; check the weights, or "
-            "predict with precision 'fp32'"
+            f"the logits of {broken} of {counted(len(logits), 'image')} are not finite; check the "
+            "weights, or predict with precision 'fp32'"
         )
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
+from os import PathLike
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -220,11 +222,10 @@ def layer_types(model: nn.Module) -> dict[str, str]:
 def check_images(images: Tensor) -> None:
     """Raise SeewhyError unless `images` are (N, C, H, W) uint8, or float in [0, 1]."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.numel() == 0:
-        description = (
-            describe_value(images) if isinstance(images, Tensor) else type(images).__name__
-        )
+        array = "ndarray " if isinstance(images, np.ndarray) else ""
         raise SeewhyError(
-            f"images must be a tensor (N, C, H, W) with N of at least 1, found {description}"
+            "images must be a tensor (N, C, H, W) with N of at least 1, uint8 or float in [0, 1], "
+            f"found {array}{describe_value(images)}{_as_tensor(images)}"
         )
     if images.dtype == torch.uint8:
         return
@@ -238,6 +239,21 @@ def check_images(images: Tensor) -> None:
             "normalizing them, put mean and std into the model: "
             "torch.nn.Sequential(seewhy.models.Normalize(mean, std), model).eval()"
         )
+
+
+def _as_tensor(images: object) -> str:
+    """`; pass …`: how other images become a tensor (N, C, H, W); empty if that is not known."""
+    if isinstance(images, list | tuple) and images and all(map(torch.is_tensor, images)):
+        return "; pass torch.stack(images)"
+    if isinstance(images, str | PathLike):
+        return "; `seewhy explain RUN FILE` reads image files"
+    if not isinstance(images, Tensor | np.ndarray) or images.ndim not in (3, 4):
+        return ""
+    call = "images" if isinstance(images, Tensor) else "torch.from_numpy(images)"
+    *_, height, _, channels = images.shape
+    if channels in (1, 3) and images.shape[-3] not in (1, 3):  # (H, W, C), as Pillow and OpenCV
+        call += ".permute(0, 3, 1, 2)" if images.ndim == 4 else ".permute(2, 0, 1)"
+    return f"; pass {call}{'[None]' * (images.ndim == 3)}" if height else ""
 
 
 def check_labels(labels: Tensor, count: int, num_classes: int | None = None) -> None:

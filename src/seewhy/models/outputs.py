@@ -7,6 +7,7 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.memory import is_out_of_memory
+from seewhy.wording import counted
 
 LEAST_PROBABILITY = 1e-12  # instead of 0, whose logarithm is infinite
 LEAST_ODDS = 1e-6  # of a sigmoid, likewise; float32 has few numbers near 1
@@ -88,7 +89,7 @@ def _ambiguous(matrices: Mapping[str | int, Tensor], num_classes: int | None) ->
         several, remedy = "several tensors (N, D)", "pass the class names, or "
     else:
         fit = any(matrix.shape[1] == num_classes for matrix in matrices.values())
-        several = f"{'several' if fit else 'no'} logits of {num_classes} classes"
+        several = f"{'several' if fit else 'no'} logits of {counted(num_classes, 'class')}"
         remedy = ""
     example = f"Classifier(model, output={next(iter(matrices))!r})"
     return SeewhyError(

@@ -16,6 +16,7 @@ from seewhy.models.head import find_head, replace_head
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.outputs import are_probabilities
 from seewhy.models.registry import MODELS
+from seewhy.wording import counted
 
 OwnModel = nn.Module | Callable[..., nn.Module]
 
@@ -121,7 +122,8 @@ def _fit_to_data(model: object, name: str, num_classes: int, sample: Split) -> n
         find_head(model, images)
     except SeewhyError as error:
         raise SeewhyError(
-            f"{name} has {logits.shape[1]} outputs, but the data has {num_classes} classes: {error}"
+            f"{name} has {logits.shape[1]} outputs, but the data has "
+            f"{counted(num_classes, 'class')}: {error}"
         ) from error
     replace_head(model, num_classes, images)
     _logits(model, name, sample)

@@ -1,6 +1,7 @@
 """Weights in a file, for any model: `vgg16:weights=FILE`, `timm:resnet50,weights=FILE`."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
+from seewhy.data.image_formats import UnusableImage, open_known_format
 from seewhy.errors import SeewhyError
 from seewhy.files import problem_of_path
 from seewhy.models.head import find_head, find_heads, new_layer, num_outputs
 from seewhy.models.normalization import Normalize, adapt_channels, normalize_for
 from seewhy.models.published import Layout
+from seewhy.wording import counted
 
+_SNIFFED = 1024  # bytes of a file that is not one of weights
 _LISTED_KEYS = 3  # of each kind in an error
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # of checkpoints
 _PREFIXES = ("module.", "model.")  # of wrapped models
@@ -101,9 +105,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and safetensors raise many types
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise SeewhyError(
-            f"{path} cannot be read as weights ({reason[:200]}); pass a state dict saved by "
+            f"{path} holds no weights: it {_content_of(path)}; pass a state dict saved by "
             "torch.save, or a .safetensors file"
         ) from error
     content = _state_dict(content)
@@ -119,6 +122,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
+
+
+def _content_of(path: Path) -> str:
+    """What a file that is not one of weights is, in words that follow "it"."""
+    start = path.read_bytes()[:_SNIFFED]
+    if not start:
+        return "is empty"
+    with suppress(UnusableImage, OSError), path.open("rb") as file:
+        return f"is a {open_known_format(file).format} image"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, which `git lfs pull` replaces by the file"
+    if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "is a web page"
+    if start.startswith((b"PK", b"\x80")):
+        return "is damaged, or holds objects other than tensors"
+    with suppress(UnicodeDecodeError):
+        start[: _SNIFFED - 4].decode()
+        return "is a text file"
+    return "is damaged, or has another format"
 
 
 def _state_dict(content: Any) -> Any:
@@ -288,9 +310,9 @@ def _note(
     remarks = []
     for name in compared.new_head:
         weight = tensors.get(keys[f"{name}.weight"])
-        there = "no head" if weight is None else f"a head for {len(weight):,} classes"
+        there = "no head" if weight is None else f"a head for {counted(len(weight), 'class')}"
         outputs = num_outputs(model.get_submodule(name))
-        remarks.append(f"{there}; the one for {outputs:,} classes is new")
+        remarks.append(f"{there}; the one for {counted(outputs, 'class')} is new")
     if compared.left_over:
         remarks.append(f"left over: {_first(compared.left_over)}")
     if remark:

@@ -8,10 +8,10 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.thumbnails import make_thumbnails
 from seewhy.files import make_directory, write_text
 from seewhy.reporting.document import render_document
-from seewhy.reporting.formatting import count
 from seewhy.reporting.images import Images
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted, counted_splits
 
 FILE = "check.html"
 MOST_SHOWN = 24  # findings of a check
@@ -38,10 +38,10 @@ def render_check_page(results: DataChecks, data: Dataset) -> str:
     sections = {"verdicts": _overview(results)}
     for name in results.found:
         sections[name] = _section(name, results[name], sprites)
-    sizes = ", ".join(f"{each:,} {split}" for split, each in results.images.items())
+    sizes, classes = counted_splits(results.images), counted(len(results.classes), "class")
     return render_document(
         title=f"Check of {results.data}",
-        headline=f"{sizes} images, {count(len(results.classes), 'class', 'classes')}",
+        headline=f"{sizes}, {classes}",
         sections=sections,
         source=f"{results.data}{f', with the features of {results.model}' * bool(results.model)}.",
         sheets=sprites.sheets(),
@@ -50,7 +50,7 @@ def render_check_page(results: DataChecks, data: Dataset) -> str:
 
 def _overview(results: DataChecks) -> Section:
     judged = [name for name, each in results.checks.items() if each.verdict != NOT_JUDGED]
-    finding = f"{len(results.found):,} of {count(len(judged), 'check')} found something"
+    finding = f"{len(results.found):,} of {counted(len(judged), 'check')} found something"
     finding += f": {', '.join(results.found)}." if results.found else "."
     html = render("sections/check_verdicts.html", checks=results.checks, number=number, found=FOUND)
     return Section("Verdicts", finding, html)

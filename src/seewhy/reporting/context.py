@@ -38,6 +38,7 @@ from seewhy.runs.prediction import find_split, measured_data
 from seewhy.runs.result import RunResult, accuracy_name
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +174,7 @@ def make_context(
     else:
         found, split = find_split(classifier, data, split)
         named, measured = measured_data(classifier, found, split)
-        with waiting(f"predicting {len(measured.test):,} images", quiet):
+        with waiting(f"predicting {counted(len(measured.test), 'image')}", quiet):
             predictions = predict_split(named, measured.test)
     baseline = None if against is None else _measured_baseline(against, predictions, measured)
     with nullcontext() if named is None else evaluating(named.model):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from seewhy.diagnosis.metrics import ClassScore, class_scores, worst_confusions
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, percent
+from seewhy.reporting.formatting import percent
+from seewhy.wording import counted
 
 WEAK = 0.5  # accuracy below which most of a report's statistics describe the model's weakness
 ACCURATE = 0.85  # accuracy from which a label that the model contradicts is worth a look
@@ -59,7 +60,7 @@ def _class(context: ReportContext) -> Finding | None:
     if own < FEWEST_ERRORS or worst.interval[1] >= 1 - rest:  # not significantly worse
         return None
     text = (
-        f"{worst.images - own} of {count(worst.images, 'image')} of {worst.name} "
+        f"{worst.images - own} of {counted(worst.images, 'image')} of {worst.name} "
         f"{'is' if worst.images - own == 1 else 'are'} classified correctly, {_share(own, errors)}."
     )
     action = f"Look at the errors of {worst.name}, and add training images of it"
@@ -94,7 +95,7 @@ def _slice(context: ReportContext) -> Finding | None:
     worst = max(slices, key=lambda weak: weak.images * (weak.rest_accuracy - weak.accuracy))
     wrong = int((~context.predictions.correct[worst.members]).sum())
     text = (
-        f"The slice “{worst.description}” ({count(worst.images, 'image')}) has an accuracy of "
+        f"The slice “{worst.description}” ({counted(worst.images, 'image')}) has an accuracy of "
         f"{percent(worst.accuracy)}, {_share(wrong, _errors(context))}."
     )
     action = "Add training images like these, or an augmentation that makes them."
@@ -113,8 +114,8 @@ def _labels(context: ReportContext) -> Finding | None:
     labels = "the label is" if len(issues) == 1 else "the labels are"
     predictions_text = "is a correct prediction" if explained == 1 else "are correct predictions"
     text = (
-        f"{count(len(issues), 'suspected label error')}; if {labels} wrong, "
-        f"{count(explained, 'error')} of the model {predictions_text}."
+        f"{counted(len(issues), 'suspected label error')}; if {labels} wrong, "
+        f"{counted(explained, 'error')} of the model {predictions_text}."
     )
     note = label_note(context)
     action = "Check the most suspicious labels, and correct those that are wrong."
@@ -152,4 +153,4 @@ def _class_errors(score: ClassScore) -> int:
 
 
 def _share(errors: int, total: int) -> str:
-    return f"{count(errors, 'error')}, {percent(errors / total, 0)} of all {total:,}"
+    return f"{counted(errors, 'error')}, {percent(errors / total, 0)} of all {total:,}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from seewhy.attribution.statuses import PIXELS
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.figures.trust import WHOLE_MODEL
+from seewhy.wording import counted
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -38,14 +39,11 @@ def round_up(threshold: float) -> str:
     return f"{threshold!r}"
 
 
-def count(number: int, singular: str, plural: str = "") -> str:
-    """`1 error`, `1,200 errors`."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
-
-
 def count_of(number: int, total: int, singular: str) -> str:
     """`153 test images`, `12 of 153 test images`."""
-    return count(total, singular) if number == total else f"{number:,} of {count(total, singular)}"
+    return (
+        counted(total, singular) if number == total else f"{number:,} of {counted(total, singular)}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -28,13 +28,14 @@ from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inspection import evaluating
 from seewhy.progress import waiting
 from seewhy.reporting.document import render_document
-from seewhy.reporting.formatting import count, percent, percent_interval
+from seewhy.reporting.formatting import percent, percent_interval
 from seewhy.reporting.report_files import FILE, JSON_FILE, report_directory
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.values import plain_values
 from seewhy.runs.multi_label import evaluate_multi_label, find_multi_label
 from seewhy.runs.run import Run
+from seewhy.wording import counted
 
 MOST_LABELS = 100  # in the table
 MOST_ERRORS = 24  # shown of missed labels, and of labels that are predicted only
@@ -173,7 +174,7 @@ def render_multi_label_page(
         title=title,
         headline=(
             f"Mean average precision {percent(scores.mean_average_precision)} "
-            f"({count(len(data.images), 'image')}, {count(len(scores.labels), 'label')})"
+            f"({counted(len(data.images), 'image')}, {counted(len(scores.labels), 'label')})"
         ),
         sections=sections,
         source=f"{title}.",
@@ -188,7 +189,7 @@ def _title(classifier: Classifier, data: MultiLabelImages) -> str:
 def _overview(scores: MultiLabelScores, images: int) -> Section:
     finding = (
         f"All labels of an image are right for {percent(scores.exact_match)} of "
-        f"{count(images, 'image')} (exact match, 95% CI "
+        f"{counted(images, 'image')} (exact match, 95% CI "
         f"{percent_interval(scores.exact_match_interval)})."
     )
     ranked = [row for row in scores.labels if not math.isnan(row.average_precision)]
@@ -196,7 +197,7 @@ def _overview(scores: MultiLabelScores, images: int) -> Section:
     if worst is not None and worst.average_precision < scores.mean_average_precision:
         finding += (
             f" {worst.name} has the lowest average precision: {percent(worst.average_precision)} "
-            f"({count(worst.images, 'image')})."
+            f"({counted(worst.images, 'image')})."
         )
     never = [row.name for row in scores.labels if row.images and not row.predicted]
     if never:

@@ -37,12 +37,13 @@ from seewhy.figures.slices import heat_images
 from seewhy.figures.style import figure_png
 from seewhy.models.summary import ModelSummary, shape_text
 from seewhy.models.summary_table import MEMORY_NOTE, count_text, summary_columns
-from seewhy.reporting.formatting import count, duration, percent, percent_interval
+from seewhy.reporting.formatting import duration, percent, percent_interval
 from seewhy.reporting.section import render
 from seewhy.runs.result import RunResult, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.lr_finder import DEFAULT_SUGGESTION, LRRangeTest
 from seewhy.train.recipe import Recipe, as_dict
+from seewhy.wording import counted
 
 MAX_CLASSES = 20  # with a sample image, or in a table
 MAX_IMAGES = 10  # of an explanation
@@ -96,7 +97,7 @@ def _dataset(data: Dataset) -> Card:
         "fingerprint": data.fingerprint or "not computed yet",
     }
     if data.skipped:
-        facts["skipped"] = count(len(data.skipped), "unreadable image")
+        facts["skipped"] = counted(len(data.skipped), "unreadable image")
     headers = ("split", "#images", "#smallest class", "#largest class")
     tiles = [(_image(image, name), name) for image, name in zip(images, names, strict=True)]
     return Card(f"Dataset {data.name}", facts, [Table(headers, rows)], tiles)
@@ -190,7 +191,7 @@ def _run(run: Run) -> Card:
     figure = ""
     if run.history:
         figure = _plot(curves_figure(run.history, held_out), "Loss, accuracy and learning rate")
-    tables = [Table(headers, rows, count(len(rows), "epoch"), folded=True)] if rows else []
+    tables = [Table(headers, rows, counted(len(rows), "epoch"), folded=True)] if rows else []
     return Card(f"Run {run.recipe.name}", facts, tables, figure=figure)
 
 
@@ -268,7 +269,7 @@ def _experiment(experiment: Experiment) -> Card:
     finished, trials = len(experiment.finished), len(experiment.trials)
     facts: dict[str, object] = {
         "data": experiment.data.name,
-        "trials": f"{finished:,} of {trials:,} finished, {count(len(experiment.seeds), 'seed')}",
+        "trials": f"{finished:,} of {trials:,} finished, {counted(len(experiment.seeds), 'seed')}",
         "directory": experiment.directory,
     }
     headers = ["recipe", "#learning rate"]

@@ -20,7 +20,7 @@ from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, is_own_data, make_context
 from seewhy.reporting.document import render_document, script_json
-from seewhy.reporting.formatting import count, duration, percent
+from seewhy.reporting.formatting import duration, percent
 from seewhy.reporting.images import report_images
 from seewhy.reporting.markdown import report_markdown
 from seewhy.reporting.multi_label_page import report_multi_label
@@ -32,6 +32,7 @@ from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.svg import drawn_svg
 from seewhy.reporting.values import report_values
 from seewhy.runs.run import Run
+from seewhy.wording import counted
 
 MARKDOWN_FILE = "report.md"  # in the directory of a run
 BUDGET = 2_500_000  # bytes of the file
@@ -205,12 +206,13 @@ def render_page(context: ReportContext) -> Page:
 def render_experiment_page(experiment: Experiment, directory: Path) -> Page:
     """The report of an experiment, to be saved in `directory`: its links are relative to it."""
     section = recipes_section(experiment, links_from=directory)
-    recipes, seeds = count(len(experiment.recipes), "recipe"), count(len(experiment.seeds), "seed")
+    recipes = counted(len(experiment.recipes), "recipe")
+    seeds = counted(len(experiment.seeds), "seed")
     results = [trial.result for trial in experiment.finished if trial.result is not None]
     html = render_document(
         title=f"{recipes}, {seeds} on {experiment.data.name}",
         headline=(
-            f"{len(results)} of {count(len(experiment.trials), 'trial')} finished, "
+            f"{len(results)} of {counted(len(experiment.trials), 'trial')} finished, "
             f"total training time {duration(sum(result.train_seconds for result in results))}"
         ),
         sections={"experiment": section},
@@ -252,7 +254,7 @@ def _with_gallery(
         title=context.title,
         headline=(
             f"{context.accuracy_name} {percent(context.predictions.accuracy, 2)} "
-            f"({count(len(context.predictions.labels), 'image')})"
+            f"({counted(len(context.predictions.labels), 'image')})"
         ),
         sections=sections,
         source=_source(context),

@@ -14,6 +14,7 @@ from seewhy.escaping import csv_text, html_text, visible
 from seewhy.reporting.formatting import p_value, percent, percent_interval, round_up, signed_points
 from seewhy.reporting.sprites import Sprites
 from seewhy.reporting.svg import inline_svg
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,6 @@ def _environment() -> Environment:
         finalize=html_text,
     )
     environment.globals["sprite_html"] = sprite_html
-    filters = (p_value, percent, percent_interval, round_up, signed_points)
+    filters = (counted, p_value, percent, percent_interval, round_up, signed_points)
     environment.filters |= {function.__name__: function for function in filters}
     return environment

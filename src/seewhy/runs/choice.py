@@ -14,6 +14,7 @@ from seewhy.notation import parse
 from seewhy.train.device import find_device
 from seewhy.train.recipe import Recipe
 from seewhy.train.recipes import RECIPES
+from seewhy.wording import counted
 
 PHOTO_SIDE = 64  # pixels of the shorter side from which images are photographs
 FINETUNE_FROM = 1000  # images: see benchmarks/finetuning.py
@@ -60,7 +61,7 @@ def choose_recipe(
     if model is None and photographs and _timm_has_weights():
         model = TIMM_MODEL
     pretrained = model is not None and has_published_weights(model)
-    images = f"{facts.train_images:,} training images"
+    images = f"{counted(facts.train_images, 'training image')}"
     if pretrained and on_cpu and facts.train_images > FINETUNE_ON_CPU:
         name, why = "probe", f"{images} are many for this CPU"
     elif pretrained and facts.train_images >= FINETUNE_FROM:

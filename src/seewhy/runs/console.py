@@ -15,6 +15,7 @@ from seewhy.runs.live_output import LiveLine, live_output
 from seewhy.train.loop import EpochStats, Event, StepStats
 from seewhy.train.plan import TrainingPlan
 from seewhy.train.probe import FeatureStats, ProbeStats
+from seewhy.wording import counted
 
 NOT_EVALUATED = "–"
 SMALL_LR = 1e-4  # below, six decimals would have few digits
@@ -64,7 +65,9 @@ def live_line(event: StepStats | FeatureStats) -> LiveLine:
     """The progress of an epoch or of the features of a probe, and its state."""
     if isinstance(event, FeatureStats):
         state = f"{event.images_per_second:,.0f} img/s  {clock(event.seconds_left)} left"
-        return LiveLine(f"features of {event.total:,} images", state, event.images, event.total)
+        return LiveLine(
+            f"features of {counted(event.total, 'image')}", state, event.images, event.total
+        )
     return LiveLine(f"epoch {event.epoch:.2f}", live_state(event), event.step, event.steps)
 
 
@@ -80,7 +83,8 @@ def live_state(event: StepStats) -> str:
 def probe_text(probe: ProbeStats) -> str:
     """A line with the result of a probe."""
     views = f" in {probe.views} views" if probe.views > 1 else ""
-    text = f"probe: {probe.features:,} features of {probe.images:,} images{views}, C {probe.c:.3g}"
+    images = counted(probe.images, "image")
+    text = f"probe: {probe.features:,} features of {images}{views}, C {probe.c:.3g}"
     if probe.validation is None:
         return text
     best = probe.validation.best

@@ -21,6 +21,7 @@ from seewhy.runs.directory import (
     write_status,
 )
 from seewhy.runs.run import Run, open_run
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,8 @@ def predict_folds(
                 run = open_run(path, device)
             else:
                 part = take_fold(data, number)
-                sizes = f"{len(part.train):,} images to train on, {len(part.test):,} to predict"
+                sizes = f"{counted(len(part.train), 'image')} to train on"
+                sizes += f", {len(part.test):,} to predict"
                 note(f"fold {number} of {data.num_folds}: {sizes}", quiet)
                 run = train(part, path)
             if path is not None:  # never resumed

@@ -41,6 +41,7 @@ from seewhy.runs.prediction_stream import (
     top_predictions,
 )
 from seewhy.runs.run import Run
+from seewhy.wording import counted
 
 BATCH_SIZE = 64  # images decoded and explained together
 GRID_ROWS = MAX_ROWS  # images in the grid
@@ -96,7 +97,7 @@ def error_images(run: Run, count: int) -> list[ImageFile]:
     indices = most_confident_errors(predictions, count).tolist()
     if not indices:
         raise SeewhyError(
-            f"the model has no errors on the {len(split)} test images; pass image files"
+            f"the model has no errors on the {counted(len(split), 'test image')}; pass image files"
         )
     return [
         ImageFile(
@@ -165,7 +166,7 @@ def write_explanations(
             explanations.append(explanation)
             explained += [image.file for image in loaded]
     if not explanations:
-        raise SeewhyError(f"none of the {len(images)} images can be read: {failures[0]}")
+        raise SeewhyError(f"{counted(len(images), 'image')}, none can be read: {failures[0]}")
     combined = concatenate(explanations)
     _write_maps(directory / "maps.npz", combined, [image.name for image in explained])
     _write_top_predictions(directory / PREDICTIONS, combined, [image.name for image in explained])

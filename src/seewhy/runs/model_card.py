@@ -4,6 +4,7 @@ from seewhy.escaping import markdown_code, markdown_text
 from seewhy.runs.result import describe_folds, describe_labels, describe_test_use, describe_uneven
 from seewhy.runs.run import Run
 from seewhy.train.recipe import to_toml
+from seewhy.wording import counted
 
 
 def model_card(run: Run) -> str:
@@ -43,7 +44,7 @@ def model_card(run: Run) -> str:
     if weights is not None:
         file = markdown_code(weights.path)
         weights_row = f"| initial weights | {file}, SHA-256 `{weights.sha256}` |\n"
-    trained = f"{result.epochs:g} epochs" if result.epochs else "a linear probe"
+    trained = counted(result.epochs, "epoch") if result.epochs else "a linear probe"
     uneven = describe_uneven(result)
     if uneven:
         uneven = f"Classes are uneven: {uneven}. "

@@ -6,6 +6,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.runs.lr_search import images_per_second
 from seewhy.train.recipe import Recipe
+from seewhy.wording import counted
 
 FORWARD_SHARE = 1 / 3  # of a training step that a pass without gradients takes
 LONGEST_MEASUREMENT = 5.0  # seconds
@@ -32,7 +33,7 @@ def fit_into(
     if not minutes > 0:
         raise SeewhyError(f"minutes must be more than 0, found {minutes:g}")
     if recipe.epochs == 0:
-        return recipe, f"{recipe.name} has no epochs to fit into {minutes:g} minutes"
+        return recipe, f"{recipe.name} has no epochs to fit into {counted(minutes, 'minute')}"
     seconds = 60 * minutes
     measured = replace(recipe, probe="none", lr=1e-9)
     pace = images_per_second(measured, data, device, min(LONGEST_MEASUREMENT, 0.05 * seconds))
@@ -48,11 +49,12 @@ def fit_into(
         epochs = 0.0
     elif epochs <= 0:
         raise SeewhyError(
-            f"not even a hundredth of an epoch of {recipe.name} fits into {minutes:g} minutes, at "
-            f"{pace:,.0f} images/s; give more minutes, or choose a smaller model or smaller images"
+            f"not even a hundredth of an epoch of {recipe.name} fits into "
+            f"{counted(minutes, 'minute')}, at {pace:,.0f} images/s; give more minutes, or choose "
+            "a smaller model or smaller images"
         )
     fitted = replace(recipe, epochs=min(recipe.epochs, epochs))
     return fitted, (
-        f"{fitted.epochs:g} of the {recipe.epochs:g} epochs of {recipe.name} fit into {minutes:g} "
-        f"minutes, at {pace:,.0f} images/s"
+        f"{fitted.epochs:g} of {counted(recipe.epochs, 'epoch')} of {recipe.name} fit into "
+        f"{counted(minutes, 'minute')}, at {pace:,.0f} images/s"
     )

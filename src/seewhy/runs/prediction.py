@@ -12,13 +12,14 @@ from seewhy.data.labeled_images import as_dataset
 from seewhy.data.sources import load, reload_data, source_name
 from seewhy.diagnosis.calibration import check_threshold
 from seewhy.diagnosis.predictions import Predictions, predict_split
-from seewhy.errors import SeewhyError, lookup
+from seewhy.errors import SeewhyError, describe_value, lookup
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inference import compute_logits
 from seewhy.progress import note
 from seewhy.runs.calibration import calibrate_predictions, run_temperature
 from seewhy.runs.prediction_stream import ImagePrediction, predict_stream
 from seewhy.runs.run import Run
+from seewhy.wording import counted
 
 
 def evaluate(
@@ -248,6 +249,12 @@ def predict(
     if top < 1:
         raise SeewhyError(f"top must be at least 1, found {top}")
     sources = [images] if isinstance(images, str | Path) else list(images)
+    if wrong := [each for each in sources if not isinstance(each, str | Path | Image.Image)]:
+        raise SeewhyError(
+            f"predict takes paths and Pillow images, found {describe_value(wrong[0])}; pass "
+            "PIL.Image.fromarray(image) for an image (H, W, 3) uint8; for a tensor (N, C, H, W), "
+            "seewhy.models.compute_logits(model, images)"
+        )
     if not sources:
         raise SeewhyError("predict needs at least one image, as in predict(run, ['photo.jpg'])")
     found = [
@@ -256,7 +263,9 @@ def predict(
         for prediction in block.top(classifier, top, abstain_below)
     ]
     if not found:
-        raise SeewhyError(f"none of the {len(sources)} images can be read: {(failures or [''])[0]}")
+        raise SeewhyError(
+            f"{counted(len(sources), 'image')}, none can be read: {(failures or [''])[0]}"
+        )
     return found
 
 

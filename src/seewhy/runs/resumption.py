@@ -33,6 +33,7 @@ from seewhy.train.plan import TrainingPlan
 from seewhy.train.recipe import Recipe, as_dict, from_dict, read_toml
 from seewhy.train.state import TrainState, check_progress, load_state_dict, new_state
 from seewhy.train.world import World
+from seewhy.wording import counted
 
 
 def read_resumable(directory: Path) -> tuple[Environment, DataOrigin]:
@@ -90,8 +91,8 @@ def checkpoint_to_resume(
         epochs = len(read_history(directory))
         if epochs > 1:  # several processes may end before the checkpoint of the first epoch
             raise SeewhyError(
-                f"{directory} has {epochs} epochs, but {CHECKPOINTS}/ holds no checkpoint of them; "
-                "restore it, or start a new run"
+                f"{directory} has {counted(epochs, 'epoch')}, but {CHECKPOINTS}/ holds no "
+                "checkpoint of them; restore it, or start a new run"
             )
         return None
     loaded = newest_checkpoint(directory / CHECKPOINTS)

@@ -39,6 +39,7 @@ from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.probe import ProbeStats
 from seewhy.train.recipe import Recipe
+from seewhy.wording import counted
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class Run:
     def __repr__(self) -> str:
         name = visible(f"{self.recipe.name} on {self.data_origin.name}")
         if self.result is None:
-            return f"Run({name}: not finished, {len(self.history)} epochs)"
+            return f"Run({name}: not finished, {counted(len(self.history), 'epoch')})"
         low, high = (100 * bound for bound in self.result.interval)
         held_out = "held-out " if self.result.folds else "test "
         return (

@@ -60,6 +60,7 @@ from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.plan import TrainingPlan, make_plan
 from seewhy.train.recipe import RECIPE_REMEDY, LearningRate, Recipe
 from seewhy.train.state import TrainState, new_state
+from seewhy.wording import counted
 
 
 def fit(
@@ -156,7 +157,10 @@ def _fit(
     plan = replace(plan, recipe=replace(recipe, lr=lr))
     if test is not None:
         warning = f"; {test.warning}" if test.warning else ""
-        note(f"lr {plan.lr:.3g}, by a range test of {len(test.lrs)} updates{warning}", quiet)
+        note(
+            f"lr {plan.lr:.3g}, by a range test of {counted(len(test.lrs), 'update')}{warning}",
+            quiet,
+        )
     with seeded(recipe.seed, plan.device):
         with waiting("building the model", quiet, brief=True):
             state = new_state(plan)
@@ -179,7 +183,7 @@ def _predict_folds(session: Session, device: str) -> OutOfFold:
 
     plan = session.plan
     out_of_fold = predict_folds(plan.data, session.directory, train_fold, plan.device, quiet)
-    note(f"the model of the run: all {len(plan.data.train):,} images to train on", quiet)
+    note(f"the model of the run: all {counted(len(plan.data.train), 'image')} to train on", quiet)
     return out_of_fold
 
 

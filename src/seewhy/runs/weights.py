@@ -142,7 +142,7 @@ def check_model_is_known(spec: str) -> None:
         path = f"{module}:{function}" if known else "package.module:function"
         raise SeewhyError(
             f"the code of the run's model {name!r} is not part of seewhy; name it with --model "
-            f"{path}, or in Python: open_run(directory, model=…)"
+            f"{path} (in Python open_run(directory, model=…))"
         )
 
 

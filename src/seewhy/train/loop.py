@@ -28,6 +28,7 @@ from seewhy.train.plan import TrainingPlan, freezing
 from seewhy.train.probe import FeatureStats, ProbeStats, head_logits, set_head
 from seewhy.train.state import TrainState
 from seewhy.train.update import MIN_LOSS_SCALE, update
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def _forward(run: _Run, images: Tensor, labels: Tensor) -> Tensor:
         )
         raise SeewhyError(
             f"{plan.recipe.model} must map images (N, C, H, W) to logits (N, {plan.num_classes}), "
-            f"one per class; {len(images)} images gave {result}"
+            f"one per class; {counted(len(images), 'image')} gave {result}"
         )
     return outputs
 

@@ -19,6 +19,7 @@ from seewhy.train.plan import TrainingPlan
 from seewhy.train.schedules import Schedule, constant, exponential
 from seewhy.train.state import TrainState, load_state_dict, state_dict
 from seewhy.train.world import World
+from seewhy.wording import counted
 
 DIVERGENCE = 4.0  # the test ends when the smoothed loss exceeds this multiple of its minimum
 MIN_UPDATES = 10  # fewer are too few for a slope
@@ -45,8 +46,8 @@ class LRRangeTest:
         suggested = self.suggestions.get(DEFAULT_SUGGESTION)
         result = "no suggestion" if suggested is None else f"{DEFAULT_SUGGESTION} {suggested:.3g}"
         return (
-            f"LRRangeTest({len(self.lrs)} updates from {low:.2g} to {high:.2g}, {self.ended}; "
-            f"{result})"
+            f"LRRangeTest({counted(len(self.lrs), 'update')} from {low:.2g} to {high:.2g}, "
+            f"{self.ended}; {result})"
         )
 
     @property
@@ -188,7 +189,7 @@ def lr_range_test(
             ended = "not finite"
     if len(losses) < MIN_UPDATES:
         raise SeewhyError(
-            f"the range test ended after {len(losses)} updates ({ended}), fewer than "
+            f"the range test ended after {counted(len(losses), 'update')} ({ended}), fewer than "
             f"{MIN_UPDATES}; start below {start:g}"
         )
     return LRRangeTest(tuple(lrs), tuple(losses), tuple(exponential_average(losses, beta)), ended)

@@ -31,6 +31,7 @@ from seewhy.train.recipe import Recipe
 from seewhy.train.samplers import Sampler, bind_sampler
 from seewhy.train.schedules import Schedule, bind_schedule
 from seewhy.train.world import World
+from seewhy.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,8 +265,8 @@ def check_model(plan: TrainingPlan, model: nn.Module, optimizers: list[Optimizer
     frozen = {id(parameter) for parameter, epoch in freezing(plan, model) if epoch < recipe.epochs}
     if all(id(parameter) in frozen for parameter in model.parameters() if parameter.requires_grad):
         raise SeewhyError(
-            f"freeze {' '.join(recipe.freeze)} freezes all parameters before the end of the "
-            f"{recipe.epochs:g} epochs; freeze fewer, or later"
+            f"freeze {' '.join(recipe.freeze)} freezes all parameters before the end of "
+            f"{counted(recipe.epochs, 'epoch')}; freeze fewer, or later"
         )
     _check_momentum(plan, optimizers)
     _check_resolution(plan, model)
@@ -322,7 +323,7 @@ def _check_data(plan: TrainingPlan) -> None:
     _check_watched(plan)
     if recipe.lookahead > plan.updates:
         raise SeewhyError(
-            f"lookahead {recipe.lookahead} is more than the {plan.updates} updates of this run"
+            f"lookahead {recipe.lookahead} is more than the updates of this run, {plan.updates}"
         )
 
 
@@ -354,9 +355,8 @@ def _check_machine(plan: TrainingPlan) -> None:
     if smallest < max(2, plan.world.size) and smallest < plan.batch_size:
         too_small_for = "BatchNorm" if smallest == 1 else f"{plan.world.size} processes"
         raise SeewhyError(
-            f"drop_last=false leaves a last batch of {smallest} of {plan.images_per_epoch} images, "
-            f"too small for {too_small_for}; "
-            "use another batch_size, or drop_last=true"
+            f"drop_last=false leaves a last batch of {counted(smallest, 'image')}, too small for "
+            f"{too_small_for}; use another batch_size, or drop_last=true"
         )
     if plan.batch_size < plan.world.size:
         raise SeewhyError(

@@ -9,9 +9,10 @@ from seewhy.diagnosis.thresholds import RankingScores, ranking_scores
 from seewhy.figures.classes import class_figure, confusion_figure
 from seewhy.figures.thresholds import precision_recall_figure, roc_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, percent
+from seewhy.reporting.formatting import percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 SHADES = 8  # of a cell of the confusion matrix
 MOST_CLASSES = 100  # in the confusion matrix and in the table
@@ -85,14 +86,14 @@ def _finding(scores: list[ClassScore]) -> str:
         return f"All classes have the same accuracy: {percent(best.accuracy)}."
     text = (
         f"{best.name} has the highest accuracy ({percent(best.accuracy)} of "
-        f"{count(best.images, 'image')}), {worst.name} the lowest "
+        f"{counted(best.images, 'image')}), {worst.name} the lowest "
         f"({percent(worst.accuracy)} of {worst.images:,})"
     )
     if not worst.confusions:
         return f"{text}."
     return (
         f"{text}; it is most often predicted as {worst.confused_with} "
-        f"({count(worst.confusions, 'image')})."
+        f"({counted(worst.confusions, 'image')})."
     )
 
 
@@ -108,7 +109,7 @@ def _summarize_curves(ranking: RankingScores) -> str:
             f"{row.average_precision:.3f} (of random predictions {row.prevalence:.3f})."
         )
     missing = len(ranking.classes) - len(defined)
-    without = f", without {count(missing, 'class', 'classes')} that have no images"
+    without = f", without {counted(missing, 'class')} that have no images"
     return (
         f"Each class against the rest: mean AUROC {ranking.macro_auroc:.3f}, mean average "
         f"precision {ranking.macro_average_precision:.3f}{without if missing else ''}."

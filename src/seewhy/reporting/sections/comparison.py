@@ -4,9 +4,10 @@ from seewhy.diagnosis.paired import PairedComparison, compare_predictions
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.figures.paired import paired_figure
 from seewhy.reporting.context import Baseline, ReportContext
-from seewhy.reporting.formatting import count, p_value, signed_points
+from seewhy.reporting.formatting import p_value, signed_points
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 MOST_IMAGES = 48  # of a gallery
 SIGNIFICANCE = 0.05
@@ -53,7 +54,7 @@ def _finding(comparison: PairedComparison, baseline: str) -> str:
         verdict = f"Accuracy is significantly {direction} than {baseline}"
     return (
         f"{verdict}: {signed_points(comparison.change, 2)} points (95% CI {low} to {high}, "
-        f"{p_value(comparison.p_value)}); {count(len(comparison.fixed), 'error')} fixed, "
+        f"{p_value(comparison.p_value)}); {counted(len(comparison.fixed), 'error')} fixed, "
         f"{len(comparison.broken):,} new."
     )
 

@@ -13,10 +13,11 @@ from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.saliency import Saliency
 from seewhy.figures.style import heat_colors
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, layer_labels, map_name, prediction_label
+from seewhy.reporting.formatting import layer_labels, map_name, prediction_label
 from seewhy.reporting.neighbors import neighbors_data
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sprites import Sprites, data_url
+from seewhy.wording import counted
 
 LEVELS = 15  # magnitudes of a heat map that the page can show
 SPACING = 8  # gray values between two levels
@@ -59,6 +60,7 @@ def errors_section(context: ReportContext, sprites: Sprites) -> Section:
             for pair in worst_confusions(predictions, CONFUSIONS)
         ],
         total=int((~predictions.correct).sum()),
+        command="seewhy report RUN --full" if context.run else "seewhy.report(…, full=True)",
         classes=predictions.classes,
         sprites=sprites,
         saliency=saliency,
@@ -81,7 +83,7 @@ def _finding(context: ReportContext) -> str:
     wrong = ~predictions.correct
     errors = int(wrong.sum())
     text = (
-        f"{errors:,} of {count(len(wrong), context.images_noun)} "
+        f"{errors:,} of {counted(len(wrong), context.images_noun)} "
         f"{'is' if errors == 1 else 'are'} misclassified"
     )
     if not errors:

@@ -24,9 +24,9 @@ from seewhy.experiments.statistics import (
 from seewhy.experiments.tables import differences_table
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count
 from seewhy.reporting.section import Section, csv_link, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 TESTED = ("accuracy", "train_loss")  # metrics with a table of pairwise tests
 COLUMNS = ("accuracy", "train_loss", "test_nll", "calibration_error", "seconds")
@@ -204,7 +204,7 @@ def _tests(experiment: Experiment, metric: str) -> dict[str, object]:
     ]
     significant = sum(pair.significant for pair in pairs)
     unit = ", points" if info.unit.strip() == "%" else ""
-    summary = f"{info.title.capitalize()}: {significant} of {count(len(pairs), 'difference')} "
+    summary = f"{info.title.capitalize()}: {significant} of {counted(len(pairs), 'difference')} "
     summary += "significant" if any(pair.tested for pair in pairs) else "significant: no test"
     if len(pairs) > MOST_PAIRS:
         summary += f" (first {MOST_PAIRS} shown)"

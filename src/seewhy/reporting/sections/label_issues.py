@@ -12,9 +12,10 @@ from seewhy.diagnosis.outliers import UnusualImage
 from seewhy.escaping import csv_text
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import label_note, unusual_note
-from seewhy.reporting.formatting import count, percent
+from seewhy.reporting.formatting import percent
 from seewhy.reporting.section import Section, csv_link, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 CSV_ROWS = 500
 CSV_HEADER = (
@@ -84,7 +85,7 @@ def _issues_finding(context: ReportContext) -> str:
     if not issues:
         return "No suspected label errors."
     share = percent(issues / len(context.predictions.labels))
-    return f"{count(issues, 'suspected label error')} ({share} of the {context.images_noun}s)."
+    return f"{counted(issues, 'suspected label error')} ({share} of the {context.images_noun}s)."
 
 
 def _leaks_finding(context: ReportContext) -> str:
@@ -99,7 +100,7 @@ def _leaks_finding(context: ReportContext) -> str:
     others = torch.ones_like(correct)
     others[leaked] = False
     text = (
-        f"{count(len(leaked), noun)} {'has' if len(leaked) == 1 else 'have'} "
+        f"{counted(len(leaked), noun)} {'has' if len(leaked) == 1 else 'have'} "
         f"a near-duplicate in {training}"
     )
     if not others.any():

@@ -11,9 +11,9 @@ from seewhy.figures.model import model_figure
 from seewhy.models.classifier import Classifier
 from seewhy.models.graph import ModelGraph, model_graph
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 _GRAPHS: WeakKeyDictionary[nn.Module, ModelGraph] = WeakKeyDictionary()  # a trace takes a second
 
@@ -24,12 +24,10 @@ def model_section(context: ReportContext, sprites: Sprites) -> Section | None:
     if context.run is not None or classifier is None:
         return None
     parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
-    images = [count(number, f"{split} image") for split, number in data.images.items()]
-    finding = f"{classifier.name} has {count(parameters, 'parameter')}."
+    images = [counted(number, f"{split} image") for split, number in data.images.items()]
+    finding = f"{classifier.name} has {counted(parameters, 'parameter')}."
     if not parameters:
-        finding = (
-            f"{classifier.name} computes {count(len(classifier.classes), 'class', 'classes')}."
-        )
+        finding = f"{classifier.name} computes {counted(len(classifier.classes), 'class')}."
     facts = [
         ("data", f"{data.name}: {', '.join(images)}, {'x'.join(map(str, data.image_shape))}"),
         ("data fingerprint", data.fingerprint),

@@ -3,7 +3,7 @@
 from seewhy.diagnosis.metrics import uneven_scores
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import ranked_findings, unusual_note, weakness_note
-from seewhy.reporting.formatting import count, duration, percent, percent_interval
+from seewhy.reporting.formatting import duration, percent, percent_interval
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sections.calibration import confidence_summary, helpful_scaling
 from seewhy.reporting.sections.robustness import (
@@ -20,6 +20,7 @@ from seewhy.runs.result import (
     describe_test_use,
     describe_uneven,
 )
+from seewhy.wording import counted
 
 START = "Look at the most confident ones first."
 UNUSUAL = "Look at it, and remove what is not an image of any class."
@@ -30,14 +31,15 @@ def overview_section(context: ReportContext, sprites: Sprites) -> Section:
     result, predictions = context.result, context.predictions
     finding = (
         f"{context.accuracy_name} is {percent(predictions.accuracy, 2)} (95% CI "
-        f"{percent_interval(predictions.interval, 2)}, {count(len(predictions.labels), 'image')})."
+        f"{percent_interval(predictions.interval, 2)}, "
+        f"{counted(len(predictions.labels), 'image')})."
     )
     if result is not None and result.folds:
         finding += (
             f" {describe_folds(result)} Heat maps of an image are those of the model that "
             "predicted it; attacks, corruptions and explanation quality are measured on the model "
-            f"without the first fold, with the {count(context.diagnosis.fold_images, 'image')} of "
-            "that fold."
+            f"without the first fold, with the {counted(context.diagnosis.fold_images, 'image')} "
+            "of that fold."
         )
     if uneven := describe_uneven(result or uneven_scores(predictions)):
         finding += f" Classes are uneven: {uneven}."

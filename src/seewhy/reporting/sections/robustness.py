@@ -13,9 +13,10 @@ from seewhy.figures.robustness import (
 )
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import weakness_note
-from seewhy.reporting.formatting import count, map_name, percent
+from seewhy.reporting.formatting import map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 FEWEST = 10  # images on which an attack or a corruption is judged
 
@@ -116,7 +117,7 @@ def attack_summary(diagnosis: Diagnosis) -> str:
     change = f"falls from {clean} to" if accuracy != clean else "stays at"
     return (
         f"Accuracy {change} {accuracy} under {attack.name} "
-        f"(ε = {attack.epsilon}, {count(attack.images, 'image')})."
+        f"(ε = {attack.epsilon}, {counted(attack.images, 'image')})."
     )
 
 
@@ -125,14 +126,14 @@ def corruption_summary(diagnosis: Diagnosis) -> str:
     worst = worst_corruption(diagnosis)
     if worst.images < FEWEST:
         return (
-            f"Corruptions were measured on {count(worst.images, 'image')} only, too few for a "
+            f"Corruptions were measured on {counted(worst.images, 'image')} only, too few for a "
             "statement: --report-minutes allows more."
         )
     if not is_harmed(diagnosis):
-        return f"No corruption lowers it significantly ({count(worst.images, 'image')})."
+        return f"No corruption lowers it significantly ({counted(worst.images, 'image')})."
     return (
         f"The most harmful corruption is {worst.name}: {percent(worst.accuracy[-1].item())} "
-        f"at strength {worst.levels[-1]:g} ({count(worst.images, 'image')})."
+        f"at strength {worst.levels[-1]:g} ({counted(worst.images, 'image')})."
     )
 
 
@@ -142,15 +143,16 @@ def _clean_note(context: ReportContext) -> str:
     curves = [*diagnosis.attacks[:1], *diagnosis.corruptions[:1]]
     uses = ["attacks", "corruptions"][-len(curves) :]
     clean = [
-        f"{percent(curve.accuracy[0].item())} of {count(curve.images, 'image')} ({use})"
+        f"{percent(curve.accuracy[0].item())} of {counted(curve.images, 'image')} ({use})"
         for curve, use in zip(curves, uses, strict=True)
     ]
     total = diagnosis.measured_images
     drawn = "drawn from the" if curves[0].images < total else "all"
-    kind = "images of the first fold" if folds else "test images"
+    images = counted(total, "image" if folds else "test image")
+    images += " of the first fold" if folds else ""
     return (
         f"Accuracy without attack or corruption: {' and '.join(clean)}, {drawn} "
-        f"{total:,} {kind}, without test-time augmentation. The {context.accuracy_name.lower()}, "
+        f"{images}, without test-time augmentation. The {context.accuracy_name.lower()}, "
         f"{percent(context.predictions.accuracy, 2)}, is that of all "
         f"{'' if folds else 'test '}images"
         f"{_with_augmentation(context)}."

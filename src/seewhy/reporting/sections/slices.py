@@ -8,7 +8,6 @@ from seewhy.figures.slices import class_attribution_figure, shown_classes, slice
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.findings import weakness_note
 from seewhy.reporting.formatting import (
-    count,
     count_of,
     map_name,
     percent,
@@ -17,6 +16,7 @@ from seewhy.reporting.formatting import (
 )
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 Example = tuple[int, str, bool]  # test image, text alternative, whether it is in the gallery
 
@@ -57,13 +57,13 @@ def _finding(slices: tuple[Slice, ...], shortcuts: tuple[Shortcut, ...]) -> str:
     if slices:
         worst = slices[0]
         text = (
-            f"{count(len(slices), 'significantly weak slice')}. "
+            f"{counted(len(slices), 'significantly weak slice')}. "
             f"{'The most costly' if len(slices) > 1 else 'It'} is “{worst.description}”: accuracy "
             f"{percent(worst.accuracy)}, on the other images {percent(worst.rest_accuracy)}."
         )
     names = list(dict.fromkeys(shortcut.name for shortcut in shortcuts))
     if names:
-        text += f" Suspected shortcuts in {count(len(names), 'class', 'classes')}."
+        text += f" Suspected shortcuts in {counted(len(names), 'class')}."
     return text
 
 

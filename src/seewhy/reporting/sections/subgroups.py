@@ -4,9 +4,10 @@ from seewhy.diagnosis.metadata import unmatched
 from seewhy.diagnosis.slices import Slice
 from seewhy.figures.slices import slices_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, p_value, percent, percent_interval
+from seewhy.reporting.formatting import p_value, percent, percent_interval
 from seewhy.reporting.section import Section, csv_link, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 MOST_ROWS = 60  # in the table; all are in the CSV file
 SIGNIFICANT = 0.05
@@ -31,7 +32,7 @@ def subgroups_section(context: ReportContext, sprites: Sprites) -> Section | Non
         rows=[_row(group) for group in groups[:MOST_ROWS]],
         total=len(groups),
         csv=csv_link(CSV_HEADER, [_csv_row(group) for group in groups]),
-        unmatched=count(unmatched(context.metadata), context.images_noun),
+        unmatched=counted(unmatched(context.metadata), context.images_noun),
         any_unmatched=unmatched(context.metadata) > 0,
     )
     return Section("Subgroups", _finding(groups), html, figures=figures)
@@ -42,10 +43,10 @@ def _finding(groups: tuple[Slice, ...]) -> str:
         return "The metadata have no column whose values group the images."
     weak = [group for group in groups if group.p_value <= SIGNIFICANT]
     if not weak:
-        return f"None of {count(len(groups), 'group')} is significantly weak."
+        return f"None of {counted(len(groups), 'group')} is significantly weak."
     worst = weak[0]
     return (
-        f"{count(len(weak), 'significantly weak group')}. "
+        f"{counted(len(weak), 'significantly weak group')}. "
         f"{'The most costly' if len(weak) > 1 else 'It'} is “{worst.description}”: accuracy "
         f"{percent(worst.accuracy)}, on the other images {percent(worst.rest_accuracy)}."
     )

@@ -3,7 +3,7 @@
 from seewhy.figures.curves import accuracy_figure, loss_figure, lr_schedule_figure
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.reporting.context import ReportContext
-from seewhy.reporting.formatting import count, duration, percent
+from seewhy.reporting.formatting import duration, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sections.model import model_drawing
 from seewhy.reporting.sprites import Sprites
@@ -12,6 +12,7 @@ from seewhy.runs.result import RunResult, describe_test_use
 from seewhy.runs.run import Run
 from seewhy.train.loop import EpochStats
 from seewhy.train.recipe import to_toml
+from seewhy.wording import counted
 
 
 def training_section(context: ReportContext, sprites: Sprites) -> Section | None:
@@ -113,10 +114,10 @@ def _row(stats: EpochStats) -> tuple[str, ...]:
 
 def _facts(run: Run, result: RunResult) -> list[tuple[str, str]]:
     """Names and values of the environment table."""
-    images = [count(number, f"{split} image") for split, number in run.data_origin.images.items()]
+    images = [counted(number, f"{split} image") for split, number in run.data_origin.images.items()]
     packages, weights = run.environment.packages, run.environment.weights
     return [
-        ("model", f"{run.recipe.model}, {count(result.parameters, 'parameter')}"),
+        ("model", f"{run.recipe.model}, {counted(result.parameters, 'parameter')}"),
         ("data", f"{run.data_origin.name}: {', '.join(images)}"),
         ("data fingerprint", run.data_origin.fingerprint),
         *([("initial weights", f"{weights.path}, SHA-256 {weights.sha256}")] if weights else []),
