@@ -111,7 +111,7 @@ def test_a_cross_validation_that_cannot_start_leaves_no_files(
     short: Recipe, folded: Dataset, tmp_path: Path
 ) -> None:
     wrong = replace(short, lookahead=3)  # updates: one fold has 2, all images have 3
-    with pytest.raises(SeewhyError, match="lookahead 3 is more than the 2 updates"):
+    with pytest.raises(SeewhyError, match="lookahead 3 is more than the updates of this run, 2"):
         fit(wrong, folded, tmp_path / "run", quiet=True)
     assert not list((tmp_path / "run").iterdir())
     watching = replace(short, schedule="plateau:on=test")

@@ -70,8 +70,8 @@ def test_smaller_last_batch_resumes_within_an_epoch(data: Dataset) -> None:
 @pytest.mark.parametrize(
     ("batch_size", "processes", "message"),
     [
-        (239, 1, "a last batch of 1 of 240 images, too small for BatchNorm"),
-        (119, 4, "a last batch of 2 of 240 images, too small for 4 processes"),
+        (239, 1, "a last batch of 1 image, too small for BatchNorm"),
+        (119, 4, "a last batch of 2 images, too small for 4 processes"),
     ],
 )
 def test_smaller_last_batch_must_not_be_too_small(

@@ -132,7 +132,7 @@ def test_plan_of_gd_has_an_update_per_epoch(data: Dataset) -> None:
     [
         ({"patience": 2}, "patience 2 needs a validation split"),
         ({"patience": 2, "eval_every": 0}, "patience 2 needs evaluations, but eval_every is 0"),
-        ({"lookahead": 13}, "lookahead 13 is more than the 12 updates of this run"),
+        ({"lookahead": 13}, "lookahead 13 is more than the updates of this run, 12"),
         ({"tta": "flip-shift:pixels=40"}, "pixels must be at least 1 and below the image's side"),
         ({"model": "resnet81"}, "unknown model 'resnet81'"),
     ],

@@ -424,7 +424,7 @@ def test_lookahead_counts_updates_at_epoch_ends(data: Dataset) -> None:
     recipe = replace(PLAIN, epochs=3, grad_accum_steps=8, lookahead=3)
     state, _ = trained(recipe, data)
     assert state.updates == 3
-    with pytest.raises(SeewhyError, match="lookahead 4 is more than the 3 updates of this run"):
+    with pytest.raises(SeewhyError, match="lookahead 4 is more than the updates of this run, 3"):
         trained(replace(recipe, lookahead=4), data)
 
 
