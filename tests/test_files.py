@@ -8,6 +8,7 @@ import pytest
 from seewhy.errors import SeewhyError
 from seewhy.files import (
     check_file_name,
+    check_output_file,
     is_stream,
     problem_of_path,
     write_atomically,
@@ -72,6 +73,25 @@ def test_a_pipe_or_a_device_is_written_and_stays(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [link, pipe]
     assert is_stream(Path("/dev/stdout"))  # also where it is redirected to a file
     assert not any(map(is_stream, (tmp_path, tmp_path / "missing", Path(__file__))))
+
+
+def test_an_output_file_is_checked_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name, message in {
+        ".": "is a directory; add the name of the file to write",
+        "file/x.json": r"file/x.json could not be written, because .*file is not a directory",
+    }.items():
+        with pytest.raises(SeewhyError, match=message):
+            check_output_file(tmp_path / name)
+    for name in ("file", "new", "new/deep/x.json"):
+        check_output_file(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    monkeypatch.setattr("seewhy.files.os.access", lambda *_: False)
+    with pytest.raises(SeewhyError, match=f"because {tmp_path} is read-only; choose another"):
+        check_output_file(tmp_path / "new" / "x.json")
+    check_output_file(Path("/dev/null"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes or links")

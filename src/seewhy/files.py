@@ -98,6 +98,24 @@ def check_file_name(path: Path) -> None:
         raise SeewhyError(f"{path} is a directory; add the name of the file to write")
 
 
+def check_output_file(path: Path) -> None:
+    """Raise SeewhyError for a file that could not be written; checked before the work for it.
+
+    Directories that are missing are made when it is written.
+    """
+    check_file_name(path)
+    if path.is_dir():
+        raise SeewhyError(f"{path} is a directory; add the name of the file to write")
+    if is_stream(path):
+        return
+    parent = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not parent.is_dir() or not is_writable(parent):
+        problem = "is read-only" if parent.is_dir() else "is not a directory"
+        raise SeewhyError(
+            f"{path} could not be written, because {parent} {problem}; choose another place"
+        )
+
+
 def temporary_path(path: Path) -> Path:
     """Where this process writes `path` before it renames the file. Raises as `check_file_name`."""
     check_file_name(path)

@@ -63,7 +63,8 @@ def test_check_prints_a_table_of_60_columns_and_writes_files(
 
 @pytest.mark.usefixtures("copied")
 def test_check_fails_only_on_what_it_is_told(capsys: Capture) -> None:
-    assert main.main(["check", "copied", "--only", "duplicates,gray"]) == 0
+    assert main.main(["check", "copied", "--only", "duplicates,gray", "--json", "new/c.json"]) == 0
+    assert Path("new/c.json").is_file()
     assert main.main(["check", "copied", "--only", "duplicates", "--fail-on", "all"]) == 1
     capsys.readouterr()
     quiet = ["check", "copied", "--only", "outliers,gray", "--fail-on", "outliers", "--quiet"]

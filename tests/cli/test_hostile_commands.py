@@ -96,6 +96,7 @@ def test_every_command_survives_hostile_images(
     assert run("concepts", "run", "level", "images", *concepts) == 1
     cells = ["--grid", "2", "--output", "out/regions"]
     assert run("counterfactual", "run", "images", *cells) == 1
+    assert run("label", "run", "images", "--number", "3", "--output", "out/label.csv") == 1
     assert run("data", "images", "--output", "out") == 2
     assert run("data", "classes", "--output", "out") == 2
     loading = ["--skip-bad-images", "--image-size", "8", "--channels", "3"]
@@ -230,6 +231,7 @@ READERS = [
     ["concepts", "damaged", "level", "--count", "2", "--output", "out/concepts"],
     ["counterfactual", "damaged", "--grid", "2", "--output", "out/regions"],
     ["predict", "damaged", "x.png"],
+    ["label", "damaged", "x.png", "--output", "out/label.csv"],
     ["resume", "damaged", "--quiet"],
     ["evaluate", "damaged", "--data", "damaged"],
     ["report", "damaged", "--report-minutes", "0.01", "--output", "out/report.html"],

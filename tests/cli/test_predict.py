@@ -229,6 +229,11 @@ def test_predict_writes_csv_and_features(trained: Path, capsys: Capture, error_o
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
 
 
+def test_predictions_and_features_need_two_files(trained: Path, error_of: ErrorOf) -> None:
+    both = ["--output", "x.csv", "--embed", "x.csv"]
+    assert "--output and --embed name one file" in error_of("predict", "run", "x.png", *both)
+
+
 @pytest.mark.train
 def test_names_are_printed_without_markup(
     workspace: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: Capture

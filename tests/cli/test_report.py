@@ -50,6 +50,7 @@ def test_report_needs_the_data_once(
         (["nowhere"], "nowhere is not a run directory (no such directory)"),
         (["run", "--against", "nowhere"], "nowhere is not a run directory (no such directory)"),
         (["run", "--device", "tpu"], "device 'tpu' is not available"),
+        (["run", "--output", "run"], "run is a directory; add the name of the file to write"),
     ],
 )
 def test_report_errors(trained: Path, options: list[str], message: str, error_of: ErrorOf) -> None:

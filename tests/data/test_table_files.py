@@ -109,6 +109,36 @@ def test_missing_files_of_a_table_can_be_skipped(tmp_path: Path) -> None:
     assert len(data.train) + len(data.test) == 10
 
 
+@pytest.mark.parametrize("form", ["absolute", "relative"])
+def test_a_table_reads_no_file_outside_its_directory(tmp_path: Path, form: str) -> None:
+    """Whoever wrote the table chose the path; `root` allows what the user wants."""
+    pictures(tmp_path, ["private/passport.png"])
+    private = tmp_path / "private" / "passport.png"
+    written = str(private) if form == "absolute" else "../private/passport.png"
+    path = table(tmp_path / "set", ["path,label", *ROWS, f"{written},ant"])
+    message = (
+        r"1 of 11 images are outside .*set and not read, the first is '.*passport.png' in line 12"
+    )
+    for options in ({}, {"skip_bad_images": True}):
+        refused(message, path, **options)
+    rows = [f"set/{row}" for row in ROWS]
+    path.write_text("\n".join(["path,label", *rows, "private/passport.png,ant"]))
+    data = load(path, root=tmp_path, quiet=True)
+    assert len(data.train) + len(data.test) == 11
+
+
+def test_absolute_paths_and_links_into_the_directory_of_a_table(tmp_path: Path) -> None:
+    pictures(tmp_path / "elsewhere", ["10.png"])
+    (tmp_path / "link").symlink_to("set")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "shared").symlink_to(tmp_path / "elsewhere")
+    rows = [f"{tmp_path}/{'link' if '3' in row else 'set'}/{row}" for row in ROWS]
+    path = table(tmp_path / "set", ["path,label", *rows, "shared/10.png,ant"])
+    data = load(path, quiet=True)
+    assert len(data.train) + len(data.test) == 11
+    assert reload_data(data.origin).fingerprint == data.fingerprint
+
+
 def test_label_pattern_reads_file_names(tmp_path: Path) -> None:
     names = [f"{label}_{i}.png" for label in ("great_dane", "pug") for i in range(5)]
     data = load(pictures(tmp_path / "flat", names), label_pattern=r"(?P<label>\w+)_\d+", quiet=True)

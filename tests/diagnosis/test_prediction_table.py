@@ -49,6 +49,16 @@ def test_rows_belong_to_their_images(images: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(predictions.probabilities[index], scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("chosen", [[0, 1], [1], [2, 3]], ids=["one each", "one", "one class"])
+def test_images_that_could_not_be_split_are_measured(
+    images: Path, tmp_path: Path, chosen: list[int]
+) -> None:
+    rows = [ROWS[index] for index in chosen]
+    predictions, data = read_prediction_table(write(tmp_path / "p.csv", rows), images, quiet=True)
+    assert len(data.test) == len(predictions.labels) == len(rows)
+    assert {CLASSES[label] for label in predictions.labels.tolist()} == {row[1] for row in rows}
+
+
 def test_scores_outside_of_0_to_1_are_logits(images: Path, tmp_path: Path) -> None:
     rows = [(path, label, tuple(8 * s - 3 for s in scores)) for path, label, scores in ROWS]
     table = write(images / "p.csv", rows)  # beside the images, whose directory is the default

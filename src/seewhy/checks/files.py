@@ -55,6 +55,7 @@ def write_checks(results: DataChecks, directory: str | Path) -> Path:
 
 def write_json(results: DataChecks, path: str | Path) -> None:
     """Write `check_values` to a file."""
+    make_directory(Path(path).parent)
     write_text(Path(path), json_text(check_values(results), indent=1) + "\n")
 
 
@@ -90,6 +91,7 @@ def write_junit(results: DataChecks, path: str | Path, fail_on: Collection[str] 
             ElementTree.SubElement(case, "system-out").text = sentence
     ElementTree.indent(suite)
     text = ElementTree.tostring(suite, encoding="unicode", xml_declaration=False)
+    make_directory(Path(path).parent)
     write_text(Path(path), f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n')
 
 

@@ -15,7 +15,7 @@ from seewhy.cli.arguments import (
 )
 from seewhy.cli.own_model import open_model
 from seewhy.errors import lookup
-from seewhy.files import check_file_name
+from seewhy.files import check_output_file
 from seewhy.progress import note
 from seewhy.wording import counted, counted_splits
 
@@ -67,7 +67,7 @@ def check(options: Check) -> int:
     fail_on = _names(options.fail_on, CHECKS)
     only = _names(options.only, CHECKS)
     for file in filter(None, (options.json, options.junit)):
-        check_file_name(file)
+        check_output_file(file)
     device = find_device(options.device)
     model = None if options.model is None else open_model(options.model, device)
     dataset = load_data(options.data, options.loading, quiet=options.quiet)

@@ -191,6 +191,8 @@ def predict(options: Predict) -> int:
     write = _format_of(options)
     if options.embed is not None:
         check_feature_path(options.embed)
+        if options.embed == options.output:
+            raise SeewhyError("--output and --embed name one file; name two")
     files, failures = [], []
     for path in options.images:
         try:

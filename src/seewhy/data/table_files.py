@@ -1,5 +1,6 @@
 """CSV and TSV files of image paths and labels, with a header."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,14 @@ def table_source(table: Path, options: LoadOptions, root: Path | None = None) ->
     content = _read_rows(table, options)
     rows, of_row = content.rows, {row: number for number, row in enumerate(content.rows)}
     _check_rows(table, rows, ("path", "label") if content.labels is None else ("path",))
-    files = {row: _find_file(folder / row.path) for row in rows}
+    files = {row: _find_file(folder, row.path) for row in rows}
+    outside = [row for row, file in files.items() if not file.path.is_relative_to(folder)]
+    if outside:
+        raise SeewhyError(
+            f"{table}: {len(outside):,} of {len(rows):,} images are outside {folder} and not read, "
+            f"the first is {outside[0].path!r} in line {outside[0].line}; move them there, or pass "
+            "a directory that holds all images as root"
+        )
     missing = [row for row, file in files.items() if file.size < 0]
     if missing and not options.skip_bad_images:
         raise SeewhyError(
@@ -125,9 +133,16 @@ def _raw_split(rows: Sequence[_Row], paths: Sequence[Path], labels: np.ndarray) 
     return RawSplit(read, labels, groups=in_column)
 
 
-def _find_file(path: Path) -> ListedFile:
-    """The file at `path`; its size is -1 if it is missing."""
+def _find_file(folder: Path, written: str) -> ListedFile:
+    """The file that a row names; its size is -1 if it is missing.
+
+    Its path begins with `folder` unless it leads out of it. The author of the table chose it, but
+    it is read with the rights of the user; links in `folder` are followed, as in class folders.
+    """
+    path = Path(os.path.normpath(folder / written))
     try:
+        if not path.is_relative_to(folder) and path.resolve().is_relative_to(folder):
+            path = path.resolve()  # an absolute path may lead here by a link
         return listed_file(path)
     except (OSError, ValueError):  # a null byte
         return ListedFile(path, -1, 0)

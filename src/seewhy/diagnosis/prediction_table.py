@@ -52,7 +52,14 @@ def read_prediction_table(
             f"needs a column of that name, found {', '.join(classes[:20]) or 'none'}"
         )
     logits = _logits(path, classes, [[row[index] for index in scores] for row in rows])
-    data = load(path, root=images, path_column=header[paths], label=header[labels], quiet=quiet)
+    data = load(
+        path,
+        root=images,
+        path_column=header[paths],
+        label=header[labels],
+        split="test",  # nothing is trained
+        quiet=quiet,
+    )
     return _in_order(data, classes, [row[paths] for row in rows], logits)
 
 

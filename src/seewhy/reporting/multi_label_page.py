@@ -23,7 +23,7 @@ from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text
 from seewhy.figures.explanations import overlay
 from seewhy.figures.thresholds import precision_recall_figure, roc_figure
-from seewhy.files import check_file_name, make_directory, write_text
+from seewhy.files import check_output_file, make_directory, write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inspection import evaluating
 from seewhy.progress import waiting
@@ -84,7 +84,7 @@ def report_multi_label(
     """
     for file in (path, json):
         if file is not None:
-            check_file_name(Path(file))
+            check_output_file(Path(file))
     if path is None:
         if data is not None:
             raise SeewhyError("add the file to write, as in report(run, data, 'report.html')")

@@ -15,7 +15,7 @@ from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.figures import experiment_figure
-from seewhy.files import check_file_name, make_directory, write_text
+from seewhy.files import check_output_file, make_directory, write_text
 from seewhy.models.classifier import ClassifierLike, as_classifier
 from seewhy.progress import waiting
 from seewhy.reporting.context import ReportContext, is_own_data, make_context
@@ -109,7 +109,7 @@ def report(
     # errors come before minutes of work
     for file in (path, json, markdown):
         if file is not None:
-            check_file_name(Path(file))
+            check_output_file(Path(file))
     if isinstance(metadata, str | Path):
         read_table(Path(metadata))
     if path is None:
