@@ -12,7 +12,7 @@ from seewhy.models.inspection import named_layers
 from seewhy.models.memory import is_out_of_memory
 
 WITHOUT_GRADIENT = (
-    "eigen-cam, score-cam, ablation-cam, rise and occlusion need no gradient of the model"
+    "eigen-cam, score-cam, ablation-cam, rise, lime and occlusion need no gradient of the model"
 )
 
 

@@ -317,5 +317,5 @@ _CONSERVING = _MAX_POOLING | {
 # Functions of the pixels that leave each where it is, apart from padding.
 _IN_PLACE = _PRODUCTS | {
     *("add", "iadd", "radd", "sub", "isub", "rsub", "neg", "clamp", "pad", "expand"),
-    *("contiguous", "clone", "to", "float", "double", "get", "detach"),
+    *("contiguous", "clone", "to", "cpu", "cuda", "float", "double", "get", "detach"),
 }

@@ -68,6 +68,7 @@ METHODS: dict[str, Method] = {
     "le-grad": Method("Bousselham et al. 2024", "2 F + B", True),
     "rise": Method("Petsiuk et al. 2018", "2000 F", True, differentiates=False),
     "occlusion": Method("Zeiler & Fergus 2014", "F per square", True, differentiates=False),
+    "lime": Method("Ribeiro et al. 2016", "500 F", True, differentiates=False),
 }
 
 Subject = Literal["layer", "attention", "pixels"]

@@ -9,12 +9,14 @@ from torch.nn import functional as F
 
 from seewhy.attribution.capture import Capture
 from seewhy.attribution.hooks import forward_hooks, main_tensor, replace_tensor
+from seewhy.attribution.imputation import BASELINES
 from seewhy.attribution.maps import resize_maps, scale_to_unit
 from seewhy.attribution.target import ForwardPass, predict_logits, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.batching import batch_size
 from seewhy.models.inference import autocasting
 from seewhy.models.inspection import inspecting
+from seewhy.notation import bind
 
 
 def score_cam(capture: Capture, baseline: float = 0.0) -> Tensor:
@@ -151,7 +153,73 @@ def occlusion(
     return maps / count
 
 
-PERTURBATIONS: dict[str, Callable[..., Tensor]] = {"rise": rise, "occlusion": occlusion}
+def lime(
+    forward: ForwardPass,
+    samples: int = 500,
+    grid: int = 8,
+    baseline: str = "blur",
+    ridge: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Coefficients of a linear model of the probability, fitted to images with hidden cells.
+
+    Ribeiro et al. 2016, arXiv 1602.04938, section 3, with the cells of a grid instead of segments:
+    each cell is hidden with probability 1/2, a sample weighs exp(-d^2 / 0.25^2) with the cosine
+    distance d to the image with all cells, and the fit is a ridge regression with an intercept.
+
+    Args:
+        forward: From `forward_pass`.
+        samples: Number of images with hidden cells.
+        grid: Cells along the shorter side.
+        baseline: What replaces a hidden cell, an entry of BASELINES.
+        ridge: Penalty of squared coefficients, above 0.
+        seed: Seed of the hidden cells, which are the same for every image.
+
+    Returns:
+        (N, rows, columns), one value per cell.
+    """
+    images = forward.images
+    height, width = images.shape[2:]
+    if samples < 1 or not 1 <= grid <= min(height, width) or not ridge > 0:
+        raise SeewhyError(
+            f"lime of images of {height}x{width} needs samples of at least 1, grid from 1 to "
+            f"{min(height, width)} and ridge above 0, found samples={samples}, grid={grid}, "
+            f"ridge={ridge}"
+        )
+    hidden = bind(BASELINES, baseline, "baseline", n_supplied=1)(images)
+    rows, columns = (round(grid * side / min(height, width)) for side in (height, width))
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randint(2, (samples, rows * columns), generator=generator).double()
+    values = torch.zeros(len(images), samples, dtype=torch.float64)
+    for index in torch.split(torch.arange(samples), batch_size(forward.model, images)):
+        shape = len(index), 1, rows, columns
+        shown = F.interpolate(cells[index].view(shape), (height, width)).to(images)
+        for n, image in enumerate(images):
+            mixed = torch.lerp(hidden[n], image, shown)
+            logits = predict_logits(forward, mixed)
+            explained = forward.classifier.probabilities(logits) @ forward.weights[n]
+            values[n, index] = explained.cpu().double()
+    coefficients = values @ _ridge_fit(cells, ridge).T
+    return coefficients.reshape(-1, rows, columns).to(images)
+
+
+def _ridge_fit(cells: Tensor, ridge: float) -> Tensor:
+    """The linear map (cells, M) from values of samples (M, cells) to LIME's coefficients."""
+    distances = 1 - cells.mean(1).sqrt()
+    weights = torch.exp(-((distances / 0.25) ** 2))
+    inputs = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
+    penalty = torch.full_like(inputs[0], ridge)
+    penalty[-1] = 0  # of the intercept
+    weighted = inputs.T * weights
+    fit: Tensor = torch.linalg.solve(weighted @ inputs + penalty.diag(), weighted)
+    return fit[:-1]
+
+
+PERTURBATIONS: dict[str, Callable[..., Tensor]] = {
+    "rise": rise,
+    "occlusion": occlusion,
+    "lime": lime,
+}
 
 _RISE_BATCH = 500  # masks per batch
 _VALUES_PER_PIXEL = 16  # values of an activation per pixel of the image
