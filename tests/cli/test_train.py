@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from seewhy.cli import main
 from seewhy.cli.arguments import AUTO
@@ -232,3 +233,21 @@ def test_train_without_a_recipe_chooses_one(
     written = (workspace / "run" / "recipe.toml").read_text().splitlines()
     assert {'name = "demo"', 'model = "speednet:width=0.125"'} <= set(written)
     assert "train needs --data" in error_of("train")
+
+
+@pytest.mark.train
+def test_training_on_a_folder_names_the_check_of_its_images(
+    workspace: Path, data: Dataset, capsys: Capture
+) -> None:
+    for split, images in (("train", data.train), ("test", data.test)):
+        for index in range(40):
+            name = data.classes[int(images.labels[index])]
+            folder = workspace / "pets" / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = images.images[index].permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    command = ["train", "tiny.toml", "--epochs", "1", "--no-report", "--data"]
+    assert main.main([*command, "pets"]) == 0
+    assert capsys.readouterr().out.endswith("odd images, wrong labels: seewhy check pets\n")
+    assert main.main([*command, "bars"]) == 0
+    assert "seewhy check" not in capsys.readouterr().out

@@ -52,7 +52,7 @@ def test_metadata_match_bare_file_names_only_where_they_are_unique(tmp_path: Pat
     [
         ("file\n1.png\n", "has only the column file; add columns"),
         ("camera,age\nA,1\n", "no column named path or file; the first line is 'camera, age'"),
-        ("file,camera\n9.png,A\n", "none of its 1 paths is one of the 4 images, such as '9.png'"),
+        ("file,camera\n9.png,A\n", "none of its 1 path is one of the 4 images, such as '9.png'"),
         ("file,x\nant/1.png,A\nant/1.png,B\n", "'ant/1.png' is in lines 2 and 3; keep one"),
         ("file,x\nant/1.png\n", "line 2 has 1 cell, but the header has 2"),
     ],

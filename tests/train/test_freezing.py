@@ -1,4 +1,6 @@
+import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from seewhy.train.layer_decay import layer_depths
 from seewhy.train.loop import EpochStats, train
 from seewhy.train.plan import make_plan
 from seewhy.train.recipe import Recipe
-from seewhy.train.state import new_state
+from seewhy.train.state import load_state_dict, new_state, state_dict
 
 
 @pytest.mark.slow
@@ -115,3 +117,54 @@ def test_freeze_layers_trains_the_last_layers_only(recipe: Recipe, data: Dataset
     assert int(0.35 * (1 + max(depths.values()))) == 2
     assert changed == trained - first
     assert trained & first  # again, after the training
+
+
+def test_gradual_unfreezing_begins_with_the_last_layer(recipe: Recipe, data: Dataset) -> None:
+    """Layers 0 to L in two epochs: the first half waits two epochs, the last layer none."""
+    recipe = replace(recipe, epochs=3, schedule="constant", unfreeze_epochs=2, freeze=("linear:2",))
+    plan = make_plan(recipe, data, "cpu")
+    state = new_state(plan)
+    names = [name for name, each in state.model.named_parameters() if each.requires_grad]
+    depths = layer_depths(state.model, data.train.images)
+    weights = [{name: each.detach().clone() for name, each in state.model.named_parameters()}]
+    weights += [
+        {name: each.detach().clone() for name, each in state.model.named_parameters()}
+        for event in train(state, plan)
+        if isinstance(event, EpochStats)
+    ]
+    changed = [
+        {name for name in names if not torch.equal(before[name], after[name])}
+        for before, after in pairwise(weights)
+    ]
+    depth = {name: depths[each] for name, each in state.model.named_parameters()}
+    last = max(depth.values())
+    head = {name for name in names if depth[name] == last}
+    assert changed[0] == head
+    assert changed[1] == {name for name in names if 2 * depth[name] >= last}
+    assert changed[2] == set(names) - {"linear.weight"}  # frozen after two epochs
+    assert head == {"linear.weight"}
+    assert all(dict(state.model.named_parameters())[name].requires_grad for name in names)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd:momentum=0.9", "adamw", "muon"])
+def test_gradual_unfreezing_resumes_with_the_same_weights(
+    recipe: Recipe, data: Dataset, optimizer: str
+) -> None:
+    recipe = replace(recipe, epochs=2, optimizer=optimizer, lr=0.01, unfreeze_epochs=2)
+    plan = make_plan(recipe, data, "cpu")
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        states.append(new_state(plan))
+    whole, stopped = states
+    list(train(whole, plan))
+    for _ in train(stopped, plan):
+        if stopped.step == plan.steps_per_epoch + 1:  # in the second of three stages
+            break
+    resumed = new_state(plan)
+    load_state_dict(resumed, copy.deepcopy(state_dict(stopped)))
+    list(train(resumed, plan))
+    for ours, theirs in zip(
+        whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)

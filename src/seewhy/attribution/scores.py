@@ -1,5 +1,7 @@
 """`trust`: which method and layer explain a model best, measured on its images."""
 
+import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +102,7 @@ def trust(
     progress: Callable[[int], None] | None = None,
     steps: int = STEPS,
     noise_maps: int = RANDOM_MAPS,
+    seconds: float = math.inf,
 ) -> tuple[TrustScore, ...]:
     """Measure the maps of every method at every layer on the same images.
 
@@ -120,6 +123,8 @@ def trust(
         progress: Called with 1 after each method and layer.
         steps: Points of a deletion or insertion curve.
         noise_maps: Random maps per image, whose mean is the chance level.
+        seconds: Time to take. By the pace so far, the maps for which it does not suffice are left
+            out, those of the first layers first; one map is measured in any case.
 
     Returns:
         One score per layer and method; trusted ones first, then by gain.
@@ -129,6 +134,7 @@ def trust(
     """
     if len(images) < 2:
         raise SeewhyError(f"trust needs at least 2 images for its intervals, found {len(images)}")
+    began = time.monotonic()
     bound = bind_methods(methods)
     inputs = prepare(classifier, images, target, labels)
     explanation = _without_residue(
@@ -138,8 +144,11 @@ def trust(
     checks = randomize(inputs, bound, explanation, steps=1)
     mosaics = _mosaic_scores(inputs, bound, explanation)
     chance: dict[torch.Size, Tensor] = {}
-    scores = []
-    for key, maps in explanation.maps.items():
+    scores: list[TrustScore] = []
+    for key, maps in reversed(list(explanation.maps.items())):
+        spent = time.monotonic() - began
+        if scores and spent * (1 + 1 / len(scores)) > seconds:
+            break
         if maps.shape not in chance:
             areas = [
                 _area(forward, noise, steps) for noise in random_maps(maps, noise_maps, seed=0)

@@ -33,11 +33,53 @@ RangeWords = Annotated[
     tuple[str, ...], arg(metavar="LOW HIGH|dataset|dtype", help_behavior_hint="")
 ]
 RunPath = Annotated[Positional[Path], arg(metavar="RUN")]
-OwnModel = Annotated[
-    str | None, arg(name="model", metavar="MODULE:FUNCTION", help_behavior_hint="")
-]
 ReportMinutes = Annotated[float, arg(metavar="MINUTES")]
 RunOrFile = Annotated[Positional[str], arg(metavar="RUN|FILE.onnx|MODEL")]
+
+# Options that several commands have, with their help.
+RunOrModel = Annotated[
+    Positional[str],
+    arg(
+        metavar="RUN|MODEL",
+        help="Run directory, such as runs/latest, or published weights, as in "
+        "vgg16:weights=vgg16.pth.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    arg(
+        metavar="PATH",
+        help_behavior_hint="",
+        help="Text file with a class name per line, for published weights.",
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    arg(
+        metavar="INT",
+        help_behavior_hint="",
+        help="Largest number of pixels of an image that is decoded (default: 150 million).",
+    ),
+]
+ImageRange = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="LOW HIGH|dataset|dtype",
+        help_behavior_hint="",
+        help="Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (training; default).",
+    ),
+]
+OwnModel = Annotated[
+    str | None,
+    arg(
+        name="model",
+        metavar="MODULE:FUNCTION",
+        help_behavior_hint="",
+        help="Function that builds the run's model, if it is your own.",
+    ),
+]
+Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1 or mps.")]
+Quiet = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="Print only errors.")]
 
 HELP = ("-h", "--help")
 # In errors: a remark for Python, keywords of `load`, and a word that is no word of English there.
@@ -68,8 +110,7 @@ class DataOptions:
     """Label column, if the dataset has several."""
     skip_bad_images: Flag = False
     """Skip images that cannot be read, and list them."""
-    max_pixels: OptionalInt = None
-    """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    max_pixels: MaxPixels = None
     channels: OptionalInt = None
     """1 for gray, 3 for RGB (default: gray if all images are)."""
     margin: int = 0

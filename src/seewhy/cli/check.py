@@ -8,9 +8,10 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from seewhy.cli.arguments import (
     DataOptions,
-    Flag,
+    Device,
     OptionalPath,
     OptionalText,
+    Quiet,
     load_data,
 )
 from seewhy.cli.own_model import open_model
@@ -49,10 +50,8 @@ class Check:
     """File for JUnit XML, in which the checks of --fail-on can fail."""
     fail_on: OptionalText = None
     """Exit with code 1 if one of these checks finds something, such as duplicates,drift, or all."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    quiet: Flag = False
-    """Print only errors."""
+    device: Device = "auto"
+    quiet: Quiet = False
 
 
 def check(options: Check) -> int:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, OwnModel
+from seewhy.cli.arguments import (
+    ClassNames,
+    Device,
+    MaxPixels,
+    OptionalPath,
+    OwnModel,
+    Quiet,
+    RunOrModel,
+)
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import visible
@@ -21,8 +29,7 @@ if TYPE_CHECKING:
 class Concepts:
     """Decompose what a model sees in a class into a few concepts."""
 
-    model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
-    """Run directory, such as runs/latest, or published weights, as in vgg16:weights=vgg16.pth."""
+    model: RunOrModel
     class_name: Annotated[Positional[str], arg(metavar="CLASS")]
     """Class to explain."""
     images: Annotated[
@@ -33,18 +40,13 @@ class Concepts:
     """Layer by name, or auto: the last one with spatial output (see `seewhy layers MODEL`)."""
     count: int = 5
     """Number of concepts."""
-    classes: OptionalPath = None
-    """Text file with a class name per line, for published weights."""
-    max_pixels: OptionalInt = None
-    """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    classes: ClassNames = None
+    max_pixels: MaxPixels = None
     output: OptionalPath = None
     """Directory to create (default: concepts/DATE-TIME-CLASS)."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    quiet: Flag = False
-    """Print only errors."""
+    device: Device = "auto"
+    quiet: Quiet = False
 
 
 def concepts(options: Concepts) -> int:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalInt, OptionalPath, OwnModel
+from seewhy.cli.arguments import (
+    ClassNames,
+    Device,
+    MaxPixels,
+    OptionalPath,
+    OwnModel,
+    Quiet,
+    RunOrModel,
+)
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import json_text, visible
@@ -20,8 +28,7 @@ if TYPE_CHECKING:
 class Counterfactual:
     """Find the small regions that decide a prediction."""
 
-    model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
-    """Run directory, such as runs/latest, or published weights, as in vgg16:weights=vgg16.pth."""
+    model: RunOrModel
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
@@ -34,18 +41,13 @@ class Counterfactual:
     """What the region becomes: black, gray, mean or blur."""
     errors: int = 10
     """Number of errors if no images are given."""
-    classes: OptionalPath = None
-    """Text file with a class name per line, for published weights."""
-    max_pixels: OptionalInt = None
-    """Largest number of pixels of an image that is decoded (default: 150 million)."""
+    classes: ClassNames = None
+    max_pixels: MaxPixels = None
     output: OptionalPath = None
     """Directory to create (default: counterfactuals/DATE-TIME-regions)."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    quiet: Flag = False
-    """Print only errors."""
+    device: Device = "auto"
+    quiet: Quiet = False
 
 
 def counterfactual(options: Counterfactual) -> int:

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import (
+    ClassNames,
+    Device,
     Flag,
+    ImageRange,
+    MaxPixels,
     OptionalFloat,
     OptionalInt,
     OptionalNumbers,
     OptionalPath,
     OwnModel,
-    RangeWords,
+    Quiet,
+    RunOrModel,
     RunPath,
     range_of_words,
 )
@@ -34,8 +39,7 @@ TargetWords = Annotated[tuple[str, ...], arg(metavar="TARGET [TARGET]")]
 class Explain:
     """Draw attribution maps of images, or of a run's errors."""
 
-    model: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
-    """Run directory, such as runs/latest, or published weights, as in vgg16:weights=vgg16.pth."""
+    model: RunOrModel
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="[IMAGE|DIRECTORY …]", help_behavior_hint="")
     ] = ()
@@ -60,20 +64,14 @@ class Explain:
     """Mean of each channel, in [0, 1], for weights in a file (default: that of ImageNet)."""
     std: OptionalNumbers = None
     """Standard deviation of each channel, likewise."""
-    classes: OptionalPath = None
-    """Text file with a class name per line, for published weights."""
-    max_pixels: OptionalInt = None
-    """Largest number of pixels of an image that is decoded (default: 150 million)."""
-    range: RangeWords = ()
-    """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (training; default)."""
+    classes: ClassNames = None
+    max_pixels: MaxPixels = None
+    range: ImageRange = ()
     output: OptionalPath = None
     """Directory to create (default: explanations/DATE-TIME-METHOD)."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    quiet: Flag = False
-    """Print only errors."""
+    device: Device = "auto"
+    quiet: Quiet = False
 
 
 def explain(options: Explain) -> int:
@@ -164,9 +162,7 @@ class Trust:
     json: Flag = False
     """Print JSON."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
     quiet: Flag = False
     """Print no progress."""
 
@@ -221,7 +217,6 @@ class Layers:
     num_classes: int = 10
     """Number of classes."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
 
 
 def layers(options: Layers) -> None:

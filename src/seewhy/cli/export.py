@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OptionalPath, OwnModel
+from seewhy.cli.arguments import Flag, OptionalPath, OwnModel, Quiet
 from seewhy.errors import SeewhyError, lookup
 from seewhy.escaping import visible
 
@@ -33,9 +33,7 @@ class Export:
     calibrated: Flag = False
     """Divide the logits by the temperature of the run, fitted on validation or test images."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
-    quiet: Flag = False
-    """Print only errors."""
+    quiet: Quiet = False
 
 
 def export(options: Export) -> None:

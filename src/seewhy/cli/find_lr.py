@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seewhy.cli.arguments import OptionalPath, RecipeOptions, load_data
+from seewhy.cli.arguments import Device, OptionalPath, RecipeOptions, load_data
 from seewhy.errors import SeewhyError
 from seewhy.files import check_file_name
 from seewhy.progress import waiting
@@ -23,8 +23,7 @@ class FindLr(RecipeOptions):
     """Smoothing factor of the loss, in [0, 1)."""
     output: OptionalPath = None
     """Write the figure to PATH.svg and PATH.png (default: no figure)."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
 
 
 def find_lr(options: FindLr) -> None:

@@ -11,12 +11,12 @@ from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import (
     Flag,
+    ImageRange,
+    MaxPixels,
     MetadataFile,
     OptionalFloat,
-    OptionalInt,
     OptionalPath,
     OwnModel,
-    RangeWords,
     RunOrFile,
     range_of_words,
 )
@@ -50,7 +50,6 @@ class Evaluate:
     json: Flag = False
     """Print JSON."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 
@@ -161,12 +160,9 @@ class Predict:
     """File to write instead of standard output."""
     embed: Annotated[Path | None, arg(metavar="FILE.npy|.npz|.csv", help_behavior_hint="")] = None
     """File for the features of the images, which enter the last layer, with their names."""
-    max_pixels: OptionalInt = None
-    """Largest number of pixels of an image that is decoded (default: 150 million)."""
-    range: RangeWords = ()
-    """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (training; default)."""
+    max_pixels: MaxPixels = None
+    range: ImageRange = ()
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
 

@@ -12,6 +12,7 @@ from seewhy.cli.arguments import (
     OptionalInt,
     OptionalPath,
     OwnModel,
+    Quiet,
     ReportMinutes,
     RunOrFile,
     check_report_minutes,
@@ -60,11 +61,9 @@ class Report:
     markdown: OptionalPath = None
     """File for the main results in Markdown (default: report.md in the run directory)."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
-    quiet: Flag = False
-    """Print only errors."""
+    quiet: Quiet = False
 
 
 def report(options: Report) -> None:

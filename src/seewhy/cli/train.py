@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from seewhy.cli.arguments import (
     AUTO,
     DataOptions,
+    Device,
     Flag,
     OptionalFloat,
     OptionalInt,
@@ -48,8 +49,7 @@ class Train(RecipeOptions):
     """How often to write a checkpoint."""
     output: OptionalPath = None
     """Run directory to create (default: runs/DATE-TIME-NAME)."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
     no_report: Flag = False
     """Do not write report.html at the end."""
     report_minutes: ReportMinutes = 2.0
@@ -99,7 +99,10 @@ def train(options: Train) -> int:
     say(repr(data))
     with run_directory(recipe.name, options.output) as directory:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
-    return _finish(run, data, options.no_report, options.quiet, options.report_minutes)
+    code = _finish(run, data, options.no_report, options.quiet, options.report_minutes)
+    if Path(options.data).is_dir():
+        say(f"copies, odd images, wrong labels: seewhy check {options.data}")
+    return code
 
 
 def _restart(options: Train, directory: Path) -> int:
@@ -157,7 +160,6 @@ class Resume:
     lr: OptionalFloat = None
     """Peak learning rate from here on (default: that of the recipe). Applies only to runs."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
     no_report: Flag = False
     """Do not write report.html at the end (default: as before). Applies only to runs."""
     quiet: Flag = False

@@ -273,7 +273,9 @@ def _measure_model(
             steps.shown.advance,
             plan,
         )
-        if models:
+        if not models:
+            errors = errors[: len(saliency.maps.values[0])]  # that fit into the time
+        else:
             saliency = with_maps_of_folds(saliency, models, data, predictions, errors)
     except SeewhyError as error:
         saliency_error = str(error)

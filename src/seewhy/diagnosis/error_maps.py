@@ -1,5 +1,6 @@
 """Maps of an error for the predicted and for the true class, small enough for a report."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.statuses import PIXELS, Key
 from seewhy.attribution.target import prepare
 from seewhy.data.dataset import Split
+from seewhy.diagnosis.budget import images_within
 from seewhy.models.classifier import ClassifierLike
 
 MAX_MAP_SIDE = 12  # larger maps are downsized to it, hardly visible in a report
@@ -69,6 +71,7 @@ def map_pairs(
     predicted: Tensor,
     methods: Sequence[str],
     layers: Sequence[str],
+    seconds: float = math.inf,
 ) -> MapPairs:
     """Compute maps of images for the predicted and for the true class.
 
@@ -79,6 +82,8 @@ def map_pairs(
         predicted: (M,) int64, the predicted class of each.
         methods: As in `explain`.
         layers: Names of layers.
+        seconds: Time to take; by the pace so far, the last images for which it does not suffice are
+            left out.
 
     Raises:
         SeewhyError: If a method fails.
@@ -89,7 +94,9 @@ def map_pairs(
     bound = bind_methods(methods)
     parts: list[dict[Key, Tensor]] = []
     height, width = split.images.shape[2:]
-    for rows in torch.split(torch.arange(len(index)), max(1, _PIXELS // (height * width))):
+    most = max(1, _PIXELS // (height * width))
+    for span in images_within(seconds, len(index), most):
+        rows = torch.arange(span.start, span.stop)
         batch = split.take(index[rows])
         predicted_maps, true_maps = (
             signed_maps(prepare(classifier, batch.images, target), bound, layers)

@@ -16,7 +16,7 @@ from seewhy.attribution.scores import RANDOM_MAPS, STEPS, TrustScore, passes_of_
 from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import Relative, forward_pass
 from seewhy.data.dataset import Split
-from seewhy.diagnosis.budget import affordable
+from seewhy.diagnosis.budget import affordable, images_within
 from seewhy.diagnosis.error_maps import MapPairs, map_pairs
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
@@ -73,6 +73,7 @@ class SaliencyPlan:
     trust_images: int
     steps: int
     noise_maps: int
+    seconds: float = math.inf  # for all of it
 
 
 def plan_saliency(
@@ -132,6 +133,7 @@ def plan_saliency(
         count,
         steps,
         noise_maps,
+        seconds - (time.monotonic() - began),
     )
 
 
@@ -191,6 +193,7 @@ def measure_saliency(
     Raises:
         SeewhyError: For a model without a layer to explain.
     """
+    began = time.monotonic()
     # fp32: gradients in half precision would coarsen the maps
     classifier = replace(as_classifier(classifier), classes=predictions.classes, precision="fp32")
     plan = plan_saliency(classifier, test, len(errors)) if plan is None else plan
@@ -209,20 +212,25 @@ def measure_saliency(
             progress=lambda count: progress(TRUST_SHARE * count / maps),
             steps=plan.steps,
             noise_maps=plan.noise_maps,
+            seconds=(1 - _ERROR_SHARE - _CLASS_SHARE) * plan.seconds,
         )
     best = _best_score(classifier, sample.images[:1], scores)
     shown = first_shown(scores, layers[-1])
     # maps of all errors up to the last of these; see `maps_data`
     methods = list(dict.fromkeys((plan.methods[0], shown.method, best.method, *plan.methods)))
     predicted = predictions.predicted[errors]
+    left = plan.seconds - (time.monotonic() - began)
+    share = _ERROR_SHARE / (_ERROR_SHARE + _CLASS_SHARE)
+    maps_of_errors = map_pairs(classifier, test, errors, predicted, methods, layers, share * left)
+    left = plan.seconds - (time.monotonic() - began)
     return Saliency(
         scores=scores,
         images=len(sample),
         best=best,
         shown=shown,
-        maps=map_pairs(classifier, test, errors, predicted, methods, layers),
+        maps=maps_of_errors,
         class_attribution=_class_attribution(
-            classifier, test, predictions, best, plan.class_images
+            classifier, test, predictions, best, plan.class_images, left
         ),
     )
 
@@ -262,21 +270,30 @@ def _best_score(
 
 
 def _class_attribution(
-    classifier: Classifier, test: Split, predictions: Predictions, best: TrustScore, count: int
+    classifier: Classifier,
+    test: Split,
+    predictions: Predictions,
+    best: TrustScore,
+    count: int,
+    seconds: float,
 ) -> ClassAttribution:
     indices = predictions.correct.nonzero().flatten()
     if not len(indices):
         indices = torch.arange(len(test))
-    sample = test.take(indices[sample_indices(len(indices), count)])
-    explanation = explain(
-        classifier,
-        sample.images,
-        best.method,
-        [best.layer],
-        Relative.TRUE,
-        labels=sample.labels,
-        warn=False,
-    )
-    maps = explanation.at(best.layer).nan_to_num(0, 0, 0)
-    size = [min(ATTRIBUTION_SIDE, side) for side in sample.images.shape[2:]]
-    return mean_attribution_by_class(maps, sample.labels, predictions.classes, size)
+    indices = indices[sample_order(len(indices))[:count]]
+    parts, labels = [], []
+    for rows in images_within(seconds, len(indices)):
+        sample = test.take(indices[rows].sort().values)
+        explanation = explain(
+            classifier,
+            sample.images,
+            best.method,
+            [best.layer],
+            Relative.TRUE,
+            labels=sample.labels,
+            warn=False,
+        )
+        parts.append(explanation.at(best.layer).nan_to_num(0, 0, 0))
+        labels.append(sample.labels)
+    size = [min(ATTRIBUTION_SIDE, side) for side in test.images.shape[2:]]
+    return mean_attribution_by_class(torch.cat(parts), torch.cat(labels), predictions.classes, size)

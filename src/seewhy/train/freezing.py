@@ -1,5 +1,6 @@
-"""Freezing parameters after an epoch, and the statistics of BatchNorm."""
+"""Freezing parameters after or until an epoch, and the statistics of BatchNorm."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -9,6 +10,32 @@ from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.models.inspection import layer_path
 from seewhy.notation import parse
 from seewhy.train.layer_decay import layer_depths
+from seewhy.train.recipe import Recipe
+
+
+def training_spans(
+    model: nn.Module, images: Tensor, recipe: Recipe, frozen: dict[str, float]
+) -> dict[nn.Parameter, tuple[float, float]]:
+    """The parameters that a recipe freezes for a time: when their training begins, and ends.
+
+    Args:
+        model: The model.
+        images: (N, C, H, W) uint8; the first ones pass through the model.
+        recipe: Its `freeze_layers` and `unfreeze_epochs` are used.
+        frozen: From `frozen_after`, for its `freeze`.
+
+    Returns:
+        The epochs from which and until which each is trained, 0 and infinity for no limit.
+
+    Raises:
+        SeewhyError: For a name in `frozen` without trainable parameters.
+    """
+    begins = dict(unfreezing(model, images, recipe.unfreeze_epochs))
+    ends: dict[nn.Parameter, float] = {}
+    first = first_layers(model, images, recipe.freeze_layers)
+    for parameter, epoch in (*freezable(model, frozen), *first):
+        ends[parameter] = min(epoch, ends.get(parameter, math.inf))
+    return {each: (begins.get(each, 0), ends.get(each, math.inf)) for each in (*begins, *ends)}
 
 
 def frozen_after(entries: Sequence[str]) -> dict[str, float]:
@@ -82,6 +109,28 @@ def first_layers(
         (parameter, 0.0)
         for parameter, depth in depths.items()
         if parameter.requires_grad and depth < end
+    ]
+
+
+def unfreezing(model: nn.Module, images: Tensor, epochs: int) -> list[tuple[nn.Parameter, int]]:
+    """The trainable parameters, each with the epoch at which its training begins.
+
+    Gradual unfreezing (Howard & Ruder 2018, arXiv 1801.06146, section 3.3), from the last layer to
+    the first one, in stages of as equal numbers of layers as possible.
+
+    Args:
+        model: The model; for its layers see `layer_depths`.
+        images: (N, C, H, W) uint8; the first ones pass through the model.
+        epochs: After which all layers train; 0 trains all of them at once.
+    """
+    if not epochs:
+        return []
+    depths = layer_depths(model, images)
+    last = max(depths.values())
+    return [
+        (parameter, math.ceil(epochs * (last - depth) / max(last, 1)))
+        for parameter, depth in depths.items()
+        if parameter.requires_grad
     ]
 
 

@@ -21,10 +21,10 @@ from seewhy.train.averaging import clone_weights, swap_weights
 from seewhy.train.batches import batches, resize_images
 from seewhy.train.device import retain_freed_memory
 from seewhy.train.distributed import all_reduce_sum, sync_batch_norm
-from seewhy.train.freezing import freeze_batch_norms
+from seewhy.train.freezing import freeze_batch_norms, training_spans
 from seewhy.train.objective import average_precision
 from seewhy.train.optimizers import momentum_of, set_lr_and_momentum
-from seewhy.train.plan import TrainingPlan, freezing
+from seewhy.train.plan import TrainingPlan
 from seewhy.train.probe import FeatureStats, ProbeStats, head_logits, set_head
 from seewhy.train.state import TrainState
 from seewhy.train.update import MIN_LOSS_SCALE, update
@@ -88,9 +88,7 @@ class _Run:
     state: TrainState
     plan: TrainingPlan
     forward: Callable[[Tensor], Tensor]  # the model, compiled if requested
-    freezing: list[
-        tuple[nn.Parameter, float]
-    ]  # parameters and the epoch after which each is frozen
+    spans: dict[nn.Parameter, tuple[float, float]]  # epochs from and until which each is trained
 
 
 def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
@@ -113,9 +111,11 @@ def train(state: TrainState, plan: TrainingPlan) -> Generator[Event]:
     model, recipe = state.model, plan.recipe
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     forward = torch.compile(model, dynamic=False) if recipe.compile else model
-    run = _Run(state, plan, forward, freezing(plan, model))
-    # one graph per image size and batch size, and another one after a freeze
-    graphs = 4 * len(set(plan.resolution_factors)) if recipe.compile else 0
+    spans = training_spans(model, plan.train_center.images, recipe, plan.frozen_after)
+    run = _Run(state, plan, forward, spans)
+    # one graph per image size and batch size, and another one after a freeze or a stage
+    stages = 1 + recipe.unfreeze_epochs
+    graphs = 4 * stages * len(set(plan.resolution_factors)) if recipe.compile else 0
     try:
         with (
             sync_batch_norm(model, plan.world),
@@ -187,7 +187,7 @@ def _train_epoch(run: _Run) -> Iterator[StepStats]:
         plan.device,
         plan.data.margin,
     ):
-        _freeze(run.freezing, state.step / plan.steps_per_epoch)
+        _freeze(run.spans, state.step / plan.steps_per_epoch)
         lr_factor, momentum_factor = _factors(state, plan)
         set_lr_and_momentum(state.optimizers, lr_factor, momentum_factor)
         shard = plan.world.shard(len(images))
@@ -242,10 +242,10 @@ def _criterion(outputs: Tensor, labels: Tensor, plan: TrainingPlan) -> tuple[Ten
     return plan.objective.criterion(outputs, labels, smoothing, plan.class_weights)
 
 
-def _freeze(freezing: list[tuple[nn.Parameter, float]], epoch: float) -> None:
-    for parameter, after in freezing:
-        if epoch >= after and parameter.requires_grad:
-            parameter.requires_grad_(False)
+def _freeze(spans: dict[nn.Parameter, tuple[float, float]], epoch: float) -> None:
+    for parameter, (begin, end) in spans.items():
+        if parameter.requires_grad != (begin <= epoch < end):
+            parameter.requires_grad_(begin <= epoch < end)
             parameter.grad = None  # optimizers skip parameters without a gradient
 
 

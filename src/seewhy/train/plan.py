@@ -17,7 +17,7 @@ from seewhy.models.registry import bind_model
 from seewhy.models.tta import Predict, bind_tta
 from seewhy.train.batches import equal_batches, full_batches, move_to_gpu, resize_images
 from seewhy.train.device import find_device, find_precision
-from seewhy.train.freezing import first_layers, freezable, frozen_after
+from seewhy.train.freezing import frozen_after, training_spans
 from seewhy.train.loss_scale import ScalerFactory, bind_loss_scale
 from seewhy.train.objective import Objective, find_objective
 from seewhy.train.optimizers import (
@@ -262,20 +262,15 @@ def check_model(plan: TrainingPlan, model: nn.Module, optimizers: list[Optimizer
         1, or the model does not accept the smallest images of the run.
     """
     recipe = plan.recipe
-    frozen = {id(parameter) for parameter, epoch in freezing(plan, model) if epoch < recipe.epochs}
-    if all(id(parameter) in frozen for parameter in model.parameters() if parameter.requires_grad):
+    spans = training_spans(model, plan.train_center.images, recipe, plan.frozen_after)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if all(each in spans and spans[each][1] < recipe.epochs for each in trainable):
         raise SeewhyError(
             f"freeze {' '.join(recipe.freeze)} freezes all parameters before the end of "
             f"{counted(recipe.epochs, 'epoch')}; freeze fewer, or later"
         )
     _check_momentum(plan, optimizers)
     _check_resolution(plan, model)
-
-
-def freezing(plan: TrainingPlan, model: nn.Module) -> list[tuple[nn.Parameter, float]]:
-    """The parameters that a plan freezes, each with the epoch after which it is frozen."""
-    first = first_layers(model, plan.train_center.images, plan.recipe.freeze_layers)
-    return [*freezable(model, plan.frozen_after), *first]
 
 
 def _bind(recipe: Recipe) -> BoundRecipe:

@@ -72,6 +72,8 @@ class Recipe:
     """Freeze parameters or whole modules, each after an epoch: whiten:3, after 3 epochs."""
     freeze_layers: float = 0.0
     """Fraction of the layers, from the first, that are frozen throughout, in [0, 1)."""
+    unfreeze_epochs: int = 0
+    """Gradual unfreezing: the last layer trains at once, all after these epochs; 0 for none."""
     freeze_bn: bool = False
     """Keep the running mean and variance of BatchNorm, and use them in training too."""
     augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")
@@ -124,6 +126,7 @@ class Recipe:
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("layer_decay", 0 < self.layer_decay <= 1, "more than 0 and at most 1"),
             ("freeze_layers", 0 <= self.freeze_layers < 1, "in [0, 1)"),
+            ("unfreeze_epochs", self.unfreeze_epochs >= 0, "at least 0"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("l1", self.l1 >= 0, "0 or more"),
             ("clip_grad_norm", self.clip_grad_norm >= 0, "0 or more"),

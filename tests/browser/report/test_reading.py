@@ -170,3 +170,11 @@ def test_navigation_marks_the_current_section(read, reports):
     page = read(reports.page).page
     page.locator("nav").get_by_role("link", name="Robustness").click()
     expect(page.locator("nav a[aria-current]")).to_have_text("Robustness")
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_accuracies_under_attack_and_corruption_fit_their_columns(read, reports, width):
+    page = read(reports.page, viewport=(width, 844)).page
+    hidden = "each => each.scrollWidth - each.clientWidth"
+    tables = page.locator(".scroll:has(> .levels)")
+    assert [each.evaluate(hidden) for each in tables.all()] == [0, 0]

@@ -47,7 +47,7 @@ def robustness_section(context: ReportContext, sprites: Sprites) -> Section | No
         "corruption_samples": corruption_samples_figure(diagnosis.corruption_sample),
     }
     levels = attacks[0].levels.tolist()[1:] if attacks else []
-    epsilons = [f"{255 * level:g}/255" for level in levels]
+    epsilons = [f"{255 * level:g}" for level in levels]
     html = render(
         "sections/robustness.html",
         attack_error=diagnosis.attack_error,
@@ -166,7 +166,11 @@ def _with_augmentation(context: ReportContext) -> str:
 
 
 def _rows(curves: tuple[RobustnessCurve, ...]) -> list[tuple[str, ...]]:
-    return [(curve.name, *map(percent, curve.accuracy.tolist())) for curve in curves]
+    """The name of each curve, and its accuracies in percent."""
+    return [
+        (curve.name, *("100" if each == 1 else f"{100 * each:.1f}" for each in values))
+        for curve, values in ((curve, curve.accuracy.tolist()) for curve in curves)
+    ]
 
 
 def _examples(
