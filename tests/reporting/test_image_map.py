@@ -52,3 +52,23 @@ def test_agreement_is_the_share_of_the_nearest_neighbors_with_the_same_label() -
     assert abs(neighbor_agreement(positions, labels) - float(np.mean(shares))) < 1e-6
     apart = torch.cat([torch.rand(20, 2), 100 + torch.rand(20, 2)])
     assert neighbor_agreement(apart, torch.tensor([0] * 20 + [1] * 20)) == 1
+
+
+def test_images_are_colored_by_columns_of_few_values(context: ReportContext) -> None:
+    mapped = context.diagnosis.mapped
+    assert mapped is not None
+    count = len(context.predictions.labels)
+    metadata = {
+        "site": tuple(("north", "south", "")[index % 3] for index in range(count)),
+        "name": tuple(map(str, range(count))),  # too many values
+        "one": ("same",) * count,
+    }
+    section = image_map_section(
+        replace(context, metadata=metadata), Sprites(report_images(context))
+    )
+    assert section is not None
+    (group,) = section.data["groups"]
+    assert (group["name"], group["values"]) == ("site", ["unknown", "north", "south"])
+    expected = [group["values"][(row + 1) % 3] for row in mapped.map.indices.tolist()]
+    codes = decoded(group["codes"], np.uint8)
+    assert [group["values"][code] for code in codes] == expected

@@ -151,7 +151,8 @@ def _make(reports: Reports, data: Dataset, patch: pytest.MonkeyPatch) -> None:
     _write(reports.page, context)
     patch.setattr("seewhy.reporting.page.BUDGET", reports.page.stat().st_size - SAVED)
     _write(reports.sampled, context)
-    _write(reports.full, replace(context, baseline=None, full=True))
+    sites = {"site": ("north", "south", "south", "") * 50}
+    _write(reports.full, replace(context, baseline=None, full=True, metadata=sites))
     patch.setattr("seewhy.reporting.section.inline_svg", inline_svg)
     assert run.predictions is not None
     assert run.result is not None

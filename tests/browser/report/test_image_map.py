@@ -7,6 +7,8 @@ from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
+EVERYTHING = [(0.5, 0.005), (0.999, 0), (0.999, 0.999), (0, 0.999), (0, 0)]  # from an edge
+
 
 @pytest.fixture
 def page(read, reports):
@@ -43,3 +45,68 @@ def test_the_legend_follows_the_colors(page):
     assert entries.all_inner_texts() == ["right", "wrong"]
     page.select_option("#map-color", "confidence")
     assert entries.all_inner_texts() == ["0.00", "0.25", "0.50", "0.75", "1.00"]
+
+
+def drag(page, points):
+    """Draw a line on the map with the mouse, given in parts of its side."""
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place)
+    page.mouse.up()
+
+
+def test_a_line_selects_the_images_inside(page, reports):
+    drag(page, EVERYTHING)
+    wrong = len(reports.errors())
+    status = page.locator("#map-image")
+    expect(status).to_contain_text(f"200 images selected, {wrong} of them wrong")
+    assert page.locator("#map-thumbnails canvas").count() == 200
+    assert page.locator("#map-thumbnails canvas.wrong").count() == wrong
+    lines = (
+        page.locator("#map-file")
+        .evaluate("link => decodeURIComponent(link.href.split(',').slice(1).join(','))")
+        .splitlines()
+    )
+    assert len(lines) == 201
+    assert any(line.startswith(f"{next(iter(reports.errors()))},") for line in lines)
+    drag(page, [(0.3, 0.01), (0.5, 0), (0.5, 1), (0, 1), (0, 0)])  # a part of them
+    assert 0 < page.locator("#map-thumbnails canvas").count() < 200
+    page.select_option("#map-shown", "wrong")
+    expect(status).to_have_text(re.compile(r"^(\d+) images? selected, \1 of them wrong"))
+    page.keyboard.press("Tab")
+    page.locator("#map").press("Escape")
+    expect(status).to_have_text("No image selected.")
+    expect(page.locator("#map-file")).to_be_hidden()
+
+
+def test_shift_and_arrow_keys_select_images(page):
+    page.locator("#map").press("ArrowRight")
+    for _ in range(4):
+        page.locator("#map").press("Shift+ArrowRight")
+    page.locator("#map").press("Shift+ArrowDown")
+    expect(page.locator("#map-image")).to_have_text(re.compile(r"^\d+ images selected, \d+ of"))
+    page.locator("#map").press("ArrowLeft")
+    expect(page.locator("#map-image")).to_have_text(re.compile(r"^Image \d+: "))
+
+
+def test_a_class_can_be_shown(page):
+    page.select_option("#map-class", "2")
+    drag(page, EVERYTHING)
+    name = page.locator("#map-class option:checked").inner_text()
+    labels = page.locator("#map-thumbnails canvas").evaluate_all(
+        "tiles => tiles.map(tile => tile.getAttribute('aria-label'))"
+    )
+    assert labels
+    assert all(name in label for label in labels)
+
+
+def test_images_are_colored_by_metadata(read, reports):
+    page = read(reports.full).page
+    page.select_option("#map-color", "group-0")
+    assert page.locator("#map-legend li").all_inner_texts() == ["unknown", "north", "south"]
+    drag(page, EVERYTHING)
+    expect(page.locator("#map-image")).to_contain_text("site: south 100, north 50, unknown 50")

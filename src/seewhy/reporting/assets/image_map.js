@@ -1,6 +1,11 @@
-// The map of images: a point for each, and thumbnails of those around the selected one.
+// The map of images: a point for each, and thumbnails of those around the selected one, or of those inside a drawn line.
 
 const AROUND = 25; // images around the selected one
+const MOST_THUMBNAILS = 200; // of the images inside a line
+const UNSURE = 50; // percent of confidence below which the model is unsure
+const DRAG = 5; // pixels from which a movement is a line, not a click
+
+/** @typedef {[number, number]} Place from the left and from the top, from 0 to 1 */
 const MAP_COLORS = ["#0072b2", "#d55e00"]; // right, wrong
 
 /** @param {MapOfImages} data */
@@ -8,17 +13,35 @@ function wireMap(data) {
   const canvas = element("map", HTMLCanvasElement);
   const color = element("map-color", HTMLSelectElement);
   const shown = element("map-shown", HTMLSelectElement);
+  const only = element("map-class", HTMLSelectElement);
   const bytes = decodeBase64(data.positions);
   const positions = Array.from(new Uint16Array(bytes.buffer), (value) => value / 65535);
   const labels = decodeClasses(data.labels, data.bytes);
   const predicted = decodeClasses(data.predicted, data.bytes);
   const confidence = decodeBase64(data.confidence);
+  const groups = data.groups.map((group) => ({ ...group, codes: Array.from(decodeBase64(group.codes)) }));
   const sheet = new Image();
   let selected = -1;
+  let anchor = -1; // where a selection by Shift and arrow keys begins
+  /** @type {Set<number>} */
+  let inside = new Set(); // images inside the line
+  /** @type {Place[]} */
+  let line = [];
+  let dragged = false;
 
-  const visible = (/** @type {number} */ row) => shown.value === "all" || labels[row] !== predicted[row];
-  const fill = (/** @type {number} */ row) =>
-    color.value === "class" ? classColor(labels[row]) : color.value === "correct" ? MAP_COLORS[Number(labels[row] !== predicted[row])] : confidenceColor(confidence[row]);
+  groups.forEach((group, index) => color.add(new Option(group.name, `group-${index}`)));
+  errors.classes.forEach((name, index) => only.add(new Option(name, String(index))));
+  const group = () => (color.value.startsWith("group-") ? groups[Number(color.value.slice(6))] : undefined);
+
+  const isWrong = (/** @type {number} */ row) => labels[row] !== predicted[row];
+  /** @type {Record<string, (row: number) => boolean>} */
+  const kinds = { all: () => true, wrong: isWrong, right: (row) => !isWrong(row), unsure: (row) => confidence[row] < UNSURE };
+  const visible = (/** @type {number} */ row) => kinds[shown.value](row) && (only.value === "" || labels[row] === Number(only.value) || predicted[row] === Number(only.value));
+  const fill = (/** @type {number} */ row) => {
+    const chosen = group();
+    if (chosen) return classColor(chosen.codes[row]);
+    return color.value === "class" ? classColor(labels[row]) : color.value === "correct" ? MAP_COLORS[Number(isWrong(row))] : confidenceColor(confidence[row]);
+  };
 
   const draw = () => {
     const side = Math.max(200, Math.min(640, canvas.parentElement?.clientWidth ?? 640));
@@ -31,14 +54,22 @@ function wireMap(data) {
     const radius = labels.length > 3000 ? 1.6 : 2.6;
     for (let row = 0; row < labels.length; row++) {
       if (!visible(row)) continue;
+      context.globalAlpha = inside.size && !inside.has(row) ? 0.2 : 1;
       context.fillStyle = fill(row);
       context.beginPath();
       context.arc(8 + positions[2 * row] * (side - 16), 8 + positions[2 * row + 1] * (side - 16), radius, 0, 7);
       context.fill();
     }
-    if (selected < 0) return;
+    context.globalAlpha = 1;
     context.strokeStyle = getComputedStyle(canvas).color;
     context.lineWidth = 2;
+    if (line.length) {
+      context.beginPath();
+      for (const [x, y] of line) context.lineTo(8 + x * (side - 16), 8 + y * (side - 16));
+      context.closePath();
+      context.stroke();
+    }
+    if (selected < 0) return;
     context.beginPath();
     context.arc(8 + positions[2 * selected] * (side - 16), 8 + positions[2 * selected + 1] * (side - 16), 7, 0, 7);
     context.stroke();
@@ -51,18 +82,45 @@ function wireMap(data) {
 
   /** @param {number} row */
   const select = (row) => {
-    selected = row;
+    selected = anchor = row;
+    clearLine();
     draw();
     const around = nearest(positions[2 * row], positions[2 * row + 1]).slice(0, AROUND);
     const right = around.filter((each) => labels[each] === predicted[each]).length;
     element("map-image", HTMLElement).textContent = `${describe(row)}. Of the ${around.length} images around it, ${right} are classified correctly.`;
     element("map-thumbnails", HTMLElement).replaceChildren(...around.map((each) => thumbnail(each)).filter((each) => each !== null));
   };
+  const clearLine = () => {
+    line = [];
+    inside = new Set();
+    element("map-file", HTMLAnchorElement).hidden = true;
+  };
+  /** Select the visible images inside a line. @param {Place[]} points */
+  const selectInside = (points) => {
+    line = points;
+    const rows = [...labels.keys()].filter((row) => visible(row) && isInside(positions[2 * row], positions[2 * row + 1], points));
+    inside = new Set(rows);
+    const wrong = rows.filter(isWrong);
+    const first = [...wrong, ...rows.filter((row) => !isWrong(row))].filter((row) => row % data.every === 0).slice(0, MOST_THUMBNAILS);
+    const parts = [`${rows.length} image${rows.length === 1 ? "" : "s"} selected, ${wrong.length} of them wrong`, rows.length ? `True class: ${counts(rows.map((row) => errors.classes[labels[row]]))}` : ""];
+    const chosen = group();
+    if (chosen && rows.length) parts.push(`${chosen.name}: ${counts(rows.map((row) => chosen.values[chosen.codes[row]]))}`);
+    element("map-image", HTMLElement).textContent = `${parts.filter(Boolean).join(". ")}.${first.length < rows.length ? ` ${first.length} are shown, errors first.` : ""}`;
+    element("map-thumbnails", HTMLElement).replaceChildren(...first.map((row) => thumbnail(row)).filter((each) => each !== null));
+    const file = element("map-file", HTMLAnchorElement);
+    const cells = (/** @type {number} */ row) => [indexOf(row), data.cells[labels[row]], data.cells[predicted[row]], (confidence[row] / 100).toFixed(2)].join(",");
+    file.href = "data:text/csv;charset=utf-8," + encodeURIComponent(["index,true,predicted,confidence", ...rows.map(cells), ""].join("\r\n"));
+    file.hidden = rows.length === 0;
+    draw();
+  };
+  const indexOf = (/** @type {number} */ row) => (data.indices === null ? row : data.indices[row]);
   /** @param {number} row */
   const describe = (row) => {
-    const index = data.indices === null ? row : data.indices[row];
-    const right = labels[row] === predicted[row];
-    return `Image ${index}: ${errors.classes[labels[row]]}, ${right ? "predicted correctly" : `predicted as ${errors.classes[predicted[row]]}`} (${(confidence[row] / 100).toFixed(2)})`;
+    const index = indexOf(row);
+    const right = !isWrong(row);
+    const chosen = group();
+    const own = chosen ? `, ${chosen.name} ${chosen.values[chosen.codes[row]]}` : "";
+    return `Image ${index}: ${errors.classes[labels[row]]}, ${right ? "predicted correctly" : `predicted as ${errors.classes[predicted[row]]}`} (${(confidence[row] / 100).toFixed(2)})${own}`;
   };
   /** @param {number} row */
   const thumbnail = (row) => {
@@ -81,13 +139,46 @@ function wireMap(data) {
     return result;
   };
 
-  canvas.addEventListener("click", (event) => {
+  /** @param {MouseEvent} event @returns {Place} */
+  const place = (event) => {
     const box = canvas.getBoundingClientRect();
-    const place = (/** @type {number} */ value, /** @type {number} */ start) => (value - start - 8) / (box.width - 16);
-    const found = nearest(place(event.clientX, box.left), place(event.clientY, box.top));
+    return [(event.clientX - box.left - 8) / (box.width - 16), (event.clientY - box.top - 8) / (box.height - 16)];
+  };
+  canvas.addEventListener("click", (event) => {
+    if (dragged) return; // the end of a line
+    const found = nearest(...place(event));
     if (found.length) select(found[0]);
   });
+  canvas.addEventListener("pointerdown", (event) => {
+    dragged = false;
+    if (event.pointerType === "touch" || event.button !== 0) return; // a finger scrolls the page
+    const points = [place(event)];
+    const [startX, startY] = [event.clientX, event.clientY];
+    canvas.setPointerCapture(event.pointerId);
+    const move = (/** @type {PointerEvent} */ moved) => {
+      dragged ||= Math.hypot(moved.clientX - startX, moved.clientY - startY) >= DRAG;
+      points.push(place(moved));
+      if (!dragged) return;
+      selected = -1;
+      line = points;
+      draw();
+    };
+    const end = () => {
+      canvas.removeEventListener("pointermove", move);
+      if (dragged) selectInside(points);
+    };
+    canvas.addEventListener("pointermove", move);
+    canvas.addEventListener("pointerup", end, { once: true });
+    canvas.addEventListener("pointercancel", end, { once: true });
+  });
   canvas.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && inside.size) {
+      clearLine();
+      element("map-image", HTMLElement).textContent = "No image selected.";
+      element("map-thumbnails", HTMLElement).replaceChildren();
+      draw();
+      return;
+    }
     const steps = /** @type {Record<string, [number, number]>} */ ({ ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] });
     const step = steps[event.key];
     if (!step) return;
@@ -99,12 +190,27 @@ function wireMap(data) {
       const ahead = right * step[0] + down * step[1];
       return row !== selected && ahead > 0 && ahead >= Math.abs(right * step[1]) + Math.abs(down * step[0]);
     });
-    if (onward !== undefined) select(onward);
+    if (onward === undefined) return;
+    if (!event.shiftKey || anchor < 0) {
+      select(onward);
+      return;
+    }
+    selected = onward; // a rectangle from the anchor to the image
+    const [left, right] = [positions[2 * anchor], positions[2 * onward]].sort((a, b) => a - b);
+    const [top, bottom] = [positions[2 * anchor + 1], positions[2 * onward + 1]].sort((a, b) => a - b);
+    const margin = 0.005;
+    selectInside([
+      [left - margin, top - margin],
+      [right + margin, top - margin],
+      [right + margin, bottom + margin],
+      [left - margin, bottom + margin],
+    ]);
   });
-  for (const control of [color, shown]) {
+  for (const control of [color, shown, only]) {
     control.addEventListener("change", () => {
-      draw();
-      showLegend(color.value);
+      if (line.length) selectInside(line);
+      else draw();
+      showLegend(color.value, group()?.values);
     });
   }
   new ResizeObserver(draw).observe(/** @type {HTMLElement} */ (canvas.parentElement));
@@ -112,8 +218,30 @@ function wireMap(data) {
   draw();
   sheet.src = data.sheet;
   sheet.decode().then(() => {
-    if (selected >= 0) select(selected);
+    if (line.length) selectInside(line);
+    else if (selected >= 0) select(selected);
   });
+}
+
+/** Whether a place is inside a closed line: a ray from it crosses the line an odd number of times. @param {number} x @param {number} y @param {Place[]} points */
+function isInside(x, y, points) {
+  let odd = false;
+  points.forEach(([x1, y1], index) => {
+    const [x2, y2] = points[(index + 1) % points.length];
+    if (y1 > y !== y2 > y && x < x1 + ((y - y1) / (y2 - y1)) * (x2 - x1)) odd = !odd;
+  });
+  return odd;
+}
+
+/** The most frequent names with their counts. @param {string[]} names */
+function counts(names) {
+  /** @type {Map<string, number>} */
+  const found = new Map();
+  for (const name of names) found.set(name, (found.get(name) ?? 0) + 1);
+  const ranked = [...found].sort((one, other) => other[1] - one[1]);
+  const others = ranked.slice(5).reduce((sum, [, count]) => sum + count, 0);
+  const shown = others ? [...ranked.slice(0, 5), ["others", others]] : ranked;
+  return shown.map(([name, count]) => `${name} ${count}`).join(", ");
 }
 
 /** @param {string} text base64 @param {number} size bytes of a class @returns {number[]} */
@@ -132,11 +260,12 @@ function confidenceColor(percent) {
   return `hsl(${20 + 1.8 * percent} 75% 50%)`;
 }
 
-/** @param {string} color */
-function showLegend(color) {
+/** @param {string} color @param {string[]} [values] of a group */
+function showLegend(color, values) {
+  const names = values ?? errors.classes;
   const entries =
-    color === "class"
-      ? errors.classes.slice(0, 20).map((name, index) => /** @type {const} */ ([classColor(index), name]))
+    color === "class" || values
+      ? names.slice(0, 20).map((name, index) => /** @type {const} */ ([classColor(index), name]))
       : color === "correct"
         ? [/** @type {const} */ ([MAP_COLORS[0], "right"]), /** @type {const} */ ([MAP_COLORS[1], "wrong"])]
         : [0, 25, 50, 75, 100].map((value) => /** @type {const} */ ([confidenceColor(value), (value / 100).toFixed(2)]));
@@ -147,7 +276,7 @@ function showLegend(color) {
     item.append(dot, name);
     return item;
   });
-  if (color === "class" && errors.classes.length > 20) {
+  if (color === "class" && names.length > 20) {
     const item = document.createElement("li");
     item.textContent = "…";
     items.push(item);

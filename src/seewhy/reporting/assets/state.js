@@ -65,6 +65,8 @@
  * @property {number} height of a thumbnail in pixels
  * @property {number} width
  * @property {number} columns thumbnails in a row of the sheet
+ * @property {string[]} cells class names as CSV
+ * @property {{name: string, values: string[], codes: string}[]} groups columns of metadata: the value of each image as an index
  */
 
 /** @typedef {"predicted" | "true" | "difference"} Target */

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from seewhy.data.thumbnails import to_rgb
 from seewhy.diagnosis.feature_space import MappedImages
+from seewhy.diagnosis.metadata import Metadata
+from seewhy.escaping import csv_text
 from seewhy.figures.image_map import image_map_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count_of, percent
@@ -17,6 +19,8 @@ from seewhy.reporting.sprites import Sprites, data_url, image_sheet
 COLUMNS = 64  # thumbnails in a row of the sheet
 MAX_PICTURES = 3000  # about 500 kB
 STEPS = 65_535  # of a position
+MAX_VALUES = 20  # of a column of metadata that images are colored by
+MAX_COLUMNS = 8  # of metadata
 
 
 def image_map_section(context: ReportContext, sprites: Sprites) -> Section | None:
@@ -64,7 +68,22 @@ def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:
         "height": thumbnails.shape[2],
         "width": thumbnails.shape[3],
         "columns": COLUMNS,
+        "cells": [csv_text([name], []).removesuffix("\r\n") for name in predictions.classes],
+        "groups": _groups(context.metadata or {}, indices),
     }
+
+
+def _groups(metadata: Metadata, indices: Tensor) -> list[dict[str, Any]]:
+    """The columns of metadata with at most 20 values; "" is an unknown one."""
+    groups = list[dict[str, Any]]()
+    for name, column in metadata.items():
+        own = [column[index] for index in indices.tolist()]
+        values = sorted(set(own))
+        if 2 <= len(values) <= MAX_VALUES and len(groups) < MAX_COLUMNS:
+            codes = torch.tensor([values.index(value) for value in own], dtype=torch.uint8)
+            shown = [value or "unknown" for value in values]
+            groups.append({"name": name, "values": shown, "codes": _base64(codes)})
+    return groups
 
 
 def _shown_rows(mapped: MappedImages) -> Tensor:
