@@ -1,6 +1,7 @@
 """`seewhy label`: a table of the images to label, which is filled in and loaded."""
 
 import csv
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_images_unlike_the_labeled_ones_are_written_and_loaded(folder: Path) -> 
     assert selected[0].novelty > selected[1].novelty
     write_to_label(selected, folder / "to_label.csv")
     rows = list(csv.DictReader((folder / "to_label.csv").read_text("utf-8").splitlines()))
-    assert [row["file"] for row in rows] == [each.image for each in selected]
+    assert [row["file"] for row in rows] == [Path(each.image).name for each in selected]
     with pytest.raises(SeewhyError, match="2 of 2 rows have no label, the first in line 2"):
         load(folder / "to_label.csv")
     text = (folder / "to_label.csv").read_text("utf-8").replace(".png,,", ".png,yellow,")
@@ -81,10 +82,25 @@ def test_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (folder / "broken.png").write_bytes(b"no image")
     assert main(["label", "model", ".", "--number", "3"]) == 1
     printed = capsys.readouterr()
-    assert "label these: to_label.csv" in printed.out
+    assert "label these: to_label.csv\nthen: seewhy train --data to_label.csv\n" in printed.out
     assert "broken.png" in printed.err
     assert len((folder / "to_label.csv").read_text("utf-8").splitlines()) == 4
     assert main(["label", "model", "."]) == 2
     assert "to_label.csv exists; name another file with --output" in capsys.readouterr().err
     assert main(["label", "model", ".", "--number", "99", "--output", "b.csv"]) == 2
     assert "count must be from 1 to the number of images, 16" in capsys.readouterr().err
+
+
+def test_table_elsewhere_is_loaded_with_a_root(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    elsewhere = tmp_path / "to label"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr("seewhy.cli.label.open_model", lambda *_: MODEL)
+    assert main(["label", "model", str(folder), "--number", "4", "--output", "a b.csv"]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[-4:] == ["--data", "a b.csv", "--root", str(folder.resolve())]
+    text = Path("a b.csv").read_text("utf-8").replace(".png,,", ".png,yellow,")
+    Path("a b.csv").write_text(text, "utf-8")
+    assert len(load("a b.csv", root=command[-1], split="test").test) == 4

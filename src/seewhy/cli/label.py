@@ -1,15 +1,22 @@
 """`seewhy label`."""
 
+import os
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from seewhy.cli.arguments import Flag, OwnModel, RunOrFile
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
+from seewhy.escaping import visible
 from seewhy.progress import note
+
+if TYPE_CHECKING:
+    from seewhy.runs.labeling import ImageToLabel
 
 MOST_ROWS = 10  # that are printed
 
@@ -70,4 +77,15 @@ def label(options: Label) -> int:
         if len(selected) > MOST_ROWS:
             tables.console().print(f"and {len(selected) - MOST_ROWS:,} more")
         tables.print_path("label these", options.output)
+        command = f"then: seewhy train --data {_loading(selected, options.output)}"
+        tables.console().print(visible(command), soft_wrap=True)
     return int(bool(failures))
+
+
+def _loading(selected: Sequence["ImageToLabel"], table: Path) -> str:
+    """The arguments with which the table is loaded, as a shell takes them."""
+    folder = table.parent.resolve()
+    folders = {str(Path(row.image).resolve().parent) for row in selected}
+    if all(Path(each).is_relative_to(folder) for each in folders):
+        return shlex.quote(str(table))
+    return f"{shlex.quote(str(table))} --root {shlex.quote(os.path.commonpath(folders))}"

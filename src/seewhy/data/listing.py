@@ -53,10 +53,15 @@ def list_files(root: Path, deep: bool) -> list[ListedFile]:
     visited = set()
     for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
         subfolders[:] = sorted(
-            (name for name in subfolders if deep and not is_ignored(name)), key=natural_key
+            (
+                name
+                for name in subfolders
+                if deep and not is_ignored(name) and not _leads_up(Path(folder, name))
+            ),
+            key=natural_key,
         )
         real = os.path.realpath(folder)
-        if real in visited:  # a link to a parent would be followed forever
+        if real in visited:  # links to each other's folders would be followed forever
             subfolders.clear()
             continue
         visited.add(real)
@@ -66,6 +71,11 @@ def list_files(root: Path, deep: bool) -> list[ListedFile]:
             if not is_ignored(name)
         ]
     return files
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether a folder is a link to one above it, whose files are not those of the link."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _raise(error: OSError) -> None:

@@ -94,22 +94,27 @@ def select_to_label(
 def write_to_label(selected: Sequence[ImageToLabel], path: Path, *, several: bool = False) -> None:
     """Write the images as a table with an empty column for the label, which `load` reads.
 
+    Paths are relative to the directory of the table; those of images outside of it are absolute,
+    and `load` reads them with a `root` above them.
+
     Args:
         selected: From `select_to_label`.
         path: The CSV file to write.
         several: Whether an image has any number of labels: the column is called `labels`.
     """
     header = ["file", "labels" if several else "label", "predicted", "confidence"]
+    folder = path.parent.resolve()
+    files = [Path(row.image).resolve() for row in selected]
     rows = [
         [
-            str(Path(row.image).absolute()),
+            str(file.relative_to(folder) if file.is_relative_to(folder) else file),
             "",
             "|".join(row.predicted),
             f"{row.confidence:.4f}",
             f"{row.uncertainty:.4f}",
             f"{row.novelty:.4f}",
         ]
-        for row in selected
+        for row, file in zip(selected, files, strict=True)
     ]
     write_text(path, csv_text([*header, "uncertainty", "novelty"], rows), newline="")
 
