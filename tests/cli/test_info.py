@@ -77,7 +77,7 @@ def test_data_finds_published_files(capsys: Capture, error_of: Callable[..., str
 
 @pytest.mark.usefixtures("workspace")
 def test_data_errors(error_of: Callable[..., str]) -> None:
-    assert "number of samples must be at least 1, found 0" in error_of(
+    assert "number of --samples must be at least 1, found 0" in error_of(
         "data", "bars", "--samples=0"
     )
     assert "decimals must be from 0 to 15, found 16" in error_of("data", "bars", "--decimals", "16")

@@ -68,7 +68,7 @@ def test_evaluate_measures_the_groups_of_metadata(
         "camera: b": 30,
     }
     Path("m.csv").write_text("file,camera\nother.png,a\n")
-    assert "none of its 1 paths is one of the 60 images" in error_of(*options)
+    assert "none of its 1 path is one of the 60 images" in error_of(*options)
 
 
 def test_predict(trained: Path, data: Dataset, capsys: Capture) -> None:
