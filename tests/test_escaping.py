@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-from seewhy.escaping import csv_text, html_text, json_text, markdown_code, markdown_text, visible
+from seewhy.escaping import (
+    csv_text,
+    html_text,
+    json_text,
+    markdown_code,
+    markdown_text,
+    shell_text,
+    visible,
+)
 from seewhy.progress import make_console, note
 from seewhy.train.recipe import Recipe, to_toml
 
@@ -99,3 +108,9 @@ def test_every_sink_is_used_by_its_function_only(call: str) -> None:
         if line.strip().startswith(call) or f" {call}" in line or f"={call}" in line
     }
     assert found - in_memory.get(call, set()) <= {allowed}
+
+
+def test_commands_to_copy_are_what_a_shell_reads() -> None:
+    for path in ("run", "my run/a'b", "$(id)", "-x;y", "été"):
+        assert shlex.split(f"seewhy report {shell_text(Path(path))}") == ["seewhy", "report", path]
+    assert shell_text("a\nb") == r"'a\nb'"

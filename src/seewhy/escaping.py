@@ -1,14 +1,15 @@
 r"""Text that comes from data, such as the names of classes and files, in what people read.
 
-Each sink has one function: `visible` for a terminal, `csv_text`, `markdown_text`, `html_text` and
-`json_text`. Characters that act instead of being shown, such as terminal escapes and changes of the
-writing direction, are written out as in Python, `\x1b`.
+Each sink has one function: `visible` for a terminal, `shell_text` for a command in it, `csv_text`,
+`markdown_text`, `html_text` and `json_text`. Characters that act instead of being shown, such as
+terminal escapes and changes of the writing direction, are written out as in Python, `\x1b`.
 """
 
 import csv
 import io
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 
@@ -30,6 +31,11 @@ def visible(text: str, keep: str = "") -> str:
         return character if character in keep else character.encode("unicode_escape").decode()
 
     return _ACTING.sub(written_out, text)
+
+
+def shell_text(argument: object) -> str:
+    """An argument of a command that people copy, such as a path with spaces."""
+    return shlex.quote(visible(str(argument)))
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

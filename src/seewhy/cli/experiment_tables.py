@@ -3,7 +3,7 @@
 import math
 
 from seewhy.cli.tables import console, print_files, table
-from seewhy.escaping import visible
+from seewhy.escaping import shell_text, visible
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import (
     METRICS,
@@ -77,7 +77,7 @@ def print_experiment(experiment: Experiment) -> None:
     if failed:
         total = len(experiment.trials)
         out.print(f"\n{len(failed)} of {counted(total, 'trial')} failed. Try again with:")
-        out.print(f"seewhy resume {experiment.directory}", soft_wrap=True)
+        out.print(f"seewhy resume {shell_text(experiment.directory)}", soft_wrap=True)
     print_files(experiment.directory, EXPERIMENT_FILES)
 
 

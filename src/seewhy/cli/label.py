@@ -1,7 +1,6 @@
 """`seewhy label`."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from tyro.conf import Positional, arg
 from seewhy.cli.arguments import Flag, OwnModel, RunOrFile
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
-from seewhy.escaping import visible
+from seewhy.escaping import shell_text
 from seewhy.progress import note
 
 if TYPE_CHECKING:
@@ -77,8 +76,7 @@ def label(options: Label) -> int:
         if len(selected) > MOST_ROWS:
             tables.console().print(f"and {len(selected) - MOST_ROWS:,} more")
         tables.print_path("label these", options.output)
-        command = f"then: seewhy train --data {_loading(selected, options.output)}"
-        tables.console().print(visible(command), soft_wrap=True)
+        tables.print_command("then", f"seewhy train --data {_loading(selected, options.output)}")
     return int(bool(failures))
 
 
@@ -87,5 +85,5 @@ def _loading(selected: Sequence["ImageToLabel"], table: Path) -> str:
     folder = table.parent.resolve()
     folders = {str(Path(row.image).resolve().parent) for row in selected}
     if all(Path(each).is_relative_to(folder) for each in folders):
-        return shlex.quote(str(table))
-    return f"{shlex.quote(str(table))} --root {shlex.quote(os.path.commonpath(folders))}"
+        return shell_text(table)
+    return f"{shell_text(table)} --root {shell_text(os.path.commonpath(folders))}"

@@ -19,7 +19,7 @@ from seewhy.diagnosis.metrics import uneven_scores
 from seewhy.diagnosis.multi_label import MultiLabelScores
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.slices import Slice
-from seewhy.escaping import visible
+from seewhy.escaping import shell_text, visible
 from seewhy.models.summary import ModelSummary
 from seewhy.models.summary_table import format_summary
 from seewhy.progress import clock, make_console
@@ -84,6 +84,11 @@ def print_path(label: str, path: Path) -> None:
     console().print(visible(f"{label}: {path}"), soft_wrap=True)
 
 
+def print_command(label: str, command: str) -> None:
+    """A command on one line, whose arguments are from `shell_text`."""
+    console().print(f"{label}: {command}", soft_wrap=True)
+
+
 def print_files(directory: Path, purposes: Mapping[str, str]) -> None:
     """The files of `purposes` that exist in a directory, each with its purpose."""
     out = console()
@@ -133,9 +138,8 @@ def print_run(run: Run) -> None:
     print_files(run.directory, RUN_FILES)
     report = run.directory / "report.html"
     out.print()
-    print_path(
-        "next", Path(f"open {report}" if report.exists() else f"seewhy report {run.directory}")
-    )
+    command, path = ("open", report) if report.exists() else ("seewhy report", run.directory)
+    print_command("next", f"{command} {shell_text(path)}")
 
 
 def print_accuracies(

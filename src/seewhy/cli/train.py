@@ -21,6 +21,7 @@ from seewhy.cli.arguments import (
     load_data,
 )
 from seewhy.errors import SeewhyError
+from seewhy.escaping import shell_text
 from seewhy.experiments.parallel import Parallel
 from seewhy.progress import note, say, waiting
 from seewhy.runs.checkpoint import CheckpointPolicy
@@ -101,7 +102,7 @@ def train(options: Train) -> int:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
     code = _finish(run, data, options.no_report, options.quiet, options.report_minutes)
     if Path(options.data).is_dir():
-        say(f"copies, odd images, wrong labels: seewhy check {options.data}")
+        say(f"copies, odd images, wrong labels: seewhy check {shell_text(options.data)}")
     return code
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from seewhy.data.dataset import DataOrigin
 from seewhy.errors import SeewhyError
-from seewhy.escaping import json_text
+from seewhy.escaping import json_text, shell_text
 from seewhy.files import write_text
 from seewhy.runs.directory import (
     RECIPE,
@@ -166,3 +166,10 @@ def recipe_directories(directory: Path, recipes: Mapping[str, Recipe]) -> dict[s
 def trial_name(seed: int) -> str:
     """The name of a trial's directory, inside that of its recipe."""
     return f"seed-{seed}"
+
+
+def resume_text(experiment: Experiment) -> str:
+    """How much of an experiment is done, and the command that resumes it."""
+    finished, trials = len(experiment.finished), counted(len(experiment.trials), "trial")
+    remedy = f"Resume with: seewhy resume {shell_text(experiment.directory)}"
+    return f"{finished} of {trials} have finished and are kept. {remedy}"

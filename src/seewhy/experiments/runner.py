@@ -21,6 +21,7 @@ from seewhy.experiments.experiment import (
     open_experiment,
     read_trial,
     recipe_directories,
+    resume_text,
     trial_name,
     write_experiment,
 )
@@ -223,20 +224,14 @@ def _run(experiment: Experiment, data: Dataset, parallel: Parallel, quiet: bool)
         experiment = _prepare_recipes(experiment, shared, parallel, jobs, quiet)
         experiment = _run_trials(experiment, shared, parallel, jobs, quiet)
     except WorkerDied as error:
-        raise SeewhyError(
-            f"{error}. {_resume_text(open_experiment(experiment.directory))}"
-        ) from error
+        remedy = resume_text(open_experiment(experiment.directory))
+        raise SeewhyError(f"{error}. {remedy}") from error
     except KeyboardInterrupt as interrupt:
         experiment = open_experiment(experiment.directory)
         write_tables(experiment)
-        raise type(interrupt)(f"Interrupted. {_resume_text(experiment)}") from None
+        raise type(interrupt)(f"Interrupted. {resume_text(experiment)}") from None
     write_tables(experiment)
     return experiment
-
-
-def _resume_text(experiment: Experiment) -> str:
-    count = f"{len(experiment.finished)} of {counted(len(experiment.trials), 'trial')}"
-    return f"{count} have finished and are kept. Resume with: seewhy resume {experiment.directory}"
 
 
 def _table_additions() -> list[dict[str, Any]]:

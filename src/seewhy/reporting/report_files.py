@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from seewhy.errors import SeewhyError
+from seewhy.escaping import shell_text
 from seewhy.files import is_writable, remove_fragments
 from seewhy.runs.run import Run
 
@@ -21,7 +22,7 @@ def report_directory(run: Run | None) -> Path:
     if not is_writable(run.directory):
         raise SeewhyError(
             f"{run.directory} cannot be written; pass another file with --output, as in "
-            f"`seewhy report {run.directory} --output report.html`"
+            f"`seewhy report {shell_text(run.directory)} --output report.html`"
         )
     remove_fragments(run.directory)
     return run.directory

@@ -11,6 +11,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.sources import take_fold
 from seewhy.diagnosis.predictions import AnyPredictions, MultiLabelPredictions, Predictions
 from seewhy.errors import SeewhyError
+from seewhy.escaping import shell_text
 from seewhy.progress import note
 from seewhy.runs.directory import (
     CHECKPOINTS,
@@ -76,7 +77,7 @@ def predict_folds(
         if isinstance(error, KeyboardInterrupt) and directory is not None:
             raise type(error)(
                 f"Interrupted. Folds that have finished are kept. Resume with: seewhy resume "
-                f"{directory}"
+                f"{shell_text(directory)}"
             ) from error
         raise
     return _pooled(data, runs)

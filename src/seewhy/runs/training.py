@@ -11,6 +11,7 @@ from seewhy.data.dataset import Dataset
 from seewhy.data.memory import check_dataset
 from seewhy.data.sources import reload_data
 from seewhy.errors import SeewhyError, check_type
+from seewhy.escaping import shell_text
 from seewhy.figures.curves import curves_figure
 from seewhy.figures.style import write_figure
 from seewhy.files import write_text
@@ -319,7 +320,7 @@ def _explained(events: Iterator[Event], session: Session) -> Iterator[Event]:
         lr = f"{session.plan.lr / 10:g}"
         raise NonFiniteError(
             f"{error}; resume from the last checkpoint with a smaller one, as in `seewhy resume "
-            f"{session.directory} --lr {lr}`; without it the run would fail again"
+            f"{shell_text(session.directory)} --lr {lr}`; without it the run would fail again"
         ) from error
 
 
@@ -366,4 +367,5 @@ def _finished_run(state: TrainState, session: Session, recorder: Recorder) -> Ru
 def _interrupted_text(state: TrainState, directory: Path | None) -> str:
     if directory is None:
         return f"Interrupted after step {state.step}."
-    return f"Interrupted. Files written so far are kept. Resume with: seewhy resume {directory}"
+    command = f"seewhy resume {shell_text(directory)}"
+    return f"Interrupted. Files written so far are kept. Resume with: {command}"
