@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.results import Row, keep
-from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.dataset import Dataset, Split
 from seewhy.models.registry import build_model
@@ -55,7 +55,7 @@ def by_hand(data: Dataset, epochs: int) -> float:
         order = torch.randperm(len(data.train), generator=generator)
         for start in range(0, len(order), 512):
             chosen = order[start : start + 512]
-            labels = one_hot(data.train.labels[chosen], 10)
+            labels = encode_labels(data.train.labels[chosen], 10)
             batch = augment(Batch(data.train.images[chosen], labels, chosen, epoch), generator)
             images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
             for group in optimizer.param_groups:

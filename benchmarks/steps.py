@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.results import Row, keep
-from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 from seewhy.models.registry import build_model
@@ -65,7 +65,7 @@ def noise(count: int, side: int) -> Split:
 def photographs() -> None:
     """Measure and save the cost of augmentation of images of 224x224."""
     split, best = noise(PHOTOGRAPHS, 224), find_precision("auto", torch.device("cpu"))
-    batch = Batch(split.images, one_hot(split.labels, 10), torch.arange(PHOTOGRAPHS), 0)
+    batch = Batch(split.images, encode_labels(split.labels, 10), torch.arange(PHOTOGRAPHS), 0)
     generator = torch.Generator().manual_seed(0)
     sets = [("resized-crop",), ("flip",), ("rotate",), ("resized-crop", "flip", "rotate")]
     functions: dict[str, Callable[[], object]] = {
@@ -95,7 +95,7 @@ def main() -> None:
     best = find_precision("auto", torch.device("cpu"))
     augment = bind_augmentations(("crop:4", "flip", "cutout:16"))
     generator = torch.Generator().manual_seed(0)
-    labels = one_hot(split.labels, 10)
+    labels = encode_labels(split.labels, 10)
     times = interleaved(
         {
             "augment": lambda: augment(

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seewhy.data.augment import AUGMENTATIONS, bind_augmentations, one_hot
+from seewhy.data.augment import AUGMENTATIONS, bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.pixels import hash32, symmetric_beta
 from seewhy.errors import SeewhyError
@@ -23,7 +23,7 @@ def seeded(seed=0):
 def batch_of(images, epoch=0):
     """Each image has a class of its own, so that mixed labels tell whose pixels went where."""
     count = len(images)
-    return Batch(images, one_hot(torch.arange(count), count), torch.arange(count), epoch)
+    return Batch(images, encode_labels(torch.arange(count), count), torch.arange(count), epoch)
 
 
 def noise(*shape, seed=0):
@@ -429,8 +429,8 @@ def test_bind_augmentations_applies_steps_in_order():
 
 def test_one_hot():
     labels = torch.tensor([2, 0, 1, 2])
-    assert np.array_equal(one_hot(labels, 4).numpy(), np.eye(4, dtype=np.float32)[labels])
-    assert one_hot(labels, 4).dtype == torch.float32
+    assert np.array_equal(encode_labels(labels, 4).numpy(), np.eye(4, dtype=np.float32)[labels])
+    assert encode_labels(labels, 4).dtype == torch.float32
 
 
 def test_hash32_is_lowbias32():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.geometry import random_boxes
 from seewhy.errors import SeewhyError
@@ -18,7 +18,7 @@ def seeded(seed=0):
 
 def apply(steps, images, size=None, seed=0):
     count = len(images)
-    batch = Batch(images, one_hot(torch.zeros(count).long(), 2), torch.arange(count), 0, size)
+    batch = Batch(images, encode_labels(torch.zeros(count).long(), 2), torch.arange(count), 0, size)
     return bind_augmentations(steps)(batch, seeded(seed)).images
 
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.operations import (
     OPERATIONS,
@@ -184,7 +184,7 @@ def test_trivial_augment_draws_uniformly(monkeypatch):
 
 def test_trivial_augment_keeps_labels():
     images = pictures(3, 16, 16, count=60)
-    batch = Batch(images, one_hot(torch.arange(60) % 5, 5), torch.arange(60), 0)
+    batch = Batch(images, encode_labels(torch.arange(60) % 5, 5), torch.arange(60), 0)
     after = bind_augmentations(["trivial-augment"])(batch, torch.Generator().manual_seed(1))
     assert torch.equal(after.labels, batch.labels)
     changed = (after.images != images).flatten(1).any(1)
@@ -235,7 +235,7 @@ def test_rand_augment_applies_n_operations_to_each_image(monkeypatch):
         lambda *arguments: drawn.append(arguments[1:]) or arguments[0],
     )
     images = torch.zeros(7000, 3, 2, 2, dtype=torch.uint8)
-    batch = Batch(images, one_hot(torch.zeros(7000).long(), 2), torch.arange(7000), 0)
+    batch = Batch(images, encode_labels(torch.zeros(7000).long(), 2), torch.arange(7000), 0)
     bind_augmentations(["rand-augment:n=3,magnitude=12"])(batch, torch.Generator().manual_seed(0))
     assert len(drawn) == 3
     for operation, strength, direction, space in drawn:

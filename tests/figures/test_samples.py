@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seewhy.data.augment import bind_augmentations, one_hot
+from seewhy.data.augment import bind_augmentations, encode_labels
 from seewhy.data.batch import Batch
 from seewhy.data.dataset import Split
 from seewhy.errors import SeewhyError
@@ -267,7 +267,7 @@ def test_augmentations_figure_together_as_in_training():
     figure = augmentations_figure(split, ["flip", "crop:2"], seed=4)
     together, originals = shown_after(figure, 3, split)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(4))
-    batch = Batch(split.images[order], one_hot(split.labels[order], 3), order, epoch=0)
+    batch = Batch(split.images[order], encode_labels(split.labels[order], 3), order, epoch=0)
     expected = (
         bind_augmentations(["flip", "crop:2"])(batch, torch.Generator().manual_seed(4))
         .images[:5]

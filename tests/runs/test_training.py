@@ -68,19 +68,19 @@ def test_fit_uses_augmentations_of_ones_own_and_restores_the_random_state(
 def test_fit_keeps_the_best_epoch_and_reads_the_test_split_once(
     recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = []
-    predict_split = seewhy.runs.training.predict_split
+    predicted = []
 
-    def spy(classifier: Any, split: Any, **settings: Any) -> Any:
-        splits.append(split)
-        return predict_split(classifier, split, **settings)
+    def spy(classifier: Any, images: Tensor, **settings: Any) -> Tensor:
+        predicted.append(images)
+        return compute_logits(classifier, images, **settings)
 
-    monkeypatch.setattr(seewhy.runs.training, "predict_split", spy)
+    monkeypatch.setattr("seewhy.runs.final_predictions.compute_logits", spy)
     # labels rotated by one: learning lowers this accuracy, so the first epoch is the best
     hostile = replace(data.test, labels=(data.test.labels + 1) % 3)
     slow_recipe = replace(recipe, batch_size=240, epochs=8)
     run = fit(slow_recipe, replace(data, validation=hostile), quiet=True)
-    assert splits == [data.test]
+    (images,) = predicted
+    assert torch.equal(images, data.test.images)
     assert run.result is not None
     assert run.result.selected_on == "validation"
     accuracies = [row.eval_accuracy or 0.0 for row in run.history]
