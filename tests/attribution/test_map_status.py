@@ -250,6 +250,7 @@ def test_kinds_of_methods_without_gradient():
         "ablation-cam",
         "attention-rollout",
         "rise",
+        "lime",
         "occlusion",
         "integrated-gradients",
     }

@@ -123,7 +123,7 @@ def test_compare_refuses_torchrun(
         ("--vary lr 0.1 --vary lr 0.3", "lr varies twice; give all its values to one --vary"),
         ("--vary lr 0.1 -3", "lr must be more than 0, found -3.0"),
         ("--vary lr 0.1 fast", "lr must be a number, or find, found 'fast'"),
-        ("--vary lr 0.1 0.1", "lr=0.1 is listed twice"),
+        ("--vary lr 0.1 0.1", "two recipes would be equal"),
         ("--vary optimizer", "--vary needs a field and its values"),
         ("--vary seed 1 2", "see --seeds"),
         ("--vary lr 0.1 0.2 --seeds 0", "seeds must be at least 1, found 0"),

@@ -93,8 +93,8 @@ def test_recipe_grid_of_optimizers_finds_the_lr() -> None:
         ({"lr": [0.1, -1.0]}, "recipe field lr must be more than 0, found -1.0"),
         ({"lr": ["fnd"]}, "recipe field lr must be a number, or find, found 'fnd'"),
         ({"augment": ["flip"]}, "recipe field augment must be a list"),
-        ({"epochs": [1, 2, 1.0]}, "epochs=1 is listed twice; list each value once"),
-        ({"lr": [0.1], "augment": [[], ()]}, "no augment is listed twice"),
+        ({"epochs": [1, 2, 1.0]}, "two recipes would be equal (epochs=1); list each value once"),
+        ({"lr": [0.1], "augment": [[], ()]}, "two recipes would be equal (no augment)"),
     ],
 )
 def test_recipe_grid_rejects_bad_values(vary: Any, message: str) -> None:

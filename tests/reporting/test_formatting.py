@@ -3,7 +3,6 @@ import torch
 
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.reporting.formatting import (
-    count,
     duration,
     layer_labels,
     map_name,
@@ -37,12 +36,6 @@ def test_signed_points_has_a_sign() -> None:
 def test_p_value_has_a_lower_limit() -> None:
     texts = [p_value(p) for p in (0.56321, 0.0001, 0.00009, 0, 1)]
     assert texts == ["p = 0.56", "p = 0.0001", "p < 0.0001", "p < 0.0001", "p = 1"]
-
-
-def test_count_has_a_plural() -> None:
-    texts = [count(number, "error") for number in (0, 1, 1200)]
-    assert texts == ["0 errors", "1 error", "1,200 errors"]
-    assert count(2, "class", "classes") == "2 classes"
 
 
 @pytest.mark.parametrize(

@@ -376,6 +376,22 @@ def test_an_image_unlike_all_others_comes_first(context: ReportContext) -> None:
         assert bool(re.search(sentence, verdict)) == said
 
 
+def test_a_report_without_any_average_map_has_no_image_of_one(context: ReportContext) -> None:
+    saliency = context.diagnosis.saliency
+    assert saliency is not None
+    attribution = saliency.class_attribution
+    empty = replace(
+        attribution,
+        images=torch.zeros_like(attribution.images),
+        mean_maps=torch.zeros_like(attribution.mean_maps),
+        peaks=(None,) * len(attribution.peaks),
+    )
+    saliency = replace(saliency, class_attribution=empty)
+    without = replace(context, diagnosis=replace(context.diagnosis, saliency=saliency))
+    kinds = {key[0] for key in report_images(context)} - {key[0] for key in report_images(without)}
+    assert kinds == {"average map"}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_svg")
 def test_report_says_that_it_is_of_a_cross_validation(

@@ -42,7 +42,7 @@ def recipe_grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> dict[str, 
         parts = [_name_value(field, getattr(changed, field)) for field in varied]
         name = " · ".join(parts) or recipe.name
         if name in recipes:
-            raise SeewhyError(f"{name} is listed twice; list each value once")
+            raise SeewhyError(f"two recipes would be equal ({name}); list each value once")
         check_recipe(changed)
         recipes[name] = changed
     return recipes

@@ -45,6 +45,8 @@ def _average_maps(context: ReportContext) -> Images:
         return {}
     attribution = diagnosis.saliency.class_attribution
     classes = shown_classes(attribution)
+    if not len(classes):  # the maps of all images were empty
+        return {}
     maps = resize_maps(attribution.mean_maps[classes], diagnosis.thumbnails.images.shape[2:])
     pairs = zip(classes.tolist(), heat_images(maps), strict=True)
     return {("average map", index): image for index, image in pairs}
