@@ -122,7 +122,7 @@ HALF = 1 / 14  # of a patch's side
 
 
 # Networks whose random weights spread a change over the whole grid, see `local`.
-SPREADING = {"levit_conv_128s", "mobileone_s0", "repvgg_a0", "RegNet", "Levit"}
+SPREADING = {"efficientvit_b0", "levit_conv_128s", "mobileone_s0", "repvgg_a0", "RegNet", "Levit"}
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -182,9 +182,9 @@ def assert_explained(model: nn.Module, side: int, spreads: bool = False) -> None
 def local(model: nn.Module) -> nn.Module:
     """The model with the center of each kernel, and attention to near positions, emphasized.
 
-    Random weights spread a change over the whole grid in some networks: LeViT's attention is nearly
-    uniform, and dozens of 3x3 convolutions in a row, as in RepVGG and RegNet, diffuse it. Where a
-    position lies in the image does not depend on the weights.
+    Random weights spread a change over the whole grid in some networks: the attention of LeViT and
+    EfficientViT is nearly uniform, and dozens of 3x3 convolutions in a row, as in RepVGG and
+    RegNet, diffuse it. Where a position lies in the image does not depend on the weights.
     """
     for part in model.modules():
         if isinstance(part, nn.Conv2d) and min(part.kernel_size) > 1:
@@ -196,6 +196,8 @@ def local(model: nn.Module) -> nn.Module:
         if isinstance(biases, nn.Parameter):
             distance = torch.arange(math.isqrt(biases.shape[1]))
             biases.copy_(-(distance[:, None] + distance).flatten().expand_as(biases))
+        if type(part).__name__ == "LiteMLA":  # the linear attention of EfficientViT
+            part.proj.norm.weight *= 0.1  # type: ignore[union-attr, operator]
     return model
 
 
