@@ -163,10 +163,10 @@ def runs(name: str, per_class: int, setting: Setting) -> Measured:
     return _percent(accuracies, len(data.test)), f"{fmean(seconds):.0f} s", how
 
 
-def once(name: str, setting: Setting) -> Measured:
+def once(name: str, changes: dict[str, str], setting: Setting) -> Measured:
     """A recipe on the photographs in their folders, from an empty cache of features."""
     data = setting.photographs()
-    run, seconds = _run(setting.recipe(name), data)
+    run, seconds = _run(replace(setting.recipe(name), **changes), data)  # type: ignore[arg-type]
     how = f"{len(data.train)} photographs at {data.image_shape[1]} pixels; {_tested(data)}"
     return _percent([_accuracy(run)], len(data.test)), f"{seconds:.0f} s", how
 
@@ -308,7 +308,8 @@ PEERS = {
     "fastai": "fastai `fine_tune`",
 }
 ROWS: dict[str, tuple[str, Callable[[Setting], Measured]]] = {
-    "photos-probe": ("photographs: `probe`", partial(once, "probe")),
+    "photos-probe": ("photographs: `probe`", partial(once, "probe", {})),
+    "photos-flips": ("photographs: `probe`, flips", partial(once, "probe", FLIPS)),
     "photos-again": ("photographs: `probe`, a second time", again),
     **{
         f"photos-{name}": (f"photographs: {what}", partial(peer, name, "photos"))
