@@ -122,7 +122,10 @@ HALF = 1 / 14  # of a patch's side
 
 
 # Networks whose random weights spread a change over the whole grid, see `local`.
-SPREADING = {"efficientvit_b0", "levit_conv_128s", "mobileone_s0", "repvgg_a0", "RegNet", "Levit"}
+SPREADING = {
+    *("efficientnet_b0", "efficientvit_b0", "levit_conv_128s", "mobilenetv2_100", "mobileone_s0"),
+    *("repvgg_a0", "RegNet", "Levit"),
+}
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -183,8 +186,8 @@ def local(model: nn.Module) -> nn.Module:
     """The model with the center of each kernel, and attention to near positions, emphasized.
 
     Random weights spread a change over the whole grid in some networks: the attention of LeViT and
-    EfficientViT is nearly uniform, and dozens of 3x3 convolutions in a row, as in RepVGG and
-    RegNet, diffuse it. Where a position lies in the image does not depend on the weights.
+    EfficientViT is nearly uniform, and dozens of convolutions in a row, as in RepVGG, RegNet and
+    MobileNetV2, diffuse it. Where a position lies in the image does not depend on the weights.
     """
     for part in model.modules():
         if isinstance(part, nn.Conv2d) and min(part.kernel_size) > 1:
