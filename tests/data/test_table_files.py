@@ -14,7 +14,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def pictures(root: Path, names: list[str]) -> Path:
+def write_images(root: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (6, 6), (number, 50, 9)).save(root / name)
@@ -32,7 +32,7 @@ ROWS = [f"{name},{'ant' if number % 2 else 'bee'}" for number, name in enumerate
 
 
 def table(root: Path, lines: list[str], name: str = "labels.csv") -> Path:
-    pictures(root, NAMES)
+    write_images(root, NAMES)
     (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
     return root / name
 
@@ -112,7 +112,7 @@ def test_missing_files_of_a_table_can_be_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["absolute", "relative"])
 def test_a_table_reads_no_file_outside_its_directory(tmp_path: Path, form: str) -> None:
     """Whoever wrote the table chose the path; `root` allows what the user wants."""
-    pictures(tmp_path, ["private/passport.png"])
+    write_images(tmp_path, ["private/passport.png"])
     private = tmp_path / "private" / "passport.png"
     written = str(private) if form == "absolute" else "../private/passport.png"
     path = table(tmp_path / "set", ["path,label", *ROWS, f"{written},ant"])
@@ -128,7 +128,7 @@ def test_a_table_reads_no_file_outside_its_directory(tmp_path: Path, form: str) 
 
 
 def test_absolute_paths_and_links_into_the_directory_of_a_table(tmp_path: Path) -> None:
-    pictures(tmp_path / "elsewhere", ["10.png"])
+    write_images(tmp_path / "elsewhere", ["10.png"])
     (tmp_path / "link").symlink_to("set")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "shared").symlink_to(tmp_path / "elsewhere")
@@ -141,7 +141,9 @@ def test_absolute_paths_and_links_into_the_directory_of_a_table(tmp_path: Path) 
 
 def test_label_pattern_reads_file_names(tmp_path: Path) -> None:
     names = [f"{label}_{i}.png" for label in ("great_dane", "pug") for i in range(5)]
-    data = load(pictures(tmp_path / "flat", names), label_pattern=r"(?P<label>\w+)_\d+", quiet=True)
+    data = load(
+        write_images(tmp_path / "flat", names), label_pattern=r"(?P<label>\w+)_\d+", quiet=True
+    )
     assert data.classes == ("great_dane", "pug")
     for split in data.splits.values():
         for name, label in zip(split.names, split.labels, strict=True):
@@ -149,7 +151,9 @@ def test_label_pattern_reads_file_names(tmp_path: Path) -> None:
     assert reload_data(data.origin).fingerprint == data.fingerprint
     in_splits = [f"{'test' if '4' in name else 'train'}/{name}" for name in names]
     given = load(
-        pictures(tmp_path / "split", in_splits), label_pattern=r"/(?P<label>[a-z_]+)_", quiet=True
+        write_images(tmp_path / "split", in_splits),
+        label_pattern=r"/(?P<label>[a-z_]+)_",
+        quiet=True,
     )
     assert sorted(given.test.names) == ["test/great_dane_4.png", "test/pug_4.png"]
     refused("finds no label in 10 of 10 names", tmp_path / "flat", label_pattern="(?P<label>x)")

@@ -53,7 +53,7 @@ def test_evaluate_rejects_changed_data(weak_run: Run, capsys: pytest.CaptureFixt
 
 
 def test_a_dataset_made_by_hand_is_that_of_its_run(recipe: Recipe, data: Dataset) -> None:
-    """Without a fingerprint, which `fit` computes; other images are not taken for it."""
+    """Without a fingerprint, which `fit` computes; other images are refused."""
     by_hand = replace(data, fingerprint="")
     run = fit(replace(recipe, epochs=1 / 6), by_hand, quiet=True)
     assert run.data_origin.fingerprint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Flag, OwnModel, RunOrFile
+from seewhy.cli.arguments import Device, OwnModel, Quiet, RunOrFile
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import shell_text
@@ -38,11 +38,8 @@ class Label:
     output: Path = Path("to_label.csv")
     """CSV file to write; fill in its column of labels, and train with --data."""
     own_model: OwnModel = None
-    """Function that builds the run's model, if it is your own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    quiet: Flag = False
-    """Print only errors."""
+    device: Device = "auto"
+    quiet: Quiet = False
 
 
 def label(options: Label) -> int:

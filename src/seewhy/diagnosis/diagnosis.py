@@ -196,7 +196,7 @@ def diagnose(
         steps = TimedSteps(shown, budget)
         if measured is not None:
             found = _measure_model(measured, models, data, predictions, errors, full, steps)
-        seen = _compare_images(classifier, data, predictions, found.errors, steps)
+        by_features = _compare_images(classifier, data, predictions, found.errors, steps)
         steps.begin("near-duplicates")
         duplicates = leaked_duplicates(data)
     maps: Tensor | None = None
@@ -214,12 +214,12 @@ def diagnose(
         adversarial_maps=maps,
         corruptions=found.corruptions,
         corruption_sample=make_thumbnails(test, [int(predictions.confidence.argmax())]).images[0],
-        slices=seen.slices,
-        slice_images=seen.slice_images,
-        unusual=seen.unusual,
+        slices=by_features.slices,
+        slice_images=by_features.slice_images,
+        unusual=by_features.unusual,
         duplicates=duplicates,
         thumbnails=make_thumbnails(
-            test, _shown_images(predictions, found.errors, seen, duplicates)
+            test, _shown_images(predictions, found.errors, by_features, duplicates)
         ),
         other_splits=other_splits,
         duplicate_thumbnails=tuple(
@@ -230,8 +230,8 @@ def diagnose(
         minutes=budget.seconds / 60,
         fold_images=len(first_fold(data)) if models else 0,
         attack_error=found.attack_error,
-        nearest=seen.nearest,
-        mapped=seen.mapped,
+        nearest=by_features.nearest,
+        mapped=by_features.mapped,
     )
 
 
@@ -299,7 +299,7 @@ def _measure_model(
 
 
 @dataclass(frozen=True, eq=False)
-class _OfImages:
+class _OfFeatures:
     """The results of images compared with each other, of the same names in `Diagnosis`."""
 
     slices: tuple[Slice, ...]
@@ -315,7 +315,7 @@ def _compare_images(
     predictions: Predictions,
     errors: Tensor,
     steps: TimedSteps,
-) -> _OfImages:
+) -> _OfFeatures:
     """Weak slices, unusual images, nearest training images and the map of images, by features."""
     # half of the time, because the clusters take some too
     sample = sample_features(classifier, data.test, steps.begin("weak slices") / 2)
@@ -324,21 +324,25 @@ def _compare_images(
     if classifier is not None:
         nearest = error_neighbors(classifier, data, errors, steps.begin("nearest training images"))
         mapped = map_images(sample, data.test, steps.begin("map of images"))
-    return _OfImages(slices, len(sample.rows), unusual, nearest, mapped)
+    return _OfFeatures(slices, len(sample.rows), unusual, nearest, mapped)
 
 
 def _shown_images(
     predictions: Predictions,
     errors: Tensor,
-    seen: _OfImages,
+    by_features: _OfFeatures,
     duplicates: tuple[DuplicatePair, ...],
 ) -> list[int]:
     """Indices of the test images that a report may show."""
     return [
         *errors.tolist(),
         *least_confident_examples(predictions).tolist(),
-        *(index for each in seen.slices for index in slice_examples(each, predictions).tolist()),
-        *(each.index for each in seen.unusual),
+        *(
+            index
+            for each in by_features.slices
+            for index in slice_examples(each, predictions).tolist()
+        ),
+        *(each.index for each in by_features.unusual),
         *(issue.index for issue in find_label_issues(predictions)[:MAX_LABEL_ISSUES]),
         *_shown_duplicates(duplicates, "test"),
     ]

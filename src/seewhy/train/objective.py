@@ -16,7 +16,7 @@ from seewhy.data.dataset import Dataset, Split, class_weights, label_weights
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a training, and how predictions are measured during it."""
+    """The loss of a run, and how predictions are measured during it."""
 
     activation: str  # of the classifier: probabilities are its values of the logits
     criterion: Callable[[Tensor, Tensor, float, Tensor | None], tuple[Tensor, Tensor]]

@@ -73,7 +73,7 @@ class Recipe:
     freeze_layers: float = 0.0
     """Fraction of the layers, from the first, that are frozen throughout, in [0, 1)."""
     unfreeze_epochs: int = 0
-    """Gradual unfreezing: the last layer trains at once, all after these epochs; 0 for none."""
+    """Gradual unfreezing: epochs until all layers train, the last one first; 0 for none."""
     freeze_bn: bool = False
     """Keep the running mean and variance of BatchNorm, and use them in training too."""
     augment: tuple[AugmentationSpec, ...] = ("crop:4", "flip", "cutout:8")

@@ -5,7 +5,7 @@ const MOST_THUMBNAILS = 200; // of the images inside a line
 const UNSURE = 50; // percent of confidence below which the model is unsure
 const DRAG = 5; // pixels from which a movement is a line, not a click
 
-/** @typedef {[number, number]} Place from the left and from the top, from 0 to 1 */
+/** @typedef {[number, number]} Point from the left and from the top, from 0 to 1 */
 const MAP_COLORS = ["#0072b2", "#d55e00"]; // right, wrong
 
 /** @param {MapOfImages} data */
@@ -25,7 +25,7 @@ function wireMap(data) {
   let anchor = -1; // where a selection by Shift and arrow keys begins
   /** @type {Set<number>} */
   let inside = new Set(); // images inside the line
-  /** @type {Place[]} */
+  /** @type {Point[]} */
   let line = [];
   let dragged = false;
 
@@ -75,7 +75,7 @@ function wireMap(data) {
     context.stroke();
   };
 
-  /** @param {number} x @param {number} y @returns {number[]} visible images by their distance from a place */
+  /** @param {number} x @param {number} y @returns {number[]} visible images by their distance from a point */
   const nearest = (x, y) =>
     [...labels.keys()].filter(visible).sort((a, b) => squared(a, x, y) - squared(b, x, y));
   const squared = (/** @type {number} */ row, /** @type {number} */ x, /** @type {number} */ y) => (positions[2 * row] - x) ** 2 + (positions[2 * row + 1] - y) ** 2;
@@ -95,7 +95,7 @@ function wireMap(data) {
     inside = new Set();
     element("map-file", HTMLAnchorElement).hidden = true;
   };
-  /** Select the visible images inside a line. @param {Place[]} points */
+  /** Select the visible images inside a line. @param {Point[]} points */
   const selectInside = (points) => {
     line = points;
     const rows = [...labels.keys()].filter((row) => visible(row) && isInside(positions[2 * row], positions[2 * row + 1], points));
@@ -139,25 +139,25 @@ function wireMap(data) {
     return result;
   };
 
-  /** @param {MouseEvent} event @returns {Place} */
-  const place = (event) => {
+  /** @param {MouseEvent} event @returns {Point} */
+  const pointerPosition = (event) => {
     const box = canvas.getBoundingClientRect();
     return [(event.clientX - box.left - 8) / (box.width - 16), (event.clientY - box.top - 8) / (box.height - 16)];
   };
   canvas.addEventListener("click", (event) => {
     if (dragged) return; // the end of a line
-    const found = nearest(...place(event));
+    const found = nearest(...pointerPosition(event));
     if (found.length) select(found[0]);
   });
   canvas.addEventListener("pointerdown", (event) => {
     dragged = false;
     if (event.pointerType === "touch" || event.button !== 0) return; // a finger scrolls the page
-    const points = [place(event)];
+    const points = [pointerPosition(event)];
     const [startX, startY] = [event.clientX, event.clientY];
     canvas.setPointerCapture(event.pointerId);
     const move = (/** @type {PointerEvent} */ moved) => {
       dragged ||= Math.hypot(moved.clientX - startX, moved.clientY - startY) >= DRAG;
-      points.push(place(moved));
+      points.push(pointerPosition(moved));
       if (!dragged) return;
       selected = -1;
       line = points;
@@ -223,7 +223,7 @@ function wireMap(data) {
   });
 }
 
-/** Whether a place is inside a closed line: a ray from it crosses the line an odd number of times. @param {number} x @param {number} y @param {Place[]} points */
+/** Whether a point is inside a closed line: a ray from it crosses the line an odd number of times. @param {number} x @param {number} y @param {Point[]} points */
 function isInside(x, y, points) {
   let odd = false;
   points.forEach(([x1, y1], index) => {

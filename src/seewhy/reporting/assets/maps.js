@@ -44,11 +44,11 @@ async function decodePixels(url) {
  */
 function getMap(row, layer, method, target) {
   const methodIndex = errors.maps.methods.indexOf(method);
-  const place = needsLayer(method) ? layer - 1 : 0;
-  const pixels = sheets[methodIndex]?.[place];
+  const mapIndex = needsLayer(method) ? layer - 1 : 0;
+  const pixels = sheets[methodIndex]?.[mapIndex];
   if (pixels === undefined || row >= errors.maps.counts[methodIndex]) return null;
   const { columns, sizes, levels, spacing } = errors.maps;
-  const [height, width] = sizes[methodIndex][place];
+  const [height, width] = sizes[methodIndex][mapIndex];
   const top = Math.floor(row / columns) * height;
   const left = (row % columns) * 2 * width;
   const at = (/** @type {number} */ y, /** @type {number} */ x) =>
