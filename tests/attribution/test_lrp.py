@@ -203,6 +203,17 @@ def test_lrp_does_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(alone[0], whole[index])
 
 
+@pytest.mark.parametrize("epsilon", [0, 1e-6])
+def test_lrp_of_a_zero_output_is_zero(epsilon: float) -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(8, 3)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    layers = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head
+    forward = forward_pass(nn.Sequential(*layers).eval(), torch.rand(2, 1, 6, 6), target=1)
+    assert torch.equal(lrp(forward, epsilon=epsilon), torch.zeros(2, 6, 6))
+
+
 def test_lrp_leaves_the_model_as_it_was() -> None:
     model, pixels = randomize(Residual()), images()
     before = model(pixels)

@@ -220,7 +220,8 @@ class _Rules(TorchFunctionMode):
             contributions = layer(x, weight) - layer(low, positive) - layer(high, negative)
         elif layer.function is F.linear:
             # the bias takes its share
-            contributions = layer(x, weight) * (value / (value + self.epsilon * value.sign()))
+            stabilized = value + self.epsilon * torch.where(value < 0, -1.0, 1.0)
+            contributions = layer(x, weight) * torch.where(value == 0, 0, value / stabilized)
             return contributions + (value - contributions).detach()
         elif math.isinf(self.gamma):
             contributions = _signed(layer, positive, negative)
