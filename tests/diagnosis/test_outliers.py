@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import median_abs_deviation
+from scipy.stats import median_abs_deviation, norm
 from sklearn.neighbors import NearestNeighbors
 
 from seewhy.diagnosis.outliers import unusual_images
@@ -30,10 +30,39 @@ def test_unusual_images_finds_what_is_of_no_group() -> None:
     assert first.similarity < 0.5 < second.similarity
     assert first.distinct
     assert not second.distinct
-    similarities = np.array([each.similarity for each in unusual_images(features, 60)])
-    spread = median_abs_deviation(similarities, scale="normal")
-    expected = (np.median(similarities) - similarities[0]) / spread
-    assert first.deviations == pytest.approx(expected, rel=0.05)  # torch takes the lower median
+
+
+def test_deviations_are_those_of_a_normal_distribution_with_the_same_tail() -> None:
+    angles = np.random.default_rng(0).exponential(0.1, 400) + 0.02
+    found = unusual_images(_at_angles(angles), 800, neighbors=1)
+    distances = -np.arctanh([each.similarity for each in found])
+    above = distances - np.median(distances)
+    tail = np.quantile(above, 0.9, method="lower") / norm.ppf(0.9)
+    spread = max(tail, median_abs_deviation(distances, scale="normal"))
+    deviations = [each.deviations for each in found]
+    np.testing.assert_allclose(deviations, above / spread, atol=0.02)  # torch: the lower median
+    [limit] = {each.limit for each in found}
+    assert 1 - norm.cdf(limit) ** 800 == pytest.approx(0.05, abs=0.002)
+
+
+def test_an_image_among_the_tail_of_learned_ones_is_not_unlike_all_others() -> None:
+    angles = np.random.default_rng(1).lognormal(-2.5, 0.8, 400)
+    found = unusual_images(_at_angles(angles), neighbors=1)
+    assert np.cos(np.median(angles)) > 0.99
+    assert not any(each.distinct for each in found)
+    found = unusual_images(_at_angles(np.append(angles, 1.4)), neighbors=1)
+    assert [each.index for each in found if each.distinct] == [400, 801]
+
+
+def _at_angles(angles: np.ndarray) -> torch.Tensor:
+    """Pairs of features (2N, 2N), a pair at each of the angles, and at a right one to all others."""
+    size = len(angles)
+    features = np.zeros((2 * size, 2 * size))
+    rows = np.arange(size)
+    features[rows, rows] = features[size + rows, rows] = 1
+    features[size + rows, rows] = np.cos(angles)
+    features[size + rows, size + rows] = np.sin(angles)
+    return torch.from_numpy(features)
 
 
 def test_unusual_images_rejects_other_input() -> None:

@@ -7,7 +7,6 @@ from torch import Tensor
 from seewhy.checks.inputs import NEIGHBORS, CheckInputs
 from seewhy.checks.result import Check, Finding, NotJudged
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
-from seewhy.diagnosis.outliers import DISTINCT
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.train.logistic import fit_logistic, out_of_fold_logits
 from seewhy.wording import counted
@@ -15,7 +14,6 @@ from seewhy.wording import counted
 ACCURATE = 0.85  # accuracy of a probe from which each label that it contradicts is worth a look
 LIMITS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # on the probability of a label
 SIGNIFICANT = 0.05  # p-value
-MOST_OUTLIERS = 0.03  # fraction of the images; more are a kind of images, not exceptions
 MIN_IMAGES = 20  # of all splits, below which no image is unlike all others
 
 
@@ -27,12 +25,6 @@ def outliers(inputs: CheckInputs) -> Check:
             f"of {counted(len(features), 'image')}, each may be the only one of its kind"
         )
     ordered = inputs.by_similarity
-    share = sum(each.distinct for each in ordered) / len(ordered)
-    if share > MOST_OUTLIERS:
-        raise NotJudged(
-            f"{100 * share:.0f}% of the images are far from their neighbors, so there is no usual "
-            "distance"
-        )
     findings = tuple(
         Finding(
             each.deviations, (inputs.image(each.index),), note=f"similarity {each.similarity:.2f}"
@@ -46,10 +38,10 @@ def outliers(inputs: CheckInputs) -> Check:
         total = counted(len(features), "image")
         sentence = f"{len(findings):,} of {total} {verb} unlike all others, perhaps off topic."
     return Check(
-        f"deviations of the similarity to {NEIGHBORS} neighbors",
+        f"deviations of the distance to {NEIGHBORS} neighbors",
         judged=len(features),
         value=ordered[0].deviations,
-        threshold=DISTINCT,
+        threshold=ordered[0].limit,
         findings=findings,
         sentence=sentence,
     )

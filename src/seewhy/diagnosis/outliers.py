@@ -1,6 +1,7 @@
 """Images unlike all others, such as a placeholder among photographs."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +9,10 @@ from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
 
-DISTINCT = 5.0  # deviations from which an image is unlike all others
+SIGNIFICANCE = 0.05  # probability that any of the images is unlike all others by chance
 _ROWS = 1000  # of the cosine matrix in memory at once
-_TO_STANDARD = 1.4826  # times the median absolute deviation: the standard deviation of a normal one
+_LARGEST = 1 - 1e-6  # cosine whose z is finite
+_TAIL = 0.9  # fraction of the images from whose distances the spread is measured
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,13 @@ class UnusualImage:
 
     index: int
     similarity: float  # mean cosine of the features of the image and of its neighbors, in [-1, 1]
-    deviations: float  # below the median of all similarities, in robust standard deviations
+    deviations: float  # of its distance above the median, in robust standard deviations
+    limit: float  # the deviations from which an image is unlike all others
 
     @property
     def distinct(self) -> bool:
         """Whether the image is unlike all others, and not only the first of a list."""
-        return self.deviations >= DISTINCT
+        return self.deviations >= self.limit
 
 
 def unusual_images(
@@ -41,9 +44,14 @@ def unusual_images(
         count: Number of images.
         neighbors: Number of neighbors of each image.
 
+    The distance is minus Fisher's z (1915) of the mean similarity: it spreads the similarities near
+    1 that images have in the features of a model that has learned them. Its standard deviation is
+    that of a normal distribution with the same median and 90% quantile, or with the same median
+    absolute deviation if that is larger. The limit is the deviation that the most distant of N
+    normal values exceeds with a probability of 5%.
+
     Returns:
-        The images, the least similar first. Their deviations are from the median similarity, in
-        units of 1.4826 times the median absolute deviation (Rousseeuw & Croux 1993).
+        The images, the least similar first.
 
     Raises:
         SeewhyError: If the features have another shape, or `count` or `neighbors` is below 1.
@@ -63,10 +71,22 @@ def unusual_images(
         nearest = cosines.topk(min(neighbors, len(features) - 1), dim=1).values
         means.append(nearest.mean(1))
     similarities = torch.cat(means)
-    median = similarities.median()
-    spread = _TO_STANDARD * (similarities - median).abs().median()
-    deviations = (median - similarities) / spread.clamp(min=1e-6)
+    deviations = _deviations(-similarities.double().clamp(-_LARGEST, _LARGEST).arctanh())
+    limit = NormalDist().inv_cdf(1 - SIGNIFICANCE / len(features))
     order = similarities.argsort(stable=True)[:count].tolist()
     return tuple(
-        UnusualImage(index, float(similarities[index]), float(deviations[index])) for index in order
+        UnusualImage(index, float(similarities[index]), float(deviations[index]), limit)
+        for index in order
     )
+
+
+def _deviations(distances: Tensor) -> Tensor:  # (N,), 0 for the median
+    """Distances above their median, in robust standard deviations of the larger ones."""
+    median = distances.median()
+    above = distances - median
+    quantile = above.quantile(_TAIL, interpolation="lower")  # an outlier among ten is not in it
+    spread = torch.maximum(
+        quantile / NormalDist().inv_cdf(_TAIL),
+        above.abs().median() / NormalDist().inv_cdf(0.75),
+    )
+    return above / spread.clamp(min=1e-6)
