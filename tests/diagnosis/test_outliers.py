@@ -55,7 +55,7 @@ def test_an_image_among_the_tail_of_learned_ones_is_not_unlike_all_others() -> N
 
 
 def _at_angles(angles: np.ndarray) -> torch.Tensor:
-    """Pairs of features (2N, 2N), a pair at each of the angles, and at a right one to all others."""
+    """Features (2N, 2N) in pairs at the angles; those of different pairs are at right angles."""
     size = len(angles)
     features = np.zeros((2 * size, 2 * size))
     rows = np.arange(size)
