@@ -51,6 +51,16 @@ def test_evaluate(trained: Path, capsys: Capture) -> None:
     assert [row["images"] for row in values["classes"]] == [20, 20, 20]
 
 
+def test_evaluate_shows_progress_unless_quiet(trained: Path, capsys: Capture) -> None:
+    assert main.main(["evaluate", "run", "--data", "bars", "--split", "all"]) == 0
+    shown = capsys.readouterr()
+    assert "predicting: 0 of 300\npredicting: 300 in " in shown.err
+    assert main.main(["evaluate", "run", "--data", "bars", "--split", "all", "--quiet"]) == 0
+    quiet = capsys.readouterr()
+    assert "predicting" not in quiet.err
+    assert quiet.out == shown.out
+
+
 def test_evaluate_measures_the_groups_of_metadata(
     trained: Path, data: Dataset, capsys: Capture, error_of: ErrorOf
 ) -> None:

@@ -53,6 +53,13 @@ def test_compute_logits_in_batches(batch_size):
     )
 
 
+def test_compute_logits_tells_how_many_images_are_done():
+    done = []
+    model = build_model("davidnet", 5, blank_sample(3, 16, 16))
+    compute_logits(model, images_of(8, side=16), batch_size=3, progress=done.append)
+    assert done == [3, 3, 2]
+
+
 def test_compute_logits_bf16():
     torch.manual_seed(0)
     model, images = (

@@ -22,7 +22,7 @@ from seewhy.cli.arguments import (
 )
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError, lookup
-from seewhy.progress import note, say
+from seewhy.progress import note, progress, say
 from seewhy.wording import counted
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Evaluate:
     """CSV file of image paths and other columns: accuracy of the images with each value."""
     json: Flag = False
     """Print JSON."""
+    quiet: Flag = False
+    """Show no progress."""
     own_model: OwnModel = None
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; an ONNX file is run on the CPU."""
@@ -83,7 +85,11 @@ def evaluate(options: Evaluate) -> None:
     metadata = None
     if options.metadata is not None:
         metadata = read_metadata(options.metadata, split_names(data, split))
-    predictions = evaluate_classifier(classifier, data, split, calibrated=options.calibrated)
+    total = len(split_names(data, split))
+    with progress("predicting", total, options.quiet) as advance:
+        predictions = evaluate_classifier(
+            classifier, data, split, calibrated=options.calibrated, progress=advance
+        )
     selective = None
     if options.abstain_below is not None:
         selective = selective_accuracy(predictions, options.abstain_below)
@@ -108,7 +114,7 @@ def _evaluate_multi_label(options: Evaluate, classifier: "Run | Classifier") -> 
     from seewhy.cli import tables
     from seewhy.diagnosis.multi_label import multi_label_scores
     from seewhy.reporting.values import plain_values
-    from seewhy.runs.multi_label import evaluate_multi_label
+    from seewhy.runs.multi_label import evaluate_multi_label, find_multi_label
     from seewhy.runs.run import Run
 
     if options.calibrated or options.abstain_below or options.metadata:
@@ -123,7 +129,9 @@ def _evaluate_multi_label(options: Evaluate, classifier: "Run | Classifier") -> 
         )
     data = classifier.data_origin.name if isinstance(classifier, Run) and own else options.data
     split = options.split or "test"
-    predictions = evaluate_multi_label(classifier, options.data, split=split)
+    found = find_multi_label(classifier, options.data, split)
+    with progress("predicting", len(found.images), options.quiet) as advance:
+        predictions = evaluate_multi_label(classifier, found, progress=advance)
     scores = multi_label_scores(predictions)
     if options.json:
         values = {"data": str(data), "images": len(predictions.labels), **asdict(scores)}

@@ -1,6 +1,7 @@
 """A classifier's predictions on a split: accuracy, confusion matrix, and images to inspect."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -224,7 +225,11 @@ class ClassAccuracy:
 
 
 def predict_split(
-    classifier: ClassifierLike, split: Split, *, reproducible: bool = False
+    classifier: ClassifierLike,
+    split: Split,
+    *,
+    reproducible: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Predict every image of a split in evaluation mode; the model's modes are restored afterwards.
 
@@ -234,6 +239,7 @@ def predict_split(
             Of a model that returns probabilities, the logits are their logarithms.
         split: Images (N, C, H, W) uint8 with labels (N,) int64.
         reproducible: As in `compute_logits`.
+        progress: As in `compute_logits`.
 
     Raises:
         SeewhyError: If the model's number of classes differs from that of the class names, or of
@@ -241,7 +247,7 @@ def predict_split(
     """
     classifier = as_classifier(classifier)
     check_one_class(classifier)
-    logits = compute_logits(classifier, split.images, reproducible=reproducible)
+    logits = compute_logits(classifier, split.images, reproducible=reproducible, progress=progress)
     labeled = int(split.labels.max()) + 1
     if not classifier.classes and logits.shape[1] > labeled:
         raise SeewhyError(

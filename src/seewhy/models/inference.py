@@ -1,5 +1,6 @@
 """Logits of stored images."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,6 +27,7 @@ def compute_logits(
     reproducible: bool = False,
     device: torch.device | str | None = None,
     check_finite: bool = True,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Compute the logits of images in evaluation mode.
 
@@ -42,6 +44,7 @@ def compute_logits(
             the logits are bitwise the same in every run on a CPU.
         device: Device to send the batches to; by default that of the model's parameters.
         check_finite: Whether to raise an error for logits that are not finite.
+        progress: Called with the number of images after each batch.
 
     Returns:
         Logits (N, K), float32 on the CPU; the logarithms of a model's probabilities.
@@ -73,7 +76,11 @@ def compute_logits(
     with evaluating(original), torch.inference_mode(), autocasting(precision, device):
         model = for_outputs(classifier, images)
         rows = batches(original, images, batch_size, measured=not reproducible)
-        parts = [augmented(predict, images[each]) for each in rows]
+        parts = []
+        for each in rows:
+            parts.append(augmented(predict, images[each]))
+            if progress is not None:
+                progress(len(parts[-1]))
     # outside inference_mode, so that they may enter a graph
     logits = as_logits(torch.cat(parts).cpu(), classifier.activation, classifier.returns)
     if classifier.temperature != 1:

@@ -1,5 +1,6 @@
 """Measuring a model whose labels are independent of each other."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def evaluate_multi_label(
     data: object = None,
     validation: object = None,
     split: str = "test",
+    *,
+    progress: Callable[[int], None] | None = None,
 ) -> MultiLabelPredictions:
     """Predict images with any number of labels each.
 
@@ -33,24 +36,28 @@ def evaluate_multi_label(
         validation: Other images and labels, to choose the threshold of each label on (see
             `choose_thresholds`); by default the thresholds are those of the classifier, else 0.5.
         split: Split of the run's own data, or of a Dataset: "train", "test" or "validation".
+        progress: Called with the number of predicted images after each batch.
 
     Raises:
         SeewhyError: For another activation, images of another shape, a label that the model or the
             data does not have, and as `as_multi_label` and `read_multi_label_table`.
     """
-    predictions = _predict(classifier, data, split)
+    predictions = _predict(classifier, data, split, progress)
     if validation is None:
         return predictions
     return with_thresholds(predictions, _predict(classifier, validation))
 
 
 def _predict(
-    classifier: ClassifierLike, data: object, split: str = "test"
+    classifier: ClassifierLike,
+    data: object,
+    split: str = "test",
+    progress: Callable[[int], None] | None = None,
 ) -> MultiLabelPredictions:
     """Predictions at the thresholds of the classifier."""
     found = find_multi_label(classifier, data, split)
     classifier = as_classifier(classifier)
-    logits = compute_logits(classifier, found.images)
+    logits = compute_logits(classifier, found.images, progress=progress)
     return MultiLabelPredictions(
         logits, found.labels, found.classes, found.names, classifier.thresholds
     )

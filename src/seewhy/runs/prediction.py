@@ -1,6 +1,6 @@
 """Using a trained classifier: predictions on a split, and the classes of image files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def evaluate(
     split: str | None = None,
     *,
     calibrated: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Predict a split, by default the test split of the data that a run was trained on.
 
@@ -41,6 +42,7 @@ def evaluate(
             the run was not trained on has no test split, such as a folder of new images.
         calibrated: Divide the logits by the temperature of the run, as from `calibrate`; on the
             test images that it was fitted on, it is cross-fitted.
+        progress: Called with the number of images after each batch.
 
     Returns:
         Predictions on the N images of the split, logits (N, K).
@@ -53,7 +55,7 @@ def evaluate(
     named = _named_for(classifier, found)
     fitted = run_temperature(classifier) if calibrated else None  # fails before minutes of work
     parts = [
-        predict_split(named, _relabeled(part, found, named.classes))
+        predict_split(named, _relabeled(part, found, named.classes), progress=progress)
         for part in _parts(found, split)
     ]
     predictions = Predictions(
