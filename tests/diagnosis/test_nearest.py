@@ -1,5 +1,7 @@
 """The nearest training images of images."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from seewhy.data.dataset import Dataset, Split
 from seewhy.diagnosis.feature_space import balanced_order, error_neighbors
 from seewhy.diagnosis.nearest import nearest_images
+from seewhy.diagnosis.predictions import predict_split
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 
@@ -64,7 +67,10 @@ def test_errors_find_their_copies_among_the_training_images() -> None:
     test = Split(images[20:30], (labels[20:30] + 1) % 4, names[20:30])  # another label
     data = Dataset("copies", ("a", "b", "c", "d"), train, test, None, "1" * 32)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 30), nn.ReLU(), nn.Linear(30, 4)).eval()
-    found = error_neighbors(Classifier(network), data, torch.tensor([3, 0]), float("inf"))
+    classifier = Classifier(network)
+    predictions = predict_split(classifier, test)
+    search = partial(error_neighbors, classifier, data, predictions)
+    found = search(torch.tensor([3, 0]), float("inf"))
     assert found is not None
     assert (found.searched, found.train_images) == (40, 40)
     assert found.neighbors.nearest[:, 0].tolist() == [23, 20]
@@ -73,8 +79,8 @@ def test_errors_find_their_copies_among_the_training_images() -> None:
     assert torch.equal(found.labels, labels[shown])
     assert torch.equal(found.thumbnails.images, images[shown])
     assert set(found.neighbors.nearest.flatten().tolist()) <= set(shown.tolist())
-    few = error_neighbors(Classifier(network), data, torch.tensor([3]), 1e-9)
+    few = search(torch.tensor([3]), 1e-9)
     assert few is not None
     assert few.searched == 16
-    assert error_neighbors(Classifier(network), data, torch.tensor([]).long(), 1.0) is None
-    assert error_neighbors(None, data, torch.tensor([3]), 1.0) is None
+    assert search(torch.tensor([]).long(), 1.0) is None
+    assert error_neighbors(None, data, predictions, torch.tensor([3]), 1.0) is None

@@ -1,5 +1,7 @@
 """Features: what enters the head, whatever the model is made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
-from seewhy.models.features import extract_features, predict_with_features
+from seewhy.models.features import extract_features, linear_head, predict_with_features
 from seewhy.models.inference import compute_logits
 from seewhy.models.onnx_file import FileModel
 from seewhy.models.registry import blank_sample, build_model
@@ -137,3 +139,53 @@ def test_an_exported_file_has_no_features() -> None:
     exported = FileModel(lambda pixels: pixels.flatten(1)[:, :10])
     with pytest.raises(SeewhyError, match=r"in an exported file has no layers.*use the run"):
         extract_features(exported.eval(), images_of(2))
+
+
+def head_case(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    ends = {
+        "linear": [pooled, nn.Linear(6, 4)],
+        "no bias, a factor": [pooled, nn.Linear(6, 4, bias=False), Scaled(0.3)],
+        "convolution, then pooling": [nn.Conv2d(6, 4, 1), pooled],
+        "probabilities": [pooled, nn.Linear(6, 4), nn.Softmax(1)],
+        "another function": [pooled, nn.Linear(6, 4), Scaled(50), nn.Tanh(), Scaled(9)],
+        "a wide convolution": [nn.Conv2d(6, 4, 2), pooled],
+        "no layer": [pooled],
+    }
+    return nn.Sequential(body, *ends[kind]).eval()
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+@pytest.mark.parametrize(
+    ("kind", "linear"),
+    [
+        ("linear", True),
+        ("no bias, a factor", True),
+        ("convolution, then pooling", True),
+        ("probabilities", True),
+        ("another function", False),
+        ("a wide convolution", False),
+        ("no layer", False),
+    ],
+)
+def test_a_linear_head_makes_the_features_the_logits(kind: str, linear: bool) -> None:
+    classifier = Classifier(head_case(kind), tta="flip", temperature=3.0)
+    levels = torch.linspace(0, 1, 12)[:, None, None, None]
+    images = (images_of(12) * levels).byte()
+    head = linear_head(classifier, images)
+    assert (head is not None) == linear
+    if head is None:
+        return
+    found = (extract_features(classifier, images) @ head[0].T + head[1]).softmax(1)
+    expected = compute_logits(replace(classifier, tta="none", temperature=1.0), images).softmax(1)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

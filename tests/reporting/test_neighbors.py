@@ -1,10 +1,11 @@
-"""The nearest training images in the data of the page."""
+"""The nearest and the most influential training images in the data of the page."""
 
 import base64
 import io
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -24,7 +25,7 @@ def test_neighbors_data_show_the_training_images(context: ReportContext) -> None
     sheet = base64.b64decode(data["sheet"].partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(sheet))).astype(int)
     labels = context.predictions.labels[context.diagnosis.errors].tolist()
-    for row, tiles in enumerate(data["tiles"]):
+    for row, tiles in enumerate(data["nearest"]["tiles"]):
         shown = [data["indices"][tile] for tile in tiles]
         assert shown[:3] == found.neighbors.nearest[row].tolist()
         assert shown[3] == found.neighbors.of_label[row, 0]
@@ -34,6 +35,15 @@ def test_neighbors_data_show_the_training_images(context: ReportContext) -> None
         thumbnail = found.thumbnails.images[found.thumbnails.indices == shown[0]][0]
         assert abs(tile.mean((0, 1)) - thumbnail.float().mean((1, 2)).numpy()).max() < 12
     assert data["searched"] == "240 training images"
+    influence, influential = found.influence, data["influential"]
+    assert influence is not None
+    for row, (tiles, shares) in enumerate(
+        zip(influential["tiles"], influential["values"], strict=True)
+    ):
+        expected = torch.cat([influence.proponents[row], influence.opponents[row, :1]])
+        assert [-1 if tile < 0 else data["indices"][tile] for tile in tiles] == expected.tolist()
+        assert shares[:3] == pytest.approx(influence.proponent_shares[row].tolist(), abs=0.006)
+        assert shares[3] == pytest.approx(float(influence.opponent_shares[row, 0]), abs=0.006)
 
 
 def test_missing_neighbors_have_no_tile() -> None:
@@ -42,7 +52,8 @@ def test_missing_neighbors_have_no_tile() -> None:
     thumbnails = make_thumbnails_of(4)
     data = neighbors_data(ErrorNeighbors(neighbors, torch.tensor([1]), thumbnails, 16, 60))
     assert data is not None
-    assert data["tiles"] == [[0, -1, -1]]
+    assert data["nearest"]["tiles"] == [[0, -1, -1]]
+    assert data["influential"] is None
     assert data["searched"] == "16 of 60 training images"
     assert neighbors_data(None) is None
 
@@ -57,9 +68,14 @@ def test_fewer_errors_keep_their_neighbors(context: ReportContext) -> None:
     assert limited.nearest is not None
     assert full.nearest is not None
     assert len(limited.nearest.neighbors.nearest) == len(limited.errors)
-    for index, row in zip(limited.errors, limited.nearest.neighbors.nearest, strict=True):
-        assert torch.equal(row, full.nearest.neighbors.nearest[full.errors == index][0])
-    few = replace(full.nearest, neighbors=full.nearest.neighbors.take(torch.tensor([0])))
+    assert limited.nearest.influence is not None
+    assert full.nearest.influence is not None
+    for row, index in enumerate(limited.errors):
+        same = full.errors == index
+        nearest, influence = limited.nearest.neighbors, limited.nearest.influence
+        assert torch.equal(nearest.nearest[row], full.nearest.neighbors.nearest[same][0])
+        assert torch.equal(influence.proponents[row], full.nearest.influence.proponents[same][0])
+    few = full.nearest.take(torch.tensor([0]))
     shown = limit_errors(replace(context, diagnosis=replace(full, nearest=few)), 3)
     assert shown.diagnosis.nearest is not None
     assert len(shown.diagnosis.nearest.neighbors.nearest) <= 1

@@ -11,7 +11,7 @@ from seewhy.escaping import json_text
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.sections.subgroups import subgroups_section
 from seewhy.reporting.sprites import Sprites
-from seewhy.reporting.values import report_values
+from seewhy.reporting.values import plain_values, report_values
 
 
 def test_values_are_those_of_the_predictions(context: ReportContext) -> None:
@@ -82,3 +82,12 @@ def test_map_and_nearest_training_images_are_those_of_the_diagnosis(
     rows = values["nearest_training_images"]
     assert [row["indices"] for row in rows] == found.neighbors.nearest.tolist()
     assert rows[0]["image"] == context.name(int(context.diagnosis.errors[0]))
+    assert found.influence is not None
+    for row, values in enumerate(rows):
+        influential = values["influential"]
+        assert influential["indices"] == found.influence.proponents[row].tolist()
+        assert influential["opponents"] == found.influence.opponents[row].tolist()
+        assert influential["shares"] == plain_values(found.influence.proponent_shares[row])
+    without = replace(context.diagnosis, nearest=replace(found, influence=None))
+    values = report_values(replace(context, diagnosis=without))
+    assert values["nearest_training_images"][0]["influential"] is None

@@ -21,6 +21,8 @@ from .error_maps import map_pairs as map_pairs
 from .image_maps import ImageMap as ImageMap
 from .image_maps import image_map as image_map
 from .image_maps import neighbor_agreement as neighbor_agreement
+from .influence import Influence as Influence
+from .influence import influential_images as influential_images
 from .label_issues import LabelIssue as LabelIssue
 from .label_issues import confident_joint as confident_joint
 from .label_issues import find_label_issues as find_label_issues

@@ -322,7 +322,8 @@ def _compare_images(
     slices, unusual = find_slices(sample, predictions), find_unusual(sample)
     nearest, mapped = None, None
     if classifier is not None:
-        nearest = error_neighbors(classifier, data, errors, steps.begin("nearest training images"))
+        seconds = steps.begin("nearest training images")
+        nearest = error_neighbors(classifier, data, predictions, errors, seconds)
         mapped = map_images(sample, data.test, steps.begin("map of images"))
     return _OfFeatures(slices, len(sample.rows), unusual, nearest, mapped)
 

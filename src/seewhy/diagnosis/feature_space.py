@@ -11,20 +11,23 @@ from seewhy.data.thumbnails import Thumbnails, downscale, make_thumbnails
 from seewhy.diagnosis.budget import affordable, images_within
 from seewhy.diagnosis.folds import take_predictions
 from seewhy.diagnosis.image_maps import FEWEST, MAX_IMAGES, SECONDS_PER_IMAGE, ImageMap, image_map
+from seewhy.diagnosis.influence import Influence, influential_images
 from seewhy.diagnosis.nearest import Neighbors, nearest_images
 from seewhy.diagnosis.outliers import UnusualImage, unusual_images
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.saliency import sample_order
 from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
 from seewhy.models.classifier import Classifier
-from seewhy.models.features import extract_features
+from seewhy.models.features import extract_features, linear_head
 from seewhy.models.inspection import NoGradientsError
 
 MAX_UNUSUAL = 8  # shown
 MAX_NEIGHBOR_ERRORS = 100  # errors whose nearest training images are searched
 MAX_TRAIN_IMAGES = 10_000  # among which they are searched
+MAX_FEATURES = 4096  # for whose covariance there is time
 MAP_SIDE = 16  # pixels of an image on the map
 _FIRST, _BLOCK = 16, 1024  # images whose features tell the pace; that are held at once
+_TESTED = 64  # images on which the head of a model is tested
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +49,20 @@ class MappedImages:
 
 @dataclass(frozen=True, eq=False)
 class ErrorNeighbors:
-    """The nearest training images of the most confident errors."""
+    """The nearest and the most influential training images of the most confident errors."""
 
     neighbors: Neighbors  # one row for each of the first errors; indices into the training split
     labels: Tensor  # (T,) int64, of the thumbnails
     thumbnails: Thumbnails  # of these training images
     searched: int  # training images among which they are the nearest
     train_images: int  # in all
+    influence: Influence | None = None  # on the predicted class; None without a linear head
 
     def take(self, rows: Tensor) -> "ErrorNeighbors":
         """Those of the errors `rows` (R,) int64, ascending; the last errors may have none."""
         kept = rows[rows < len(self.neighbors.nearest)]
-        return replace(self, neighbors=self.neighbors.take(kept))
+        influence = None if self.influence is None else self.influence.take(kept)
+        return replace(self, neighbors=self.neighbors.take(kept), influence=influence)
 
 
 def sample_features(classifier: Classifier | None, test: Split, seconds: float) -> SampledFeatures:
@@ -110,9 +115,13 @@ def map_images(sample: SampledFeatures, test: Split, seconds: float) -> MappedIm
 
 
 def error_neighbors(
-    classifier: Classifier | None, data: Dataset, errors: Tensor, seconds: float
+    classifier: Classifier | None,
+    data: Dataset,
+    predictions: Predictions,
+    errors: Tensor,
+    seconds: float,
 ) -> ErrorNeighbors | None:
-    """The nearest training images of errors (M,) int64, at most 100 of them.
+    """The nearest and the most influential training images of errors (M,) int64, at most 100.
 
     Among as many training images as fit in the seconds, at least 16 and at most 10,000, all classes
     alike. None without errors, training images, or features; and for the images of folds, on which
@@ -132,23 +141,34 @@ def error_neighbors(
         ]
     )
     order = order[: len(searched)]
-    found = nearest_images(
-        extract_features(classifier, data.test.images[errors]),
-        data.test.labels[errors],
-        searched,
-        train.labels[order],
-    )
-    nearest, of_label = (
-        torch.where(each < 0, -1, order[each]) for each in (found.nearest, found.of_label)
-    )
-    shown = set(torch.cat([nearest, of_label]).flatten().tolist()) - {-1}
-    thumbnails = make_thumbnails(train, sorted(shown))
+    features = extract_features(classifier, data.test.images[errors])
+    labels = train.labels[order]
+    found = nearest_images(features, data.test.labels[errors], searched, labels)
+    head = linear_head(classifier, data.test.images[:_TESTED])
+    influence: Influence | None = None
+    if head is not None and features.shape[1] <= MAX_FEATURES:
+        logits, train_logits = (rows @ head[0].T + head[1] for rows in (features, searched))
+        influence = influential_images(
+            features, logits, searched, train_logits, labels, predictions.predicted[errors]
+        )
+
+    def in_split(rows: Tensor) -> Tensor:
+        return torch.where(rows < 0, -1, order[rows])
+
+    found = replace(found, nearest=in_split(found.nearest), of_label=in_split(found.of_label))
+    shown = [found.nearest, found.of_label]
+    if influence is not None:
+        proponents, opponents = in_split(influence.proponents), in_split(influence.opponents)
+        influence = replace(influence, proponents=proponents, opponents=opponents)
+        shown += [proponents, opponents]
+    thumbnails = make_thumbnails(train, sorted(set(torch.cat(shown, 1).flatten().tolist()) - {-1}))
     return ErrorNeighbors(
-        replace(found, nearest=nearest, of_label=of_label),
+        found,
         train.labels[thumbnails.indices],
         thumbnails,
         len(searched),
         len(train),
+        influence,
     )
 
 

@@ -75,20 +75,23 @@ def nearest_images(
     train = F.normalize(train_features.float(), dim=1)
     parts = []
     for rows, own in zip(torch.split(features, _ROWS), torch.split(labels, _ROWS), strict=True):
-        cosines = F.normalize(rows.float(), dim=1) @ train.T
+        cosines = (F.normalize(rows.float(), dim=1) @ train.T).clamp_(-1, 1)
         others = own[:, None] != train_labels
         parts.append(
-            (*_largest(cosines, count), *_largest(cosines.masked_fill(others, -torch.inf), count))
+            (*largest(cosines, count), *largest(cosines.masked_fill(others, -torch.inf), count))
         )
     return Neighbors(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def _largest(cosines: Tensor, count: int) -> tuple[Tensor, Tensor]:  # (M, count) each
-    """Indices of the largest cosines and their values; -1 and 0 where there are no more."""
-    values, indices = cosines.topk(min(count, cosines.shape[1]), dim=1)
-    missing = values.isinf()
-    pad = (0, count - values.shape[1])
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:  # (M, count) each
+    """Indices of the largest values (M, N), and these; -1 and 0 where there are no more.
+
+    Those that are -inf do not count.
+    """
+    found, indices = values.topk(min(count, values.shape[1]), dim=1)
+    missing = found.isinf()
+    pad = (0, count - found.shape[1])
     return (
         F.pad(indices.masked_fill(missing, -1), pad, value=-1),
-        F.pad(values.masked_fill(missing, 0).clamp(-1, 1), pad),
+        F.pad(found.masked_fill(missing, 0), pad),
     )

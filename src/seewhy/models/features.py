@@ -7,8 +7,13 @@ from torch import Tensor, nn
 
 from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.head import find_heads
-from seewhy.models.inference import autocasting, check_finite_logits, for_outputs
+from seewhy.models.head import Layer, find_heads
+from seewhy.models.inference import (
+    autocasting,
+    check_finite_logits,
+    compute_logits,
+    for_outputs,
+)
 from seewhy.models.inspection import (
     NoGradientsError,
     evaluating,
@@ -20,6 +25,8 @@ from seewhy.models.inspection import (
 )
 from seewhy.models.outputs import as_logits
 from seewhy.models.tta import bind_tta
+
+ROUNDING = 0.05  # of a probability, by bf16
 
 
 def extract_features(
@@ -65,6 +72,38 @@ def predict_with_features(classifier: ClassifierLike, images: Tensor) -> tuple[T
     logits, features = _predict(as_classifier(classifier), images, None, measured=True)
     check_finite_logits(logits)
     return logits, features
+
+
+def linear_head(classifier: ClassifierLike, images: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The weight (K, D) and bias (K,) that make the features of images their logits.
+
+    None if there are none: no layer or several compute the logits, or more than a factor lies
+    between them and the layer. This is tested on the images.
+
+    Args:
+        classifier: A run, a Classifier, or a module.
+        images: (N, C, H, W) uint8, N of at least 1; as many as are to be tested.
+    """
+    classifier = replace(as_classifier(classifier), tta="none", temperature=1.0)
+    model = unwrap_model(classifier.model)
+    names = find_heads(model, images, classifier.extract_logits)
+    if len(names) != 1:
+        return None
+    head = model.get_submodule(names[0])
+    assert isinstance(head, Layer)
+    weight = head.weight.detach().float().cpu().flatten(1)
+    features = extract_features(classifier, images, reproducible=True)
+    if weight.shape[1] != features.shape[1]:  # a convolution over several positions
+        return None
+    logits = compute_logits(classifier, images, reproducible=True, check_finite=False)
+    bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach().float().cpu()
+    outputs = features @ weight.T + bias
+    centered = outputs - outputs.mean(1, keepdim=True)
+    factor = (centered * logits).sum() / (centered**2).sum()
+    difference = (factor * outputs).softmax(1) - logits.softmax(1)
+    if not (factor > 0 and difference.abs().max() < ROUNDING):
+        return None
+    return factor * weight, factor * bias
 
 
 def _predict(

@@ -1,4 +1,4 @@
-"""The nearest training images of the errors, for the scripts of the page."""
+"""The nearest and the most influential training images of the errors, for the scripts."""
 
 from typing import Any
 
@@ -14,18 +14,27 @@ COLUMNS = 20  # images in a row of the sheet
 
 
 def neighbors_data(found: ErrorNeighbors | None) -> dict[str, Any] | None:
-    """The nearest training images and the nearest one of the true class; one sheet has all images.
+    """The nearest and the most influential training images; one sheet has all of them.
 
     The type NeighborsData in state.js; None without neighbors.
     """
     if found is None or not len(found.neighbors.nearest):
         return None
-    neighbors, known = found.neighbors, found.thumbnails.indices
-    shown = torch.cat([neighbors.nearest, neighbors.of_label[:, :1]], 1)  # (M, K + 1)
-    similarity = torch.cat([neighbors.similarity, neighbors.of_label_similarity[:, :1]], 1)
+    neighbors, influence = found.neighbors, found.influence
+    groups = {  # the image of the last column is another one: of the true class, an opponent
+        "nearest": (
+            torch.cat([neighbors.nearest, neighbors.of_label[:, :1]], 1),
+            torch.cat([neighbors.similarity, neighbors.of_label_similarity[:, :1]], 1),
+        )
+    }
+    if influence is not None:
+        groups["influential"] = (
+            torch.cat([influence.proponents, influence.opponents[:, :1]], 1),
+            torch.cat([influence.proponent_shares, influence.opponent_shares[:, :1]], 1),
+        )
+    shown = torch.cat([indices for indices, _ in groups.values()], 1)
     used = torch.tensor(sorted(set(shown.flatten().tolist()) - {-1}), dtype=torch.int64)
-    tiles = torch.where(shown < 0, -1, torch.searchsorted(used, shown))
-    rows = torch.searchsorted(known, used)
+    rows = torch.searchsorted(found.thumbnails.indices, used)
     images = to_rgb(downscale(found.thumbnails.images[rows], SIDE))
     return {
         "sheet": data_url(image_sheet(images, COLUMNS), lossless=False),
@@ -34,7 +43,12 @@ def neighbors_data(found: ErrorNeighbors | None) -> dict[str, Any] | None:
         "columns": COLUMNS,
         "indices": used.tolist(),
         "labels": found.labels[rows].tolist(),
-        "tiles": tiles.tolist(),
-        "similarity": [[round(value, 2) for value in row] for row in similarity.tolist()],
+        "influential": None,
         "searched": count_of(found.searched, found.train_images, "training image"),
+    } | {
+        name: {
+            "tiles": torch.where(indices < 0, -1, torch.searchsorted(used, indices)).tolist(),
+            "values": [[round(value, 2) for value in row] for row in values.tolist()],
+        }
+        for name, (indices, values) in groups.items()
     }

@@ -120,7 +120,7 @@ def _image_map(context: ReportContext) -> dict[str, Any] | None:
 
 
 def _nearest(context: ReportContext) -> list[dict[str, Any]]:
-    """The nearest training images of each error that has them."""
+    """The nearest and the most influential training images of each error that has them."""
     found = context.diagnosis.nearest
     if found is None:
         return []
@@ -128,12 +128,18 @@ def _nearest(context: ReportContext) -> list[dict[str, Any]]:
     return [
         {
             "image": context.name(index),
-            "indices": nearest.tolist(),
-            "similarity": similarity.tolist(),
+            "indices": neighbors.nearest[row],
+            "similarity": neighbors.similarity[row],
+            "influential": None
+            if found.influence is None
+            else {
+                "indices": found.influence.proponents[row],
+                "shares": found.influence.proponent_shares[row],
+                "opponents": found.influence.opponents[row],
+                "opponent_shares": found.influence.opponent_shares[row],
+            },
         }
-        for index, nearest, similarity in zip(
-            errors.tolist(), neighbors.nearest, neighbors.similarity, strict=True
-        )
+        for row, index in enumerate(errors.tolist())
     ]
 
 

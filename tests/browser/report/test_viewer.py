@@ -383,15 +383,19 @@ def pasted(page):
 
 
 @pytest.mark.parametrize("size", [(1280, 900), (390, 800)])
-def test_viewer_shows_the_nearest_training_images(read, reports, size):
+def test_viewer_shows_the_nearest_and_the_most_influential_training_images(
+    read, reports, shapes, size
+):
     reader = read(reports.page, viewport=size)
     diagnosis = reports.diagnosis
     image, classes = int(diagnosis.errors[1]), reports.predictions.classes
     reader.go(f"image={image}")
     opened(reader, image)
     box = reader.page.locator("#viewer-neighbors")
-    expect(box.get_by_role("heading")).to_have_text("Nearest training images")
-    figures, neighbors = box.locator("figure"), diagnosis.nearest.neighbors
+    headings = ["Nearest training images", "Most influential training images"]
+    expect(box.get_by_role("heading")).to_have_text(headings)
+    figures = box.locator("#viewer-nearest figure")
+    neighbors, influence = diagnosis.nearest.neighbors, diagnosis.nearest.influence
     expect(figures).to_have_count(4)
     expect(figures.nth(3)).to_contain_text("nearest of the true class")
     true = classes[int(reports.predictions.labels[image])]
@@ -403,6 +407,15 @@ def test_viewer_shows_the_nearest_training_images(read, reports, size):
     nearest = int(neighbors.nearest[1, 0])
     expect(canvas).to_have_attribute("aria-label", f"training image {nearest}")
     assert reader.heat(canvas)[..., 3].min() == 255  # painted
+    figures = box.locator("#viewer-influential figure")
+    expect(figures).to_have_count(4)
+    label = int(shapes.train.labels[influence.proponents[1, 0]])
+    share = round(100 * float(influence.proponent_shares[1, 0]))
+    expect(figures.first.locator("figcaption")).to_have_text(f"{classes[label]}, {share}%")
+    expect(figures.nth(3)).to_contain_text("against: ")
+    hint = box.locator("#viewer-influence-hint")
+    predicted = classes[int(reports.predictions.predicted[image])]
+    expect(hint).to_contain_text(f"that raise the probability of {predicted} most")
     width = reader.page.evaluate("document.querySelector('#viewer').scrollWidth")
     assert width <= size[0]
 

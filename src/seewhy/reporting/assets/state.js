@@ -13,16 +13,22 @@
  */
 
 /**
- * @typedef {object} NeighborsData the nearest training images of the first errors
+ * @typedef {object} NeighborsData training images of the first errors
  * @property {string} sheet their thumbnails as a data URL
  * @property {number} height of a thumbnail in pixels
  * @property {number} width
  * @property {number} columns thumbnails in a row of the sheet
  * @property {number[]} indices in the training split, by thumbnail
  * @property {number[]} labels by thumbnail
- * @property {number[][]} tiles thumbnails of each error: the nearest, and last the nearest of the true class; -1 for none
- * @property {number[][]} similarity of these
+ * @property {TrainingImages} nearest by features, with cosine similarities, and last the nearest of the true class
+ * @property {TrainingImages | null} influential with shares of influence, and last the strongest opponent
  * @property {string} searched among which images
+ */
+
+/**
+ * @typedef {object} TrainingImages some for each error
+ * @property {number[][]} tiles thumbnails; -1 for none
+ * @property {number[][]} values of these
  */
 
 /**
