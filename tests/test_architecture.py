@@ -24,6 +24,7 @@ BASE_MODULES = {
     "files",
     "progress",
     "serialization",
+    "significance",
     "wording",
     "_torch_compat",
 }

@@ -3,14 +3,11 @@
 import itertools
 import math
 from fractions import Fraction
-from itertools import pairwise
 
-import numpy as np
 import pytest
-from scipy.stats import binomtest, false_discovery_control, fisher_exact
+from scipy.stats import binomtest, fisher_exact
 
 from seewhy.diagnosis.statistics import (
-    holm,
     hypergeometric_tail,
     mcnemar,
     paired_interval,
@@ -124,21 +121,3 @@ def test_hypergeometric_tail_of_several_samples() -> None:
         *hypergeometric_tail(60, 50, [12], [11]),
     ]
     assert hypergeometric_tail(60, 50, [], []) == []
-
-
-def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
-    """Reject the smallest p-value while it is at most level / (number of those left)."""
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        values = (rng.random(8) ** 4).round(3).tolist()
-        corrected = holm(values)
-        for level in (0.01, 0.05, 0.2, 0.7):
-            rejected, order = set(), sorted(range(8), key=lambda i: values[i])
-            for rank, index in enumerate(order):
-                if values[index] > level / (8 - rank):
-                    break
-                rejected.add(index)
-            assert {i for i in range(8) if corrected[i] <= level + 1e-12} == rejected
-        assert all(low <= high for low, high in pairwise(sorted(corrected)))
-        never_stricter = false_discovery_control(values)
-        assert all(corrected[i] >= never_stricter[i] - 1e-12 for i in range(8))

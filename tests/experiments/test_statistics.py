@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seewhy.diagnosis.statistics import holm
 from seewhy.experiments.experiment import Experiment
 from seewhy.experiments.statistics import (
     METRICS,
@@ -19,6 +18,7 @@ from seewhy.experiments.statistics import (
     rank_recipes,
     summarize,
 )
+from seewhy.significance import holm
 
 Make = Callable[..., Experiment]
 

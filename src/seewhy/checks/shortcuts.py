@@ -5,7 +5,7 @@ import numpy as np
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.properties import balanced_accuracy_test, binned_properties, out_of_fold_classes
 from seewhy.checks.result import Check, Finding, NotJudged
-from seewhy.diagnosis.statistics import holm
+from seewhy.significance import holm
 
 SHORTCUT = 0.3  # of the way from chance to a perfect balanced accuracy
 SIGNIFICANT = 0.05  # p-value, after Holm's correction

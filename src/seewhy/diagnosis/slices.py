@@ -13,8 +13,9 @@ from seewhy.data.pixels import LUMA_WEIGHTS
 from seewhy.diagnosis.clustering import k_means
 from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions
-from seewhy.diagnosis.statistics import holm, hypergeometric_tail, wilson_interval
+from seewhy.diagnosis.statistics import hypergeometric_tail, wilson_interval
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.significance import holm
 
 MIN_IMAGES = 20  # of a slice
 TAIL = 0.1  # fraction of the images at either end of an attribute

@@ -1,4 +1,4 @@
-"""Confidence intervals and tests of proportions, and the correction for multiple tests."""
+"""Confidence intervals and tests of proportions."""
 
 import math
 from collections.abc import Sequence
@@ -94,17 +94,3 @@ def hypergeometric_tail(
 def _log_binomial(items: int, chosen: int) -> float:
     """The logarithm of a binomial coefficient."""
     return math.lgamma(items + 1) - math.lgamma(chosen + 1) - math.lgamma(items - chosen + 1)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for multiple tests, in the same order (Holm 1979).
-
-    If every null hypothesis is true, the probability that any corrected p-value is below α is at
-    most α.
-    """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected

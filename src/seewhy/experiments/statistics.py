@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-from seewhy.diagnosis.statistics import holm
 from seewhy.errors import lookup
 from seewhy.experiments.experiment import Experiment, Trial
 from seewhy.runs.result import RunResult
+from seewhy.significance import LEVEL, holm, paired_t
 from seewhy.wording import counted
 
-LEVEL = 0.05  # significance level for all pairs of a metric
 MOST_NAMED = 3  # maximum number of recipes in a sentence
 # Fields that change the training loss itself, so that its values are not comparable.
 LOSS_FIELDS = ("augment", "class_weights", "l1", "label_smoothing", "resolution", "sampler")
@@ -117,14 +116,15 @@ def pairwise_tests(experiment: Experiment, metric: str) -> list[PairwiseTest]:
     ranked = [row.recipe for row in rank_recipes(experiment, metric)]
     values = {name: _values(experiment, name, metric) for name in ranked}
     sign = 1 if METRICS[metric].higher_is_better else -1
-    resolution = _resolution(experiment, metric)
+    # standard deviation of a difference of rounded values
+    rounding = _resolution(experiment, metric) / math.sqrt(6)
     rows = []
     for better, worse in combinations(ranked, 2):
         common = [seed for seed in values[better] if seed in values[worse]]
         gaps = [values[better][seed] - values[worse][seed] for seed in common]
         if sign * sum(gaps) < 0:  # the better recipe over all seeds is worse on the common seeds
             better, worse, gaps = worse, better, [-gap for gap in gaps]
-        rows.append((better, worse, gaps, *_paired_t(gaps, resolution)))
+        rows.append((better, worse, gaps, *paired_t(gaps, rounding)))
     adjusted = _holm_of_tested([row[-1] for row in rows])
     tests = [
         PairwiseTest(
@@ -236,19 +236,6 @@ def _values(experiment: Experiment, name: str, metric: str) -> dict[int, float]:
 def _resolution(experiment: Experiment, metric: str) -> float:
     results = [trial.result for trial in experiment.finished if trial.result is not None]
     return max(map(METRICS[metric].resolution, results), default=0.0)
-
-
-def _paired_t(gaps: Sequence[float], resolution: float) -> tuple[tuple[float, float], float]:
-    """95% interval of the mean gap, and the two-sided p-value of a mean of 0; nan if untested."""
-    if len(gaps) < 2:
-        return (math.nan, math.nan), math.nan
-    mean, freedom = fmean(gaps), len(gaps) - 1
-    rounding = resolution / math.sqrt(6)  # standard deviation of a difference of rounded values
-    error = max(stdev(gaps), rounding) / math.sqrt(len(gaps))
-    half = float(stdtrit(freedom, 0.975)) * error
-    if error == 0:
-        return (mean, mean), 1.0 if mean == 0 else 0.0
-    return (mean - half, mean + half), 2 * float(stdtr(freedom, -abs(mean) / error))
 
 
 METRICS: dict[str, Metric] = {

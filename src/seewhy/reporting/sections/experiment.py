@@ -14,7 +14,6 @@ from seewhy.errors import SeewhyError
 from seewhy.experiments.experiment import FILE, Experiment, Trial, open_experiment
 from seewhy.experiments.figures import recipes_figure, seeds_figure
 from seewhy.experiments.statistics import (
-    LEVEL,
     METRICS,
     metric_summary,
     pairwise_tests,
@@ -26,6 +25,7 @@ from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.section import Section, csv_link, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.significance import LEVEL
 from seewhy.wording import counted
 
 TESTED = ("accuracy", "train_loss")  # metrics with a table of pairwise tests
