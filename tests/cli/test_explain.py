@@ -116,6 +116,23 @@ def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.slow
+def test_trust_tunes_a_method(trained: Path, capsys: Capture) -> None:
+    options = ["--tune", "hires-cam", "--layers", "group3", "--images", "16", "--seconds", "60"]
+    assert main.main(["trust", "run", *options, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert len(values["candidates"]) + len(values["left_out"]) == 4
+    assert values["default"] == {"methods": "hires-cam", "layers": "group3"}
+    assert values["best"] in [
+        {key: each[key] for key in ("methods", "layers", "smooth") if key in each}
+        for each in values["candidates"]
+    ]
+    assert main.main(["trust", "run", *options]) == 0
+    printed = capsys.readouterr()
+    assert "proposed: hires-cam" in printed.out or "no setting is proposed" in printed.out
+    assert "measuring settings of hires-cam, for at most 1:00" in printed.err
+
+
+@pytest.mark.slow
 def test_explain_a_photograph_with_published_weights(
     workspace: Path, capsys: Capture, error_of: ErrorOf
 ) -> None:

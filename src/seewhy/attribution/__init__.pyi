@@ -30,5 +30,9 @@ from .rollout import ATTENTION_MAPS as ATTENTION_MAPS
 from .sanity import sanity_check as sanity_check
 from .scores import TrustScore as TrustScore
 from .scores import trust as trust
+from .settings import TUNED_SETTINGS as TUNED_SETTINGS
+from .settings import Setting as Setting
 from .target import ForwardPass as ForwardPass
 from .target import forward_pass as forward_pass
+from .tuning import MethodTuning as MethodTuning
+from .tuning import tune_method as tune_method

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.attribution.bootstrap import BootstrapSummary, bootstrap_summary
-from seewhy.attribution.explanation import explain_prepared, names_for
+from seewhy.attribution.explanation import View, explain_prepared, names_for
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
 from seewhy.attribution.maps import resize_maps
@@ -114,11 +114,15 @@ def mosaic_game(
 
 
 def score_mosaics(
-    mosaics: Mosaics, inputs: PreparedInputs, methods: Sequence[BoundMethod], names: Sequence[str]
+    mosaics: Mosaics,
+    inputs: PreparedInputs,
+    methods: Sequence[BoundMethod],
+    names: Sequence[str],
+    views: Sequence[View] = (),
 ) -> dict[Key, MosaicScore]:
-    """`mosaic_game` for mosaics of prepared inputs, at named layers."""
+    """`mosaic_game` for mosaics of prepared inputs, at named layers, averaged over views."""
     prepared = replace(inputs, images=mosaics.images, target=TargetSpec(mosaics.target))
-    maps = explain_prepared(prepared, methods, names).maps
+    maps = explain_prepared(prepared, methods, names, views).maps
     return {key: _score(each.nan_to_num(0, 0, 0), mosaics.masks) for key, each in maps.items()}
 
 

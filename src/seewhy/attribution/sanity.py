@@ -1,7 +1,7 @@
 """Sanity checks: does a map change when the weights of the model are randomized?"""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from seewhy.attribution.explanation import Explanation, explain_prepared, names_for
+from seewhy.attribution.explanation import Explanation, View, explain_prepared, names_for
 from seewhy.attribution.hooks import forward_hooks
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
@@ -97,8 +97,9 @@ def randomize(
     explanation: Explanation,
     steps: int,
     seed: int = 0,
+    views: Sequence[View] = (),
 ) -> dict[tuple[str, str], SanityCheck]:
-    """`sanity_check` for prepared inputs and their explanation."""
+    """`sanity_check` for prepared inputs and their explanation, which may average over views."""
     check_observable(inputs.model)
     names = [layer for layer in explanation.layers if layer != PIXELS]
     modules = weighted_modules(inputs)[::-1]
@@ -117,7 +118,7 @@ def randomize(
                 reinitialize(model.get_submodule(name))
             maps: Mapping[tuple[str, str], Tensor] = {}
             with suppress(SeewhyError):  # all methods fail for the random model
-                maps = explain_prepared(changed, methods, names).maps
+                maps = explain_prepared(changed, methods, names, views).maps
             for key, trained in explanation.maps.items():
                 unknown = torch.full((len(trained),), torch.nan)
                 similarities[key].append(

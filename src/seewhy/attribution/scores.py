@@ -137,9 +137,7 @@ def trust(
     began = time.monotonic()
     bound = bind_methods(methods)
     inputs = prepare(classifier, images, target, labels)
-    explanation = _without_residue(
-        explain_prepared(inputs, bound, names_for(bound, inputs, layers))
-    )
+    explanation = without_residue(explain_prepared(inputs, bound, names_for(bound, inputs, layers)))
     forward = run_forward(replace(inputs, target=TargetSpec(explanation.weights)))
     checks = randomize(inputs, bound, explanation, steps=1)
     mosaics = _mosaic_scores(inputs, bound, explanation)
@@ -151,10 +149,10 @@ def trust(
             break
         if maps.shape not in chance:
             areas = [
-                _area(forward, noise, steps) for noise in random_maps(maps, noise_maps, seed=0)
+                curve_area(forward, noise, steps) for noise in random_maps(maps, noise_maps, seed=0)
             ]
             chance[maps.shape] = torch.stack(areas).mean(0)
-        area = _area(forward, maps.nan_to_num(0, 0, 0), steps) - chance[maps.shape]
+        area = curve_area(forward, maps.nan_to_num(0, 0, 0), steps) - chance[maps.shape]
         scores.append(_score(key, explanation, forward, area, checks[key], mosaics.get(key), masks))
         if progress is not None:
             progress(1)
@@ -167,7 +165,7 @@ def passes_of_trust(maps: int, layers: int, steps: int, noise_maps: int) -> int:
     return maps * (curves + 2 * len(PERCENTILES) + 1) + layers * noise_maps * curves
 
 
-def _without_residue(explanation: Explanation) -> Explanation:
+def without_residue(explanation: Explanation) -> Explanation:
     """The explanation without maps that are mostly residue; warns about them and failed methods."""
     residue = {
         key: status
@@ -230,6 +228,6 @@ def _score(
     )
 
 
-def _area(forward: ForwardPass, maps: Tensor, steps: int) -> Tensor:  # (N,)
+def curve_area(forward: ForwardPass, maps: Tensor, steps: int) -> Tensor:  # (N,)
     """Area between the insertion and deletion curves; large for a faithful map."""
     return insertion(forward, maps, steps).auc - deletion(forward, maps, steps).auc

@@ -1,6 +1,7 @@
 """`seewhy explain`, `seewhy trust`, `seewhy layers` and `seewhy methods`."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from seewhy.cli.arguments import (
     OptionalInt,
     OptionalNumbers,
     OptionalPath,
+    OptionalText,
     OwnModel,
     Quiet,
     RunOrModel,
@@ -157,8 +159,12 @@ class Trust:
     """Layers by name, or auto: the last layer of each resolution."""
     target: TargetWords = ()
     """What to explain, as in `seewhy explain`."""
+    tune: OptionalText = None
+    """Method whose layer and settings to choose, instead of measuring --methods."""
+    seconds: OptionalFloat = None
+    """Time to take (default: 300 with --tune, otherwise no limit)."""
     images: int = 64
-    """Number of test images, a fixed random sample."""
+    """Number of test images, a fixed random sample; --tune chooses by half of them."""
     json: Flag = False
     """Print JSON."""
     own_model: OwnModel = None
@@ -168,20 +174,42 @@ class Trust:
 
 
 def trust(options: Trust) -> None:
-    """Print how faithful the maps of each method at each layer are."""
-    from seewhy.cli import tables
-    from seewhy.reporting.values import trust_values
+    """Print how faithful the maps of each method at each layer are, or tune one method."""
+    from seewhy.cli import tables, tuning_tables
+    from seewhy.reporting.values import trust_values, tuning_values
     from seewhy.runs.run import open_run
-    from seewhy.runs.trust_run import trust_of_run
+    from seewhy.runs.trust_run import trust_of_run, tune_on_run
     from seewhy.train.device import find_device
 
+    if options.seconds is not None and not options.seconds > 0:
+        raise SeewhyError(f"seconds must be above 0, found {options.seconds:g}")
+    if options.tune is not None and options.methods != Trust.methods:
+        raise SeewhyError("--tune chooses settings of its own method; leave --methods out")
+    run = open_run(options.run, find_device(options.device))
+    target, quiet = _one_or_pair(options.target), options.quiet or options.json
+    if options.tune is not None:
+        tuning = tune_on_run(
+            run,
+            options.tune,
+            options.layers,
+            target,
+            options.images,
+            options.seconds or 300.0,
+            quiet,
+        )
+        if options.json:
+            say(json.dumps(tuning_values(tuning), allow_nan=False))
+        else:
+            tuning_tables.print_tuning(tuning, options.run)
+        return
     scores = trust_of_run(
-        open_run(options.run, find_device(options.device)),
+        run,
         options.methods,
         options.layers,
-        _one_or_pair(options.target),
+        target,
         options.images,
-        options.quiet or options.json,
+        quiet,
+        options.seconds or math.inf,
     )
     if options.json:
         say(json.dumps([trust_values(score) for score in scores], allow_nan=False))

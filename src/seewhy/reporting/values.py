@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from seewhy import __version__
+from seewhy.attribution.bootstrap import BootstrapSummary
 from seewhy.attribution.scores import TrustScore
+from seewhy.attribution.tuning import MethodTuning, PairedDifference
 from seewhy.diagnosis.label_issues import LabelIssue
 from seewhy.diagnosis.metrics import class_scores, uneven_scores, worst_confusions
 from seewhy.diagnosis.slices import Slice
@@ -201,6 +203,57 @@ def trust_values(score: TrustScore) -> dict[str, Any]:
     }
     plain: dict[str, Any] = plain_values(values)
     return plain
+
+
+def tuning_values(tuning: MethodTuning) -> dict[str, Any]:
+    """A tuning as plain values for JSON: settings are arguments of `explain`."""
+    chosen, held_out, proposed = tuning.chosen, tuning.held_out, tuning.proposed
+    values = {
+        "proposed": None if proposed is None else proposed.arguments,
+        "default": tuning.default.arguments,
+        "best": tuning.best.setting.arguments,
+        "chosen": None if chosen is None else chosen.setting.arguments,
+        "held_out": None
+        if held_out is None
+        else {
+            "images": held_out.images,
+            "gain": _gain_values(held_out.gain),
+            "default_gain": _gain_values(held_out.default_gain),
+            "improvement": _difference_values(held_out.improvement),
+            "failed_checks": held_out.failed_checks,
+        },
+        "candidates": [
+            {
+                **each.setting.arguments,
+                "images": each.images,
+                "gain": _gain_values(each.gain),
+                "difference": _difference_values(each.difference),
+                "seconds_per_image": each.seconds,
+                "failed_checks": each.failed_checks,
+            }
+            for each in tuning.candidates
+        ],
+        "left_out": [each.arguments for each in tuning.left_out],
+        "failures": [
+            {**each.arguments, "reason": reason} for each, reason in tuning.failures.items()
+        ],
+        "seconds": tuning.seconds,
+    }
+    plain: dict[str, Any] = plain_values(values)
+    return plain
+
+
+def _gain_values(gain: BootstrapSummary) -> dict[str, Any]:
+    return {"mean": gain.mean, "interval": gain.interval}
+
+
+def _difference_values(difference: PairedDifference) -> dict[str, Any]:
+    return {
+        "mean": difference.mean,
+        "interval": difference.interval,
+        "p_value": difference.p_value,
+        "significant": difference.significant,
+    }
 
 
 def plain_values(value: Any) -> Any:

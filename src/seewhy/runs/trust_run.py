@@ -1,5 +1,6 @@
-"""Measuring the faithfulness of attribution methods on the test images of a run."""
+"""Measuring the faithfulness of attribution methods, and tuning one, on test images of a run."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +11,11 @@ from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
 from seewhy.attribution.target import Target
+from seewhy.attribution.tuning import MethodTuning, tune_method
+from seewhy.data.dataset import Split
 from seewhy.data.sources import reload_data
 from seewhy.errors import SeewhyError
-from seewhy.progress import note, progress
+from seewhy.progress import clock, note, progress, waiting
 from seewhy.runs.explain_files import layer_choice
 from seewhy.runs.run import Run
 
@@ -24,6 +27,7 @@ def trust_of_run(
     target: Target,
     count: int,
     quiet: bool = False,
+    seconds: float = math.inf,
 ) -> tuple[TrustScore, ...]:
     """`trust` on random test images of a run, the same every time.
 
@@ -34,6 +38,7 @@ def trust_of_run(
         target: What to explain, see `explain`.
         count: Number of images, at least 2.
         quiet: Show no progress.
+        seconds: Time to take, see `trust`.
 
     Returns:
         A score for each method at each layer, as `trust` returns them.
@@ -44,9 +49,7 @@ def trust_of_run(
     if count < 2:
         raise SeewhyError(f"trust needs at least 2 images for its intervals, found {count}")
     bound = bind_methods(methods)
-    test = reload_data(run.data_origin).test
-    indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
-    sample = test.take(indices.sort().values)
+    sample = _test_sample(run, count)
     names: list[str] = []
     if any(method.explains == "layer" for method in bound):
         names = resolve_layers(run.model, sample.images, layer_choice(layers))
@@ -65,7 +68,51 @@ def trust_of_run(
             labels=sample.labels,
             masks=sample.masks,
             progress=advance,
+            seconds=seconds,
         )
     for warning in left_out:
         note(f"left out: {warning.message}", quiet=False)
     return scores
+
+
+def tune_on_run(
+    run: Run,
+    method: str,
+    layers: Sequence[str],
+    target: Target,
+    count: int,
+    seconds: float,
+    quiet: bool = False,
+) -> MethodTuning:
+    """`tune_method` on random test images of a run, those of `trust_of_run`.
+
+    Args:
+        run: A run with data that can be loaded again.
+        method: Name of an attribution method, with settings that stay.
+        layers: Names of layers, or ("auto",).
+        target: What to explain, see `explain`.
+        count: Number of images, half of them for the choice.
+        seconds: Time to take.
+        quiet: Show no progress.
+
+    Raises:
+        SeewhyError: As `tune_method`, and if the data of the run has changed.
+    """
+    sample = _test_sample(run, count)
+    with waiting(f"measuring settings of {method}, for at most {clock(seconds)}", quiet):
+        return tune_method(
+            replace(run.classifier, precision="fp32"),
+            sample.images,
+            method,
+            layer_choice(layers),
+            target,
+            labels=sample.labels,
+            seconds=seconds,
+        )
+
+
+def _test_sample(run: Run, count: int) -> Split:
+    """Random test images, the same every time."""
+    test = reload_data(run.data_origin).test
+    indices = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
+    return test.take(indices.sort().values)
