@@ -65,6 +65,13 @@ def test_crop_is_a_slice_of_the_padded_image(shape, mode, padding):
         assert len(set(found[:20])) > 5
 
 
+def test_crop_takes_a_fraction_of_the_shorter_side():
+    images = noise(20, 3, 12, 8)
+    whole, fraction = (apply(step, images).images for step in ("crop:2", "crop:0.25"))
+    assert torch.equal(whole, fraction)
+    assert not torch.equal(whole, apply("crop:0.375", images).images)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_flip_draws_for_each_image(channels):
     images = noise(2000, channels, 4, 6)
@@ -451,6 +458,7 @@ def test_hash32_is_lowbias32():
     ("step", "message"),
     [
         ("crop:-1", "padding must be 0 or more, found -1"),
+        ("crop:2.5", "padding must be whole pixels, or a fraction below 1, found 2.5"),
         ("crop:8", "padding must be below 8 to reflect images of 8x10, found 8"),
         ("crop:2,mode=wrap", "mode 'wrap'; possible: reflect, constant"),
         (

@@ -20,25 +20,29 @@ _ATTEMPTS = 10  # to draw a box that fits
 def crop(
     batch: Batch,
     generator: Generator,
-    padding: int = 4,
+    padding: float = 4,
     mode: Literal["reflect", "constant"] = "reflect",
 ) -> Batch:
     """Random crop of the image padded by `padding` pixels, reflected or black ("constant").
 
-    Images with a margin are larger than the crop, so that it moves over real pixels first.
+    A padding below 1 is a fraction of the shorter side of the crop. Images with a margin are larger
+    than the crop, so that it moves over real pixels first.
     """
     images = batch.images
     height, width = images.shape[2:]
     to_height, to_width = batch.target_size
     require(mode in ("reflect", "constant"), "crop: mode must be reflect or constant", mode)
     require(padding >= 0, "crop: padding must be 0 or more", padding)
-    fits = mode == "constant" or padding < min(height, width)
+    whole = padding < 1 or padding == round(padding)
+    require(whole, "crop: padding must be whole pixels, or a fraction below 1", padding)
+    pixels = round(padding if padding >= 1 else padding * min(to_height, to_width))
+    fits = mode == "constant" or pixels < min(height, width)
     require(
         fits,
         f"crop: padding must be below {min(height, width)} to reflect images of {height}x{width}",
         padding,
     )
-    offsets = 2 * padding + 1 + height - to_height  # a margin is as wide as it is high
+    offsets = 2 * pixels + 1 + height - to_height  # a margin is as wide as it is high
     top, left = torch.randint(
         offsets, (2, len(images), 1), device=images.device, generator=generator
     )
@@ -46,11 +50,11 @@ def crop(
     columns = left + torch.arange(to_width, device=images.device)
     if mode == "constant":
         return with_images(
-            batch, index_rows_and_columns(F.pad(images, [padding] * 4), rows, columns)
+            batch, index_rows_and_columns(F.pad(images, [pixels] * 4), rows, columns)
         )
     rows, columns = (
-        reflect_indices(rows - padding, height),
-        reflect_indices(columns - padding, width),
+        reflect_indices(rows - pixels, height),
+        reflect_indices(columns - pixels, width),
     )
     return with_images(batch, index_rows_and_columns(images, rows, columns))
 
