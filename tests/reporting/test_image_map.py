@@ -60,7 +60,7 @@ def test_images_are_colored_by_columns_of_few_values(context: ReportContext) -> 
     count = len(context.predictions.labels)
     metadata = {
         "site": tuple(("north", "south", "")[index % 3] for index in range(count)),
-        "name": tuple(map(str, range(count))),  # too many values
+        "name": tuple(f"image {index}" for index in range(count)),  # too many values
         "one": ("same",) * count,
     }
     section = image_map_section(
@@ -72,3 +72,30 @@ def test_images_are_colored_by_columns_of_few_values(context: ReportContext) -> 
     expected = [group["values"][(row + 1) % 3] for row in mapped.map.indices.tolist()]
     codes = decoded(group["codes"], np.uint8)
     assert [group["values"][code] for code in codes] == expected
+
+
+def test_images_are_colored_by_ranges_of_numbers(context: ReportContext) -> None:
+    mapped = context.diagnosis.mapped
+    assert mapped is not None
+    count = len(context.predictions.labels)
+    ages = tuple(str(index - 20) if index else "" for index in range(count))  # one is unknown
+    sizes = tuple(str((9, 10, 100)[index % 3]) for index in range(count))
+    changed = replace(context, metadata={"age": ages, "size": sizes})
+    section = image_map_section(changed, Sprites(report_images(changed)))
+    assert section is not None
+    age, size = section.data["groups"]
+    assert size["values"] == ["9", "10", "100"]
+    unknown, *ranges = age["values"]
+    assert unknown == "unknown"
+    assert len(ranges) == 4
+    lows = [float(each.partition(" to ")[0]) for each in ranges]
+    assert lows == sorted(lows)
+    assert lows[0] == -19
+    codes = decoded(age["codes"], np.uint8)
+    for row, code in zip(mapped.map.indices.tolist(), codes, strict=True):
+        if row:
+            assert code == sum(row - 20 >= low for low in lows)
+        else:
+            assert code == 0
+    described = {group.description for group in changed.subgroups}
+    assert {f"age: {each}" for each in ranges} <= described

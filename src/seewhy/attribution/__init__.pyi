@@ -5,6 +5,7 @@ from .capture import Capture as Capture
 from .capture import capture_layers as capture_layers
 from .concept_vectors import TcavScore as TcavScore
 from .concept_vectors import tcav as tcav
+from .concept_vectors import tcav_table as tcav_table
 from .concepts import Concepts as Concepts
 from .concepts import concept_maps as concept_maps
 from .concepts import find_concepts as find_concepts

@@ -70,6 +70,12 @@ COMMANDS = {
         "concepts",
         "Decompose what a model sees in a class into a few concepts.",
     ),
+    "tcav": Command(
+        "tcav",
+        "Tcav",
+        "tcav",
+        "Test which classes depend on concepts given as images.",
+    ),
     "counterfactual": Command(
         "counterfactual",
         "Counterfactual",

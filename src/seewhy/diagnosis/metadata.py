@@ -139,7 +139,7 @@ def subgroups(predictions: Predictions, metadata: Metadata) -> tuple[Slice, ...]
 
 def _groups_of(name: str, values: Sequence[str]) -> list[Group]:
     """The images with each value of a column; none if it has one value, or too many."""
-    labels = _binned(values)
+    labels = binned(values)
     members: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         if label:
@@ -152,9 +152,12 @@ def _groups_of(name: str, values: Sequence[str]) -> list[Group]:
     ]
 
 
-def _binned(values: Sequence[str]) -> list[str]:
-    """The values, or ranges of them if they are more than ten different numbers."""
-    numbers = {value: _number(value) for value in values if value}
+def binned(values: Sequence[str]) -> list[str]:
+    """The values, or four ranges of them if they are more than ten different numbers.
+
+    Ranges hold equally many images. A range starts with its lowest number, and "" stays "".
+    """
+    numbers = {value: finite_number(value) for value in values if value}
     if len(numbers) <= _FEW or any(number is None for number in numbers.values()):
         return list(values)
     known = np.array([numbers[value] for value in values if value], dtype=float)
@@ -168,7 +171,8 @@ def _binned(values: Sequence[str]) -> list[str]:
     return [next(ranges) if value else "" for value in values]
 
 
-def _number(value: str) -> float | None:
+def finite_number(value: str) -> float | None:
+    """The finite number that a text is; None for other texts."""
     try:
         number = float(value)
     except ValueError:

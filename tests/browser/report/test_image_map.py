@@ -110,3 +110,34 @@ def test_images_are_colored_by_metadata(read, reports):
     assert page.locator("#map-legend li").all_inner_texts() == ["unknown", "north", "south"]
     drag(page, EVERYTHING)
     expect(page.locator("#map-image")).to_contain_text("site: south 100, north 50, unknown 50")
+
+
+def test_a_finger_draws_a_line_if_that_is_switched_on(read, reports):
+    page = read(reports.page, viewport=(390, 844), touch=True).page
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    places = [
+        {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in EVERYTHING
+    ]
+    session = page.context.new_cdp_session(page)
+
+    def draw():
+        kinds = ["touchStart", *["touchMove"] * (len(places) - 1), "touchEnd"]
+        for kind, points in zip(kinds, [*([place] for place in places), []], strict=True):
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    draw()
+    status = page.locator("#map-image")
+    expect(status).not_to_contain_text("images selected")
+    page.get_by_label("select with a finger").check()
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    places[:] = [
+        {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in EVERYTHING
+    ]
+    draw()
+    expect(status).to_contain_text("200 images selected")
+
+
+def test_a_mouse_needs_no_switch_for_fingers(page):
+    expect(page.locator("#map-finger")).to_be_hidden()

@@ -14,6 +14,7 @@ function wireMap(data) {
   const color = element("map-color", HTMLSelectElement);
   const shown = element("map-shown", HTMLSelectElement);
   const only = element("map-class", HTMLSelectElement);
+  const finger = element("map-finger", HTMLInputElement);
   const bytes = decodeBase64(data.positions);
   const positions = Array.from(new Uint16Array(bytes.buffer), (value) => value / 65535);
   const labels = decodeClasses(data.labels, data.bytes);
@@ -151,7 +152,7 @@ function wireMap(data) {
   });
   canvas.addEventListener("pointerdown", (event) => {
     dragged = false;
-    if (event.pointerType === "touch" || event.button !== 0) return; // a finger scrolls the page
+    if ((event.pointerType === "touch" && !finger.checked) || event.button !== 0) return; // a finger scrolls the page
     const points = [pointerPosition(event)];
     const [startX, startY] = [event.clientX, event.clientY];
     canvas.setPointerCapture(event.pointerId);
@@ -206,6 +207,7 @@ function wireMap(data) {
       [left - margin, bottom + margin],
     ]);
   });
+  finger.addEventListener("change", () => canvas.classList.toggle("drawn-on", finger.checked));
   for (const control of [color, shown, only]) {
     control.addEventListener("change", () => {
       if (line.length) selectInside(line);

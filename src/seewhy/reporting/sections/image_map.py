@@ -1,6 +1,7 @@
 """A map of the test images: those that the model finds similar lie close to each other."""
 
 import base64
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from seewhy.data.thumbnails import to_rgb
 from seewhy.diagnosis.feature_space import MappedImages
-from seewhy.diagnosis.metadata import Metadata
+from seewhy.diagnosis.metadata import Metadata, binned, finite_number
 from seewhy.escaping import csv_text
 from seewhy.figures.image_map import image_map_figure
 from seewhy.reporting.context import ReportContext
@@ -74,16 +75,23 @@ def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:
 
 
 def _groups(metadata: Metadata, indices: Tensor) -> list[dict[str, Any]]:
-    """The columns of metadata with at most 20 values; "" is an unknown one."""
+    """The columns of metadata with at most 20 values or ranges of numbers; "" is an unknown one."""
     groups = list[dict[str, Any]]()
     for name, column in metadata.items():
-        own = [column[index] for index in indices.tolist()]
-        values = sorted(set(own))
+        every = binned(column)
+        own = [every[index] for index in indices.tolist()]
+        values = sorted(set(own), key=_by_number)
         if 2 <= len(values) <= MAX_VALUES and len(groups) < MAX_COLUMNS:
             codes = torch.tensor([values.index(value) for value in own], dtype=torch.uint8)
             shown = [value or "unknown" for value in values]
             groups.append({"name": name, "values": shown, "codes": _base64(codes)})
     return groups
+
+
+def _by_number(value: str) -> tuple[float, str]:
+    """Sorts numbers and ranges such as "2 to 10" by their first number, texts before them."""
+    first = finite_number(value.partition(" to ")[0])
+    return -math.inf if first is None else first, value
 
 
 def _shown_rows(mapped: MappedImages) -> Tensor:
