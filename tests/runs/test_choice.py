@@ -50,7 +50,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, found: DataFacts, model: str | None)
     ("found", "pretrained", "name", "why"),
     [
         (facts(300), True, "probe", "300 training images are few, so only the head"),
-        (facts(3000), True, "finetune", "3,000 training images are enough"),
+        (facts(498), True, "probe", "498 training images are few, so only the head"),
+        (facts(501), True, "finetune", "501 training images are enough"),
         (facts(30_000), True, "probe", "30,000 training images are many for this CPU"),
         (facts(300), False, "from-scratch", "without published weights"),
         (facts(1500, side=8), False, "demo", "1,500 training images are small (about 8 pixels)"),

@@ -17,7 +17,7 @@ from seewhy.train.recipes import RECIPES
 from seewhy.wording import counted
 
 PHOTO_SIDE = 64  # pixels of the shorter side from which images are photographs
-FINETUNE_FROM = 1000  # images: see benchmarks/finetuning.py
+FINETUNE_FROM = 500  # images: see benchmarks/finetuning.py
 FINETUNE_ON_CPU = 20_000  # images above which a CPU would take hours
 UNEVEN = 3.0  # images of the largest class, as a multiple of the smallest, for class weights
 SMALL_DATA = 5000  # images of fewer pixels, for which the small model of the demo is enough
