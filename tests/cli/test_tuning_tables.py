@@ -88,9 +88,12 @@ def test_nothing_is_proposed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
     failing = tuple(replace(each, failed_checks=("random",)) for each in TUNING.candidates)
     none = replace(TUNING, candidates=failing, best=failing[0], chosen=None, held_out=None)
     text = printed(none, capsys, monkeypatch)
-    assert "no setting is proposed: none passes the checks (fails: random 3)" in text
+    assert "none passes the checks on 16 images (fails: random 3)\n" in text
     assert "use it" not in text
     assert "proposed\n" not in text
+    too_few = tuple(replace(each, failed_checks=("gain",)) for each in failing)
+    text = printed(replace(none, candidates=too_few, best=too_few[0]), capsys, monkeypatch)
+    assert "(fails: gain 3); more --images and --seconds narrow" in " ".join(text.split())
     assert TUNING.held_out is not None
     elsewhere = replace(TUNING.held_out, failed_checks=("gain", "mosaic"))
     text = printed(replace(TUNING, held_out=elsewhere), capsys, monkeypatch)

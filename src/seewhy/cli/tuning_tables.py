@@ -95,7 +95,11 @@ def _conclusion(tuning: MethodTuning) -> str:
     if tuning.chosen is None or tuning.held_out is None:
         checks = Counter(each.failed_checks[0] for each in tuning.finalists)
         counts = ", ".join(f"{check} {count}" for check, count in checks.items())
-        return f"no setting is proposed: none passes the checks (fails: {counts})"
+        remedy = "; more --images and --seconds narrow the intervals" if "gain" in checks else ""
+        images = counted(tuning.images, "image")
+        return (
+            f"no setting is proposed: none passes the checks on {images} (fails: {counts}){remedy}"
+        )
     failed = " and ".join(tuning.held_out.failed_checks)
     return (
         f"no setting is proposed: {_named(tuning.chosen.setting)} was chosen, but fails on "
