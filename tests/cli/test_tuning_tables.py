@@ -73,7 +73,7 @@ def test_the_sentences_say_what_was_found(capsys: Capture, monkeypatch: pytest.M
     assert "that of the default, grad-cam at layer4.2.conv3, +0.33" in text
     assert "difference is +0.04 (-0.01 to +0.09), not significantly different from 0" in text
     assert "Bonferroni's correction for 2 tests): grad-cam at layer4.2.conv3." in text
-    assert "Significantly worse: 1. Failing a check: 0." in text
+    assert "Significantly worse: 1. Failing a check: 1 of 4 settings." in text
     assert "3 settings on 16 images, 1 setting on 4 images" in text
     assert "Not measured for lack of time: 1 setting; give more --seconds" in text
 

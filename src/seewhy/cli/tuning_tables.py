@@ -141,11 +141,12 @@ def _differences(tuning: MethodTuning) -> str:
         return ""
     passing = [each for each in others if not each.failed_checks]
     similar = [_named(each.setting) for each in passing if not each.difference.significant]
+    failing = sum(bool(each.failed_checks) for each in tuning.candidates)
     tests = f"paired t-tests, Bonferroni's correction for {counted(len(others), 'test')}"
     return (
         f"Not significantly different from the best, {_named(tuning.best.setting)} ({tests}): "
         f"{_listed(similar) or 'none'}. Significantly worse: {len(passing) - len(similar)}. "
-        f"Failing a check: {len(others) - len(passing)}."
+        f"Failing a check: {failing} of {counted(len(tuning.candidates), 'setting')}."
     )
 
 
