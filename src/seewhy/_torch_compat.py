@@ -58,7 +58,7 @@ def foreach_norm(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def foreach_clone(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copy each tensor."""
-    return list(torch._foreach_clone(list(tensors)))
+    return list(torch._foreach_mul(list(tensors), 1))  # torch 2.11 has no _foreach_clone
 
 
 def foreach_copy_(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
