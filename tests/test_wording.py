@@ -1,6 +1,6 @@
 """Numbers with their nouns."""
 
-from seewhy.wording import counted, counted_splits
+from seewhy.wording import be, counted, counted_splits, have
 
 
 def test_counted() -> None:
@@ -10,6 +10,11 @@ def test_counted() -> None:
         "1,200 test images",
     ]
     assert [counted(2, noun) for noun in ("class", "property")] == ["2 classes", "2 properties"]
+
+
+def test_verbs_agree_with_their_number() -> None:
+    assert [be(number) for number in (0, 1, 2)] == ["are", "is", "are"]
+    assert [have(number) for number in (0, 1, 2)] == ["have", "has", "have"]
 
 
 def test_counted_splits() -> None:

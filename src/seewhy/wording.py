@@ -15,6 +15,16 @@ def counted(number: float, noun: str) -> str:
     return f"{text} {noun}s"
 
 
+def be(number: float) -> str:
+    """`is` or `are`, after a number: `1 of 20 images is`."""
+    return "is" if number == 1 else "are"
+
+
+def have(number: float) -> str:
+    """`has` or `have`, after a number."""
+    return "has" if number == 1 else "have"
+
+
 def counted_splits(images: Mapping[str, int]) -> str:
     """The numbers of images of splits: `245 train, 153 test images`."""
     *others, (last, number) = images.items()

@@ -80,8 +80,8 @@ def test_table_mistakes_are_one_line(tmp_path: Path) -> None:
         (ROWS, "no column named path or file; the first line is 'img/0.png, bee'"),
         (["path,image,label"] + [f"{row},x" for row in ROWS], "path, image could be the path"),
         (["path,label", *ROWS, "img/1.png"], "line 12 has 1 cell, but the header has 2"),
-        (["path,label", *ROWS, ",ant"], "1 of 11 rows have no path, the first in line 12"),
-        (["path,label", *ROWS, "x.png,"], "1 of 11 rows have no label, the first in line 12"),
+        (["path,label", *ROWS, ",ant"], "1 of 11 rows has no path, the first in line 12"),
+        (["path,label", *ROWS, "x.png,"], "1 of 11 rows has no label, the first in line 12"),
         (
             ["path,label", *ROWS, "img/1.png,bee"],
             "images listed more than once: 1, .*'img/1.png' in lines 3 and 12 as 'ant' and 'bee'",
@@ -117,7 +117,7 @@ def test_a_table_reads_no_file_outside_its_directory(tmp_path: Path, form: str) 
     written = str(private) if form == "absolute" else "../private/passport.png"
     path = table(tmp_path / "set", ["path,label", *ROWS, f"{written},ant"])
     message = (
-        r"1 of 11 images are outside .*set and not read, the first is '.*passport.png' in line 12"
+        r"1 of 11 images is outside .*set and not read, the first is '.*passport.png' in line 12"
     )
     for options in ({}, {"skip_bad_images": True}):
         refused(message, path, **options)

@@ -4,7 +4,7 @@ import numpy as np
 
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.result import Check, Finding, NotJudged
-from seewhy.wording import counted
+from seewhy.wording import counted, have
 
 IMBALANCE = 10.0  # images of the largest class for one of another
 FEW_IMAGES = 10  # of a class, for training
@@ -30,7 +30,7 @@ def class_imbalance(inputs: CheckInputs) -> Check:
     name = inputs.data.classes[largest]
     sentence = f"The largest class has {ratios.max():.1f} times the images of the smallest."
     if findings:
-        verb = "has" if len(findings) == 1 else "have"
+        verb = have(len(findings))
         of_all = counted(len(counts), "class")
         sentence = (
             f"{len(findings):,} of {of_all} {verb} less than a tenth of the images of {name} "
@@ -58,7 +58,7 @@ def small_classes(inputs: CheckInputs) -> Check:
     smallest = inputs.data.classes[int(counts.argmin())]
     sentence = f"The smallest class, {smallest}, has {_images(counts.min())}."
     if findings:
-        verb = "has" if len(findings) == 1 else "have"
+        verb = have(len(findings))
         of_all = counted(len(counts), "class")
         sentence = f"{len(findings):,} of {of_all} {verb} fewer than {FEW_IMAGES} training images."
     return Check(

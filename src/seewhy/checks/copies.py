@@ -7,7 +7,7 @@ from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.result import Check, Finding
 from seewhy.data.duplicates import near_duplicates
 from seewhy.data.statistics import exact_duplicates
-from seewhy.wording import counted
+from seewhy.wording import be, counted, have
 
 SIMILARITY = 0.9  # of near-duplicates, see `near_duplicates`
 DIFFERENT = "different labels"
@@ -22,7 +22,7 @@ def duplicates(inputs: CheckInputs) -> Check:
     copies = len(pairs)
     sentence = "No two images have equal pixels."
     if findings:
-        verb = "has" if copies == 1 else "have"
+        verb = have(copies)
         sentence = f"{copies:,} of {counted(total, 'image')} {verb} the pixels of another image"
         sentence += f"{_consequences(findings)}."
     return Check(
@@ -49,7 +49,7 @@ def near_duplicate_images(inputs: CheckInputs) -> Check:
             findings.append(_finding(inputs, pair.first, pair.second, pair.difference, note))
     sentence = "No two images are nearly the same."
     if findings:
-        verb = "is" if len(findings) == 1 else "are"
+        verb = be(len(findings))
         sentence = f"{counted(len(findings), 'pair')} of images {verb} nearly the same"
         sentence += f"{_consequences(findings)}."
     return Check(

@@ -9,7 +9,7 @@ from seewhy.checks.result import Check, Finding, NotJudged
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.train.logistic import fit_logistic, out_of_fold_logits
-from seewhy.wording import counted
+from seewhy.wording import be, counted
 
 ACCURATE = 0.85  # accuracy of a probe from which each label that it contradicts is worth a look
 LIMITS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # on the probability of a label
@@ -34,7 +34,7 @@ def outliers(inputs: CheckInputs) -> Check:
     )
     sentence = "No image is unlike all others."
     if findings:
-        verb = "is" if len(findings) == 1 else "are"
+        verb = be(len(findings))
         total = counted(len(features), "image")
         sentence = f"{len(findings):,} of {total} {verb} unlike all others, perhaps off topic."
     return Check(
@@ -88,7 +88,7 @@ def label_issues(inputs: CheckInputs) -> Check:
         if row not in off_topic and issue.self_confidence < limit:
             findings.append(_label_finding(inputs, issue, row))
     total = counted(len(judged), "label")
-    sentence = f"{len(findings):,} of {total} {'is' if len(findings) == 1 else 'are'} suspicious; "
+    sentence = f"{len(findings):,} of {total} {be(len(findings))} suspicious; "
     if not findings:
         sentence = "No label is suspicious; "
     sentence += f"a probe on the features predicts {100 * predictions.accuracy:.1f}%."

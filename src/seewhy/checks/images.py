@@ -7,7 +7,7 @@ import numpy as np
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.measures import MIN_SIDE
 from seewhy.checks.result import Check, Finding, NotJudged
-from seewhy.wording import counted
+from seewhy.wording import be, counted
 
 DARK = 0.32  # the lightest 1% of pixels are darker, see `image_measures`
 LIGHT = 0.95  # the darkest 5% of pixels are lighter
@@ -153,7 +153,7 @@ def _beyond(
         for row in order.tolist()
     )
     total = counted(len(values), "image")
-    verb = "is" if len(found) == 1 else "are"
+    verb = be(len(found))
     sentence = f"{len(found):,} of {total} {verb} {predicate}."
     if not len(found):
         sentence = f"No image is {predicate.partition(':')[0]}."

@@ -37,6 +37,7 @@ from seewhy.data.file_trees import (
 from seewhy.data.listing import list_folders, listed_file, printable, signature
 from seewhy.data.raw import LoadRequest, RawDataset, Source, reject_label_choice
 from seewhy.errors import SeewhyError
+from seewhy.wording import be
 
 _CIFAR100_LABELS = ("fine_label", "coarse_label")
 
@@ -220,7 +221,7 @@ def _open(tree: FileTree, found: _Found, request: LoadRequest) -> RawDataset:
     if found.missing:
         raise SeewhyError(
             f"{tree.path / found.folder}: of {found.name}, {', '.join(found.missing)} "
-            f"{'is' if len(found.missing) == 1 else 'are'} missing; download it again"
+            f"{be(len(found.missing))} missing; download it again"
         )
     labels = found.layout.labels if found.layout is not None else ()
     if not labels:

@@ -28,7 +28,7 @@ from seewhy.data.raw import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.progress import note, progress
-from seewhy.wording import counted
+from seewhy.wording import counted, have
 
 _SKETCH_SIDE = 32  # of the gray images that are compared
 _BLOCK_ROWS = 256  # encoded images in memory
@@ -338,8 +338,8 @@ def _report_groups(groups: Mapping[str, np.ndarray], name: str, quiet: bool) -> 
         shared = np.intersect1d(groups["train"], np.concatenate(others))
         if len(shared):
             note(
-                f"{name}: {len(shared):,} groups have images in train and in another split, so the "
-                "accuracy may be too high; split='group' splits anew",
+                f"{name}: {counted(len(shared), 'group')} {have(len(shared))} images in train and "
+                "in another split, so the accuracy may be too high; split='group' splits anew",
                 quiet,
             )
 

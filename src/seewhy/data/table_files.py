@@ -36,7 +36,7 @@ from seewhy.data.raw import (
     split_role,
 )
 from seewhy.errors import SeewhyError
-from seewhy.wording import counted
+from seewhy.wording import be, counted, have
 
 _SPLITS = ("split", "subset")
 
@@ -74,9 +74,9 @@ def table_source(table: Path, options: LoadOptions, root: Path | None = None) ->
     outside = [row for row, file in files.items() if not file.path.is_relative_to(folder)]
     if outside:
         raise SeewhyError(
-            f"{table}: {len(outside):,} of {len(rows):,} images are outside {folder} and not read, "
-            f"the first is {outside[0].path!r} in line {outside[0].line}; move them there, or pass "
-            "a directory that holds all images as root"
+            f"{table}: {len(outside):,} of {len(rows):,} images {be(len(outside))} outside "
+            f"{folder} and not read, the first is {outside[0].path!r} in line {outside[0].line}; "
+            "move them there, or pass a directory that holds all images as root"
         )
     missing = [row for row, file in files.items() if file.size < 0]
     if missing and not options.skip_bad_images:
@@ -213,8 +213,8 @@ def _check_rows(table: Path, rows: Sequence[_Row], parts: Sequence[str]) -> None
         empty = [row.line for row in rows if not getattr(row, part)]
         if empty:
             raise SeewhyError(
-                f"{table}: {len(empty):,} of {len(rows):,} rows have no {part}, the first in line "
-                f"{empty[0]}; fill it in, or remove these rows"
+                f"{table}: {len(empty):,} of {len(rows):,} rows {have(len(empty))} no {part}, the "
+                f"first in line {empty[0]}; fill it in, or remove these rows"
             )
     unknown = [row for row in rows if row.split and split_role(row.split) is None]
     if unknown and any(split_role(row.split) for row in rows):

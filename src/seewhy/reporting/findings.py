@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from seewhy.diagnosis.metrics import ClassScore, class_scores, worst_confusions
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import percent
-from seewhy.wording import counted
+from seewhy.wording import be, counted
 
 WEAK = 0.5  # accuracy below which most of a report's statistics describe the model's weakness
 ACCURATE = 0.85  # accuracy from which a label that the model contradicts is worth a look
@@ -61,11 +61,12 @@ def _class(context: ReportContext) -> Finding | None:
         return None
     text = (
         f"{worst.images - own} of {counted(worst.images, 'image')} of {worst.name} "
-        f"{'is' if worst.images - own == 1 else 'are'} classified correctly, {_share(own, errors)}."
+        f"{be(worst.images - own)} classified correctly, {_share(own, errors)}."
     )
     action = f"Look at the errors of {worst.name}, and add training images of it"
     if worst.confusions:
-        text += f" {worst.confusions} of these errors are predicted as {worst.confused_with}."
+        text += f" {worst.confusions} of these errors {be(worst.confusions)} predicted as "
+        text += f"{worst.confused_with}."
         action += f"; check that it and {worst.confused_with} are labeled consistently"
     return Finding("classes", "Classes", round(excess(worst)), text, f"{action}.")
 

@@ -16,6 +16,7 @@ from seewhy.figures.concepts import concepts_figure
 from seewhy.figures.style import save_figure
 from seewhy.files import write_atomically, write_text
 from seewhy.runs.run import Run
+from seewhy.wording import be, counted
 
 MAX_IMAGES = 64
 
@@ -56,8 +57,9 @@ def images_of_class(run: Run, index: int) -> tuple[Tensor, list[str]]:
     chosen = order[confidence[order] >= 0]
     if len(chosen) < MIN_IMAGES:
         raise SeewhyError(
-            f"{len(chosen)} test images are predicted as {run.classes[index]!r}, and concepts need "
-            f"{MIN_IMAGES}; choose another class, or pass image files"
+            f"{counted(len(chosen), 'test image')} {be(len(chosen))} predicted as "
+            f"{run.classes[index]!r}, and concepts need {MIN_IMAGES}; choose another class, or "
+            "pass image files"
         )
     test = reload_data(run.data_origin).test
     return test.images[chosen], [test.names[row] for row in chosen.tolist()]

@@ -17,7 +17,7 @@ from seewhy.reporting.formatting import layer_labels, map_name, prediction_label
 from seewhy.reporting.neighbors import neighbors_data
 from seewhy.reporting.section import Section, render
 from seewhy.reporting.sprites import Sprites, data_url
-from seewhy.wording import counted
+from seewhy.wording import be, counted
 
 LEVELS = 15  # magnitudes of a heat map that the page can show
 SPACING = 8  # gray values between two levels
@@ -82,10 +82,7 @@ def _finding(context: ReportContext) -> str:
     predictions = context.predictions
     wrong = ~predictions.correct
     errors = int(wrong.sum())
-    text = (
-        f"{errors:,} of {counted(len(wrong), context.images_noun)} "
-        f"{'is' if errors == 1 else 'are'} misclassified"
-    )
+    text = f"{errors:,} of {counted(len(wrong), context.images_noun)} {be(errors)} misclassified"
     if not errors:
         return f"{text}."
     confidence = predictions.confidence[wrong].median()

@@ -15,7 +15,7 @@ from seewhy.reporting.findings import label_note, unusual_note
 from seewhy.reporting.formatting import percent
 from seewhy.reporting.section import Section, csv_link, render
 from seewhy.reporting.sprites import Sprites
-from seewhy.wording import counted
+from seewhy.wording import counted, have
 
 CSV_ROWS = 500
 CSV_HEADER = (
@@ -99,10 +99,7 @@ def _leaks_finding(context: ReportContext) -> str:
         return f"No {noun} has a near-duplicate in {training}."
     others = torch.ones_like(correct)
     others[leaked] = False
-    text = (
-        f"{counted(len(leaked), noun)} {'has' if len(leaked) == 1 else 'have'} "
-        f"a near-duplicate in {training}"
-    )
+    text = f"{counted(len(leaked), noun)} {have(len(leaked))} a near-duplicate in {training}"
     if not others.any():
         return f"{text}."
     accuracy = correct[others].float().mean().item()
