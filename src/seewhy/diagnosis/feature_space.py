@@ -27,7 +27,7 @@ MAX_TRAIN_IMAGES = 10_000  # among which they are searched
 MAX_FEATURES = 4096  # for whose covariance there is time
 MAP_SIDE = 16  # pixels of an image on the map
 _FIRST, _BLOCK = 16, 1024  # images whose features tell the pace; that are held at once
-_TESTED = 64  # images on which the head of a model is tested
+_TESTED = 16  # images on which the head of a model is tested
 
 
 @dataclass(frozen=True, eq=False)
