@@ -1,4 +1,4 @@
-"""The training images that speak most for and against a prediction."""
+"""The training images that support and oppose a prediction most."""
 
 import math
 

@@ -151,7 +151,7 @@ def tune_method(
     without smoothing. Half of the images, at random, are for the choice. All candidates are
     measured on a few of them, and those whose maps do not depend on the weights are left out. Then
     the number of images doubles from round to round; where the time does not suffice, only the
-    better half of the candidates goes on (successive halving, Jamieson & Talwalkar 2016).
+    better half of the candidates is kept (successive halving, Jamieson & Talwalkar 2016).
 
     Of the candidates that pass the checks of `trust`, the cheapest is chosen whose gain is within
     one standard error of the best one (the rule of Breiman et al. 1984); of equally cheap ones,
@@ -227,7 +227,7 @@ def _first_round(
 def _later_rounds(
     meter: SettingMeter, first: Mapping[Setting, SettingRecord], images: int, end: float
 ) -> dict[Setting, SettingRecord]:
-    """The records with more images, up to `images`, of the candidates that go on until `end`."""
+    """The records with more images, up to `images`, of the candidates that are kept until `end`."""
     records = dict(first)
     running = [each for each, record in records.items() if record.depends_on_weights]
     done = FIRST_IMAGES

@@ -1,4 +1,4 @@
-"""The training images that speak most for and against a prediction."""
+"""The training images that support and oppose a prediction most."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def influential_images(
     classes: Tensor | None = None,
     count: int = 3,
 ) -> Influence:
-    """Find the training images that speak most for and against a class, of each image.
+    """Find the training images that support and oppose a class most, for each image.
 
     A proponent raises the log-probability of the class: without it in training, the log-probability
     would be lower. The estimate is the influence function of the last linear layer with softmax and
