@@ -57,7 +57,7 @@ bench: .venv/installed
 .venv-zoo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-zoo
 	$(ZOO)/pip install --quiet --disable-pip-version-check "torch==2.14.1" "torchvision==0.29.1"
-	$(ZOO)/pip install --quiet --disable-pip-version-check -e '.[dev]' timm transformers grad-cam fastai lightning accelerate
+	$(ZOO)/pip install --quiet --disable-pip-version-check -e '.[dev]' timm transformers grad-cam zennit fastai lightning accelerate
 	touch $@
 
 # The system's Chromium, else Debian's package, else Playwright's. Where none is to be had, the next call tries again.

@@ -223,28 +223,69 @@ def test_lrp_leaves_the_model_as_it_was() -> None:
 
 
 class Gated(nn.Sequential):
-    """Channels multiplied by a function of themselves."""
+    """Channels multiplied by a function of themselves, as in squeeze-and-excitation."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self[0](pixels)
-        return self[1]((x * x.mean((2, 3), keepdim=True)).flatten(1))
+        return self[1]((x * x.mean((2, 3), keepdim=True).sigmoid()).flatten(1))
+
+
+class Quotient(nn.Sequential):
+    """Channels divided by a function of themselves."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self[0](pixels)
+        return self[1]((x / x.mean((2, 3), keepdim=True)).flatten(1))
+
+
+class Constant(nn.Module):
+    """Logits that do not depend on the pixels."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.zeros(1, 3, dtype=pixels.dtype).expand(len(pixels), -1)
+
+
+@torch.no_grad()
+def test_lrp_gives_half_of_the_relevance_to_a_gate() -> None:
+    model, image = randomize(Gated(nn.Conv2d(2, 3, 3), nn.Linear(48, 3, bias=False))), images(1)
+    found = lrp(forward_pass(model, image, target=2))[0].numpy()
+    x = model[0](image)
+    gated = (x * x.mean((2, 3), keepdim=True).sigmoid()).flatten().numpy()
+    weights, bias = matrix(model[1], (48,))
+    logits = np.eye(3)[2] * float(model(image)[0, 2])
+    relevance = epsilon_rule(gated, weights, bias, 1e-6, logits) / 2
+    values = x[0].numpy().reshape(3, 16)
+    means = values.mean(1, keepdims=True)
+    of_gate = relevance.reshape(3, 16).sum(1, keepdims=True)
+    weights, _ = matrix(model[0], (2, SIDE, SIDE))
+    expected = z_b(
+        *(each.flatten().numpy() for each in (image, 0 * image, torch.ones_like(image))),
+        weights,
+        relevance + (values / 16 / means * of_gate).ravel(),
+    )
+    np.testing.assert_allclose(found, expected.reshape(2, SIDE, SIDE).sum(0), rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Gated(nn.Conv2d(2, 3, 3), nn.Linear(48, 3)), "'mul' of two activations"),
+        (Quotient(nn.Conv2d(2, 3, 3), nn.Linear(48, 3)), "no rule for 'div' by an activation"),
         (
-            nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.LayerNorm(48), nn.Linear(48, 3)),
-            "no rule for 'layer_norm'",
+            nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(64, 3)),
+            "no rule for 'group_norm', which",
         ),
         (
             Mirrored(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 3)),
             "reads the pixels where they are, and this model changes them by 'flip'",
         ),
-        (nn.Sequential(nn.Flatten(), nn.Softmax(1)), "lrp needs convolutions or linear layers"),
+        (
+            nn.Sequential(nn.LayerNorm(SIDE), nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 3)),
+            "this model changes them by 'layer_norm'",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.Linear(72, 3)), "this model changes them by 'flatten'"),
+        (Constant(), "lrp needs convolutions or linear layers"),
     ],
-    ids=["product", "layer norm", "mirrored", "no layer"],
+    ids=["quotient", "group norm", "mirrored", "normalized pixels", "flat pixels", "no layer"],
 )
 def test_lrp_refuses_what_it_has_no_rule_for(model: nn.Module, reason: str) -> None:
     with pytest.raises(SeewhyError, match=reason):
@@ -253,10 +294,12 @@ def test_lrp_refuses_what_it_has_no_rule_for(model: nn.Module, reason: str) -> N
 
 def test_lrp_refuses_other_settings() -> None:
     forward = forward_pass(randomize(Residual()), images())
-    with pytest.raises(SeewhyError, match="gamma above 0 and epsilon of at least 0, found 0 and"):
+    with pytest.raises(SeewhyError, match=r"gamma above 0, epsilon of at least 0 .* found 0, "):
         lrp(forward, gamma=0)
-    with pytest.raises(SeewhyError, match="found inf and -1"):
+    with pytest.raises(SeewhyError, match=r"found inf, -1 and 0\.05"):
         lrp(forward, epsilon=-1)
+    with pytest.raises(SeewhyError, match="found inf, 1e-06 and inf"):
+        lrp(forward, token_gamma=np.inf)
 
 
 def test_lrp_is_a_method_of_explain() -> None:

@@ -1,7 +1,7 @@
 """Attention of a transformer: its probabilities and their gradients, recorded in a forward pass."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +81,8 @@ class _RecordAttention(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         settings = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            return self._attention(*args, **settings)
-        if func in _WITH_CALLS_INSIDE:
+            return scaled_dot_product_attention(*args, **settings, record=self._record)
+        if func in WITH_CALLS_INSIDE:
             with self:
                 return undispatched(func)(*args, **settings)
         output = func(*args, **settings)
@@ -95,45 +95,46 @@ class _RecordAttention(TorchFunctionMode):
             probabilities.requires_grad_()
         self.recorded.append(probabilities)
 
-    def _attention(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        """The `scaled_dot_product_attention` of torch, as its documentation writes it."""
-        if enable_gqa:
-            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-            value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
-        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        scores = (query * scale) @ key.mT
-        scores = scores if scores.dtype == torch.float64 else scores.float()
-        if is_causal:
-            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
-        hidden = None
-        if attn_mask is not None:
-            if attn_mask.dtype == torch.bool:
-                scores = scores.masked_fill(~attn_mask, -torch.inf)
-            else:
-                scores = scores + attn_mask
-            hidden = (scores == -torch.inf).all(-1, keepdim=True)  # queries that see no key get 0
-            scores = scores.masked_fill(hidden, 0)
-        probabilities = scores.softmax(-1)
-        if hidden is not None:
-            probabilities = probabilities.masked_fill(hidden, 0)
-        self._record(probabilities)
-        if dropout_p:
-            probabilities = F.dropout(probabilities, dropout_p)
-        return probabilities.to(value.dtype) @ value
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    record: Callable[[Tensor], object] = lambda probabilities: None,
+) -> Tensor:
+    """The function of torch, written out; `record` is called with the probabilities."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.mT
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    hidden = None
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        else:
+            scores = scores + attn_mask
+        hidden = (scores == -torch.inf).all(-1, keepdim=True)  # queries that see no key get 0
+        scores = scores.masked_fill(hidden, 0)
+    probabilities = scores.softmax(-1)
+    if hidden is not None:
+        probabilities = probabilities.masked_fill(hidden, 0)
+    record(probabilities)
+    if dropout_p:
+        probabilities = F.dropout(probabilities, dropout_p)
+    return probabilities.to(value.dtype) @ value
 
 
 # The backward pass reruns checkpointed parts of the model.
-_WITH_CALLS_INSIDE = {F.multi_head_attention_forward, torch.autograd.grad}
+WITH_CALLS_INSIDE = {F.multi_head_attention_forward, torch.autograd.grad}
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from seewhy._torch_compat import undispatched
+from seewhy.attribution.attention import WITH_CALLS_INSIDE, scaled_dot_product_attention
 from seewhy.attribution.hooks import gradients_at
 from seewhy.attribution.target import ForwardPass, run_model
 from seewhy.errors import SeewhyError
@@ -23,47 +25,65 @@ from seewhy.models.batching import batches
 from seewhy.models.inspection import check_observable, inspecting, passes_gradient
 
 
-def lrp(forward: ForwardPass, gamma: float = math.inf, epsilon: float = 1e-6) -> Tensor:
+def lrp(
+    forward: ForwardPass,
+    gamma: float = math.inf,
+    epsilon: float = 1e-6,
+    token_gamma: float = 0.05,
+) -> Tensor:
     """Layer-wise relevance propagation (Bach et al. 2015, doi 10.1371/journal.pone.0130140).
 
     The usual rules for CNNs (Montavon et al. 2019, doi 10.1007/978-3-030-28954-6_10): epsilon at
     linear layers, alpha1-beta0 at convolutions, and at the layer that reads the pixels z^B with
     their bounds 0 and 1 (Montavon et al. 2017, arXiv 1512.02479, section 4). BatchNorm becomes part
-    of the layer that it follows, also behind max-pooling. Activations pass all relevance. A map
-    sums to the score, minus what goes to the biases of linear layers.
+    of the layer that it follows, also behind max-pooling. Activations pass all relevance.
+
+    For transformers the rules of AttnLRP (Achtibat et al. 2024, arXiv 2402.05602, section 3):
+    LRP-gamma at linear layers that read tokens; the deviation in layer normalization is a constant;
+    softmax passes its gradient times input; each factor of a product of two activations, as in
+    attention and gates, gets half of the relevance.
+
+    A map of a CNN sums to the score, minus what goes to the biases of linear layers. In a
+    transformer, relevance also goes to the class token and the position embedding, and softmax
+    does not conserve it.
 
     Args:
         forward: From `forward_pass`.
         gamma: Weight of positive contributions to convolutions, besides that of all contributions
             (LRP-gamma); infinity for positive contributions alone, which is alpha1-beta0.
         epsilon: Added to the magnitude of the output of linear layers, which absorbs relevance.
+        token_gamma: `gamma` of linear layers that read tokens; contributions count as positive if
+            they have the sign of the output. Finite, at least 0.
 
     Returns:
         (N, H, W).
 
     Raises:
-        SeewhyError: For a model with a function that no rule covers, such as layer normalization,
-            softmax, or the product of two activations.
+        SeewhyError: For a model with a function that no rule covers, such as group normalization
+            or the quotient of two activations.
     """
-    if not gamma > 0 or not epsilon >= 0:
+    if not gamma > 0 or not epsilon >= 0 or not 0 <= token_gamma < math.inf:
         raise SeewhyError(
-            f"lrp needs gamma above 0 and epsilon of at least 0, found {gamma} and {epsilon}"
+            "lrp needs gamma above 0, epsilon of at least 0 and a finite token_gamma of at least "
+            f"0, found {gamma}, {epsilon} and {token_gamma}"
         )
     check_observable(forward.model, parts=True)
     with inspecting(forward.model):
         parts = [
-            _relevance(forward.take(rows), gamma, epsilon)
+            _relevance(forward.take(rows), gamma, epsilon, token_gamma)
             for rows in batches(forward.model, forward.images)
         ]
     return torch.cat(parts)
 
 
-def _relevance(forward: ForwardPass, gamma: float, epsilon: float) -> Tensor:  # (N, H, W)
+def _relevance(
+    forward: ForwardPass, gamma: float, epsilon: float, token_gamma: float
+) -> Tensor:  # (N, H, W)
     images = forward.images
     # black and white: what the layer that reads the pixels sees of their bounds
     bounds = torch.stack((torch.zeros_like(images[0]), torch.ones_like(images[0])))
     inputs = torch.cat((images, bounds))
-    with _Rules(gamma, epsilon, len(inputs)) as rules:
+    with _Rules(gamma, epsilon, token_gamma, len(inputs)) as rules:
         logits = run_model(forward.classifier, inputs)
     score = (logits[: len(images)] * forward.weights).sum()
     if not rules.inputs or not passes_gradient(forward.model, score):
@@ -124,12 +144,14 @@ class _Rules(TorchFunctionMode):
     Args:
         gamma: As in `lrp`.
         epsilon: As in `lrp`.
+        token_gamma: As in `lrp`.
         count: Number of images.
     """
 
-    def __init__(self, gamma: float, epsilon: float, count: int) -> None:
+    def __init__(self, gamma: float, epsilon: float, token_gamma: float, count: int) -> None:
         super().__init__()
-        self.gamma, self.epsilon, self.count = gamma, epsilon, count
+        self.gamma, self.epsilon, self.token_gamma = gamma, epsilon, token_gamma
+        self.count = count
         self.inputs: list[Tensor] = []  # of the layer that reads the pixels, and its bounds
         self.padding = (0, 0)  # rows and columns above and left of the pixels
         self.layers: dict[int, tuple[ref[Tensor], _Layer]] = {}  # by id of their output
@@ -140,15 +162,24 @@ class _Rules(TorchFunctionMode):
             return self.layer(func, dict(zip(_LAYERS[func], args, strict=False)) | settings)
         if func is F.batch_norm:
             return self.batch_norm(*args, **settings)
+        if func is F.layer_norm and args[0].requires_grad:
+            return _layer_norm(*args, **settings)
+        if func is F.scaled_dot_product_attention or func in WITH_CALLS_INSIDE:
+            fused = func is F.scaled_dot_product_attention
+            with self:
+                inside = scaled_dot_product_attention if fused else undispatched(func)
+                return inside(*args, **settings)
         if func in _ACTIVATIONS:
             return _activation(func, *args, **settings)
         output = func(*args, **settings)
         name = getattr(func, "__name__", str(func)).strip("_")
         if _requires_grad(output):
             _check_covered(name, args)
+            if name in _PRODUCTS and sum(map(_requires_grad, args[:2])) == 2:
+                output.register_hook(lambda gradient: gradient / 2)
             if name in _MAX_POOLING and (layer := self.layer_of(args[0])) is not None:
                 self.remember(output, replace(layer, pool=lambda x: func(x, *args[1:], **settings)))
-        elif isinstance(output, Tensor) and output.ndim == 4 and len(output) == self.count:
+        elif not self.inputs and isinstance(output, Tensor) and output.shape[:1] == (self.count,):
             self.on_pixels(name, args, settings)
         return output
 
@@ -219,20 +250,20 @@ class _Rules(TorchFunctionMode):
             low, high = layer.bounds
             contributions = layer(x, weight) - layer(low, positive) - layer(high, negative)
         elif layer.function is F.linear:
-            # the bias takes its share
-            stabilized = value + self.epsilon * torch.where(value < 0, -1.0, 1.0)
-            contributions = layer(x, weight) * torch.where(value == 0, 0, value / stabilized)
-            return contributions + (value - contributions).detach()
+            gamma = self.token_gamma if x.ndim > 2 else 0
+            contributions, bias = layer(x, weight), layer.bias
+            if gamma:
+                contributions = _favoring_sign(layer, value, gamma)
+                same_sign = (value > 0) == (bias > 0)
+                bias = torch.where(same_sign, (1 + gamma) * bias, bias)
+            # the bias and epsilon take their shares
+            stabilizer = self.epsilon * torch.where(value < 0, -1.0, 1.0)
+            return _scaled(contributions, value, contributions + bias + stabilizer)
         elif math.isinf(self.gamma):
             contributions = _signed(layer, positive, negative)
         else:
-            more, less = weight + self.gamma * positive, weight + self.gamma * negative
-            contributions = torch.where(
-                layer(x.detach(), weight) > 0,
-                _signed(layer, more, less),
-                _signed(layer, less, more),
-            )
-        return _scaled(contributions, value)
+            contributions = _favoring_sign(layer, layer(x.detach(), weight), self.gamma)
+        return _scaled(contributions, value, contributions)
 
     def remember(self, output: Tensor, layer: _Layer) -> None:
         """Keep the layer of an output."""
@@ -252,16 +283,42 @@ def _signed(layer: _Layer, of_positive: Tensor, of_negative: Tensor) -> Tensor:
     return result + layer(layer.inputs.clamp(max=0), of_negative)
 
 
-def _scaled(contributions: Tensor, value: Tensor) -> Tensor:
-    """`value`, with gradients that give each input its share of `contributions`."""
-    factor = torch.where(contributions == 0, 0, value / contributions).detach()
+def _favoring_sign(layer: _Layer, value: Tensor, gamma: float) -> Tensor:
+    """The layer without bias; contributions with the sign of `value` weigh `gamma` more."""
+    more, less = (
+        layer.weight + gamma * layer.weight.clamp(*side) for side in ((0, None), (None, 0))
+    )
+    return torch.where(value > 0, _signed(layer, more, less), _signed(layer, less, more))
+
+
+def _scaled(contributions: Tensor, value: Tensor, total: Tensor) -> Tensor:
+    """`value`, with gradients that give each input its share of `total`.
+
+    Nothing else than the inputs takes a share if `total` are the `contributions`.
+    """
+    factor = torch.where(total == 0, 0, value / total).detach()
     scaled = contributions * factor
     return scaled + (value - scaled).detach()
 
 
 def _activation(func: Callable[..., Tensor], x: Tensor, *args: Any, **settings: Any) -> Tensor:
     """An activation function that passes all relevance; never in place."""
-    return _scaled(x, func(x.detach().clone(), *args, **settings))
+    return _scaled(x, func(x.detach().clone(), *args, **settings), x)
+
+
+def _layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Layer normalization, with the deviation as a constant."""
+    axes = tuple(range(-len(normalized_shape), 0))
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    normalized = (x - mean) * (variance + eps).rsqrt().detach()
+    scaled = normalized if weight is None else normalized * weight
+    return scaled if bias is None else scaled + bias
 
 
 def _requires_grad(output: object) -> bool:
@@ -272,16 +329,11 @@ def _requires_grad(output: object) -> bool:
 
 def _check_covered(name: str, args: Sequence[Any]) -> None:
     """Raise SeewhyError for a function through which relevance would not be conserved."""
-    if name in _PRODUCTS:
-        differentiable = [isinstance(each, Tensor) and each.requires_grad for each in args[:2]]
-        covered = sum(differentiable) == 1 and (differentiable[0] or "div" not in name)
-    else:
-        covered = name in _CONSERVING
-    if not covered:
+    by_activation = name in _QUOTIENTS and len(args) > 1 and _requires_grad(args[1])
+    if name not in _COVERED or by_activation:
         raise SeewhyError(
-            f"lrp has no rule for {name!r}"
-            f"{' of two activations' if name in _PRODUCTS else ''}, which this model uses; use "
-            "integrated-gradients, layer-cam or, for a transformer, chefer-cam"
+            f"lrp has no rule for {name!r}{' by an activation' if by_activation else ''}, which "
+            "this model uses; use integrated-gradients, layer-cam or, for a transformer, chefer-cam"
         )
 
 
@@ -289,7 +341,7 @@ _LAYERS: dict[Any, tuple[str, ...]] = {
     F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     F.linear: ("input", "weight", "bias"),
 }
-_ACTIVATIONS = {  # 0 at 0
+_ACTIVATIONS = {
     F.relu6,
     F.hardtanh,
     F.hardswish,
@@ -303,20 +355,32 @@ _ACTIVATIONS = {  # 0 at 0
     F.softsign,
     torch.tanh,
     Tensor.tanh,
+    F.sigmoid,
+    F.hardsigmoid,
+    torch.sigmoid,
+    Tensor.sigmoid,
 }
 _MAX_POOLING = frozenset(("max_pool2d", "adaptive_max_pool2d"))
-_PRODUCTS = frozenset(("mul", "imul", "rmul", "div", "truediv", "itruediv", "rtruediv", "multiply"))
-# Functions whose gradient times input is conserved, without a rule; names without underscores.
-_CONSERVING = _MAX_POOLING | {
-    *("relu", "avg_pool2d", "adaptive_avg_pool2d", "dropout", "dropout2d", "feature_dropout"),
-    *("add", "iadd", "radd", "sub", "isub", "rsub", "neg", "sum", "mean", "amax"),
-    *("flatten", "unflatten", "view", "reshape", "permute", "transpose", "movedim", "flip", "roll"),
-    *("squeeze", "unsqueeze", "expand", "contiguous", "clone", "to", "float", "double", "get"),
-    *("getitem", "cat", "concat", "stack", "chunk", "split", "unbind", "select", "narrow"),
-    *("pad", "interpolate", "pixel_shuffle", "channel_shuffle"),
-}
+_PRODUCTS = frozenset(("mul", "imul", "rmul", "multiply", "matmul", "rmatmul", "bmm"))
+_QUOTIENTS = frozenset(("div", "truediv", "itruediv"))
+# Functions whose gradient times input is their relevance; names without underscores.
+_COVERED = (
+    _MAX_POOLING
+    | _PRODUCTS
+    | _QUOTIENTS
+    | {
+        *("relu", "avg_pool2d", "adaptive_avg_pool2d", "dropout", "dropout2d", "feature_dropout"),
+        *("add", "iadd", "radd", "sub", "isub", "rsub", "neg", "sum", "mean", "amax", "softmax"),
+        *("flatten", "unflatten", "view", "reshape", "permute", "transpose", "swapaxes", "movedim"),
+        *("squeeze", "unsqueeze", "expand", "contiguous", "clone", "to", "float", "double", "get"),
+        *("getitem", "cat", "concat", "stack", "chunk", "split", "unbind", "select", "narrow"),
+        *("pad", "interpolate", "pixel_shuffle", "channel_shuffle", "flip", "roll"),
+        *("masked_fill", "repeat_interleave", "type_as"),
+    }
+)
 # Functions of the pixels that leave each where it is, apart from padding.
-_IN_PLACE = _PRODUCTS | {
+_IN_PLACE = _QUOTIENTS | {
+    *("mul", "imul", "rmul", "multiply"),
     *("add", "iadd", "radd", "sub", "isub", "rsub", "neg", "clamp", "pad", "expand"),
     *("contiguous", "clone", "to", "cpu", "cuda", "float", "double", "get", "detach"),
 }
