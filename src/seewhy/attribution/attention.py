@@ -105,6 +105,7 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
     record: Callable[[Tensor], object] = lambda probabilities: None,
 ) -> Tensor:
     """The function of torch, written out; `record` is called with the probabilities."""
