@@ -116,6 +116,13 @@ def test_trust_ranks_methods(trained: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.slow
+def test_trust_chooses_methods_that_suit_the_model(trained: Path, capsys: Capture) -> None:
+    assert main.main(["trust", "run", "--layers", "group3", "--images", "4", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert {each["method"] for each in values} == {"grad-cam", "hires-cam", "layer-cam", "lrp"}
+
+
+@pytest.mark.slow
 def test_trust_tunes_a_method(trained: Path, capsys: Capture) -> None:
     options = ["--tune", "hires-cam", "--layers", "group3", "--images", "16", "--seconds", "60"]
     assert main.main(["trust", "run", *options, "--json"]) == 0

@@ -104,7 +104,7 @@ def test_diagnose_a_model_with_one_layer(make_case: MakeCase) -> None:
     saliency = diagnose(*make_case("one layer"), quiet=True).saliency
     assert saliency is not None
     assert saliency.maps.layers == ("2",)
-    assert {score.layer for score in saliency.scores} == {"2"}
+    assert {score.layer for score in saliency.scores} == {"2", PIXELS}
 
 
 @pytest.mark.slow

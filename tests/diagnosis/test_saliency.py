@@ -7,16 +7,17 @@ import torch
 from torch import nn
 
 from seewhy.attribution.bootstrap import BootstrapSummary
+from seewhy.attribution.explanation import resolve_methods
 from seewhy.attribution.sanity import SanityCheck
 from seewhy.attribution.scores import TrustScore
 from seewhy.attribution.statuses import PIXELS
+from seewhy.attribution.target import prepare
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.diagnosis.saliency import (
     first_shown,
     measure_saliency,
     plan_saliency,
-    suitable_methods,
 )
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
@@ -38,6 +39,11 @@ def transformer() -> nn.Module:
 def split_of(count: int) -> Split:
     names = [str(index) for index in range(count)]
     return Split(image(count, 3, 32, 32), torch.arange(count) % 4, names)
+
+
+def methods_of(model: nn.Module, layers: list[str]) -> tuple[str, ...]:
+    inputs = prepare(model, image(1, 3, 32, 32))
+    return tuple(method.text for method in resolve_methods("auto", inputs, layers))
 
 
 def test_first_shown_is_of_the_last_layer() -> None:
@@ -68,17 +74,19 @@ def test_first_shown_may_need_no_layer() -> None:
     assert first_shown([early, whole, late], "late") is whole
     better = replace(late, gain=BootstrapSummary(0.4, (0.3, 0.5)))
     assert first_shown([early, better, whole], "late") is better
+    refused = replace(better, sanity=SanityCheck(("head",), torch.ones(1, 2), False))
+    assert first_shown([early, whole, refused], "late") is whole
 
 
 @pytest.mark.slow
 def test_methods_suit_the_model() -> None:
     """A transformer has maps of its attention too; a CNN has none, and no gradient means no map."""
     model = transformer()
-    some = image(1, 3, 32, 32)
-    found = suitable_methods(model, some, ["blocks.0", "norm"])
-    assert found == ("chefer-cam", "le-grad", *CAMS)
+    assert methods_of(model, ["blocks.0", "norm"]) == ("chefer-cam", "le-grad", *CAMS, "lrp")
     cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 4)).eval()
-    assert suitable_methods(cnn, some, ["1"]) == CAMS
+    assert methods_of(cnn, ["1"]) == (*CAMS, "lrp")
+    grouped = nn.Sequential(cnn[0], nn.GroupNorm(2, 4), *cnn[2:]).eval()
+    assert methods_of(grouped, ["1"]) == CAMS  # relevance propagation has no rule for GroupNorm
 
     class Detached(nn.Sequential):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -86,7 +94,7 @@ def test_methods_suit_the_model() -> None:
             return outputs.detach()
 
     with pytest.raises(SeewhyError, match="no gradient"):
-        suitable_methods(Detached(*cnn).eval(), some, ["1"])
+        methods_of(Detached(*cnn).eval(), ["1"])
 
 
 @pytest.mark.slow
@@ -99,8 +107,9 @@ def test_a_transformer_is_measured_by_its_attention_too() -> None:
         classifier, split, predict_split(classifier, split), torch.tensor([1, 5, 7]), plan=plan
     )
     measured = {(score.layer, score.method) for score in found.scores}
-    assert {(PIXELS, "chefer-cam"), (PIXELS, "le-grad"), ("norm", "layer-cam")} <= measured
-    assert set(found.maps.methods) == {"chefer-cam", "le-grad", *CAMS}
+    whole = {(PIXELS, method) for method in ("chefer-cam", "le-grad", "lrp")}
+    assert whole | {("norm", "layer-cam")} <= measured
+    assert set(found.maps.methods) == {"chefer-cam", "le-grad", *CAMS, "lrp"}
     assert [len(found.maps.of(method)) for method in ("le-grad", "grad-cam")] == [
         1,
         len(found.maps.layers),

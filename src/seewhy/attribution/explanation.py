@@ -33,6 +33,9 @@ from seewhy.models.batching import batch_size
 from seewhy.models.classifier import ClassifierLike
 from seewhy.models.outputs import ACTIVATIONS
 
+# Cheap methods that explain a class, for transformers and for CNNs.
+AUTO_METHODS = ("chefer-cam", "le-grad", "grad-cam", "hires-cam", "layer-cam", "lrp")
+
 Maps = dict[Key, Tensor]
 Failures = dict[Key, str]  # reasons
 
@@ -239,6 +242,20 @@ def explain_prepared(
     labels = inputs.target.labels
     whole = concatenate([replace(part, failures=failures) for part in parts])
     return replace(whole, labels=None if labels is None else labels.cpu())
+
+
+def resolve_methods(methods: Methods, inputs: PreparedInputs, layers: Layers) -> list[BoundMethod]:
+    """The methods, bound; "auto" are those of AUTO_METHODS that can explain the first image.
+
+    Raises SeewhyError for an unknown method, and if no method can explain the image.
+    """
+    if methods not in ("auto", ["auto"], ("auto",)):
+        return bind_methods(methods)
+    bound = bind_methods(AUTO_METHODS)
+    first = inputs.take(slice(0, 1))
+    explanation = explain_prepared(first, bound, names_for(bound, first, layers))
+    failed = {method for _, method in explanation.failures}
+    return [method for method in bound if method.text not in failed]
 
 
 def signed_maps(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution.bootstrap import BootstrapSummary, bootstrap_summary
-from seewhy.attribution.explanation import Explanation, explain_prepared, names_for
+from seewhy.attribution.explanation import Explanation, explain_prepared, names_for, resolve_methods
 from seewhy.attribution.faithfulness import (
     PERCENTILES,
     deletion,
@@ -20,7 +20,7 @@ from seewhy.attribution.faithfulness import (
 )
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
-from seewhy.attribution.methods import BoundMethod, Methods, bind_methods
+from seewhy.attribution.methods import BoundMethod, Methods
 from seewhy.attribution.mosaics import MAX_MOSAICS, MosaicScore, make_mosaics, score_mosaics
 from seewhy.attribution.sanity import SanityCheck, randomize
 from seewhy.attribution.statuses import OK, PIXELS, RESIDUE, Key, failure_warnings, status_warnings
@@ -93,7 +93,7 @@ class TrustScore:
 def trust(
     classifier: ClassifierLike,
     images: Tensor,
-    methods: Methods = ("grad-cam", "hires-cam", "layer-cam"),
+    methods: Methods = "auto",
     layers: Layers = "auto",
     target: Target = Relative.PREDICTED,
     *,
@@ -115,7 +115,7 @@ def trust(
     Args:
         classifier: A Classifier, a Run, or a module in evaluation mode.
         images: (N, C, H, W) uint8, or float in [0, 1]; at least two.
-        methods: As in `explain`.
+        methods: As in `explain`, or "auto": those of AUTO_METHODS that can explain the model.
         layers: As in `explain`.
         target: As in `explain`.
         labels: True classes (N,) int64, for the target "true".
@@ -135,8 +135,8 @@ def trust(
     if len(images) < 2:
         raise SeewhyError(f"trust needs at least 2 images for its intervals, found {len(images)}")
     began = time.monotonic()
-    bound = bind_methods(methods)
     inputs = prepare(classifier, images, target, labels)
+    bound = resolve_methods(methods, inputs, layers)
     explanation = without_residue(explain_prepared(inputs, bound, names_for(bound, inputs, layers)))
     forward = run_forward(replace(inputs, target=TargetSpec(explanation.weights)))
     checks = randomize(inputs, bound, explanation, steps=1)

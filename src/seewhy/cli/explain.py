@@ -146,15 +146,8 @@ class Trust:
 
     run: RunPath
     """Run directory, such as runs/latest."""
-    methods: MethodWords = (
-        "grad-cam",
-        "grad-cam++",
-        "hires-cam",
-        "xgrad-cam",
-        "layer-cam",
-        "integrated-gradients",
-    )
-    """Methods, with settings as in rise:masks=500 (see `seewhy methods`)."""
+    methods: MethodWords = ("auto",)
+    """Methods, with settings as in rise:masks=500 (see `seewhy methods`), or auto: cheap ones."""
     layers: LayerWords = ("auto",)
     """Layers by name, or auto: the last layer of each resolution."""
     target: TargetWords = ()

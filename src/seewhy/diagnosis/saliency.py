@@ -9,25 +9,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seewhy.attribution.explanation import explain
+from seewhy.attribution.explanation import explain, resolve_methods
 from seewhy.attribution.layers import resolve_layers
 from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import RANDOM_MAPS, STEPS, TrustScore, passes_of_trust, trust
 from seewhy.attribution.statuses import PIXELS
-from seewhy.attribution.target import Relative, forward_pass
+from seewhy.attribution.target import Relative, forward_pass, prepare
 from seewhy.data.dataset import Split
 from seewhy.diagnosis.budget import affordable, images_within
 from seewhy.diagnosis.error_maps import MapPairs, map_pairs
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.shortcuts import ClassAttribution, mean_attribution_by_class
-from seewhy.errors import SeewhyError
 from seewhy.models.batching import batch_size
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.inspection import unwrap_model
 
-# Cheap methods that explain a class. A report shows those that can explain its model: a method says
-# so by raising no error. The first one is measured if there is time for no other.
-SALIENCY_METHODS = ("chefer-cam", "le-grad", "grad-cam", "hires-cam", "layer-cam")
 MIN_MAP_SIDE = 7  # of a default map: coarser maps localize poorly, even if faithful
 ATTRIBUTION_SIDE = 32  # largest side of the mean maps per class
 TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
@@ -92,7 +88,8 @@ def plan_saliency(
     """
     classifier = replace(as_classifier(classifier), precision="fp32")
     layers = tuple(resolve_layers(classifier.model, test.images[:1], "auto"))
-    methods = suitable_methods(classifier, test.images[:1], layers)
+    inputs = prepare(classifier, test.images[:1], Relative.PREDICTED)
+    methods = tuple(method.text for method in resolve_methods("auto", inputs, layers))
     if math.isinf(seconds):
         return SaliencyPlan(
             layers,
@@ -135,21 +132,6 @@ def plan_saliency(
         noise_maps,
         seconds - (time.monotonic() - began),
     )
-
-
-def suitable_methods(
-    classifier: ClassifierLike, image: Tensor, layers: Sequence[str]
-) -> tuple[str, ...]:
-    """The methods of SALIENCY_METHODS that can explain the model, found with an image (1, C, H, W).
-
-    Raises SeewhyError if there are none.
-    """
-    explanation = explain(classifier, image, SALIENCY_METHODS, layers, warn=False)
-    failed = {method for _, method in explanation.failures}
-    suitable = tuple(method for method in SALIENCY_METHODS if method not in failed)
-    if not suitable:
-        raise SeewhyError("; ".join(dict.fromkeys(explanation.failures.values())))
-    return suitable
 
 
 def _count_maps(methods: Sequence[str], layers: Sequence[str]) -> int:
@@ -238,12 +220,12 @@ def measure_saliency(
 def first_shown(scores: Sequence[TrustScore], last: str) -> TrustScore:
     """The score of the maps to show first: the best of the last layer and of those of no layer.
 
-    Maps of early layers are fine lines that look empty at a glance, even if they are more faithful.
-    If the maps of the last layer are mostly empty, or measured worse than random ones: the first of
-    all scores.
+    Trusted maps come before all others. Maps of early layers are fine lines that look empty at a
+    glance, even if they are more faithful. If the maps of the last layer are mostly empty, or
+    measured worse than random ones: the first of all scores.
     """
     of_last = [score for score in scores if score.layer in (last, PIXELS) and score.non_empty > 0.5]
-    best = max(of_last, key=lambda score: score.gain.mean, default=None)
+    best = max(of_last, key=lambda score: (score.trusted, score.gain.mean), default=None)
     return scores[0] if best is None or best.gain.interval[1] < 0 else best
 
 

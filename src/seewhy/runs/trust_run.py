@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 
+from seewhy.attribution.explanation import resolve_methods
 from seewhy.attribution.layers import resolve_layers
-from seewhy.attribution.methods import bind_methods
 from seewhy.attribution.scores import TrustScore, trust
-from seewhy.attribution.target import Target
+from seewhy.attribution.target import Target, prepare
 from seewhy.attribution.tuning import MethodTuning, tune_method
 from seewhy.data.dataset import Split
 from seewhy.data.sources import reload_data
@@ -33,7 +33,7 @@ def trust_of_run(
 
     Args:
         run: A run with data that can be loaded again; masks of the data are used.
-        methods: Names of attribution methods, with settings.
+        methods: As in `trust`.
         layers: Names of layers, or ("auto",).
         target: What to explain, see `explain`.
         count: Number of images, at least 2.
@@ -48,8 +48,9 @@ def trust_of_run(
     """
     if count < 2:
         raise SeewhyError(f"trust needs at least 2 images for its intervals, found {count}")
-    bound = bind_methods(methods)
     sample = _test_sample(run, count)
+    inputs = prepare(replace(run.classifier, precision="fp32"), sample.images[:1])
+    bound = resolve_methods(methods, inputs, layer_choice(layers))
     names: list[str] = []
     if any(method.explains == "layer" for method in bound):
         names = resolve_layers(run.model, sample.images, layer_choice(layers))
@@ -62,7 +63,7 @@ def trust_of_run(
         scores = trust(
             replace(run.classifier, precision="fp32"),
             sample.images,
-            methods,
+            [method.text for method in bound],
             names or "auto",
             target,
             labels=sample.labels,
