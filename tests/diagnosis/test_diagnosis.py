@@ -11,6 +11,7 @@ import pytest
 import torch
 from diagnosis_cases import DiagnosedCase, DiagnosisCase
 
+from seewhy.attribution.statuses import PIXELS
 from seewhy.diagnosis.diagnosis import STEPS, Diagnosis, diagnose
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError
