@@ -124,7 +124,11 @@ def test_the_classifier_is_that_of_ridge_regression(channels: int) -> None:
 
 def test_arguments_that_do_not_fit() -> None:
     model = model_with([1.0, 0, 0])
-    with pytest.raises(SeewhyError, match=r"at least 10 images .* found 9, 20 and 200"):
+    with pytest.raises(SeewhyError, match="at least 10 images with the concept, found 9; add"):
         tcav(model, noise(2, 0), red(9, 1), noise(20, 2), "0")
+    with pytest.raises(SeewhyError, match="at least 10 images without the concept, found 8; add"):
+        tcav(model, noise(2, 0), red(10, 1), noise(8, 2), "0")
+    with pytest.raises(SeewhyError, match="repeats must be at least 1, found 0"):
+        tcav(model, noise(2, 0), red(10, 1), noise(20, 2), "0", repeats=0)
     with pytest.raises(SeewhyError, match="tcav explains one layer, found 2"):
         tcav(model, noise(2, 0), red(10, 1), noise(20, 2), ["0", "1"])

@@ -32,7 +32,10 @@ TRAIN = "train tiny.toml --data bars"
         ("train --epocs 3 tiny.toml --data bars", "unknown option --epocs"),
         (f"{TRAIN} --batch_siz=3", "unknown option --batch-siz (did you mean '--batch-size'?)"),
         (f"{TRAIN} more", "unexpected argument 'more' (see `seewhy train --help`)"),
-        (f"{TRAIN} --epochs three", "--epochs: could not convert string to float: 'three'"),
+        (f"{TRAIN} --epochs three", "--epochs must be a number, found 'three' (see"),
+        (f"{TRAIN} --batch-size 2.5", "--batch-size must be a whole number, found '2.5' (see"),
+        ("train bars", "bars is data, not a recipe; pass it as --data bars"),
+        ("train digits", "digits is data, not a recipe; pass it as --data digits"),
         (f"{TRAIN} --lr -1", "recipe field lr must be more than 0, found -1.0"),
         (f"{TRAIN} --model resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),
         (f"{TRAIN} --model vgg16", "32"),
@@ -62,6 +65,29 @@ TRAIN = "train tiny.toml --data bars"
 def test_argument_errors(command: str, message: str, workspace: Path, error_of: ErrorOf) -> None:
     assert message in error_of(*command.split())
     assert {path.name for path in workspace.iterdir()} == {"tiny.toml"}
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("predict photo.png run", "run is a run, not images; name the run first, then the images"),
+        ("explain photo.png run", "run is a run, not images; name the run first, then the images"),
+        ("check run", "run is a run, not data; pass the directory of its images"),
+        ("train --data ./run", "run is a run, not data; pass the directory of its images"),
+        ("evaluate run/recipe.toml", "run/recipe.toml is not a run directory (it is a file)"),
+        (
+            "compare run other",
+            "run is a run, not a recipe; its recipe is run/recipe.toml, and `seewhy report run "
+            "--against RUN` compares two runs",
+        ),
+    ],
+)
+def test_a_run_in_the_place_of_something_else(
+    command: str, message: str, workspace: Path, error_of: ErrorOf
+) -> None:
+    (workspace / "run").mkdir()
+    (workspace / "run" / "recipe.toml").touch()
+    assert message in error_of(*command.split())
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)

@@ -191,11 +191,14 @@ def _concept_vectors(
     repeats: int,
     seed: int,
 ) -> _ConceptVectors:
-    if min(len(concept), len(others)) < MIN_EXAMPLES or repeats < 1:
-        raise SeewhyError(
-            f"tcav needs at least {MIN_EXAMPLES} images with the concept, as many without it, and "
-            f"1 repeat, found {len(concept)}, {len(others)} and {repeats}"
-        )
+    for kind, images in (("with", concept), ("without", others)):
+        if len(images) < MIN_EXAMPLES:
+            raise SeewhyError(
+                f"tcav needs at least {MIN_EXAMPLES} images {kind} the concept, found "
+                f"{len(images)}; add images"
+            )
+    if repeats < 1:
+        raise SeewhyError(f"repeats must be at least 1, found {repeats}")
     shown, absent = (_mean_activation(classifier, each, layer) for each in (concept, others))
     generator = torch.Generator().manual_seed(seed)
     of_concept, random, accuracies = [], [], []

@@ -58,7 +58,7 @@ MaxPixels = Annotated[
     arg(
         metavar="INT",
         help_behavior_hint="",
-        help="Largest number of pixels of an image that is decoded (default: 150 million).",
+        help="Refuse images with more pixels than this (default: 150 million).",
     ),
 ]
 ImageRange = Annotated[
@@ -88,6 +88,10 @@ _LOADING = re.compile(r"load\((?:\.\.\.|…), ([^()]*)\)")
 _IS_ARGUMENT = (
     r"(?:(?==)|(?= (?:must be|is for|are not for|is not for) )|(?<=leave {argument})(?= out))"
 )
+_NOT_A_NUMBER = {
+    "could not convert string to float": "a number",
+    "invalid literal for int()": "a whole number",
+}
 _NO_RECIPE = "?"  # default of the recipe while its name is looked for
 AUTO = "auto"  # the recipe that `choose_recipe` finds for the data
 
@@ -118,7 +122,7 @@ class DataOptions:
     resize: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
     split: OptionalText = None
-    """folder (default): as in the source; random: redrawn; group: with groups intact; test: all."""
+    """folder (default): as in the source; random: redrawn; group: redrawn by group; test: all."""
     path_column: OptionalText = None
     """Column of image paths in a CSV file (default: path, file, filename or image)."""
     label_pattern: OptionalText = None
@@ -152,7 +156,24 @@ class RecipeOptions:
         """The recipe that `settings` start from."""
         from seewhy.train.recipes import find_recipe
 
-        return find_recipe(self.recipe)
+        try:
+            return find_recipe(self.recipe)
+        except SeewhyError:
+            _check_recipe_argument(self.recipe)
+            raise
+
+
+def _check_recipe_argument(text: str) -> None:
+    """Raise SeewhyError if a run or a dataset is in the place of a recipe."""
+    from seewhy.data.sources import SOURCES
+
+    if (recipe := Path(text) / "recipe.toml").is_file():
+        raise SeewhyError(
+            f"{text} is a run, not a recipe; its recipe is {recipe}, and `seewhy report {text} "
+            "--against RUN` compares two runs"
+        )
+    if Path(text).is_dir() or text in SOURCES:
+        raise SeewhyError(f"{text} is data, not a recipe; pass it as --data {text}")
 
 
 def parse(command: str, options: type[T], arguments: Sequence[str]) -> T:
@@ -188,6 +209,8 @@ def _named_recipe(
     parsed, unknown = tyro.cli(
         options, args=without_help, default=default, return_unknown_args=True, **settings
     )
+    if unknown:
+        _check_recipe_argument(parsed.recipe)
     if unknown or parsed.recipe == _NO_RECIPE or (parsed.recipe == AUTO and not parsed.data):
         return Recipe()  # the second parse prints the error or the help
     return parsed.base_recipe()
@@ -239,7 +262,11 @@ def _error_message(command: str, event: Any) -> str:
         return f"{name} needs a value"
     if kind == "InvalidChoice":
         return f"{name} must be one of {', '.join(event.choices)}, found {event.value!r}"
-    return f"{name}: {' '.join(str(event.message).split())}"
+    message = " ".join(str(event.message).split())
+    for failure, expected in _NOT_A_NUMBER.items():
+        if failure in message:
+            return f"{name} must be {expected}, found {message.rpartition(': ')[2]}"
+    return f"{name}: {message}"
 
 
 def option_names(options: type) -> list[str]:

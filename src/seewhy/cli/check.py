@@ -30,7 +30,7 @@ _EXAMPLES = 3  # printed of each check
 
 @dataclass(frozen=True)
 class Check:
-    """Judge labeled images: defects, copies, labels, drift."""
+    """Check labeled images: defects, copies, wrong labels, drift."""
 
     data: Annotated[Positional[str], arg(metavar="NAME|PATH")]
     """Dataset: a name, hub:owner/name, or the path of a directory or an archive."""
@@ -39,7 +39,7 @@ class Check:
     )
     """How to load the data."""
     model: Annotated[str | None, arg(metavar="MODEL|RUN", help_behavior_hint="")] = None
-    """Pretrained network for features, such as timm:resnet50 or NAME:weights=FILE, or a run."""
+    """Pretrained model for features, such as timm:resnet50 or NAME:weights=FILE, or a run."""
     only: OptionalText = None
     """Names of the checks to run, such as dark,blurry (default: all)."""
     output: OptionalPath = None

@@ -31,7 +31,7 @@ class Compare(RecipeOptions):
     parallel: OmitArgPrefixes[Parallel] = field(default_factory=Parallel)
     """Where to train."""
     seeds: int = 5
-    """Number of seeds, that is, of runs per recipe."""
+    """Number of seeds, and so of runs per recipe."""
     seconds: OptionalFloat = None
     """Training time per run in seconds, instead of a number of epochs."""
     images: OptionalInt = None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MethodWords = Annotated[tuple[str, ...], arg(metavar="METHOD …")]
 LayerWords = Annotated[tuple[str, ...], arg(metavar="LAYER …")]
-TargetWords = Annotated[tuple[str, ...], arg(metavar="TARGET [TARGET]")]
+TargetWords = Annotated[tuple[str, ...], arg(metavar="TARGET [TARGET]", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ class Trust:
     tune: OptionalText = None
     """Method whose layer and settings to choose, instead of measuring --methods."""
     seconds: OptionalFloat = None
-    """Time to take (default: 300 with --tune, otherwise no limit)."""
+    """Time limit (default: 300 with --tune, otherwise none)."""
     images: int = 64
-    """Number of test images, a fixed random sample; --tune chooses by half of them."""
+    """Number of test images, a fixed random sample; --tune selects on half of them."""
     json: Flag = False
     """Print JSON."""
     own_model: OwnModel = None

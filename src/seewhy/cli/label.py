@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from seewhy.cli.arguments import Device, OwnModel, Quiet, RunOrFile
+from seewhy.cli.arguments import Device, OwnModel, Quiet, RunOrModel
 from seewhy.cli.own_model import open_model
 from seewhy.errors import SeewhyError
 from seewhy.escaping import shell_text
@@ -22,10 +22,9 @@ MOST_ROWS = 10  # that are printed
 
 @dataclass(frozen=True)
 class Label:
-    """Select the unlabeled images that are worth a label."""
+    """Select the unlabeled images to label next."""
 
-    model: RunOrFile
-    """Run directory, such as runs/latest, or published weights such as timm:NAME."""
+    model: RunOrModel
     images: Annotated[
         Positional[tuple[Path, ...]],
         arg(metavar="IMAGE|DIRECTORY|PATTERN …", help_behavior_hint="(required)"),

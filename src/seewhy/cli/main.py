@@ -82,14 +82,12 @@ COMMANDS = {
         "counterfactual",
         "Find the small regions that decide a prediction.",
     ),
-    "label": Command(
-        "label", "Label", "label", "Select the unlabeled images that are worth a label."
-    ),
+    "label": Command("label", "Label", "label", "Select the unlabeled images to label next."),
     "data": Command(
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
     ),
     "check": Command(
-        "check", "Check", "check", "Judge labeled images: defects, copies, labels, drift."
+        "check", "Check", "check", "Check labeled images: defects, copies, wrong labels, drift."
     ),
     "cache": Command("info", "Cache", "cache", "List cached datasets, or verify their checksums."),
     "summary": Command(

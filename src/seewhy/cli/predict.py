@@ -167,7 +167,7 @@ class Predict:
     output: OptionalPath = None
     """File to write instead of standard output."""
     embed: Annotated[Path | None, arg(metavar="FILE.npy|.npz|.csv", help_behavior_hint="")] = None
-    """File for the features of the images, which enter the last layer, with their names."""
+    """File for image names and features, which are the inputs of the last layer."""
     max_pixels: MaxPixels = None
     range: ImageRange = ()
     own_model: OwnModel = None

@@ -47,7 +47,7 @@ class Report:
     full: Flag = False
     """Show all errors, regardless of the file size."""
     fresh: Flag = False
-    """Diagnose the run again instead of using the saved diagnosis."""
+    """Diagnose the run again; do not use the saved diagnosis."""
     paths: Flag = False
     """Show image paths instead of file names only."""
     metadata: MetadataFile = None
@@ -55,7 +55,7 @@ class Report:
     report_minutes: ReportMinutes = 2.0
     """Time for a new diagnosis: as many test images as fit are analyzed; inf for no limit."""
     output: OptionalPath = None
-    """File to write (default: report.html in the run directory, or here for other models)."""
+    """File to write (default: report.html in the run directory, or here without a run)."""
     json: OptionalPath = None
     """File for the numbers of the report (default: report.json in the run directory)."""
     markdown: OptionalPath = None

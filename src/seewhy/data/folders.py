@@ -53,6 +53,8 @@ def directory_source(path: Path, label_pattern: str | None = None) -> Source:
         raise SeewhyError(
             f"the path {printable(str(root))} is not valid UTF-8; rename the directory"
         )
+    if (path / "recipe.toml").is_file():
+        raise SeewhyError(f"{path} is a run, not data; pass the directory of its images")
     try:
         if label_pattern is not None:
             if not root.is_dir():
@@ -81,7 +83,7 @@ def image_files(path: Path) -> list[Path]:
     """`path` itself if it is a file, or all image files below it, in natural order.
 
     A path that does not exist may be a pattern such as `photos/**/*.jpg`. Raises SeewhyError for a
-    missing path and a directory without images.
+    missing path, a run, and a directory without images.
     """
     if not path.is_dir():
         if not path.exists():
@@ -93,6 +95,8 @@ def image_files(path: Path) -> list[Path]:
             reason = f"is {problem}" if problem else "does not exist"
             raise SeewhyError(f"{path} {reason}; pass image files or directories of images")
         return [path]
+    if (path / "recipe.toml").is_file():
+        raise SeewhyError(f"{path} is a run, not images; name the run first, then the images")
     images = [
         file.path
         for file in list_files(path, deep=True)

@@ -67,7 +67,11 @@ WRITTEN_FIRST = (ENVIRONMENT, RECIPE, COMMAND, HISTORY, LR_RANGE_TEST, FIGURES)
 def check_run_directory(directory: Path) -> None:
     """Raise SeewhyError if `directory` is not a run directory."""
     if not (directory / RECIPE).is_file():
-        reason = "no such directory" if not directory.exists() else f"it contains no {RECIPE}"
+        reason = f"it contains no {RECIPE}"
+        if not directory.exists():
+            reason = "no such directory"
+        elif directory.is_file():
+            reason = "it is a file"
         raise SeewhyError(
             f"{directory} is not a run directory ({reason}); "
             "runs are below runs/, the newest is runs/latest"

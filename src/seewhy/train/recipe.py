@@ -47,7 +47,7 @@ class Recipe:
     model: str = "resnet18"
     """Model, such as resnet18 or davidnet:dropout=0.1."""
     probe: str = "none"
-    """Set the head before the first step, such as logistic or logistic:views=flip."""
+    """Fit the head before the first step, as in logistic or logistic:views=flip."""
     epochs: float = 20.0
     """Passes over the training images; can be fractional, or 0 with a probe."""
     batch_size: int = 512
@@ -69,7 +69,7 @@ class Recipe:
     momentum_schedule: str = "constant"
     """Momentum schedule (beta1 for Adam), as a factor, such as dip:low=0.9."""
     freeze: tuple[str, ...] = ()
-    """Freeze parameters or whole modules, each after an epoch: whiten:3, after 3 epochs."""
+    """Parameters or modules to freeze; whiten:3 freezes whiten after 3 epochs."""
     freeze_layers: float = 0.0
     """Fraction of the layers, from the first, that are frozen throughout, in [0, 1)."""
     unfreeze_epochs: int = 0
@@ -81,9 +81,9 @@ class Recipe:
     resolution: str = "constant"
     """Image size schedule, as a factor, such as linear:warmup=0.6,start=0.5,end=1."""
     label_smoothing: float = 0.0
-    """Label smoothing, in [0, 1); of any number of labels, toward 1/2."""
+    """Label smoothing, in [0, 1); of multi-label data, toward 1/2."""
     class_weights: bool = False
-    """Weight the loss inversely to class frequency; of any number of labels, by pos_weight."""
+    """Weight the loss inversely to class frequency; for multi-label data, by pos_weight."""
     l1: float = 0.0
     """L1 penalty on the weights; excludes biases and norms."""
     clip_grad_norm: float = 0.0
