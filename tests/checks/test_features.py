@@ -109,7 +109,7 @@ def test_checks_by_features_need_a_model(data_of: Callable[..., Dataset]) -> Non
     result = check(data_of(colored(labels), labels), only=["outliers", "label-issues"])
     for each in result.checks.values():
         assert each.verdict == NOT_JUDGED
-        assert each.sentence.startswith("needs the features of a pretrained network")
+        assert each.sentence.startswith("needs the features of a pretrained model")
 
 
 def test_few_images_or_one_class_are_not_judged_by_features(

@@ -87,8 +87,10 @@ def test_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert len((folder / "to_label.csv").read_text("utf-8").splitlines()) == 4
     assert main(["label", "model", "."]) == 2
     assert "to_label.csv exists; name another file with --output" in capsys.readouterr().err
-    assert main(["label", "model", ".", "--number", "99", "--output", "b.csv"]) == 2
-    assert "count must be from 1 to the number of images, 16" in capsys.readouterr().err
+    assert main(["label", "model", ".", "--number", "0", "--output", "b.csv"]) == 2
+    assert "--number must be at least 1, found 0" in capsys.readouterr().err
+    assert main(["label", "model", ".", "--number", "99", "--output", "b.csv"]) == 1
+    assert len((folder / "b.csv").read_text("utf-8").splitlines()) == 17  # all of them
 
 
 def test_table_elsewhere_is_loaded_with_a_root(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from seewhy.cli import main
 from seewhy.cli.arguments import AUTO
-from seewhy.cli.train import Train
+from seewhy.cli.train import Train, _check_hint
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.runs.run import open_run
@@ -235,6 +235,12 @@ def test_train_without_a_recipe_chooses_one(
     assert "train needs --data" in error_of("train")
 
 
+def test_the_named_check_finds_wrong_labels_if_there_are_published_weights() -> None:
+    assert _check_hint("my pets", "resnet18:weights=a.pth") == (
+        "copies, odd images, wrong labels: seewhy check 'my pets' --model resnet18:weights=a.pth"
+    )
+
+
 @pytest.mark.train
 def test_training_on_a_folder_names_the_check_of_its_images(
     workspace: Path, data: Dataset, capsys: Capture
@@ -248,6 +254,6 @@ def test_training_on_a_folder_names_the_check_of_its_images(
             Image.fromarray(pixels).save(folder / f"{index}.png")
     command = ["train", "tiny.toml", "--epochs", "1", "--no-report", "--data"]
     assert main.main([*command, "pets"]) == 0
-    assert capsys.readouterr().out.endswith("odd images, wrong labels: seewhy check pets\n")
+    assert capsys.readouterr().out.endswith("copies and odd images: seewhy check pets\n")
     assert main.main([*command, "bars"]) == 0
     assert "seewhy check" not in capsys.readouterr().out

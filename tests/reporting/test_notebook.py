@@ -166,4 +166,4 @@ def test_data_checks_card(data: Dataset) -> None:
     assert "Check of bars" in html
     assert "240 train, 120 test" in html
     assert "&gt; 10" in html
-    assert "needs the features of a pretrained network" in html
+    assert "needs the features of a pretrained model" in html

@@ -465,6 +465,16 @@ def test_page_has_the_figures_of_all_sections(page: Page) -> None:
     assert expected | {"loss", "accuracy", "lr_schedule"} <= set(page.figures)
 
 
+@pytest.mark.parametrize(("seconds", "minutes"), [(100, "4"), (290, "10")])
+def test_page_proposes_twice_the_time_that_was_allowed_or_taken(
+    context: ReportContext, seconds: float, minutes: str
+) -> None:
+    diagnosis = replace(context.diagnosis, minutes=2.0, seconds=seconds, slice_images=9)
+    assert diagnosis.limited
+    text = module._source(replace(context, diagnosis=diagnosis))
+    assert text.endswith(f"seewhy report RUN --fresh --report-minutes {minutes} takes more.")
+
+
 def test_report_of_a_run_without_directory_needs_a_path(
     context: ReportContext, data: Dataset
 ) -> None:

@@ -250,7 +250,7 @@ def test_a_corruption_without_significant_harm_is_not_called_harmful(
         )
         text = corruption_summary(replace(diagnosis, corruptions=corruptions))
         assert text.startswith("The most harmful corruption is ") == harmed
-        assert text.startswith("No corruption lowers it significantly") != harmed
+        assert text.startswith("No corruption lowers the accuracy significantly") != harmed
         few = tuple(replace(curve, images=3) for curve in corruptions)
         text = corruption_summary(replace(diagnosis, corruptions=few))
         assert text.startswith("Corruptions were measured on 3 images only")
@@ -261,7 +261,9 @@ def test_confidence_within_the_interval_of_the_accuracy_is_no_finding() -> None:
     labels = torch.tensor([0] * 18 + [1] * 2)  # accuracy 90%
     few = Predictions(logits, labels, ("cat", "dog"))
     many = Predictions(logits.repeat(50, 1), labels.repeat(50), ("cat", "dog"))
-    assert confidence_summary(few).startswith("Mean confidence, 95.3%, agrees with the accuracy")
+    assert confidence_summary(few).startswith(
+        "Mean confidence (95.3%) agrees with the accuracy (90.0%, "
+    )
     assert confidence_summary(many).startswith("The model is overconfident: mean confidence 95.3%")
 
 

@@ -59,7 +59,7 @@ def check(
     Args:
         data: A Dataset, a source for `load` such as the path of a folder, or what `as_dataset`
             takes, such as (images, labels) or a torch DataLoader.
-        model: A pretrained network whose features are used, such as that of
+        model: A pretrained model whose features are used, such as that of
             `pretrained_classifier("timm:resnet50")`, or a run. Without one, outliers and label
             issues are not judged, and drift is judged by layout and colors.
         only: Names of checks in CHECKS; by default all.

@@ -1,4 +1,4 @@
-"""Checks by the features of a pretrained network: off-topic images, and wrong labels."""
+"""Checks by the features of a pretrained model: off-topic images, and wrong labels."""
 
 import numpy as np
 import torch

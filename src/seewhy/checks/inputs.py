@@ -91,7 +91,7 @@ class CheckInputs:
     def features(self) -> Tensor:
         """Features (N, D) float32 of the images. Raises NotJudged without a model."""
         if self.classifier is None:
-            raise NotJudged("needs the features of a pretrained network (--model)")
+            raise NotJudged("needs the features of a pretrained model (--model)")
         parts = [
             cached_features(self.classifier, split.images, quiet=self.quiet)
             for split in self.splits.values()

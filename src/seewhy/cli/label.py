@@ -51,6 +51,8 @@ def label(options: Label) -> int:
 
     if not options.images:
         raise SeewhyError("label needs unlabeled images, as in `seewhy label runs/latest new`")
+    if options.number < 1:
+        raise SeewhyError(f"--number must be at least 1, found {options.number}")
     if options.output.exists():
         raise SeewhyError(f"{options.output} exists; name another file with --output")
     files = [file for path in options.images for file in image_files(path)]

@@ -102,8 +102,18 @@ def train(options: Train) -> int:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
     code = _finish(run, data, options.no_report, options.quiet, options.report_minutes)
     if Path(options.data).is_dir():
-        say(f"copies, odd images, wrong labels: seewhy check {shell_text(options.data)}")
+        say(_check_hint(options.data, recipe.model))
     return code
+
+
+def _check_hint(data: str, model: str) -> str:
+    """The command that checks the images, with a model whose features find wrong labels."""
+    from seewhy.runs.choice import has_published_weights
+
+    command = f"seewhy check {shell_text(data)}"
+    if not has_published_weights(model):
+        return f"copies and odd images: {command}"
+    return f"copies, odd images, wrong labels: {command} --model {shell_text(model)}"
 
 
 def _restart(options: Train, directory: Path) -> int:

@@ -1,5 +1,6 @@
 """Features of images: what enters the head of a model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -35,6 +36,7 @@ def extract_features(
     batch_size: int | None = None,
     *,
     reproducible: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Compute what enters the head of a model (see `find_head`), averaged over positions.
 
@@ -46,12 +48,13 @@ def extract_features(
         images: (N, C, H, W) uint8, or float in [0, 1].
         batch_size: Images per forward pass; by default found as in `compute_logits`.
         reproducible: As in `compute_logits`.
+        progress: Called with the number of images after each batch.
 
     Returns:
         Features (N, D) float32 on the CPU.
     """
     classifier = replace(as_classifier(classifier), tta="none")
-    _, features = _predict(classifier, images, batch_size, measured=not reproducible)
+    _, features = _predict(classifier, images, batch_size, not reproducible, progress)
     return features
 
 
@@ -107,7 +110,11 @@ def linear_head(classifier: ClassifierLike, images: Tensor) -> tuple[Tensor, Ten
 
 
 def _predict(
-    classifier: Classifier, images: Tensor, batch_size: int | None, measured: bool
+    classifier: Classifier,
+    images: Tensor,
+    batch_size: int | None,
+    measured: bool,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, K) and features (N, D), float32 on the CPU."""
     model, temperature = unwrap_model(classifier.model), classifier.temperature
@@ -161,6 +168,8 @@ def _predict(
                 logits.append(augmented(predict, plain).cpu())
                 if len(rows) == count:  # an augmentation without the image itself
                     predict(plain)
+                if progress is not None:
+                    progress(len(plain))
     finally:
         for handle in handles:
             handle.remove()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -279,7 +280,7 @@ def _source(context: ReportContext) -> str:
     text = f"{name}. The diagnosis took {duration(diagnosis.seconds)}"
     if not diagnosis.limited:
         return f"{text}."
-    minutes = f"{2 * diagnosis.minutes:g}"
+    minutes = f"{max(2 * diagnosis.minutes, ceil(diagnosis.seconds / 30)):g}"  # twice as many
     text += ", so some analyses used fewer images: "
     if run is None:
         return f"{text}minutes={minutes} takes more."

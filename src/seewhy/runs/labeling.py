@@ -10,6 +10,7 @@ from torch import Tensor
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.folders import image_files
 from seewhy.data.labeled_images import as_dataset
+from seewhy.data.options import check_integer
 from seewhy.data.sources import load, reload_data
 from seewhy.diagnosis.selection import select_images
 from seewhy.errors import SeewhyError
@@ -50,7 +51,7 @@ def select_to_label(
         classifier: A run, or a Classifier with an image shape.
         images: The unlabeled images: a directory, image files, Pillow images, or a `Dataset`,
             whose labels are ignored.
-        count: Number of images to select.
+        count: Number of images to select, at least 1; all of them if there are fewer.
         data: Labeled images, as for `evaluate`; of a dataset, its training split. By default those
             that the run was trained on.
         failures: A list for the errors of images that cannot be read, which are then left out; by
@@ -58,9 +59,10 @@ def select_to_label(
         quiet: Show no progress.
 
     Raises:
-        SeewhyError: If there are fewer images than `count`, one cannot be read, or the labeled
-            images have another shape.
+        SeewhyError: If `count` is below 1, an image cannot be read, or the labeled images have
+            another shape.
     """
+    count = check_integer("count", count, minimum=1)
     run = classifier if isinstance(classifier, Run) else None
     classifier = as_classifier(classifier)
     labeled = _labeled(classifier, run, data)
@@ -70,7 +72,11 @@ def select_to_label(
         logits, features = predict_with_features(classifier, pixels)
     else:
         names, logits, features = _predict(classifier, images, failures, quiet)
-    known = None if labeled is None else extract_features(classifier, labeled)
+    known = None
+    if labeled is not None:
+        with progress("comparing with labeled images", len(labeled), quiet) as advance:
+            known = extract_features(classifier, labeled, progress=advance)
+    count = min(count, len(names))
     probabilities = classifier.probabilities(logits)
     selected = select_images(probabilities, features, count, known, classifier.activation)
     classes = classifier.class_names(logits.shape[1])

@@ -64,8 +64,8 @@ def confidence_summary(predictions: Predictions) -> str:
     interval = wilson_interval(int(predictions.correct.sum()), len(predictions.labels))
     if interval[0] <= confidence <= interval[1]:
         return (
-            f"Mean confidence, {percent(confidence)}, agrees with the accuracy, "
-            f"{percent(accuracy)} (95% CI {percent_interval(interval)})"
+            f"Mean confidence ({percent(confidence)}) agrees with the accuracy "
+            f"({percent(accuracy)}, 95% CI {percent_interval(interval)})"
         )
     direction = "overconfident" if confidence > accuracy else "underconfident"
     return (

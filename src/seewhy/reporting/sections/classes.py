@@ -21,7 +21,8 @@ UPRIGHT = 2  # characters of a class name that fit above a cell of the matrix
 _CURVES = {  # description and caption by name
     "roc": (
         "True-positive rate by false-positive rate",
-        "AUROC is how often an image of the class has a higher probability of it than another one.",
+        "AUROC: how often an image of the class has a higher probability of that class than an "
+        "image of another one.",
     ),
     "precision_recall": (
         "Precision by recall",
@@ -92,7 +93,7 @@ def _finding(scores: list[ClassScore]) -> str:
     if not worst.confusions:
         return f"{text}."
     return (
-        f"{text}; it is most often predicted as {worst.confused_with} "
+        f"{text}, most often predicted as {worst.confused_with} "
         f"({counted(worst.confusions, 'image')})."
     )
 

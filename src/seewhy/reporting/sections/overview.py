@@ -88,7 +88,7 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     if not is_harmed(diagnosis):
         action = "If the pixels may be tampered with, train on adversarial images."
         if not is_attacked(diagnosis):
-            action = "Allow the report more minutes, to measure more images."
+            action = "Allow the report more time (--report-minutes), to measure more images."
     return f"{text} {note}".strip(), action
 
 

@@ -127,10 +127,12 @@ def corruption_summary(diagnosis: Diagnosis) -> str:
     if worst.images < FEWEST:
         return (
             f"Corruptions were measured on {counted(worst.images, 'image')} only, too few for a "
-            "statement: --report-minutes allows more."
+            "statement."
         )
     if not is_harmed(diagnosis):
-        return f"No corruption lowers it significantly ({counted(worst.images, 'image')})."
+        return (
+            f"No corruption lowers the accuracy significantly ({counted(worst.images, 'image')})."
+        )
     return (
         f"The most harmful corruption is {worst.name}: {percent(worst.accuracy[-1].item())} "
         f"at strength {worst.levels[-1]:g} ({counted(worst.images, 'image')})."
