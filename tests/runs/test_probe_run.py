@@ -50,7 +50,9 @@ def test_run_of_a_probe_alone(probe_run: Run, data: Dataset) -> None:
         pixels = data.test.images.float() / 255
         logits = (opened.model(pixels) + opened.model(pixels.flip(3))) / 2
     torch.testing.assert_close(probe_run.predictions.logits, logits, rtol=0, atol=1e-3)
-    assert "a linear probe in" in (probe_run.directory / "README.md").read_text()
+    card = (probe_run.directory / "README.md").read_text()
+    assert "a linear probe in" in card
+    assert "The head was fitted to the training images only." in card
 
 
 def test_probe_is_shown(probe_recipe: Recipe, data: Dataset) -> None:

@@ -25,6 +25,8 @@ def model_card(run: Run) -> str:
     elif result.test_used_by:
         selection = f"{describe_test_use(result.test_used_by)} "
         selection += f"Epoch {result.selected_epoch:g} was kept."
+    elif run.recipe.epochs == 0:
+        selection = "The head was fitted to the training images only."
     elif result.selected_on == "last epoch":
         selection = (
             "This is the last epoch; the test images were evaluated during training, "
