@@ -30,6 +30,7 @@ PERTURBATIONS = {
     "ablation-cam": "ablation-cam",
     "rise": "rise:masks=500",
     "occlusion": "occlusion",
+    "lime": "lime",
 }
 RECIPE = Recipe(
     name="shapes",
@@ -119,20 +120,28 @@ def _measured(score: TrustScore) -> str:
     return (
         f"pointing {score.pointing:.2f}, relevance mass {score.relevance_mass:.2f}, "
         f"gain {score.gain.mean:+.3f}, ROAD {score.road.mean:+.3f}, "
-        f"random model {score.sanity.final_similarity:.2f}"
+        f"random model {score.sanity.final_similarity:.2f}, mosaics {_mosaic(score)}, "
+        f"{'trusted' if score.trusted else 'not trusted'}"
     )
+
+
+def _mosaic(score: TrustScore) -> str:
+    """Relevance on the right one of four images; a dash without recognized mosaics."""
+    return "–" if score.mosaic is None else f"{score.mosaic.relevance_mass.mean:.2f}"
 
 
 def _table(scores: Sequence[TrustScore]) -> str:
     """The same as Markdown, for the docs."""
     lines = [
-        "| method | layer | pointing | relevance mass | gain | ROAD | random model |",
-        "|---|---|---|---|---|---|---|",
+        "| method | layer | pointing | relevance mass | gain | ROAD | random model | mosaic "
+        "| trusted |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for score in scores:
         numbers = (
             f"{score.pointing:.2f} | {score.relevance_mass:.2f} | {score.gain.mean:+.3f} | "
-            f"{score.road.mean:+.3f} | {score.sanity.final_similarity:.2f}"
+            f"{score.road.mean:+.3f} | {score.sanity.final_similarity:.2f} | {_mosaic(score)} | "
+            f"{'yes' if score.trusted else 'no'}"
         )
         lines.append(f"| `{score.method}` | {score.layer} | {numbers} |")
     return "\n".join(lines)

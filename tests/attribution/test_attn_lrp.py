@@ -165,7 +165,7 @@ def test_relevance_in_a_transformer_equals_the_formulas(fused: bool, gamma: floa
     model = Transformer(fused)
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(2, 2, SIDE, SIDE, generator=generator, dtype=torch.float64)
-    found = lrp(forward_pass(model, pixels, target=1), token_gamma=gamma).numpy()
+    found = lrp(forward_pass(model, pixels, target=1), gamma).numpy()
     for image, relevance_map in zip(pixels, found, strict=True):
         expected = expected_relevance(model, image, gamma)
         np.testing.assert_allclose(relevance_map, expected, rtol=1e-8, atol=1e-12)

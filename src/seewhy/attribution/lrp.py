@@ -25,35 +25,27 @@ from seewhy.models.batching import batches
 from seewhy.models.inspection import check_observable, inspecting, passes_gradient
 
 
-def lrp(
-    forward: ForwardPass,
-    gamma: float = math.inf,
-    epsilon: float = 1e-6,
-    token_gamma: float = 0.05,
-) -> Tensor:
+def lrp(forward: ForwardPass, gamma: float = 0.05, epsilon: float = 1e-6) -> Tensor:
     """Layer-wise relevance propagation (Bach et al. 2015, doi 10.1371/journal.pone.0130140).
 
-    The usual rules for CNNs (Montavon et al. 2019, doi 10.1007/978-3-030-28954-6_10): epsilon at
-    linear layers, alpha1-beta0 at convolutions, and at the layer that reads the pixels z^B with
+    For CNNs the rules of Montavon et al. 2019 (doi 10.1007/978-3-030-28954-6_10): LRP-gamma at
+    convolutions, LRP-epsilon at linear layers, and at the layer that reads the pixels z^B with
     their bounds 0 and 1 (Montavon et al. 2017, arXiv 1512.02479, section 4). BatchNorm becomes part
     of the layer that it follows, also behind max-pooling. Activations pass all relevance.
 
-    For transformers the rules of AttnLRP (Achtibat et al. 2024, arXiv 2402.05602, section 3):
-    LRP-gamma at linear layers that read tokens; the deviation in layer normalization is a constant;
-    softmax passes its gradient times input; each factor of a product of two activations, as in
-    attention and gates, gets half of the relevance.
+    For transformers those of AttnLRP (Achtibat et al. 2024, arXiv 2402.05602, section 3): LRP-gamma
+    at linear layers that read tokens; the deviation in layer normalization is a constant; softmax
+    passes its gradient times input; each factor of a product of two activations, as in attention
+    and gates, gets half of the relevance.
 
-    A map of a CNN sums to the score, minus what goes to the biases of linear layers. In a
-    transformer, relevance also goes to the class token and the position embedding, and softmax
-    does not conserve it.
+    A map of a CNN sums to the score, minus what goes to biases. In a transformer, relevance also
+    goes to the class token and the position embedding, and softmax does not conserve it.
 
     Args:
         forward: From `forward_pass`.
-        gamma: Weight of positive contributions to convolutions, besides that of all contributions
-            (LRP-gamma); infinity for positive contributions alone, which is alpha1-beta0.
-        epsilon: Added to the magnitude of the output of linear layers, which absorbs relevance.
-        token_gamma: `gamma` of linear layers that read tokens; contributions count as positive if
-            they have the sign of the output. Finite, at least 0.
+        gamma: How much more the contributions with the sign of the output count; 0 for LRP-epsilon
+            at all layers.
+        epsilon: Added to the magnitude of outputs, which absorbs relevance.
 
     Returns:
         (N, H, W).
@@ -62,28 +54,26 @@ def lrp(
         SeewhyError: For a model with a function that no rule covers, such as group normalization
             or the quotient of two activations.
     """
-    if not gamma > 0 or not epsilon >= 0 or not 0 <= token_gamma < math.inf:
+    if not 0 <= gamma < math.inf or not epsilon >= 0:
         raise SeewhyError(
-            "lrp needs gamma above 0, epsilon of at least 0 and a finite token_gamma of at least "
-            f"0, found {gamma}, {epsilon} and {token_gamma}"
+            "lrp needs a finite gamma of at least 0 and epsilon of at least 0, found "
+            f"{gamma} and {epsilon}"
         )
     check_observable(forward.model, parts=True)
     with inspecting(forward.model):
         parts = [
-            _relevance(forward.take(rows), gamma, epsilon, token_gamma)
+            _relevance(forward.take(rows), gamma, epsilon)
             for rows in batches(forward.model, forward.images)
         ]
     return torch.cat(parts)
 
 
-def _relevance(
-    forward: ForwardPass, gamma: float, epsilon: float, token_gamma: float
-) -> Tensor:  # (N, H, W)
+def _relevance(forward: ForwardPass, gamma: float, epsilon: float) -> Tensor:  # (N, H, W)
     images = forward.images
     # black and white: what the layer that reads the pixels sees of their bounds
     bounds = torch.stack((torch.zeros_like(images[0]), torch.ones_like(images[0])))
     inputs = torch.cat((images, bounds))
-    with _Rules(gamma, epsilon, token_gamma, len(inputs)) as rules:
+    with _Rules(gamma, epsilon, len(inputs)) as rules:
         logits = run_model(forward.classifier, inputs)
     score = (logits[: len(images)] * forward.weights).sum()
     if not rules.inputs or not passes_gradient(forward.model, score):
@@ -144,14 +134,12 @@ class _Rules(TorchFunctionMode):
     Args:
         gamma: As in `lrp`.
         epsilon: As in `lrp`.
-        token_gamma: As in `lrp`.
         count: Number of images.
     """
 
-    def __init__(self, gamma: float, epsilon: float, token_gamma: float, count: int) -> None:
+    def __init__(self, gamma: float, epsilon: float, count: int) -> None:
         super().__init__()
-        self.gamma, self.epsilon, self.token_gamma = gamma, epsilon, token_gamma
-        self.count = count
+        self.gamma, self.epsilon, self.count = gamma, epsilon, count
         self.inputs: list[Tensor] = []  # of the layer that reads the pixels, and its bounds
         self.padding = (0, 0)  # rows and columns above and left of the pixels
         self.layers: dict[int, tuple[ref[Tensor], _Layer]] = {}  # by id of their output
@@ -243,27 +231,26 @@ class _Rules(TorchFunctionMode):
 
     def rule(self, layer: _Layer) -> Tensor:
         """The output of a layer, by the rule for it."""
-        x, weight = layer.inputs, layer.weight
-        value = layer(x.detach(), weight, layer.bias)
+        x, weight, bias = layer.inputs, layer.weight, layer.bias
+        value = layer(x.detach(), weight, bias)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         if layer.bounds is not None:
             low, high = layer.bounds
             contributions = layer(x, weight) - layer(low, positive) - layer(high, negative)
-        elif layer.function is F.linear:
-            gamma = self.token_gamma if x.ndim > 2 else 0
-            contributions, bias = layer(x, weight), layer.bias
-            if gamma:
-                contributions = _favoring_sign(layer, value, gamma)
-                same_sign = (value > 0) == (bias > 0)
-                bias = torch.where(same_sign, (1 + gamma) * bias, bias)
-            # the bias and epsilon take their shares
-            stabilizer = self.epsilon * torch.where(value < 0, -1.0, 1.0)
-            return _scaled(contributions, value, contributions + bias + stabilizer)
-        elif math.isinf(self.gamma):
-            contributions = _signed(layer, positive, negative)
+            return _scaled(contributions, value, contributions)
+        reads_features = layer.function is F.linear and x.ndim == 2
+        gamma = 0 if reads_features else self.gamma
+        if gamma:
+            more, less = weight + gamma * positive, weight + gamma * negative
+            contributions = torch.where(
+                value > 0, _signed(layer, more, less), _signed(layer, less, more)
+            )
         else:
-            contributions = _favoring_sign(layer, layer(x.detach(), weight), self.gamma)
-        return _scaled(contributions, value, contributions)
+            contributions = layer(x, weight)
+        bias = bias if layer.function is F.linear else bias.view(-1, 1, 1)
+        bias = torch.where((value > 0) == (bias > 0), (1 + gamma) * bias, bias)
+        stabilizer = self.epsilon * torch.where(value < 0, -1.0, 1.0)
+        return _scaled(contributions, value, contributions + bias + stabilizer)
 
     def remember(self, output: Tensor, layer: _Layer) -> None:
         """Keep the layer of an output."""
@@ -281,14 +268,6 @@ def _signed(layer: _Layer, of_positive: Tensor, of_negative: Tensor) -> Tensor:
     if (layer.inputs >= 0).all():
         return result
     return result + layer(layer.inputs.clamp(max=0), of_negative)
-
-
-def _favoring_sign(layer: _Layer, value: Tensor, gamma: float) -> Tensor:
-    """The layer without bias; contributions with the sign of `value` weigh `gamma` more."""
-    more, less = (
-        layer.weight + gamma * layer.weight.clamp(*side) for side in ((0, None), (None, 0))
-    )
-    return torch.where(value > 0, _signed(layer, more, less), _signed(layer, less, more))
 
 
 def _scaled(contributions: Tensor, value: Tensor, total: Tensor) -> Tensor:

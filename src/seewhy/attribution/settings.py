@@ -40,7 +40,7 @@ def _multiples(*factors: float) -> Callable[[Any, int], Sequence[Any]]:
 # blur, and would favor these.
 TUNED_SETTINGS: dict[str, Callable[[Any, int], Sequence[Any]]] = {
     "eigen": _values(True),
-    "gamma": _values(0.25, 1.0),
+    "gamma": _multiples(0.2, 5),
     "grid": _multiples(0.5, 2),
     "masks": _multiples(0.25, 2),
     "noise": _multiples(0.5, 2),
