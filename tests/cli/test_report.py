@@ -31,7 +31,16 @@ def test_report_needs_the_data_once(
     numbers = json.loads((trained / "report.json").read_text())
     assert numbers["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-6)
 
+    assert (
+        main.main(["report", "run", "--map-train", "--output", "m.html", "--json", "m.json"]) == 0
+    )
+    mapped = json.loads(Path("m.json").read_text())
+    assert mapped["image_map"].pop("shown") == {"test": 60, "train": 240}
+    assert mapped == numbers
+    assert "60 test images and 240 training images" in Path("m.html").read_text()
+
     monkeypatch.delitem(SOURCES, "bars")
+    assert "unknown dataset 'bars'" in error_of("report", "run", "--map-train")
     words = ["--output", "mine.html", "--json", "new/mine.json", "--markdown", "a/m.md", "--quiet"]
     assert main.main(["report", "run", *words]) == 0
     assert capsys.readouterr().out == ""
@@ -50,6 +59,7 @@ def test_report_needs_the_data_once(
         (["nowhere"], "nowhere is not a run directory (no such directory)"),
         (["run", "--against", "nowhere"], "nowhere is not a run directory (no such directory)"),
         (["run", "--device", "tpu"], "device 'tpu' is not available"),
+        (["run", "--split", "train", "--map-train"], "--map-train needs training images besides"),
         (["run", "--output", "run"], "run is a directory; add the name of the file to write"),
     ],
 )

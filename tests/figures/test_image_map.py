@@ -25,6 +25,23 @@ def test_points_are_where_the_images_are_and_errors_have_a_ring() -> None:
         image_map_figure(positions, labels[:2], ("cat", "dog"))
 
 
+def test_training_images_are_crosses_behind_the_points_and_in_the_legend() -> None:
+    positions = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    labels, train_labels = torch.tensor([0, 1]), torch.tensor([2, 2, 0])
+    train = torch.tensor([[0.1, 0.0], [0.2, 0.0], [0.3, 1.0]])
+    figure = image_map_figure(
+        positions, labels, ("cat", "dog", "fox"), train_positions=train, train_labels=train_labels
+    )
+    crosses, points = figure.axes[0].collections
+    torch.testing.assert_close(torch.tensor(crosses.get_offsets().tolist()), train)
+    assert points.get_offsets().tolist() == positions.tolist()
+    assert len(crosses.get_paths()[0].vertices) == 4  # two strokes
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["test image", "training image", "cat", "dog", "fox"]
+    with pytest.raises(SeewhyError, match=r"needs positions \(N, 2\) and labels \(N,\), found"):
+        image_map_figure(positions, labels, ("a", "b"), train_positions=train, train_labels=labels)
+
+
 def test_colors_are_those_of_the_script() -> None:
     """`hsl(hue 65% lightness%)`; all are distinct."""
     colors = class_colors(30)

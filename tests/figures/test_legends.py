@@ -83,7 +83,14 @@ def trusted() -> Figure:
 def image_map() -> Figure:
     positions = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
     found = predictions()
-    return image_map_figure(positions, found.labels, found.classes, found.correct)
+    return image_map_figure(
+        positions,
+        found.labels,
+        found.classes,
+        found.correct,
+        train_positions=positions.flip(1),
+        train_labels=found.labels,
+    )
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

@@ -199,6 +199,20 @@ def test_baseline_is_not_diagnosed(
     assert set(errors.tolist()) == set(found.baseline.thumbnails.indices.tolist())
 
 
+def test_training_images_are_mapped_on_request(
+    copy: Run, data: Dataset, context: ReportContext, diagnosed: list[bool]
+) -> None:
+    assert context.mapped_splits is None
+    mapped = make_context(copy, data, quiet=True, map_train=True).mapped_splits
+    assert mapped is not None
+    assert len(mapped.train.map.indices) == len(data.train)
+    assert not diagnosed  # the saved diagnosis is kept
+    with pytest.raises(SeewhyError, match="map_train needs training images besides"):
+        make_context(copy, data, split="train", quiet=True, map_train=True)
+    with pytest.raises(SeewhyError, match="map_train needs a model, whose features"):
+        make_context(context.predictions, data, quiet=True, map_train=True)
+
+
 def test_name_has_directories_with_paths(context: ReportContext) -> None:
     assert context.title == "small on bars"
     assert context.name(3) == "bar-3.png"

@@ -1,16 +1,22 @@
 """The section with the map of images: what its data say, and how mixed the map is."""
 
 import base64
+import math
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
+import pytest
 import torch
 
+from seewhy.data.dataset import Dataset
 from seewhy.diagnosis import neighbor_agreement
+from seewhy.diagnosis.feature_space import map_splits
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.images import report_images
 from seewhy.reporting.sections.image_map import image_map_section
 from seewhy.reporting.sprites import Sprites
+from seewhy.reporting.values import report_values
 
 
 def decoded(text: str, kind: type) -> np.ndarray:
@@ -38,6 +44,48 @@ def test_data_are_those_of_the_predictions(odd: ReportContext) -> None:
 def test_a_diagnosis_without_features_has_no_map(odd: ReportContext) -> None:
     without = replace(odd, diagnosis=replace(odd.diagnosis, mapped=None))
     assert image_map_section(without, Sprites({})) is None
+
+
+def test_training_images_follow_the_test_images(context: ReportContext, data: Dataset) -> None:
+    assert context.classifier is not None
+    splits = map_splits(context.classifier, data, math.inf)
+    both = replace(context, mapped_splits=splits)
+    plain, section = (
+        image_map_section(each, Sprites(report_images(each))) for each in (context, both)
+    )
+    assert plain is not None
+    assert section is not None
+    positions = decoded(section.data["positions"], np.uint16).reshape(-1, 2) / 65535
+    expected = torch.cat([splits.test.map.positions, splits.train.map.positions])
+    np.testing.assert_allclose(positions, expected, atol=1e-5)
+    labels = torch.cat([data.test.labels, data.train.labels])
+    assert decoded(section.data["labels"], np.uint8).tolist() == labels.tolist()
+    assert len(decoded(section.data["confidence"], np.uint8)) == len(data.test)
+    assert section.data["train"]["indices"] == list(range(len(data.train)))
+    assert section.data["train"]["names"] == [PurePath(name).name for name in data.train.names]
+    assert "120 test images and 240 training images" in section.html
+    assert "map-split" not in plain.html
+    assert "train" not in plain.data
+    share = plain.finding.split()[0]
+    assert section.finding == (
+        f"{share} of an image's nearest neighbors on a map of the test images alone have its class "
+        "(120 test images)."
+    )
+    values = report_values(both)["image_map"]
+    assert values.pop("shown") == {"test": 120, "train": 240}
+    assert values == report_values(context)["image_map"]
+
+
+def test_thumbnails_of_both_splits_keep_to_the_limit(
+    context: ReportContext, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seewhy.reporting.sections.image_map.MAX_PICTURES", 100)
+    assert context.classifier is not None
+    both = replace(context, mapped_splits=map_splits(context.classifier, data, math.inf))
+    section = image_map_section(both, Sprites(report_images(both)))
+    assert section is not None
+    assert section.data["every"] == 4
+    assert "Thumbnails in the page: 90" in section.html
 
 
 def test_agreement_is_the_share_of_the_nearest_neighbors_with_the_same_label() -> None:

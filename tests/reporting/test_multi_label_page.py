@@ -162,6 +162,9 @@ def test_command_line(
     refused = ["evaluate", "colors_model:build", "--data", "labels.csv", "--split", "all"]
     assert main(refused) == 2
     assert "--split is for the data of the run itself" in capsys.readouterr().err
+    refused = ["report", "colors_model:build", "--data", "labels.csv", "--map-train"]
+    assert main([*refused, "--output", "mapped.html"]) == 2
+    assert "--map-train are for models that choose one class" in capsys.readouterr().err
     refused = ["evaluate", "colors_model:build", "--data", "labels.csv", "--calibrated"]
     assert main(refused) == 2
     assert "are for models that choose one class for each image" in capsys.readouterr().err

@@ -137,8 +137,9 @@ def test_uses_of_a_run(
     for use in (evaluate, run_temperature):
         with pytest.raises(SeewhyError, match="does not choose one class for each image"):
             use(run)
-    with pytest.raises(SeewhyError, match="split, against, metadata and markdown are for"):
-        report(run, split="train")
+    for options in ({"split": "train"}, {"map_train": True}):
+        with pytest.raises(SeewhyError, match="metadata, markdown and map_train are for models"):
+            report(run, **options)
 
 
 @pytest.mark.slow

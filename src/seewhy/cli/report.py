@@ -52,6 +52,8 @@ class Report:
     """Show image paths instead of file names only."""
     metadata: MetadataFile = None
     """CSV file of image paths and other columns: accuracy of the images with each value."""
+    map_train: Flag = False
+    """Show training images on the map of images too."""
     report_minutes: ReportMinutes = 2.0
     """Time for a new diagnosis: as many test images as fit are analyzed; inf for no limit."""
     output: OptionalPath = None
@@ -98,10 +100,11 @@ def report(options: Report) -> None:
             "--data photos"
         )
     if isinstance(model, Classifier) and model.activation == "sigmoid":
-        if options.split or options.against or options.metadata or options.markdown:
+        given = (options.split, options.against, options.metadata, options.markdown)
+        if any(given) or options.map_train:
             raise SeewhyError(
-                "--split, --against, --metadata and --markdown are for models that choose one "
-                f"class for each image; leave them out with {options.model}"
+                "--split, --against, --metadata, --markdown and --map-train are for models that "
+                f"choose one class for each image; leave them out with {options.model}"
             )
         path = report_multi_label(
             model, data, _new_file(options.output), json=options.json, quiet=options.quiet
@@ -123,6 +126,7 @@ def report(options: Report) -> None:
         fresh=options.fresh,
         paths=options.paths,
         metadata=options.metadata,
+        map_train=options.map_train,
         quiet=options.quiet,
         minutes=options.report_minutes,
     )

@@ -17,6 +17,7 @@ from seewhy.diagnosis.outliers import UnusualImage, unusual_images
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.saliency import sample_order
 from seewhy.diagnosis.slices import Slice, image_attributes, weak_slices
+from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
 from seewhy.models.features import extract_features, linear_head
 from seewhy.models.inspection import NoGradientsError
@@ -32,7 +33,7 @@ _TESTED = 16  # images on which the head of a model is tested
 
 @dataclass(frozen=True, eq=False)
 class SampledFeatures:
-    """Features and attributes of a sample of test images."""
+    """Features and attributes of a sample of images of a split."""
 
     rows: Tensor  # (S,) int64, ascending
     features: Tensor | None  # (S, D) float32; None without a model that has layers
@@ -41,10 +42,21 @@ class SampledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class MappedImages:
-    """A map of test images, with small thumbnails of them."""
+    """A map of images of a split, with small thumbnails of them."""
 
     map: ImageMap
     thumbnails: Tensor  # (N, C, h, w) uint8, no side longer than 16 pixels
+
+
+@dataclass(frozen=True, eq=False)
+class MappedSplits:
+    """Test and training images on one map: their positions are those of the same t-SNE."""
+
+    test: MappedImages
+    train: MappedImages
+    train_labels: Tensor  # (R,) int64, of the training images on the map
+    train_names: tuple[str, ...]  # of these
+    train_images: int  # in all
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +77,16 @@ class ErrorNeighbors:
         return replace(self, neighbors=self.neighbors.take(kept), influence=influence)
 
 
-def sample_features(classifier: Classifier | None, test: Split, seconds: float) -> SampledFeatures:
-    """Features and attributes of as many test images as fit in the seconds, at least 16."""
-    order = sample_order(len(test))
-    model = classifier if _has_features(classifier, test.images[:1]) else None
+def sample_features(
+    classifier: Classifier | None, split: Split, seconds: float, most: int | None = None
+) -> SampledFeatures:
+    """Features and attributes of as many images as fit in the seconds: from 16 to `most`."""
+    order = sample_order(len(split))[:most]
+    model = classifier if _has_features(classifier, split.images[:1]) else None
     drawn, features, columns = [], [], []
-    for block in images_within(seconds, len(test), _BLOCK, first=_FIRST):
+    for block in images_within(seconds, len(order), _BLOCK, first=_FIRST):
         rows = order[block].sort().values  # sorted, for images on disk
-        part = test.images[rows]
+        part = split.images[rows]
         drawn.append(rows)
         if model is not None:
             features.append(extract_features(model, part))
@@ -108,10 +122,56 @@ def map_images(sample: SampledFeatures, test: Split, seconds: float) -> MappedIm
         return None
     chosen = sample_order(len(sample.rows))[:count].sort().values
     rows = sample.rows[chosen]
-    thumbnails = torch.cat(
-        [downscale(test.images[block], MAP_SIDE) for block in torch.split(rows, _BLOCK)]
+    return MappedImages(image_map(sample.features[chosen], rows), _map_thumbnails(test, rows))
+
+
+def map_splits(classifier: Classifier, data: Dataset, seconds: float) -> MappedSplits:
+    """A map of test and training images by their features, equally many where there are enough.
+
+    As many random images of both as fit in the seconds, at least 16 of each, at most 10,000 in all.
+
+    Raises:
+        SeewhyError: Without training images besides the test images, as for folds; without ten
+            test images; and for a model without features.
+    """
+    test, train = data.test, data.splits.get("train")
+    if data.folds is not None:
+        raise SeewhyError(
+            "map_train needs training images besides the test images; in a cross-validation, every "
+            "image is a test image of one fold"
+        )
+    if train is None:
+        raise SeewhyError(
+            f"map_train needs training images besides those of the report; {data.name} has none"
+        )
+    if len(test) < FEWEST:
+        raise SeewhyError(f"map_train needs at least {FEWEST} test images, found {len(test)}")
+    if not _has_features(classifier, test.images[:1]):
+        raise SeewhyError(
+            "map_train needs the features of a model that runs in torch; an exported file has none"
+        )
+    limit = min(len(test) + len(train), MAX_IMAGES)
+    total = affordable(seconds / 2, SECONDS_PER_IMAGE, limit, least=2 * _FIRST)
+    share = (seconds - total * SECONDS_PER_IMAGE) / 2  # for the features of each split
+    most = min(len(test), max(total // 2, total - len(train)))
+    tested = sample_features(classifier, test, share, most)
+    trained = sample_features(classifier, train, share, total - most)
+    assert tested.features is not None
+    assert trained.features is not None
+    both = image_map(torch.cat([tested.features, trained.features])).positions
+    of_test, of_train = both[: len(tested.rows)], both[len(tested.rows) :]
+    return MappedSplits(
+        MappedImages(ImageMap(tested.rows, of_test), _map_thumbnails(test, tested.rows)),
+        MappedImages(ImageMap(trained.rows, of_train), _map_thumbnails(train, trained.rows)),
+        train.labels[trained.rows],
+        tuple(train.names[row] for row in trained.rows.tolist()),
+        len(train),
     )
-    return MappedImages(image_map(sample.features[chosen], rows), thumbnails)
+
+
+def _map_thumbnails(split: Split, rows: Tensor) -> Tensor:  # (N, C, h, w) uint8
+    blocks = torch.split(rows, _BLOCK)
+    return torch.cat([downscale(split.images[block], MAP_SIDE) for block in blocks])
 
 
 def error_neighbors(

@@ -1,5 +1,6 @@
 """The context of a report: a classifier with its predictions and diagnosis, and a baseline."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from seewhy.diagnosis.calibration import (
     temperature_scaling,
 )
 from seewhy.diagnosis.diagnosis import MAX_ERRORS, MINUTES, Diagnosis, diagnose
+from seewhy.diagnosis.feature_space import MappedSplits, map_splits
 from seewhy.diagnosis.image_maps import neighbor_agreement
 from seewhy.diagnosis.label_issues import LabelIssue, find_label_issues
 from seewhy.diagnosis.metadata import Metadata, subgroups
@@ -39,6 +41,8 @@ from seewhy.runs.result import RunResult, accuracy_name
 from seewhy.runs.run import Run
 from seewhy.serialization import load, save
 from seewhy.wording import counted
+
+MAP_SHARE = 0.25  # of the time of a diagnosis, for the map of test and training images
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,7 @@ class ReportContext:
     baseline: Baseline | None = None
     metadata: Metadata | None = None  # of the test images
     split: str = ""  # of the data as it was loaded, whose images are the test images; "" if unknown
+    mapped_splits: MappedSplits | None = None  # the map with training images, on request
 
     @property
     def result(self) -> RunResult | None:
@@ -129,7 +134,10 @@ class ReportContext:
 
     def name(self, index: int) -> str:
         """The file name of a test image, without directories unless `paths`."""
-        name = self.diagnosis.names[index]
+        return self.shown_name(self.diagnosis.names[index])
+
+    def shown_name(self, name: str) -> str:
+        """The file name of an image of any split, without directories unless `paths`."""
         return name if self.paths else PurePath(name).name
 
 
@@ -144,6 +152,7 @@ def make_context(
     quiet: bool = False,
     keep: bool = True,
     minutes: float | None = MINUTES,
+    map_train: bool = False,
 ) -> ReportContext:
     """The context of a report.
 
@@ -161,19 +170,29 @@ def make_context(
         quiet: Show no progress.
         keep: Save a new diagnosis in the run directory.
         minutes: Time for a new diagnosis, as in `diagnose`.
+        map_train: Map test and training images together, in at most a quarter of that time more;
+            this needs the data.
 
     Raises:
         SeewhyError: If a run has not finished, the two have different test images, the run
-            directory cannot be written, and as for `evaluate`.
+            directory cannot be written, there are no training images to map, and as for `evaluate`.
     """
     if isinstance(classifier, Run) and is_own_data(classifier, data, split):
-        return _run_context(classifier, data, against, full, fresh, quiet, keep, minutes)
+        return _run_context(classifier, data, against, full, fresh, quiet, keep, minutes, map_train)
     named: Classifier | None
+    mapped: MappedSplits | None = None
     if isinstance(classifier, Predictions):
+        if map_train:
+            raise SeewhyError(
+                "map_train needs a model, whose features place the images; these are predictions "
+                "alone"
+            )
         named, measured, predictions, split = None, as_dataset(data), classifier, None
     else:
         found, split = find_split(classifier, data, split)
         named, measured = measured_data(classifier, found, split)
+        if map_train:  # its errors come before minutes of work
+            mapped = _map_splits(named, measured, minutes, quiet)
         with waiting(f"predicting {counted(len(measured.test), 'image')}", quiet):
             predictions = predict_split(named, measured.test)
     baseline = None if against is None else _measured_baseline(against, predictions, measured)
@@ -187,6 +206,7 @@ def make_context(
         full=full,
         baseline=baseline,
         split=split if split in ("train", "test", "validation") else "",
+        mapped_splits=mapped,
     )
 
 
@@ -212,10 +232,15 @@ def _run_context(
     quiet: bool,
     keep: bool,
     minutes: float | None,
+    map_train: bool,
 ) -> ReportContext:
     """The context of the report of a run on its own data."""
     predictions = _finished(run)
     dataset = check_dataset(data) if isinstance(data, Dataset) else None
+    mapped: MappedSplits | None = None
+    if map_train:
+        dataset = reload_data(run.data_origin, dataset)
+        mapped = _map_splits(run.classifier, dataset, minutes, quiet)
     baseline = None
     if isinstance(against, Run):
         baseline = _run_baseline(against, run, dataset, quiet)
@@ -234,7 +259,17 @@ def _run_context(
         full,
         baseline=baseline,
         split="train" if run.data_origin.load_args.get("folds") else "test",
+        mapped_splits=mapped,
     )
+
+
+def _map_splits(
+    classifier: Classifier, data: Dataset, minutes: float | None, quiet: bool
+) -> MappedSplits:
+    """The map of test and training images, within its share of the time."""
+    seconds = math.inf if minutes is None else MAP_SHARE * 60 * minutes
+    with waiting("mapping test and training images", quiet), evaluating(classifier.model):
+        return map_splits(classifier, data, seconds)
 
 
 def _run_baseline(against: Run, run: Run, data: Dataset | None, quiet: bool) -> Baseline:

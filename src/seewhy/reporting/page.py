@@ -54,6 +54,7 @@ def report(
     fresh: bool = False,
     paths: bool = False,
     metadata: str | Path | Metadata | None = None,
+    map_train: bool = False,
     quiet: bool = False,
     minutes: float | None = MINUTES,
 ) -> Path:
@@ -85,21 +86,24 @@ def report(
         metadata: A CSV file with a column of image paths and others of any values, as for
             `read_metadata`; or by column a value for each image of the split. Accuracies of the
             images with each value are a section of the report.
+        map_train: Show training images on the map of images too, which needs the data. Both are
+            mapped together each time, in at most a quarter of `minutes` more.
         quiet: Show no progress.
         minutes: Time for a new diagnosis, as in `diagnose`.
 
     Raises:
         SeewhyError: If a run has not finished, the images do not fit the model, the two models
-            have different test images or classes, or there is neither a path nor a run directory
-            that can be written.
+            have different test images or classes, there are no training images to map, or there is
+            neither a path nor a run directory that can be written.
     """
     run = classifier if isinstance(classifier, Run) else None
     own = run is not None and is_own_data(run, data, split)
     if run is not None and run.classifier.activation == "sigmoid":
-        if split is not None or against is not None or metadata is not None or markdown is not None:
+        options = (split, against, metadata, markdown, map_train or None)
+        if any(value is not None for value in options):
             raise SeewhyError(
-                "split, against, metadata and markdown are for models that choose one class per "
-                "image; leave them out for a run with any number of labels"
+                "split, against, metadata, markdown and map_train are for models that choose one "
+                "class per image; leave them out for a run with any number of labels"
             )
         return report_multi_label(run, None if own else data, path, json=json, quiet=quiet)
     if run is None:
@@ -133,6 +137,7 @@ def report(
         quiet=quiet,
         keep=directory is not None,
         minutes=minutes,
+        map_train=map_train,
     )
     with waiting("writing the report", quiet):
         if isinstance(metadata, str | Path):

@@ -117,8 +117,17 @@ def _image_map(context: ReportContext) -> dict[str, Any] | None:
     mapped = context.diagnosis.mapped
     if mapped is None:
         return None
-    images = len(mapped.map.indices)
-    return {"images": images, "neighbor_agreement": context.neighbor_agreement}
+    values: dict[str, Any] = {
+        "images": len(mapped.map.indices),
+        "neighbor_agreement": context.neighbor_agreement,
+    }
+    shown = context.mapped_splits
+    if shown is not None:
+        values["shown"] = {
+            "test": len(shown.test.map.indices),
+            "train": len(shown.train.map.indices),
+        }
+    return values
 
 
 def _nearest(context: ReportContext) -> list[dict[str, Any]]:

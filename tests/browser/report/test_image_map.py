@@ -5,6 +5,10 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from seewhy.reporting.context import make_context
+from seewhy.reporting.page import render_page
+from seewhy.reporting.sections import SECTIONS
+
 pytestmark = pytest.mark.browser
 
 EVERYTHING = [(0.5, 0.005), (0.999, 0), (0.999, 0.999), (0, 0.999), (0, 0)]  # from an edge
@@ -110,6 +114,54 @@ def test_images_are_colored_by_metadata(read, reports):
     assert page.locator("#map-legend li").all_inner_texts() == ["unknown", "north", "south"]
     drag(page, EVERYTHING)
     expect(page.locator("#map-image")).to_contain_text("site: south 100, north 50, unknown 50")
+
+
+@pytest.fixture
+def with_training(read, reports, shapes, tmp_path, monkeypatch):
+    """A page with the errors and a map of test and training images."""
+    few = {key: SECTIONS[key] for key in ("errors", "image-map")}
+    monkeypatch.setattr("seewhy.reporting.page.SECTIONS", few)
+    context = make_context(reports.run, shapes, quiet=True, keep=False, map_train=True)
+    file = tmp_path / "training.html"
+    file.write_text(render_page(context).html, encoding="utf-8")
+    return read(file).page
+
+
+def test_test_and_training_images_are_shown_alone_or_together(with_training, reports):
+    page, wrong = with_training, len(reports.errors())
+    drag(page, EVERYTHING)
+    status = page.locator("#map-image")
+    expect(status).to_have_text(
+        re.compile(
+            rf"^Selected: 200 test images \(.+\), {wrong} of them wrong; 500 training images \("
+        )
+    )
+    lines = (
+        page.locator("#map-file")
+        .evaluate("link => decodeURIComponent(link.href.split(',').slice(1).join(','))")
+        .splitlines()
+    )
+    assert lines[0] == "split,index,true,predicted,confidence"
+    splits = [line.partition(",")[0] for line in lines[1:]]
+    assert (splits.count("test"), splits.count("train")) == (200, 500)
+    assert all(line.endswith(",,") for line in lines if line.startswith("train"))
+    page.select_option("#map-shown", "wrong")  # of the test images
+    expect(status).to_have_text(
+        re.compile(
+            rf"^Selected: {wrong} test images \(.+\), {wrong} of them wrong; 500 training images"
+        )
+    )
+    page.select_option("#map-split", "test")
+    expect(status).not_to_contain_text("training image")
+    page.locator("#map-split").press("ArrowDown")  # to "training", without a pointer
+    expect(status).to_contain_text("Selected: 500 training images")
+    expect(status).not_to_contain_text("wrong")
+    assert page.locator("#map-thumbnails canvas:not(.train)").count() == 0
+    page.locator("#map-thumbnails canvas").first.click()
+    expect(status).to_have_text(re.compile(r"^Training image <b>\d{4}\.png: .+Around it: 25 trai"))
+    page.select_option("#map-color", "correct")
+    entries = page.locator("#map-legend li").all_inner_texts()
+    assert entries == ["right", "wrong", "● test image", "+ training image"]
 
 
 def test_a_finger_draws_a_line_if_that_is_switched_on(read, reports):

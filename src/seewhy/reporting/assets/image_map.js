@@ -7,6 +7,7 @@ const DRAG = 5; // pixels from which a movement is a line, not a click
 
 /** @typedef {[number, number]} Point from the left and from the top, from 0 to 1 */
 const MAP_COLORS = ["#0072b2", "#d55e00"]; // right, wrong
+const NEUTRAL = "#808080"; // of training images, which have no prediction
 
 /** @param {MapOfImages} data */
 function wireMap(data) {
@@ -14,6 +15,7 @@ function wireMap(data) {
   const color = element("map-color", HTMLSelectElement);
   const shown = element("map-shown", HTMLSelectElement);
   const only = element("map-class", HTMLSelectElement);
+  const split = data.train ? element("map-split", HTMLSelectElement) : null;
   const finger = element("map-finger", HTMLInputElement);
   const bytes = decodeBase64(data.positions);
   const positions = Array.from(new Uint16Array(bytes.buffer), (value) => value / 65535);
@@ -34,15 +36,20 @@ function wireMap(data) {
   errors.classes.forEach((name, index) => only.add(new Option(name, String(index))));
   const group = () => (color.value.startsWith("group-") ? groups[Number(color.value.slice(6))] : undefined);
 
-  const isWrong = (/** @type {number} */ row) => labels[row] !== predicted[row];
+  const isTrain = (/** @type {number} */ row) => row >= predicted.length;
+  const isWrong = (/** @type {number} */ row) => !isTrain(row) && labels[row] !== predicted[row];
   /** @type {Record<string, (row: number) => boolean>} */
   const kinds = { all: () => true, wrong: isWrong, right: (row) => !isWrong(row), unsure: (row) => confidence[row] < UNSURE };
-  const visible = (/** @type {number} */ row) => kinds[shown.value](row) && (only.value === "" || labels[row] === Number(only.value) || predicted[row] === Number(only.value));
+  const ofSplit = (/** @type {number} */ row) => split === null || split.value === "both" || (split.value === "train") === isTrain(row);
+  const visible = (/** @type {number} */ row) => ofSplit(row) && (isTrain(row) || kinds[shown.value](row)) && (only.value === "" || labels[row] === Number(only.value) || predicted[row] === Number(only.value));
   const fill = (/** @type {number} */ row) => {
+    if (isTrain(row) && color.value !== "class") return NEUTRAL;
     const chosen = group();
     if (chosen) return classColor(chosen.codes[row]);
     return color.value === "class" ? classColor(labels[row]) : color.value === "correct" ? MAP_COLORS[Number(isWrong(row))] : confidenceColor(confidence[row]);
   };
+
+  const backToFront = [...labels.keys()].sort((one, other) => Number(isTrain(other)) - Number(isTrain(one)));
 
   const draw = () => {
     const side = Math.max(200, Math.min(640, canvas.parentElement?.clientWidth ?? 640));
@@ -53,12 +60,19 @@ function wireMap(data) {
     if (context === null) return;
     context.scale(scale, scale);
     const radius = labels.length > 3000 ? 1.6 : 2.6;
-    for (let row = 0; row < labels.length; row++) {
+    for (const row of backToFront) {
       if (!visible(row)) continue;
-      context.globalAlpha = inside.size && !inside.has(row) ? 0.2 : 1;
+      const [x, y] = [8 + positions[2 * row] * (side - 16), 8 + positions[2 * row + 1] * (side - 16)];
+      context.globalAlpha = (inside.size && !inside.has(row) ? 0.2 : 1) * (isTrain(row) ? 0.8 : 1);
       context.fillStyle = fill(row);
+      if (isTrain(row)) {
+        const [arm, width] = [1.25 * radius, radius / 2];
+        context.fillRect(x - arm, y - width / 2, 2 * arm, width);
+        context.fillRect(x - width / 2, y - arm, width, 2 * arm);
+        continue;
+      }
       context.beginPath();
-      context.arc(8 + positions[2 * row] * (side - 16), 8 + positions[2 * row + 1] * (side - 16), radius, 0, 7);
+      context.arc(x, y, radius, 0, 7);
       context.fill();
     }
     context.globalAlpha = 1;
@@ -88,7 +102,8 @@ function wireMap(data) {
     draw();
     const around = nearest(positions[2 * row], positions[2 * row + 1]).slice(0, AROUND);
     const right = around.filter((each) => labels[each] === predicted[each]).length;
-    element("map-image", HTMLElement).textContent = `${describe(row)}. Of the ${around.length} images around it, ${right} are classified correctly.`;
+    const summary = split === null ? `Of the ${around.length} images around it, ${right} are classified correctly.` : `Around it: ${countSplits(around)}.`;
+    element("map-image", HTMLElement).textContent = `${describe(row)}. ${summary}`;
     element("map-thumbnails", HTMLElement).replaceChildren(...around.map((each) => thumbnail(each)).filter((each) => each !== null));
   };
   const clearLine = () => {
@@ -103,20 +118,36 @@ function wireMap(data) {
     inside = new Set(rows);
     const wrong = rows.filter(isWrong);
     const first = [...wrong, ...rows.filter((row) => !isWrong(row))].filter((row) => row % data.every === 0).slice(0, MOST_THUMBNAILS);
-    const parts = [`${rows.length} image${rows.length === 1 ? "" : "s"} selected, ${wrong.length} of them wrong`, rows.length ? `True class: ${counts(rows.map((row) => errors.classes[labels[row]]))}` : ""];
+    const parts = split === null ? [`${countImages(rows.length, "image")} selected, ${wrong.length} of them wrong`, rows.length ? `True class: ${countClasses(rows)}` : ""] : [`Selected: ${countSplits(rows)}`];
     const chosen = group();
-    if (chosen && rows.length) parts.push(`${chosen.name}: ${counts(rows.map((row) => chosen.values[chosen.codes[row]]))}`);
+    const tested = rows.filter((row) => !isTrain(row));
+    if (chosen && tested.length) parts.push(`${chosen.name}: ${counts(tested.map((row) => chosen.values[chosen.codes[row]]))}`);
     element("map-image", HTMLElement).textContent = `${parts.filter(Boolean).join(". ")}.${first.length < rows.length ? ` ${first.length} are shown, errors first.` : ""}`;
     element("map-thumbnails", HTMLElement).replaceChildren(...first.map((row) => thumbnail(row)).filter((each) => each !== null));
     const file = element("map-file", HTMLAnchorElement);
-    const cells = (/** @type {number} */ row) => [indexOf(row), data.cells[labels[row]], data.cells[predicted[row]], (confidence[row] / 100).toFixed(2)].join(",");
-    file.href = "data:text/csv;charset=utf-8," + encodeURIComponent(["index,true,predicted,confidence", ...rows.map(cells), ""].join("\r\n"));
+    const cells = (/** @type {number} */ row) => {
+      const columns = isTrain(row) ? [indexOf(row), data.cells[labels[row]], "", ""] : [indexOf(row), data.cells[labels[row]], data.cells[predicted[row]], (confidence[row] / 100).toFixed(2)];
+      return (split === null ? columns : [isTrain(row) ? "train" : "test", ...columns]).join(",");
+    };
+    const header = `${split === null ? "" : "split,"}index,true,predicted,confidence`;
+    file.href = "data:text/csv;charset=utf-8," + encodeURIComponent([header, ...rows.map(cells), ""].join("\r\n"));
     file.hidden = rows.length === 0;
     draw();
   };
-  const indexOf = (/** @type {number} */ row) => (data.indices === null ? row : data.indices[row]);
+  const countClasses = (/** @type {number[]} */ rows) => counts(rows.map((row) => errors.classes[labels[row]]));
+  /** Numbers and classes of test and training images among some images, if these are shown. @param {number[]} rows */
+  const countSplits = (rows) => {
+    const [test, train] = [rows.filter((row) => !isTrain(row)), rows.filter(isTrain)];
+    const classes = (/** @type {number[]} */ some) => (some.length ? ` (${countClasses(some)})` : "");
+    return [
+      split?.value === "train" ? "" : `${countImages(test.length, "test image")}${classes(test)}, ${test.filter(isWrong).length} of them wrong`,
+      split?.value === "test" ? "" : `${countImages(train.length, "training image")}${classes(train)}`,
+    ].filter(Boolean).join("; ");
+  };
+  const indexOf = (/** @type {number} */ row) => (data.train && isTrain(row) ? data.train.indices[row - predicted.length] : data.indices === null ? row : data.indices[row]);
   /** @param {number} row */
   const describe = (row) => {
+    if (data.train && isTrain(row)) return `Training image ${data.train.names[row - predicted.length]}: ${errors.classes[labels[row]]}`;
     const index = indexOf(row);
     const right = !isWrong(row);
     const chosen = group();
@@ -129,7 +160,7 @@ function wireMap(data) {
     const { width, height, columns, every } = data;
     const tile = row / every;
     const result = document.createElement("canvas");
-    result.className = labels[row] === predicted[row] ? "tile" : "tile wrong";
+    result.className = isTrain(row) ? "tile train" : isWrong(row) ? "tile wrong" : "tile";
     result.width = width;
     result.height = height;
     result.title = describe(row);
@@ -208,15 +239,15 @@ function wireMap(data) {
     ]);
   });
   finger.addEventListener("change", () => canvas.classList.toggle("drawn-on", finger.checked));
-  for (const control of [color, shown, only]) {
-    control.addEventListener("change", () => {
+  for (const control of [color, shown, only, split]) {
+    control?.addEventListener("change", () => {
       if (line.length) selectInside(line);
       else draw();
-      showLegend(color.value, group()?.values);
+      showLegend(color.value, group()?.values, split !== null);
     });
   }
   new ResizeObserver(draw).observe(/** @type {HTMLElement} */ (canvas.parentElement));
-  showLegend(color.value);
+  showLegend(color.value, undefined, split !== null);
   draw();
   sheet.src = data.sheet;
   sheet.decode().then(() => {
@@ -233,6 +264,11 @@ function isInside(x, y, points) {
     if (y1 > y !== y2 > y && x < x1 + ((y - y1) / (y2 - y1)) * (x2 - x1)) odd = !odd;
   });
   return odd;
+}
+
+/** @param {number} number @param {string} noun */
+function countImages(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 /** The most frequent names with their counts. @param {string[]} names */
@@ -262,8 +298,8 @@ function confidenceColor(percent) {
   return `hsl(${20 + 1.8 * percent} 75% 50%)`;
 }
 
-/** @param {string} color @param {string[]} [values] of a group */
-function showLegend(color, values) {
+/** @param {string} color @param {string[] | undefined} values of a group @param {boolean} train whether there are training images */
+function showLegend(color, values, train) {
   const names = values ?? errors.classes;
   const entries =
     color === "class" || values
@@ -278,9 +314,9 @@ function showLegend(color, values) {
     item.append(dot, name);
     return item;
   });
-  if (color === "class" && names.length > 20) {
+  for (const text of [color === "class" && names.length > 20 ? "…" : "", ...(train ? ["● test image", "+ training image"] : [])].filter(Boolean)) {
     const item = document.createElement("li");
-    item.textContent = "…";
+    item.textContent = text;
     items.push(item);
   }
   element("map-legend", HTMLElement).replaceChildren(...items);

@@ -73,6 +73,7 @@
  * @property {number} columns thumbnails in a row of the sheet
  * @property {string[]} cells class names as CSV
  * @property {{name: string, values: string[], codes: string}[]} groups columns of metadata: the value of each image as an index
+ * @property {{indices: number[], names: string[]}} [train] training images, on request: their positions and labels follow those of the test images, which alone have the rest
  */
 
 /** @typedef {"predicted" | "true" | "difference"} Target */

@@ -29,48 +29,77 @@ def image_map_section(context: ReportContext, sprites: Sprites) -> Section | Non
     mapped, agreement = context.diagnosis.mapped, context.neighbor_agreement
     if mapped is None or agreement is None:
         return None
-    predictions = context.predictions
-    positions, indices = mapped.map.positions, mapped.map.indices
-    labels, correct = predictions.labels[indices], predictions.correct[indices]
-    figure = image_map_figure(positions, labels, predictions.classes, correct)
-    shown = count_of(len(indices), len(predictions.labels), context.images_noun)
+    predictions, splits = context.predictions, context.mapped_splits
+    which = "the map" if splits is None else "a map of the test images alone"
+    finding = (
+        f"{percent(agreement, 0)} of an image's nearest neighbors on {which} have its class "
+        f"({_count(context, mapped)})."
+    )
+    train: MappedImages | None = None
+    if splits is not None:
+        mapped, train = splits.test, splits.train
+    count, thumbnails = _count(context, mapped), mapped.thumbnails
+    if splits is not None and train is not None:
+        count += f" and {count_of(len(train.thumbnails), splits.train_images, 'training image')}"
+        thumbnails = torch.cat([thumbnails, train.thumbnails])
+    indices = mapped.map.indices
+    figure = image_map_figure(
+        mapped.map.positions,
+        predictions.labels[indices],
+        predictions.classes,
+        predictions.correct[indices],
+        train_positions=None if train is None else train.map.positions,
+        train_labels=None if splits is None else splits.train_labels,
+    )
     html = render(
         "sections/image_map.html",
         figure=figure_html(figure, "image-map", "Map of images, colored by their true class"),
-        shown=shown,
-        thumbnails=len(_shown_rows(mapped)),
-        images=len(indices),
+        shown=count,
+        thumbnails=-(-len(thumbnails) // _every(thumbnails)),
+        images=len(thumbnails),
+        test=len(indices),
+        train=0 if train is None else len(train.thumbnails),
     )
-    finding = (
-        f"{percent(agreement, 0)} of an image's nearest neighbors on the map have its class "
-        f"({shown})."
-    )
-    return Section(
-        "Map of images", finding, html, _data(context, mapped), figures={"image_map": figure}
-    )
+    data = _data(context, mapped, thumbnails)
+    return Section("Map of images", finding, html, data, figures={"image_map": figure})
 
 
-def _data(context: ReportContext, mapped: MappedImages) -> dict[str, Any]:
-    """The images for the scripts; the type MapOfImages in state.js."""
+def _count(context: ReportContext, mapped: MappedImages) -> str:
+    """`153 test images`, `12 of 153 test images`: those on a map."""
+    return count_of(len(mapped.thumbnails), len(context.predictions.labels), context.images_noun)
+
+
+def _data(context: ReportContext, mapped: MappedImages, thumbnails: Tensor) -> dict[str, Any]:
+    """The images for the scripts, training images last; the type MapOfImages in state.js."""
     predictions, indices = context.predictions, mapped.map.indices
-    rows = _shown_rows(mapped)
-    thumbnails = to_rgb(mapped.thumbnails[rows])
+    every = _every(thumbnails)
+    thumbnails = to_rgb(thumbnails[::every])
     kind = torch.uint8 if len(predictions.classes) <= 256 else torch.uint16
     confidence = (100 * predictions.confidence[indices]).round()
+    positions, labels = mapped.map.positions, predictions.labels[indices]
+    splits, training = context.mapped_splits, dict[str, Any]()
+    if splits is not None:
+        positions = torch.cat([positions, splits.train.map.positions])
+        labels = torch.cat([labels, splits.train_labels])
+        training["train"] = {
+            "indices": splits.train.map.indices.tolist(),
+            "names": [context.shown_name(name) for name in splits.train_names],
+        }
     return {
-        "positions": _base64((mapped.map.positions * STEPS).round().to(torch.uint16)),
-        "labels": _base64(predictions.labels[indices].to(kind)),
+        "positions": _base64((positions * STEPS).round().to(torch.uint16)),
+        "labels": _base64(labels.to(kind)),
         "predicted": _base64(predictions.predicted[indices].to(kind)),
         "bytes": kind.itemsize,
         "confidence": _base64(confidence.to(torch.uint8)),
         "indices": None if len(indices) == len(predictions.labels) else indices.tolist(),
-        "every": -(-len(indices) // MAX_PICTURES),
+        "every": every,
         "sheet": data_url(image_sheet(thumbnails, COLUMNS), lossless=False),
         "height": thumbnails.shape[2],
         "width": thumbnails.shape[3],
         "columns": COLUMNS,
         "cells": [csv_text([name], []).removesuffix("\r\n") for name in predictions.classes],
         "groups": _groups(context.metadata or {}, indices),
+        **training,
     }
 
 
@@ -94,10 +123,9 @@ def _by_number(value: str) -> tuple[float, str]:
     return -math.inf if first is None else first, value
 
 
-def _shown_rows(mapped: MappedImages) -> Tensor:
-    """The rows of the images that have a thumbnail in the page, evenly spaced."""
-    count = len(mapped.thumbnails)
-    return torch.arange(0, count, -(-count // MAX_PICTURES))
+def _every(thumbnails: Tensor) -> int:
+    """The distance of the images that have a thumbnail in the page."""
+    return -(-len(thumbnails) // MAX_PICTURES)
 
 
 def _base64(values: Tensor) -> str:
