@@ -17,7 +17,7 @@ Capture = pytest.CaptureFixture[str]
 def test_concepts_of_a_runs_test_images(trained: Path, capsys: Capture) -> None:
     assert main.main(["concepts", "run", "level", "--count", "2", "--output", "why"]) == 0
     out = capsys.readouterr().out
-    assert "level at " in out
+    assert "class level, layer " in out
     assert "written to: why\n" in out
     written = {path.name for path in Path("why").iterdir()}
     assert written == {"concepts.png", "concepts.svg", "concepts.json", "concepts.npz"}

@@ -123,6 +123,19 @@ def test_trust_chooses_methods_that_suit_the_model(trained: Path, capsys: Captur
 
 
 @pytest.mark.slow
+def test_trust_says_at_once_if_it_takes_long(
+    trained: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seewhy.runs.trust_run.MANY_PASSES", 0)
+    command = ["trust", "run", "--methods", "grad-cam", "--layers", "group3", "--images", "2"]
+    assert main.main(command) == 0
+    note = "430 forward passes: fewer --images take less time, --seconds limits it"
+    assert note in capsys.readouterr().err  # 2 x (2 x 17 + 2 x 5 + 1 + 5 x 2 x 17)
+    assert main.main([*command, "--seconds", "60"]) == 0
+    assert "forward passes" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_trust_tunes_a_method(trained: Path, capsys: Capture) -> None:
     options = ["--tune", "hires-cam", "--layers", "group3", "--images", "16", "--seconds", "60"]
     assert main.main(["trust", "run", *options, "--json"]) == 0

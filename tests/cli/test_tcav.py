@@ -42,6 +42,7 @@ def test_concepts_are_tested_for_each_class(trained: Path, capsys: Capture) -> N
     assert main.main(command) == 0
     printed = capsys.readouterr()
     assert "testing concepts: 0 of 5" in printed.err
+    assert re.search(r"^layer \w", printed.out, re.M)
     assert re.search(r"^bright top +level +\d+ +[01]\.\d\d ", printed.out, re.M)
     assert main.main([*command, "--quiet"]) == 0
     assert capsys.readouterr().out == ""

@@ -189,9 +189,11 @@ def test_calibration_names_the_direction(context: ReportContext, factor: float, 
 def test_temperature_scaling_is_mentioned_only_if_it_helps(context: ReportContext) -> None:
     scaling = context.scaling
     assert scaling is not None
-    better = replace(scaling, after=replace(scaling.after, ece=scaling.before.ece / 2))
-    worse = replace(scaling, after=replace(scaling.after, ece=scaling.before.ece + 0.01))
-    for other, helps in ((better, True), (worse, False)):
+    ece, nll = scaling.before.ece, scaling.before.nll
+    better = replace(scaling, after=replace(scaling.after, ece=ece / 2, nll=0.9 * nll))
+    worse = replace(scaling, after=replace(scaling.after, ece=ece + 0.01, nll=0.9 * nll))
+    less_likely = replace(scaling, after=replace(scaling.after, ece=ece / 2, nll=1.1 * nll))
+    for other, helps in ((better, True), (worse, False), (less_likely, False)):
         changed = replace(context)
         changed.__dict__["scaling"] = other
         assert (helpful_scaling(changed) is not None) == helps

@@ -102,9 +102,8 @@ def _print_concepts(concepts: "attribution.Concepts", class_name: str, directory
     from seewhy.cli import tables
 
     out = tables.console()
-    out.print(
-        f"{visible(class_name)} at {concepts.layer}, {counted(len(concepts.maps), 'image')}\n"
-    )
+    images = counted(len(concepts.maps), "image")
+    out.print(f"class {visible(class_name)}, layer {concepts.layer}, {images}\n")
     rows = tables.table("concept", "importance", "95% interval", "stability")
     for number, (drop, stability) in enumerate(
         zip(concepts.importance, concepts.stability.tolist(), strict=True), 1

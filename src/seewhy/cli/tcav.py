@@ -130,7 +130,7 @@ def _print_tests(tests: Sequence["ConceptTest"]) -> None:
 
     out = tables.console()
     accuracies = {each.concept: each.score.accuracy for each in tests}
-    out.print(f"at {tests[0].score.layer}\n")
+    out.print(f"layer {tests[0].score.layer}\n")
     rows = tables.table("concept", "accuracy")
     for name, accuracy in accuracies.items():
         rows.add_row(name, tables.percent(accuracy, 0))

@@ -9,7 +9,7 @@ import torch
 
 from seewhy.attribution.explanation import resolve_methods
 from seewhy.attribution.layers import resolve_layers
-from seewhy.attribution.scores import TrustScore, trust
+from seewhy.attribution.scores import RANDOM_MAPS, STEPS, TrustScore, passes_of_trust, trust
 from seewhy.attribution.target import Target, prepare
 from seewhy.attribution.tuning import MethodTuning, tune_method
 from seewhy.data.dataset import Split
@@ -18,6 +18,8 @@ from seewhy.errors import SeewhyError
 from seewhy.progress import clock, note, progress, waiting
 from seewhy.runs.explain_files import layer_choice
 from seewhy.runs.run import Run
+
+MANY_PASSES = 20_000  # of images: minutes for photographs on a CPU
 
 
 def trust_of_run(
@@ -55,6 +57,11 @@ def trust_of_run(
     if any(method.explains == "layer" for method in bound):
         names = resolve_layers(run.model, sample.images, layer_choice(layers))
     maps = sum(len(names) if method.explains == "layer" else 1 for method in bound)
+    passes = len(sample.images) * passes_of_trust(maps, len(names) or 1, STEPS, RANDOM_MAPS)
+    if passes > MANY_PASSES and math.isinf(seconds):
+        note(
+            f"{passes:,} forward passes: fewer --images take less time, --seconds limits it", quiet
+        )
     with (
         warnings.catch_warnings(record=True) as left_out,
         progress("measuring", maps, quiet) as advance,

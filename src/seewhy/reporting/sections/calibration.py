@@ -75,11 +75,12 @@ def confidence_summary(predictions: Predictions) -> str:
 
 
 def helpful_scaling(context: ReportContext) -> TemperatureScaling | None:
-    """Temperature scaling, if it reduces the expected calibration error."""
+    """Temperature scaling, if it reduces the ECE and the negative log-likelihood."""
     scaling = context.scaling
     if scaling is None or percent(scaling.after.ece) == percent(scaling.before.ece):
         return None
-    return scaling if scaling.after.ece < scaling.before.ece else None
+    before, after = scaling.before, scaling.after
+    return scaling if after.ece < before.ece and after.nll < before.nll else None
 
 
 def _row(name: str, calibration: Calibration) -> tuple[str, ...]:
