@@ -142,7 +142,8 @@ def map_splits(classifier: Classifier, data: Dataset, seconds: float) -> MappedS
         )
     if train is None:
         raise SeewhyError(
-            f"map_train needs training images besides those of the report; {data.name} has no others"
+            f"map_train needs training images besides those of the report; {data.name} has no "
+            "others"
         )
     if len(test) < FEWEST:
         raise SeewhyError(f"map_train needs at least {FEWEST} test images, found {len(test)}")
