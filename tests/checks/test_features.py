@@ -63,7 +63,7 @@ def test_wrong_labels_and_off_topic_images_are_found(
     assert "5 of 120 labels are suspicious" in result["label-issues"].sentence
     clean = check(data_of(colored(true), true), network, only=names)
     assert clean.found == ()
-    assert "predicts 100.0%." in clean["label-issues"].sentence
+    assert "agrees with 100.0% of the labels." in clean["label-issues"].sentence
 
 
 def test_many_images_far_from_their_neighbors_are_no_outliers(

@@ -91,7 +91,8 @@ def label_issues(inputs: CheckInputs) -> Check:
     sentence = f"{len(findings):,} of {total} {be(len(findings))} suspicious; "
     if not findings:
         sentence = "No label is suspicious; "
-    sentence += f"a probe on the features predicts {100 * predictions.accuracy:.1f}%."
+    accuracy = f"{100 * predictions.accuracy:.1f}%"
+    sentence += f"a probe on the features agrees with {accuracy} of the labels."
     if limit < 1:
         sentence += (
             f" It contradicts {counted(len(contradicted), 'label')}, most of them by its own "
