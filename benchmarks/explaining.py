@@ -1,4 +1,4 @@
-"""Speed against pytorch-grad-cam, torchcam, captum: `python -m benchmarks.explaining [PART ...]`.
+"""Speed against other packages: `python -m benchmarks.explaining [PART ...]`.
 
 All implementations run interleaved in one process, on the same model and images. Weights are
 random. With trained weights, Score-CAM and Ablation-CAM are faster, because they skip channels that
@@ -31,11 +31,13 @@ from seewhy.attribution.target import forward_pass
 from seewhy.data.dataset import Split
 from seewhy.errors import lookup
 from seewhy.models.classifier import Classifier
+from seewhy.models.external import External
 from seewhy.models.registry import build_model
 
 Contenders = Mapping[str, Callable[[], object]]
 
 REPEATS = 3
+GAMMA = 0.25
 GRADIENT = ("grad-cam", "grad-cam++", "hires-cam", "xgrad-cam", "layer-cam")
 EIGEN = ("eigen-cam", "eigen-grad-cam")
 RANKS = "`benchmarks/explaining.py`, Spearman, mean over the images"
@@ -119,6 +121,35 @@ def eigen(count: int = 16) -> list[Row]:
     return compared(subject, f"{' and '.join(EIGEN)} at four layers", contenders)
 
 
+def relevance(count: int = 4) -> list[Row]:
+    """Layer-wise relevance propagation; our time includes the pass that predicts the classes."""
+    subject = large(count)
+    model, images = subject.model, subject.images
+    assert isinstance(model, External)
+    classes = forward_pass(model, images).target
+    with torch.no_grad():
+        inputs, low, high = (
+            model.normalize(each)
+            for each in (images, torch.zeros_like(images), torch.ones_like(images))
+        )
+    contenders: Contenders = {
+        "seewhy": lambda: explain(model, images, f"lrp:gamma={GAMMA}"),
+        "zennit": lambda: peers.zennit(model.net, inputs, (low, high), classes, GAMMA),
+    }
+    found = explain(model, images, f"lrp:gamma={GAMMA}").at("pixels")
+    theirs = peers.zennit(model.net, inputs, (low, high), classes, GAMMA)
+    apart = float((found - theirs).abs().max() / theirs.abs().max())
+    title = f"layer-wise relevance propagation, gamma {GAMMA}"
+    return [
+        *compared(subject, title, contenders),
+        Row(
+            f"{subject.name}, {title}: largest difference from zennit's maps",
+            f"{apart:.1e}",
+            "of the largest value; it adds 1e-6 to every denominator",
+        ),
+    ]
+
+
 def faithfulness(count: int = 2) -> list[Row]:
     """ROAD with five percentages, most and least relevant first; and its imputation alone."""
     subject = large(count)
@@ -186,6 +217,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "gradient": ("Explaining: gradient methods", gradient),
     "perturbation": ("Explaining: Score-CAM and Ablation-CAM", perturbation),
     "eigen": ("Explaining: principal components", eigen),
+    "relevance": ("Explaining: relevance propagation", relevance),
     "road": ("Explaining: ROAD", faithfulness),
     "memory": ("Explaining: memory", memory),
 }

@@ -26,6 +26,7 @@ PACKAGES = {
     "torchcam": "torchcam==0.5.0",
     "captum": "captum==0.9.0",
     "ttach": "ttach==0.0.3",
+    "zennit": "zennit==0.5.1",
     "cv2": "opencv-python-headless",
     "tqdm": "tqdm",
     "torchvision": "torchvision==0.{}.*".format(
@@ -81,8 +82,10 @@ def bring(packages: Mapping[str, str] = PACKAGES) -> str:
         subprocess.run([*pip, "--no-deps", "--target", str(DIRECTORY), *missing], check=True)
         invalidate_caches()
     _declare_operators()
-    known = (("grad-cam", "pytorch_grad_cam"), ("torchcam", "torchcam"), ("captum", "captum"))
-    names = [name for name, module in (*known, ("fastai", "fastai")) if module in packages]
+    known = {"grad-cam": "pytorch_grad_cam"} | {
+        name: name for name in ("torchcam", "captum", "zennit", "fastai")
+    }
+    names = [name for name, module in known.items() if module in packages]
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
@@ -163,6 +166,33 @@ def captum(
         {(layer, "hires-cam"): each.sum(1) for layer, each in zip(layers, products, strict=True)}
     )
     return {key: maps.detach() for key, maps in found.items()}
+
+
+def zennit(
+    net: nn.Module, inputs: Tensor, bounds: tuple[Tensor, Tensor], classes: Tensor, gamma: float
+) -> Tensor:  # (N, H, W)
+    """Relevance in a ResNet of torchvision: LRP-gamma, LRP-epsilon, and z^B between the bounds."""
+    composites, rules = (import_module(f"zennit.{name}") for name in ("composites", "rules"))
+    first = next(name for name, part in net.named_modules() if isinstance(part, nn.Conv2d))
+    box = rules.ZBox(*bounds, zero_params="bias")
+    by_type = [
+        (nn.Conv2d, rules.Gamma(gamma)),
+        (nn.Linear, rules.Epsilon(1e-6)),
+        *composites.layer_map_base(),
+    ]
+    canonizer = import_module("zennit.torchvision").ResNetCanonizer()
+    composite = composites.MixedComposite(
+        [
+            composites.NameMapComposite([([first], box)]),
+            composites.LayerMapComposite(by_type, canonizers=[canonizer]),
+        ]
+    )
+    inputs = inputs.detach().requires_grad_()
+    with composite.context(net) as modified:
+        logits = modified(inputs)
+        chosen = nn.functional.one_hot(classes, logits.shape[1])
+        (relevance,) = torch.autograd.grad(logits, inputs, logits.detach() * chosen)
+    return relevance.sum(1)
 
 
 def road(

@@ -1,13 +1,14 @@
 """Layer-wise relevance propagation: the score, passed back to the pixels layer by layer.
 
-A rule returns the value of its layer with another gradient, such that gradient times input is the
-relevance. So autograd adds up the relevance of residual sums, and passes it through pooling,
-reshaping and concatenation.
+A rule changes the gradient of its layer, such that gradient times input is the relevance. So
+autograd adds up the relevance of residual sums, and passes it through pooling, reshaping and
+concatenation.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -19,10 +20,23 @@ from torch.overrides import TorchFunctionMode
 from seewhy._torch_compat import undispatched
 from seewhy.attribution.attention import WITH_CALLS_INSIDE, scaled_dot_product_attention
 from seewhy.attribution.hooks import gradients_at
+from seewhy.attribution.relevance_rules import (
+    Layer,
+    activation,
+    gamma_rule,
+    layer_norm,
+    propagate,
+    z_b,
+)
 from seewhy.attribution.target import ForwardPass, run_model
 from seewhy.errors import SeewhyError
 from seewhy.models.batching import batches
 from seewhy.models.inspection import check_observable, inspecting, passes_gradient
+
+NO_LAYERS = (
+    "lrp needs convolutions or linear layers from the pixels to the logits, with a gradient; use "
+    "occlusion or rise"
+)
 
 
 def lrp(forward: ForwardPass, gamma: float = 0.05, epsilon: float = 1e-6) -> Tensor:
@@ -61,71 +75,33 @@ def lrp(forward: ForwardPass, gamma: float = 0.05, epsilon: float = 1e-6) -> Ten
         )
     check_observable(forward.model, parts=True)
     with inspecting(forward.model):
+        first = forward.images[0]
+        black_and_white = torch.stack((torch.zeros_like(first), torch.ones_like(first)))
+        with _Rules(gamma, epsilon, 2) as rules:
+            run_model(forward.classifier, black_and_white)
+        if rules.pixels is None:
+            raise SeewhyError(NO_LAYERS)
+        bounds = tuple(each[:1].detach() for each in rules.pixels[1:])
         parts = [
-            _relevance(forward.take(rows), gamma, epsilon)
+            _relevance(forward.take(rows), _Rules(gamma, epsilon, rows.stop - rows.start, bounds))
             for rows in batches(forward.model, forward.images)
         ]
     return torch.cat(parts)
 
 
-def _relevance(forward: ForwardPass, gamma: float, epsilon: float) -> Tensor:  # (N, H, W)
-    images = forward.images
-    # black and white: what the layer that reads the pixels sees of their bounds
-    bounds = torch.stack((torch.zeros_like(images[0]), torch.ones_like(images[0])))
-    inputs = torch.cat((images, bounds))
-    with _Rules(gamma, epsilon, len(inputs)) as rules:
-        logits = run_model(forward.classifier, inputs)
-    score = (logits[: len(images)] * forward.weights).sum()
-    if not rules.inputs or not passes_gradient(forward.model, score):
-        raise SeewhyError(
-            "lrp needs convolutions or linear layers from the pixels to the logits, with a "
-            "gradient; use occlusion or rise"
-        )
-    gradients = gradients_at(score, rules.inputs)
-    relevance = sum(
-        (
-            each * gradient
-            for each, gradient in zip(rules.inputs, gradients, strict=True)
-            if gradient is not None
-        ),
-        torch.zeros_like(rules.inputs[0]),
-    ).detach()[: len(images)]
-    (top, left), (height, width) = rules.padding, images.shape[2:]
-    relevance = relevance.reshape(len(images), -1, *relevance.shape[2:])
+def _relevance(forward: ForwardPass, rules: "_Rules") -> Tensor:  # (N, H, W)
+    with rules:
+        logits = run_model(forward.classifier, forward.images)
+    score = (logits * forward.weights).sum()
+    if rules.pixels is None or not passes_gradient(forward.model, score):
+        raise SeewhyError(NO_LAYERS)
+    relevance = torch.zeros_like(rules.pixels[0])
+    for each, gradient in zip(rules.pixels, gradients_at(score, rules.pixels), strict=True):
+        if gradient is not None:
+            relevance += each.detach() * gradient
+    (top, left), (height, width) = rules.padding, forward.images.shape[2:]
+    relevance = relevance.reshape(len(relevance), -1, *relevance.shape[2:])
     return relevance[:, :, top : top + height, left : left + width].sum(1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A call of a convolution or linear layer.
-
-    Args:
-        function: `conv2d` or `linear`.
-        inputs: What the layer reads, (N, ...).
-        weight: Its weights, output channels first.
-        bias: (C,), zeros if it has none.
-        settings: Stride, padding, dilation and groups.
-        bounds: Lower and upper bounds of `inputs`, of its shape, for the layer that reads the
-            pixels.
-        pool: The max-pooling behind it, if any.
-    """
-
-    function: Callable[..., Tensor]
-    inputs: Tensor
-    weight: Tensor
-    bias: Tensor
-    settings: Mapping[str, Any]
-    bounds: tuple[Tensor, Tensor] | None = None
-    pool: Callable[[Tensor], Tensor] | None = None
-
-    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The layer for other inputs and weights; without a bias by default."""
-        return self.function(inputs, weight, bias, **self.settings)
-
-    def normalized(self, scale: Tensor, shift: Tensor) -> "_Layer":
-        """The layer with an affine function (C,) of its channels folded into it."""
-        weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
-        return replace(self, weight=weight, bias=self.bias * scale + shift)
 
 
 class _Rules(TorchFunctionMode):
@@ -135,14 +111,22 @@ class _Rules(TorchFunctionMode):
         gamma: As in `lrp`.
         epsilon: As in `lrp`.
         count: Number of images.
+        bounds: What the layer that reads the pixels reads in a black and in a white image, (1, ...)
+            each; by default the bounds of what it reads in these images.
     """
 
-    def __init__(self, gamma: float, epsilon: float, count: int) -> None:
+    def __init__(
+        self,
+        gamma: float,
+        epsilon: float,
+        count: int,
+        bounds: Sequence[Tensor] = (),
+    ) -> None:
         super().__init__()
-        self.gamma, self.epsilon, self.count = gamma, epsilon, count
-        self.inputs: list[Tensor] = []  # of the layer that reads the pixels, and its bounds
+        self.gamma, self.epsilon, self.count, self.bounds = gamma, epsilon, count, bounds
+        self.pixels: list[Tensor] | None = None  # what that layer reads, and its bounds
         self.padding = (0, 0)  # rows and columns above and left of the pixels
-        self.layers: dict[int, tuple[ref[Tensor], _Layer]] = {}  # by id of their output
+        self.layers: dict[int, tuple[ref[Tensor], Layer]] = {}  # by id of their output
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         settings = kwargs or {}
@@ -151,14 +135,14 @@ class _Rules(TorchFunctionMode):
         if func is F.batch_norm:
             return self.batch_norm(*args, **settings)
         if func is F.layer_norm and args[0].requires_grad:
-            return _layer_norm(*args, **settings)
+            return layer_norm(*args, **settings)
         if func is F.scaled_dot_product_attention or func in WITH_CALLS_INSIDE:
             fused = func is F.scaled_dot_product_attention
             with self:
                 inside = scaled_dot_product_attention if fused else undispatched(func)
                 return inside(*args, **settings)
         if func in _ACTIVATIONS:
-            return _activation(func, *args, **settings)
+            return activation(func, *args, **settings)
         output = func(*args, **settings)
         name = getattr(func, "__name__", str(func)).strip("_")
         if _requires_grad(output):
@@ -167,7 +151,9 @@ class _Rules(TorchFunctionMode):
                 output.register_hook(lambda gradient: gradient / 2)
             if name in _MAX_POOLING and (layer := self.layer_of(args[0])) is not None:
                 self.remember(output, replace(layer, pool=lambda x: func(x, *args[1:], **settings)))
-        elif not self.inputs and isinstance(output, Tensor) and output.shape[:1] == (self.count,):
+        elif (
+            self.pixels is None and isinstance(output, Tensor) and output.shape[:1] == (self.count,)
+        ):
             self.on_pixels(name, args, settings)
         return output
 
@@ -186,21 +172,22 @@ class _Rules(TorchFunctionMode):
     def layer(self, function: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
         """A convolution or linear layer."""
         inputs, weight, bias = (call.pop(name, None) for name in ("input", "weight", "bias"))
-        bounds = None
+        bounds: Sequence[Tensor] = ()
         if not inputs.requires_grad:
-            if self.inputs:
+            if self.pixels is not None:
                 raise SeewhyError(
                     "lrp needs a single layer that reads the pixels, found two; use "
                     "integrated-gradients"
                 )
-            low, high = inputs[-2:].amin(0), inputs[-2:].amax(0)
-            inputs = inputs.detach().clone()
-            bounds = low.expand_as(inputs).clone(), high.expand_as(inputs).clone()
-            self.inputs = [each.requires_grad_() for each in (inputs, *bounds)]
+            bounds = self.bounds or (inputs.amin(0, keepdim=True), inputs.amax(0, keepdim=True))
+            inputs, *bounds = self.pixels = [
+                each.detach().expand_as(inputs).clone().requires_grad_()
+                for each in (inputs, *bounds)
+            ]
         if bias is None:
             bias = weight.new_zeros(len(weight))
-        layer = _Layer(function, inputs, weight, bias, call, bounds)
-        output = self.rule(layer)
+        layer = Layer(function, inputs, weight, bias, call, bounds)
+        output = self.propagate(layer, layer(inputs.detach(), weight, bias))
         self.remember(output, layer)
         return output
 
@@ -222,82 +209,30 @@ class _Rules(TorchFunctionMode):
             return plain
         scale = (running_var + eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - scale * running_mean
-        output = self.rule(layer.normalized(scale, shift))
+        folded = layer.normalized(scale, shift)
         if layer.pool is None:
-            return output
+            return self.propagate(folded, plain.detach())
+        output = self.propagate(folded, folded(folded.inputs.detach(), folded.weight, folded.bias))
         # a negative scale makes the maximum a minimum
         sign = torch.where(scale < 0, -1.0, 1.0).to(output).view(-1, 1, 1)
         return sign * layer.pool(sign * output)
 
-    def rule(self, layer: _Layer) -> Tensor:
-        """The output of a layer, by the rule for it."""
-        x, weight, bias = layer.inputs, layer.weight, layer.bias
-        value = layer(x.detach(), weight, bias)
-        positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-        if layer.bounds is not None:
-            low, high = layer.bounds
-            contributions = layer(x, weight) - layer(low, positive) - layer(high, negative)
-            return _scaled(contributions, value, contributions)
-        reads_features = layer.function is F.linear and x.ndim == 2
+    def propagate(self, layer: Layer, value: Tensor) -> Tensor:
+        """The value of a layer, with gradients by the rule for it."""
+        if layer.bounds:
+            return propagate(value, partial(z_b, layer), layer.inputs, *layer.bounds)
+        reads_features = layer.function is F.linear and layer.inputs.ndim == 2
         gamma = 0 if reads_features else self.gamma
-        if gamma:
-            more, less = weight + gamma * positive, weight + gamma * negative
-            contributions = torch.where(
-                value > 0, _signed(layer, more, less), _signed(layer, less, more)
-            )
-        else:
-            contributions = layer(x, weight)
-        bias = bias if layer.function is F.linear else bias.view(-1, 1, 1)
-        bias = torch.where((value > 0) == (bias > 0), (1 + gamma) * bias, bias)
-        stabilizer = self.epsilon * torch.where(value < 0, -1.0, 1.0)
-        return _scaled(contributions, value, contributions + bias + stabilizer)
+        return propagate(value, partial(gamma_rule, layer, gamma, self.epsilon), layer.inputs)
 
-    def remember(self, output: Tensor, layer: _Layer) -> None:
+    def remember(self, output: Tensor, layer: Layer) -> None:
         """Keep the layer of an output."""
         self.layers[id(output)] = ref(output), layer
 
-    def layer_of(self, tensor: Tensor) -> _Layer | None:
+    def layer_of(self, tensor: Tensor) -> Layer | None:
         """The layer whose output, maybe pooled, a tensor is."""
         reference, layer = self.layers.get(id(tensor), (lambda: None, None))
         return layer if reference() is tensor else None
-
-
-def _signed(layer: _Layer, of_positive: Tensor, of_negative: Tensor) -> Tensor:
-    """The layer without bias, with weights for positive and others for negative inputs."""
-    result = layer(layer.inputs.clamp(min=0), of_positive)
-    if (layer.inputs >= 0).all():
-        return result
-    return result + layer(layer.inputs.clamp(max=0), of_negative)
-
-
-def _scaled(contributions: Tensor, value: Tensor, total: Tensor) -> Tensor:
-    """`value`, with gradients that give each input its share of `total`.
-
-    Nothing else than the inputs takes a share if `total` are the `contributions`.
-    """
-    factor = torch.where(total == 0, 0, value / total).detach()
-    scaled = contributions * factor
-    return scaled + (value - scaled).detach()
-
-
-def _activation(func: Callable[..., Tensor], x: Tensor, *args: Any, **settings: Any) -> Tensor:
-    """An activation function that passes all relevance; never in place."""
-    return _scaled(x, func(x.detach().clone(), *args, **settings), x)
-
-
-def _layer_norm(
-    x: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Layer normalization, with the deviation as a constant."""
-    axes = tuple(range(-len(normalized_shape), 0))
-    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-    normalized = (x - mean) * (variance + eps).rsqrt().detach()
-    scaled = normalized if weight is None else normalized * weight
-    return scaled if bias is None else scaled + bias
 
 
 def _requires_grad(output: object) -> bool:
