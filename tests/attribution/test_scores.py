@@ -9,7 +9,7 @@ from scipy.stats import bootstrap
 from torch import nn
 
 from seewhy.attribution.bootstrap import bootstrap_summary
-from seewhy.attribution.scores import trust
+from seewhy.attribution.scores import TimeLimitWarning, trust
 from seewhy.errors import SeewhyError
 
 
@@ -107,6 +107,15 @@ def test_trust_progress_and_empty_maps():
     (score,) = trust(Looker().eval(), IMAGES, nothing, "red", progress=done.append)
     assert done == [1]
     assert score.non_empty == 0
+
+
+def test_trust_warns_of_maps_left_out_for_lack_of_time():
+    with pytest.warns(
+        TimeLimitWarning, match="1 of 2 maps were .* pass seconds=60, fewer"
+    ) as caught:
+        (score,) = trust(Looker().eval(), IMAGES, [left, right], "red", seconds=1e-9, steps=2)
+    assert (caught[0].message.measured, caught[0].message.maps) == (1, 2)
+    assert score.method == "right"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from PIL import Image
 from published_weights import resnet_weights
 
 from seewhy.cli import main
+from seewhy.cli.explain import Trust
 
 Capture = pytest.CaptureFixture[str]
 ErrorOf = Callable[..., str]
@@ -129,10 +130,19 @@ def test_trust_says_at_once_if_it_takes_long(
     monkeypatch.setattr("seewhy.runs.trust_run.MANY_PASSES", 0)
     command = ["trust", "run", "--methods", "grad-cam", "--layers", "group3", "--images", "2"]
     assert main.main(command) == 0
-    note = "430 forward passes: fewer --images take less time, --seconds limits it"
-    assert note in capsys.readouterr().err  # 2 x (2 x 17 + 2 x 5 + 1 + 5 x 2 x 17)
-    assert main.main([*command, "--seconds", "60"]) == 0
-    assert "forward passes" not in capsys.readouterr().err
+    note = "430 forward passes, for at most 5:00; fewer --images or --layers take less time"
+    err = capsys.readouterr().err
+    assert note in err  # 2 x (2 x 17 + 2 x 5 + 1 + 5 x 2 x 17)
+    assert "were measured" not in err
+    assert main.main([*command, "--seconds", "inf"]) == 0
+    assert "430 forward passes; fewer --images" in capsys.readouterr().err
+
+
+def test_trust_has_a_time_limit(capsys: Capture) -> None:
+    assert Trust(Path("run")).seconds == 300
+    assert main.main(["trust", "--help"]) == 0
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 300.0)" in help_text
 
 
 @pytest.mark.slow

@@ -220,6 +220,20 @@ def test_trust_of_run_names_what_it_leaves_out(
     )
 
 
+def test_trust_of_run_says_how_many_maps_were_measured_in_the_time(
+    weak_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = ["grad-cam", "gradients"]
+    options = (weak_run, methods, ["group2", "group3"], "predicted", 2, True)
+    assert len(trust_of_run(*options, seconds=1e-9)) == 1
+    assert capsys.readouterr().err == (
+        "1 of 3 maps were measured in the time, those of the last layers; to measure all, "
+        "--seconds 60, or fewer --images or --layers\n"
+    )
+    assert len(trust_of_run(*options, seconds=600)) == 3
+    assert capsys.readouterr().err == ""
+
+
 def test_trust_of_run_needs_two_images(weak_run: Run) -> None:
     with pytest.raises(SeewhyError, match="at least 2 images for its intervals, found -5"):
         trust_of_run(weak_run, ["gradients"], ["auto"], "predicted", -5, quiet=True)

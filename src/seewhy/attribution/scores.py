@@ -38,6 +38,7 @@ from seewhy.models.classifier import ClassifierLike
 
 STEPS = 16  # in a deletion or insertion curve
 POINTING_TOLERANCE = 0.03  # fraction of the image's side, as 15 of 500 pixels in the paper
+MARGIN = 1.2  # of an estimate of the time that all maps take
 RANDOM_MAPS = 5  # per image; their mean is the chance level
 
 
@@ -90,6 +91,27 @@ class TrustScore:
         return not self.failed_checks
 
 
+class TimeLimitWarning(UserWarning):
+    """`trust` left out maps for lack of time.
+
+    Args:
+        measured: Number of maps that were measured.
+        maps: Number of all maps.
+        seconds: Estimate of the time that all of them take.
+    """
+
+    def __init__(self, measured: int, maps: int, seconds: float) -> None:
+        super().__init__(measured, maps, seconds)
+        self.measured, self.maps, self.seconds = measured, maps, seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.measured} of {self.maps} maps were measured in the time, those of the last "
+            f"layers; to measure all, pass seconds={self.seconds:.0f}, fewer images, or fewer "
+            "layers"
+        )
+
+
 def trust(
     classifier: ClassifierLike,
     images: Tensor,
@@ -124,7 +146,8 @@ def trust(
         steps: Points of a deletion or insertion curve.
         noise_maps: Random maps per image, whose mean is the chance level.
         seconds: Time to take. By the pace so far, the maps for which it does not suffice are left
-            out, those of the first layers first; one map is measured in any case.
+            out with a TimeLimitWarning, those of the first layers first; one map is measured in
+            any case.
 
     Returns:
         One score per layer and method; trusted ones first, then by gain.
@@ -143,9 +166,15 @@ def trust(
     mosaics = _mosaic_scores(inputs, bound, explanation)
     chance: dict[torch.Size, Tensor] = {}
     scores: list[TrustScore] = []
+    prepared = time.monotonic()
     for key, maps in reversed(list(explanation.maps.items())):
-        spent = time.monotonic() - began
-        if scores and spent * (1 + 1 / len(scores)) > seconds:
+        now = time.monotonic()
+        pace = (now - prepared) / max(1, len(scores))  # seconds per map
+        if scores and now + pace > began + seconds:
+            needed = (prepared - began) + pace * len(explanation.maps)
+            rounded = 60 * math.ceil(MARGIN * needed / 60)
+            warning = TimeLimitWarning(len(scores), len(explanation.maps), rounded)
+            warnings.warn(warning, stacklevel=2)
             break
         if maps.shape not in chance:
             areas = [

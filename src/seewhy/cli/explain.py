@@ -1,7 +1,6 @@
 """`seewhy explain`, `seewhy trust`, `seewhy layers` and `seewhy methods`."""
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -154,8 +153,8 @@ class Trust:
     """What to explain, as in `seewhy explain`."""
     tune: OptionalText = None
     """Method whose layer and settings to choose, instead of measuring --methods."""
-    seconds: OptionalFloat = None
-    """Time limit (default: 300 with --tune, otherwise none)."""
+    seconds: float = 300.0
+    """Time limit (inf: none); maps of the first layers, or settings, beyond it are left out."""
     images: int = 64
     """Number of test images, a fixed random sample; --tune selects on half of them."""
     json: Flag = False
@@ -174,7 +173,7 @@ def trust(options: Trust) -> None:
     from seewhy.runs.trust_run import trust_of_run, tune_on_run
     from seewhy.train.device import find_device
 
-    if options.seconds is not None and not options.seconds > 0:
+    if not options.seconds > 0:
         raise SeewhyError(f"seconds must be above 0, found {options.seconds:g}")
     if options.tune is not None and options.methods != Trust.methods:
         raise SeewhyError("--tune chooses settings of its own method; leave --methods out")
@@ -187,7 +186,7 @@ def trust(options: Trust) -> None:
             options.layers,
             target,
             options.images,
-            options.seconds or 300.0,
+            options.seconds,
             quiet,
         )
         if options.json:
@@ -202,7 +201,7 @@ def trust(options: Trust) -> None:
         target,
         options.images,
         quiet,
-        options.seconds or math.inf,
+        options.seconds,
     )
     if options.json:
         say(json.dumps([trust_values(score) for score in scores], allow_nan=False))

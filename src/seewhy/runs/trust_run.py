@@ -9,7 +9,14 @@ import torch
 
 from seewhy.attribution.explanation import resolve_methods
 from seewhy.attribution.layers import resolve_layers
-from seewhy.attribution.scores import RANDOM_MAPS, STEPS, TrustScore, passes_of_trust, trust
+from seewhy.attribution.scores import (
+    RANDOM_MAPS,
+    STEPS,
+    TimeLimitWarning,
+    TrustScore,
+    passes_of_trust,
+    trust,
+)
 from seewhy.attribution.target import Target, prepare
 from seewhy.attribution.tuning import MethodTuning, tune_method
 from seewhy.data.dataset import Split
@@ -58,12 +65,11 @@ def trust_of_run(
         names = resolve_layers(run.model, sample.images, layer_choice(layers))
     maps = sum(len(names) if method.explains == "layer" else 1 for method in bound)
     passes = len(sample.images) * passes_of_trust(maps, len(names) or 1, STEPS, RANDOM_MAPS)
-    if passes > MANY_PASSES and math.isinf(seconds):
-        note(
-            f"{passes:,} forward passes: fewer --images take less time, --seconds limits it", quiet
-        )
+    if passes > MANY_PASSES:
+        limit = _limit_text(seconds)
+        note(f"{passes:,} forward passes{limit}; fewer --images or --layers take less time", quiet)
     with (
-        warnings.catch_warnings(record=True) as left_out,
+        warnings.catch_warnings(record=True) as caught,
         progress("measuring", maps, quiet) as advance,
     ):
         warnings.simplefilter("always")
@@ -78,9 +84,23 @@ def trust_of_run(
             progress=advance,
             seconds=seconds,
         )
-    for warning in left_out:
-        note(f"left out: {warning.message}", quiet=False)
+    for warning in caught:
+        note(_warning_text(warning.message), quiet=False)
     return scores
+
+
+def _warning_text(warning: Warning | str) -> str:
+    if isinstance(warning, TimeLimitWarning):
+        return (
+            f"{warning.measured} of {warning.maps} maps were measured in the time, those of the "
+            f"last layers; to measure all, --seconds {warning.seconds:.0f}, or fewer --images or "
+            "--layers"
+        )
+    return f"left out: {warning}"
+
+
+def _limit_text(seconds: float) -> str:
+    return "" if math.isinf(seconds) else f", for at most {clock(seconds)}"
 
 
 def tune_on_run(
@@ -107,7 +127,7 @@ def tune_on_run(
         SeewhyError: As `tune_method`, and if the data of the run has changed.
     """
     sample = _test_sample(run, count)
-    with waiting(f"measuring settings of {method}, for at most {clock(seconds)}", quiet):
+    with waiting(f"measuring settings of {method}{_limit_text(seconds)}", quiet):
         return tune_method(
             replace(run.classifier, precision="fp32"),
             sample.images,
