@@ -13,6 +13,7 @@ from seewhy.attribution.scores import TrustScore
 from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import prepare
 from seewhy.data.dataset import Split
+from seewhy.diagnosis import saliency
 from seewhy.diagnosis.predictions import predict_split
 from seewhy.diagnosis.saliency import (
     first_shown,
@@ -95,6 +96,23 @@ def test_methods_suit_the_model() -> None:
 
     with pytest.raises(SeewhyError, match="no gradient"):
         methods_of(Detached(*cnn).eval(), ["1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_map", [0.01, 0.2])
+def test_a_costly_method_is_left_out_if_few_errors_could_be_explained(
+    per_map: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pace(
+        classifier: Classifier, images: torch.Tensor, methods: tuple[str, ...], layers: list[str]
+    ) -> tuple[float, float]:
+        return 1e-4, per_map if "lrp" in methods else per_map / 4
+
+    monkeypatch.setattr(saliency, "_pace", pace)
+    plan = plan_saliency(transformer(), split_of(12), 100, seconds=30)
+    costly = per_map == 0.2  # 18 errors in a quarter of the time, and 75 without it
+    assert ("lrp" in plan.methods) is not costly
+    assert 60 < plan.errors < 75 if costly else plan.errors == 100
 
 
 @pytest.mark.slow

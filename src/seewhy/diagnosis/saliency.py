@@ -39,7 +39,8 @@ _WAYS = (
     (False, True, STEPS // 2, 2),
     (False, False, STEPS // 4, 1),
 )
-_ENOUGH = 8
+_ENOUGH, _ENOUGH_ERRORS = 8, 48  # images that are measured, and errors that are explained
+_COSTLY = "lrp"  # has passes of its own; left out where too few errors would be explained
 _PACE_SHARE = 0.1  # of the time, at most, to measure the pace of a batch
 _ERROR_SHARE, _CLASS_SHARE = 0.25, 0.15  # of the time, at most, of a limited time
 
@@ -103,12 +104,20 @@ def plan_saliency(
             RANDOM_MAPS,
         )
     began = time.monotonic()
-    forward, backward = _pace(classifier, test.images[:1], methods, layers)
+    sample = test.images[:1]
+    forward, backward = _pace(classifier, sample, methods, layers)
     size = min(len(test), batch_size(unwrap_model(classifier.model), test.images))
     if 2 * size * (forward + backward) < _PACE_SHARE * seconds:
-        forward, backward = _pace(classifier, test.images[:size], methods, layers)
+        sample = test.images[:size]
+        forward, backward = _pace(classifier, sample, methods, layers)
     left = seconds - (time.monotonic() - began)
     explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
+    cheaper = tuple(method for method in methods if method != _COSTLY)
+    if explained < min(errors, _ENOUGH_ERRORS) and methods != cheaper != ():
+        methods = cheaper
+        forward, backward = _pace(classifier, sample, methods, layers)
+        left = seconds - (time.monotonic() - began)
+        explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
     class_images = affordable(_CLASS_SHARE * left, backward, ATTRIBUTION_IMAGES, least=1)
     left -= 2 * backward * explained + backward * min(class_images, len(test))
     for all_layers, all_methods, steps, noise_maps in _WAYS:

@@ -9,6 +9,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import count_of, layer_labels, map_name, percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
+from seewhy.wording import counted
 
 HEADERS = (
     "layer",
@@ -41,7 +42,8 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
     images = count_of(saliency.images, context.diagnosis.measured_images, context.images_noun)
     checks = "all checks" if first.mosaic else "two of three checks; for mosaics they were too few"
     finding = (
-        f"{passed} of {len(scores)} combinations of method and layer pass {checks} ({images}). "
+        f"{passed} of {counted(len(scores), 'combination')} of method and layer "
+        f"{'passes' if passed == 1 else 'pass'} {checks} ({images}). "
         f"The most faithful is {map_name(first.method, first.layer, saliency.maps.layers)}, "
         f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
