@@ -3,16 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.bar import Bar
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 
 from seewhy.attribution.explanation import Explanation
 from seewhy.attribution.layers import Layer
 from seewhy.attribution.scores import TrustScore
+from seewhy.cli.data_table import DataTable
 from seewhy.data.statistics import Description
 from seewhy.diagnosis.calibration import SelectiveAccuracy
 from seewhy.diagnosis.metrics import uneven_scores
@@ -52,18 +51,9 @@ def console() -> Console:
     return make_console()
 
 
-class DataTable(Table):
-    """A table whose cells are data: each takes one line, or is folded."""
-
-    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        super().add_row(
-            *(visible(cell) if isinstance(cell, str) else cell for cell in cells), **options
-        )
-
-
 def table(*headings: str, left: int = 1) -> Table:
     """An empty table. The first `left` columns are text, the others numbers."""
-    rows = DataTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = DataTable()
     for index, heading in enumerate(headings):
         rows.add_column(heading, justify="left" if index < left else "right", overflow="fold")
     return rows
@@ -208,7 +198,6 @@ def print_subgroups(groups: Sequence[Slice]) -> None:
         out.print("the metadata have no column whose values group the images")
         return
     rows = table("group", "images", "accuracy", "95% interval", "others", "p")
-    rows.padding = (0, 1, 0, 0)  # fits 60 columns
     for group in groups:
         rows.add_row(
             group.description,
@@ -276,9 +265,6 @@ def print_description(description: Description, decimals: int) -> None:
 
 def _pixel_table(description: Description, decimals: int) -> Table:
     rows = table("split", "", "min", "max", "mean", "std", "var", left=2)
-    long = decimals > 4
-    if long:  # six decimals fit 60 columns
-        rows.padding = (0, 1, 0, 0)
     channels = "RGB" if description.image_shape[0] == 3 else "L"
     for split, statistics in description.pixels.items():
         for index, channel in enumerate(channels):
@@ -290,7 +276,7 @@ def _pixel_table(description: Description, decimals: int) -> Table:
                 statistics.var,
             )
             numbers = [f"{values[index]:.{decimals}f}" for values in of_channels]
-            name = split[:5] if long else split
+            name = split[:5] if decimals > 4 else split  # fits 60 columns
             rows.add_row(name if index == 0 else "", channel, *numbers)
     return rows
 
@@ -335,7 +321,6 @@ def print_trust(scores: Sequence[TrustScore]) -> None:
         "fails",
         left=2,
     )
-    rows.padding = (0, 1, 0, 0)  # fits 60 columns
     for score in scores:
         low, high = score.gain.interval
         correlation = score.sanity.final_similarity

@@ -19,7 +19,6 @@ MOST_NAMED = 3  # settings in a sentence
 def print_tuning(tuning: MethodTuning, run: Path) -> None:
     """The measured settings, the proposed one and its command, and what does not differ."""
     rows = table("settings", "layer", "n", "gain", "vs. best", "ms", "", left=2)
-    rows.padding = (0, 1, 0, 0)
     rows.columns[-1].justify = "left"
     for each in tuning.candidates:
         is_best = each is tuning.best
