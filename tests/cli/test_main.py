@@ -89,6 +89,7 @@ def test_help_of_a_command_fits_the_terminal(
     text = capsys.readouterr().out
     assert f"usage: seewhy {name}" in text
     assert "None" not in text  # an optional option says in words what its default is
+    assert not re.search(r"\(default:[\s\u2502]*\)", text)
     assert not re.search("Raises|SeewhyError|Args:", text)  # parts of a docstring
     lines = text.splitlines()[1:]  # tyro does not wrap the usage line
     assert all(len(line) <= columns for line in lines)
@@ -100,6 +101,13 @@ def test_help_shows_the_values_of_the_named_recipe(name: str, capsys: Capture) -
     text = capsys.readouterr().out
     assert "(default: 0.45)" in text
     assert "RECIPE|FILE.toml" in text
+
+
+def test_help_names_a_default_without_words(capsys: Capture) -> None:
+    for arguments, default in ((["demo"], ""), (["speedrun94"], "whiten")):
+        assert main.main(["train", *arguments, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+        assert f"whiten:3 freezes whiten after 3 epochs. (default: {default or 'none'}" in text
 
 
 def test_version(capsys: Capture) -> None:

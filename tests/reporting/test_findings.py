@@ -71,6 +71,24 @@ def test_findings_are_ranked_by_explained_errors() -> None:
         )
 
 
+def test_equally_frequent_confusions_are_named_as_such() -> None:
+    pairs = {(k, k): 20 for k in range(4)} | {(0, 1): 4, (2, 3): 4, (1, 0): 2}
+    finding = found(context_of(pairs))["errors"]
+    assert finding.text == (
+        "The most frequent confusions are ant predicted as bee and cat predicted as dog: each 4 "
+        "errors, 40% of all 10."
+    )
+    assert "each pair" in finding.next_step
+    finding = found(context_of(pairs | {(1, 0): 4}))["errors"]
+    assert finding.text == (
+        "3 confusions are equally frequent, such as ant predicted as bee: each 4 errors, 33% of "
+        "all 12."
+    )
+    finding = found(context_of(pairs | {(0, 1): 5}))["errors"]
+    assert finding.text.startswith("The most frequent confusion is ant predicted as bee: 5 errors")
+    assert finding.next_step.endswith("images that tell ant from bee.")
+
+
 def test_equal_classes_are_no_finding() -> None:
     pairs = {(k, k): 20 for k in range(4)} | {(k, (k + 1) % 4): 1 for k in range(4)}
     assert "classes" not in found(context_of(pairs))

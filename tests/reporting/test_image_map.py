@@ -30,6 +30,7 @@ def test_data_are_those_of_the_predictions(odd: ReportContext) -> None:
         assert section is None
         return
     assert section is not None
+    assert "Choosing a class shows the images with this true or predicted class." in section.html
     rows, data = mapped.map.indices, section.data
     positions = decoded(data["positions"], np.uint16).reshape(-1, 2) / 65535
     np.testing.assert_allclose(positions, mapped.map.positions, atol=1e-5)

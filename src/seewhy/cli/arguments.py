@@ -184,6 +184,7 @@ def parse(command: str, options: type[T], arguments: Sequence[str]) -> T:
     """
     registry = ConstructorRegistry()
     registry.primitive_rule(_augmentation_from_text)
+    registry.primitive_rule(_words_or_none)
     settings: dict[str, Any] = {
         "prog": f"seewhy {command}",
         "registry": registry,
@@ -325,6 +326,19 @@ def _augmentation_from_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec
         instance_from_str=lambda words: words[0],
         is_instance=lambda value: isinstance(value, str) or callable(value),
         str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _words_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Words, as tyro parses them; if the default is to have none, the help says so."""
+    if info.type != tuple[str, ...]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[STR [STR ...]]",
+        instance_from_str=tuple,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda words: list(words) or ["none"],
     )
 
 

@@ -72,20 +72,25 @@ def _class(context: ReportContext) -> Finding | None:
 
 
 def _confusion(context: ReportContext) -> Finding | None:
-    pairs = worst_confusions(context.predictions, 1)
+    pairs = worst_confusions(context.predictions)
     if not pairs or pairs[0].images < FEWEST_ERRORS:
         return None
-    true, predicted = (
-        context.predictions.classes[index] for index in (pairs[0].true, pairs[0].predicted)
-    )
-    text = (
-        f"The most frequent confusion is {true} predicted as {predicted}: "
-        f"{_share(pairs[0].images, _errors(context))}."
-    )
-    action = (
-        f"Compare both classes in the gallery, and add images that tell {true} from {predicted}."
-    )
-    return Finding("errors", "Errors", pairs[0].images, text, action)
+    images = pairs[0].images
+    most = [pair for pair in pairs if pair.images == images]  # equally frequent
+    classes = context.predictions.classes
+    names = [f"{classes[pair.true]} predicted as {classes[pair.predicted]}" for pair in most]
+    share = _share(images, _errors(context))
+    action = "Compare the classes of each pair in the gallery, and add images that tell them apart."
+    if len(most) == 1:
+        text = f"The most frequent confusion is {names[0]}: {share}."
+        true, predicted = classes[most[0].true], classes[most[0].predicted]
+        action = f"Compare both classes in the gallery, and add images that tell {true} from "
+        action += f"{predicted}."
+    elif len(most) == 2:
+        text = f"The most frequent confusions are {names[0]} and {names[1]}: each {share}."
+    else:
+        text = f"{len(most)} confusions are equally frequent, such as {names[0]}: each {share}."
+    return Finding("errors", "Errors", images, text, action)
 
 
 def _slice(context: ReportContext) -> Finding | None:

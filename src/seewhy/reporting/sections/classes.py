@@ -12,7 +12,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
-from seewhy.wording import counted
+from seewhy.wording import be, counted
 
 SHADES = 8  # of a cell of the confusion matrix
 MOST_CLASSES = 100  # in the confusion matrix and in the table
@@ -93,8 +93,8 @@ def _finding(scores: list[ClassScore]) -> str:
     if not worst.confusions:
         return f"{text}."
     return (
-        f"{text}, most often predicted as {worst.confused_with} "
-        f"({counted(worst.confusions, 'image')})."
+        f"{text}; {counted(worst.confusions, 'image')} of {worst.name} {be(worst.confusions)} "
+        f"predicted as {worst.confused_with}."
     )
 
 
