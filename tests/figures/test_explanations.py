@@ -68,8 +68,9 @@ def test_overlay_colors(opacity):
     images = noise(2, height=16, width=16)
     heat = np.arange(256).reshape(16, 16) / 255  # so that each is a color of the palette
     maps = torch.from_numpy(np.stack([heat, 70 * heat[::-1]]))
+    hot = np.minimum(heat / (254 / 255), 1)  # all but the hottest of 256 pixels are 99.6% of them
     expected = painted(
-        images.permute(0, 2, 3, 1).double().numpy(), np.stack([heat, heat[::-1]]), opacity
+        images.permute(0, 2, 3, 1).double().numpy(), np.stack([hot, hot[::-1]]), opacity
     )
     found = overlay(images, maps, opacity)
     assert (found.shape, found.dtype) == ((2, 16, 16, 3), torch.uint8)
@@ -81,10 +82,18 @@ def test_overlay_resizes_bilinearly(grid, size):
     images = torch.full((1, 3, *size), 128).byte()
     maps = torch.rand(1, *grid, generator=torch.Generator().manual_seed(3))
     large = bilinear(maps[0].double().numpy(), *size)
-    expected = painted(np.full((*size, 3), 128.0), large / large.max(), 1.0)
+    heat = np.minimum(large / np.quantile(large, 0.995, method="inverted_cdf"), 1)
+    expected = painted(np.full((*size, 3), 128.0), heat, 1.0)
     np.testing.assert_allclose(
         overlay(images, maps, 1.0)[0].numpy(), expected, atol=4
     )  # a palette of 256 colors
+
+
+def test_overlay_of_a_few_hot_pixels_shows_the_others():
+    images = torch.zeros(1, 3, 20, 20).byte()
+    maps = torch.ones(1, 20, 20)
+    maps[0, 3, :2] = 1000
+    assert (overlay(images, maps, 1.0)[0].amax(-1) > 200).all()
 
 
 def test_overlay_position():

@@ -1,5 +1,6 @@
 """Figures of explanations: heat maps by method and layer, and under attack."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import matplotlib as mpl
@@ -39,6 +40,7 @@ from seewhy.models.inspection import check_images
 from seewhy.wording import counted
 
 OPACITY = 0.5
+PEAK = 0.995  # quantile of a map that has the hottest color
 MAX_ROWS = 50  # images per column
 MAX_COLUMNS, MAX_BLOCKS = 12, 4  # maps per row; further maps are in blocks below
 SIDE = 160  # longer side in pixels; small images are enlarged by an integer factor near it
@@ -50,8 +52,9 @@ FACTORS = tuple(digit * 10**power for power in range(4) for digit in (1, 2, 5))
 def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:
     """Overlay attribution maps on images as heat maps.
 
-    Heat is the positive part of a map divided by its maximum; it is 0 if no value is positive. Its
-    opacity rises in proportion to the heat up to half of the maximum and is `opacity` above.
+    Heat is the positive part of a map divided by its 99.5th percentile, at most 1; a few pixels may
+    be much hotter than all others. It is 0 if no value is positive. Its opacity rises in proportion
+    to the heat up to 0.5 and is `opacity` above.
 
     Args:
         images: (N, C, H, W) uint8, or float in [0, 1].
@@ -79,8 +82,10 @@ def overlay(images: Tensor, maps: Tensor, opacity: float = OPACITY) -> Tensor:
     palette = 255 * torch.tensor(mpl.colormaps[HEAT](range(256)))[:, :3].float()
     overlays = []
     for pixels, values in zip(to_rgb_bytes(images), maps, strict=True):  # photographs are large
-        peak = values.max()
-        heat = values.clamp(min=0) / peak if peak > 0 else torch.zeros_like(values)
+        positive = values.clamp(min=0)
+        peak = positive.flatten().kthvalue(math.ceil(PEAK * positive.numel())).values
+        peak = peak if peak > 0 else positive.max()
+        heat = (positive / peak).clamp(max=1) if peak > 0 else positive
         share = opacity * (2 * heat).clamp(max=1)[..., None]
         colors = palette[(255 * heat).round().long()]
         blended = torch.lerp(pixels.permute(1, 2, 0).float(), colors, share)
@@ -351,7 +356,7 @@ def _with_legend(figure: Figure) -> Figure:
     figure.text(
         (2 * MARGIN + width * PIXEL) / figure_width,
         1 - (top + 0.05) / figure_height,
-        "heat: 0 to each map's maximum",
+        f"heat: 0 to each map's {100 * PEAK:g}th percentile",
         va="center",
         size="small",
     )
