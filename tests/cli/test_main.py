@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from seewhy.cli import info, main
+from seewhy.cli.arguments import option_names
 from seewhy.cli.info import List
 from seewhy.data.augment import AUGMENTATIONS
 from seewhy.data.batch import Batch
@@ -124,7 +125,7 @@ def test_debug_shows_the_traceback(workspace: Path, capsys: Capture) -> None:
     ("error", "code", "message"),
     [
         (SeewhyError("no room"), 2, "seewhy: no room\n"),
-        (KeyboardInterrupt(), 130, "seewhy: Interrupted. Files written so far are kept.\n"),
+        (KeyboardInterrupt(), 130, "seewhy: Interrupted.\n"),
         (KeyboardInterrupt("Interrupted after step 3."), 130, "seewhy: Interrupted after step 3."),
         (Terminated(), 143, "seewhy: Interrupted."),
         (HungUp(), 129, "seewhy: Interrupted."),
@@ -265,7 +266,37 @@ def test_an_interruption_that_a_library_turns_into_an_error_stays_one(
 
     monkeypatch.setattr(info, "list_", run)
     assert main.main(["list"]) == 130
-    assert capsys.readouterr().err == "seewhy: Interrupted. Files written so far are kept.\n"
+    assert capsys.readouterr().err == "seewhy: Interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "writes"),
+    [
+        ("demo", True),
+        ("data bars", True),
+        ("trust run", False),
+        ("evaluate run --json", False),
+        ("predict run a.png", False),
+        ("predict run a.png --output=a.csv", True),
+        ("check bars", False),
+        ("check bars --junit a.xml", True),
+    ],
+)
+def test_an_interruption_speaks_of_files_only_where_some_may_be_written(
+    arguments: str, writes: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_run", interrupted)
+    assert main.main(arguments.split()) == 130
+    kept = " Files written so far are kept." if writes else ""
+    assert capsys.readouterr().err == f"seewhy: Interrupted.{kept}\n"
+
+
+def test_the_options_that_write_files_exist() -> None:
+    for command in main.COMMANDS.values():
+        assert set(command.file_options or ()) <= set(option_names(command.load()[0]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")

@@ -25,6 +25,7 @@ class Command(NamedTuple):
     options: str  # a dataclass in it, whose docstring is the summary
     function: str  # takes the options; returns the exit code, or None for 0
     summary: str
+    file_options: tuple[str, ...] | None = None  # with which it writes files; None: it always does
 
     def load(self) -> tuple[type, Callable[[Any], int | None]]:
         """The dataclass and the function."""
@@ -43,15 +44,25 @@ COMMANDS = {
         "train", "Resume", "resume", "Resume an interrupted run or experiment in its directory."
     ),
     "find-lr": Command(
-        "find_lr", "FindLr", "find_lr", "Suggest learning rates for a recipe with a range test."
+        "find_lr",
+        "FindLr",
+        "find_lr",
+        "Suggest learning rates for a recipe with a range test.",
+        ("--output",),
     ),
     "compare": Command(
         "compare", "Compare", "compare", "Compare variants of a recipe over several seeds."
     ),
     "evaluate": Command(
-        "predict", "Evaluate", "evaluate", "Measure accuracy on a dataset, overall and per class."
+        "predict",
+        "Evaluate",
+        "evaluate",
+        "Measure accuracy on a dataset, overall and per class.",
+        (),
     ),
-    "predict": Command("predict", "Predict", "predict", "Predict the classes of image files."),
+    "predict": Command(
+        "predict", "Predict", "predict", "Predict the classes of image files.", ("--output",)
+    ),
     "export": Command(
         "export", "Export", "export", "Write a model as ONNX or a torch.export program."
     ),
@@ -62,7 +73,7 @@ COMMANDS = {
         "explain", "Explain", "explain", "Draw attribution maps of images, or of a run's errors."
     ),
     "trust": Command(
-        "explain", "Trust", "trust", "Measure the faithfulness of each method and layer."
+        "explain", "Trust", "trust", "Measure the faithfulness of each method and layer.", ()
     ),
     "concepts": Command(
         "concepts",
@@ -71,10 +82,7 @@ COMMANDS = {
         "Decompose what a model sees in a class into a few concepts.",
     ),
     "tcav": Command(
-        "tcav",
-        "Tcav",
-        "tcav",
-        "Test which classes depend on concepts given as images.",
+        "tcav", "Tcav", "tcav", "Test which classes depend on concepts given as images.", ()
     ),
     "counterfactual": Command(
         "counterfactual",
@@ -87,23 +95,33 @@ COMMANDS = {
         "info", "Data", "data", "Describe a dataset: statistics, class counts, duplicates."
     ),
     "check": Command(
-        "check", "Check", "check", "Check labeled images: defects, copies, wrong labels, drift."
+        "check",
+        "Check",
+        "check",
+        "Check labeled images: defects, copies, wrong labels, drift.",
+        ("--output", "--json", "--junit"),
     ),
-    "cache": Command("info", "Cache", "cache", "List cached datasets, or verify their checksums."),
+    "cache": Command(
+        "info", "Cache", "cache", "List cached datasets, or verify their checksums.", ()
+    ),
     "summary": Command(
-        "info", "Summary", "summary", "Print the layers of a model and their costs, and draw it."
+        "info",
+        "Summary",
+        "summary",
+        "Print the layers of a model and their costs, and draw it.",
+        ("--figure",),
     ),
     "list": Command(
-        "info", "List", "list_", "List the names of models, optimizers and other entries."
+        "info", "List", "list_", "List the names of models, optimizers and other entries.", ()
     ),
     "recipes": Command(
-        "info", "Recipes", "recipes", "List the built-in recipes, or print one as TOML."
+        "info", "Recipes", "recipes", "List the built-in recipes, or print one as TOML.", ()
     ),
     "layers": Command(
-        "explain", "Layers", "layers", "List the layers at which a model can be explained."
+        "explain", "Layers", "layers", "List the layers at which a model can be explained.", ()
     ),
     "methods": Command(
-        "explain", "Methods", "methods", "List the attribution methods with papers and costs."
+        "explain", "Methods", "methods", "List the attribution methods with papers and costs.", ()
     ),
 }
 
@@ -145,10 +163,10 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
     except SystemExit as end:  # of tyro: 0 after the help
         return end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt as interruption:
-        return _interrupted(interruption)
+        return _interrupted(interruption, arguments)
     except Exception as error:
         if received:  # a library may turn the interruption into an error of its own
-            return _interrupted(INTERRUPTIONS[received[0]]())
+            return _interrupted(INTERRUPTIONS[received[0]](), arguments)
         if _is_out_of_memory(error):
             error = SeewhyError(f"{OUT_OF_MEMORY} ({_first_line(error)})")
         if (
@@ -193,10 +211,18 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _interrupted(interruption: KeyboardInterrupt) -> int:
-    message = str(interruption) or "Interrupted. Files written so far are kept."
-    note(f"seewhy: {message}")
+def _interrupted(interruption: KeyboardInterrupt, arguments: Sequence[str]) -> int:
+    kept = " Files written so far are kept." if _writes_files(arguments) else ""
+    note(f"seewhy: {str(interruption) or f'Interrupted.{kept}'}")
     return exit_code(interruption)
+
+
+def _writes_files(arguments: Sequence[str]) -> bool:
+    """Whether the command may have written files when it was interrupted."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if command is None or command.file_options is None:
+        return command is not None
+    return any(argument.partition("=")[0] in command.file_options for argument in arguments)
 
 
 def _run(arguments: list[str]) -> int:
