@@ -56,7 +56,8 @@ def test_saliency_has_maps_of_every_error_or_a_reason(diagnosed_case: DiagnosedC
     else:
         assert diagnosis.saliency_error == ""
         maps = diagnosis.saliency.maps
-        assert len(maps.keys) == 3 * len(maps.layers)
+        assert len(maps.keys) == 3 * len(maps.layers) + 1
+        assert (PIXELS, "lrp") in maps.keys
         for values in maps.values:
             assert values.shape[:2] == (len(diagnosis.errors), 2)
         assert diagnosis.saliency.class_attribution.mean_maps.isfinite().all()

@@ -30,7 +30,7 @@ def test_maps_data_holds_the_maps_within_half_a_level(
     maps, images = saliency.maps, len(context.diagnosis.errors)
     data = maps_data(saliency, images, fully_explained)
     assert data["methods"] == maps.methods
-    assert data["needs_layer"] == [True] * len(maps.methods)
+    assert data["needs_layer"] == [method != "lrp" for method in maps.methods]
     best = maps.methods.index(saliency.best.method)
     for method in range(len(maps.methods)):
         count = images if method <= best else min(fully_explained, images)

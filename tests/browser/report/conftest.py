@@ -140,6 +140,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory, shapes: Dataset) -> Report
 def _make(reports: Reports, data: Dataset, patch: pytest.MonkeyPatch) -> None:
     for name, count in SAMPLE_SIZES.items():
         patch.setattr(name, count)
+    # all maps are of a layer; test_viewer.py adds one of the whole model
+    cams = ("grad-cam", "hires-cam", "layer-cam")
+    patch.setattr("seewhy.attribution.explanation.AUTO_METHODS", cams)
     run = fit(RECIPE, data, reports.directory, device="cpu", quiet=True)
     before = fit(
         replace(RECIPE, epochs=1.5), data, reports.root / "before", device="cpu", quiet=True
