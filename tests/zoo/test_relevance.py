@@ -80,6 +80,7 @@ TIMM: dict[str, dict[str, object]] = {
     "swin_tiny_patch4_window7_224": {"img_size": SIDE, "depths": (1, 1, 1, 1)},
     "convnext_atto": {"depths": (1, 1, 1, 1)},
     "efficientnet_b0": {},
+    "mobilenetv3_small_050": {},
 }
 TRANSFORMERS = ("ViT", "Dinov2WithRegisters", "CLIP")
 
