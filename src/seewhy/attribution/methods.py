@@ -64,7 +64,7 @@ METHODS: dict[str, Method] = {
         "Sundararajan et al. 2017", "32 F + 32 B", True, differentiates=False
     ),
     "full-grad": Method("Srinivas & Fleuret 2019", "F + B", True),
-    "lrp": Method("Bach et al. 2015", "3 F + 2 B", True),
+    "lrp": Method("Bach et al. 2015", "up to 5 F + 4 B", True),
     "le-grad": Method("Bousselham et al. 2024", "2 F + B", True),
     "rise": Method("Petsiuk et al. 2018", "2000 F", True, differentiates=False),
     "occlusion": Method("Zeiler & Fergus 2014", "F per square", True, differentiates=False),
