@@ -1,19 +1,16 @@
 """`seewhy.check` on planted defects, beside cleanvision: `python -m benchmarks.checks PHOTOGRAPHS`.
 
 PHOTOGRAPHS is anything that `seewhy.load` takes. With --peers PYTHON, a Python with cleanvision
-judges the same images as PNG files. --model NAME:weights=FILE also measures the time.
+judges the same images as PNG files.
 """
 
 import argparse
 import json
-import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,17 +20,13 @@ from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from benchmarks.results import HERE, Row, keep
 from seewhy.checks import check
-from seewhy.checks.inputs import CheckInputs
 from seewhy.data.dataset import Dataset, Split
 from seewhy.data.sources import load
-from seewhy.runs.run import open_classifier
 
-T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # (3, H, W)
 
 ORIGINALS = 100
 DEFECTIVE = 0.2  # fraction of the images of a dataset that get the defect
-MANY = 10_000  # images for which the time is scaled
 CHECKS = ("dark", "light", "blurry", "low-information")
 
 
@@ -56,7 +49,6 @@ def main(argv: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("photographs")
     parser.add_argument("--peers", default="", help="a Python with cleanvision")
-    parser.add_argument("--model", default="", help="NAME:weights=FILE, to measure the time")
     arguments = parser.parse_args(argv)
     data = load(arguments.photographs, quiet=True)
     images = torch.cat([split.images for split in data.splits.values()]).numpy()
@@ -83,8 +75,6 @@ def main(argv: Sequence[str] = ()) -> None:
                 text = f"{share:.1%} of {count} found"
             rows.append(Row(f"{defect}: {finder}", text, how))
             print(rows[-1], flush=True)
-    if arguments.model:
-        rows += _times(arguments.photographs, arguments.model)
     note = (
         "Defects planted in a fifth of real photographs, with the default thresholds of both. "
         "cleanvision finds dark, light, blurry and low-information images by its own measures."
@@ -123,62 +113,5 @@ def _peer(python: str, images: np.ndarray) -> dict[str, set[int]] | None:
     return {name: {int(file[:5]) for file in answer[name.replace("-", "_")]} for name in CHECKS}
 
 
-def _times(photographs: str, model: str) -> list[Row]:
-    """Processor time for each part, per image or for as many rows as 10,000 images have."""
-    classifier = open_classifier(model)
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["SEEWHY_CACHE"] = cache
-        data, decoding = _timed(lambda: load(photographs, quiet=True))
-        inputs = CheckInputs(data, classifier)
-        total = sum(map(len, inputs.splits.values()))
-        _, measuring = _timed(lambda: inputs.measures)
-        features, computing = _timed(lambda: inputs.features)
-    # features of as many images, spread around those that were measured, with the same labels
-    rng = np.random.default_rng(0)
-    rows = rng.integers(0, total, MANY)
-    spread = features.std(0) * torch.from_numpy(rng.normal(size=(MANY, features.shape[1])))
-    many = (features[rows] + spread).float()
-    labels = torch.from_numpy(inputs.labels[rows])
-    blank = torch.zeros(MANY, 3, 32, 32, dtype=torch.uint8)
-    everything = Split(blank, labels, list(map(str, range(MANY))))
-    parts = (torch.arange(MANY * 4 // 5), torch.arange(MANY * 4 // 5, MANY))
-    train, test = (everything.take(part) for part in parts)
-    larger = CheckInputs(replace(data, train=train, test=test, fingerprint="0"), classifier)
-    larger.__dict__["features"] = many
-    from seewhy.checks.drift import drift
-    from seewhy.checks.features import label_issues, outliers
-
-    def judge() -> None:
-        for each in (outliers, label_issues, drift):
-            each(larger)
-
-    _, judging = _timed(judge)
-    how = f"`benchmarks/checks.py`, {total} photographs, processor time of one thread"
-    per_image = {"decoding": decoding, "measures": measuring, "features": computing}
-    seconds = {name: each / total * MANY for name, each in per_image.items()}
-    result = [
-        Row(f"{name}, {MANY:,} images", f"{each:.0f} s", f"{how}, scaled")
-        for name, each in seconds.items()
-    ]
-    whole = sum(seconds.values()) + judging
-    return [
-        *result,
-        Row(
-            f"outliers, label issues and drift, {MANY:,} images",
-            f"{judging:.0f} s",
-            "`benchmarks/checks.py`, features made of those of the photographs and noise",
-        ),
-        Row(f"all of these, {MANY:,} images", f"{whole:.0f} s", "without near-duplicates"),
-    ]
-
-
-def _timed(compute: Callable[[], T]) -> tuple[T, float]:
-    """A result, and its processor time in seconds."""
-    start = time.process_time()
-    return compute(), time.process_time() - start
-
-
 if __name__ == "__main__":
-    import sys
-
     main(sys.argv[1:])

@@ -22,7 +22,7 @@ from seewhy.attribution.faithfulness import (
     measure_faithfulness,
     road,
 )
-from seewhy.attribution.target import ForwardPass, forward_pass
+from seewhy.attribution.target import ForwardPass, forward_pass, predict_logits
 from seewhy.errors import SeewhyError
 
 
@@ -90,6 +90,19 @@ def test_insertion_curve_of_sum(summed):
     ordered = -np.sort(-maps.numpy().astype(np.float64).reshape(3, -1))
     expected = sigmoid(np.concatenate([np.zeros((3, 1)), ordered.cumsum(1)], 1))
     np.testing.assert_allclose(curve.scores.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("curve", [deletion, insertion])
+def test_a_curve_computes_each_of_its_points_but_the_known_one(monkeypatch, summed, curve):
+    computed = []
+
+    def counted_logits(forward, images):
+        computed.append(len(images))
+        return predict_logits(forward, images)
+
+    monkeypatch.setattr(faithfulness_module, "predict_logits", counted_logits)
+    assert curve(summed, contributions(summed), steps=5).scores.shape == (3, 6)
+    assert sum(computed) == 3 * 5
 
 
 def test_insertion_starts_from_blur(summed):

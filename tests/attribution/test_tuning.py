@@ -187,7 +187,7 @@ def test_the_default_is_measured_in_any_case(clock):
 
 
 def test_the_worse_half_is_left_out_where_time_is_short(clock):
-    result = tune_method(clock.model, IMAGES, "slow", LAYERS, target=1, seconds=200)
+    result = tune_method(clock.model, IMAGES, "slow", LAYERS, target=1, seconds=190)
     left_out = [each for each in result.candidates if each not in result.finalists]
     assert {each.setting.layer for each in left_out} == {"scrambled"}
     assert {each.setting.layer for each in result.finalists} == {"red"}

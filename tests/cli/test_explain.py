@@ -130,9 +130,9 @@ def test_trust_says_at_once_if_it_takes_long(
     monkeypatch.setattr("seewhy.runs.trust_run.MANY_PASSES", 0)
     command = ["trust", "run", "--methods", "grad-cam", "--layers", "group3", "--images", "2"]
     assert main.main(command) == 0
-    note = "430 forward passes, for at most 5:00; fewer --images or --layers take less time"
+    note = "406 forward passes, for at most 5:00; fewer --images or --layers take less time"
     err = capsys.readouterr().err
-    assert note in err  # 2 x (2 x 17 + 2 x 5 + 1 + 5 x 2 x 17)
+    assert note in err  # 2 x (2 x 16 + 2 x 5 + 1 + 5 x 2 x 16)
     assert "were measured" not in err
     assert main.main([*command, "--seconds", "inf"]) == 0
     assert "430 forward passes; fewer --images" in capsys.readouterr().err

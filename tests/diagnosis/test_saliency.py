@@ -9,7 +9,7 @@ from torch import nn
 from seewhy.attribution.bootstrap import BootstrapSummary
 from seewhy.attribution.explanation import resolve_methods
 from seewhy.attribution.sanity import SanityCheck
-from seewhy.attribution.scores import TrustScore
+from seewhy.attribution.scores import STEPS, TrustScore
 from seewhy.attribution.statuses import PIXELS
 from seewhy.attribution.target import prepare
 from seewhy.data.dataset import Split
@@ -113,6 +113,17 @@ def test_a_costly_method_is_left_out_if_few_errors_could_be_explained(
     costly = per_map == 0.2  # 18 errors in a quarter of the time, and 75 without it
     assert ("lrp" in plan.methods) is not costly
     assert 60 < plan.errors < 75 if costly else plan.errors == 100
+
+
+@pytest.mark.parametrize(("forward", "methods"), [(0.03, 6), (0.2, 1)])
+def test_several_methods_are_compared_before_more_points_of_their_curves(
+    monkeypatch: pytest.MonkeyPatch, forward: float, methods: int
+) -> None:
+    monkeypatch.setattr(saliency, "_pace", lambda *_: (forward, 0.02))
+    plan = plan_saliency(transformer(), split_of(12), 10, seconds=45)
+    assert plan.steps == STEPS // 4
+    assert len(plan.measured_methods) == methods
+    assert plan.trust_images >= (8 if methods > 1 else 2)
 
 
 @pytest.mark.slow

@@ -94,27 +94,14 @@ def deletion(
         baseline: Entry of BASELINES.
         seed: Seed of the random order of ties, which is the same for all maps.
     """
-    replacement = bind(BASELINES, baseline, "baseline", n_supplied=1)
-
-    def variants(images: Tensor, ranks: Tensor) -> Iterator[Tensor]:
-        return _replace_by_rank(images, replacement(images), ranks, steps)
-
-    return PerturbationCurve(_probabilities(forward, maps, seed, variants))
+    return _curve(forward, maps, steps, baseline, seed, inserts=False)
 
 
 def insertion(
     forward: ForwardPass, maps: Tensor, steps: int = 32, baseline: str = "blur", seed: int = 0
 ) -> PerturbationCurve:
-    """Insert pixels into a baseline, most relevant first (Petsiuk et al. 2018).
-
-    Arguments as in `deletion`.
-    """
-    replacement = bind(BASELINES, baseline, "baseline", n_supplied=1)
-
-    def variants(images: Tensor, ranks: Tensor) -> Iterator[Tensor]:
-        return _replace_by_rank(replacement(images), images, ranks, steps)
-
-    return PerturbationCurve(_probabilities(forward, maps, seed, variants))
+    """Insert pixels into a baseline, most relevant first (arguments as in `deletion`)."""
+    return _curve(forward, maps, steps, baseline, seed, inserts=True)
 
 
 def deletion_auc(
@@ -314,6 +301,25 @@ FAITHFULNESS: dict[str, Callable[..., Tensor]] = {
 LOWER_IS_BETTER = {"deletion", "average-drop"}
 
 
+def _curve(
+    forward: ForwardPass, maps: Tensor, steps: int, baseline: str, seed: int, inserts: bool
+) -> PerturbationCurve:
+    """A deletion or insertion curve. At one end are the images, whose logits are known."""
+    if steps < 1:
+        raise SeewhyError(f"steps must be at least 1, found {steps}")
+    replacement = bind(BASELINES, baseline, "baseline", n_supplied=1)
+
+    def variants(images: Tensor, ranks: Tensor) -> Iterator[Tensor]:
+        blank = replacement(images)
+        first, last = (blank, images) if inserts else (images, blank)
+        for number in range(steps) if inserts else range(1, steps + 1):
+            yield torch.where((ranks < number * ranks[0].numel() // steps)[:, None], last, first)
+
+    known = forward.confidences(forward.logits)[:, None]
+    computed = _probabilities(forward, maps, seed, variants)
+    return PerturbationCurve(torch.cat([computed, known] if inserts else [known, computed], 1))
+
+
 def _probabilities(
     forward: ForwardPass,
     maps: Tensor,
@@ -348,14 +354,6 @@ def _pixel_ranks(maps: Tensor, seed: int) -> Tensor:  # (N, H, W) int64
     order = shuffled[values[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     ranks = torch.arange(values.shape[1], device=maps.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, ranks).reshape(maps.shape)
-
-
-def _replace_by_rank(images: Tensor, others: Tensor, ranks: Tensor, steps: int) -> Iterator[Tensor]:
-    """The images with 0, 1 / steps, ..., 1 of their pixels taken from `others` by rank."""
-    if steps < 1:
-        raise SeewhyError(f"steps must be at least 1, found {steps}")
-    for step in range(steps + 1):
-        yield torch.where((ranks < step * ranks[0].numel() // steps)[:, None], others, images)
 
 
 def _masked_probabilities(forward: ForwardPass, maps: Tensor) -> tuple[Tensor, Tensor]:  # (N,) x 2

@@ -190,7 +190,7 @@ def trust(
 
 def passes_of_trust(maps: int, layers: int, steps: int, noise_maps: int) -> int:
     """Forward passes per image of `trust`, for a number of maps at a number of layers."""
-    curves = 2 * (steps + 1)  # deletion and insertion
+    curves = 2 * steps  # deletion and insertion
     return maps * (curves + 2 * len(PERCENTILES) + 1) + layers * noise_maps * curves
 
 

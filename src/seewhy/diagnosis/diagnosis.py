@@ -65,10 +65,10 @@ MAX_DUPLICATES = 12  # shown
 MAX_SLICE_EXAMPLES = 8  # shown per weak slice
 LEAST_CONFIDENT = 30  # correctly classified images shown, over all classes; at least one per class
 STEPS = {  # of `diagnose`, in their order, with their shares of the time
-    "heat maps": 36,
-    "attacks": 24,
-    "adversarial examples": 6,
-    "corruptions": 15,
+    "heat maps": 44,
+    "attacks": 18,
+    "adversarial examples": 5,
+    "corruptions": 14,
     "weak slices": 7,
     "nearest training images": 4,
     "map of images": 6,

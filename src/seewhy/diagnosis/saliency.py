@@ -37,6 +37,7 @@ _WAYS = (
     (True, True, STEPS, RANDOM_MAPS),
     (False, True, STEPS, RANDOM_MAPS),
     (False, True, STEPS // 2, 2),
+    (False, True, STEPS // 4, 1),
     (False, False, STEPS // 4, 1),
 )
 _ENOUGH, _ENOUGH_ERRORS = 8, 48  # images that are measured, and errors that are explained
