@@ -12,6 +12,7 @@ from torch import nn
 
 from seewhy.cli.main import main
 from seewhy.data.dataset import Dataset, Split
+from seewhy.data.decode import Preprocessing
 from seewhy.data.sources import load
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
@@ -74,6 +75,20 @@ def test_pool_may_be_a_dataset_or_pillow_images(folder: Path) -> None:
     pool = Image.open(folder / "12.png"), Image.open(folder / "0.png")
     assert select_to_label(MODEL, pool, 1, labeled())[0].image == "image 0"
     assert select_to_label(MODEL, labeled(), 3)[0].novelty == 1  # no labeled images
+
+
+def test_labeled_files_are_loaded_as_the_model_takes_them(tmp_path: Path) -> None:
+    """Wide images, letterboxed by the preprocessing, in gray: the same ones are not novel."""
+    wide = np.full((2, 8, 24, 3), 200, np.uint8)
+    wide[0, :, :8] = wide[1, :, 16:] = 20  # outside of the center crop
+    for name, index in (("pool", 0), ("labeled/a", 0), ("labeled/b", 1)):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(wide[index]).save(tmp_path / name / "0.png")
+    gray = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    preprocessing = Preprocessing(resize="letterbox")
+    model = Classifier(gray, ("a", "b"), (1, 8, 8), preprocessing=preprocessing)
+    (selected,) = select_to_label(model, tmp_path / "pool", 1, tmp_path / "labeled")
+    assert selected.novelty == pytest.approx(0, abs=1e-6)
 
 
 def test_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from seewhy.cli import main
-from seewhy.cli.arguments import AUTO
+from seewhy.cli.arguments import AUTO, DataOptions
 from seewhy.cli.train import Train, _check_hint
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
@@ -28,11 +28,46 @@ def test_a_model_that_is_named_is_chosen_for_even_if_it_is_the_default_of_a_reci
 ) -> None:
     asked: list[str | None] = []
     monkeypatch.setattr(
-        "seewhy.runs.choice.choose_recipe", lambda data, model, *rest: asked.append(model)
+        "seewhy.runs.choice.choose_recipe",
+        lambda data, model, *rest, **options: asked.append(model),
     )
     for model in (Recipe().model, AUTO):
         Train("auto", "birds", settings=replace(Recipe(), model=model)).choice()
     assert asked == ["resnet18", None]
+
+
+def test_options_that_decide_on_the_labels_are_used_for_the_choice(tmp_path: Path) -> None:
+    """Of files in no class folders, and of a table with two columns of labels."""
+    rows = ["image,class,label"]
+    for index in range(6):
+        name = f"{'ab'[index % 2]}_{index}.png"
+        Image.new("L", (9, 9)).save(tmp_path / name)
+        rows.append(f"{name},{index % 3},{index % 2}")
+    files = DataOptions(label_pattern="(?P<label>[a-z])_")
+    assert Train("auto", str(tmp_path), loading=files).choice().recipe.name == "demo"
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join([*rows, "missing.png,0,0"]))
+    columns = DataOptions(label="label", skip_bad_images=True)
+    assert Train("auto", str(table), loading=columns).choice().recipe.name == "demo"
+
+
+@pytest.mark.train
+def test_a_restart_by_torchrun_resumes_what_its_directory_says(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and epochs may have been chosen for the data and the model."""
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["train", "tiny.toml", "--data", "bars", "--output", "run", *QUIET]
+    with monkeypatch.context() as patch:
+        patch.setattr("seewhy.runs.training.make_result", interrupt)
+        assert main.main([*command, "--image-size", "6", "--epochs", "1"]) == 130
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main.main(command) == 0
+    run = open_run("run")
+    assert (len(run.history), run.image_shape) == (1, (3, 6, 6))
 
 
 @pytest.mark.slow

@@ -85,6 +85,15 @@ def test_as_dataset_reads_gray_images() -> None:
     assert as_dataset([(image.convert("RGBA"), 0) for image in PILLOW]).image_shape == (3, 5, 4)
 
 
+def test_as_dataset_puts_transparent_images_on_white() -> None:
+    """As files of such images, and as `predict` does."""
+    for mode in ("RGBA", "LA", "P"):
+        image = Image.new(mode, (4, 4), 0)
+        if mode == "P":
+            image.info["transparency"] = 0
+        assert bool((as_dataset([(image, 0)]).test.images == 255).all())
+
+
 def test_as_dataset_takes_names_from_the_data() -> None:
     class Folder(Indexed):
         classes: ClassVar = ["a", "b", "c"]

@@ -203,6 +203,11 @@ def test_load_splits_and_resizes_data_in_memory(monkeypatch: pytest.MonkeyPatch)
     assert made.train.masks is not None
     assert kept.train.masks is not None
     assert torch.equal(kept.train.masks, made.train.masks[place])
+    other = replace(made, train=replace(made.train, masks=~made.train.masks))  # as are its pixels
+    monkeypatch.setitem(SOURCES, "mine", lambda: other)
+    changed = load("mine", validation=0.2, quiet=True)
+    assert changed.train.masks is not None
+    assert torch.equal(changed.train.masks, ~kept.train.masks)
 
 
 def test_load_rejects_invalid_data_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,14 @@ def test_grouped_folds_keep_groups_whole_and_classes_in_proportion() -> None:
     assert not np.array_equal(folds, grouped_folds(labels, groups, 5, seed=2))
 
 
+def test_few_images_of_folds_must_still_teach_each_class() -> None:
+    """Of 12 of the digits, some are the only one of their class."""
+    message = r"digits, fold 1 of 5: the test split has classes missing from train: '\d"
+    with pytest.raises(SeewhyError, match=message):
+        load("digits", folds=5, limit=12, quiet=True)
+    assert len(load("digits", folds=5, limit=100, quiet=True).train) == 100
+
+
 def test_folds_leave_a_test_folder_alone_unless_all_images_are_divided(tmp_path: Path) -> None:
     bursts(tmp_path / "train", scenes=6)
     bursts(tmp_path / "test", scenes=2)

@@ -135,6 +135,13 @@ def test_predict_with_features_rejects_logits_that_are_not_finite() -> None:
         predict_with_features(model, images_of(2))
 
 
+def test_extract_features_rejects_features_that_are_not_finite() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(576, 2)).eval()
+    nn.init.constant_(model[0].bias, float("inf"))
+    with pytest.raises(SeewhyError, match="features are not finite; check the model"):
+        extract_features(model, images_of(2))
+
+
 def test_an_exported_file_has_no_features() -> None:
     exported = FileModel(lambda pixels: pixels.flatten(1)[:, :10])
     with pytest.raises(SeewhyError, match=r"in an exported file has no layers.*use the run"):

@@ -38,6 +38,7 @@ class Block(nn.Module):
         self.conv = nn.Conv2d(3, 6, 3, padding=1, bias=kind == "bias", groups=3)
         self.norm = nn.BatchNorm2d(6, track_running_stats=kind != "no statistics")
         self.head = nn.Linear(6, 4)
+        self.scale = 1.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
@@ -51,7 +52,7 @@ class Block(nn.Module):
             x = -x
         else:
             x = self.norm(x)
-        return self.head(x.mean((2, 3)))
+        return self.scale * self.head(x.mean((2, 3)))
 
 
 @pytest.mark.parametrize("kind", ["plain", "bias"])
@@ -120,11 +121,11 @@ def test_folded_resnet18():
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert fast.linear.weight is model.linear.weight
-    assert folded(model, IMAGES) is fast
+    assert folded(model, IMAGES).conv1 is fast.conv1
 
 
-@pytest.mark.parametrize("change", ["step", "data", "statistics", "module"])
-def test_compute_logits_follows_the_weights(change):
+@pytest.mark.parametrize("change", ["step", "data", "statistics", "module", "attribute"])
+def test_compute_logits_follows_the_model(change):
     torch.manual_seed(0)
     model = trained(Block("plain"))
     compute_logits(model, IMAGES)
@@ -135,6 +136,8 @@ def test_compute_logits_follows_the_weights(change):
         model.conv.weight.data.mul_(2)
     elif change == "statistics":
         model.norm.running_mean.add_(1)
+    elif change == "attribute":
+        model.scale = 2.0
     else:
         model.norm = nn.Identity()
     with torch.no_grad():

@@ -131,6 +131,26 @@ def test_a_probe_remains_where_no_epoch_fits(
     assert (fitted.epochs, fitted.probe) == (0.0, "logistic")
 
 
+def test_each_view_of_a_probe_takes_time(
+    recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass over 240 images takes 8 s."""
+    monkeypatch.setattr(pace, "images_per_second", lambda *arguments: 10.0)
+    epochs = [
+        fit_into(replace(recipe, probe=probe, epochs=100), data, 2.0)[0].epochs
+        for probe in ("none", "logistic", "logistic:flip")
+    ]
+    assert epochs == [4.0, 3.69, 3.38]
+
+
+def test_several_processes_have_no_common_pace(
+    recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SeewhyError, match="minutes is for one process, found 2; set epochs"):
+        fit_into(recipe, data, 2.0)
+
+
 def test_pace_is_measured_for_recipes_with_probe_and_range_test(
     recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """`find_lr` and `images_per_second`, the latter by a clock that the test moves."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.runs.lr_search import find_lr, images_per_second, resolve_lr
 from seewhy.train import loop
+from seewhy.train.plan import TrainingPlan
 from seewhy.train.recipe import Recipe
+from seewhy.train.state import TrainState
 
 pytestmark = pytest.mark.train
 
@@ -89,6 +92,25 @@ def test_images_per_second_uses_images_of_the_mean_area(
     (factor,) = factors
     rising = np.linspace(0.75, 1, 10_000) ** 2
     assert factor == pytest.approx(((rising.mean() + 1) / 2) ** 0.5, rel=0.01)
+
+
+def test_images_per_second_trains_all_layers(
+    recipe: Recipe, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though they are frozen in the first epochs of the run."""
+    trained: list[bool] = []
+    update = loop.update
+
+    def parameters(state: TrainState) -> Iterator[torch.nn.Parameter]:
+        return (each for group in state.optimizers[0].param_groups for each in group["params"])
+
+    def spy(state: TrainState, plan: TrainingPlan) -> None:
+        trained.extend(each.grad is not None for each in parameters(state))
+        update(state, plan)
+
+    monkeypatch.setattr(loop, "update", spy)
+    images_per_second(replace(recipe, unfreeze_epochs=2), data, "cpu", seconds=0.0)
+    assert all(trained)
 
 
 def test_images_per_second_needs_a_learning_rate(recipe: Recipe, data: Dataset) -> None:

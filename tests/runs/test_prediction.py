@@ -18,7 +18,7 @@ from seewhy.models.classifier import Classifier, with_range
 from seewhy.reporting.context import is_own_data
 from seewhy.reporting.page import report
 from seewhy.runs.lr_search import find_lr
-from seewhy.runs.prediction import evaluate, predict
+from seewhy.runs.prediction import evaluate, measured_data, predict
 from seewhy.runs.prediction_stream import top_predictions
 from seewhy.runs.run import Run, open_run
 from seewhy.runs.training import fit, resume
@@ -230,6 +230,23 @@ def test_evaluate_rejects_data_that_does_not_fit(run: Run, data: Dataset) -> Non
     ):
         with pytest.raises(SeewhyError, match=message):
             evaluate(run, other, split)
+
+
+def test_evaluate_rejects_several_labels_per_image(run: Run, data: Dataset) -> None:
+    labels = torch.nn.functional.one_hot(data.test.labels).bool()
+    several = replace(data.test, labels=labels)
+    other = replace(data, classes=data.classes[::-1], train=several, test=several)
+    with pytest.raises(SeewhyError, match=r"images of bars have any number of labels, but .*pass"):
+        evaluate(run, other)
+
+
+def test_several_labels_are_matched_by_name(data: Dataset) -> None:
+    model = Classifier(torch.nn.Identity(), ("x", *data.classes), activation="sigmoid")
+    labels = torch.nn.functional.one_hot(data.test.labels).bool()
+    several = replace(data.test, labels=labels)
+    _, measured = measured_data(model, replace(data, train=several, test=several))
+    assert torch.equal(measured.test.labels[:, 1:], labels)
+    assert not measured.test.labels[:, 0].any()
 
 
 def test_predict_reads_files_of_any_size_and_mode(run: Run, data: Dataset, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from seewhy.data.dataset import Dataset
 from seewhy.figures.curves import accuracy_figure, curves_figure
 from seewhy.runs.console import live_table
-from seewhy.runs.run import Run, open_run
+from seewhy.runs.run import Run, open_classifier, open_run
 from seewhy.runs.training import fit
 from seewhy.train.loop import EpochStats, train
 from seewhy.train.plan import make_plan
@@ -39,6 +39,9 @@ def test_run_of_a_probe_alone(probe_run: Run, data: Dataset) -> None:
     assert probe_run.predictions is not None
     opened = open_run(probe_run.directory)
     assert opened.probe == probe_run.probe is not None
+    used = open_classifier(str(probe_run.directory))  # as the command line opens it
+    assert isinstance(used, Run)
+    assert used.probe == probe_run.probe
     assert opened.history == probe_run.history
     (row,) = opened.history
     assert (row.epoch, row.step) == (0, 0)

@@ -38,6 +38,14 @@ def test_frozen_parameter_does_not_change(recipe: Recipe, data: Dataset) -> None
     assert not model.whiten.weight.requires_grad  # which never was trained
 
 
+def test_something_is_trained_from_the_start(recipe: Recipe, data: Dataset) -> None:
+    """The last layer alone is to train first, but it is frozen."""
+    recipe = replace(recipe, freeze=("linear:0",), unfreeze_epochs=2)
+    message = "freeze linear:0 with unfreeze_epochs 2 leaves no parameter to train at epoch 0;"
+    with pytest.raises(SeewhyError, match=message):
+        new_state(make_plan(recipe, data, "cpu"))
+
+
 def test_freezable_matches_whole_names() -> None:
     net = nn.ModuleDict({"conv": nn.Linear(2, 2), "conv2": nn.Linear(2, 2)})
     assert [

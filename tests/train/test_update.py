@@ -222,7 +222,7 @@ def test_fp16_fails_if_no_scale_helps(data: Dataset) -> None:
         ({"freeze": ("0:0", "1:0.5")}, "freeze: the model has no trainable parameter '0'"),
         (
             {"freeze": ("1:0.5",)},
-            r"freeze 1:0\.5 freezes all parameters before the end of 1 epoch",
+            r"freeze 1:0\.5 leaves no parameter to train at epoch 0\.5; freeze fewer",
         ),
         (
             {"resolution": "linear:warmup=0.5,start=0.5,end=1", "epochs": 4},

@@ -134,6 +134,11 @@ class DataOptions:
     range: RangeWords = ()
     """Pixel range of images above 8 bits: LOW HIGH, dtype, or dataset (measured; default)."""
 
+    def of_source(self) -> dict[str, Any]:
+        """Those that decide which images and labels there are."""
+        names = ("root", "label", "label_pattern", "path_column", "skip_bad_images")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class RecipeOptions:

@@ -62,7 +62,7 @@ def compare(options: Compare) -> int:
     recipe_grid(recipe, vary)  # bad values fail before the data is loaded
     if options.output is not None:
         check_empty(options.output)
-    data = load_data(options.data, options.loading)
+    data = load_data(options.data, options.loading, quiet=options.quiet)
     if options.images is not None:
         recipe = replace(recipe, epochs=options.images / len(data.train))
     recipes = recipe_grid(recipe, vary)

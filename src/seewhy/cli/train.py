@@ -66,9 +66,8 @@ class Train(RecipeOptions):
         """The recipe for the data, the model and the device."""
         from seewhy.runs.choice import choose_recipe
 
-        loading = self.loading
         model = None if self.settings.model == AUTO else self.settings.model
-        return choose_recipe(self.data, model, self.device, loading.root, loading.label)
+        return choose_recipe(self.data, model, self.device, **self.loading.of_source())
 
 
 def train(options: Train) -> int:
@@ -86,7 +85,7 @@ def train(options: Train) -> int:
     if options.output is not None:
         check_empty(options.output)
     recipe, policy = options.settings, options.checkpoint
-    data = load_data(options.data, _loading(options), options.folds)
+    data = load_data(options.data, _loading(options), options.folds, options.quiet)
     if options.minutes is not None:
         from seewhy.runs.pace import fit_into
 
@@ -122,17 +121,11 @@ def _restart(options: Train, directory: Path) -> int:
 
     first = is_first_process()
     note(f"seewhy: restarted by torchrun: resuming {directory}", options.quiet or not first)
-    data = load_data(options.data, options.loading, options.folds)
     run = resume_run(
-        directory,
-        data,
-        device=options.device,
-        quiet=options.quiet,
-        checkpoint=options.checkpoint,
-        recipe=options.settings,
+        directory, device=options.device, quiet=options.quiet, checkpoint=options.checkpoint
     )
     return (
-        _finish(run, data, options.no_report, options.quiet, options.report_minutes) if first else 0
+        _finish(run, None, options.no_report, options.quiet, options.report_minutes) if first else 0
     )
 
 
@@ -151,7 +144,7 @@ def _loading(options: Train) -> DataOptions:
         note(choice.alternative, options.quiet or not is_first_process())
         values = dict(choice.loading)
     elif has_published_weights(options.settings.model):
-        facts = data_facts(options.data, loading.root, loading.label)
+        facts = data_facts(options.data, **loading.of_source())
         values = dict(loading_for(options.settings.model, facts))
     if loading.image_size is not None or loading.margin:
         return loading

@@ -4,11 +4,13 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seewhy.data.dataset import Dataset
 from seewhy.data.decode import open_image, upright_size
+from seewhy.data.options import LoadOptions
 from seewhy.data.raw import LoadRequest
 from seewhy.data.sources import find_source
 
@@ -30,6 +32,7 @@ def data_facts(
     data: str | os.PathLike[str] | Dataset,
     root: str | os.PathLike[str] | None = None,
     label: str | None = None,
+    **options: Any,
 ) -> DataFacts:
     """The facts of a dataset; of one that is not loaded, only some headers of images are read.
 
@@ -37,11 +40,14 @@ def data_facts(
         data: A dataset, or its name or path, as `load` takes it.
         root: As for `load`.
         label: As for `load`.
+        options: Others of `load` that decide which images and labels there are, such as
+            `label_pattern`.
 
     Raises:
         SeewhyError: As `load`, if there is no such dataset.
     """
-    source = data if isinstance(data, Dataset) else find_source(data, root)
+    loading = LoadOptions(label=label, **options)
+    source = data if isinstance(data, Dataset) else find_source(data, root, loading)
     if isinstance(source, Dataset):
         labels, side = source.train.labels.numpy(), min(source.image_shape[1:])
         return DataFacts(source.name, len(labels), _counts(labels), side, labels.ndim == 2)

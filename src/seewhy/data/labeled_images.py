@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.data.dataset import Dataset, Split, compute_digest, fingerprint
+from seewhy.data.decode import convert_mode
 from seewhy.data.raw import check_label_range
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.wording import counted
@@ -21,9 +22,7 @@ LABEL_KEYS = ("label", "labels", "fine_label", "target", "targets")
 IMAGES, LABELS = 0, 1  # the parts of a pair
 CHANNELS = (1, 3, 4)  # of images; another number is a height
 _IMAGE_TYPES = (Image.Image, Tensor, np.ndarray)
-_MODES = {"1": "L", "L": "L", "LA": "L", "F": "F", "I": "I"} | dict.fromkeys(
-    ("I;16", "I;16B", "I;16L", "I;16N"), "I"
-)  # of Pillow; all others become RGB
+_DEEP_MODES = {"F": "F"} | dict.fromkeys(("I", "I;16", "I;16B", "I;16L", "I;16N"), "I")  # Pillow's
 _MOST_CLASSES = 100_000  # that data may have without naming them
 
 
@@ -187,7 +186,7 @@ def _are_whole(value: object) -> bool:
 def _pixels(value: object, batch: bool) -> Tensor:  # (N, C, H, W) uint8
     """Pixels of an image, or of a batch of images."""
     if isinstance(value, Image.Image):
-        value = np.array(value.convert(_MODES.get(value.mode, "RGB")))
+        value = np.array(_converted(value))
     if isinstance(value, list | tuple) and isinstance(next(iter(value), None), _IMAGE_TYPES):
         return _stacked([_pixels(each, batch=False) for each in value])
     if isinstance(value, np.ndarray):
@@ -199,6 +198,13 @@ def _pixels(value: object, batch: bool) -> Tensor:  # (N, C, H, W) uint8
         )
     value = value.detach().cpu()
     return _bytes(_channels_first(value, batch)).contiguous()
+
+
+def _converted(image: Image.Image) -> Image.Image:
+    """The image as gray or RGB, with transparent parts on white, as in a file that is decoded."""
+    if image.mode in _DEEP_MODES:
+        return image.convert(_DEEP_MODES[image.mode])
+    return convert_mode(image, channels=1 if image.mode in ("1", "L", "LA") else 3)
 
 
 def _channels_first(value: Tensor, batch: bool) -> Tensor:  # (N, C, H, W)

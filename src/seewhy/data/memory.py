@@ -1,8 +1,11 @@
 """Datasets made in memory: checked, and as sources that can be resized and split."""
 
+import hashlib
+import json
 from collections.abc import Sequence, Sized
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,11 +59,24 @@ def check_dataset(dataset: Dataset) -> Dataset:
             "(N, K); use the same for all"
         )
     check_labels(dataset.classes, labels, dataset.name)
+    if dataset.folds is not None:
+        _check_folds(dataset, dataset.folds.numpy(), labels["train"])
     if dataset.fingerprint:
         return dataset
     stored = dataset.splits | {"train": dataset.train}  # with its margin
     digests = {name: compute_digest(split) for name, split in stored.items()}
     return replace(dataset, fingerprint=fingerprint(dataset.classes, digests))
+
+
+def _check_folds(dataset: Dataset, folds: np.ndarray, labels: np.ndarray) -> None:
+    """Raise SeewhyError unless the images outside of each fold can be trained on for those in it.
+
+    A few of many images, as by `limit`, may all be in one fold.
+    """
+    for fold in range(dataset.num_folds):
+        parts = {"train": labels[folds != fold], "test": labels[folds == fold]}
+        name = f"{dataset.name}, fold {fold + 1} of {dataset.num_folds}"
+        check_labels(dataset.classes, parts, name)
 
 
 def _find_problem(split: Split, image_shape: tuple[int, ...] | None, margin: int = 0) -> str | None:
@@ -116,7 +132,18 @@ def memory_source(dataset: Dataset) -> Source:
         splits = {name: _raw_split(split) for name, split in dataset.splits.items()}
         return RawDataset(dataset.classes, splits)
 
-    return Source(dataset.name, {"memory": dataset.fingerprint}, open_)
+    signature = {"memory": dataset.fingerprint, "names and masks": _digest(dataset)}
+    return Source(dataset.name, signature, open_)
+
+
+def _digest(dataset: Dataset) -> str:
+    """Hex digest of names and masks, which the fingerprint leaves out."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for split in dataset.splits.values():
+        hasher.update(json.dumps([str(name) for name in split.names]).encode())
+        if split.masks is not None:
+            hasher.update(np.packbits(split.masks.cpu().numpy()).tobytes())
+    return hasher.hexdigest()
 
 
 def _raw_split(split: Split) -> RawSplit:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from seewhy.diagnosis.tsne import t_sne
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.models.features import check_finite_features
 
 MAX_IMAGES = 10_000  # on a map
 SECONDS_PER_IMAGE = 1e-3  # of a map, on one core
@@ -40,8 +41,7 @@ def image_map(features: Tensor, indices: Tensor | None = None) -> ImageMap:
         raise SeewhyError(
             f"features must be (N, D) of at least {FEWEST} images, found {describe_value(features)}"
         )
-    if not features.isfinite().all():
-        raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
+    check_finite_features(features)
     plane = t_sne(_components(features))
     low, high = plane.amin(0), plane.amax(0)
     side = (high - low).max().clamp_min(1e-12)  # one scale for both axes

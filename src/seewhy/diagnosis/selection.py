@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.models.features import check_finite_features
 
 CERTAIN = 0.5  # least weight: where a model has seen nothing, it may be certain and wrong
 MAX_IMAGES = 5000  # that compete for selection; pairs of them are in memory
@@ -59,8 +60,7 @@ def select_images(
         )
     known = features[:0] if labeled is None else labeled
     everything = torch.cat([known, features]).float()
-    if not everything.isfinite().all():
-        raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
+    check_finite_features(everything)
     directions = F.normalize(everything - everything.mean(0), dim=1)
     known, own = directions[: len(known)], directions[len(known) :]
     novelty = _novelty(own, known)

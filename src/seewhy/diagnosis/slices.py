@@ -15,6 +15,7 @@ from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.statistics import hypergeometric_tail, wilson_interval
 from seewhy.errors import SeewhyError, describe_value
+from seewhy.models.features import check_finite_features
 from seewhy.significance import holm
 
 MIN_IMAGES = 20  # of a slice
@@ -286,8 +287,8 @@ def _check(
         raise SeewhyError(
             f"features must be ({images}, D), one row per image, found {describe_value(features)}"
         )
-    if features is not None and not features.isfinite().all():
-        raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
+    if features is not None:
+        check_finite_features(features)
     for name, values in attributes.items():
         if values.shape != (images,) or not values.isfinite().all():
             wrong_shape = values.shape != (images,)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from seewhy.errors import SeewhyError
 from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.head import Layer, find_heads
@@ -52,10 +53,20 @@ def extract_features(
 
     Returns:
         Features (N, D) float32 on the CPU.
+
+    Raises:
+        SeewhyError: If the model cannot take the images, and if a feature is not finite.
     """
     classifier = replace(as_classifier(classifier), tta="none")
     _, features = _predict(classifier, images, batch_size, not reproducible, progress)
+    check_finite_features(features)
     return features
+
+
+def check_finite_features(features: Tensor) -> None:
+    """Raise SeewhyError if a feature is not finite."""
+    if not features.isfinite().all():
+        raise SeewhyError("features are not finite; check the model, and use precision 'fp32'")
 
 
 def predict_with_features(classifier: ClassifierLike, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """BatchNorm folded into the convolutions before it, for passes that only want outputs."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from seewhy.models.inspection import device_of, evaluating, is_program, prepare_images, unwrap_model
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # the BatchNorm alone reads the output of the convolution
+Modules = dict[nn.Module, nn.Module]  # what takes the place of each module
 
 TOLERANCE = 1e-4  # of the largest logit; more is no rounding
 
@@ -22,7 +23,7 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
 
     Each BatchNorm that follows a convolution and is the only reader of its output becomes part of
     the convolution. The result shares all other modules and weights with `model`, which is not
-    changed, and is kept until its weights change.
+    changed. The folded convolutions are kept until the weights change.
 
     Args:
         model: A model in evaluation mode.
@@ -42,8 +43,9 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
         return model
     state = _state(known.pairs)
     if known.state != state:
-        known.state, known.model = state, _fold(model, known.pairs, images[:1])
-    return known.model or model
+        known.state, known.replaced = state, _fold(model, known.pairs, images[:1])
+    # replaced anew: an attribute of a module may have changed, such as a factor of the logits
+    return _replace_modules(model, dict(known.replaced))
 
 
 def folded_for_training(model: nn.Module) -> nn.Module:
@@ -55,7 +57,7 @@ def folded_for_training(model: nn.Module) -> nn.Module:
     """
     if device_of(model).type != "cpu" or unwrap_model(model) is not model or _has_hooks(model):
         return model
-    replaced: dict[nn.Module, nn.Module] = {}
+    replaced: Modules = {}
     for conv, norm in _find_pairs(model):
         if norm.affine and conv.padding_mode == "zeros":
             replaced[conv], replaced[norm] = _ScaledConv(conv, norm), nn.Identity()
@@ -86,7 +88,7 @@ class _Folded:
     structure: tuple[int, ...]  # ids of its modules
     pairs: tuple[Pair, ...]
     state: tuple[Any, ...] = ()  # of the weights that were folded
-    model: nn.Module | None = None  # None if folding changes the outputs
+    replaced: Modules = field(default_factory=dict)  # empty if folding changes the outputs
 
 
 _FOLDED: WeakKeyDictionary[nn.Module, _Folded] = WeakKeyDictionary()
@@ -134,15 +136,15 @@ def _pairs_of(module: nn.Module) -> list[Pair]:
     return pairs
 
 
-def _fold(model: nn.Module, pairs: tuple[Pair, ...], image: Tensor) -> nn.Module | None:
-    """The folded model; None if its output for an image (1, C, H, W) is another one."""
-    replaced: dict[nn.Module, nn.Module] = {}
+def _fold(model: nn.Module, pairs: tuple[Pair, ...], image: Tensor) -> Modules:
+    """What replaces the pairs; empty if the output for an image (1, C, H, W) is then another."""
+    replaced: Modules = {}
     with torch.inference_mode(False), torch.no_grad():  # weights for passes outside of it too
         for conv, norm in pairs:
             fused = fuse_conv_bn_eval(conv, norm).requires_grad_(False)
             fused.weight.data = fused.weight.contiguous(memory_format=torch.channels_last)
             replaced[conv], replaced[norm] = fused, nn.Identity()
-    result = _replace_modules(model, replaced)
+    result = _replace_modules(model, dict(replaced))
     pixels = prepare_images(image, model) if image.dtype == torch.uint8 else image
     with torch.no_grad(), evaluating(model), torch.random.fork_rng([]):
         # clone: the first layer may work in place
@@ -152,11 +154,14 @@ def _fold(model: nn.Module, pairs: tuple[Pair, ...], image: Tensor) -> nn.Module
         and (one - other).abs().amax() <= TOLERANCE * one.abs().amax()  # False for NaN
         for one, other in zip(expected, found, strict=True)
     )
-    return result if same else None
+    return replaced if same else {}
 
 
-def _replace_modules(module: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:
-    """The module with others inside it; modules without any of them are shared."""
+def _replace_modules(module: nn.Module, replaced: Modules) -> nn.Module:
+    """The module with others inside it; modules without any of them are shared.
+
+    The copies that are made of modules around them are added to `replaced`.
+    """
     if module in replaced:
         return replaced[module]
     if is_program(module):

@@ -41,6 +41,7 @@ def choose_recipe(
     device: str = "auto",
     root: str | os.PathLike[str] | None = None,
     label: str | None = None,
+    **options: Any,
 ) -> Choice:
     """Choose a recipe, and how to load the data for it.
 
@@ -51,11 +52,13 @@ def choose_recipe(
         device: Device to train on.
         root: As for `seewhy.load`.
         label: As for `seewhy.load`.
+        options: Others of `seewhy.load` that decide which images and labels there are:
+            `label_pattern`, `path_column` and `skip_bad_images`.
 
     Raises:
         SeewhyError: If there is no such dataset, model, or device.
     """
-    facts = data_facts(data, root, label)
+    facts = data_facts(data, root, label, **options)
     on_cpu = find_device(device).type == "cpu"
     photographs = facts.side >= PHOTO_SIDE
     if model is None and photographs and _timm_has_weights():

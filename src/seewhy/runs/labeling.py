@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seewhy.data.dataset import Dataset, Split
+from seewhy.data.dataset import Dataset
 from seewhy.data.folders import image_files
-from seewhy.data.labeled_images import as_dataset
 from seewhy.data.options import check_integer
-from seewhy.data.sources import load, reload_data
 from seewhy.diagnosis.selection import select_images
 from seewhy.errors import SeewhyError
 from seewhy.escaping import csv_text
@@ -19,7 +17,8 @@ from seewhy.files import write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.features import extract_features, predict_with_features
 from seewhy.progress import note, progress
-from seewhy.runs.prediction_stream import ImageSource, check_image_shape, predict_stream
+from seewhy.runs.prediction import find_split
+from seewhy.runs.prediction_stream import ImageSource, predict_stream
 from seewhy.runs.run import Run
 
 MAX_LABELED = 5000  # labeled images that the others are compared with
@@ -65,7 +64,7 @@ def select_to_label(
     count = check_integer("count", count, minimum=1)
     run = classifier if isinstance(classifier, Run) else None
     classifier = as_classifier(classifier)
-    labeled = _labeled(classifier, run, data)
+    labeled = _labeled(run or classifier, data)
     if isinstance(images, Dataset):
         names = [name for split in images.splits.values() for name in split.names]
         pixels = torch.cat([split.images for split in images.splits.values()])
@@ -125,20 +124,18 @@ def write_to_label(selected: Sequence[ImageToLabel], path: Path, *, several: boo
     write_text(path, csv_text([*header, "uncertainty", "novelty"], rows), newline="")
 
 
-def _labeled(classifier: Classifier, run: Run | None, data: object) -> Tensor | None:
+def _labeled(classifier: Run | Classifier, data: object) -> Tensor | None:
     """At most MAX_LABELED labeled images (L, C, H, W) uint8; None if they are not known."""
-    if data is None:
-        if run is None:
-            return None
-        try:
-            data = reload_data(run.data_origin)
-        except SeewhyError as error:
-            note(f"{error}; without them, no image is more novel than another")
-            return None
-    elif isinstance(data, str | Path):
-        data = load(data, image_size=check_image_shape(classifier)[1])
-    dataset = as_dataset(data, classifier.classes)
-    split: Split = dataset.splits.get("train", dataset.test)
+    if data is None and not isinstance(classifier, Run):
+        return None
+    try:
+        dataset, _ = find_split(classifier, data, "all")
+    except SeewhyError as error:
+        if data is not None:
+            raise
+        note(f"{error}; without them, no image is more novel than another")
+        return None
+    split = dataset.splits.get("train", dataset.test)
     rows = torch.linspace(0, len(split) - 1, min(len(split), MAX_LABELED)).round().long()
     return split.images[rows]
 

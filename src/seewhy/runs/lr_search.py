@@ -78,8 +78,8 @@ def images_per_second(
 ) -> float:
     """Measure the training speed of a recipe.
 
-    If the recipe's `resolution` changes, images have the mean area of the run. The caller's random
-    state is restored.
+    If the recipe's `resolution` changes, images have the mean area of the run. With gradual
+    unfreezing, it is the speed at which all layers train. The caller's random state is restored.
 
     Args:
         recipe: The recipe to measure.
@@ -109,11 +109,11 @@ def images_per_second(
 
 
 def _endless(plan: TrainingPlan) -> TrainingPlan:
-    """`plan` without evaluations and without an end, at the run's mean image area."""
+    """`plan` without evaluations, unfreezing and an end, at the run's mean image area."""
     side = fmean(plan.resolution_schedule(percent / 100, ()) ** 2 for percent in range(100)) ** 0.5
     return replace(
         plan,
-        recipe=replace(plan.recipe, eval_every=0),
+        recipe=replace(plan.recipe, eval_every=0, unfreeze_epochs=0),
         steps=10**6 * plan.steps_per_epoch,
         resolution_schedule=Schedule(partial(exponential, start=side, end=side)),
     )

@@ -5,7 +5,9 @@ from dataclasses import replace
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.runs.lr_search import images_per_second
+from seewhy.train.probes import bind_probe
 from seewhy.train.recipe import Recipe
+from seewhy.train.world import world_size
 from seewhy.wording import counted
 
 FORWARD_SHARE = 1 / 3  # of a training step that a pass without gradients takes
@@ -28,10 +30,16 @@ def fit_into(
         The recipe, and a line that says what fits.
 
     Raises:
-        SeewhyError: If not even a hundredth of an epoch fits, or minutes is not above 0.
+        SeewhyError: If not even a hundredth of an epoch fits, minutes is not above 0, or several
+            processes train together: each would measure another pace.
     """
     if not minutes > 0:
         raise SeewhyError(f"minutes must be more than 0, found {minutes:g}")
+    if world_size() > 1:
+        raise SeewhyError(
+            f"minutes is for one process, found {world_size()}; set epochs, or start it without "
+            "torchrun"
+        )
     if recipe.epochs == 0:
         return recipe, f"{recipe.name} has no epochs to fit into {counted(minutes, 'minute')}"
     seconds = 60 * minutes
@@ -39,7 +47,8 @@ def fit_into(
     pace = images_per_second(measured, data, device, min(LONGEST_MEASUREMENT, 0.05 * seconds))
     held_out = len(data.test if data.validation is None else data.validation)
     evaluation = FORWARD_SHARE * held_out / pace
-    views = 0 if recipe.probe == "none" else 2 if "views=flip" in recipe.probe else 1
+    probe = bind_probe(recipe.probe)
+    views = 0 if probe is None else probe.num_views
     fixed = FORWARD_SHARE * views * len(data.train) / pace + 2 * evaluation
     per_epoch = len(data.train) / pace + (
         evaluation / recipe.eval_every if recipe.eval_every else 0

@@ -13,7 +13,12 @@ from seewhy.data.sources import load, reload_data, source_name
 from seewhy.diagnosis.calibration import check_threshold
 from seewhy.diagnosis.predictions import Predictions, predict_split
 from seewhy.errors import SeewhyError, describe_value, lookup
-from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
+from seewhy.models.classifier import (
+    Classifier,
+    ClassifierLike,
+    as_classifier,
+    check_one_class,
+)
 from seewhy.models.inference import compute_logits
 from seewhy.progress import note
 from seewhy.runs.calibration import calibrate_predictions, run_temperature
@@ -52,6 +57,12 @@ def evaluate(
             is no such split, or the data of the run has changed since it was trained.
     """
     found, split = find_split(classifier, data, split)
+    check_one_class(as_classifier(classifier))
+    if found.multi_label:
+        raise SeewhyError(
+            f"images of {found.name} have any number of labels, but {as_classifier(classifier)} "
+            "chooses one class for each image; pass images with one class each"
+        )
     named = _named_for(classifier, found)
     fitted = run_temperature(classifier) if calibrated else None  # fails before minutes of work
     parts = [
@@ -296,9 +307,10 @@ def _relabeled(split: Split, data: Dataset, classes: tuple[str, ...]) -> Split:
     if data.classes == classes:
         return split
     matches = [_matching(name, classes) for name in data.classes]
-    present = set(split.labels.tolist())
     unknown = [
-        name for label, name in enumerate(data.classes) if label in present and not matches[label]
+        name
+        for label, name in enumerate(data.classes)
+        if not matches[label] and split.members(label).any()
     ]
     if unknown:
         shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
@@ -307,7 +319,12 @@ def _relabeled(split: Split, data: Dataset, classes: tuple[str, ...]) -> Split:
             f"has {shown}; rename the classes of the data, or name those of the model"
         )
     index = torch.tensor([found[0] if found else 0 for found in matches])
-    return replace(split, labels=index[split.labels])
+    if split.labels.ndim == 1:
+        return replace(split, labels=index[split.labels])
+    labels = torch.zeros(len(split), len(classes), dtype=torch.bool)
+    for label, found in enumerate(matches):
+        labels[:, found] |= split.labels[:, label, None]
+    return replace(split, labels=labels)
 
 
 def _matching(name: str, classes: tuple[str, ...]) -> list[int]:

@@ -160,6 +160,7 @@ def _open_for_use(directory: Path, device: torch.device) -> Run | Classifier:
         data_origin=environment[1],
         directory=directory,
         range_test=_if_intact(lambda: read_lr_range_test(directory)),
+        probe=_if_intact(lambda: read_probe(directory)),
     )
 
 

@@ -28,14 +28,33 @@ def training_spans(
         The epochs from which and until which each is trained, 0 and infinity for no limit.
 
     Raises:
-        SeewhyError: For a name in `frozen` without trainable parameters.
+        SeewhyError: For a name in `frozen` without trainable parameters, and if at some time there
+            is none to train.
     """
     begins = dict(unfreezing(model, images, recipe.unfreeze_epochs))
     ends: dict[nn.Parameter, float] = {}
     first = first_layers(model, images, recipe.freeze_layers)
     for parameter, epoch in (*freezable(model, frozen), *first):
         ends[parameter] = min(epoch, ends.get(parameter, math.inf))
-    return {each: (begins.get(each, 0), ends.get(each, math.inf)) for each in (*begins, *ends)}
+    spans = {each: (begins.get(each, 0), ends.get(each, math.inf)) for each in (*begins, *ends)}
+    trained = [spans.get(each, (0, math.inf)) for each in model.parameters() if each.requires_grad]
+    for epoch in sorted({0, *(end for _, end in trained)}):  # fewer are trained from then on
+        if epoch < recipe.epochs and not any(begin <= epoch < end for begin, end in trained):
+            raise SeewhyError(
+                f"{_settings(recipe)} leaves no parameter to train at epoch {epoch:g}; freeze "
+                "fewer, or later"
+            )
+    return spans
+
+
+def _settings(recipe: Recipe) -> str:
+    """The settings that freeze parameters."""
+    settings = {
+        "freeze": " ".join(recipe.freeze),
+        "freeze_layers": recipe.freeze_layers,
+        "unfreeze_epochs": recipe.unfreeze_epochs,
+    }
+    return " with ".join(f"{name} {value}" for name, value in settings.items() if value)
 
 
 def frozen_after(entries: Sequence[str]) -> dict[str, float]:

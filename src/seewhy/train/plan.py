@@ -258,17 +258,10 @@ def check_model(plan: TrainingPlan, model: nn.Module, optimizers: list[Optimizer
     """Check a plan against the model and optimizers.
 
     Raises:
-        SeewhyError: If `freeze` matches no parameter or freezes all of them, the momentum reaches
-        1, or the model does not accept the smallest images of the run.
+        SeewhyError: If `freeze` matches no parameter, all are frozen at some time, the momentum
+        reaches 1, or the model does not accept the smallest images of the run.
     """
-    recipe = plan.recipe
-    spans = training_spans(model, plan.train_center.images, recipe, plan.frozen_after)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if all(each in spans and spans[each][1] < recipe.epochs for each in trainable):
-        raise SeewhyError(
-            f"freeze {' '.join(recipe.freeze)} freezes all parameters before the end of "
-            f"{counted(recipe.epochs, 'epoch')}; freeze fewer, or later"
-        )
+    training_spans(model, plan.train_center.images, plan.recipe, plan.frozen_after)
     _check_momentum(plan, optimizers)
     _check_resolution(plan, model)
 

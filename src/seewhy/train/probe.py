@@ -79,10 +79,9 @@ def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, No
     assert probe is not None
     start = time.perf_counter()
     head = _find_linear_head(model, split.images)
-    views = 2 if probe.views == "flip" else 1
     features = []
-    for view in range(views):
-        rows = yield from _features(model, head, plan, split.images, view, views)
+    for view in range(probe.num_views):
+        rows = yield from _features(model, head, plan, split.images, view, probe.num_views)
         features.append(rows)
     stacked, labels = torch.stack(features).numpy(), split.labels.cpu().numpy()
     weights = None if plan.class_weights is None else plan.class_weights.cpu().numpy()
@@ -108,7 +107,7 @@ def set_head(model: nn.Module, plan: TrainingPlan) -> Generator[FeatureStats, No
         fit.c,
         fit.validation,
         len(split),
-        views,
+        probe.num_views,
         stacked.shape[2],
         time.perf_counter() - start,
         layer_path(head, model),

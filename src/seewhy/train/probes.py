@@ -16,6 +16,11 @@ class Probe:
     c: float  # inverse of the penalty, see `fit_logistic`; 0 chooses it by cross-validation
     folds: int  # of the cross-validation
 
+    @property
+    def num_views(self) -> int:
+        """Number of views of an image, with itself."""
+        return 2 if self.views == "flip" else 1
+
 
 def bind_probe(text: str) -> Probe | None:
     """The probe of a text such as `logistic:views=flip`; None for none.
