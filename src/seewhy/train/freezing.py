@@ -36,7 +36,9 @@ def training_spans(
     first = first_layers(model, images, recipe.freeze_layers)
     for parameter, epoch in (*freezable(model, frozen), *first):
         ends[parameter] = min(epoch, ends.get(parameter, math.inf))
-    spans = {each: (begins.get(each, 0), ends.get(each, math.inf)) for each in (*begins, *ends)}
+    spans: dict[nn.Parameter, tuple[float, float]] = {
+        each: (begins.get(each, 0), ends.get(each, math.inf)) for each in (*begins, *ends)
+    }
     trained = [spans.get(each, (0, math.inf)) for each in model.parameters() if each.requires_grad]
     for epoch in sorted({0, *(end for _, end in trained)}):  # fewer are trained from then on
         if epoch < recipe.epochs and not any(begin <= epoch < end for begin, end in trained):
