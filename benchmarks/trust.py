@@ -119,10 +119,14 @@ def _scores(
 def _measured(score: TrustScore) -> str:
     return (
         f"pointing {score.pointing:.2f}, relevance mass {score.relevance_mass:.2f}, "
-        f"gain {score.gain.mean:+.3f}, ROAD {score.road.mean:+.3f}, "
+        f"gain {score.gain.mean:+.3f}, ROAD {_road(score)}, "
         f"random model {score.sanity.final_similarity:.2f}, mosaics {_mosaic(score)}, "
         f"{'trusted' if score.trusted else 'not trusted'}"
     )
+
+
+def _road(score: TrustScore) -> str:
+    return "–" if score.road is None else f"{score.road.mean:+.3f}"
 
 
 def _mosaic(score: TrustScore) -> str:
@@ -140,7 +144,7 @@ def _table(scores: Sequence[TrustScore]) -> str:
     for score in scores:
         numbers = (
             f"{score.pointing:.2f} | {score.relevance_mass:.2f} | {score.gain.mean:+.3f} | "
-            f"{score.road.mean:+.3f} | {score.sanity.final_similarity:.2f} | {_mosaic(score)} | "
+            f"{_road(score)} | {score.sanity.final_similarity:.2f} | {_mosaic(score)} | "
             f"{'yes' if score.trusted else 'no'}"
         )
         lines.append(f"| `{score.method}` | {score.layer} | {numbers} |")

@@ -115,7 +115,15 @@ def test_trust_warns_of_maps_left_out_for_lack_of_time():
     ) as caught:
         (score,) = trust(Looker().eval(), IMAGES, [left, right], "red", seconds=1e-9, steps=2)
     assert (caught[0].message.measured, caught[0].message.maps) == (1, 2)
-    assert score.method == "right"
+    assert score.method == "left"  # the first of the methods
+
+
+def test_road_is_left_out_on_request():
+    (score,) = trust(Looker().eval(), IMAGES, left, "red", target=1, steps=4, with_road=False)
+    assert score.road is None
+    (whole,) = trust(Looker().eval(), IMAGES, left, "red", target=1, steps=4)
+    assert whole.road.mean > 0
+    assert whole.gain.mean == score.gain.mean
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_a_costly_method_is_left_out_if_few_errors_could_be_explained(
     assert 60 < plan.errors < 75 if costly else plan.errors == 100
 
 
-@pytest.mark.parametrize(("forward", "methods"), [(0.03, 6), (0.2, 1)])
+@pytest.mark.parametrize(("forward", "methods"), [(0.06, 6), (0.4, 1)])
 def test_several_methods_are_compared_before_more_points_of_their_curves(
     monkeypatch: pytest.MonkeyPatch, forward: float, methods: int
 ) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,7 @@ from seewhy.attribution.faithfulness import (
     deletion,
     insertion,
     random_maps,
-    road,
+    road_combined,
 )
 from seewhy.attribution.layers import Layers
 from seewhy.attribution.localization import pointing_game, relevance_mass_accuracy
@@ -51,7 +51,8 @@ class TrustScore:
         method: The method with its settings.
         gain: Area between the insertion and deletion curves, minus that of random maps of the same
             resolution; 0 is the chance level.
-        road: ROAD, least minus most relevant first, halved; 0 is the chance level.
+        road: ROAD, least minus most relevant first, halved; 0 is the chance level. None if it is
+            not measured.
         sanity: Whether the maps depend on the learned weights.
         mosaic: Whether the maps point at the image of the explained class among images of other
             classes; None where too few images are recognized.
@@ -64,7 +65,7 @@ class TrustScore:
     layer: str
     method: str
     gain: BootstrapSummary
-    road: BootstrapSummary
+    road: BootstrapSummary | None
     sanity: SanityCheck
     mosaic: MosaicScore | None
     pointing: float | None
@@ -124,6 +125,7 @@ def trust(
     progress: Callable[[int], None] | None = None,
     steps: int = STEPS,
     noise_maps: int = RANDOM_MAPS,
+    with_road: bool = True,
     seconds: float = math.inf,
 ) -> tuple[TrustScore, ...]:
     """Measure the maps of every method at every layer on the same images.
@@ -145,6 +147,7 @@ def trust(
         progress: Called with 1 after each method and layer.
         steps: Points of a deletion or insertion curve.
         noise_maps: Random maps per image, whose mean is the chance level.
+        with_road: Whether to measure ROAD, on which no check depends. Its imputation takes time.
         seconds: Time to take. By the pace so far, the maps for which it does not suffice are left
             out with a TimeLimitWarning, those of the first layers first; one map is measured in
             any case.
@@ -167,8 +170,9 @@ def trust(
     chance: dict[torch.Size, Tensor] = {}
     scores: list[TrustScore] = []
     prepared = time.monotonic()
-    for key, maps in reversed(list(explanation.maps.items())):
-        now = time.monotonic()
+    order = list(explanation.layers)
+    for key in sorted(explanation.maps, key=lambda key: -order.index(key[0])):
+        maps, now = explanation.maps[key], time.monotonic()
         pace = (now - prepared) / max(1, len(scores))  # seconds per map
         if scores and now + pace > began + seconds:
             needed = (prepared - began) + pace * len(explanation.maps)
@@ -181,17 +185,24 @@ def trust(
                 curve_area(forward, noise, steps) for noise in random_maps(maps, noise_maps, seed=0)
             ]
             chance[maps.shape] = torch.stack(areas).mean(0)
-        area = curve_area(forward, maps.nan_to_num(0, 0, 0), steps) - chance[maps.shape]
-        scores.append(_score(key, explanation, forward, area, checks[key], mosaics.get(key), masks))
+        finite = maps.nan_to_num(0, 0, 0)  # `non_empty` counts the others
+        measures = {"gain": curve_area(forward, finite, steps) - chance[maps.shape]}
+        if with_road:
+            measures["road"] = road_combined(forward, finite)
+        summaries = bootstrap_summary(measures)
+        scores.append(_score(key, explanation, summaries, checks[key], mosaics.get(key), masks))
         if progress is not None:
             progress(1)
     return tuple(sorted(scores, key=lambda score: (not score.trusted, -score.gain.mean)))
 
 
-def passes_of_trust(maps: int, layers: int, steps: int, noise_maps: int) -> int:
+def passes_of_trust(
+    maps: int, layers: int, steps: int, noise_maps: int, with_road: bool = True
+) -> int:
     """Forward passes per image of `trust`, for a number of maps at a number of layers."""
     curves = 2 * steps  # deletion and insertion
-    return maps * (curves + 2 * len(PERCENTILES) + 1) + layers * noise_maps * curves
+    of_road = 2 * len(PERCENTILES) if with_road else 0
+    return maps * (curves + of_road + 1) + layers * noise_maps * curves
 
 
 def without_residue(explanation: Explanation) -> Explanation:
@@ -231,14 +242,12 @@ def _mosaic_scores(
 def _score(
     key: tuple[str, str],
     explanation: Explanation,
-    forward: ForwardPass,
-    gain: Tensor,
+    summaries: Mapping[str, BootstrapSummary],
     check: SanityCheck,
     mosaic: MosaicScore | None,
     masks: Tensor | None,
 ) -> TrustScore:
-    maps = explanation.maps[key].nan_to_num(0, 0, 0)  # `non_empty` counts them
-    summaries = bootstrap_summary({"gain": gain, "road": road(forward, maps).combined})
+    maps = explanation.maps[key].nan_to_num(0, 0, 0)
     kinds = explanation.statuses[key].kinds
     pointing = relevance_mass = None
     if masks is not None:
@@ -248,7 +257,7 @@ def _score(
     return TrustScore(
         *key,
         gain=summaries["gain"],
-        road=summaries["road"],
+        road=summaries.get("road"),
         sanity=check,
         mosaic=mosaic,
         pointing=pointing,

@@ -328,7 +328,7 @@ def print_trust(scores: Sequence[TrustScore]) -> None:
             score.method,
             score.layer,
             f"{score.gain.mean:+.2f}±{(high - low) / 2:.2f}",
-            f"{score.road.mean:+.2f}",
+            "–" if score.road is None else f"{score.road.mean:+.2f}",
             "–" if math.isnan(correlation) else f"{correlation:.2f}",
             *([_mosaic_mass(score)] if mosaics else []),
             *([f"{score.pointing:.2f}", f"{score.relevance_mass:.2f}"] if masks else []),

@@ -31,14 +31,14 @@ TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
 TRUST_SHARE = 0.7  # of the time, usually
 
 # How `trust` is measured, the most thorough first: all layers or the last one, all methods or the
-# first one, points of a curve, random maps. A way is taken if it leaves time for enough images;
-# else the last one.
+# first one, points of a curve, random maps, with ROAD or without. A way is taken if it leaves time
+# for enough images; else the last one.
 _WAYS = (
-    (True, True, STEPS, RANDOM_MAPS),
-    (False, True, STEPS, RANDOM_MAPS),
-    (False, True, STEPS // 2, 2),
-    (False, True, STEPS // 4, 1),
-    (False, False, STEPS // 4, 1),
+    (True, True, STEPS, RANDOM_MAPS, True),
+    (False, True, STEPS, RANDOM_MAPS, True),
+    (False, True, STEPS // 2, 2, False),
+    (False, True, STEPS // 4, 1, False),
+    (False, False, STEPS // 4, 1, False),
 )
 _ENOUGH, _ENOUGH_ERRORS = 8, 48  # images that are measured, and errors that are explained
 _COSTLY = "lrp"  # has passes of its own; left out where too few errors would be explained
@@ -71,6 +71,7 @@ class SaliencyPlan:
     trust_images: int
     steps: int
     noise_maps: int
+    with_road: bool
     seconds: float = math.inf  # for all of it
 
 
@@ -103,6 +104,7 @@ def plan_saliency(
             TRUST_IMAGES,
             STEPS,
             RANDOM_MAPS,
+            with_road=True,
         )
     began = time.monotonic()
     sample = test.images[:1]
@@ -121,11 +123,11 @@ def plan_saliency(
         explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
     class_images = affordable(_CLASS_SHARE * left, backward, ATTRIBUTION_IMAGES, least=1)
     left -= 2 * backward * explained + backward * min(class_images, len(test))
-    for all_layers, all_methods, steps, noise_maps in _WAYS:
+    for all_layers, all_methods, steps, noise_maps, with_road in _WAYS:
         measured_layers = layers if all_layers else layers[-1:]
         measured_methods = methods if all_methods else methods[:1]
         maps = _count_maps(measured_methods, measured_layers)
-        passes = passes_of_trust(maps, len(measured_layers), steps, noise_maps)
+        passes = passes_of_trust(maps, len(measured_layers), steps, noise_maps, with_road)
         per_image = forward * passes + 3 * backward  # also of the random model, and of mosaics
         count = affordable(left, per_image, TRUST_IMAGES, least=2)
         if count >= min(_ENOUGH, len(test)):
@@ -140,6 +142,7 @@ def plan_saliency(
         count,
         steps,
         noise_maps,
+        with_road,
         seconds - (time.monotonic() - began),
     )
 
@@ -204,6 +207,7 @@ def measure_saliency(
             progress=lambda count: progress(TRUST_SHARE * count / maps),
             steps=plan.steps,
             noise_maps=plan.noise_maps,
+            with_road=plan.with_road,
             seconds=(1 - _ERROR_SHARE - _CLASS_SHARE) * plan.seconds,
         )
     best = _best_score(classifier, sample.images[:1], scores)

@@ -195,7 +195,7 @@ def trust_values(score: TrustScore) -> dict[str, Any]:
         "trusted": score.trusted,
         "gain": score.gain.mean,
         "interval": score.gain.interval,
-        "road": score.road.mean,
+        "road": None if score.road is None else score.road.mean,
         "random_weights_similarity": score.sanity.final_similarity,
         "non_empty": score.non_empty,
         "pointing": score.pointing,

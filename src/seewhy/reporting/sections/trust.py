@@ -59,6 +59,7 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
         map_name=map_name(best.method, best.layer, saliency.maps.layers),
         smallest_side=MIN_MAP_SIDE,
         images=images,
+        with_road=first.road is not None,
     )
     return Section(TITLE, finding, html, figures=figures)
 
@@ -70,7 +71,7 @@ def _row(score: TrustScore, labels: dict[str, str]) -> tuple[str, ...]:
         score.method,
         "yes" if score.trusted else f"no: {', '.join(score.failed_checks)}",
         f"{score.gain.mean:+.2f} ({low:+.2f} to {high:+.2f})",
-        f"{score.road.mean:+.2f}",
+        "–" if score.road is None else f"{score.road.mean:+.2f}",
         f"{score.sanity.final_similarity:.2f}",
         _mosaic_text(score.mosaic),
         percent(score.non_empty, 0),
