@@ -71,6 +71,18 @@ def test_images_unlike_the_labeled_ones_are_written_and_loaded(folder: Path) -> 
     assert len(load(folder / "filled.csv", split="test").test) == 2
 
 
+def test_files_named_like_formulas_are_written_and_loaded(folder: Path) -> None:
+    names = ["=1.png", "-a.png", "@b.png"]
+    for name in names:
+        (folder / name).write_bytes((folder / "0.png").read_bytes())
+    selected = select_to_label(MODEL, [folder / name for name in names], 3, labeled())
+    write_to_label(selected, folder / "to_label.csv")
+    text = (folder / "to_label.csv").read_text("utf-8")
+    assert "\n./=1.png," in text
+    (folder / "filled.csv").write_text(text.replace(".png,,", ".png,red,"), "utf-8")
+    assert len(load(folder / "filled.csv", split="test", quiet=True).test) == 3
+
+
 def test_pool_may_be_a_dataset_or_pillow_images(folder: Path) -> None:
     pool = Image.open(folder / "12.png"), Image.open(folder / "0.png")
     assert select_to_label(MODEL, pool, 1, labeled())[0].image == "image 0"

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from seewhy.cli import main
+from seewhy.cli import main, own_model
 from seewhy.data.dataset import Dataset, Split
 from seewhy.errors import SeewhyError
+from seewhy.models.classifier import Classifier
 from seewhy.models.registry import MODELS
 from seewhy.runs.run import open_run
 from seewhy.runs.training import fit, resume
@@ -98,6 +99,16 @@ def test_a_function_that_returns_a_model_is_evaluated_and_reported(
     assert capsys.readouterr().out == "open: report.html\n"
     assert "<h1>Sequential on bars</h1>" in Path("report.html").read_text()
     assert "report.html exists; name another file with --output" in error_of(*words)
+
+
+def test_a_function_keeps_its_channels_and_takes_no_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    gray = Classifier(nn.Identity(), image_shape=(1, 8, 8))
+    monkeypatch.setattr(own_model, "_imported", lambda text: lambda: gray)
+    opened = own_model.open_model("nets.mine:gray", "cpu", image_size=16)
+    assert isinstance(opened, Classifier)
+    assert opened.image_shape == (1, 16, 16)
+    with pytest.raises(SeewhyError, match="crop is for published weights; leave it out for nets"):
+        own_model.open_model("nets.mine:gray", "cpu", crop=0.9)
 
 
 @pytest.mark.usefixtures("forgets_the_model")

@@ -86,6 +86,7 @@ def test_table_mistakes_are_one_line(tmp_path: Path) -> None:
             ["path,label", *ROWS, "img/1.png,bee"],
             "images listed more than once: 1, .*'img/1.png' in lines 3 and 12 as 'ant' and 'bee'",
         ),
+        (["path,label", *ROWS, "./img/1.png,ant"], "images listed more than once: 1, "),
         (
             ["path,label", *ROWS, "img/99.png,ant", "img/98.png,ant"],
             "2 of 12 images are not in .*, the first is 'img/99.png' in line 12",

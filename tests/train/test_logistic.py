@@ -7,7 +7,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from seewhy.data.dataset import stratified_folds
 from seewhy.errors import SeewhyError
-from seewhy.train.logistic import CANDIDATES, fit_logistic, out_of_fold_logits
+from seewhy.train.logistic import (
+    CANDIDATES,
+    fit_logistic,
+    fit_one_vs_rest,
+    out_of_fold_logits,
+)
 
 
 def blobs(
@@ -92,6 +97,16 @@ def test_a_class_without_images_is_never_predicted() -> None:
     logits = features[0] @ fit.weight.T + fit.bias
     assert set(logits.argmax(1)) == {0, 2, 3}
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_label_of_all_images_or_of_none_is_predicted_so(intercept: bool) -> None:
+    features, classes = blobs(20, 5)
+    labels = np.stack([classes == 0, classes >= 0, classes < 0], axis=1)
+    fit = fit_one_vs_rest(features + 3, labels, 3, intercept=intercept)
+    logits = (features[0] + 3) @ fit.weight.T + fit.bias
+    assert (logits[:, 1] > 3).all()
+    assert (logits[:, 2] < -3).all()
 
 
 def test_classes_of_one_and_two_images() -> None:

@@ -53,6 +53,8 @@ def test_training_is_plain_gradient_descent_on_the_loss_of_torch() -> None:
     weights = label_weights(data.train, 3)
     counts = data.train.labels.double().sum(0)
     torch.testing.assert_close(weights, ((120 - counts) / counts).float())
+    extremes = torch.stack([data.train.labels[:, 0] | True, data.train.labels[:, 0] & False], 1)
+    assert label_weights(replace(data.train, labels=extremes), 2).tolist() == [1, 1]
 
     def network() -> nn.Module:
         torch.manual_seed(0)

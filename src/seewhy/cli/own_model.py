@@ -78,7 +78,8 @@ def open_model(
         options: As for `open_classifier`; of them, a function's model takes only `classes`.
 
     Raises:
-        SeewhyError: As for `open_classifier`, and if the function cannot be imported or fails.
+        SeewhyError: As for `open_classifier`, and if the function cannot be imported or fails, or
+            takes no such option.
     """
     from seewhy.models.classifier import as_classifier
     from seewhy.models.registry import MODELS
@@ -87,6 +88,12 @@ def open_model(
 
     if not _is_path(text) or parse(text)[0] in MODELS or Path(text).exists():
         return open_classifier(text, device, image_size, **options)
+    for option in ("crop", "mean", "std"):
+        if options.get(option) is not None:
+            raise SeewhyError(
+                f"{option} is for published weights; leave it out for {text}, which may return a "
+                "Classifier with its own"
+            )
     function = _imported(text)
     try:
         made = function()
@@ -95,7 +102,9 @@ def open_model(
     classifier = as_classifier(made)
     classifier.model.to(device).eval()
     classes = options.get("classes") or classifier.classes
-    shape = classifier.image_shape if image_size is None else (3, image_size, image_size)
+    shape = classifier.image_shape
+    if image_size is not None:
+        shape = (shape[0] if shape else 3, image_size, image_size)
     return replace(classifier, classes=classes, image_shape=shape)
 
 

@@ -97,9 +97,9 @@ def print_run(run: Run) -> None:
     out = console()
     result = run.result
     if result is not None:
-        held_out = "" if result.folds else "test "
+        images = counted(result.test_images, "image" if result.folds else "test image")
         out.print(
-            f"\n{percent(result.accuracy)} of {result.test_images:,} {held_out}images "
+            f"\n{percent(result.accuracy)} of {images} "
             f"{'with all labels right' if describe_labels(result) else 'correct'} "
             f"(95% interval {interval_text(result.interval)})",
             style="bold",

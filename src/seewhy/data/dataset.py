@@ -243,7 +243,7 @@ def label_weights(split: Split, num_classes: int) -> Tensor:
     """Weights of each label where an image has it: images without it / images with it.
 
     The `pos_weight` that torch recommends for `BCEWithLogitsLoss`: both parts then weigh the same.
-    A label that no image has gets weight 1.
+    A label that no image has, or that all have, gets weight 1.
 
     Args:
         split: Labels (N, K) bool.
@@ -253,7 +253,8 @@ def label_weights(split: Split, num_classes: int) -> Tensor:
         (K,) float32.
     """
     counts = class_counts(split, num_classes).double()
-    return torch.where(counts > 0, (len(split) - counts) / counts.clamp(min=1), 1.0).float()
+    others = len(split) - counts
+    return torch.where(counts * others > 0, others / counts.clamp(min=1), 1.0).float()
 
 
 def strata(labels: np.ndarray) -> np.ndarray:

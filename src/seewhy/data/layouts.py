@@ -146,7 +146,7 @@ class _Found:
         files = self.layout.files if self.layout is not None and not self.archive else {}
         return [key for key in files if key not in self.files]
 
-    def describe(self, root: Path) -> str:
+    def describe(self) -> str:
         """Name and place, for messages."""
         alone = self.archive or self.layout is None
         where = next(iter(self.files.values())) if alone else self.folder or "."
@@ -179,7 +179,7 @@ def files_source(path: Path, dataset: str = "") -> Source | None:
         return _archive_source(root / archives[0], dataset) if only else None
     if tree.image_folders and not dataset:
         raise SeewhyError(
-            f"{root} holds {found.describe(root)} and images in "
+            f"{root} holds {found.describe()} and images in "
             f"{printable(tree.image_folders[0].rstrip('/'))}; pass the directory of one of them"
         )
     if found.archive:
@@ -282,7 +282,7 @@ def _called(found: Sequence[_Found], dataset: str) -> list[_Found]:
 
 
 def _ambiguity(root: Path, found: Sequence[_Found]) -> str:
-    listed = ", ".join(each.describe(root) for each in found[:8]) + " …" * (len(found) > 8)
+    listed = ", ".join(each.describe() for each in found[:8]) + " …" * (len(found) > 8)
     known = list(dict.fromkeys(each.name for each in found if each.known))
     example = f"load({known[0]!r}, root=…) or `{known[0]} --root …`" if known else ""
     by_name = f"name one, as in {example}, or " if len(known) > 1 else ""

@@ -224,9 +224,9 @@ def _check_rows(table: Path, rows: Sequence[_Row], parts: Sequence[str]) -> None
         )
     first: dict[str, _Row] = {}
     for row in rows:
-        other = first.setdefault(row.path, row)
+        other = first.setdefault(os.path.normpath(row.path), row)
         if other is not row:
-            counts = Counter(each.path for each in rows)
+            counts = Counter(os.path.normpath(each.path) for each in rows)
             repeated = sum(count > 1 for count in counts.values())
             labels = "" if other.label == row.label else f" as {other.label!r} and {row.label!r}"
             raise SeewhyError(

@@ -1,5 +1,6 @@
 """What to label next: the images from which the model of a run would learn most."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from seewhy.data.folders import image_files
 from seewhy.data.options import check_integer
 from seewhy.diagnosis.selection import select_images
 from seewhy.errors import SeewhyError
-from seewhy.escaping import csv_text
+from seewhy.escaping import csv_cell, csv_text
 from seewhy.files import write_text
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.features import extract_features, predict_with_features
@@ -112,7 +113,7 @@ def write_to_label(selected: Sequence[ImageToLabel], path: Path, *, several: boo
     files = [Path(row.image).resolve() for row in selected]
     rows = [
         [
-            str(file.relative_to(folder) if file.is_relative_to(folder) else file),
+            _path_text(file.relative_to(folder) if file.is_relative_to(folder) else file),
             "",
             "|".join(row.predicted),
             f"{row.confidence:.4f}",
@@ -122,6 +123,12 @@ def write_to_label(selected: Sequence[ImageToLabel], path: Path, *, several: boo
         for row, file in zip(selected, files, strict=True)
     ]
     write_text(path, csv_text([*header, "uncertainty", "novelty"], rows), newline="")
+
+
+def _path_text(path: Path) -> str:
+    """The path as it is read again: what would be a formula of a spreadsheet begins with ./"""
+    text = str(path)
+    return text if csv_cell(text) == text else os.path.join(os.curdir, text)  # noqa: PTH118
 
 
 def _labeled(classifier: Run | Classifier, data: object) -> Tensor | None:

@@ -80,10 +80,10 @@ class Run:
         if self.result is None:
             return f"Run({name}: not finished, {counted(len(self.history), 'epoch')})"
         low, high = (100 * bound for bound in self.result.interval)
-        held_out = "held-out " if self.result.folds else "test "
+        kind = "held-out image" if self.result.folds else "test image"
         return (
             f"Run({name}: {100 * self.result.accuracy:.2f}% [{low:.2f}–{high:.2f}] "
-            f"on {self.result.test_images:,} {held_out}images, {self.result.train_seconds:.0f} s)"
+            f"on {counted(self.result.test_images, kind)}, {self.result.train_seconds:.0f} s)"
         )
 
 

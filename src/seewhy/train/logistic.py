@@ -271,7 +271,7 @@ def _cross_validate(
                 rows[:, ~test],
                 indices[~test],
                 weights[~test],
-                len(classes),
+                max(2, len(classes)),  # also of a label that all images have, or none
                 c,
                 intercept,
                 starts[number],

@@ -183,7 +183,7 @@ def _features(
             left / pace,
         )
     if len(missing):
-        computed = _gather(parts, mine, missing, found, plan)
+        computed = _gather(parts, len(missing), plan)
         new = [digests[row] for row in missing.tolist()]
         if plan.world.is_first:
             write_features(folder, new, computed)
@@ -199,14 +199,8 @@ def _view(images: Tensor, view: int) -> Tensor:
     return images.flip(3) if view == 1 else images
 
 
-def _gather(
-    parts: list[Tensor],
-    mine: Tensor,
-    missing: Tensor,
-    found: dict[bytes, Tensor],
-    plan: TrainingPlan,
-) -> Tensor:
-    """The features (M, D) of all missing images, of which this process computed `mine`."""
+def _gather(parts: list[Tensor], count: int, plan: TrainingPlan) -> Tensor:
+    """The features (M, D) of `count` images, of which this process computed its shard."""
     if plan.world.size == 1:
         return torch.cat(parts)
     size = torch.tensor([float(parts[0].shape[1] if parts else 0)], device=plan.device)
@@ -215,9 +209,9 @@ def _gather(
         all_reduce_sum(size, plan.world).item(),
         all_reduce_sum(counted, plan.world).item(),
     )
-    computed = torch.zeros(len(missing), round(total / processes), device=plan.device)
+    computed = torch.zeros(count, round(total / processes), device=plan.device)
     if parts:
-        computed[plan.world.shard(len(missing))] = torch.cat(parts).to(plan.device)
+        computed[plan.world.shard(count)] = torch.cat(parts).to(plan.device)
     return all_reduce_sum(computed, plan.world).cpu()
 
 
