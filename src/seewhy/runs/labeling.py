@@ -126,7 +126,7 @@ def write_to_label(selected: Sequence[ImageToLabel], path: Path, *, several: boo
 
 
 def _path_text(path: Path) -> str:
-    """The path as it is read again: what would be a formula of a spreadsheet begins with ./"""
+    """The path as it is read again: with ./ before what would be a formula of a spreadsheet."""
     text = str(path)
     return text if csv_cell(text) == text else os.path.join(os.curdir, text)  # noqa: PTH118
 
