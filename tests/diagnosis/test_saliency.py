@@ -25,6 +25,7 @@ from seewhy.models.classifier import Classifier
 from seewhy.models.registry import build_model
 
 CAMS = ("grad-cam", "hires-cam", "layer-cam")
+WHOLE_MODEL = ("chefer-cam", "le-grad")
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -98,32 +99,52 @@ def test_methods_suit_the_model() -> None:
         methods_of(Detached(*cnn).eval(), ["1"])
 
 
+def with_pace(monkeypatch: pytest.MonkeyPatch, forward: float, cheap: float, costly: float) -> None:
+    """Seconds per image of logits, of maps, and of maps with those of LRP."""
+
+    def pace(
+        classifier: Classifier,
+        images: torch.Tensor,
+        seconds: float,
+        methods: tuple[str, ...],
+        layers: tuple[str, ...],
+    ) -> float:
+        if not methods:
+            return forward
+        return costly if "lrp" in methods else cheap
+
+    monkeypatch.setattr(saliency, "_pace", pace)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("per_map", [0.01, 0.2])
 def test_a_costly_method_is_left_out_if_few_errors_could_be_explained(
     per_map: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pace(
-        classifier: Classifier, images: torch.Tensor, methods: tuple[str, ...], layers: list[str]
-    ) -> tuple[float, float]:
-        return 1e-4, per_map if "lrp" in methods else per_map / 4
-
-    monkeypatch.setattr(saliency, "_pace", pace)
+    with_pace(monkeypatch, forward=1e-4, cheap=per_map / 4, costly=per_map)
     plan = plan_saliency(transformer(), split_of(12), 100, seconds=30)
     costly = per_map == 0.2  # 18 errors in a quarter of the time, and 75 without it
     assert ("lrp" in plan.methods) is not costly
     assert 60 < plan.errors < 75 if costly else plan.errors == 100
 
 
-@pytest.mark.parametrize(("forward", "methods"), [(0.06, 6), (0.4, 1)])
-def test_several_methods_are_compared_before_more_points_of_their_curves(
-    monkeypatch: pytest.MonkeyPatch, forward: float, methods: int
+@pytest.mark.parametrize(
+    ("forward", "methods", "steps"),
+    [
+        (1e-4, (*WHOLE_MODEL, *CAMS, "lrp"), STEPS),
+        (0.01, (*WHOLE_MODEL, *CAMS), STEPS // 2),
+        (0.03, (*WHOLE_MODEL, *CAMS), STEPS // 4),
+        (0.4, ("chefer-cam",), STEPS // 4),
+    ],
+)
+def test_with_less_time_fewer_points_and_then_fewer_methods_are_measured(
+    monkeypatch: pytest.MonkeyPatch, forward: float, methods: tuple[str, ...], steps: int
 ) -> None:
-    monkeypatch.setattr(saliency, "_pace", lambda *_: (forward, 0.02))
+    with_pace(monkeypatch, forward, cheap=0.02, costly=40 * forward)
     plan = plan_saliency(transformer(), split_of(12), 10, seconds=45)
-    assert plan.steps == STEPS // 4
-    assert len(plan.measured_methods) == methods
-    assert plan.trust_images >= (8 if methods > 1 else 2)
+    assert (plan.measured_methods, plan.steps) == (methods, steps)
+    assert plan.with_road is (steps == STEPS)
+    assert plan.trust_images >= (12 if len(methods) > 1 else 2)
 
 
 @pytest.mark.slow

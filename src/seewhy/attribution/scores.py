@@ -169,22 +169,26 @@ def trust(
     mosaics = _mosaic_scores(inputs, bound, explanation)
     chance: dict[torch.Size, Tensor] = {}
     scores: list[TrustScore] = []
-    prepared = time.monotonic()
+    all_areas = len(explanation.maps) + noise_maps * len(
+        {maps.shape for maps in explanation.maps.values()}
+    )
+    areas, prepared = 0, time.monotonic()  # between curves, computed so far
     order = list(explanation.layers)
     for key in sorted(explanation.maps, key=lambda key: -order.index(key[0])):
         maps, now = explanation.maps[key], time.monotonic()
-        pace = (now - prepared) / max(1, len(scores))  # seconds per map
-        if scores and now + pace > began + seconds:
-            needed = (prepared - began) + pace * len(explanation.maps)
+        first = maps.shape not in chance
+        pace, more = (now - prepared) / max(1, areas), 1 + noise_maps * first
+        if scores and now + pace * more > began + seconds:
+            needed = (prepared - began) + pace * all_areas
             rounded = 60 * math.ceil(MARGIN * needed / 60)
             warning = TimeLimitWarning(len(scores), len(explanation.maps), rounded)
             warnings.warn(warning, stacklevel=2)
             break
-        if maps.shape not in chance:
-            areas = [
-                curve_area(forward, noise, steps) for noise in random_maps(maps, noise_maps, seed=0)
-            ]
-            chance[maps.shape] = torch.stack(areas).mean(0)
+        areas += more
+        if first:
+            noise = random_maps(maps, noise_maps, seed=0)
+            of_noise = [curve_area(forward, each, steps) for each in noise]
+            chance[maps.shape] = torch.stack(of_noise).mean(0)
         finite = maps.nan_to_num(0, 0, 0)  # `non_empty` counts the others
         measures = {"gain": curve_area(forward, finite, steps) - chance[maps.shape]}
         if with_road:

@@ -5,6 +5,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,19 +32,33 @@ TRUST_IMAGES, ATTRIBUTION_IMAGES = 48, 1000  # sampled from the test split
 
 TRUST_SHARE = 0.7  # of the time, usually
 
-# How `trust` is measured, the most thorough first: all layers or the last one, all methods or the
-# first one, points of a curve, random maps, with ROAD or without. A way is taken if it leaves time
-# for enough images; else the last one.
+
+class _Way(NamedTuple):
+    """How `trust` is measured."""
+
+    all_layers: bool  # or the last one
+    methods: Literal["all", "cheap", "first"]
+    steps: int  # points of a curve
+    noise_maps: int
+    with_road: bool = False
+
+
+# The most thorough way is taken that leaves time for enough images; else the last one.
 _WAYS = (
-    (True, True, STEPS, RANDOM_MAPS, True),
-    (False, True, STEPS, RANDOM_MAPS, True),
-    (False, True, STEPS // 2, 2, False),
-    (False, True, STEPS // 4, 1, False),
-    (False, False, STEPS // 4, 1, False),
+    _Way(True, "all", STEPS, RANDOM_MAPS, with_road=True),
+    _Way(False, "all", STEPS, RANDOM_MAPS, with_road=True),
+    _Way(False, "all", STEPS // 2, 2),
+    _Way(False, "cheap", STEPS // 2, 2),
+    _Way(False, "cheap", STEPS // 4, 1),
+    _Way(False, "first", STEPS // 4, 1),
 )
-_ENOUGH, _ENOUGH_ERRORS = 8, 48  # images that are measured, and errors that are explained
-_COSTLY = "lrp"  # has passes of its own; left out where too few errors would be explained
+_ENOUGH, _ENOUGH_ERRORS = 12, 48  # images that are measured, and errors that are explained
+_COSTLY = "lrp"  # has passes of its own; left out where time is short
+# Besides the curves: of each image, the maps of the model and of the random model; of a mosaic of
+# four images, maps, and the logits with and without the explained image.
+_EXPLAINED, _PREDICTED = 2 + 4, 4 + 4
 _PACE_SHARE = 0.1  # of the time, at most, to measure the pace of a batch
+_PLANNED = 0.85  # of the time of `trust`; its pace may be slower than that of one batch
 _ERROR_SHARE, _CLASS_SHARE = 0.25, 0.15  # of the time, at most, of a limited time
 
 
@@ -73,6 +89,7 @@ class SaliencyPlan:
     noise_maps: int
     with_road: bool
     seconds: float = math.inf  # for all of it
+    trust_seconds: float = math.inf  # of these
 
 
 def plan_saliency(
@@ -106,44 +123,45 @@ def plan_saliency(
             RANDOM_MAPS,
             with_road=True,
         )
-    began = time.monotonic()
-    sample = test.images[:1]
-    forward, backward = _pace(classifier, sample, methods, layers)
-    size = min(len(test), batch_size(unwrap_model(classifier.model), test.images))
-    if 2 * size * (forward + backward) < _PACE_SHARE * seconds:
-        sample = test.images[:size]
-        forward, backward = _pace(classifier, sample, methods, layers)
-    left = seconds - (time.monotonic() - began)
-    explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
-    cheaper = tuple(method for method in methods if method != _COSTLY)
-    if explained < min(errors, _ENOUGH_ERRORS) and methods != cheaper != ():
-        methods = cheaper
-        forward, backward = _pace(classifier, sample, methods, layers)
-        left = seconds - (time.monotonic() - began)
-        explained = affordable(_ERROR_SHARE * left, 2 * backward, errors, least=1)
-    class_images = affordable(_CLASS_SHARE * left, backward, ATTRIBUTION_IMAGES, least=1)
-    left -= 2 * backward * explained + backward * min(class_images, len(test))
-    for all_layers, all_methods, steps, noise_maps, with_road in _WAYS:
-        measured_layers = layers if all_layers else layers[-1:]
-        measured_methods = methods if all_methods else methods[:1]
-        maps = _count_maps(measured_methods, measured_layers)
-        passes = passes_of_trust(maps, len(measured_layers), steps, noise_maps, with_road)
-        per_image = forward * passes + 3 * backward  # also of the random model, and of mosaics
-        count = affordable(left, per_image, TRUST_IMAGES, least=2)
-        if count >= min(_ENOUGH, len(test)):
+    end = time.monotonic() + seconds
+    pace = partial(_pace, classifier, test.images, _PACE_SHARE * seconds)
+    forward, per_map = pace((), ()), pace(methods, layers)
+    left = end - time.monotonic()
+    explained = affordable(_ERROR_SHARE * left, 2 * per_map, errors, least=1)
+    cheap = tuple(method for method in methods if method != _COSTLY) or methods
+    if explained < min(errors, _ENOUGH_ERRORS) and methods != cheap:
+        methods, per_map = cheap, pace(cheap, layers)
+        left = end - time.monotonic()
+        explained = affordable(_ERROR_SHARE * left, 2 * per_map, errors, least=1)
+    class_images = affordable(_CLASS_SHARE * left, per_map, ATTRIBUTION_IMAGES, least=1)
+    end_of_trust = end - per_map * (2 * explained + min(class_images, len(test)))
+    choices = {"all": methods, "cheap": cheap, "first": methods[:1]}
+    paces = {(methods, layers): per_map}
+    for way in _WAYS:
+        measured = choices[way.methods], layers if way.all_layers else layers[-1:]
+        if measured not in paces:
+            paces[measured] = pace(*measured)
+        passes = passes_of_trust(
+            _count_maps(*measured), len(measured[1]), way.steps, way.noise_maps, way.with_road
+        )
+        per_image = (passes + _PREDICTED) * forward + _EXPLAINED * paces[measured]
+        trust_seconds = end_of_trust - time.monotonic()
+        trust_images = affordable(_PLANNED * trust_seconds, per_image, TRUST_IMAGES, least=2)
+        if trust_images >= min(_ENOUGH, len(test)):
             break
     return SaliencyPlan(
         layers,
         methods,
-        measured_layers,
-        measured_methods,
-        explained,
-        class_images,
-        count,
-        steps,
-        noise_maps,
-        with_road,
-        seconds - (time.monotonic() - began),
+        measured_layers=measured[1],
+        measured_methods=measured[0],
+        errors=explained,
+        class_images=class_images,
+        trust_images=trust_images,
+        steps=way.steps,
+        noise_maps=way.noise_maps,
+        with_road=way.with_road,
+        seconds=end - time.monotonic(),
+        trust_seconds=trust_seconds,
     )
 
 
@@ -153,18 +171,31 @@ def _count_maps(methods: Sequence[str], layers: Sequence[str]) -> int:
 
 
 def _pace(
-    classifier: Classifier, images: Tensor, methods: Sequence[str], layers: Sequence[str]
-) -> tuple[float, float]:
-    """Seconds per image of a forward pass, and of maps at the layers; the better of two."""
-    forward, backward = [], []
-    for _ in range(2):
-        began = time.monotonic()
-        forward_pass(classifier, images)
-        middle = time.monotonic()
-        explain(classifier, images, methods, layers, warn=False)
-        forward.append(middle - began)
-        backward.append(time.monotonic() - middle)
-    return min(forward) / len(images), min(backward) / len(images)
+    classifier: Classifier,
+    images: Tensor,
+    seconds: float,
+    methods: Sequence[str],
+    layers: Sequence[str],
+) -> float:
+    """Seconds per image of maps, or of logits without methods; the better of two times.
+
+    Of a batch of the images, if that takes less than `seconds`, else of one image.
+    """
+
+    def timed(size: int) -> float:
+        times = []
+        for _ in range(2):
+            began = time.monotonic()
+            if methods:
+                explain(classifier, images[:size], methods, layers, warn=False)
+            else:
+                forward_pass(classifier, images[:size])
+            times.append((time.monotonic() - began) / size)
+        return min(times)
+
+    size = min(len(images), batch_size(unwrap_model(classifier.model), images))
+    of_one = timed(1)
+    return timed(size) if 1 < size < seconds / (2 * of_one) else of_one
 
 
 def measure_saliency(
@@ -208,7 +239,7 @@ def measure_saliency(
             steps=plan.steps,
             noise_maps=plan.noise_maps,
             with_road=plan.with_road,
-            seconds=(1 - _ERROR_SHARE - _CLASS_SHARE) * plan.seconds,
+            seconds=plan.trust_seconds,
         )
     best = _best_score(classifier, sample.images[:1], scores)
     shown = first_shown(scores, layers[-1])
