@@ -16,11 +16,11 @@ HEADERS = (
     "method",
     "passes",
     "#gain (95% CI)",
-    "#ROAD",
     "#random weights",
     "#mosaics (95% CI)",
     "#non-empty",
 )
+ROAD_HEADERS = ("#ROAD",)  # the columns that are there if they were measured
 MASK_HEADERS = ("#pointing game", "#relevance inside the object")
 TITLE = "Explanation quality"
 
@@ -47,38 +47,43 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
         f"The most faithful is {map_name(first.method, first.layer, saliency.maps.layers)}, "
         f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
-    has_masks = first.pointing is not None
+    with_road, has_masks = first.road is not None, first.pointing is not None
     figures = {"trust": trust_figure(scores)}
     html = render(
         "sections/trust.html",
         unexplained="",
         figure=figure_html(figures["trust"], "trust", "Faithfulness of each method and layer"),
-        headers=[*HEADERS, *(MASK_HEADERS if has_masks else ())],
+        headers=[
+            *HEADERS,
+            *(ROAD_HEADERS if with_road else ()),
+            *(MASK_HEADERS if has_masks else ()),
+        ],
         rows=[_row(score, labels) for score in scores],
         passed=best.trusted,
         map_name=map_name(best.method, best.layer, saliency.maps.layers),
         smallest_side=MIN_MAP_SIDE,
         images=images,
-        with_road=first.road is not None,
+        with_road=with_road,
     )
     return Section(TITLE, finding, html, figures=figures)
 
 
 def _row(score: TrustScore, labels: dict[str, str]) -> tuple[str, ...]:
     low, high = score.gain.interval
-    row = (
+    row = [
         labels[score.layer],
         score.method,
         "yes" if score.trusted else f"no: {', '.join(score.failed_checks)}",
         f"{score.gain.mean:+.2f} ({low:+.2f} to {high:+.2f})",
-        "–" if score.road is None else f"{score.road.mean:+.2f}",
         f"{score.sanity.final_similarity:.2f}",
         _mosaic_text(score.mosaic),
         percent(score.non_empty, 0),
-    )
-    if score.pointing is None or score.relevance_mass is None:
-        return row
-    return (*row, percent(score.pointing, 0), percent(score.relevance_mass, 0))
+    ]
+    if score.road is not None:
+        row.append(f"{score.road.mean:+.2f}")
+    if score.pointing is not None and score.relevance_mass is not None:
+        row += [percent(score.pointing, 0), percent(score.relevance_mass, 0)]
+    return tuple(row)
 
 
 def _mosaic_text(mosaic: MosaicScore | None) -> str:
