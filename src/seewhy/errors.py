@@ -35,6 +35,11 @@ def check_type(value: object, expected: type | tuple[type, ...], remedy: str) ->
         raise SeewhyError(f"expected a {names}, found {type(value).__name__}; {remedy}")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library; the name of its type if it has no text."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def describe_value(value: object) -> str:
     """Shape and dtype of a tensor or array, as in `(3, 4) float32`; else the type of the value."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

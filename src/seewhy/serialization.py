@@ -68,10 +68,15 @@ def save(value: object, path: Path) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_plain(value, "", arrays))
+    write_arrays(path, {"tree": np.array(tree), **arrays})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file of named arrays, atomically."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, tree=np.array(tree), **arrays)
+        with temporary.open("wb") as file:  # a file, because savez would append .npz to a path
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
     write_atomically(path, write)
 

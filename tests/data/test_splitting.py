@@ -1,6 +1,7 @@
 """Splits by image and by group: stratified, and no group on two sides."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seewhy.data.memory import check_dataset
 from seewhy.data.sources import load, reload_data
 from seewhy.data.splitting import grouped_folds, grouped_split
 from seewhy.errors import SeewhyError
@@ -144,12 +146,16 @@ def test_grouped_folds_keep_groups_whole_and_classes_in_proportion() -> None:
     assert not np.array_equal(folds, grouped_folds(labels, groups, 5, seed=2))
 
 
-def test_few_images_of_folds_must_still_teach_each_class() -> None:
-    """Of 12 of the digits, some are the only one of their class."""
-    message = r"digits, fold 1 of 5: the test split has classes missing from train: '\d"
+def test_few_images_of_folds_have_each_class_in_each_fold() -> None:
+    message = "limit must be at least the number of classes in all folds of digits, 50, found 49"
     with pytest.raises(SeewhyError, match=message):
-        load("digits", folds=5, limit=12, quiet=True)
-    assert len(load("digits", folds=5, limit=100, quiet=True).train) == 100
+        load("digits", folds=5, limit=49, quiet=True)
+    data = load("digits", folds=5, limit=50, quiet=True)
+    assert data.folds is not None
+    assert len(set(zip(data.train.labels.tolist(), data.folds.tolist(), strict=True))) == 50
+    message = "digits, fold 2 of 5: the test split has classes missing from train: '3'; add or"
+    with pytest.raises(SeewhyError, match=message):
+        check_dataset(replace(data, folds=data.folds.where(data.train.labels != 3, 1)))
 
 
 def test_folds_leave_a_test_folder_alone_unless_all_images_are_divided(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_pretrained_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     info = PretrainedInfo(("cat", "dog"), 64, Preprocessing(0.875))
     monkeypatch.setattr(module, "pretrained_info", lambda name: info)
     monkeypatch.setattr(module, "build_model", build)
+    random_state = torch.get_rng_state()
     classifier = pretrained_classifier("timm:some")
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert (classifier.classes, classifier.image_shape) == (("cat", "dog"), (3, 64, 64))
     assert classifier.preprocessing == info.preprocessing
     assert not classifier.model.training

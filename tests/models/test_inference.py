@@ -7,6 +7,7 @@ from torch import nn
 
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier
+from seewhy.models.features import predict_with_features
 from seewhy.models.inference import compute_logits
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import blank_sample, build_model
@@ -184,3 +185,22 @@ class WithFeatures(Recorder):
 def test_compute_logits_of_a_tuple():
     images = images_of(3)
     assert torch.equal(compute_logits(WithFeatures(), images), compute_logits(Recorder(), images))
+
+
+@pytest.mark.parametrize("ends_in_sigmoid", [False, True])
+def test_what_a_model_returns_does_not_depend_on_the_images(ends_in_sigmoid: bool) -> None:
+    """All logits of the lighter image are in [0, 1] by chance, like probabilities."""
+
+    class Labels(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            mean = pixels.mean((1, 2, 3))
+            logits = torch.stack([mean, 4 * mean - 2], 1)
+            return logits.sigmoid() if ends_in_sigmoid else logits
+
+    classifier = Classifier(Labels().eval(), activation="sigmoid")
+    images = torch.tensor([40, 160]).byte().view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    expected = torch.tensor([[160 / 255, 4 * 160 / 255 - 2]])
+    for chosen in (images, images[1:]):
+        logits = compute_logits(classifier, chosen)[-1:]
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(predict_with_features(classifier, chosen)[0][-1:], logits)

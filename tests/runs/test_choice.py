@@ -103,6 +103,9 @@ def test_facts_are_those_of_the_headers(tmp_path: Path, data: Dataset) -> None:
     found = data_facts(tmp_path)
     assert (found.train_images, found.class_counts, found.side) == (3, (2, 1), 75)
     assert data_facts(data) == DataFacts("bars", 240, (80, 80, 80), 8)
+    with pytest.raises(SeewhyError, match="limit must be at least 1, found 0"):
+        data_facts(data, limit=0)
+    assert data_facts(data, limit=30) == DataFacts("bars", 30, (10, 10, 10), 8)
 
 
 def test_epochs_that_fit_into_a_time(

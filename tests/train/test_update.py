@@ -235,6 +235,20 @@ def test_new_state_checks_the_plan(changes: dict[str, Any], message: str, data: 
         begin(replace(PLAIN, **changes), data)
 
 
+@pytest.mark.parametrize("error", [AssertionError(), ValueError("too small")])
+def test_a_model_may_refuse_small_images_with_any_error(error: Exception, data: Dataset) -> None:
+    class Picky(nn.Flatten):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.shape[2] < 8:
+                raise error
+            return super().forward(images)
+
+    recipe = replace(PLAIN, resolution="linear:warmup=0.5,start=0.5,end=1", epochs=4)
+    reason = str(error) or "AssertionError"
+    with pytest.raises(SeewhyError, match=rf"images of 4x4, which \w+ does not accept \({reason}"):
+        begin(recipe, data, nn.Sequential(Picky(), nn.Linear(192, 3)))
+
+
 def test_fit_checks_tta_first(recipe: Recipe, data: Dataset) -> None:
     with pytest.raises(
         SeewhyError, match=r"pixels must be at least 1 and below the image's side, found 40"

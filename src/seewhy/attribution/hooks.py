@@ -7,7 +7,7 @@ from copy import copy
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.models.inspection import named_layers
 from seewhy.models.memory import is_out_of_memory
 
@@ -135,7 +135,6 @@ def gradients_at(
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        first = str(error).strip().partition("\n")[0]
         raise SeewhyError(
-            f"the backward pass of this model fails: {first}; {WITHOUT_GRADIENT}"
+            f"the backward pass of this model fails: {first_line(error)}; {WITHOUT_GRADIENT}"
         ) from error

@@ -136,8 +136,8 @@ class DataOptions:
 
     def of_source(self) -> dict[str, Any]:
         """Those that decide which images and labels there are."""
-        names = ("root", "label", "label_pattern", "path_column", "skip_bad_images")
-        return {name: getattr(self, name) for name in names}
+        names = ("root", "label", "limit", "label_pattern", "path_column", "group_by")
+        return {name: getattr(self, name) for name in (*names, "skip_bad_images")}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from seewhy import __version__
 from seewhy.cli.streams import lasting_streams
-from seewhy.errors import SeewhyError, lookup
+from seewhy.errors import SeewhyError, first_line, lookup
 from seewhy.interruption import INTERRUPTIONS, exit_code, handling_interruptions
 from seewhy.progress import note, say
 
@@ -168,7 +168,7 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
         if received:  # a library may turn the interruption into an error of its own
             return _interrupted(INTERRUPTIONS[received[0]](), arguments)
         if _is_out_of_memory(error):
-            error = SeewhyError(f"{OUT_OF_MEMORY} ({_first_line(error)})")
+            error = SeewhyError(f"{OUT_OF_MEMORY} ({first_line(error)})")
         if (
             isinstance(error, OSError) and error.filename is not None
         ):  # of no function in particular
@@ -205,10 +205,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     from seewhy.models.memory import is_out_of_memory
 
     return is_out_of_memory(error)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _interrupted(interruption: KeyboardInterrupt, arguments: Sequence[str]) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import Dataset, strata, stratified_sample
 from seewhy.data.decode import open_image, upright_size
-from seewhy.data.options import LoadOptions
+from seewhy.data.options import LoadOptions, check_integer
 from seewhy.data.raw import LoadRequest
 from seewhy.data.sources import find_source
 
@@ -32,6 +32,7 @@ def data_facts(
     data: str | os.PathLike[str] | Dataset,
     root: str | os.PathLike[str] | None = None,
     label: str | None = None,
+    limit: int | None = None,
     **options: Any,
 ) -> DataFacts:
     """The facts of a dataset; of one that is not loaded, only some headers of images are read.
@@ -40,17 +41,18 @@ def data_facts(
         data: A dataset, or its name or path, as `load` takes it.
         root: As for `load`.
         label: As for `load`.
+        limit: As for `load`.
         options: Others of `load` that decide which images and labels there are, such as
             `label_pattern`.
 
     Raises:
         SeewhyError: As `load`, if there is no such dataset.
     """
+    limit = None if limit is None else check_integer("limit", limit, minimum=1)
     loading = LoadOptions(label=label, **options)
     source = data if isinstance(data, Dataset) else find_source(data, root, loading)
     if isinstance(source, Dataset):
-        labels, side = source.train.labels.numpy(), min(source.image_shape[1:])
-        return DataFacts(source.name, len(labels), _counts(labels), side, labels.ndim == 2)
+        return _facts(source.name, source.train.labels.numpy(), min(source.image_shape[1:]), limit)
     with tempfile.TemporaryDirectory() as scratch:
         raw = source.open(LoadRequest(label, None, Path(scratch), quiet=True))
         split = raw.splits.get("train") or next(iter(raw.splits.values()))
@@ -62,10 +64,14 @@ def data_facts(
             except Exception:  # decoding will report or skip it; Pillow raises many types
                 continue
         side = round(float(np.median(sides))) if sides else 0
-        multi_label = split.labels.ndim == 2
-        return DataFacts(source.name, len(split), _counts(split.labels), side, multi_label)
+        return _facts(source.name, split.labels, side, limit)
 
 
-def _counts(labels: np.ndarray) -> tuple[int, ...]:
-    counts = labels.sum(0) if labels.ndim == 2 else np.unique(labels, return_counts=True)[1]
-    return tuple(int(count) for count in counts if count)
+def _facts(name: str, labels: np.ndarray, side: int, limit: int | None) -> DataFacts:
+    if limit is not None and limit < len(labels):
+        labels = labels[stratified_sample(strata(labels), limit, seed=0)]
+    several = labels.ndim == 2
+    counts = labels.sum(0) if several else np.unique(labels, return_counts=True)[1]
+    return DataFacts(
+        name, len(labels), tuple(int(count) for count in counts if count), side, several
+    )

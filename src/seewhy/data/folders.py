@@ -31,7 +31,7 @@ from seewhy.data.raw import (
     split_role,
     split_words,
 )
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.files import problem_of_file
 
 # a file name on the hub
@@ -152,9 +152,8 @@ def _parquet_source(root: Path, files: list[ListedFile]) -> Source:
             cause = _root_cause(error)
             if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
                 raise cause from error  # the cache reports it
-            message = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             raise SeewhyError(
-                f"{root}: the Parquet files cannot be read ({message}); restore them"
+                f"{root}: the Parquet files cannot be read ({first_line(cause)}); restore them"
             ) from error
         return raw_dataset_from_tables(tables, str(root), request, (root,))
 

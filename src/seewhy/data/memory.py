@@ -71,7 +71,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
 def _check_folds(dataset: Dataset, folds: np.ndarray, labels: np.ndarray) -> None:
     """Raise SeewhyError unless the images outside of each fold can be trained on for those in it.
 
-    A few of many images, as by `limit`, may all be in one fold.
+    All images of a class may be in one fold, for example after others were dropped.
     """
     for fold in range(dataset.num_folds):
         parts = {"train": labels[folds != fold], "test": labels[folds == fold]}

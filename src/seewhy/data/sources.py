@@ -296,13 +296,17 @@ def take_fold(dataset: Dataset, fold: int) -> Dataset:
 
 
 def _limit_training_images(dataset: Dataset, limit: int, seed: int) -> Dataset:
-    """The dataset with `limit` training images, copied into memory."""
-    if limit < len(dataset.classes):
+    """The dataset with `limit` training images, of each class in each fold, copied into memory."""
+    labels = strata(dataset.train.labels.numpy())
+    least, what = len(dataset.classes), "the number of classes"
+    if dataset.folds is not None:
+        labels = labels * dataset.num_folds + dataset.folds.numpy()
+        least, what = len(set(labels.tolist())), "the number of classes in all folds"
+    if limit < least:
         raise SeewhyError(
-            f"limit must be at least the number of classes of {dataset.name}, "
-            f"{len(dataset.classes)}, found {limit}"
+            f"limit must be at least {what} of {dataset.name}, {least}, found {limit}"
         )
-    indices = torch.from_numpy(stratified_sample(strata(dataset.train.labels.numpy()), limit, seed))
+    indices = torch.from_numpy(stratified_sample(labels, limit, seed))
     limited = replace(dataset, train=dataset.train.take(indices), fingerprint="")
     if dataset.folds is not None:
         test = limited.train.center_crop(dataset.margin)

@@ -48,7 +48,8 @@ class Classifier:
         thresholds: Probability of each of K independent labels from which it is predicted; 0.5 if
             empty.
         returns: What the model returns: "logits"; or "auto", which takes values that look like
-            probabilities, all in [0, 1] and for "softmax" with a sum of 1, for probabilities.
+            probabilities, all in [0, 1] and for "softmax" with a sum of 1, for probabilities, if
+            those of eight images of noise look so too.
         preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
             torchvision's `Normalize`; None if the model takes pixels. It becomes part of `model`.
         inputs: Maps these images to the arguments of a model that takes others than images: a dict
@@ -304,7 +305,8 @@ def pretrained_classifier(
     setting = "pretrained=true" if path is None else next(iter(info.settings), "")
     if setting and setting.partition("=")[0] not in settings:
         name = f"{name},{setting}"
-    model = build_model(name, len(info.classes), blank_sample(info.channels, size, size))
+    with torch.random.fork_rng(devices=[]):  # new weights are drawn before those are loaded
+        model = build_model(name, len(info.classes), blank_sample(info.channels, size, size))
     if path is not None:
         _set_statistics(model, info, mean, std)
     classifier = Classifier(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
 from seewhy.data.decode import Preprocessing
-from seewhy.errors import SeewhyError, did_you_mean
+from seewhy.errors import SeewhyError, did_you_mean, first_line
 from seewhy.models.head import find_head, replace_head
 from seewhy.models.hub import from_hub
 from seewhy.models.inspection import evaluating
@@ -196,11 +196,11 @@ def imported(name: str) -> ModuleType:
                 f"{name} models need the package {error.name}: pip install 'seewhy[zoo]'"
             ) from None
         raise SeewhyError(
-            f"{name} is installed but cannot be imported: {_first_line(error)}"
+            f"{name} is installed but cannot be imported: {first_line(error)}"
         ) from error
     except Exception as error:  # any exception, if compiled for another torch
         raise SeewhyError(
-            f"{name} is installed but cannot be imported: {_first_line(error)}; "
+            f"{name} is installed but cannot be imported: {first_line(error)}; "
             f"install timm and torchvision builds that match torch {torch.__version__}"
         ) from error
 
@@ -222,7 +222,7 @@ def _create(package: str, name: str, make: Callable[[], T]) -> T:
     except SeewhyError:
         raise
     except Exception as error:
-        raise SeewhyError(f"{package} cannot create {name!r}: {_first_line(error)}") from error
+        raise SeewhyError(f"{package} cannot create {name!r}: {first_line(error)}") from error
 
 
 def _without_auxiliary(net: nn.Module) -> nn.Module:
@@ -244,11 +244,7 @@ def checked(spec: str, model: External, sample: Split) -> nn.Module:
             model(image)
     except Exception as error:
         raise SeewhyError(
-            f"{spec} cannot take images of {height}x{width} pixels: {_first_line(error)}; "
+            f"{spec} cannot take images of {height}x{width} pixels: {first_line(error)}; "
             "resize the images, or choose a model for any size, such as resnet18"
         ) from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

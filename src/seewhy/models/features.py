@@ -25,7 +25,7 @@ from seewhy.models.inspection import (
     prepare_images,
     unwrap_model,
 )
-from seewhy.models.outputs import as_logits
+from seewhy.models.outputs import logits_of, other_images, returns_probabilities
 from seewhy.models.tta import bind_tta
 
 ROUNDING = 0.05  # of a probability, by bf16
@@ -181,10 +181,17 @@ def _predict(
                     predict(plain)
                 if progress is not None:
                     progress(len(plain))
+            probabilities = returns_probabilities(
+                torch.cat(logits),
+                classifier.activation,
+                classifier.returns,
+                lambda: predict(other_images(images)),
+            )
     finally:
         for handle in handles:
             handle.remove()
     # outside inference_mode, so that they may enter a graph
-    return as_logits(
-        torch.cat(logits), classifier.activation, classifier.returns
-    ) / temperature, torch.cat(rows).clone()
+    outputs = torch.cat(logits)
+    if probabilities:
+        outputs = logits_of(outputs, classifier.activation)
+    return outputs / temperature, torch.cat(rows).clone()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.models.inspection import layer_path, layer_types
 from seewhy.models.operations import (
     FUNCTIONS,
@@ -126,7 +126,7 @@ def _exported(title: str, model: nn.Module, image: Tensor) -> torch.export.Expor
         with _quiet():
             return torch.export.export(model, (image,), strict=False)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         if "data-dependent" in reason:
             reason = "its control flow depends on the values of the image"
         raise SeewhyError(

@@ -13,7 +13,7 @@ from torch import nn
 
 from seewhy.data.dataset import Split
 from seewhy.data.decode import Preprocessing
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.models.external import External, checked, imported
 from seewhy.models.head import replace_head
 from seewhy.models.hub import from_hub
@@ -143,10 +143,9 @@ def _without_bars() -> Iterator[None]:
 
 
 def _error(name: str, error: Exception) -> SeewhyError:
-    first = str(error).strip().partition("\n")[0] or type(error).__name__
     return SeewhyError(
-        f"hf:{name} cannot be loaded as an image classifier: {first[:300]}; choose a model of "
-        "AutoModelForImageClassification"
+        f"hf:{name} cannot be loaded as an image classifier: {first_line(error)[:300]}; choose a "
+        "model of AutoModelForImageClassification"
     )
 
 

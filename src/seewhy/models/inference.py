@@ -11,7 +11,7 @@ from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.folding import folded
 from seewhy.models.inspection import evaluating, input_dtype, naming_images
-from seewhy.models.outputs import as_logits
+from seewhy.models.outputs import logits_of, other_images, returns_probabilities
 from seewhy.models.tta import bind_tta
 from seewhy.models.tta import none as no_tta
 from seewhy.wording import counted
@@ -81,8 +81,16 @@ def compute_logits(
             parts.append(augmented(predict, images[each]))
             if progress is not None:
                 progress(len(parts[-1]))
+        probabilities = returns_probabilities(
+            torch.cat(parts),
+            classifier.activation,
+            classifier.returns,
+            lambda: predict(other_images(images)),
+        )
     # outside inference_mode, so that they may enter a graph
-    logits = as_logits(torch.cat(parts).cpu(), classifier.activation, classifier.returns)
+    logits = torch.cat(parts).cpu()
+    if probabilities:
+        logits = logits_of(logits, classifier.activation)
     if classifier.temperature != 1:
         logits = logits / classifier.temperature
     if check_finite:

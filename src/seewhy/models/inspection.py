@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy._torch_compat import compiled_module, uncompiled
-from seewhy.errors import SeewhyError, describe_value
+from seewhy.errors import SeewhyError, describe_value, first_line
 from seewhy.models.memory import is_out_of_memory
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -320,7 +320,6 @@ def naming_images(images: Tensor) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
-        first = str(error).strip().partition("\n")[0]
         shape = "x".join(map(str, images.shape[1:]))
         dtype = str(images.dtype).removeprefix("torch.")
         remedy = ""
@@ -330,7 +329,7 @@ def naming_images(images: Tensor) -> Iterator[None]:
                 'images: {"images": images, "mask": mask})'
             )
         raise SeewhyError(
-            f"the model cannot take images of {shape} {dtype}: {first}{remedy}"
+            f"the model cannot take images of {shape} {dtype}: {first_line(error)}{remedy}"
         ) from error
 
 

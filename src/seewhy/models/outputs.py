@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from seewhy.errors import SeewhyError, describe_value
+from seewhy.errors import SeewhyError, describe_value, first_line
 from seewhy.models.memory import is_out_of_memory
 from seewhy.wording import counted
 
@@ -109,10 +110,9 @@ def applied(function: Callable[[Any], Any], output: object, argument: str) -> An
         if is_out_of_memory(error):
             raise
         reason = "" if isinstance(error, SeewhyError) else f"{type(error).__name__}: "
-        first = str(error).strip().partition("\n")[0]
         raise SeewhyError(
-            f"the function given as {argument} failed: {reason}{first}; it is called with what the "
-            f"model returns for batches of any size, here {describe_output(output)}"
+            f"the function given as {argument} failed: {reason}{first_line(error)}; it is called "
+            f"with what the model returns for batches of any size, here {describe_output(output)}"
         ) from error
 
 
@@ -137,18 +137,36 @@ def _listed(parts: Mapping[str | int, object]) -> str:
     return ", ".join(f"{key} {describe_value(part)}" for key, part in parts.items()) or "nothing"
 
 
-def as_logits(outputs: Tensor, activation: str = "softmax", returns: str = "auto") -> Tensor:
-    """The outputs of a model (N, K), or their logits if they are probabilities.
+def returns_probabilities(
+    outputs: Tensor, activation: str, returns: str, of_others: Callable[[], Tensor]
+) -> bool:
+    """Whether a model ends in its activation, by its outputs (N, K).
 
-    So that probabilities are right for a model that ends in its activation. `returns` is an entry
-    of RETURNED.
+    The logits of few images may look like probabilities by chance: `of_others` computes the outputs
+    of other images, if they do. `returns` is an entry of RETURNED.
     """
-    if activation == "none" or returns == "logits":
-        return outputs
+    looks_so = {"softmax": are_probabilities, "sigmoid": _are_within_0_and_1}.get(activation)
+    if returns == "logits" or looks_so is None:
+        return False
+    return looks_so(outputs) and looks_so(of_others())
+
+
+def other_images(images: Tensor) -> Tensor:
+    """Images (8, C, H, W) uint8 of the shape of `images`: noise of eight levels of contrast."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(8, *images.shape[1:], generator=generator)
+    return (255 * torch.linspace(1 / 8, 1, 8)[:, None, None, None] * noise).byte().to(images.device)
+
+
+def logits_of(probabilities: Tensor, activation: str) -> Tensor:
+    """The logits whose probabilities (N, K) by the activation are given."""
     if activation == "sigmoid":
-        within = bool(((outputs >= 0) & (outputs <= 1)).all())
-        return outputs.logit(LEAST_ODDS) if within else outputs
-    return outputs.clamp_min(LEAST_PROBABILITY).log() if are_probabilities(outputs) else outputs
+        return probabilities.logit(LEAST_ODDS)
+    return probabilities.clamp_min(LEAST_PROBABILITY).log()
+
+
+def _are_within_0_and_1(outputs: Tensor) -> bool:
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def are_probabilities(outputs: Tensor) -> bool:

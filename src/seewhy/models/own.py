@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.data.dataset import Split
-from seewhy.errors import SeewhyError, describe_value
+from seewhy.errors import SeewhyError, describe_value, first_line
 from seewhy.models.head import find_head, replace_head
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.outputs import are_probabilities
@@ -103,7 +103,7 @@ def _called(name: str, make: Callable[[], object]) -> object:
     except (SeewhyError, NotImplementedError):
         raise
     except Exception as error:
-        raise SeewhyError(f"{name} fails: {type(error).__name__}: {_first_line(error)}") from error
+        raise SeewhyError(f"{name} fails: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _fit_to_data(model: object, name: str, num_classes: int, sample: Split) -> nn.Module:
@@ -163,7 +163,7 @@ def _logits(model: nn.Module, name: str, sample: Split) -> Tensor:
     except Exception as error:
         raise SeewhyError(
             f"{name} cannot take images of {'x'.join(map(str, images.shape[1:]))}: "
-            f"{_first_line(error)}; resize the images, or change the model"
+            f"{first_line(error)}; resize the images, or change the model"
         ) from error
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
         found = describe_value(output) if isinstance(output, Tensor) else type(output).__name__
@@ -176,7 +176,3 @@ def _logits(model: nn.Module, name: str, sample: Split) -> Tensor:
             f"{name} returns probabilities, but the loss needs logits; remove its softmax"
         )
     return output
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy._torch_compat import uncompiled
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.models.inspection import (
     check_observable,
     device_of,
@@ -232,9 +232,10 @@ def _forward(title: str, model: nn.Module, image: Tensor) -> list[_Call]:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             shape = shape_text(tuple(image.shape[1:]))
-            raise SeewhyError(f"{title} cannot take an image of {shape}: {first_line}") from error
+            raise SeewhyError(
+                f"{title} cannot take an image of {shape}: {first_line(error)}"
+            ) from error
     return _with_containers(model, calls)
 
 

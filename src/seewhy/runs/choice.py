@@ -53,7 +53,7 @@ def choose_recipe(
         root: As for `seewhy.load`.
         label: As for `seewhy.load`.
         options: Others of `seewhy.load` that decide which images and labels there are:
-            `label_pattern`, `path_column` and `skip_bad_images`.
+            `limit`, `label_pattern`, `path_column`, `group_by` and `skip_bad_images`.
 
     Raises:
         SeewhyError: If there is no such dataset, model, or device.

@@ -1,7 +1,6 @@
 """Find the concepts of a class in a run's test images or in image files, and write them."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from seewhy.errors import SeewhyError, did_you_mean
 from seewhy.escaping import json_text
 from seewhy.figures.concepts import concepts_figure
 from seewhy.figures.style import save_figure
-from seewhy.files import write_atomically, write_text
+from seewhy.files import write_text
 from seewhy.runs.run import Run
+from seewhy.serialization import write_arrays
 from seewhy.wording import be, counted
 
 MAX_IMAGES = 64
@@ -97,9 +97,4 @@ def write_concepts(
         "maps": concepts.maps.numpy(),
         "names": np.array(names),
     }
-    write_atomically(directory / "concepts.npz", partial(_save_arrays, arrays=arrays))
-
-
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    write_arrays(directory / "concepts.npz", arrays)

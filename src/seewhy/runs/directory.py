@@ -25,12 +25,12 @@ from seewhy.errors import SeewhyError, describe_value
 from seewhy.escaping import csv_text, json_text
 from seewhy.figures.lr_finder import lr_finder_figure
 from seewhy.figures.style import write_figure
-from seewhy.files import write_atomically, write_error, write_text
+from seewhy.files import write_error, write_text
 from seewhy.progress import note
 from seewhy.runs.checkpoint import CheckpointPolicy
 from seewhy.runs.environment import Environment
 from seewhy.runs.result import RunResult
-from seewhy.serialization import from_plain, reading
+from seewhy.serialization import from_plain, reading, write_arrays
 from seewhy.train.loop import EpochStats
 from seewhy.train.lr_finder import LRRangeTest
 from seewhy.train.probe import ProbeStats
@@ -267,7 +267,7 @@ def write_predictions(directory: Path, predictions: AnyPredictions, names: Seque
     }
     if isinstance(predictions, MultiLabelPredictions):
         arrays["thresholds"] = np.array(predictions.thresholds, dtype=np.float64)
-    write_atomically(directory / PREDICTIONS, lambda path: _save_arrays(path, arrays))
+    write_arrays(directory / PREDICTIONS, arrays)
     if isinstance(predictions, MultiLabelPredictions):
         _write_label_errors(directory, predictions, names)
         return
@@ -365,8 +365,3 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     write_text(path, csv_text(header, rows), newline="")
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # a file, because savez would append .npz to a path
-        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -41,6 +41,7 @@ from seewhy.runs.prediction_stream import (
     top_predictions,
 )
 from seewhy.runs.run import Run
+from seewhy.serialization import write_arrays
 from seewhy.wording import counted
 
 BATCH_SIZE = 64  # images decoded and explained together
@@ -300,12 +301,7 @@ def _write_maps(path: Path, explanation: Explanation, names: Sequence[str]) -> N
     }
     if explanation.labels is not None:
         arrays["labels"] = explanation.labels.numpy()
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    write_atomically(path, write)
+    write_arrays(path, arrays)
 
 
 def _write_top_predictions(path: Path, explanation: Explanation, names: Sequence[str]) -> None:

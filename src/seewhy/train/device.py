@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -27,9 +27,9 @@ def find_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
         torch.Generator(device)  # rejects meta, which has no random numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
         raise SeewhyError(
-            f"device {name!r} is not available ({reason}); possible: auto, cpu, cuda, mps"
+            f"device {name!r} is not available ({first_line(error)}); possible: auto, cpu, cuda, "
+            "mps"
         ) from error
     return device
 

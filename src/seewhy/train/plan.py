@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from seewhy.data.augment import Augmentation, bind_augmentations
 from seewhy.data.dataset import Dataset, Split
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.models.inspection import device_of, evaluating
 from seewhy.models.registry import bind_model
 from seewhy.models.tta import Predict, bind_tta
@@ -380,9 +380,9 @@ def _check_resolution(plan: TrainingPlan, model: nn.Module) -> None:
     try:
         with evaluating(model), torch.no_grad():
             model(smallest)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         size = "x".join(map(str, smallest.shape[2:]))
         raise SeewhyError(
             f"resolution {plan.recipe.resolution} makes images of {size}, which "
-            f"{plan.recipe.model} does not accept ({str(error).splitlines()[0]})"
+            f"{plan.recipe.model} does not accept ({first_line(error)})"
         ) from error
