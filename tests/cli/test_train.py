@@ -274,6 +274,9 @@ def test_the_named_check_finds_wrong_labels_if_there_are_published_weights() -> 
     assert _check_hint("my pets", "resnet18:weights=a.pth") == (
         "copies, odd images, wrong labels: seewhy check 'my pets' --model resnet18:weights=a.pth"
     )
+    assert _check_hint("pets", "resnet18", r"(?P<label>\w+)_").endswith(
+        r"seewhy check pets --label-pattern '(?P<label>\w+)_'"
+    )
 
 
 @pytest.mark.train

@@ -101,15 +101,17 @@ def train(options: Train) -> int:
         run = fit(recipe, data, directory, options.device, options.quiet, policy)
     code = _finish(run, data, options.no_report, options.quiet, options.report_minutes)
     if Path(options.data).is_dir():
-        say(_check_hint(options.data, recipe.model))
+        say(_check_hint(options.data, recipe.model, options.loading.label_pattern))
     return code
 
 
-def _check_hint(data: str, model: str) -> str:
+def _check_hint(data: str, model: str, label_pattern: str | None = None) -> str:
     """The command that checks the images, with a model whose features find wrong labels."""
     from seewhy.runs.choice import has_published_weights
 
     command = f"seewhy check {shell_text(data)}"
+    if label_pattern is not None:
+        command += f" --label-pattern {shell_text(label_pattern)}"
     if not has_published_weights(model):
         return f"copies and odd images: {command}"
     return f"copies, odd images, wrong labels: {command} --model {shell_text(model)}"
