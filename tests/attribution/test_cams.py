@@ -563,3 +563,12 @@ def test_cams_of_zero_activation_or_gradient_are_zero():
         for activation, gradient in ((values, nothing), (nothing, values), (nothing, nothing)):
             assert (CAMS[method](made_up(activation, gradient)) == 0).all(), method
     assert (eigen_cam(made_up(nothing)) == 0).all()
+
+
+def test_cam_of_a_calibrated_classifier_is_that_of_its_divided_logits():
+    model, images = network(pooled()), images_of()
+    plain, divided = (
+        cam(capture_layers(Classifier(model, temperature=each), images, "body", 1)["body"])
+        for each in (1.0, 2.5)
+    )
+    near(divided, plain / 2.5)

@@ -14,6 +14,7 @@ from seewhy.attribution.cams import CAMS, layer_cam
 from seewhy.attribution.capture import capture_layers
 from seewhy.attribution.explanation import Explanation, concatenate, explain
 from seewhy.attribution.statuses import PIXELS, MapStatus
+from seewhy.attribution.target import forward_pass
 from seewhy.errors import SeewhyError
 from seewhy.models import inspection
 from seewhy.models.classifier import Classifier
@@ -502,3 +503,19 @@ def test_heat_of_other_class_is_not_on_object(trained):
     result = explain(trained, images, "hires-cam", "layer", contrast).at("layer")
     inside = F.interpolate(result[:, None], (SIDE, SIDE))[:, 0].where(masks, 0).sum((1, 2))
     assert (inside < 0).float().mean() > 0.9
+
+
+def test_confidence_of_a_model_that_returns_probabilities_is_what_it_returns():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4), nn.Softmax(1))
+    model, images = nn.Sequential(body, head).eval(), torch.rand(3, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(images)
+    found = explain(model, images, "grad-cam", ["0"], warn=False)
+    torch.testing.assert_close(found.probabilities, expected)
+    forward = forward_pass(model, images, 2)
+    torch.testing.assert_close(forward.confidences(forward.logits), expected[:, 2])
+    warm = forward_pass(Classifier(model, temperature=2.0), images, 2)
+    cooled = (expected.log() / 2).softmax(1)
+    torch.testing.assert_close(warm.confidences(warm.logits), cooled[:, 2])

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import chi2_contingency
 
 from seewhy.checks import check
 from seewhy.checks.result import FOUND, NOT_JUDGED, OK
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import Dataset, Split
 
 NAMES = ["class-imbalance", "small-classes", "label-drift"]
 ABC = ("a", "b", "c")
@@ -55,3 +56,32 @@ def test_splits_that_were_drawn_do_not_drift(data_of: Callable[..., Dataset]) ->
     result = check(data, only=["label-drift", "drift", "property-drift"])
     assert {each.verdict for each in result.checks.values()} == {NOT_JUDGED}
     assert result["drift"].sentence == "the splits were drawn at random from one source"
+
+
+def three_splits(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> Dataset:
+    def split(labels: np.ndarray) -> Split:
+        names = list(map(str, range(len(labels))))
+        return Split(torch.from_numpy(blank(len(labels))), torch.from_numpy(labels), names)
+
+    return Dataset("three", ("ant", "bee"), split(train), split(test), split(validation), "0" * 32)
+
+
+def test_label_drift_names_a_split_that_differs_significantly() -> None:
+    """A few images may differ more by chance."""
+    train, test = np.repeat([0, 1], 500), np.repeat([0, 1], [600, 300])
+    result = check(three_splits(train, test, np.array([0, 0, 0, 1])), only="label-drift")
+    found = result["label-drift"]
+    assert [each.subject for each in found.findings] == ["test"]
+    assert (
+        found.sentence == "The shares of the classes in test differ by 16.7% from those in train."
+    )
+    assert found.value == pytest.approx(1 / 6)
+
+
+def test_a_small_label_drift_of_many_images_is_significant() -> None:
+    train, test = np.repeat([0, 1], 5000), np.repeat([0, 1], [5500, 4500])
+    result = check(three_splits(train, test, train[::100]), only="label-drift")["label-drift"]
+    assert result.verdict == OK
+    assert (
+        result.sentence == "The shares of the classes in test differ by 5.0% from those in train."
+    )

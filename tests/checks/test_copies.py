@@ -48,3 +48,15 @@ def test_three_equal_images_are_two_copies(
     result = check(data_of(images), only=["duplicates", "near-duplicates"])
     assert result["duplicates"].found == 2
     assert result["near-duplicates"].found == 0
+
+
+def test_each_copy_in_another_split_is_counted(
+    images: np.ndarray, data_of: Callable[..., Dataset]
+) -> None:
+    """Also if it is a copy of an image that is there already."""
+    images[[45, 52]] = images[3]
+    labels = np.arange(60) % 2
+    labels[[3, 45, 52]] = 0, 1, 0
+    found = check(data_of(images, labels), only="duplicates")["duplicates"]
+    assert "2 across splits" in found.sentence
+    assert "1 with different labels" in found.sentence

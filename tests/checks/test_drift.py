@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from seewhy.checks import check
 from seewhy.checks.drift import auroc_interval
 from seewhy.checks.result import FOUND, NOT_JUDGED, OK
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import Dataset, Split
 
 NAMES = ["drift", "property-drift"]
 
@@ -51,3 +52,23 @@ def test_auroc_is_the_mean_of_the_folds_with_delongs_variance() -> None:
     assert auroc == pytest.approx(np.mean(areas))
     assert high - auroc == pytest.approx(1.96 * variance**0.5 / 3, rel=1e-3)
     assert auroc - low == pytest.approx(high - auroc)
+
+
+def test_drift_names_a_split_that_differs_significantly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small split may have a larger area by chance."""
+    found = {"test": (0.7, (0.62, 0.78)), "validation": (0.8, (0.45, 1.0))}
+    results = iter([*found.values(), (0.4, (0.2, 0.6)), found["validation"]])
+    monkeypatch.setattr("seewhy.checks.drift.auroc_interval", lambda *given: next(results))
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (30, 1, 16, 16), dtype=np.uint8))
+    split = Split(pixels, torch.arange(30) % 2, list(map(str, range(30))))
+    data = Dataset("three", ("a", "b"), split, split, split, "0" * 32)
+    result = check(data, only="drift")["drift"]
+    assert [each.subject for each in result.findings] == ["test"]
+    assert (result.value, result.interval) == found["test"]
+    assert result.sentence.startswith("Images in test differ from those in train")
+    result = check(data, only="drift")["drift"]
+    assert result.verdict == OK
+    assert "validation may differ from those in train in layout and colors, but not signi" in (
+        result.sentence
+    )

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from seewhy.checks import check
+from seewhy.checks.measures import quantile_bins
 from seewhy.checks.properties import balanced_accuracy_test, out_of_fold_classes
 from seewhy.checks.result import FOUND, OK
 from seewhy.data.dataset import Dataset, stratified_folds
@@ -71,3 +72,27 @@ def test_classes_by_bins_are_those_of_naive_bayes() -> None:
         model = CategoricalNB(alpha=1, class_prior=prior, min_categories=[4, 5])
         expected = model.fit(bins[~test], labels[~test]).predict(bins[test])
         assert predicted[test].tolist() == expected.tolist()
+
+
+def test_a_property_of_few_images_has_bins_of_its_own() -> None:
+    """Most values are equal: the others are above or below them."""
+    common = np.full(95, 256.0)
+    sizes = quantile_bins(np.concatenate([common, [64, 300, 400, 640, 640]]))
+    assert (sizes[:95] == sizes[0]).all()
+    assert sizes[95] < sizes[0] < sizes[96:].min()
+    flags = quantile_bins(np.repeat([0.0, 1.0], [95, 5]))
+    assert len(np.unique(flags)) == 2
+    values = np.random.default_rng(0).random(1000)
+    assert np.bincount(quantile_bins(values)).max() < 110
+
+
+def test_a_border_of_the_rare_class_is_found(
+    images: np.ndarray, data_of: Callable[..., Dataset]
+) -> None:
+    """The file type of a class with less than a tenth of the images gives it away."""
+    labels = (np.arange(60) % 15 == 0).astype(int)
+    images[:, :, :4], images[:, :, :, :4] = 0, 0
+    images[:, :, -4:], images[:, :, :, -4:] = 0, 0
+    images[labels == 1, :, :4] = 255
+    result = check(data_of(images, labels, test=0), only="shortcuts")["shortcuts"]
+    assert "border color" in {finding.subject for finding in result.findings}

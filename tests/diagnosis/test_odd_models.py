@@ -167,3 +167,24 @@ def test_arrays_as_fields_of_a_classifier() -> None:
     assert classifier.classes == ("a", "b", "c")
     assert type(classifier.classes[0]) is str
     assert classifier.image_shape == (3, 8, 8)
+
+
+class WithRoot(nn.Module):
+    """Plus the length of a vector of zeros, whose gradient is not a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x) + (0 * x).square().sum((1, 2, 3)).sqrt()[:, None] * torch.arange(3)
+
+
+@pytest.mark.slow
+def test_a_model_with_gradients_that_are_not_finite_is_diagnosed_without_attacks(
+    data: Dataset,
+) -> None:
+    found = diagnose(WithRoot().eval(), data, quiet=True, minutes=0.01)
+    assert found.attacks == ()
+    assert "are not finite" in found.attack_error
+    assert found.corruptions

@@ -397,3 +397,12 @@ def test_figures_reject_unknown_names(experiment_of: Make) -> None:
         recipes_figure(made, by="hours")
     with pytest.raises(SeewhyError, match="unknown metric 'loss'"):
         seeds_figure(made, "loss")
+
+
+def test_recipes_figure_says_that_recipes_have_different_numbers_of_seeds(
+    experiment_of: Make,
+) -> None:
+    made = experiment_of(recipes({"adam": (0.9, 0.8, 0.7), "sgd": (0.9,)}))
+    assert "Test accuracy by epoch: mean and range of up to 3 seeds" in texts(
+        recipes_figure(made, "eval_accuracy")
+    )

@@ -341,3 +341,19 @@ def test_calibrated_export_of_a_run_says_what_its_temperature_was_fitted_on(
 def test_uncalibrated_file_has_no_temperature(files: Callable[..., Path]) -> None:
     with pytest.raises(SeewhyError, match="need a run, or a file exported with calibration"):
         run_temperature(onnx_classifier(files("model.onnx")))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_model_that_ends_in_a_softmax_is_exported_with_logits(
+    temperature: float, probabilities: bool, tmp_path: Path
+) -> None:
+    """What the file returns is what its metadata say: probabilities, or their logarithms."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    model = nn.Sequential(*layers, nn.Softmax(1)).eval()
+    classifier = Classifier(model, ("a", "b", "c"), SHAPE, temperature=temperature)
+    export(classifier, tmp_path / "model.pt2", probabilities=probabilities, quiet=True)
+    outputs = torch.export.load(tmp_path / "model.pt2").module()(images(9).float() / 255)
+    expected = compute_logits(classifier, images(9)).softmax(1)
+    torch.testing.assert_close(outputs if probabilities else outputs.softmax(1), expected)

@@ -12,7 +12,7 @@ import torch
 
 from seewhy.attribution.explanation import explain
 from seewhy.checks import check
-from seewhy.data.dataset import Dataset
+from seewhy.data.dataset import Dataset, Split
 from seewhy.data.statistics import describe
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.experiments.experiment import Experiment
@@ -167,3 +167,11 @@ def test_data_checks_card(data: Dataset) -> None:
     assert "240 train, 120 test" in html
     assert "&gt; 10" in html
     assert "needs the features of a pretrained model" in html
+
+
+def test_dataset_card_of_any_number_of_labels() -> None:
+    labels = torch.tensor([[True, True, False], [False, True, False]])
+    split = Split(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), labels, ["a", "b"])
+    text = shown_text(Dataset("tags", ("red", "round", "new"), split, split, None, "0" * 32))
+    assert "train 2 0 2" in text
+    assert text.endswith("red round")

@@ -10,11 +10,16 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
+from seewhy.attribution.bootstrap import BootstrapSummary
+from seewhy.attribution.scores import TrustScore
+from seewhy.checks.result import Check, DataChecks
+from seewhy.checks.result import Finding as CheckFinding
 from seewhy.cli.tables import print_accuracies, print_run
 from seewhy.data.dataset import Dataset
 from seewhy.diagnosis.calibration import selective_accuracy
 from seewhy.diagnosis.paired import compare_predictions
 from seewhy.diagnosis.predictions import Predictions
+from seewhy.reporting.check_page import render_check_page
 from seewhy.reporting.context import ReportContext, make_context
 from seewhy.reporting.images import report_images
 from seewhy.reporting.page import render_page
@@ -33,6 +38,7 @@ from seewhy.reporting.sections.robustness import (
     smallest_attack,
     worst_corruption,
 )
+from seewhy.reporting.sections.trust import trust_section
 from seewhy.reporting.sprites import Sprites
 from seewhy.runs.model_card import model_card
 from seewhy.runs.run import Run
@@ -473,3 +479,33 @@ def test_comparison_reports_fixed_and_new_errors(
     assert f"; {fixed} error{'s' * (fixed != 1)} fixed, {new} new." in section.finding
     labels = re.findall(r'aria-label="(true [^"]*, before [^"]*, after [^"]*)"', section.html)
     assert len(labels) == fixed + new  # each is an error of one of the two, which has its image
+
+
+def test_the_most_faithful_map_is_that_of_those_that_pass(context: ReportContext) -> None:
+    """One that does not pass may have a higher gain."""
+    saliency = context.diagnosis.saliency
+    assert saliency is not None
+    trusted = replace(saliency.best, gain=BootstrapSummary(0.5, (0.4, 0.6)), mosaic=None)
+    trusted = replace(trusted, sanity=replace(trusted.sanity, passed=True))
+    other = replace(
+        trusted,
+        gain=BootstrapSummary(0.7, (0.6, 0.8)),
+        sanity=replace(trusted.sanity, passed=False),
+    )
+
+    def finding(*scores: TrustScore) -> str:
+        diagnosis = replace(context.diagnosis, saliency=replace(saliency, scores=scores))
+        section = trust_section(replace(context, diagnosis=diagnosis), Sprites({}))
+        assert section is not None
+        return section.finding
+
+    assert " It is " in finding(trusted, other)
+    assert " The most faithful of them is " in finding(trusted, trusted, other)
+    assert " The most faithful is " in finding(other, other)
+
+
+def test_measures_keep_their_capital_letters(data: Dataset) -> None:
+    drift = Check("AUROC, 0.5 is chance", "split", 1, findings=(CheckFinding(0.9, subject="test"),))
+    results = DataChecks("photos", {"train": 2}, ("a", "b"), "", {"drift": drift})
+    html = render_check_page(results, data)
+    assert html.count("AUROC, 0.5 is chance") == 2

@@ -11,7 +11,7 @@ from seewhy.escaping import json_text
 from seewhy.reporting.context import ReportContext
 from seewhy.reporting.sections.subgroups import subgroups_section
 from seewhy.reporting.sprites import Sprites
-from seewhy.reporting.values import plain_values, report_values
+from seewhy.reporting.values import _classes, plain_values, report_values
 
 
 def test_values_are_those_of_the_predictions(context: ReportContext) -> None:
@@ -91,3 +91,13 @@ def test_map_and_nearest_training_images_are_those_of_the_diagnosis(
     without = replace(context.diagnosis, nearest=replace(found, influence=None))
     values = report_values(replace(context, diagnosis=without))
     assert values["nearest_training_images"][0]["influential"] is None
+
+
+def test_classes_of_one_name_have_their_own_areas(context: ReportContext) -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 3
+    logits = torch.randn(60, 3)
+    logits[labels == 0, 0] += 9
+    same = Predictions(logits, labels, ("crane", "maillot", "crane"))
+    first, _, last = _classes(replace(context, predictions=same))
+    assert first["auroc"] == 1 > last["auroc"]

@@ -131,11 +131,12 @@ def cam(capture: Capture) -> Tensor:  # (N, h, w)
     """
     forward, pooled = capture.forward, capture.activation.mean((2, 3))
     error = (1e-3 if forward.precision == "fp32" else 2e-2) * forward.logits.abs().max()
+    temperature = forward.classifier.temperature
     shape = (forward.logits.shape[1], pooled.shape[1])
     for head in forward.model.modules():
         if isinstance(head, nn.Linear) and (head.out_features, head.in_features) == shape:
-            rows = head.weight.detach().to(pooled)  # (K, C)
-            bias = 0 if head.bias is None else head.bias.detach().to(pooled)
+            rows = head.weight.detach().to(pooled) / temperature  # (K, C)
+            bias = 0 if head.bias is None else head.bias.detach().to(pooled) / temperature
             if ((pooled @ rows.T + bias - forward.logits).abs() <= error).all():
                 return weighted_sum(forward.weights.to(pooled) @ rows, capture.activation)
     raise SeewhyError(

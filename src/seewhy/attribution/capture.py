@@ -27,7 +27,7 @@ from seewhy.attribution.target import (
 )
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import ClassifierLike
-from seewhy.models.inference import autocasting
+from seewhy.models.inference import autocasting, decided
 from seewhy.models.inspection import inspecting, passes_gradient
 from seewhy.models.memory import saved_bytes
 from seewhy.wording import counted
@@ -199,7 +199,8 @@ def capture_batch(
         derived = probabilities if attention is Attention.GRADIENTS else probabilities[-1:]
         nodes = {name: outputs[name] for name in names}
         gradients, by_attention = _gradients(model, (logits * weights).sum(), nodes, derived)
-    forward = ForwardPass(inputs.classifier, images, weights, logits.detach())
+    classifier = decided(inputs.classifier, images, logits.detach())
+    forward = ForwardPass(classifier, images, weights, logits.detach())
     order = token_order(model)
     captures = {}
     for name, gradient in gradients.items():

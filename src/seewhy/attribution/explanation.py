@@ -31,7 +31,7 @@ from seewhy.attribution.target import (
 from seewhy.errors import SeewhyError, lookup
 from seewhy.models.batching import batch_size
 from seewhy.models.classifier import ClassifierLike
-from seewhy.models.outputs import ACTIVATIONS
+from seewhy.models.outputs import ACTIVATIONS, logits_of
 
 # Cheap methods that explain a class, for transformers and for CNNs.
 AUTO_METHODS = ("chefer-cam", "le-grad", "grad-cam", "hires-cam", "layer-cam", "lrp")
@@ -54,6 +54,7 @@ class Explanation:
         failures: By (layer, method): why a method has no maps, as guided backpropagation of a model
             without ReLUs.
         activation: What makes probabilities of the logits, see `Classifier`.
+        returns: What the model returns in place of logits, "logits" or "probabilities".
     """
 
     maps: Mapping[Key, Tensor]
@@ -64,6 +65,7 @@ class Explanation:
     classes: tuple[str, ...]
     failures: Mapping[Key, str] = field(default_factory=dict)
     activation: str = "softmax"
+    returns: str = "logits"
 
     def __repr__(self) -> str:
         count = len(self.logits)
@@ -93,7 +95,9 @@ class Explanation:
     @property
     def probabilities(self) -> Tensor:
         """Probabilities of the classes (N, K) float32; the scores of a function."""
-        return ACTIVATIONS[self.activation](self.logits)
+        given = self.returns == "probabilities"
+        logits = logits_of(self.logits, self.activation) if given else self.logits
+        return ACTIVATIONS[self.activation](logits)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -353,8 +357,10 @@ def _explanation(
         statuses[layer, text] = map_status(values, forward, method, capture)
         maps[layer, text] = (values.clamp(min=0) if method.rectified else values).float().cpu()
     logits, weights = forward.logits.float().cpu(), forward.weights.float().cpu()
-    activation = forward.classifier.activation
-    return Explanation(maps, statuses, logits, weights, None, classes, activation=activation)
+    activation, returns = forward.classifier.activation, forward.classifier.returns
+    return Explanation(
+        maps, statuses, logits, weights, None, classes, activation=activation, returns=returns
+    )
 
 
 def concatenate(parts: Sequence[Explanation]) -> Explanation:

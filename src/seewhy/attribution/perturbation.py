@@ -106,7 +106,9 @@ def rise(
         shown = _rise_masks(min(_RISE_BATCH, masks - start), grid, keep, images, generator)
         for n, image in enumerate(images):
             logits = predict_logits(forward, image * shown[:, None])
-            values = (forward.classifier.probabilities(logits) - floor) @ forward.weights[n]
+            values = (forward.classifier.extracted_probabilities(logits) - floor) @ forward.weights[
+                n
+            ]
             maps[n] += torch.einsum("m,mhw->hw", values.to(maps.dtype), shown)
     return maps / (masks * keep)
 
@@ -197,7 +199,7 @@ def lime(
         for n, image in enumerate(images):
             mixed = torch.lerp(hidden[n], image, shown)
             logits = predict_logits(forward, mixed)
-            explained = forward.classifier.probabilities(logits) @ forward.weights[n]
+            explained = forward.classifier.extracted_probabilities(logits) @ forward.weights[n]
             values[n, index] = explained.cpu().double()
     coefficients = values @ _ridge_fit(cells, ridge).T
     return coefficients.reshape(-1, rows, columns).to(images)

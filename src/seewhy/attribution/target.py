@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from seewhy.errors import SeewhyError, describe_value, did_you_mean
 from seewhy.models.batching import batches
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
-from seewhy.models.inference import autocasting, for_outputs
+from seewhy.models.inference import autocasting, decided, for_outputs
 from seewhy.models.inspection import (
     inspecting,
     memory_format_of,
@@ -330,7 +330,7 @@ class ForwardPass:
 
         The score itself if the target is a function.
         """
-        return (self.classifier.probabilities(logits) * self.weights).sum(1)
+        return (self.classifier.extracted_probabilities(logits) * self.weights).sum(1)
 
     def take(self, rows: slice | Tensor) -> "ForwardPass":
         """The forward pass of some images."""
@@ -365,7 +365,8 @@ def run_forward(inputs: PreparedInputs) -> ForwardPass:
     classifier, images = inputs.classifier, inputs.images
     with inspecting(classifier.model):
         logits = _logits_in_batches(classifier, images)
-        return ForwardPass(classifier, images, inputs.target.weights(logits), logits)
+        weights = inputs.target.weights(logits)
+    return ForwardPass(decided(classifier, images, logits), images, weights, logits)
 
 
 def predict_logits(forward: ForwardPass, images: Tensor) -> Tensor:  # (M, K) float32 or float64

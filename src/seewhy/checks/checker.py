@@ -51,7 +51,7 @@ def check(
     data: object,
     model: ClassifierLike | None = None,
     *,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     quiet: bool = True,
 ) -> DataChecks:
     """Judge labeled images without training on them.
@@ -72,6 +72,7 @@ def check(
         SeewhyError: If the data cannot be loaded, the model cannot take the images, or there is no
             such check.
     """
+    only = (only,) if isinstance(only, str) else only
     names = [name for name in CHECKS if not only or name in only]
     for name in only:
         lookup(CHECKS, name, "check")

@@ -9,7 +9,7 @@ from seewhy.wording import counted, have
 IMBALANCE = 10.0  # images of the largest class for one of another
 FEW_IMAGES = 10  # of a class, for training
 LABEL_DRIFT = 0.1  # total variation distance
-SIGNIFICANT = 0.05  # p-value, after Holm's correction
+SIGNIFICANT = 0.05  # p-value, corrected for the number of splits
 
 
 def class_imbalance(inputs: CheckInputs) -> Check:
@@ -82,7 +82,7 @@ def label_drift(inputs: CheckInputs) -> Check:
 
     others = drifting_splits(inputs)
     train = np.bincount(inputs.labels[inputs.rows_of("train")], minlength=len(inputs.data.classes))
-    distances, findings = {}, []
+    distances, p_values, findings = {}, {}, []
     for name in others:
         counts = np.bincount(inputs.labels[inputs.rows_of(name)], minlength=len(train))
         distance = float(np.abs(train / train.sum() - counts / counts.sum()).sum() / 2)
@@ -91,16 +91,20 @@ def label_drift(inputs: CheckInputs) -> Check:
         expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
         statistic = ((table - expected) ** 2 / expected).sum()
         p_value = float(chdtrc(max(1, present.sum() - 1), statistic)) * len(others)
-        distances[name] = distance
+        distances[name], p_values[name] = distance, p_value
         if distance > LABEL_DRIFT and p_value < SIGNIFICANT:
             change = counts / counts.sum() - train / train.sum()
             most = int(np.abs(change).argmax())
             note = f"{inputs.data.classes[most]}: {100 * change[most]:+.1f} points, {_p(p_value)}"
             findings.append(Finding(distance, subject=name, note=note))
+    findings.sort(key=lambda finding: -finding.value)
     worst = max(distances, key=lambda name: distances[name])
+    if findings:  # a small split may differ more, but not significantly
+        worst = findings[0].subject
     sentence = f"The shares of the classes in {worst} differ by {100 * distances[worst]:.1f}%"
-    sentence += " from those in train." if findings else " from those in train, not significantly."
-    if not findings and distances[worst] == 0:
+    sentence += " from those in train"
+    sentence += "." if p_values[worst] < SIGNIFICANT else ", not significantly."
+    if distances[worst] == 0:
         sentence = "The splits have equal shares of the classes."
     return Check(
         "total variation distance, 0 to 1",

@@ -1,7 +1,6 @@
 """Checks of copies: images with equal pixels, and near-duplicates, within and across splits."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from seewhy.checks.inputs import CheckInputs
 from seewhy.checks.result import Check, Finding
@@ -16,7 +15,8 @@ DIFFERENT = "different labels"
 def duplicates(inputs: CheckInputs) -> Check:
     """Images with equal pixels."""
     groups = exact_duplicates(inputs.splits).groups
-    pairs = [pair for group in groups for pair in pairwise(group)]
+    # with the first one, in train if any is: then each copy in another split is counted
+    pairs = [(first, copy) for first, *others in groups for copy in others]
     findings = [_finding(inputs, first, second, 0.0) for first, second in pairs]
     total = len(inputs.labels)
     copies = len(pairs)

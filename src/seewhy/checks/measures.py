@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ _BORDER = 1 / 16  # width of the border, relative to the shorter side
 _BLOCK_VALUES = 2**20  # pixel values held as floats at once, so that they stay in the cache
 _BINS = 4  # of each channel in a color histogram
 _CELLS = 8  # per side of a descriptor
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 def image_measures(images: Tensor) -> dict[str, Tensor]:
@@ -149,6 +151,11 @@ def _blocks(images: Tensor) -> Iterator[Tensor]:
 
 
 def quantile_bins(values: np.ndarray, bins: int = 10) -> np.ndarray:
-    """The bin (N,) int64 of each value (N,), of about equally many; equal values share a bin."""
+    """The bin (N,) int64 of each value (N,), of about equally many; equal values share a bin.
+
+    A value on an edge between two bins has a bin of its own: if most values are equal, those above
+    and those below are told apart from them, and from each other.
+    """
     edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
-    return np.searchsorted(edges, values, side="right")
+    below, above = (np.searchsorted(edges, values, side) for side in _SIDES)
+    return below + above

@@ -36,16 +36,18 @@ def shortcuts(inputs: CheckInputs) -> Check:
     chance = 1 / num_classes
     gains = [(accuracy - chance) / (1 - chance) for accuracy, _ in results]
     order = sorted(range(len(names)), key=lambda number: -gains[number])
+    found = [
+        number for number in order if gains[number] > SHORTCUT and p_values[number] < SIGNIFICANT
+    ]
     findings = tuple(
         Finding(
             gains[number],
             subject=names[number],
             note=f"balanced accuracy {_percent(results[number][0])}, chance {_percent(chance)}",
         )
-        for number in order
-        if gains[number] > SHORTCUT and p_values[number] < SIGNIFICANT
+        for number in found
     )
-    best = order[0]
+    best = (found or order)[0]
     detail = f"balanced accuracy {_percent(results[best][0])}, chance {_percent(chance)}"
     sentence = f"No property predicts the label; the best, {names[best]}: {detail}."
     if findings:

@@ -55,7 +55,7 @@ from seewhy.diagnosis.saliency import (
 from seewhy.diagnosis.slices import Slice
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
-from seewhy.models.inspection import NoGradientsError
+from seewhy.models.inspection import check_eval_mode
 from seewhy.progress import named_steps, note, waiting
 from seewhy.wording import counted
 
@@ -89,7 +89,7 @@ class Diagnosis:
     errors: Tensor  # (M,) int64, explained test images, the most confident error first
     saliency: Saliency | None  # None if the model cannot be explained
     saliency_error: str  # why the model cannot be explained, else empty
-    attacks: tuple[RobustnessCurve, ...]  # empty if the model has no gradients
+    attacks: tuple[RobustnessCurve, ...]  # empty if the model cannot be attacked
     adversarial: AdversarialExamples
     adversarial_maps: Tensor | None  # (S, 2, h, w) float32, of each clean and adversarial image
     corruptions: tuple[RobustnessCurve, ...]
@@ -166,6 +166,7 @@ def diagnose(
     if classifier is not None:
         classifier = as_classifier(classifier)
         check_one_class(classifier)
+        check_eval_mode(classifier.model)  # before minutes of work
         classifier = replace(classifier, classes=classifier.classes or data.classes)
     if len(folds) != data.num_folds:
         raise SeewhyError(
@@ -288,7 +289,7 @@ def _measure_model(
         attacks = attack_curves(measured, images, labels, seconds=seconds)
         seconds = steps.begin("adversarial examples")
         adversarial = adversarial_examples(measured, images, labels, seconds=seconds)
-    except NoGradientsError as error:
+    except SeewhyError as error:
         attack_error = str(error)
     seconds = steps.begin("corruptions")
     sample = test.take(unseen[sample_indices(len(unseen), CORRUPTION_IMAGES)])

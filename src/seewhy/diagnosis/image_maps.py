@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seewhy.diagnosis.components import principal_components
 from seewhy.diagnosis.tsne import t_sne
 from seewhy.errors import SeewhyError, describe_value
 from seewhy.models.features import check_finite_features
@@ -42,7 +43,7 @@ def image_map(features: Tensor, indices: Tensor | None = None) -> ImageMap:
             f"features must be (N, D) of at least {FEWEST} images, found {describe_value(features)}"
         )
     check_finite_features(features)
-    plane = t_sne(_components(features))
+    plane = t_sne(principal_components(features, COMPONENTS)[0].float())
     low, high = plane.amin(0), plane.amax(0)
     side = (high - low).max().clamp_min(1e-12)  # one scale for both axes
     positions = (plane - (low + high) / 2) / side + 0.5
@@ -66,11 +67,3 @@ def neighbor_agreement(positions: Tensor, labels: Tensor) -> float:
         nearest = distances.topk(count, largest=False).indices
         agreements.append((labels[nearest] == labels[block, None]).float().mean(1))
     return float(torch.cat(agreements).mean())
-
-
-def _components(features: Tensor) -> Tensor:  # (N, at most 50) float32
-    """The principal components of the features, of their own variance."""
-    centered = features.double() - features.double().mean(0)
-    vectors = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -COMPONENTS:].flip(1)
-    components: Tensor = centered @ vectors
-    return components.float()

@@ -39,16 +39,16 @@ def unusual_images(
     another distribution (Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest
     Neighbors"). It needs no labels, and also finds training images that the model has learned.
 
-    Args:
-        features: (N, D) float, from `extract_features`.
-        count: Number of images.
-        neighbors: Number of neighbors of each image.
-
     The distance is minus Fisher's z (1915) of the mean similarity: it spreads the similarities near
     1 that images have in the features of a model that has learned them. Its standard deviation is
     that of a normal distribution with the same median and 90% quantile, or with the same median
     absolute deviation if that is larger. The limit is the deviation that the most distant of N
     normal values exceeds with a probability of 5%.
+
+    Args:
+        features: (N, D) float, from `extract_features`.
+        count: Number of images.
+        neighbors: Number of neighbors of each image.
 
     Returns:
         The images, the least similar first.

@@ -83,7 +83,7 @@ class Predictions:
     @property
     def accuracy(self) -> float:
         """Fraction of correctly classified images, in [0, 1]."""
-        return self.correct.float().mean().item()
+        return self.correct.double().mean().item()
 
     @property
     def interval(self) -> tuple[float, float]:

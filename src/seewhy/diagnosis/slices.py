@@ -11,6 +11,7 @@ from torch import Tensor
 from seewhy.attribution.sanity import average_ranks
 from seewhy.data.pixels import LUMA_WEIGHTS
 from seewhy.diagnosis.clustering import k_means
+from seewhy.diagnosis.components import principal_components
 from seewhy.diagnosis.label_issues import short_name
 from seewhy.diagnosis.predictions import Predictions
 from seewhy.diagnosis.statistics import hypergeometric_tail, wilson_interval
@@ -200,15 +201,11 @@ def _clusters(
 
 def _whiten(features: Tensor) -> Tensor:  # (N, at most 32) float32
     """Principal components of unit variance; those under 0.1% of the largest variance are noise."""
-    features = features.double()
     if (features == features[0]).all():
         return features[:, :0].float()
-    centered = features - features.mean(0)
-    values, vectors = torch.linalg.eigh(centered.T @ centered / (len(features) - 1))
-    values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
-    kept = (values > 1e-3 * values[0]) & (values > 1e-12)
-    points: Tensor = (centered @ vectors[:, kept] / values[kept].sqrt()).float()
-    return points
+    coordinates, variances = principal_components(features, COMPONENTS)
+    kept = (variances > 1e-3 * variances[0]) & (variances > 1e-12)
+    return (coordinates[:, kept] / variances[kept].sqrt()).float()
 
 
 def _attribute_ends(attributes: Mapping[str, Tensor]) -> list[Group]:

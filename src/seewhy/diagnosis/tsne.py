@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from seewhy.diagnosis.components import principal_components
+
 PERPLEXITY = 15.0
 NEIGHBORS = 45  # of a point that attract it: three times the perplexity
 STEPS, EARLY_STEPS = 400, 100
@@ -90,9 +92,7 @@ def _affinities(neighbors: Tensor, distances: Tensor) -> csr_array:  # (N, N)
 
 def _principal_plane(points: Tensor) -> Tensor:  # (N, 2) float32
     """The first two principal components, scaled to a standard deviation of 1e-4."""
-    centered = points.double() - points.double().mean(0)
-    vectors = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -2:].flip(1)
-    plane = centered @ vectors
+    plane, _ = principal_components(points, 2)
     if plane.shape[1] < 2:  # points on a line
         plane = torch.cat([plane, torch.zeros(len(plane), 2 - plane.shape[1])], 1)
     scaled: Tensor = 1e-4 * plane / plane[:, 0].std().clamp_min(1e-12)

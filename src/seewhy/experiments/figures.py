@@ -277,8 +277,9 @@ def _title(experiment: Experiment, metric: str, by: str) -> str:
 
 def _coverage(experiment: Experiment, shown: Sequence[str]) -> str:
     """The meaning of lines and bands, and the selection of recipes if not all are shown."""
-    seeds = max(len(experiment.finished_of(name)) for name in shown)
-    text = "one seed" if seeds == 1 else f"mean and range of {seeds} seeds"
+    seeds = {len(experiment.finished_of(name)) for name in shown}
+    number = f"{'up to ' if len(seeds) > 1 else ''}{max(seeds)}"
+    text = "one seed" if seeds == {1} else f"mean and range of {number} seeds"
     finished = sum(bool(experiment.finished_of(name)) for name in experiment.recipes)
     if len(shown) < finished:
         text += (

@@ -14,12 +14,14 @@ from seewhy import __version__
 from seewhy.data.dataset import Dataset
 from seewhy.data.sources import load, reload_data
 from seewhy.errors import SeewhyError
-from seewhy.exporting.check import ExportCheck, check_file, random_images
+from seewhy.exporting.check import BATCH, ExportCheck, check_file, random_images
 from seewhy.exporting.formats import FORMATS, PIXELS, Format
 from seewhy.files import write_atomically
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier, check_one_class
+from seewhy.models.inference import compute_logits, decided
 from seewhy.models.inspection import check_initialized, unwrap_model
 from seewhy.models.onnx_file import CALIBRATION, MARK, FileModel
+from seewhy.models.outputs import logits_of
 from seewhy.progress import note
 from seewhy.runs.calibration import run_temperature
 from seewhy.runs.run import Run
@@ -100,6 +102,7 @@ def export(
     original = replace(
         classifier, model=_frozen_copy(classifier.model), precision="fp32", tta="none"
     )
+    original = _without_guessing(original, images)
     metadata = _metadata(run, classifier, uint8=uint8, probabilities=probabilities)
     if fitted is not None:
         metadata[CALIBRATION] = json.dumps(asdict(fitted))
@@ -109,7 +112,7 @@ def export(
     def write(temporary: Path) -> None:
         format_.save(program, temporary, metadata)
         model = format_.open(temporary, metadata)
-        exported = replace(original, model=model, output=None, temperature=1.0)
+        exported = replace(original, model=model, output=None, temperature=1.0, returns="logits")
         checks.append(check_file(path, exported, original, images, source, quiet))
 
     write_atomically(path, write)
@@ -200,15 +203,27 @@ class _Traced(nn.Module):
     def __init__(self, classifier: Classifier, *, uint8: bool, probabilities: bool) -> None:
         super().__init__()
         self.model = _contiguous_copy(classifier.model)
-        self.classifier = classifier
+        self.undivided = replace(classifier, temperature=1.0)
+        self.temperature = classifier.temperature
         self.uint8 = uint8
         self.probabilities = probabilities
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.uint8:
             pixels = pixels.float() / 255
-        logits = self.classifier.extract_logits(self.model(pixels)).float()
-        return self.classifier.probabilities(logits) if self.probabilities else logits
+        logits = self.undivided.extract_logits(self.model(pixels)).float()
+        if self.undivided.returns == "probabilities":
+            logits = logits_of(logits, self.undivided.activation)
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        return self.undivided.probabilities(logits) if self.probabilities else logits
+
+
+def _without_guessing(classifier: Classifier, images: Tensor) -> Classifier:
+    """The classifier with what its model returns, which a traced program cannot look at."""
+    outputs = replace(classifier, returns="logits")
+    logits = compute_logits(outputs, images[:BATCH], check_finite=False)
+    return decided(classifier, images, logits)
 
 
 def _trace(classifier: Classifier, *, uint8: bool, probabilities: bool) -> ExportedProgram:

@@ -14,7 +14,14 @@ from seewhy.data.pixel_range import check_range
 from seewhy.errors import SeewhyError, check_type, lookup
 from seewhy.models.inspection import device_of, unwrap_model
 from seewhy.models.normalization import Normalize, Preprocessed
-from seewhy.models.outputs import ACTIVATIONS, RETURNED, TWO_LOGITS, Output, extract_logits
+from seewhy.models.outputs import (
+    ACTIVATIONS,
+    RETURNED,
+    TWO_LOGITS,
+    Output,
+    extract_logits,
+    logits_of,
+)
 from seewhy.models.pretrained import pretrained_info, split_weights
 from seewhy.models.published import PretrainedInfo
 from seewhy.models.registry import blank_sample, build_model
@@ -47,9 +54,9 @@ class Classifier:
             independent of each other, or "none" for scores such as those of a regression.
         thresholds: Probability of each of K independent labels from which it is predicted; 0.5 if
             empty.
-        returns: What the model returns: "logits"; or "auto", which takes values that look like
-            probabilities, all in [0, 1] and for "softmax" with a sum of 1, for probabilities, if
-            those of eight images of noise look so too.
+        returns: What the model returns: "logits", "probabilities"; or "auto", which takes values
+            that look like probabilities, all in [0, 1] and for "softmax" with a sum of 1, for
+            probabilities, if those of eight images of noise look so too.
         preprocess: Maps pixels (N, C, H, W) float in [0, 1] to the input of `model`, such as
             torchvision's `Normalize`; None if the model takes pixels. It becomes part of `model`.
         inputs: Maps these images to the arguments of a model that takes others than images: a dict
@@ -161,6 +168,17 @@ class Classifier:
             logits: (N, K) float.
         """
         return ACTIVATIONS[self.activation](logits)
+
+    def extracted_probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (N, K), as from `probabilities`, but also of a model that returns them.
+
+        Args:
+            logits: (N, K) float, as from `extract_logits`; with `returns` "auto", taken for logits.
+        """
+        if self.returns == "probabilities":
+            outputs = logits * self.temperature
+            logits = logits_of(outputs, self.activation) / self.temperature
+        return self.probabilities(logits)
 
     def predicted_labels(self, logits: Tensor) -> Tensor:
         """Whether each of K independent labels is predicted, (N, K) bool.

@@ -98,6 +98,24 @@ def compute_logits(
     return logits
 
 
+def decided(classifier: Classifier, images: Tensor, logits: Tensor) -> Classifier:
+    """The classifier with what its model returns, which "auto" leaves open.
+
+    Args:
+        classifier: Its model is in evaluation mode.
+        images: (N, C, H, W) uint8 or float.
+        logits: (N, K) of these images, as from `extract_logits`.
+    """
+    undivided = replace(classifier, returns="logits", temperature=1.0, tta="none")
+    probabilities = returns_probabilities(
+        logits * classifier.temperature,
+        classifier.activation,
+        classifier.returns,
+        lambda: compute_logits(undivided, other_images(images), check_finite=False),
+    )
+    return replace(classifier, returns="probabilities" if probabilities else "logits")
+
+
 def for_outputs(classifier: Classifier, images: Tensor) -> nn.Module:
     """The classifier's model for passes over images (N, C, H, W) that only want its outputs.
 

@@ -22,7 +22,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # from logits (N, K) to 
     "sigmoid": lambda logits: logits.sigmoid(),  # of each label by itself
     "none": lambda scores: scores,  # of no class: a regression, a similarity
 }
-RETURNED = {"auto": "logits, or probabilities if they look so", "logits": "logits"}
+RETURNED = {
+    "auto": "logits, or probabilities if they look so",
+    "logits": "logits",
+    "probabilities": "probabilities",
+}
 Parts = dict[str | int, object]  # of a model's output, by key, field, or index
 Output = str | int | Callable[[Any], Tensor] | None  # which of them are the logits
 
@@ -148,7 +152,7 @@ def returns_probabilities(
     looks_so = {"softmax": are_probabilities, "sigmoid": _are_within_0_and_1}.get(activation)
     if returns == "logits" or looks_so is None:
         return False
-    return looks_so(outputs) and looks_so(of_others())
+    return returns == "probabilities" or (looks_so(outputs) and looks_so(of_others()))
 
 
 def other_images(images: Tensor) -> Tensor:

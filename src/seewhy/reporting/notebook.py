@@ -85,12 +85,11 @@ def _dataset(data: Dataset) -> Card:
         for name, split in data.splits.items()
     ]
     firsts = [
-        int(index[0])
-        for label in range(len(data.classes))
+        (name, int(index[0]))
+        for label, name in enumerate(data.classes)
         if len(index := data.train.members(label).nonzero().flatten()[:1])
     ][:MAX_CLASSES]
-    images = downscale(data.train.images[firsts], THUMBNAIL_SIDE)
-    names = [data.classes[label] for label in data.train.labels[firsts].tolist()]
+    images = downscale(data.train.images[[index for _, index in firsts]], THUMBNAIL_SIDE)
     facts = {
         "classes": f"{len(data.classes):,}",
         "image shape": shape_text(data.image_shape),
@@ -99,7 +98,7 @@ def _dataset(data: Dataset) -> Card:
     if data.skipped:
         facts["skipped"] = counted(len(data.skipped), "unreadable image")
     headers = ("split", "#images", "#smallest class", "#largest class")
-    tiles = [(_image(image, name), name) for image, name in zip(images, names, strict=True)]
+    tiles = [(_image(image, name), name) for image, (name, _) in zip(images, firsts, strict=True)]
     return Card(f"Dataset {data.name}", facts, [Table(headers, rows)], tiles)
 
 

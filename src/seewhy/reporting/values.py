@@ -99,11 +99,11 @@ def report_values(context: ReportContext) -> dict[str, Any]:
 
 def _classes(context: ReportContext) -> list[dict[str, Any]]:
     """Scores of each class that has images or is predicted."""
-    ranking = {row.name: row for row in ranking_scores(context.predictions).classes}
+    ranking = {row.index: row for row in ranking_scores(context.predictions).classes}
     rows = []
-    for score in class_scores(context.predictions):
+    for index, score in enumerate(class_scores(context.predictions)):
         if score.images or score.predicted:
-            row = ranking.get(score.name)
+            row = ranking.get(index)
             names = ("name", "images", "predicted", "accuracy", "interval", "precision", "f1")
             areas = {
                 "auroc": None if row is None else row.auroc,

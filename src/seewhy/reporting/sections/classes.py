@@ -12,7 +12,7 @@ from seewhy.reporting.context import ReportContext
 from seewhy.reporting.formatting import percent
 from seewhy.reporting.section import Section, figure_html, render
 from seewhy.reporting.sprites import Sprites
-from seewhy.wording import be, counted
+from seewhy.wording import be, counted, have
 
 SHADES = 8  # of a cell of the confusion matrix
 MOST_CLASSES = 100  # in the confusion matrix and in the table
@@ -110,7 +110,7 @@ def _summarize_curves(ranking: RankingScores) -> str:
             f"{row.average_precision:.3f} (of random predictions {row.prevalence:.3f})."
         )
     missing = len(ranking.classes) - len(defined)
-    without = f", without {counted(missing, 'class')} that have no images"
+    without = f", without {counted(missing, 'class')} that {have(missing)} no images"
     return (
         f"Each class against the rest: mean AUROC {ranking.macro_auroc:.3f}, mean average "
         f"precision {ranking.macro_average_precision:.3f}{without if missing else ''}."

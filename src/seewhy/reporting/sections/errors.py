@@ -85,7 +85,7 @@ def _finding(context: ReportContext) -> str:
     text = f"{errors:,} of {counted(len(wrong), context.images_noun)} {be(errors)} misclassified"
     if not errors:
         return f"{text}."
-    confidence = predictions.confidence[wrong].median()
+    confidence = predictions.confidence[wrong].quantile(0.5)  # `median` is the lower of two
     return f"{text}, with a {'' if errors == 1 else 'median '}confidence of {confidence:.2f}."
 
 

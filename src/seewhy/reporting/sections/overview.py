@@ -82,7 +82,7 @@ def _robustness(context: ReportContext) -> tuple[str, str]:
     if diagnosis.attack_error and not is_harmed(diagnosis):
         return (
             f"{text} {note}".strip(),
-            "Measure the model that the file was made from, to attack it.",
+            "See there why the model is not attacked, and what to do about it.",
         )
     action = f"If the corruption {worst.name} occurs in use, train with an augmentation like it."
     if not is_harmed(diagnosis):

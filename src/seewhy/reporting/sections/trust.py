@@ -41,10 +41,12 @@ def trust_section(context: ReportContext, sprites: Sprites) -> Section | None:
     first, best, passed = scores[0], saliency.best, sum(score.trusted for score in scores)
     images = count_of(saliency.images, context.diagnosis.measured_images, context.images_noun)
     checks = "all checks" if first.mosaic else "two of three checks; for mosaics they were too few"
+    # those that pass come first; another one may have a higher gain
+    subject = {0: "The most faithful", 1: "It"}.get(passed, "The most faithful of them")
     finding = (
         f"{passed} of {counted(len(scores), 'combination')} of method and layer "
         f"{'passes' if passed == 1 else 'pass'} {checks} ({images}). "
-        f"The most faithful is {map_name(first.method, first.layer, saliency.maps.layers)}, "
+        f"{subject} is {map_name(first.method, first.layer, saliency.maps.layers)}, "
         f"with a gain of {first.gain.mean:+.2f} over random maps."
     )
     with_road, has_masks = first.road is not None, first.pointing is not None
