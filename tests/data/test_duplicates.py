@@ -57,11 +57,11 @@ def test_near_duplicates_finds_only_planted_copies(side: int, count: int) -> Non
         False,
         True,
     ]
-    assert [found[i].difference for i in range(2)] == pytest.approx([0, 0], abs=1e-6)  # copies
+    assert [found[i].difference for i in range(2)] == pytest.approx([0, 0], abs=1e-4)  # copies
     assert {found[0].second[1], found[1].second[1]} == {10, 40}
     changes = torch.from_numpy(test[20] / 255 - train[first + 1] / 255)
     expected = torch.nn.functional.adaptive_avg_pool2d(changes, 32).abs().mean().item()
-    assert by_test[20].difference == pytest.approx(expected, abs=1e-6)
+    assert by_test[20].difference == pytest.approx(expected, abs=1e-4)
     assert [pair.difference for pair in found] == sorted(pair.difference for pair in found)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -71,15 +71,16 @@ def near_duplicates(
         raise SeewhyError(
             f"near-duplicates need images of one shape, found {sizes}; load both with one size"
         )
-    sketches = {name: _sketch(splits[name].images) for name in shapes}
+    reduced = {name: replace(splits[name], images=_reduced(splits[name].images)) for name in shapes}
+    sketches = {name: _sketch(split.images) for name, split in reduced.items()}
     pairs: list[DuplicatePair] = []
     for one, other in combinations(shapes, 2):
-        candidates = _candidates(sketches[one], splits[other].images)
-        pairs += _verify(splits, one, other, candidates, threshold)
+        candidates = _candidates(sketches[one], reduced[other].images)
+        pairs += _verify(reduced, one, other, candidates, threshold)
     for name in within:
         if name in shapes:
-            candidates = _candidates(sketches[name], splits[name].images, within=True)
-            pairs += _verify(splits, name, name, candidates, threshold)
+            candidates = _candidates(sketches[name], reduced[name].images, within=True)
+            pairs += _verify(reduced, name, name, candidates, threshold)
     if any(sketch.flat.any() for sketch in sketches.values()):
         pairs += _equal_flat_images(splits, sketches, within)
     return tuple(sorted(pairs, key=lambda pair: (pair.difference, pair.first, pair.second)))
@@ -103,6 +104,14 @@ class _Candidates:
 
     def take(self, rows: Tensor) -> "_Candidates":
         return _Candidates(self.pairs[rows], self.mirrored[rows])
+
+
+def _reduced(images: Tensor) -> Tensor:
+    """Images (N, C, 32, 32) uint8 of area means, each made once; images that are too small stay."""
+    if min(images.shape[2:]) < _MIN_SIDE:
+        return images
+    blocks = torch.split(images, _images_per_block(images))
+    return torch.cat([(255 * _thumbnails(block)).round().byte() for block in blocks])
 
 
 def _sketch(images: Tensor) -> _Sketch:
