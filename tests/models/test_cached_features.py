@@ -47,6 +47,29 @@ def test_features_are_computed_once(network: Classifier, monkeypatch: pytest.Mon
     assert counts == [2, 2]  # two are computed to verify the cache, and two are new
 
 
+def test_interruption_keeps_the_features_of_finished_blocks(
+    network: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, counts = images_of(9, 3, 32, 32), list[int]()
+    expected = extract_features(network, images)
+
+    def counting(classifier: Classifier, images: torch.Tensor, **options: bool) -> torch.Tensor:
+        if len(counts) == 2:
+            raise KeyboardInterrupt
+        counts.append(len(images))
+        return extract_features(classifier, images, **options)
+
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(module, "extract_features", counting)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(network, images, quiet=True)
+    assert counts == [2, 2]  # one block, and half of the next one
+    counts[:] = [0, 0, 0]  # from here on nothing interrupts
+    features = cached_features(network, images, quiet=True)
+    assert counts == [0, 0, 0, 2, 2, 2, 2, 1]  # two verify the cache, and seven are new
+    torch.testing.assert_close(features, expected)
+
+
 def test_images_are_resized_to_the_models_size_and_enlarged_at_most_fourfold(
     network: Classifier,
 ) -> None:

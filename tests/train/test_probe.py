@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +163,37 @@ def test_features_are_computed_once_for_all_labels_and_subsets(
     assert max(passes) == 2  # computed anew to verify the cache
 
 
+def test_interruption_keeps_the_features_of_finished_blocks(
+    data: Dataset, passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = probe_module.extract_features
+
+    def interrupted(*args: Any, **options: Any) -> Tensor:
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return counting(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(probe_module, "extract_features", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            probed(PROBE, data, Net())
+    assert passes == [64, 64]  # one block, and half of the next one
+    passes.clear()
+    state, _, events = probed(PROBE, data, Net())
+    assert sum(passes) == 2 + (240 - 64) + 60  # two verify the cache; 60 are the test images
+    progress = [event.images for event in events if isinstance(event, FeatureStats)]
+    assert progress == [128, 192, 240]
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path / "other"))
+    whole, _, _ = probed(PROBE, data, Net())
+    torch.testing.assert_close(state.model.state_dict(), whole.model.state_dict())
+
+
+def test_blocks_of_a_slow_network_do_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(feature_cache.blocks(range(7), 2)) == [[0, 1], [2, 3, 4, 5], [6]]
+    monkeypatch.setattr(feature_cache, "BLOCK_SECONDS", 0)
+    assert list(feature_cache.blocks(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
 def test_views_are_mirror_images(data: Dataset, passes: list[int]) -> None:
     state, _, events = probed(replace(PROBE, probe="logistic:views=flip,c=0.5"), data, Net())
     assert sum(passes) == 2 * 240 + 60
@@ -214,9 +246,7 @@ def test_damaged_features_are_computed_again(
 ) -> None:
     probed(PROBE, data, Net())
     passes.clear()
-    files = sorted((tmp_path / "cache").rglob("*.safetensors"))
-    assert len(files) == 2
-    for path in files:
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)

@@ -9,6 +9,7 @@ from torch import Tensor
 from seewhy.errors import SeewhyError
 from seewhy.models.classifier import Classifier, ClassifierLike, as_classifier
 from seewhy.models.feature_cache import (
+    blocks,
     feature_folder,
     image_digests,
     verified_features,
@@ -60,13 +61,14 @@ def cached_features(classifier: ClassifierLike, images: Tensor, *, quiet: bool =
     missing = [row for row, digest in enumerate(digests) if digest not in found]
     if missing:
         with progress(f"computing features with {classifier.name}", len(missing), quiet) as advance:
-            for start in range(0, len(missing), _CHUNK):
-                rows = missing[start : start + _CHUNK]
-                features = _extract(images[rows], classifier)
-                new = [digests[row] for row in rows]
-                write_features(folder, new, features)  # now: an interruption loses a chunk at most
+            for block in blocks(missing, _CHUNK):
+                parts = []
+                for rows in torch.split(torch.tensor(block), _CHUNK):
+                    parts.append(_extract(images[rows], classifier))
+                    advance(len(rows))
+                features, new = torch.cat(parts), [digests[row] for row in block]
+                write_features(folder, new, features)
                 found |= dict(zip(new, features, strict=True))
-                advance(len(rows))
     return torch.stack([found[digest] for digest in digests])
 
 

@@ -4,7 +4,8 @@ So neither labels nor the choice of images matter: a subset, or other labels, ne
 """
 
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from seewhy.progress import note
 FORMAT = 1  # increase it when the features of a network change
 DIGEST_BYTES = 16
 TOLERANCE = 1e-2  # of features and logits, relative to their norm; bf16 has 8 bits
-_BLOCK = 256  # images that are hashed at once
+BLOCK_SECONDS = 30.0  # of computing, at most about this is lost when a process is killed
+_HASHED = 256  # images that are hashed at once
 
 
 def feature_folder(classifier: Classifier, head: str) -> Path:
@@ -53,8 +55,8 @@ def image_digests(images: Tensor, mirrored: bool = False) -> list[bytes]:
     """A digest of the content of each image, or mirror image; images are (N, C, H, W) uint8."""
     shape = str(tuple(images.shape[1:])).encode()
     digests = []
-    for start in range(0, len(images), _BLOCK):
-        pixels = images[start : start + _BLOCK].cpu()
+    for start in range(0, len(images), _HASHED):
+        pixels = images[start : start + _HASHED].cpu()
         block = (pixels.flip(3) if mirrored else pixels).contiguous().numpy()
         digests += [
             hashlib.blake2b(image.data, digest_size=DIGEST_BYTES, key=shape).digest()
@@ -107,6 +109,21 @@ def verified_features(
             remove_features(folder)
             return {}
     return found
+
+
+def blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Parts of `rows`, each to be computed and kept before the next one is taken.
+
+    The first has `size` rows. The size doubles while a part takes less than half of BLOCK_SECONDS,
+    so that a fast network writes few files and a slow one loses little when it is interrupted.
+    """
+    start = 0
+    while start < len(rows):
+        begin = time.perf_counter()
+        yield list(rows[start : start + size])
+        start += size
+        if time.perf_counter() - begin < BLOCK_SECONDS / 2:
+            size *= 2
 
 
 def agree(one: Tensor, other: Tensor) -> bool:

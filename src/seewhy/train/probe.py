@@ -13,6 +13,7 @@ from seewhy.models.classifier import Classifier
 from seewhy.models.feature_cache import (
     TOLERANCE,
     agree,
+    blocks,
     feature_folder,
     image_digests,
     read_features,
@@ -168,26 +169,27 @@ def _features(
 
     folder = feature_folder(classifier, head)
     digests, found = broadcast_from_rank0(read, plan.world)
-    missing = torch.tensor([row for row, digest in enumerate(digests) if digest not in found])
-    mine = missing[plan.world.shard(len(missing))]
-    parts, start, done = list[Tensor](), time.perf_counter(), 0
-    for rows in torch.split(mine, CHUNK) if len(mine) else ():
-        parts.append(_extract(classifier, _view(images[rows.to(images.device)], view)))
-        done += len(rows)
-        pace = done / (time.perf_counter() - start)
-        left = len(mine) - done + (views - view - 1) * len(images) / plan.world.size
-        yield FeatureStats(
-            view * len(images) + len(images) - len(missing) + done * plan.world.size,
-            views * len(images),
-            pace * plan.world.size,
-            left / pace,
-        )
-    if len(missing):
-        computed = _gather(parts, len(missing), plan)
-        new = [digests[row] for row in missing.tolist()]
+    missing = [row for row, digest in enumerate(digests) if digest not in found]
+    queue, start, done = blocks(missing, CHUNK * plan.world.size), time.perf_counter(), 0
+    # the first process measures the time of a block, and names the next one to all
+    while block := broadcast_from_rank0(lambda: next(queue, None), plan.world):
+        parts = list[Tensor]()
+        mine = torch.tensor(block)[plan.world.shard(len(block))]
+        for rows in torch.split(mine, CHUNK) if len(mine) else ():
+            parts.append(_extract(classifier, _view(images[rows.to(images.device)], view)))
+            computed = done + len(block) * sum(map(len, parts)) // len(mine)
+            pace = computed / (time.perf_counter() - start)
+            yield FeatureStats(
+                view * len(images) + len(images) - len(missing) + computed,
+                views * len(images),
+                pace,
+                (len(missing) - computed + (views - view - 1) * len(images)) / pace,
+            )
+        features, new = _gather(parts, len(block), plan), [digests[row] for row in block]
         if plan.world.is_first:
-            write_features(folder, new, computed)
-        found |= dict(zip(new, computed, strict=True))
+            write_features(folder, new, features)
+        found |= dict(zip(new, features, strict=True))
+        done += len(block)
     return torch.stack([found[digest] for digest in digests])
 
 
