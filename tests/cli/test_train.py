@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from seewhy.cli import main
 from seewhy.cli.arguments import AUTO, DataOptions
-from seewhy.cli.train import Train, _check_hint
+from seewhy.cli.train import Train, _check_hint, _loading
 from seewhy.data.dataset import Dataset
 from seewhy.errors import SeewhyError
 from seewhy.runs.run import open_run
@@ -49,6 +50,25 @@ def test_options_that_decide_on_the_labels_are_used_for_the_choice(tmp_path: Pat
     table.write_text("\n".join([*rows, "missing.png,0,0"]))
     columns = DataOptions(label="label", skip_bad_images=True)
     assert Train("auto", str(table), loading=columns).choice().recipe.name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, (224, 32, "bilinear")),
+        ({"image_size": 192}, (192, 0, "bilinear")),
+        ({"interpolation": "bicubic"}, (224, 32, "bicubic")),
+    ],
+)
+def test_options_replace_what_published_weights_need(
+    own: dict[str, Any], expected: tuple[int, int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = {"image_size": 224, "margin": 32, "interpolation": "bilinear"}
+    monkeypatch.setattr("seewhy.data.facts.data_facts", lambda *arguments, **options: None)
+    monkeypatch.setattr("seewhy.runs.choice.loading_for", lambda *arguments: needed)
+    recipe = replace(Recipe(), model="resnet18:weights=resnet18.pth")
+    loading = _loading(Train("probe", "birds", settings=recipe, loading=DataOptions(**own)))
+    assert (loading.image_size, loading.margin, loading.interpolation) == expected
 
 
 @pytest.mark.train

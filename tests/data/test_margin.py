@@ -105,6 +105,37 @@ def test_margin_of_data_in_memory_is_checked(data: Dataset) -> None:
         check_dataset(replace(data, margin=40))
 
 
+def test_interpolation_is_kept_with_the_data(
+    folder: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path))
+    bilinear = load(folder, image_size=32, margin=8, interpolation="bilinear", quiet=True)
+    assert bilinear.preprocessing == Preprocessing(0.8, "bilinear")
+    path = sorted((folder / "train").rglob("*.png"))[0]
+    expected = decode_image(path, (40, 40), 3, Preprocessing(interpolation="bilinear"))
+    assert torch.equal(bilinear.train.images[0], expected)
+    bicubic = load(folder, image_size=32, margin=8, quiet=True)  # of another cache entry
+    assert bicubic.fingerprint == data.fingerprint != bilinear.fingerprint
+    assert "interpolation" not in bicubic.load_args  # as in runs and caches of before
+    assert reload_data(bilinear.origin).fingerprint == bilinear.fingerprint
+    with pytest.raises(SeewhyError, match=r"unknown interpolation 'nearest'; .*bicubic, bilinear"):
+        load(folder, interpolation="nearest")
+
+
+def test_evaluation_resizes_files_as_prediction_does(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    preprocessing = Preprocessing(0.8, "bilinear")
+    classifier = seewhy.Classifier(
+        module, ("ant", "bee"), (3, 32, 32), preprocessing=preprocessing, returns="logits"
+    )
+    data, _ = find_split(classifier, folder, "test")
+    for path, image in zip(sorted((folder / "test").rglob("*.png")), data.test.images, strict=True):
+        assert torch.equal(read_image(classifier, path), image)
+
+
 def test_letterbox_keeps_the_whole_image(tmp_path: Path) -> None:
     whole = Preprocessing(resize="letterbox")
     wide = Image.new("RGB", (80, 40), (255, 0, 0))

@@ -90,7 +90,11 @@ def test_photographs_are_loaded_as_the_weights_need_them(
     monkeypatch: pytest.MonkeyPatch, weights: str
 ) -> None:
     monkeypatch.setattr(choice_module, "data_facts", lambda *arguments: facts())
-    assert choose_recipe("birds", weights, "cpu").loading == {"image_size": 224, "margin": 32}
+    assert choose_recipe("birds", weights, "cpu").loading == {
+        "image_size": 224,
+        "margin": 32,
+        "interpolation": "bicubic",
+    }
     monkeypatch.setattr(choice_module, "data_facts", lambda *arguments: facts(side=32))
     assert choose_recipe("birds", None, "cpu").loading == {}
 

@@ -121,6 +121,8 @@ class DataOptions:
     """Extra pixels per side of training images, for random crops: 32 stores 256 for 224."""
     resize: str = "crop"
     """crop keeps the center of an image that is not square, letterbox all of it."""
+    interpolation: OptionalText = None
+    """Filter that resizes images, bicubic or bilinear (default: of published weights; bicubic)."""
     split: OptionalText = None
     """folder (default): as in the source; random: redrawn; group: redrawn by group; test: all."""
     path_column: OptionalText = None
@@ -356,6 +358,7 @@ def load_data(
     values = {each.name: getattr(options, each.name) for each in fields(options)}
     values["range"] = range_of_words(values["range"])
     values |= {} if folds is None else {"folds": folds}
+    values["interpolation"] = values["interpolation"] or "bicubic"
     return load(name, seed=values.pop("split_seed"), quiet=quiet, **values)
 
 

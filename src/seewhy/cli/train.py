@@ -149,7 +149,9 @@ def _loading(options: Train) -> DataOptions:
         facts = data_facts(options.data, **loading.of_source())
         values = dict(loading_for(options.settings.model, facts))
     if loading.image_size is not None or loading.margin:
-        return loading
+        values = {name: value for name, value in values.items() if name == "interpolation"}
+    if loading.interpolation is not None:
+        values.pop("interpolation", None)
     return replace(loading, **values)
 
 

@@ -200,7 +200,7 @@ def _choose_format(split: RawSplit, name: str, options: LoadOptions, quiet: bool
         options.channels is not None,
         options.skip_bad_images,
         options.max_pixels,
-        Preprocessing(value_range=options.range, resize=options.resize),
+        Preprocessing(1.0, options.interpolation, options.range, options.resize),
         range_known=options.range is not None,
     )
     if deep and not image_format.range_known:

@@ -79,6 +79,7 @@ class Dataset:
 
     margin: int = 0  # rows and columns by which images of `train` are larger than `image_shape`
     resize: str = "crop"  # of the images that were resized, see `Preprocessing`
+    interpolation: str = "bicubic"
     folds: Tensor | None = None  # (N,) int64, from 0: the images of `train`, which are also those
     # of `test`, are each tested by the run that does not train on its fold
     described: tuple[object, ...] = field(default=(), repr=False)  # what the fingerprint is of
@@ -132,7 +133,7 @@ class Dataset:
         side = min(self.image_shape[1:])
         cropped = self.margin and self.resize == "crop"
         crop = side / (side + self.margin) if cropped else 1.0
-        return Preprocessing(crop, value_range=self.value_range, resize=self.resize)
+        return Preprocessing(crop, self.interpolation, self.value_range, self.resize)
 
     @property
     def origin(self) -> "DataOrigin":

@@ -38,7 +38,7 @@ RESIZE_MODES = {
     "crop": "the center crop that covers the shorter side",
     "letterbox": "the whole image, with gray beside its shorter side",
 }
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _GRAY = 128  # beside a letterboxed image
 _BYTES_PER_PIXEL = 8  # of the largest format, RGBA with 16 bits per channel
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
@@ -68,7 +68,7 @@ class Preprocessing:
     resize: str = "crop"
 
     def __post_init__(self) -> None:
-        lookup(_FILTERS, self.interpolation, "interpolation")
+        lookup(FILTERS, self.interpolation, "interpolation")
         lookup(RESIZE_MODES, self.resize, "resize")
         if not 0 < self.crop <= 1:
             raise SeewhyError(f"crop must be above 0 and at most 1, found {self.crop}")
@@ -269,7 +269,7 @@ def resize_and_crop(
         for axis, side in enumerate((width, height))
     ]
     # Pillow's filters widen when they shrink, which prevents aliasing of fine patterns
-    resized = image.resize((size[0], size[1]), _FILTERS[preprocessing.interpolation], box=inside)
+    resized = image.resize((size[0], size[1]), FILTERS[preprocessing.interpolation], box=inside)
     if resized.size == (width, height):
         return resized
     whole = Image.new(image.mode, (width, height), (_GRAY,) * len(image.getbands()))

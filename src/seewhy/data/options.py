@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from seewhy.data.decode import RESIZE_MODES
+from seewhy.data.decode import FILTERS, RESIZE_MODES
 from seewhy.data.pixel_range import ValueRange, check_range
 from seewhy.errors import SeewhyError, lookup
 
@@ -35,6 +35,7 @@ class LoadOptions:
     range: ValueRange | None = None  # of images with more than 8 bits; None is that of the dataset
     margin: int = 0  # pixels by which training images are larger
     resize: str = "crop"  # crop or letterbox
+    interpolation: str = "bicubic"  # bicubic or bilinear
     split: str | None = None  # one of SPLITS; None keeps the given splits, and draws those missing
     path_column: str | None = None  # of a CSV file
     label_pattern: str | None = None  # regular expression on file names, with a group "label"
@@ -63,6 +64,7 @@ class LoadOptions:
                     "by the run that did not see it; leave validation out"
                 )
         lookup(RESIZE_MODES, self.resize, "resize")
+        lookup(FILTERS, self.interpolation, "interpolation")
         if self.split is not None:
             lookup(SPLITS, self.split, "split")
         check_pattern("group_by", self.group_by)
@@ -92,6 +94,8 @@ class LoadOptions:
         values = asdict(self)
         if not self.folds:
             del values["folds"]
+        if self.interpolation == "bicubic":  # always, in older runs and caches
+            del values["interpolation"]
         return values | {"range": list(self.range) if isinstance(self.range, tuple) else self.range}
 
 

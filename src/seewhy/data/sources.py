@@ -12,13 +12,7 @@ from seewhy.data.build import build_entry
 from seewhy.data.cache import open_or_build
 from seewhy.data.corrections import apply_label_files, label_files
 from seewhy.data.csv_table import is_table
-from seewhy.data.dataset import (
-    DataOrigin,
-    Dataset,
-    Split,
-    strata,
-    stratified_sample,
-)
+from seewhy.data.dataset import DataOrigin, Dataset, Split, strata, stratified_sample
 from seewhy.data.digits import digits_source
 from seewhy.data.folders import directory_source
 from seewhy.data.huggingface import hub_source
@@ -26,11 +20,7 @@ from seewhy.data.layouts import LAYOUT_NAMES, files_source
 from seewhy.data.memory import check_dataset, fits, memory_source
 from seewhy.data.options import LoadOptions, check_integer, one_line
 from seewhy.data.pixel_range import check_range
-from seewhy.data.raw import (
-    DRAWN_TEST,
-    LoadRequest,
-    Source,
-)
+from seewhy.data.raw import DRAWN_TEST, LoadRequest, Source
 from seewhy.data.shapes import shapes_source
 from seewhy.data.table_files import table_source
 from seewhy.errors import SeewhyError, did_you_mean
@@ -54,6 +44,7 @@ def load(
     range: tuple[float, float] | str | None = None,  # noqa: A002
     margin: int = 0,
     resize: str = "crop",
+    interpolation: str = "bicubic",
     split: str | None = None,
     group_by: str | None = None,
     path_column: str | None = None,
@@ -92,6 +83,8 @@ def load(
             of an image resized to the larger size.
         resize: "crop" keeps the center of an image that is not square; "letterbox" keeps all of it,
             with gray beside it.
+        interpolation: Filter that resizes images, "bicubic" or "bilinear"; best that of the
+            published weights of a model (see `choose_recipe`).
         split: "folder" for the splits of the source; "random" to draw them anew from all images;
             "group" to draw them so that no group of images is in two splits; "test" to measure a
             model: without a test split, all images are it, and none is for training. None keeps
@@ -137,6 +130,7 @@ def load(
         check_range(range),
         margin,
         resize,
+        interpolation,
         split,
         path_column,
         label_pattern,
@@ -251,6 +245,7 @@ def _load_source(source: Source | Dataset, options: LoadOptions, quiet: bool) ->
         held_out=header.held_out,
         margin=options.margin,
         resize=options.resize,
+        interpolation=options.interpolation,
         folds=torch.tensor(header.folds) if header.folds else None,
     )
 

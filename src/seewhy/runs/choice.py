@@ -30,7 +30,7 @@ class Choice:
     """A recipe for a dataset, and why."""
 
     recipe: Recipe
-    loading: Mapping[str, Any]  # arguments of `load`: image_size and margin, if they matter
+    loading: Mapping[str, Any]  # arguments of `load`: image_size, margin, interpolation
     reason: str  # what was chosen and why
     alternative: str  # how to choose otherwise
 
@@ -99,7 +99,7 @@ def choose_recipe(
 
 
 def loading_for(model: str, facts: DataFacts, default: int | None = None) -> Mapping[str, Any]:
-    """Arguments of `load` for photographs: image size and margin of the weights of a model.
+    """Arguments of `load` for photographs: size, margin and interpolation of a model's weights.
 
     Empty for small images, and for a model without published weights unless there is a `default`
     size.
@@ -110,7 +110,8 @@ def loading_for(model: str, facts: DataFacts, default: int | None = None) -> Map
     if info is None:
         return {"image_size": default, "margin": 32}
     margin = round(info.image_size / info.preprocessing.crop) - info.image_size
-    return {"image_size": info.image_size, "margin": margin}
+    interpolation = info.preprocessing.interpolation
+    return {"image_size": info.image_size, "margin": margin, "interpolation": interpolation}
 
 
 def has_published_weights(model: str) -> bool:

@@ -20,6 +20,8 @@ def model_card(run: Run) -> str:
     kept = part[preprocessing.resize]
     if preprocessing.crop != 1:
         kept += f" of {100 * preprocessing.crop:.1f}%"
+    if preprocessing.interpolation != "bicubic":
+        kept += f", resized with the {preprocessing.interpolation} filter"
     if result.folds:
         selection = describe_folds(result)
     elif result.test_used_by:

@@ -192,6 +192,7 @@ def find_split(classifier: ClassifierLike, data: object, split: str | None) -> t
         range=classifier.preprocessing.value_range,
         margin=_margin(classifier),
         resize=classifier.preprocessing.resize,
+        interpolation=classifier.preprocessing.interpolation,
         split="test",
     )
     if "test" in loaded.held_out and split != "all":
