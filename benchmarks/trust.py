@@ -1,15 +1,18 @@
 """Trust scores of every method at every layer, on `shapes`, which has masks of its objects.
 
+`python -m benchmarks.trust lrp lime` measures these methods, by default all, and adds their rows.
 A model is trained once and kept below runs/. Perturbation methods are measured on fewer images.
 """
 
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.results import Row, keep
+from benchmarks.results import HERE, Row, keep
 from seewhy.attribution.explanation import explain
 from seewhy.attribution.localization import chance_level, pointing_game, relevance_mass_accuracy
 from seewhy.attribution.methods import METHODS
@@ -46,28 +49,14 @@ RECIPE = Recipe(
 )
 
 
-def main() -> None:
-    """Measure and keep."""
+def main(methods: Sequence[str] = ()) -> None:
+    """Measure the methods, by default all, and keep the rows of each when it is measured."""
     data = load("shapes")
     run = _run(data)
-    # cam equals hires-cam where it exists, and a ResNet has no attention
-    left_out = {*PERTURBATIONS, *ATTENTION_MAPS, "le-grad", "cam"}
-    plain = [name for name in METHODS if name not in left_out]
-    scores = [
-        *_scores(run, data.test, plain, GRADIENT_IMAGES, LOCALIZATION_IMAGES),
-        *_scores(
-            run, data.test, list(PERTURBATIONS.values()), PERTURBATION_IMAGES, PERTURBATION_IMAGES
-        ),
-    ]
-    scores.sort(key=lambda score: -(score.pointing or 0))
-    how = (
-        f"`benchmarks/trust.py`, {GRADIENT_IMAGES} test images, {LOCALIZATION_IMAGES} for pointing "
-        f"and relevance mass, {PERTURBATION_IMAGES} for perturbation methods; pointing within "
-        f"{TOLERANCE_PIXELS} pixel"
-    )
     assert run.result is not None
     assert data.test.masks is not None
-    rows = [
+    chance = [chance_level(data.test.masks, each) for each in (TOLERANCE_PIXELS, 0)]
+    about = [
         Row(
             f"accuracy of {run.recipe.model} on shapes",
             f"{100 * run.result.accuracy:.2f}%",
@@ -75,15 +64,35 @@ def main() -> None:
         ),
         Row(
             "chance level of pointing and relevance mass",
-            ", ".join(
-                f"{chance_level(data.test.masks, each):.2f}" for each in (TOLERANCE_PIXELS, 0)
-            ),
+            ", ".join(f"{each:.2f}" for each in chance),
             "mean share of the object in the image",
         ),
-        *(Row(f"{score.method} at {score.layer}", _measured(score), how) for score in scores),
     ]
-    keep("trust", "Trust scores, resnet18 on shapes", rows)
-    print(_table(scores))
+    how = (
+        f"`benchmarks/trust.py`, {GRADIENT_IMAGES} test images, {LOCALIZATION_IMAGES} for pointing "
+        f"and relevance mass, {PERTURBATION_IMAGES} for perturbation methods; pointing within "
+        f"{TOLERANCE_PIXELS} pixel"
+    )
+    # cam equals hires-cam where it exists, and a ResNet has no attention
+    left_out = {*ATTENTION_MAPS, "le-grad", "cam"}
+    for name in methods or [each for each in METHODS if each not in left_out]:
+        counts = (GRADIENT_IMAGES, LOCALIZATION_IMAGES)
+        if name in PERTURBATIONS:
+            counts = (PERTURBATION_IMAGES, PERTURBATION_IMAGES)
+        scores = _scores(run, data.test, [PERTURBATIONS.get(name, name)], *counts)
+        new = [Row(f"{score.method} at {score.layer}", _measured(score), how) for score in scores]
+        names = {row.what for row in (*about, *new)}
+        rows = [*new, *(row for row in _saved() if row.what not in names)]
+        rows.sort(key=lambda row: row.value, reverse=True)  # by pointing
+        keep("trust", "Trust scores, resnet18 on shapes", [*about, *rows])
+        print(_table(scores))
+
+
+def _saved() -> list[Row]:
+    file = HERE / "results" / "trust.json"
+    if not file.exists():
+        return []
+    return [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]]
 
 
 def _run(data: Dataset) -> Run:
@@ -152,4 +161,4 @@ def _table(scores: Sequence[TrustScore]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
