@@ -135,7 +135,7 @@ def test_trust_says_at_once_if_it_takes_long(
     assert note in err  # 2 x (2 x 16 + 2 x 5 + 1 + 5 x 2 x 16)
     assert "were measured" not in err
     assert main.main([*command, "--seconds", "inf"]) == 0
-    assert "430 forward passes; fewer --images" in capsys.readouterr().err
+    assert "406 forward passes; fewer --images" in capsys.readouterr().err
 
 
 def test_trust_has_a_time_limit(capsys: Capture) -> None:
