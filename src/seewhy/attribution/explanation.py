@@ -95,8 +95,9 @@ class Explanation:
     @property
     def probabilities(self) -> Tensor:
         """Probabilities of the classes (N, K) float32; the scores of a function."""
-        given = self.returns == "probabilities"
-        logits = logits_of(self.logits, self.activation) if given else self.logits
+        logits = self.logits
+        if self.returns == "probabilities":
+            logits = logits_of(logits, self.activation)
         return ACTIVATIONS[self.activation](logits)
 
     @property

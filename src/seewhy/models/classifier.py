@@ -173,7 +173,7 @@ class Classifier:
         """Probabilities (N, K), as from `probabilities`, but also of a model that returns them.
 
         Args:
-            logits: (N, K) float, as from `extract_logits`; with `returns` "auto", taken for logits.
+            logits: (N, K) float, as from `extract_logits`. With `returns` "auto", they are logits.
         """
         if self.returns == "probabilities":
             outputs = logits * self.temperature
